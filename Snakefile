@@ -1,0 +1,54 @@
+# ImageNet-RIB: how much out-of-distribution robustness survives fine-tuning.
+#
+#   download -> prepare -> models -> finetune -> merge -> evaluate -> metrics -> figures
+#
+# Stages meet only through files, one rules file per stage:
+#   data/raw/<dataset or model>/                                                     archives as published
+#   results/<family>/prepare/<dataset>/<geometry>/                                   arrays and index
+#   results/<family>/models/<model>/                                                 pretrained weights
+#   results/<family>/<protocol>/<stage>/<model>/<target>/<method>/<size>/<seed>/     checkpoints, recipes, rows
+#   reports/<family>/                                                                tables, figures
+# The model before fine-tuning is target `none`, method `pretrained`.
+
+from snakemake.utils import min_version
+
+min_version("9.14")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/download.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/merge.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/metrics.smk"
+include: "workflow/rules/figures.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        TABLES.values(),
+        FIGURES,
+
+
+rule tables:
+    input:
+        TABLES.values(),
+
+
+rule figures:
+    input:
+        FIGURES,
+
+
+onsuccess:
+    print(f"Tables and figures are in {REPORTS}/; start with {REPORTS}/figures/before_after.png")
+
+
+onerror:
+    print(f"A job failed. Its reason is the last line of its log, below {LOGS}/; finished jobs are kept.")

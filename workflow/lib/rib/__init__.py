@@ -1,0 +1,11 @@
+"""ImageNet-RIB as a library: data, models, methods, training, evaluation, metrics, figures.
+
+Layers, lowest first; a module imports from its own layer or below only (tests/test_layers.py):
+
+    L0  io, code, classes, catalog, job   no torch
+    L1  data/, models/
+    L2  methods/
+    L3  finetune, merge, evaluate
+    L4  metrics                           no torch
+    L5  figures/                          no torch
+"""

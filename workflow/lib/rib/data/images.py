@@ -1,0 +1,74 @@
+"""Images at a model's geometry, as uint8 RGB arrays."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from rib.geometry import Geometry
+from rib.io import UserError
+
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a dataset.
+
+    Attributes:
+        image_id: names the image within its dataset.
+        label: index of its class in the class space.
+        source_id: images with one source_id were made from one original (a photo, a vendor's drawing).
+        object_id: images with one object_id are resampled together in intervals (photo or, in emoji, the object).
+        pixels: (size, size, 3) uint8 RGB.
+    """
+
+    image_id: str
+    label: int
+    source_id: str
+    object_id: str
+    pixels: np.ndarray
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """Decode an encoded image to RGB; transparent parts become white.
+
+    Raises:
+        UserError: the bytes are no image; the sentence names it.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return image.convert("RGB")
+    except OSError as error:
+        raise UserError(f"the image {name} can't be decoded ({error}); fetch its archive anew or exclude it in its entry.") from error
+
+
+def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
+    """Resize the shorter side to floor(size / crop), then crop the centre: the usual ImageNet evaluation transform.
+
+    Source: timm/data/transforms_factory.py, transforms_imagenet_eval.
+    """
+    shorter = int(geometry.size / geometry.crop)
+    scale = shorter / min(image.size)
+    width, height = (max(shorter, round(side * scale)) for side in image.size)
+    image = image.resize((width, height), RESAMPLING[geometry.interpolation])
+    left, top = round((width - geometry.size) / 2), round((height - geometry.size) / 2)
+    return np.asarray(image.crop((left, top, left + geometry.size, top + geometry.size)))
+
+
+def fit_on_white(image: Image.Image, geometry: Geometry, margin: float) -> np.ndarray:
+    """Resize a whole picture into a white square, keeping its aspect and a margin.
+
+    Args:
+        margin: white on each side, as a share of the square's side, 0 to below 0.5.
+    """
+    inner = round(geometry.size * (1 - 2 * margin))
+    scale = inner / max(image.size)
+    image = image.resize([max(1, round(side * scale)) for side in image.size], RESAMPLING[geometry.interpolation])
+    canvas = Image.new("RGB", (geometry.size, geometry.size), "white")
+    canvas.paste(image, ((geometry.size - image.width) // 2, (geometry.size - image.height) // 2))
+    return np.asarray(canvas)

@@ -1,0 +1,109 @@
+"""Iconify icon sets: SVG bodies in icons.json, icon names by codepoint in chars.json.
+
+Source: the icon set format of Iconify (IconifyJSON: icons, aliases, default width, height, left and top).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import resvg_py
+
+from rib.classes import ClassSpace
+from rib.data.images import Item, decode
+from rib.geometry import Geometry
+from rib.io import UserError, archive_members
+
+ICONS, CHARS = "package/icons.json", "package/chars.json"
+LONGEST_ALIAS_CHAIN = 10
+
+
+def items(
+    archive: Path,
+    *,
+    space: ClassSpace,
+    geometry: Geometry,
+    dataset: str,
+    source_group: str | None,
+    icons: Mapping[str, str],
+    exclude: Mapping[str, str],
+    margin: float,
+) -> Iterator[Item]:
+    """Yield one drawing per class that the set has, in the order of the class space.
+
+    Args:
+        archive: the npm package.
+        space: its keys are codepoints as in chars.json (lower-case hex, joined by `-`).
+        icons: icon name by codepoint, for a set without a chars.json.
+        exclude: codepoints to leave out.
+        margin: white on each side, as a share of the square's side.
+
+    Raises:
+        UserError: a part of the package is missing, or an icon is unknown or can't be rendered.
+    """
+    parts = {name: json.loads(data) for name, data in archive_members(archive, {ICONS, CHARS})}
+    if ICONS not in parts:
+        raise UserError(f"{archive} has no {ICONS}; it is not an Iconify icon set: correct the entry of {dataset}.")
+    names = icons or parts.get(CHARS, {})
+    for label, codepoint in enumerate(space.keys):
+        if codepoint in names and codepoint not in exclude:
+            pixels = render(parts[ICONS], names[codepoint], geometry.size, margin, where=f"{dataset} ({archive.name})")
+            source = f"{source_group or dataset}/{codepoint}"
+            yield Item(names[codepoint], label, source, codepoint, pixels)
+
+
+def render(icon_set: Mapping, name: str, size: int, margin: float, where: str) -> np.ndarray:
+    """Draw an icon, black where it asks for the current colour, centred on a white square.
+
+    Returns:
+        (size, size, 3) uint8.
+
+    Raises:
+        UserError: the set has no such icon, the icon can't be rendered, or nothing is visible.
+    """
+    icon, transform = _resolve(icon_set, name, where)
+    default = {"width": 16, "height": 16, "left": 0, "top": 0} | {key: icon_set[key] for key in icon_set if key in _BOX}
+    width, height, left, top = (icon.get(key, default[key]) for key in _BOX)
+    side = max(width, height) / (1 - 2 * margin)
+    box = f"{left + (width - side) / 2:.6g} {top + (height - side) / 2:.6g} {side:.6g} {side:.6g}"
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{box}" width="{size}" height="{size}">{icon["body"]}</svg>'
+    )
+    try:
+        png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True)
+    except ValueError as error:
+        raise UserError(f"{where}: the icon '{name}' can't be rendered ({error}); exclude it in the dataset's entry.") from error
+    pixels = np.asarray(decode(bytes(png), f"{where}, icon '{name}'"))
+    if (pixels == 255).all():
+        raise UserError(f"{where}: the icon '{name}' can't be rendered (nothing is visible); exclude it in the dataset's entry.")
+    return np.ascontiguousarray(_transformed(pixels, transform))
+
+
+_BOX = ("width", "height", "left", "top")
+
+
+def _resolve(icon_set: Mapping, name: str, where: str) -> tuple[dict, dict]:
+    """An icon's properties and its transform, through any chain of aliases."""
+    overrides: dict = {}
+    flips, rotate, current = {"hFlip": False, "vFlip": False}, 0, name
+    for _ in range(LONGEST_ALIAS_CHAIN):
+        if current in icon_set["icons"]:
+            icon = {**icon_set["icons"][current], **overrides}
+            return icon, {**flips, "rotate": rotate}
+        alias = icon_set.get("aliases", {}).get(current)
+        if alias is None:
+            break
+        overrides = {**{key: alias[key] for key in _BOX if key in alias}, **overrides}
+        flips = {key: on != alias.get(key, False) for key, on in flips.items()}
+        rotate, current = rotate + alias.get("rotate", 0), alias["parent"]
+    raise UserError(f"{where}: there is no icon '{name}'; correct its name in the catalogue or exclude it in the dataset's entry.")
+
+
+def _transformed(pixels: np.ndarray, transform: Mapping) -> np.ndarray:
+    if transform["hFlip"]:
+        pixels = pixels[:, ::-1]
+    if transform["vFlip"]:
+        pixels = pixels[::-1]
+    return np.rot90(pixels, -transform["rotate"] % 4)

@@ -1,0 +1,73 @@
+"""The paper's bar figure: mean out-of-distribution accuracy before and after fine-tuning, per model."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+# Light and dark of one hue, told apart in greyscale by lightness and hatching.
+BARS = {
+    "before": {"color": "#9ecae1", "hatch": "///", "label": "before (pretrained)"},
+    "after": {"color": "#08519c", "hatch": None, "label": "after {method}"},
+}
+WIDTH = 0.38
+
+
+def before_after(
+    table: pd.DataFrame,
+    *,
+    method: str,
+    method_label: str,
+    labels: Mapping[str, str],
+    datasets: int,
+    targets: int,
+    confidence: float,
+) -> tuple[Figure, pd.DataFrame]:
+    """Bars of mean OOD accuracy (percent) with intervals, one pair per model.
+
+    Args:
+        table: columns model, method, when, accuracy, ci_low, ci_high.
+        method: whose accuracies are shown.
+        method_label: its name in the legend.
+        labels: name of each model on the axis, in the order to draw.
+        datasets: number of datasets of the family.
+        targets: number of targets averaged over.
+        confidence: coverage of the intervals, between 0 and 1.
+
+    Returns:
+        The figure and the rows it shows.
+
+    Source: arXiv 2410.21582, bar figure of the average OOD accuracy per pretraining source.
+    """
+    shown = table[(table["method"] == method) & table["model"].isin(list(labels))]
+    figure, axes = plt.subplots()
+    for side, (when, look) in zip((-1, 1), BARS.items(), strict=True):
+        rows = shown[shown["when"] == when].set_index("model").loc[list(labels)]
+        places = np.arange(len(labels)) + side * WIDTH / 2
+        spread = [rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"]]
+        axes.bar(
+            places,
+            rows["accuracy"],
+            WIDTH * 0.95,
+            yerr=spread,
+            color=look["color"],
+            hatch=look["hatch"],
+            edgecolor="#08306b",
+            linewidth=0.6,
+            error_kw={"ecolor": "#252525", "elinewidth": 1},
+            label=look["label"].format(method=method_label.lower() if method_label.istitle() else method_label),
+        )
+        for place, value, top in zip(places, rows["accuracy"], rows["ci_high"], strict=True):
+            axes.annotate(f"{value:.1f}", (place, top), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8)
+    axes.set_xticks(np.arange(len(labels)), list(labels.values()))
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel("Mean OOD accuracy (%)")
+    axes.set_xlabel(
+        f"Mean over {targets} targets of the other {datasets - 1} datasets; bars: {confidence:.0%} intervals over images",
+        fontsize=7,
+    )
+    axes.set_ylim(0, 1.25 * shown["ci_high"].max())
+    axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.1))
+    return figure, shown.reset_index(drop=True)

@@ -1,0 +1,152 @@
+"""Fine-tuning of one pretrained model on one target with one method.
+
+The protocol is the paper's (arXiv 2410.21582, section 3; released code, main.py and lib/experiment.py): SGD with
+momentum, linear warm-up then cosine to zero, the evaluation transform without augmentation, the pretrained
+1000-way head kept, cross-entropy on the class logits of the target's class space, the last epoch kept.
+"""
+
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch.nn import functional as F
+
+from rib.data.prepared import PreparedDataset
+from rib.io import Progress, UserError, write_json
+from rib.methods import load_mechanism
+from rib.methods._base import FineTuning
+from rib.models import device as devices
+from rib.models.checkpoint import changed_tensors
+from rib.models.class_logits import class_logits, class_members
+from rib.models.inputs import Inputs
+from rib.models.pretrained import load
+
+
+def finetune(
+    *,
+    model_folder: Path,
+    target_folder: Path,
+    what: Mapping[str, str],
+    mechanism: str,
+    settings: Mapping,
+    training: Mapping,
+    seed: int,
+    compute: Mapping,
+    checkpoint: Path,
+    history: Path,
+    manifest: Path,
+) -> None:
+    """Train, then write the tensors that changed and the history.
+
+    Args:
+        model_folder: what a models job wrote.
+        target_folder: what a prepare job wrote for the target.
+        what: model, method and target, for messages.
+        mechanism: file of the method's mechanism.
+        settings: the method's own settings.
+        training: epochs, batch_size, momentum, weight_decay, warmup_steps, warmup_fraction.
+        seed: of everything random.
+        compute: device, threads_per_job.
+        checkpoint: written as .safetensors.
+        history: written as CSV: epoch, lr (of its last step), loss (mean over images), accuracy (fraction).
+        manifest: written as JSON: the class space's digest and the number of images seen.
+
+    Raises:
+        UserError: the loss is no longer finite.
+    """
+    device = devices.start(compute["device"], compute["threads_per_job"])
+    torch.manual_seed(seed)
+    model, facts = load(model_folder, device)
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    target = PreparedDataset.open(target_folder, what["target"])
+    preprocessing = facts["preprocessing"]
+    method = load_mechanism(mechanism, settings)
+    method.begin(model, Inputs(target.images, preprocessing["mean"], preprocessing["std"], device))
+    rows = _train(method, target, training, seed, device, what)
+    safetensors.torch.save_file(changed_tensors(start, model.state_dict()), checkpoint)
+    with open(history, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", "lr", "loss", "accuracy"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    write_json(manifest, {"class_space": target.space.digest, "images": len(target.labels) * training["epochs"]})
+
+
+def _train(
+    method: FineTuning, target: PreparedDataset, training: Mapping, seed: int, device: torch.device, what: Mapping
+) -> list[dict]:
+    members = class_members(target.space, device)
+    labels = torch.from_numpy(target.labels).to(device)
+    trainable = dict(method.trainable())
+    for name, parameter in method.model.named_parameters():
+        parameter.requires_grad_(name in trainable)
+    optimizer = torch.optim.SGD(
+        trainable.values(), lr=method.lr, momentum=training["momentum"], weight_decay=training["weight_decay"]
+    )
+    schedule = learning_rates(method.lr, len(labels), training)
+    method.train_mode()
+    rows = []
+    title = "/".join(what.values())
+    progress = Progress(desc=f"training {title}", total=len(labels) * training["epochs"], unit="image")
+    for epoch in range(training["epochs"]):
+        losses, correct = [], []
+        for batch in epoch_batches(len(labels), training["batch_size"], seed, epoch):
+            optimizer.param_groups[0]["lr"] = lr = next(schedule)
+            with devices.autocast(device):
+                logits = method.logits(batch)
+            logits = logits.float()
+            scores = class_logits(logits, members)
+            loss = F.cross_entropy(scores, labels[batch]) + method.penalty(batch, logits)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach() * len(batch))
+            correct.append((scores.detach().argmax(dim=1) == labels[batch]).sum())
+            progress.update(len(batch))
+        # One look per epoch, so that a GPU is not waited for at every step.
+        total = torch.stack(losses)
+        if not total.isfinite().all():
+            step = epoch * len(losses) + int((~total.isfinite()).nonzero()[0]) + 1
+            raise UserError(
+                f"the loss is not finite: model {what['model']}, method {what['method']}, target {what['target']}, "
+                f"epoch {epoch + 1}, step {step}, peak learning rate {method.lr:g}; lower lr in the method's entry."
+            )
+        rows.append(
+            {
+                "epoch": epoch + 1,
+                "lr": lr,
+                "loss": total.sum().item() / len(labels),
+                "accuracy": torch.stack(correct).sum().item() / len(labels),
+            }
+        )
+    progress.close()
+    return rows
+
+
+def learning_rates(peak: float, images: int, training: Mapping):
+    """Yield the learning rate of each step: linear warm-up to the peak, then a cosine to zero.
+
+    The released code warms up for 196 steps whatever the run's length, so that short runs never leave the
+    warm-up (lib/experiment.py); here it is at most a fraction of all steps.
+
+    Args:
+        peak: highest learning rate.
+        images: number of training images.
+        training: epochs, batch_size, warmup_steps, warmup_fraction (0 to 1).
+    """
+    steps = math.ceil(images / training["batch_size"]) * training["epochs"]
+    warmup = min(training["warmup_steps"], int(training["warmup_fraction"] * steps))
+    for step in range(steps):
+        if step < warmup:
+            yield peak * (step + 1) / warmup
+        else:
+            yield peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def epoch_batches(images: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Rows of each batch of an epoch: a permutation that depends on seed and epoch only, the last batch shorter."""
+    order = np.random.default_rng([seed, epoch]).permutation(images)
+    return [order[start : start + batch_size] for start in range(0, images, batch_size)]

@@ -1,0 +1,129 @@
+"""Files, hashes, progress: what every stage needs and nothing about robustness."""
+
+import base64
+import hashlib
+import json
+import logging
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+log = logging.getLogger("rib")
+
+CHUNK = 1 << 20
+
+
+class UserError(Exception):
+    """Something the user can put right: one sentence with what is wrong, where, and what to do."""
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> bytes:
+    """Digest of a file's bytes, read in chunks so that memory stays flat."""
+    digest = hashlib.new(algorithm)
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.digest()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file as hex."""
+    return file_hash(path).hex()
+
+
+def verify_digest(path: Path, pinned: str, what: str) -> None:
+    """Check a file against a pinned digest, in either of the forms that publishers use.
+
+    Args:
+        path: the file.
+        pinned: `sha512-<base64>` (npm's subresource integrity) or `sha256:<hex>`.
+        what: what the file is, for the message.
+
+    Raises:
+        UserError: the digest differs.
+    """
+    if ":" in pinned:
+        algorithm, _, expected = pinned.partition(":")
+        found = file_hash(path, algorithm).hex()
+    else:
+        algorithm, _, expected = pinned.partition("-")
+        found = base64.b64encode(file_hash(path, algorithm)).decode()
+    if found != expected:
+        raise UserError(
+            f"{what}: {path.name} ({path.stat().st_size} bytes) has {algorithm} {found}, but the catalogue "
+            f"pins {expected}; the file is truncated or not the published one: delete it if it is in data/raw, "
+            "run again, and if it differs again ask its publisher before changing the pin."
+        )
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON with sorted keys and a final newline, so that equal values give equal bytes."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text to a temporary name in the same folder, then rename: readers never see half a file."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict:
+    """Parse a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def archive_members(path: Path, wanted: set[str] | None = None) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, bytes) of the regular files in a zip, wheel or tar archive, in the archive's order.
+
+    Nothing is extracted to disk, so a member named `../x` or a link can't write outside a folder;
+    such members are refused all the same, since an archive that has one is not to be trusted.
+
+    Args:
+        path: the archive; a tar's compression is found by itself.
+        wanted: names to read, all when None.
+
+    Raises:
+        UserError: the archive is truncated or damaged, or has a member that points outside.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for info in archive.infolist():
+                    _refuse_traversal(path, info.filename)
+                    if not info.is_dir() and (wanted is None or info.filename in wanted):
+                        yield info.filename, archive.read(info)
+        else:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    _refuse_traversal(path, member.name)
+                    if member.isfile() and (wanted is None or member.name in wanted):
+                        yield member.name, archive.extractfile(member).read()
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise UserError(
+            f"{path} can't be read as an archive ({error}); it is truncated or damaged: delete it and run again."
+        ) from error
+
+
+def _refuse_traversal(archive: Path, name: str) -> None:
+    if name.startswith("/") or ".." in Path(name).parts:
+        raise UserError(f"{archive} holds the member '{name}', which points outside the archive; don't use this file.")
+
+
+class Progress(tqdm):
+    """tqdm's counts, rate and ETA as log lines: at most one every few seconds, none for short work."""
+
+    def __init__(self, iterable=None, *, desc: str, total: int | None = None, unit: str):
+        super().__init__(iterable, desc=desc, total=total, unit=unit, mininterval=5, delay=5, ascii=True, leave=False)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        if self.n:
+            log.info(self.format_meter(**{**self.format_dict, "ncols": 0}))
+        return True
+
+    def clear(self, nolock: bool = False) -> None:
+        """Log lines stay: there is nothing on a screen to wipe."""

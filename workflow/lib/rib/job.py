@@ -1,0 +1,160 @@
+"""One job: a log, a private folder to write in, and a record of what was made from what.
+
+A job writes below work/<digest of its settings and inputs>/ and its outputs get their declared names only when
+all of them are complete, by renaming; a job that fails or is killed leaves no half-written output.
+"""
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import platform
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from hashlib import sha256 as new_sha256
+from pathlib import Path
+
+from rib.io import UserError, log, read_json, sha256, write_json
+
+# The libraries that results may depend on.
+LIBRARIES = ("numpy", "torch", "torchvision", "timm", "safetensors", "pandas", "pyarrow", "pillow", "resvg_py", "matplotlib")
+
+
+class Outputs:
+    """Paths, inside the job's private folder, of the outputs that a rule declares, by name."""
+
+    def __init__(self, folder: Path, declared: Mapping[str, str]):
+        self.declared = {name: Path(path) for name, path in declared.items()}
+        self._paths = {name: folder / path.name for name, path in self.declared.items()}
+        if len(set(self._paths.values())) != len(self._paths):
+            raise ValueError(f"outputs of one job need different file names: {sorted(map(str, self.declared.values()))}")
+
+    def __getitem__(self, name: str) -> Path:
+        return self._paths[name]
+
+    def items(self):
+        return self._paths.items()
+
+
+@contextlib.contextmanager
+def job(
+    *, stage: str, name: str, cfg: Mapping, inputs: Mapping[str, object], outputs: Mapping[str, str], log_file: str
+) -> Iterator[Outputs]:
+    """Run a job's body, then publish its outputs, their manifest and their provenance record.
+
+    Args:
+        stage: the stage's name.
+        name: which of the stage's jobs, for people.
+        cfg: everything besides the inputs that the result depends on.
+        inputs: declared inputs by name: a path or a list of paths.
+        outputs: declared outputs by name. `manifest` and `provenance`, where declared, are written here.
+        log_file: where log lines go, besides standard error.
+
+    Yields:
+        Where to write each output.
+
+    Raises:
+        SystemExit: the body failed; the reason is on standard error and in the log.
+    """
+    _start_log(Path(log_file), f"{stage} {name}")
+    started, clock = datetime.now(UTC), time.monotonic()
+    hashes = input_hashes(inputs)
+    identity = new_sha256(repr((stage, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
+    folder = Path("work") / identity
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    staged = Outputs(folder, outputs)
+    try:
+        yield staged
+        record = {
+            "stage": stage,
+            "job": name,
+            "cfg": cfg,
+            "inputs": hashes,
+            "versions": versions(),
+            "machine": {"system": platform.platform(), "processor": _processor(), "python": platform.python_version()},
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - clock, 2),
+        }
+        _publish(staged, record)
+    except UserError as error:
+        log.error("%s", error)
+        raise SystemExit(1) from None
+    except MemoryError:
+        log.error("out of memory; run fewer jobs at once (--cores) or lower the batch size in config.yaml.")
+        raise SystemExit(1) from None
+    except Exception as error:
+        log.debug("%s", traceback.format_exc())
+        log.error("%s: %s (the full report is in %s)", type(error).__name__, error, log_file)
+        raise SystemExit(1) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    log.info("done in %.1f s: %s", time.monotonic() - clock, ", ".join(outputs.values()))
+
+
+def _publish(staged: Outputs, record: dict) -> None:
+    """Give finished outputs their declared names, the watched manifest after the bytes it speaks for."""
+    hashes = {}
+    for name, path in staged.items():
+        if name not in ("manifest", "provenance"):
+            if not path.is_file():
+                raise RuntimeError(f"the job did not write its output '{name}' ({path.name})")
+            hashes[staged.declared[name].name] = sha256(path)
+    if "manifest" in staged.declared:
+        manifest = staged["manifest"]
+        facts = read_json(manifest) if manifest.is_file() else {}
+        write_json(manifest, {**facts, "files": hashes})
+    if "provenance" in staged.declared:
+        write_json(staged["provenance"], {**record, "outputs": hashes, "ended": datetime.now(UTC).isoformat(timespec="seconds")})
+    for name, path in sorted(staged.items(), key=lambda item: (item[0] == "manifest", item[0] == "provenance")):
+        staged.declared[name].parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, staged.declared[name])
+
+
+def input_hashes(inputs: Mapping[str, object]) -> dict[str, str]:
+    """SHA-256 of every input, taken from the manifest beside a file where that lists it."""
+    hashes = {}
+    for value in inputs.values():
+        for path in map(Path, [value] if isinstance(value, str | Path) else value):
+            hashes[str(path)] = _listed_hash(path) or sha256(path)
+    return dict(sorted(hashes.items()))
+
+
+def _listed_hash(path: Path) -> str | None:
+    for manifest in (path.with_name("manifest.json"), path.with_suffix(".manifest.json")):
+        if manifest != path and manifest.is_file():
+            return read_json(manifest).get("files", {}).get(path.name)
+    return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of the installed libraries that results may depend on."""
+    found = {}
+    for library in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[library] = importlib.metadata.version(library)
+    return found
+
+
+def _processor() -> str:
+    """Model name of the processor; its instruction set is part of what makes bytes reproducible."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _start_log(path: Path, prefix: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_file, to_screen = logging.FileHandler(path, mode="w"), logging.StreamHandler(sys.stderr)
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    to_screen.setFormatter(logging.Formatter(f"{prefix}: %(message)s"))
+    to_screen.setLevel(logging.INFO)
+    log.handlers[:] = [to_file, to_screen]
+    log.setLevel(logging.DEBUG)
+    log.propagate = False

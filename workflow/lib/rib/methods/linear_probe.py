@@ -1,0 +1,49 @@
+"""Linear probing: only the pretrained 1000-way head trains.
+
+The backbone is frozen and no image is augmented, so the head's inputs are the same in every epoch: they are
+computed once, and training costs next to nothing.
+
+Source: Kumar et al. 2022 (arXiv 2202.10054), section 2. The released code of ImageNet-RIB also trains the class
+token, the position embedding and the final norm (main.py:76-88), which is not this method.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from torch import Tensor, nn
+
+from rib.methods import mechanism
+from rib.methods._base import FineTuning, in_batches
+from rib.models.device import autocast
+from rib.models.inputs import Inputs
+
+FEATURE_BATCH = 64
+
+
+@mechanism
+class LinearProbing(FineTuning):
+    """Minimise CE(c(W h(x) + b), y) over W and b, h the frozen pretrained features."""
+
+    def __init__(self, *, lr: float):
+        super().__init__(lr=lr, batch_norm="frozen")
+
+    def begin(self, model: nn.Module, inputs: Inputs) -> None:
+        super().begin(model, inputs)
+
+        def head_inputs(images: Tensor) -> Tensor:
+            with autocast(inputs.device):
+                return model.forward_head(model.forward_features(images), pre_logits=True)
+
+        self.features = in_batches(head_inputs, inputs, FEATURE_BATCH).clone()  # (n, d)
+
+    def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
+        head = self.model.get_classifier()
+        names = {id(parameter) for parameter in head.parameters()}
+        return [(name, parameter) for name, parameter in self.model.named_parameters() if id(parameter) in names]
+
+    def train_mode(self) -> None:
+        """Evaluation mode throughout: nothing but the head moves, no dropout, no statistics."""
+        self.model.eval()
+
+    def logits(self, rows: np.ndarray) -> Tensor:
+        return self.model.get_classifier()(self.features[rows])

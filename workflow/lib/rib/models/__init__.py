@@ -1,0 +1,1 @@
+"""Pretrained models: conversion to safetensors, building, inputs, class logits, checkpoints."""

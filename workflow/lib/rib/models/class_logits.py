@@ -1,0 +1,38 @@
+"""The one function from ImageNet logits to a dataset's class logits: loss, evaluation and analysis use it."""
+
+import torch
+from torch import Tensor
+
+from rib.classes import ClassSpace
+
+
+def class_members(space: ClassSpace, device: torch.device) -> Tensor:
+    """Index table of a class space for `class_logits`.
+
+    Returns:
+        (C, K) int64, K the largest class; shorter rows are filled up with their lowest index, which a maximum
+        with ties to the first entry can't notice.
+    """
+    width = max(map(len, space.indices))
+    rows = [[*row, *[row[0]] * (width - len(row))] for row in space.indices]
+    return torch.tensor(rows, dtype=torch.int64, device=device)
+
+
+def class_logits(logits: Tensor, members: Tensor) -> Tensor:
+    """Logit of each class: the maximum over its ImageNet indices, ties to the lowest index.
+
+    With one index per class this is the usual masking of logits (ImageNet-A, -R); with several it scores an
+    image right if the best of the allowed indices wins, and the gradient goes to that index.
+
+    Args:
+        logits: (N, 1000) float.
+        members: (C, K) int64, from `class_members`.
+
+    Returns:
+        (N, C) float.
+
+    Source: maximum per class as in mlfoundations/wise-ft, src/datasets/objectnet.py.
+    """
+    if logits.ndim != 2 or members.ndim != 2:
+        raise ValueError(f"expected (N, 1000) logits and (C, K) members, got {tuple(logits.shape)} and {tuple(members.shape)}")
+    return logits[:, members].max(dim=2).values  # (N, C, K) -> (N, C); max returns the first of equal values

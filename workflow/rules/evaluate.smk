@@ -1,0 +1,41 @@
+# One run scored on one suite of datasets: a row per image, from which every number derives.
+
+
+def recipe(w):
+    kind = CATALOG.methods[w.method].kind if w.method != PRETRAINED else PRETRAINED
+    return f"{RUNS}/merge/{RUN}/recipe.json".format(**w) if kind == "merge" else []
+
+
+def suite(file):
+    return lambda w: [prepared(file, dataset, w.model) for dataset in SUITES[w.suite]]
+
+
+rule evaluate_run:
+    input:
+        model=f"{MODEL}/manifest.json",
+        weights=ancient(f"{MODEL}/weights.safetensors"),
+        recipe=recipe,
+        manifests=checkpoints("manifest.json"),
+        checkpoints=lambda w: ancient(checkpoints("checkpoint.safetensors")(w)),
+        datasets=suite("manifest.json"),
+        images=lambda w: ancient(suite("images.npy")(w)),
+    output:
+        rows=f"{RUNS}/evaluate/{RUN}/{{suite}}.parquet",
+        manifest=f"{RUNS}/evaluate/{RUN}/{{suite}}.manifest.json",
+        provenance=f"{RUNS}/evaluate/{RUN}/{{suite}}.provenance.json",
+    log:
+        f"{LOGS}/{CONFIG['protocol']}/evaluate/{RUN}/{{suite}}.log",
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        cfg=lambda w: {
+            "datasets": SUITES[w.suite],
+            "parents": parents(w),
+            "batch_size": CONFIG["compute"]["evaluation_batch_size"],
+            "compute": COMPUTE,
+            "code": digest("evaluate"),
+        },
+    script:
+        "../scripts/evaluate.py"

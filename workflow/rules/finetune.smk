@@ -1,0 +1,38 @@
+# One pretrained model trained on one target by one method. Only the tensors that changed are stored.
+
+
+def finetuning(w):
+    method = CATALOG.methods[w.method]
+    mechanism = CATALOG.mechanism_file(method.mechanism)
+    return {
+        "mechanism": local(mechanism),
+        "settings": method.settings,
+        "training": GRID.training(),
+        "compute": COMPUTE,
+        "code": digest("finetune", mechanism),
+    }
+
+
+rule finetune:
+    input:
+        model=f"{MODEL}/manifest.json",
+        weights=ancient(f"{MODEL}/weights.safetensors"),
+        target=lambda w: prepared("manifest.json", w.target, w.model),
+        images=lambda w: ancient(prepared("images.npy", w.target, w.model)),
+    output:
+        checkpoint=f"{RUNS}/finetune/{RUN}/checkpoint.safetensors",
+        history=f"{RUNS}/finetune/{RUN}/history.csv",
+        manifest=f"{RUNS}/finetune/{RUN}/manifest.json",
+        provenance=f"{RUNS}/finetune/{RUN}/provenance.json",
+    log:
+        f"{LOGS}/{CONFIG['protocol']}/finetune/{RUN}.log",
+    wildcard_constraints:
+        method=of_kind("finetune"),
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        cfg=finetuning,
+    script:
+        "../scripts/finetune.py"

@@ -1,0 +1,31 @@
+# Averages of weights are recipes over checkpoints, computed when they are loaded.
+
+
+def merging(w):
+    method = CATALOG.methods[w.method]
+    mechanism = CATALOG.mechanism_file(method.mechanism)
+    return {
+        "mechanism": local(mechanism),
+        "settings": method.settings,
+        "parents": list(method.parents),
+        "code": digest("merge", mechanism),
+    }
+
+
+rule merge_weights:
+    input:
+        manifests=checkpoints("manifest.json"),
+    output:
+        recipe=f"{RUNS}/merge/{RUN}/recipe.json",
+        provenance=f"{RUNS}/merge/{RUN}/provenance.json",
+    log:
+        f"{LOGS}/{CONFIG['protocol']}/merge/{RUN}.log",
+    wildcard_constraints:
+        method=of_kind("merge"),
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        cfg=merging,
+    script:
+        "../scripts/merge.py"

@@ -1,0 +1,32 @@
+# Accuracies, RI and mRI with intervals: pure functions of the rows of the whole grid.
+
+ROWS = [
+    f"{RUNS}/evaluate/{RUN}/{suite}.parquet".format(**vars(run), size="all")
+    for run in GRID.runs()
+    for suite in SUITES
+]
+TABLES = {
+    "accuracy": f"{REPORTS}/tables/accuracy.csv",
+    "ri": f"{REPORTS}/tables/ri.csv",
+    "mri": f"{REPORTS}/tables/mri.csv",
+    "mri_json": f"{REPORTS}/tables/mri.json",
+    "ood": f"{REPORTS}/tables/ood.csv",
+}
+
+
+rule compute_metrics:
+    input:
+        manifests=[path.replace(".parquet", ".manifest.json") for path in ROWS],
+        rows=ancient(ROWS),
+    output:
+        **TABLES,
+        provenance=f"{REPORTS}/tables/provenance.json",
+    log:
+        f"{LOGS}/metrics.log",
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cfg={"statistics": CONFIG["statistics"], "code": digest("metrics")},
+    script:
+        "../scripts/metrics.py"

@@ -1,0 +1,20 @@
+# Each pretrained model once as safetensors under its library's names, checked against the published weights.
+
+
+rule convert_model:
+    input:
+        archive=lambda w: ancient(archive(CATALOG.models[w.model])),
+    output:
+        weights=f"{MODEL}/weights.safetensors",
+        description=f"{MODEL}/model.json",
+        manifest=f"{MODEL}/manifest.json",
+        provenance=f"{MODEL}/provenance.json",
+    log:
+        f"{LOGS}/models/{{model}}.log",
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        cfg=lambda w: {"entry": vars(CATALOG.models[w.model]), "code": digest("models")},
+    script:
+        "../scripts/models.py"

@@ -1,0 +1,24 @@
+"""The one place where a script meets Snakemake: its object unpacked into the library's job."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+
+from rib.job import job  # noqa: E402
+
+
+def run(snakemake, stage: str):
+    """Context manager of a job; yields where to write each output."""
+    return job(
+        stage=stage,
+        name="/".join(snakemake.wildcards),
+        cfg=snakemake.params.cfg,
+        inputs={name: _plain(value) for name, value in snakemake.input.items()},
+        outputs=dict(snakemake.output.items()),
+        log_file=snakemake.log[0],
+    )
+
+
+def _plain(value):
+    return str(value) if isinstance(value, str) else [str(path) for path in value]

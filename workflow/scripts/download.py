@@ -1,0 +1,8 @@
+"""Fetch one archive."""
+
+from _run import run
+
+with run(snakemake, "download") as out:
+    from rib.data.download import download
+
+    download(snakemake.params.cfg["source"], out["archive"], snakemake.wildcards.name)

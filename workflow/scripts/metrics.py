@@ -1,0 +1,13 @@
+"""Write the tables of a grid."""
+
+from _run import run
+
+with run(snakemake, "metrics") as out:
+    from rib.metrics import write_tables
+
+    names = ("accuracy", "ri", "mri", "mri_json", "ood")
+    write_tables(
+        rows=snakemake.input.rows,
+        **snakemake.params.cfg["statistics"],
+        outputs={name: out[name] for name in names},
+    )

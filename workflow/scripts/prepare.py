@@ -1,0 +1,22 @@
+"""Write one dataset at one geometry."""
+
+from pathlib import Path
+
+from _run import run
+
+with run(snakemake, "prepare") as out:
+    from rib.classes import ClassSpace
+    from rib.data.prepare import prepare
+    from rib.geometry import Geometry
+
+    cfg = snakemake.params.cfg
+    prepare(
+        archive=Path(snakemake.input.archive),
+        digest=cfg["digest"],
+        dataset=snakemake.wildcards.dataset,
+        layout=cfg["layout"],
+        arguments=cfg["arguments"],
+        space=ClassSpace.from_json(cfg["space"]),
+        geometry=Geometry(**cfg["geometry"]),
+        **{name: out[name] for name in ("images", "index", "classes", "manifest")},
+    )
