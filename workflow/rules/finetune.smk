@@ -6,7 +6,7 @@ def finetuning(w):
     mechanism = CATALOG.mechanism_file(method.mechanism)
     return {
         "mechanism": local(mechanism),
-        "settings": method.settings,
+        "settings": GRID.method_settings(w.method),
         "training": GRID.training(),
         "compute": COMPUTE,
         "code": digest("finetune", mechanism),

@@ -6,7 +6,7 @@ def merging(w):
     mechanism = CATALOG.mechanism_file(method.mechanism)
     return {
         "mechanism": local(mechanism),
-        "settings": method.settings,
+        "settings": GRID.method_settings(w.method),
         "parents": list(method.parents),
         "code": digest("merge", mechanism),
     }

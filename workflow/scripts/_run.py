@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
-from rib.job import job  # noqa: E402
+from rib.job import job
 
 
 def run(snakemake, stage: str):

@@ -6,6 +6,7 @@ own folder comes first, folders of the user after it; a name may be defined once
 """
 
 import ast
+import contextlib
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class Family:
     description: str
     classes: dict
     defaults: dict
+    method_settings: dict
     crop: float | None = None
 
 
@@ -86,7 +88,9 @@ class Method:
 
 @cache
 def _schema(name: str) -> dict:
-    own, shared = (yaml.safe_load((SCHEMAS / f"{part}.schema.yaml").read_text(encoding="utf-8")) for part in (name, "common"))
+    own, shared = (
+        yaml.safe_load((SCHEMAS / f"{part}.schema.yaml").read_text(encoding="utf-8")) for part in (name, "common")
+    )
     return {**own, "$defs": shared["$defs"]}
 
 
@@ -105,23 +109,46 @@ def validated(value: object, schema_name: str, where: str) -> dict:
         UserError: an unknown key, a missing key, or a value of the wrong type or out of bounds.
     """
     schema = _schema(schema_name)
-    filled = _with_defaults(value, schema)
-    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(filled), key=lambda error: list(map(str, error.path)))
+    filled = _filled(value, schema)
+    errors = sorted(
+        jsonschema.Draft202012Validator(schema).iter_errors(filled), key=lambda error: list(map(str, error.path))
+    )
     if errors:
         raise UserError(f"{where}: {_sentence(errors[0])}")
     return filled
 
 
-def _with_defaults(value: object, schema: dict) -> object:
+def _filled(value: object, schema: dict) -> object:
+    """The value with the schema's defaults, and with numbers where Snakemake's --config gave their text.
+
+    `--config seeds='[0,1]'` arrives as a list of strings.
+    """
+    if isinstance(value, str):
+        number = _number(value)
+        fits = number is not None and not _valid(value, schema) and _valid(number, schema)
+        return number if fits else value
+    if isinstance(value, list):
+        return [_filled(item, schema.get("items", {})) for item in value]
     if not isinstance(value, dict):
         return value
     known = schema.get("properties", {})
     other = schema.get("additionalProperties") or {}
-    filled = {key: _with_defaults(item, known.get(key, other)) for key, item in value.items()}
+    filled = {key: _filled(item, known.get(key, other)) for key, item in value.items()}
     for key, part in known.items():
         if key not in filled and "default" in part:
-            filled[key] = _with_defaults(part["default"], part)
+            filled[key] = _filled(part["default"], part)
     return filled
+
+
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return None
+
+
+def _valid(value: object, schema: dict) -> bool:
+    return "$ref" in schema or jsonschema.Draft202012Validator(schema).is_valid(value)
 
 
 def _sentence(error: jsonschema.ValidationError) -> str:
@@ -134,8 +161,8 @@ def _sentence(error: jsonschema.ValidationError) -> str:
     if error.validator == "required":
         key = next(key for key in error.validator_value if key not in error.instance)
         return f"the key '{key}' is missing{inside}; add it."
-    meaning = error.schema.get("description") or error.schema.get("title") or error.message
-    return f"'{place}' is {error.instance!r}, which is not valid ({error.message}); it is: {meaning}"
+    meaning = f"; it is: {error.schema['description']}" if "description" in error.schema else ""
+    return f"'{place}' is {error.instance!r}, which is not valid ({error.message}){meaning}."
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
@@ -151,8 +178,22 @@ def known_name(name: object, known: Iterable[str], kind: str, where: str) -> str
     """
     known = list(known)
     if name not in known:
-        raise UserError(f"{where}: unknown {kind} '{name}'{_nearest(str(name), known)}; known are {', '.join(sorted(known))}.")
+        raise UserError(
+            f"{where}: unknown {kind} '{name}'{_nearest(str(name), known)}; known are {', '.join(sorted(known))}."
+        )
     return name
+
+
+def known_settings(settings: Iterable[str], wanted: Iterable[str], where: str) -> None:
+    """Check the names of a method's settings.
+
+    Raises:
+        UserError: the mechanism has no such setting; the sentence lists those it has.
+    """
+    for key in settings:
+        if key not in wanted:
+            allowed = ", ".join(sorted(wanted)) or "none"
+            raise UserError(f"{where}: unknown setting '{key}'{_nearest(key, wanted)}; allowed are {allowed}.")
 
 
 def read_yaml(path: Path) -> object:
@@ -224,12 +265,11 @@ class Catalog:
         for parent in method.parents:
             known_name(parent, methods, "parent", where)
             if methods[parent].kind == "merge":
-                raise UserError(f"{where}: its parent '{parent}' is itself a merge; name the methods it merges instead.")
+                raise UserError(
+                    f"{where}: its parent '{parent}' is itself a merge; name the methods it merges instead."
+                )
         wanted = mechanism_settings(self.mechanism_file(method.mechanism))
-        for key in method.settings:
-            if key not in wanted:
-                allowed = ", ".join(sorted(wanted)) or "none"
-                raise UserError(f"{where}: unknown setting '{key}'{_nearest(key, wanted)}; allowed are {allowed}.")
+        known_settings(method.settings, wanted, where)
         for key in sorted(wanted - set(method.settings)):
             raise UserError(f"{where}: the setting '{key}' is missing; its mechanism '{method.mechanism}' needs it.")
 
@@ -291,7 +331,9 @@ def mechanism_settings(path: Path) -> frozenset[str]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "recipe":
             return frozenset(argument.arg for argument in node.args.kwonlyargs)
-        if isinstance(node, ast.ClassDef) and any(getattr(mark, "id", None) == "mechanism" for mark in node.decorator_list):
+        if isinstance(node, ast.ClassDef) and any(
+            getattr(mark, "id", None) == "mechanism" for mark in node.decorator_list
+        ):
             inits = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
             return frozenset(argument.arg for init in inits for argument in init.args.kwonlyargs)
     return frozenset()

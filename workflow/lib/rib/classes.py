@@ -48,7 +48,9 @@ def imagenet_wnids() -> tuple[str, ...]:
     """
     spec = importlib.util.find_spec("timm")
     if spec is None:
-        raise UserError("timm is not installed in this environment; run `make run` or pip install -r envs/requirements.txt.")
+        raise UserError(
+            "timm is not installed in this environment; run `make run` or pip install -r envs/requirements.txt."
+        )
     listing = Path(spec.submodule_search_locations[0]) / "data/_info/imagenet_synsets.txt"
     return tuple(listing.read_text(encoding="utf-8").split())
 
@@ -71,7 +73,9 @@ def read_class_map(path: Path) -> ClassSpace:
             raise UserError(f"{path} line {line}: {row['emoji']} gives no reason; say why its wnids fit the drawing.")
         for wnid in wnids:
             if wnid not in index_of:
-                raise UserError(f"{path} line {line}: {row['emoji']} names {wnid}, which is no ImageNet-1K class; correct it.")
+                raise UserError(
+                    f"{path} line {line}: {row['emoji']} names {wnid}, which is no ImageNet-1K class; correct it."
+                )
         for key in (*wnids, row["codepoint"]):
             if key in claimed:
                 raise UserError(
@@ -117,5 +121,7 @@ def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[int, dict[s
             raise UserError(f"{path} lacks the column {missing[0]}; it needs {', '.join(columns)}.")
         for row in reader:
             if None in row.values() or None in row:
-                raise UserError(f"{path} line {reader.line_num}: expected {len(reader.fieldnames)} values; correct the row.")
+                raise UserError(
+                    f"{path} line {reader.line_num}: expected {len(reader.fieldnames)} values; correct the row."
+                )
             yield reader.line_num, row

@@ -13,8 +13,11 @@ from rib.io import Progress, write_json
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.class_logits import class_logits, class_members
+from rib.models.fold import fold_batch_norm
 from rib.models.inputs import Inputs
 from rib.models.pretrained import load
+
+EXAMPLE = 4  # images with which folding is checked
 
 
 def evaluate(
@@ -55,6 +58,8 @@ def evaluate(
     tables = []
     for dataset in opened:
         inputs = Inputs(dataset.images, preprocessing["mean"], preprocessing["std"], device)
+        if not tables:
+            fold_batch_norm(model, inputs[slice(EXAMPLE)])
         scores = score(model, inputs, dataset, batch_size, progress)
         tables.append(_rows(dataset, scores, run))
     progress.close()
@@ -64,7 +69,9 @@ def evaluate(
 
 
 @torch.inference_mode()
-def score(model: nn.Module, inputs: Inputs, dataset: PreparedDataset, batch_size: int, progress: Progress) -> dict[str, Tensor]:
+def score(
+    model: nn.Module, inputs: Inputs, dataset: PreparedDataset, batch_size: int, progress: Progress
+) -> dict[str, Tensor]:
     """Prediction, confidence and margin of every image.
 
     Returns:

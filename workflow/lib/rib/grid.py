@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 
-from rib.catalog import Catalog, Dataset, Family, Method, Model, known_name
+from rib.catalog import Catalog, Dataset, Family, Method, Model, known_name, known_settings
 from rib.geometry import Geometry
 from rib.io import UserError
 from rib.runs import PRETRAINED, Run
+
 
 class Grid:
     """Models, methods, targets and seeds of a run, and the choices behind them.
@@ -34,6 +35,10 @@ class Grid:
         self.targets: list[str] = self._choose("targets", self.datasets)
         self.methods: dict[str, Method] = self._with_parents(self._choose("methods", catalog.methods))
         self.seeds: list[int] = config["seeds"]
+        for name, settings in self.family.method_settings.items():
+            where = f"families/{self.family.name}.yaml, method_settings"
+            known_name(name, catalog.methods, "method", where)
+            known_settings(settings, catalog.methods[name].settings, f"{where}, {name}")
 
     def _choose(self, key: str, known: Mapping) -> list[str]:
         choice = self.config[key]
@@ -43,7 +48,9 @@ class Grid:
             choice, where = self.family.defaults[key], f"families/{self.family.name}.yaml, {key}"
         else:
             choice, where = [choice] if isinstance(choice, str) else choice, f"config, {key}"
-        names = [known_name(name, known, key.removesuffix("s"), f"{where} (family {self.family.name})") for name in choice]
+        names = [
+            known_name(name, known, key.removesuffix("s"), f"{where} (family {self.family.name})") for name in choice
+        ]
         if not names and key != "methods":
             raise UserError(f"{where}: the list is empty; name at least one of {', '.join(sorted(known))}.")
         return list(dict.fromkeys(names))
@@ -95,6 +102,10 @@ class Grid:
         """A choice of config.yaml for which `default` means the family's."""
         value = self.config["training"].get(key, self.config.get(key))
         return self.family.defaults[key] if value == "default" else value
+
+    def method_settings(self, method: str) -> dict:
+        """A method's settings: its entry's, and over them the family's."""
+        return {**self.catalog.methods[method].settings, **self.family.method_settings.get(method, {})}
 
     def training(self) -> dict:
         """Settings shared by all fine-tuning methods, resolved."""

@@ -21,7 +21,18 @@ from pathlib import Path
 from rib.io import UserError, log, read_json, sha256, write_json
 
 # The libraries that results may depend on.
-LIBRARIES = ("numpy", "torch", "torchvision", "timm", "safetensors", "pandas", "pyarrow", "pillow", "resvg_py", "matplotlib")
+LIBRARIES = (
+    "numpy",
+    "torch",
+    "torchvision",
+    "timm",
+    "safetensors",
+    "pandas",
+    "pyarrow",
+    "pillow",
+    "resvg_py",
+    "matplotlib",
+)
 
 
 class Outputs:
@@ -31,7 +42,9 @@ class Outputs:
         self.declared = {name: Path(path) for name, path in declared.items()}
         self._paths = {name: folder / path.name for name, path in self.declared.items()}
         if len(set(self._paths.values())) != len(self._paths):
-            raise ValueError(f"outputs of one job need different file names: {sorted(map(str, self.declared.values()))}")
+            raise ValueError(
+                f"outputs of one job need different file names: {sorted(map(str, self.declared.values()))}"
+            )
 
     def __getitem__(self, name: str) -> Path:
         return self._paths[name]
@@ -91,9 +104,13 @@ def job(
         log.debug("%s", traceback.format_exc())
         log.error("%s: %s (the full report is in %s)", type(error).__name__, error, log_file)
         raise SystemExit(1) from None
+    else:
+        log.info("done in %.1f s: %s", time.monotonic() - clock, ", ".join(outputs.values()))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    log.info("done in %.1f s: %s", time.monotonic() - clock, ", ".join(outputs.values()))
+        for handler in log.handlers:
+            handler.close()
+        log.handlers.clear()
 
 
 def _publish(staged: Outputs, record: dict) -> None:
@@ -109,7 +126,10 @@ def _publish(staged: Outputs, record: dict) -> None:
         facts = read_json(manifest) if manifest.is_file() else {}
         write_json(manifest, {**facts, "files": hashes})
     if "provenance" in staged.declared:
-        write_json(staged["provenance"], {**record, "outputs": hashes, "ended": datetime.now(UTC).isoformat(timespec="seconds")})
+        write_json(
+            staged["provenance"],
+            {**record, "outputs": hashes, "ended": datetime.now(UTC).isoformat(timespec="seconds")},
+        )
     for name, path in sorted(staged.items(), key=lambda item: (item[0] == "manifest", item[0] == "provenance")):
         staged.declared[name].parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, staged.declared[name])

@@ -69,7 +69,9 @@ def count(rows: pd.DataFrame) -> Counts:
     shape = len(datasets), len(objects)
     runs, correct, shown = [], [], []
     for run, part in rows.groupby(RUN, sort=True, observed=True):
-        place = part["dataset"].map(datasets.index).to_numpy(int) * shape[1] + part["object_id"].map(objects).to_numpy(int)
+        place = part["dataset"].map(datasets.index).to_numpy(int) * shape[1] + part["object_id"].map(objects).to_numpy(
+            int
+        )
         right = (part["label"] == part["prediction"]).to_numpy(float)
         runs.append(run)
         correct.append(np.bincount(place, right, minlength=shape[0] * shape[1]).reshape(shape))
@@ -138,7 +140,9 @@ def ri_table(ood: Mapping[tuple, tuple[np.ndarray, np.ndarray]], confidence: flo
     return pd.DataFrame(lines, columns=[*RUN, "ri", "ci_low", "ci_high"])
 
 
-def mri_tables(ood: Mapping[tuple, tuple[np.ndarray, np.ndarray]], confidence: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+def mri_tables(
+    ood: Mapping[tuple, tuple[np.ndarray, np.ndarray]], confidence: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """mRI per model and method, and the two mean accuracies it is the difference of.
 
     Returns:

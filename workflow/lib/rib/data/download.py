@@ -43,7 +43,14 @@ def _npm(source: Mapping, folder: Path, what: str) -> Path:
             f"{what}: npm is not on this machine, and it fetches {source['package']}; "
             "run `make environment`, which brings it, or install Node.js."
         )
-    command = [npm, "pack", f"{source['package']}@{source['version']}", "--pack-destination", str(folder), "--ignore-scripts"]
+    command = [
+        npm,
+        "pack",
+        f"{source['package']}@{source['version']}",
+        "--pack-destination",
+        str(folder),
+        "--ignore-scripts",
+    ]
     _run_client(command, source, what)
     return _only_file(folder, source, what)
 
@@ -77,7 +84,9 @@ def _only_file(folder: Path, source: Mapping, what: str) -> Path:
 
 def _run_client(command: list[str], source: Mapping, what: str) -> None:
     """Run a package client; its raw progress, or else the time it has taken, becomes log lines."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
+    )
     lines: list[str] = []
     reader = threading.Thread(target=_follow, args=(process.stdout, lines, what, source.get("size")), daemon=True)
     reader.start()

@@ -44,7 +44,9 @@ def decode(data: bytes, name: str) -> Image.Image:
             return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         return image.convert("RGB")
     except OSError as error:
-        raise UserError(f"the image {name} can't be decoded ({error}); fetch its archive anew or exclude it in its entry.") from error
+        raise UserError(
+            f"the image {name} can't be decoded ({error}); fetch its archive anew or exclude it in its entry."
+        ) from error
 
 
 def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
@@ -53,8 +55,7 @@ def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
     Source: timm/data/transforms_factory.py, transforms_imagenet_eval.
     """
     shorter = int(geometry.size / geometry.crop)
-    scale = shorter / min(image.size)
-    width, height = (max(shorter, round(side * scale)) for side in image.size)
+    width, height = (shorter * side // min(image.size) for side in image.size)
     image = image.resize((width, height), RESAMPLING[geometry.interpolation])
     left, top = round((width - geometry.size) / 2), round((height - geometry.size) / 2)
     return np.asarray(image.crop((left, top, left + geometry.size, top + geometry.size)))

@@ -47,7 +47,9 @@ def prepare(
     found = load_module(layout).items(archive, space=space, geometry=geometry, dataset=dataset, **arguments)
     rows = _write_array(images, found, geometry.size, dataset)
     if not rows:
-        raise UserError(f"{dataset}: {archive} holds no image of the family's classes; check the entry's layout and classes.")
+        raise UserError(
+            f"{dataset}: {archive} holds no image of the family's classes; check the entry's layout and classes."
+        )
     names = ("image_id", "label", "source_id", "object_id", "sha256")
     columns = {name: [row[position] for row in rows] for position, name in enumerate(names)}
     table = pa.table({"row": pa.array(range(len(rows)), pa.int32()), **columns})

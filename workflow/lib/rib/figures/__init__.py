@@ -7,10 +7,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
-import pandas as pd  # noqa: E402
+import matplotlib.pyplot as plt
+import pandas as pd
 
-from rib.io import write_text  # noqa: E402
+from rib.io import write_text
 
 STYLE = Path(__file__).with_name("rib.mplstyle")
 

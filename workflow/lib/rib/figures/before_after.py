@@ -57,15 +57,17 @@ def before_after(
             edgecolor="#08306b",
             linewidth=0.6,
             error_kw={"ecolor": "#252525", "elinewidth": 1},
-            label=look["label"].format(method=method_label.lower() if method_label.istitle() else method_label),
+            label=look["label"].format(method=method_label),
         )
         for place, value, top in zip(places, rows["accuracy"], rows["ci_high"], strict=True):
-            axes.annotate(f"{value:.1f}", (place, top), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8)
+            axes.annotate(
+                f"{value:.1f}", (place, top), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8
+            )
     axes.set_xticks(np.arange(len(labels)), list(labels.values()))
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("Mean OOD accuracy (%)")
     axes.set_xlabel(
-        f"Mean over {targets} targets of the other {datasets - 1} datasets; bars: {confidence:.0%} intervals over images",
+        f"Mean over {targets} targets of the other {datasets - 1} datasets; whiskers: {confidence:.0%} intervals over objects",
         fontsize=7,
     )
     axes.set_ylim(0, 1.25 * shown["ci_high"].max())

@@ -24,7 +24,9 @@ def mechanism(cls: type) -> type:
         ValueError: the module has marked another one already.
     """
     if cls.__module__ in _registered:
-        raise ValueError(f"{cls.__module__} marks two mechanisms, {_registered[cls.__module__].__name__} and {cls.__name__}")
+        raise ValueError(
+            f"{cls.__module__} marks two mechanisms, {_registered[cls.__module__].__name__} and {cls.__name__}"
+        )
     _registered[cls.__module__] = cls
     return cls
 

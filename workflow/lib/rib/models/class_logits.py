@@ -34,5 +34,7 @@ def class_logits(logits: Tensor, members: Tensor) -> Tensor:
     Source: maximum per class as in mlfoundations/wise-ft, src/datasets/objectnet.py.
     """
     if logits.ndim != 2 or members.ndim != 2:
-        raise ValueError(f"expected (N, 1000) logits and (C, K) members, got {tuple(logits.shape)} and {tuple(members.shape)}")
+        raise ValueError(
+            f"expected (N, 1000) logits and (C, K) members, got {tuple(logits.shape)} and {tuple(members.shape)}"
+        )
     return logits[:, members].max(dim=2).values  # (N, C, K) -> (N, C); max returns the first of equal values

@@ -30,7 +30,9 @@ def start(device: str, threads: int) -> torch.device:
     torch.backends.cudnn.benchmark = False
     keep_freed_memory()
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("config, compute.device is 'cuda', but torch finds no CUDA device here; set it to 'auto' or 'cpu'.")
+        raise UserError(
+            "config, compute.device is 'cuda', but torch finds no CUDA device here; set it to 'auto' or 'cpu'."
+        )
     chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     log.info("computing on %s with %d thread(s)", chosen, threads)
     return chosen

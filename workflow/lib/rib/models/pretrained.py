@@ -22,7 +22,9 @@ def build(library: str, architecture: str) -> nn.Module:
     import timm
 
     if not timm.is_model(architecture):
-        raise UserError(f"{library} {timm.__version__} has no architecture '{architecture}'; correct it in models.yaml.")
+        raise UserError(
+            f"{library} {timm.__version__} has no architecture '{architecture}'; correct it in models.yaml."
+        )
     return timm.create_model(architecture, pretrained=False, num_classes=CLASSES).eval()
 
 
@@ -59,9 +61,10 @@ def convert(*, archive: Path, entry: Mapping, weights: Path, description: Path) 
     model = build(entry["library"], entry["architecture"])
     state = _match(published, model.state_dict(), entry["weights"]["keys"], name)
     safetensors.torch.save_file(state, weights)
-    _check_same_logits(model, published, weights, entry["preprocessing"]["size"], name)
-    keys = ("label", "pretraining", "library", "architecture", "preprocessing", "licence", "source")
-    write_json(description, {key: entry[key] for key in keys} | {"name": name})
+    _check_same_logits(model, state, weights, entry["preprocessing"]["size"], name)
+    keys = ("name", "label", "pretraining", "library", "architecture", "preprocessing", "licence")
+    source = {key: value for key, value in entry["source"].items() if key != "path"}  # where it lay says nothing
+    write_json(description, {key: entry[key] for key in keys} | {"source": source})
 
 
 def _read_state(archive: Path, member: str, name: str) -> dict[str, Tensor]:
@@ -93,15 +96,16 @@ def _match(published: Mapping[str, Tensor], wanted: Mapping[str, Tensor], keys: 
     return {key: state[key].contiguous() for key in wanted}
 
 
-def _check_same_logits(model: nn.Module, published: Mapping[str, Tensor], weights: Path, size: int, name: str) -> None:
+def _check_same_logits(model: nn.Module, state: Mapping[str, Tensor], weights: Path, size: int, name: str) -> None:
     """The stored file must give bit for bit the logits of the published tensors, and finite ones."""
     image = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    for parameter, tensor in zip(model.state_dict().values(), published.values(), strict=True):
-        parameter.copy_(tensor)
     with torch.inference_mode():
+        model.load_state_dict(state, strict=True)
         expected = model(image)
         model.load_state_dict(safetensors.torch.load_file(weights), strict=True)
         found = model(image)
     if not torch.equal(expected, found) or not expected.isfinite().all():
-        raise UserError(f"{name}: the converted weights don't give the published weights' logits; don't use this model.")
-    log.info("%s: %d tensors matched, same logits as published", name, len(published))
+        raise UserError(
+            f"{name}: the converted weights don't give the published weights' logits; don't use this model."
+        )
+    log.info("%s: %d tensors matched, same logits as published", name, len(state))

@@ -72,12 +72,18 @@ def render(icon_set: Mapping, name: str, size: int, margin: float, where: str) -
         f'viewBox="{box}" width="{size}" height="{size}">{icon["body"]}</svg>'
     )
     try:
-        png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True)
+        png = resvg_py.svg_to_bytes(
+            svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True
+        )
     except ValueError as error:
-        raise UserError(f"{where}: the icon '{name}' can't be rendered ({error}); exclude it in the dataset's entry.") from error
+        raise UserError(
+            f"{where}: the icon '{name}' can't be rendered ({error}); exclude it in the dataset's entry."
+        ) from error
     pixels = np.asarray(decode(bytes(png), f"{where}, icon '{name}'"))
     if (pixels == 255).all():
-        raise UserError(f"{where}: the icon '{name}' can't be rendered (nothing is visible); exclude it in the dataset's entry.")
+        raise UserError(
+            f"{where}: the icon '{name}' can't be rendered (nothing is visible); exclude it in the dataset's entry."
+        )
     return np.ascontiguousarray(_transformed(pixels, transform))
 
 
@@ -98,7 +104,9 @@ def _resolve(icon_set: Mapping, name: str, where: str) -> tuple[dict, dict]:
         overrides = {**{key: alias[key] for key in _BOX if key in alias}, **overrides}
         flips = {key: on != alias.get(key, False) for key, on in flips.items()}
         rotate, current = rotate + alias.get("rotate", 0), alias["parent"]
-    raise UserError(f"{where}: there is no icon '{name}'; correct its name in the catalogue or exclude it in the dataset's entry.")
+    raise UserError(
+        f"{where}: there is no icon '{name}'; correct its name in the catalogue or exclude it in the dataset's entry."
+    )
 
 
 def _transformed(pixels: np.ndarray, transform: Mapping) -> np.ndarray:

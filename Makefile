@@ -1,0 +1,51 @@
+# make run    the embedded benchmark, from a bare machine to reports/
+# make test   every test
+# Needs Python 3.11 or newer, make and the package registries; everything else is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: run test lint format environment lock clean help
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
+
+run: $(VENV)/run.done ## run the workflow on config.yaml: tables and figures in reports/
+	@snakemake
+
+test: $(VENV)/test.done ## every test
+	@python -m pytest
+
+lint: $(VENV)/test.done ## style and layering, without running anything
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+
+format: $(VENV)/test.done ## rewrite sources in the project's style
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow/rules
+
+environment: $(VENV)/run.done ## only create the environment
+
+# The mark is written last, so an interrupted installation is taken up again.
+$(VENV)/run.done: envs/requirements.txt envs/requirements-npm.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11; install a newer one and call: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@echo "Creating the environment in $(VENV) (once; a few minutes, 1 to 6 GB with torch)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.txt
+	@command -v npm >/dev/null || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements-npm.txt
+	@touch $@
+
+$(VENV)/test.done: $(VENV)/run.done envs/requirements-dev.txt
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.txt -r envs/requirements-dev.txt
+	@touch $@
+
+lock: ## renew the pinned versions in envs/ from the .in files
+	@sh envs/lock.sh $(PYTHON)
+
+clean: ## remove what runs made, keep the environment and downloads
+	rm -rf results reports/*/ logs work .snakemake

@@ -1,0 +1,1 @@
+"""The `tiny` family: a few synthetic images and random-weight networks, for tests."""

@@ -1,0 +1,98 @@
+"""A catalogue folder with the family `tiny`: four datasets of synthetic images, two random-weight networks.
+
+Each class is a colour; a dataset shifts and dims it, so that fine-tuning has something to learn. `copy` shares the
+source images of `red`, as ImageNet-Cartoon shares those of the validation set.
+"""
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import timm
+import torch
+import yaml
+from PIL import Image
+
+WNIDS = ["n01440764", "n02206856", "n02219486", "n04254680", "n07753592"]
+IMAGES_PER_CLASS = 4
+DATASETS = {"red": 0, "green": 1, "blue": 2, "copy": 0}
+NETWORKS = {"tiny_cnn": "test_efficientnet", "tiny_vit": "test_vit"}
+SIZE = 160  # what timm's test networks expect
+
+
+def make(folder: Path) -> None:
+    """Write the family's catalogue folder, archives and weights included."""
+    for part in ("families", "classes", "archives"):
+        (folder / part).mkdir(parents=True)
+    (folder / "classes/tiny.csv").write_text("\n".join(["wnid", *WNIDS]) + "\n")
+    family = {
+        "title": "Tiny",
+        "description": "synthetic images for tests",
+        "classes": {"file": "tiny.csv", "format": "wnids"},
+        "defaults": {
+            "models": ["tiny_cnn"],
+            "methods": ["ft", "linear_probe", "lwf", "wise_ft"],
+            "targets": ["red", "green"],
+            "image_size": SIZE,
+            "epochs": 2,
+            "batch_size": 8,
+        },
+    }
+    (folder / "families/tiny.yaml").write_text(yaml.safe_dump(family))
+    (folder / "datasets.yaml").write_text(yaml.safe_dump({name: _dataset(folder, name) for name in DATASETS}))
+    (folder / "models.yaml").write_text(yaml.safe_dump({name: _model(folder, name) for name in NETWORKS}))
+
+
+def _source(path: Path) -> dict:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {
+        "kind": "file",
+        "path": f"{path.parents[1].name}/archives/{path.name}",
+        "file": path.name,
+        "digest": f"sha256:{digest}",
+    }
+
+
+def _dataset(folder: Path, name: str) -> dict:
+    path = folder / f"archives/{name}.zip"
+    rng = np.random.default_rng(DATASETS[name])
+    with zipfile.ZipFile(path, "w") as archive:
+        for label, wnid in enumerate(WNIDS):
+            for number in range(IMAGES_PER_CLASS):
+                pixels = rng.normal(128, 30, (40, 48, 3))
+                pixels[..., DATASETS[name]] += 20 * (label - 2)
+                buffer = io.BytesIO()
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+                archive.writestr(f"{name}/{wnid}/{wnid}_{number}.png", buffer.getvalue())
+    entry = {
+        "family": "tiny",
+        "label": name.title(),
+        "source": _source(path),
+        "layout": "wnid_folders",
+        "suite": "tiny",
+        "licence": "none",
+        "origin": "tests",
+    }
+    return {**entry, "source_group": "originals"} if name in ("red", "copy") else entry
+
+
+def _model(folder: Path, name: str) -> dict:
+    torch.manual_seed(0)
+    path = folder / f"archives/{name}.safetensors"
+    safetensors.torch.save_file(timm.create_model(NETWORKS[name], num_classes=1000).state_dict(), path)
+    half = [0.5, 0.5, 0.5]
+    return {
+        "families": ["tiny"],
+        "label": name,
+        "pretraining": "none",
+        "library": "timm",
+        "architecture": NETWORKS[name],
+        "source": _source(path),
+        "weights": {"member": path.name, "keys": "by_name"},
+        "preprocessing": {"size": SIZE, "crop": 1.0, "interpolation": "bicubic", "mean": half, "std": half},
+        "licence": "none",
+        "style": {"colour": "#000000", "marker": "osvD"[len(path.name) % 4]},
+    }

@@ -1,0 +1,81 @@
+"""A copy of the project in a folder of its own, and Snakemake run there as users do."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("Snakefile", "config.yaml", "workflow", "profiles")
+
+
+@dataclass
+class Project:
+    """A project folder.
+
+    Attributes:
+        folder: its path.
+        family: the family that commands run on.
+    """
+
+    folder: Path
+    family: str = "tiny"
+
+    def snakemake(self, *arguments: str, config: tuple[str, ...] = (), check: bool = True, **environment: str) -> str:
+        """Run Snakemake and return all it printed; `config` are extra key=value choices."""
+        command = [sys.executable, "-m", "snakemake", *arguments, "--config", f"family={self.family}", *config]
+        if self.family == "tiny":
+            command.append("catalog=mine")
+        result = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
+        assert not check or result.returncode == 0, result.stdout
+        assert check or result.returncode != 0, result.stdout
+        return result.stdout
+
+    def planned(self, *arguments: str, config: tuple[str, ...] = ()) -> dict[str, int]:
+        """Number of jobs of each rule that a dry-run lists."""
+        printed = self.snakemake("-n", *arguments, config=config)
+        return {
+            rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", printed, re.M) if rule not in ("total", "all")
+        }
+
+    def planned_methods(self, rule: str) -> set[str]:
+        """Methods of the jobs of one rule that a dry-run lists."""
+        printed = self.snakemake("-n")
+        blocks = re.findall(rf"^rule {rule}:\n((?:    .*\n)+)", printed, re.M)
+        return {re.search(r"method=(\w+)", block)[1] for block in blocks}
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Replace text in a file of the project; the text must be there."""
+        text = (self.folder / path).read_text()
+        assert old in text, f"{path} has no {old!r}"
+        (self.folder / path).write_text(text.replace(old, new, 1))
+
+    def products(self) -> dict[str, bytes]:
+        """Bytes of every result that must be reproducible: all but times and logs."""
+        files = [path for part in ("results", "reports") for path in (self.folder / part).rglob("*") if path.is_file()]
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in files
+            if not path.name.endswith("provenance.json")
+        }
+
+
+def copy_project(folder: Path) -> Path:
+    """Copy what runs, not what runs made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        source = ROOT / part
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, folder / part, **({"ignore": shutil.ignore_patterns("__pycache__")} if source.is_dir() else {}))
+    return folder

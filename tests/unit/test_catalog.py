@@ -1,0 +1,195 @@
+"""The catalogue's own entries, and what is said of bad ones."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rib.catalog import Catalog, mechanism_settings, validated
+from rib.grid import Grid
+from rib.io import UserError
+from rib.runs import Run
+
+ROOT = Path(__file__).parents[2]
+CATALOG = ROOT / "workflow/catalog"
+
+
+def config(**choices):
+    return validated(choices, "config", "config.yaml")
+
+
+def grid(**choices):
+    return Grid(config(**choices), Catalog([CATALOG]))
+
+
+def test_every_entry_is_valid_and_refers_to_what_exists():
+    catalog = Catalog([CATALOG])
+    for dataset in catalog.datasets.values():
+        assert dataset.family in catalog.families
+        assert catalog.layout_file(dataset.layout).is_file()
+        codepoints = set(catalog.class_space(dataset.family).keys)
+        assert set(dataset.exclude) <= codepoints and set(catalog.icons(dataset)) <= codepoints
+    for model in catalog.models.values():
+        assert set(model.families) <= set(catalog.families)
+    assert not set(catalog.datasets) & set(catalog.models), "both have a folder in data/raw"
+    for styled in (catalog.models, catalog.methods):
+        looks = [tuple(entry.style.values()) for entry in styled.values()]
+        assert len(set(looks)) == len(looks)
+
+
+def test_config_yaml_states_the_schema_defaults_and_comments_every_key():
+    text = (ROOT / "config.yaml").read_text()
+    assert validated(yaml.safe_load(text), "config", "config.yaml") == config()
+    for line in text.splitlines():
+        assert not line.strip() or "#" in line, f"no comment: {line}"
+
+
+def test_the_default_grid_has_the_promised_size():
+    chosen = grid()
+    assert len(chosen.models) >= 2 and len(chosen.methods) >= 4 and len(chosen.targets) >= 5
+    assert len(chosen.runs()) == len(chosen.models) * (1 + len(chosen.methods) * len(chosen.targets))
+    assert Run("efficientnet_lite0", "none", "pretrained", 0) in chosen.runs()
+
+
+def test_seeds_multiply_the_fine_tuned_runs_only():
+    runs = grid(models=["efficientnet_lite0"], methods=["ft"], targets=["noto"], seeds=[3, 4]).runs()
+    assert [(run.method, run.seed) for run in runs] == [("pretrained", 0), ("ft", 3), ("ft", 4)]
+
+
+def test_all_takes_the_whole_catalogue():
+    chosen = grid(models="all", methods="all", targets="all", image_size="native")
+    assert len(chosen.targets) == 8 and len(chosen.models) == 3
+    assert {chosen.geometry(model).size for model in chosen.models} == {224, 240, 260}
+
+
+def test_numbers_that_the_command_line_gives_as_text_are_numbers():
+    read = config(seeds=["0", "1"], training={"epochs": "3", "momentum": "0.5"}, image_size="64", models=["1"])
+    assert read["seeds"] == [0, 1] and read["training"]["epochs"] == 3 and read["training"]["momentum"] == 0.5
+    assert read["image_size"] == 64 and read["models"] == ["1"]
+
+
+def test_a_parent_is_added_with_a_line():
+    chosen = grid(methods=["wise_ft"])
+    assert list(chosen.methods) == ["ft", "wise_ft"]
+    assert chosen.notices == ["method 'ft' is added to the grid: 'wise_ft' averages its weights"]
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        (
+            {"model": "all"},
+            r"config\.yaml: unknown key 'model' \(did you mean 'models'\?\); allowed are catalog, compute",
+        ),
+        ({"training": {"lr": 1}}, r"config\.yaml: unknown key 'lr' in 'training'; allowed are batch_size, epochs"),
+        ({"training": {"momentum": 1.5}}, r"'training\.momentum' is 1\.5, which is not valid .*: momentum of SGD"),
+        ({"seeds": []}, "'seeds' is .*whole numbers from 0"),
+        ({"protocol": "held"}, "'protocol' is 'held'.*trains on the whole target"),
+        ({"family": "emojis"}, r"unknown family 'emojis' \(did you mean 'emoji'\?\); known are emoji"),
+        ({"models": ["vit"]}, "unknown model 'vit'.*known are efficientnet_lite0"),
+        ({"methods": "lora"}, "unknown method 'lora'.*known are ft, linear_probe"),
+        ({"targets": ["noto", "nota"]}, r"config, targets.*unknown target 'nota' \(did you mean 'noto'\?\)"),
+        ({"targets": []}, "the list is empty"),
+    ],
+)
+def test_bad_choices_are_explained(choices, message):
+    with pytest.raises(UserError, match=message):
+        grid(**choices)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A user's catalogue folder beside the project's."""
+    (tmp_path / "methods").mkdir()
+    return tmp_path
+
+
+def with_method(folder, **changes):
+    entry = {
+        "label": "x",
+        "kind": "finetune",
+        "mechanism": "ft",
+        "settings": {"lr": 0.1, "batch_norm": "frozen"},
+        "source": "s",
+        "style": {"colour": "#000000", "marker": "x"},
+    }
+    (folder / "methods.yaml").write_text(yaml.safe_dump({"mine": {**entry, **changes}}))
+    return Catalog([CATALOG, folder])
+
+
+def test_a_folder_of_the_user_adds_methods(own):
+    shutil.copy(CATALOG.parent / "lib/rib/methods/lwf.py", own / "methods/special.py")
+    settings = {"lr": 1, "batch_norm": "frozen", "temperature": 2, "weight": 1}
+    catalog = with_method(own, mechanism="special", settings=settings)
+    assert catalog.mechanism_file("special") == own / "methods/special.py"
+    assert list(catalog.methods) == ["ft", "linear_probe", "lwf", "wise_ft", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mechanism": "none_such"}, "unknown mechanism 'none_such'.*known are ft, linear_probe, lwf, wise_ft"),
+        (
+            {"settings": {"lr": 1, "batchnorm": "x"}},
+            r"mine: unknown setting 'batchnorm' \(did you mean 'batch_norm'\?\)",
+        ),
+        ({"settings": {"lr": 1}}, "the setting 'batch_norm' is missing"),
+        ({"parents": ["none_such"]}, "unknown parent 'none_such'"),
+        ({"parents": ["wise_ft"]}, "its parent 'wise_ft' is itself a merge"),
+        ({"colour": "red"}, "unknown key 'colour' in 'mine'"),
+        ({"style": {"colour": "red", "marker": "x"}}, "'mine.style.colour' is 'red'.*hex colour"),
+    ],
+)
+def test_a_bad_method_is_explained(own, changes, message):
+    with pytest.raises(UserError, match=message):
+        _ = with_method(own, **changes).methods
+
+
+def test_a_name_may_be_defined_once(own):
+    (own / "methods.yaml").write_text((CATALOG / "methods.yaml").read_text())
+    with pytest.raises(UserError, match=r"'ft' is defined in .*methods\.yaml already"):
+        _ = Catalog([CATALOG, own]).methods
+
+
+def test_settings_are_the_mechanisms_keyword_arguments():
+    folder = CATALOG.parent / "lib/rib/methods"
+    assert mechanism_settings(folder / "lwf.py") == {"lr", "batch_norm", "temperature", "weight"}
+    assert mechanism_settings(folder / "wise_ft.py") == {"alpha"}
+    assert mechanism_settings(folder / "linear_probe.py") == {"lr"}
+
+
+def family_of_ones_own(folder, **changes):
+    """A family with one model and one dataset, in a folder of the user."""
+    (folder / "families").mkdir(exist_ok=True)
+    family = yaml.safe_load((CATALOG / "families/emoji.yaml").read_text())
+    defaults = {**family["defaults"], "models": ["my_model"], "targets": ["my_set"]}
+    (folder / "families/mine.yaml").write_text(yaml.safe_dump({**family, "defaults": defaults, **changes}))
+    datasets = yaml.safe_load((CATALOG / "datasets.yaml").read_text())
+    (folder / "datasets.yaml").write_text(yaml.safe_dump({"my_set": {**datasets["noto"], "family": "mine"}}))
+    models = yaml.safe_load((CATALOG / "models.yaml").read_text())
+    (folder / "models.yaml").write_text(
+        yaml.safe_dump({"my_model": {**models["efficientnet_lite0"], "families": ["mine"]}})
+    )
+    return Grid(config(family="mine"), Catalog([CATALOG, folder]))
+
+
+def test_a_family_may_override_settings_of_methods(own):
+    chosen = family_of_ones_own(own, method_settings={"lwf": {"temperature": 9}})
+    assert list(chosen.models) == ["my_model"] and chosen.targets == ["my_set"]
+    assert chosen.method_settings("lwf") == {**chosen.methods["lwf"].settings, "temperature": 9}
+    assert chosen.method_settings("ft") == chosen.methods["ft"].settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method_settings": {"lwff": {}}}, r"families/mine\.yaml, method_settings: unknown method 'lwff'"),
+        ({"method_settings": {"lwf": {"temp": 1}}}, r"method_settings, lwf: unknown setting 'temp'"),
+        ({"classes": {"file": "none.csv", "format": "wnids"}}, r"the class file classes/none\.csv is in none of the"),
+    ],
+)
+def test_a_bad_family_is_explained(own, changes, message):
+    with pytest.raises(UserError, match=message):
+        chosen = family_of_ones_own(own, **changes)
+        chosen.catalog.class_space("mine")

@@ -1,0 +1,62 @@
+import pytest
+
+from rib.classes import ClassSpace, imagenet_wnids, read_class_map, read_wnid_list
+from rib.io import UserError
+
+HEADER = "emoji,codepoint,wnids,reason\n"
+ANT, BEE = "n02219486", "n02206856"
+
+
+def read(tmp_path, text):
+    path = tmp_path / "classes.csv"
+    path.write_text(text)
+    return read_class_map(path)
+
+
+def test_there_are_1000_wnids_in_order():
+    wnids = imagenet_wnids()
+    assert len(wnids) == 1000 and list(wnids) == sorted(set(wnids))
+    assert wnids[0] == "n01440764" and wnids.index(ANT) == 310
+
+
+def test_a_class_map_becomes_indices(tmp_path):
+    space = read(tmp_path, HEADER + f"ant,1f41c,{ANT} {BEE},insects\n")
+    assert space.keys == ("1f41c",)
+    assert space.indices == ((309, 310),)  # bee 309 and ant 310 in ImageNet-1K's order
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (f"ant,1f41c,{ANT},\n", "line 2: ant gives no reason"),
+        ("ant,1f41c,n99999999,r\n", "line 2: ant names n99999999, which is no ImageNet-1K class"),
+        (f"ant,1f41c,{ANT},r\nbee,1f41d,{ANT},r\n", f"line 3: {ANT} is claimed by both ant and bee"),
+        (f"ant,1f41c,{ANT},r\nbee,1f41c,{BEE},r\n", "line 3: 1f41c is claimed by both ant and bee"),
+        ("ant,1f41c,,r\n", "line 2: ant has 0 wnids; give 1 to 10"),
+        (f"ant,1f41c,{' '.join(imagenet_wnids()[:11])},r\n", "line 2: ant has 11 wnids; give 1 to 10"),
+        (f"ant,1f41c,{ANT}\n", "line 2: expected 4 values"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path, rows, message):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, HEADER + rows)
+
+
+def test_a_missing_column_is_named(tmp_path):
+    with pytest.raises(UserError, match="lacks the column reason"):
+        read(tmp_path, "emoji,codepoint,wnids\n")
+
+
+def test_a_wnid_list_is_ordered_by_index(tmp_path):
+    path = tmp_path / "wnids.csv"
+    path.write_text(f"wnid\n{ANT}\n{BEE}\n")
+    assert read_wnid_list(path) == ClassSpace((BEE, ANT), ((309,), (310,)))
+    path.write_text(f"wnid\n{ANT}\n{ANT}\n")
+    with pytest.raises(UserError, match=f"line 3: {ANT} is listed twice"):
+        read_wnid_list(path)
+
+
+def test_the_digest_tells_spaces_apart():
+    one, other = ClassSpace(("a",), ((1, 2),)), ClassSpace(("a",), ((1, 3),))
+    assert one.digest != other.digest
+    assert ClassSpace.from_json(one.to_json()) == one

@@ -1,0 +1,55 @@
+import base64
+import hashlib
+import io
+import tarfile
+import zipfile
+
+import pytest
+
+from rib.io import UserError, archive_members, verify_digest, write_json
+
+
+def test_both_published_forms_of_a_digest_are_checked(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"bytes")
+    integrity = "sha512-" + base64.b64encode(hashlib.sha512(b"bytes").digest()).decode()
+    verify_digest(path, integrity, "set")
+    verify_digest(path, "sha256:" + hashlib.sha256(b"bytes").hexdigest(), "set")
+    path.write_bytes(b"byte")
+    for pinned in (integrity, "sha256:" + hashlib.sha256(b"bytes").hexdigest()):
+        with pytest.raises(UserError, match=r"set: file \(4 bytes\) has sha.*pins.*truncated"):
+            verify_digest(path, pinned, "set")
+
+
+def tar_with(path, name):
+    with tarfile.open(path, "w:gz") as archive:
+        info = tarfile.TarInfo(name)
+        info.size = 100_000
+        archive.addfile(info, io.BytesIO(hashlib.sha512(b"x").digest() * 1563))
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil"])
+def test_members_that_point_outside_are_refused(tmp_path, name):
+    tar_with(tmp_path / "a.tgz", name)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(name, b"")
+    for path in (tmp_path / "a.tgz", tmp_path / "a.zip"):
+        with pytest.raises(UserError, match="points outside"):
+            list(archive_members(path))
+
+
+def test_a_truncated_archive_is_named(tmp_path):
+    path = tmp_path / "a.tgz"
+    tar_with(path, "member")
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"a\.tgz can't be read as an archive .*delete it and run again"):
+        list(archive_members(path))
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"b": 1, "a": 2})
+    assert path.read_text() == '{\n "a": 2,\n "b": 1\n}\n'
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert [file.name for file in tmp_path.iterdir()] == ["value.json"]

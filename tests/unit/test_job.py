@@ -1,0 +1,68 @@
+import json
+import os
+
+import pytest
+
+from rib.io import UserError, sha256
+from rib.job import job
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("in")
+    outputs = {name: f"results/{name}.x" for name in ("data", "manifest", "provenance")}
+    return lambda: job(
+        stage="s",
+        name="n",
+        cfg={"a": 1},
+        inputs={"one": "in.txt", "many": ["in.txt"]},
+        outputs=outputs,
+        log_file="logs/n.log",
+    )
+
+
+def test_outputs_are_published_with_manifest_and_provenance(start, tmp_path):
+    with start() as out:
+        out["data"].write_text("made")
+        out["manifest"].write_text('{"n": 1}')
+    made = sha256(tmp_path / "results/data.x")
+    assert json.loads((tmp_path / "results/manifest.x").read_text()) == {"n": 1, "files": {"data.x": made}}
+    record = json.loads((tmp_path / "results/provenance.x").read_text())
+    assert record["inputs"] == {"in.txt": sha256(tmp_path / "in.txt")} and record["outputs"] == {"data.x": made}
+    assert record["cfg"] == {"a": 1} and record["versions"]["numpy"] and record["seconds"] >= 0
+    assert not any((tmp_path / "work").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UserError("the disk is a teapot."), "the disk is a teapot."),
+        (KeyError("k"), "KeyError: 'k' (the full report is in"),
+    ],
+)
+def test_a_failure_says_why_and_leaves_nothing(start, tmp_path, capfd, error, said):
+    with pytest.raises(SystemExit), start() as out:
+        out["data"].write_text("half")
+        raise error
+    assert f"s n: {said}" in capfd.readouterr().err and said in (tmp_path / "logs/n.log").read_text()
+    assert not (tmp_path / "results").exists() and not any((tmp_path / "work").iterdir())
+
+
+def test_a_forgotten_output_is_an_error(start, tmp_path, capfd):
+    with pytest.raises(SystemExit), start():
+        pass
+    assert "did not write its output 'data'" in capfd.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+def test_what_a_killed_job_left_is_swept_away(start, tmp_path):
+    if (pid := os.fork()) == 0:
+        with start() as out:
+            out["data"].write_text("half")
+            os.kill(os.getpid(), 9)
+    os.waitpid(pid, 0)
+    assert any((tmp_path / "work").iterdir()) and not (tmp_path / "results").exists()
+    with start() as out:
+        out["data"].write_text("whole")
+    assert (tmp_path / "results/data.x").read_text() == "whole" and not any((tmp_path / "work").iterdir())

@@ -1,0 +1,127 @@
+"""RI, mRI and their intervals against the definitions written out, and against a slow bootstrap."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rib import metrics
+
+DATASETS = ["a", "b", "c"]
+TARGETS = ["a", "b"]
+
+
+@pytest.fixture
+def rows():
+    """Rows of one model: pretrained, and methods x targets x seeds; objects overlap between datasets."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for method, target, seed in [
+        ("pretrained", "none", 0),
+        *((method, target, seed) for method in ("ft", "lwf") for target in TARGETS for seed in (0, 1)),
+    ]:
+        for dataset, n in zip(DATASETS, (9, 7, 12), strict=True):
+            objects = [f"o{i}" for i in range(n)]
+            labels = np.arange(n)
+            wrong = rng.random(n) < 0.4
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "model": "m",
+                        "method": method,
+                        "target": target,
+                        "seed": seed,
+                        "dataset": dataset,
+                        "object_id": objects,
+                        "label": labels,
+                        "prediction": labels + wrong,
+                    }
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture
+def results(rows):
+    counts = metrics.count(rows)
+    weights = metrics.object_weights(counts.images.shape[1], 300, seed=1)
+    ood = metrics.ood_accuracies(counts, counts.accuracy(weights))
+    return counts, weights, metrics.ri_table(ood, 0.95), *metrics.mri_tables(ood, 0.95)
+
+
+def accuracy(rows, method, target, seed, dataset):
+    part = rows.query("method == @method and target == @target and seed == @seed and dataset == @dataset")
+    return 100 * (part["label"] == part["prediction"]).mean()
+
+
+def test_accuracies_are_counts_over_n(rows, results):
+    table = metrics.accuracy_table(results[0])
+    assert list(table) == ["model", "method", "target", "seed", "dataset", "n", "correct", "accuracy"]
+    assert len(table) == 9 * 3
+    for line in table.itertuples():
+        assert line.accuracy == pytest.approx(accuracy(rows, line.method, line.target, line.seed, line.dataset))
+        assert line.accuracy == pytest.approx(100 * line.correct / line.n)
+
+
+def test_ri_is_the_mean_change_off_the_target(rows, results):
+    table = results[2]
+    assert len(table) == 8
+    for line in table.itertuples():
+        changes = [
+            accuracy(rows, line.method, line.target, line.seed, j) - accuracy(rows, "pretrained", "none", 0, j)
+            for j in DATASETS
+            if j != line.target
+        ]
+        assert line.ri == pytest.approx(np.mean(changes))
+        assert line.ci_low < line.ri < line.ci_high
+
+
+def test_mri_is_after_less_before_and_the_mean_ri(rows, results):
+    ri, mri, ood = results[2:]
+    for line in mri.itertuples():
+        assert line.mri == pytest.approx(line.ood_after - line.ood_before, abs=1e-9)
+        assert line.mri == pytest.approx(ri[ri["method"] == line.method]["ri"].mean())
+        before = [accuracy(rows, "pretrained", "none", 0, j) for i in TARGETS for j in DATASETS if j != i]
+        assert line.ood_before == pytest.approx(np.mean(before))
+        shown = ood[ood["method"] == line.method].set_index("when")["accuracy"]
+        assert (shown["before"], shown["after"]) == (line.ood_before, line.ood_after)
+
+
+def test_intervals_equal_those_of_a_bootstrap_by_hand(rows, results):
+    """Rows repeated as often as their object was drawn, accuracies recomputed from scratch."""
+    counts, weights, ri = results[:3]
+    objects = sorted(set(rows["object_id"]))
+    line = ri.query("method == 'lwf' and target == 'b' and seed == 1").iloc[0]
+    replicates = []
+    for draw in weights[1:]:
+        times = rows["object_id"].map(dict(zip(objects, draw.astype(int), strict=True)))
+        resampled = rows.loc[rows.index.repeat(times)]
+        replicates.append(
+            np.mean(
+                [
+                    accuracy(resampled, "lwf", "b", 1, j) - accuracy(resampled, "pretrained", "none", 0, j)
+                    for j in ("a", "c")
+                ]
+            )
+        )
+    assert (line.ci_low, line.ci_high) == pytest.approx(tuple(np.percentile(replicates, [2.5, 97.5])))
+
+
+def test_the_pretrained_model_compared_with_itself_has_ri_zero_without_spread(rows):
+    pretrained = rows[rows["method"] == "pretrained"]
+    same = pd.concat([pretrained, pretrained.assign(method="ft", target="a")])
+    counts = metrics.count(same)
+    ood = metrics.ood_accuracies(counts, counts.accuracy(metrics.object_weights(counts.images.shape[1], 100, 0)))
+    assert metrics.ri_table(ood, 0.95)[["ri", "ci_low", "ci_high"]].to_numpy().tolist() == [[0, 0, 0]]
+
+
+def test_each_replicate_draws_as_many_objects_as_there_are():
+    weights = metrics.object_weights(50, 200, seed=3)
+    assert (weights[0] == 1).all() and (weights.sum(axis=1) == 50).all()
+    assert (weights == metrics.object_weights(50, 200, seed=3)).all()
+    # Uniform over objects: each is drawn once per replicate on average.
+    assert weights[1:].mean() == 1 and abs(weights[1:].mean(axis=0) - 1).max() < 5 / np.sqrt(200)
+
+
+def test_runs_on_different_images_are_refused(rows):
+    with pytest.raises(ValueError, match="not scored on the same images"):
+        metrics.count(rows.drop(index=rows.index[-1]))

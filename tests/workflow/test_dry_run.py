@@ -1,0 +1,83 @@
+"""What would be run, for the real families; nothing is executed and torch is never imported."""
+
+import re
+
+import pytest
+from tiny.project import Project, copy_project
+
+
+@pytest.fixture
+def emoji(tmp_path):
+    return Project(copy_project(tmp_path / "project"), family="emoji")
+
+
+def test_the_default_grid(emoji):
+    models, methods, targets, datasets = 2, 4, 5, 8
+    assert emoji.planned() == {
+        "download": datasets + models,
+        "prepare": datasets,
+        "convert_model": models,
+        "finetune": models * (methods - 1) * targets,
+        "merge_weights": models * targets,
+        "evaluate_run": models * (1 + methods * targets),
+        "compute_metrics": 1,
+        "plot_before_after": 1,
+    }
+
+
+def test_the_full_grid_is_one_line_away(emoji):
+    planned = emoji.planned(config=("models=all", "methods=all", "targets=all", "image_size=224", "seeds=[0,1]"))
+    assert planned["prepare"] == 8 and planned["convert_model"] == 3
+    assert planned["finetune"] == 3 * 3 * 8 * 2 and planned["merge_weights"] == 3 * 8 * 2
+    assert planned["evaluate_run"] == 3 * (1 + 4 * 8 * 2)
+
+
+def test_native_sizes_prepare_each_geometry(emoji):
+    assert emoji.planned(config=("models=all", "image_size=native"))["prepare"] == 3 * 8
+
+
+def test_a_parent_that_is_not_asked_for_is_added(emoji):
+    printed = emoji.snakemake("-n", config=("methods=[wise_ft]",))
+    assert "method 'ft' is added to the grid: 'wise_ft' averages its weights" in printed
+    assert emoji.planned(config=("methods=[wise_ft]",))["finetune"] == 2 * 5
+
+
+def test_a_dry_run_does_not_import_torch(emoji):
+    printed = emoji.snakemake("-n", PYTHONPROFILEIMPORTTIME="1")
+    imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", printed, re.M))
+    assert "snakemake" in imported and "rib.grid" in imported
+    assert not {
+        name for name in imported if name.split(".")[0] in ("torch", "timm", "torchvision", "pandas", "matplotlib")
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("model=all", r"config\.yaml or --config: unknown key 'model' \(did you mean 'models'\?\); allowed are"),
+        ("models=[resnet]", "unknown model 'resnet'; known are efficientnet_lite0"),
+        ("methods=[fft]", r"unknown method 'fft' \(did you mean 'ft'\?\); known are"),
+        ("targets=imagenet", "unknown target 'imagenet'; known are"),
+        ("catalog=no/such/folder", "catalog: the folder no/such/folder does not exist; correct the path"),
+        ("protocol=held_out", "'protocol' is 'held_out', which is not valid"),
+    ],
+)
+def test_bad_choices_are_one_sentence(emoji, config, message):
+    printed = emoji.snakemake("-n", config=(config,), check=False)
+    assert re.search(message, printed) and "Traceback" not in printed
+
+
+def test_a_doubly_claimed_wnid_stops_before_any_job(emoji):
+    path = emoji.folder / "workflow/catalog/classes/emoji.csv"
+    text = path.read_text()
+    path.write_text(text.replace(",n02219486,", ",n02206856,"))
+    printed = emoji.snakemake("-n", check=False)
+    assert re.search(r"emoji\.csv line \d+: n02206856 is claimed by both ant and honeybee", printed)
+
+
+def test_an_entry_with_an_unknown_key_is_named_with_its_file(emoji):
+    emoji.edit("workflow/catalog/models.yaml", "  label: EfficientNet-Lite0", "  lable: EfficientNet-Lite0")
+    printed = emoji.snakemake("-n", check=False)
+    assert re.search(
+        r"catalog/models\.yaml: unknown key 'lable' in 'efficientnet_lite0' \(did you mean 'label'\?\)", printed
+    )

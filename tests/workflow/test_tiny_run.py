@@ -1,0 +1,184 @@
+"""The tiny family end to end: what is made, that it is reproducible, and what a change re-runs."""
+
+import hashlib
+import json
+import re
+import shutil
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from rib.io import sha256
+
+METHODS = ["ft", "linear_probe", "lwf", "wise_ft"]
+
+
+def tables(project):
+    folder = project.folder / "reports/tiny/tables"
+    return {name: pd.read_csv(folder / f"{name}.csv") for name in ("accuracy", "ri", "mri", "ood")}
+
+
+def test_tables_and_figure_are_made(finished):
+    project, printed = finished
+    made = tables(project)
+    assert len(made["accuracy"]) == (1 + 4 * 2) * 4 and set(made["accuracy"]["n"]) == {20}
+    assert len(made["ri"]) == 4 * 2 and list(made["mri"]["method"]) == METHODS
+    for ending in ("png", "pdf", "csv"):
+        assert (project.folder / f"reports/tiny/figures/before_after.{ending}").stat().st_size > 100
+    assert "Tables and figures are in reports/tiny/" in printed
+    assert not any((project.folder / "work").iterdir())
+
+
+def test_mri_follows_from_the_accuracies_by_the_papers_definition(finished):
+    made = tables(finished[0])
+    accuracy = made["accuracy"].set_index(["method", "target", "dataset"])["accuracy"]
+    datasets = ["red", "green", "blue", "copy"]
+    for line in made["mri"].itertuples():
+        before, after = (
+            np.mean([np.mean([accuracy[*key(i), j] for j in datasets if j != i]) for i in ("red", "green")])
+            for key in (lambda i: ("pretrained", "none"), lambda i, method=line.method: (method, i))
+        )
+        assert (line.ood_before, line.ood_after) == pytest.approx((before, after), abs=1e-5)
+        assert line.mri == pytest.approx(after - before, abs=1e-5)
+    values = json.loads((finished[0].folder / "reports/tiny/tables/mri.json").read_text())
+    assert values["tiny_cnn"]["ft"]["mri"] == pytest.approx(made["mri"].set_index("method").loc["ft", "mri"], abs=1e-6)
+
+
+def test_rows_are_per_image_and_hold_all_that_metrics_need(finished):
+    folder = finished[0].folder / "results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0"
+    rows = pq.read_table(folder / "tiny.parquet").to_pandas()
+    assert len(rows) == 80 and list(rows["dataset"].unique()) == ["blue", "copy", "green", "red"]
+    assert (rows["confidence"].between(0.2, 1)).all() and rows["label"].max() == 4
+    assert ((rows["margin"] > 0) == (rows["prediction"] == rows["label"])).all()
+    shared = rows[rows["dataset"].isin(["red", "copy"])].groupby("dataset")["source_id"].agg(set)
+    assert shared["red"] == shared["copy"]
+    assert not set(rows[rows["dataset"] == "blue"]["source_id"]) & shared["red"]
+
+
+def test_records_say_what_was_made_from_what(finished):
+    folder = finished[0].folder
+    run = folder / "results/tiny/paper/finetune/tiny_cnn/red/linear_probe/all/0"
+    record = json.loads((run / "provenance.json").read_text())
+    assert record["outputs"]["checkpoint.safetensors"] == sha256(run / "checkpoint.safetensors")
+    for path, digest in record["inputs"].items():
+        assert sha256(folder / path) == digest
+    assert {"torch", "timm", "numpy"} <= set(record["versions"]) and record["cfg"]["settings"]["lr"] == 0.01
+    rows = json.loads((folder / "results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/tiny.manifest.json").read_text())
+    prepared = json.loads((folder / "results/tiny/prepare/red/160px-bicubic-crop1/manifest.json").read_text())
+    assert rows["datasets"]["red"]["class_space"] == prepared["class_space"]
+
+
+def test_a_linear_probe_is_stored_in_the_size_of_its_head(finished):
+    results = finished[0].folder / "results/tiny/paper/finetune/tiny_cnn/red"
+    sizes = {name: (results / f"{name}/all/0/checkpoint.safetensors").stat().st_size for name in ("ft", "linear_probe")}
+    head = (256 + 1) * 1000 * 4
+    assert head < sizes["linear_probe"] < head + 1000 < sizes["ft"]
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert "Nothing to be done" in finished[0].snakemake()
+
+
+def test_two_jobs_at_a_time_give_the_same_bytes(finished, project):
+    project.snakemake("--cores", "2")
+    one, two = finished[0].products(), project.products()
+    assert one.keys() == two.keys() and len(one) > 50
+    assert [name for name in one if one[name] != two[name]] == []
+
+
+def test_editing_a_docstring_or_comment_re_runs_nothing(finished_copy):
+    library = "workflow/lib/rib"
+    finished_copy.edit(f"{library}/methods/lwf.py", "The teacher sees", "As said, the teacher sees")
+    finished_copy.edit(f"{library}/finetune.py", "# One look per epoch", "# A single look per epoch")
+    finished_copy.edit(f"{library}/evaluate.py", "# the first of equal scores", "# first of equals")
+    assert finished_copy.planned() == {}
+
+
+def test_editing_the_lwf_module_re_runs_lwf_and_what_hangs_on_it(finished_copy):
+    finished_copy.edit("workflow/lib/rib/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
+    planned = finished_copy.planned()
+    assert planned == {"finetune": 2, "evaluate_run": 2, "compute_metrics": 1, "plot_before_after": 1}
+    assert finished_copy.planned_methods("finetune") == finished_copy.planned_methods("evaluate_run") == {"lwf"}
+
+
+def test_a_setting_of_ft_re_runs_ft_and_its_merge(finished_copy):
+    finished_copy.edit(
+        "workflow/catalog/methods.yaml", "{lr: 0.001, batch_norm: frozen}", "{lr: 0.002, batch_norm: frozen}"
+    )
+    assert finished_copy.planned_methods("finetune") == {"ft"}
+    assert finished_copy.planned_methods("evaluate_run") == {"ft", "wise_ft"}
+
+
+def test_a_new_target_adds_its_own_jobs_only(finished_copy):
+    planned = finished_copy.planned(config=("targets=[red,green,blue]",))
+    assert planned == {
+        "finetune": 3,
+        "merge_weights": 1,
+        "evaluate_run": 4,
+        "compute_metrics": 1,
+        "plot_before_after": 1,
+    }
+
+
+def test_a_vit_runs_too(project):
+    project.snakemake(config=("models=[tiny_vit]", "targets=[red]", "methods=[ft,linear_probe]"))
+    assert list(tables(project)["mri"]["model"]) == ["tiny_vit", "tiny_vit"]
+
+
+def test_a_moved_project_has_nothing_to_do(finished_copy, tmp_path):
+    shutil.move(finished_copy.folder, tmp_path / "elsewhere")
+    finished_copy.folder = tmp_path / "elsewhere"
+    assert "Nothing to be done" in finished_copy.snakemake()
+
+
+def nothing_half_written(project, stage):
+    """No output of a stage, no temporary file anywhere."""
+    left = [path for path in project.folder.rglob("*") if path.name.endswith(".tmp") or path.name.startswith("tmp")]
+    made = list((project.folder / "results").rglob(f"{stage}/**/*")) if (project.folder / "results").exists() else []
+    work = project.folder / "work"
+    files = [path for path in [*made, *(work.rglob("*") if work.exists() else [])] if path.is_file()]
+    return not files and not [path for path in left if ".snakemake" not in path.parts]
+
+
+def test_a_loss_that_is_not_finite_is_one_sentence_and_leaves_nothing(project):
+    project.edit(
+        "workflow/catalog/methods.yaml", "{lr: 0.001, batch_norm: frozen}", "{lr: 1.0e+30, batch_norm: frozen}"
+    )
+    printed = project.snakemake(config=("methods=[ft]", "targets=[red]"), check=False)
+    message = (
+        r"the loss is not finite: model tiny_cnn, method ft, target red, epoch \d, step \d, peak learning rate 1e\+30"
+    )
+    assert re.search(message, printed) and "Traceback" not in printed
+    assert nothing_half_written(project, "finetune")
+
+
+def test_a_truncated_archive_is_one_sentence_and_leaves_nothing(project):
+    archive = project.folder / "mine/archives/red.zip"
+    archive.write_bytes(archive.read_bytes()[:-100])
+    printed = project.snakemake(config=("methods=[ft]",), check=False)
+    assert re.search(r"red: red\.zip \(\d+ bytes\) has sha256 .* but the catalogue pins .*truncated", printed)
+    assert not list((project.folder / "data/raw/red").glob("*.zip"))
+
+
+def test_a_damaged_download_is_noticed_before_anything_is_made_from_it(project):
+    project.snakemake("data/raw/red/red.zip")
+    archive = project.folder / "data/raw/red/red.zip"
+    archive.write_bytes(archive.read_bytes()[:-100])
+    printed = project.snakemake(config=("methods=[ft]", "targets=[red]"), check=False)
+    assert re.search(r"red: red\.zip .*delete it if it is in data/raw, run again", printed)
+    assert not (project.folder / "results/tiny/prepare/red").exists() or nothing_half_written(project, "prepare/red")
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(project):
+    archive = project.folder / "mine/archives/red.zip"
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr("red/n01440764/broken.png", b"\x89PNG\r\n")
+    entry = project.folder / "mine/datasets.yaml"
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    entry.write_text(re.sub(r"(?s)(red:.*?sha256:)\w+", rf"\g<1>{digest}", entry.read_text()))
+    printed = project.snakemake("results/tiny/prepare/red/160px-bicubic-crop1/manifest.json", check=False)
+    assert re.search(r"the image red, red/n01440764/broken\.png \(red\.zip\) can't be decoded", printed)
+    assert nothing_half_written(project, "prepare")
