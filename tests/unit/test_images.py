@@ -40,7 +40,7 @@ def test_transparency_becomes_white():
 
 
 def test_a_broken_image_is_named():
-    with pytest.raises(UserError, match="the image set/a.png can't be decoded"):
+    with pytest.raises(UserError, match=r"the image set/a\.png can't be decoded"):
         decode(b"\x89PNG", "set/a.png")
 
 

@@ -88,7 +88,7 @@ def test_mri_is_after_less_before_and_the_mean_ri(rows, results):
 
 def test_intervals_equal_those_of_a_bootstrap_by_hand(rows, results):
     """Rows repeated as often as their object was drawn, accuracies recomputed from scratch."""
-    counts, weights, ri = results[:3]
+    _, weights, ri = results[:3]
     objects = sorted(set(rows["object_id"]))
     line = ri.query("method == 'lwf' and target == 'b' and seed == 1").iloc[0]
     replicates = []

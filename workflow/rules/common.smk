@@ -1,4 +1,4 @@
-# What every rule needs: validated config, the grid, path templates, code digests. No rules here.
+# Shared by all stages: validated config, the grid, path templates, job settings, input functions.
 
 import sys
 from pathlib import Path
@@ -35,6 +35,7 @@ LOGS = f"logs/{FAMILY}"
 COMPUTE = {key: CONFIG["compute"][key] for key in ("device", "threads_per_job")}
 THREADS = CONFIG["compute"]["threads_per_job"]
 SUITES = GRID.suites()
+GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
 
 
 wildcard_constraints:
@@ -86,3 +87,58 @@ def checkpoints(file):
     """Input function: a file of each checkpoint that a run's weights come from."""
     pattern = f"{RUNS}/finetune/{RUN}/{file}"
     return lambda w: [pattern.format(**{**w, "method": parent}) for parent in parents(w)]
+
+
+def preparation(w):
+    """Settings of a prepare job."""
+    entry = CATALOG.datasets[w.dataset]
+    layout = CATALOG.layout_file(entry.layout)
+    return {
+        "digest": entry.source["digest"],
+        "layout": local(layout),
+        "arguments": {
+            **entry.settings,
+            "source_group": entry.source_group,
+            "icons": CATALOG.icons(entry),
+            "exclude": entry.exclude,
+        },
+        "space": SPACE.to_json(),
+        "geometry": vars(GEOMETRIES[w.geometry]),
+        "code": digest("prepare", layout),
+    }
+
+
+def finetuning(w):
+    """Settings of a finetune job."""
+    method = CATALOG.methods[w.method]
+    mechanism = CATALOG.mechanism_file(method.mechanism)
+    return {
+        "mechanism": local(mechanism),
+        "settings": GRID.method_settings(w.method),
+        "training": GRID.training(),
+        "compute": COMPUTE,
+        "code": digest("finetune", mechanism),
+    }
+
+
+def merging(w):
+    """Settings of a merge job."""
+    method = CATALOG.methods[w.method]
+    mechanism = CATALOG.mechanism_file(method.mechanism)
+    return {
+        "mechanism": local(mechanism),
+        "settings": GRID.method_settings(w.method),
+        "parents": list(method.parents),
+        "code": digest("merge", mechanism),
+    }
+
+
+def recipe(w):
+    """Input function: a merge's recipe, nothing for other methods."""
+    kind = CATALOG.methods[w.method].kind if w.method != PRETRAINED else PRETRAINED
+    return f"{RUNS}/merge/{RUN}/recipe.json".format(**w) if kind == "merge" else []
+
+
+def suite(file):
+    """Input function: a file of each dataset of a suite."""
+    return lambda w: [prepared(file, dataset, w.model) for dataset in SUITES[w.suite]]

@@ -12,6 +12,8 @@ rule download:
     wildcard_constraints:
         name="|".join(SOURCES),
         archive=r"(?!.*\.provenance\.json$)[^/]+",
+    conda:
+        "../../envs/fetch.yaml"
     resources:
         mem_mb=1000,
         runtime=60,

@@ -1,15 +1,6 @@
 # One run scored on one suite of datasets: a row per image, from which every number derives.
 
 
-def recipe(w):
-    kind = CATALOG.methods[w.method].kind if w.method != PRETRAINED else PRETRAINED
-    return f"{RUNS}/merge/{RUN}/recipe.json".format(**w) if kind == "merge" else []
-
-
-def suite(file):
-    return lambda w: [prepared(file, dataset, w.model) for dataset in SUITES[w.suite]]
-
-
 rule evaluate_run:
     input:
         model=f"{MODEL}/manifest.json",
@@ -25,6 +16,8 @@ rule evaluate_run:
         provenance=f"{RUNS}/evaluate/{RUN}/{{suite}}.provenance.json",
     log:
         f"{LOGS}/{CONFIG['protocol']}/evaluate/{RUN}/{{suite}}.log",
+    conda:
+        "../../envs/torch.yaml"
     threads: THREADS
     resources:
         mem_mb=4000,

@@ -13,6 +13,8 @@ rule plot_before_after:
         provenance=f"{REPORTS}/figures/before_after.provenance.json",
     log:
         f"{LOGS}/figures/before_after.log",
+    conda:
+        "../../envs/report.yaml"
     resources:
         mem_mb=1000,
         runtime=10,

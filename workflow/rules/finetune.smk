@@ -1,18 +1,6 @@
 # One pretrained model trained on one target by one method. Only the tensors that changed are stored.
 
 
-def finetuning(w):
-    method = CATALOG.methods[w.method]
-    mechanism = CATALOG.mechanism_file(method.mechanism)
-    return {
-        "mechanism": local(mechanism),
-        "settings": GRID.method_settings(w.method),
-        "training": GRID.training(),
-        "compute": COMPUTE,
-        "code": digest("finetune", mechanism),
-    }
-
-
 rule finetune:
     input:
         model=f"{MODEL}/manifest.json",
@@ -28,6 +16,8 @@ rule finetune:
         f"{LOGS}/{CONFIG['protocol']}/finetune/{RUN}.log",
     wildcard_constraints:
         method=of_kind("finetune"),
+    conda:
+        "../../envs/torch.yaml"
     threads: THREADS
     resources:
         mem_mb=4000,

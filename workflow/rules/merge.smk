@@ -1,17 +1,6 @@
 # Averages of weights are recipes over checkpoints, computed when they are loaded.
 
 
-def merging(w):
-    method = CATALOG.methods[w.method]
-    mechanism = CATALOG.mechanism_file(method.mechanism)
-    return {
-        "mechanism": local(mechanism),
-        "settings": GRID.method_settings(w.method),
-        "parents": list(method.parents),
-        "code": digest("merge", mechanism),
-    }
-
-
 rule merge_weights:
     input:
         manifests=checkpoints("manifest.json"),
@@ -22,6 +11,8 @@ rule merge_weights:
         f"{LOGS}/{CONFIG['protocol']}/merge/{RUN}.log",
     wildcard_constraints:
         method=of_kind("merge"),
+    conda:
+        "../../envs/fetch.yaml"
     resources:
         mem_mb=500,
         runtime=10,

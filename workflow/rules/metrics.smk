@@ -1,9 +1,7 @@
 # Accuracies, RI and mRI with intervals: pure functions of the rows of the whole grid.
 
 ROWS = [
-    f"{RUNS}/evaluate/{RUN}/{suite}.parquet".format(**vars(run), size="all")
-    for run in GRID.runs()
-    for suite in SUITES
+    f"{RUNS}/evaluate/{RUN}/{suite}.parquet".format(**vars(run), size="all") for run in GRID.runs() for suite in SUITES
 ]
 TABLES = {
     "accuracy": f"{REPORTS}/tables/accuracy.csv",
@@ -23,6 +21,8 @@ rule compute_metrics:
         provenance=f"{REPORTS}/tables/provenance.json",
     log:
         f"{LOGS}/metrics.log",
+    conda:
+        "../../envs/report.yaml"
     resources:
         mem_mb=2000,
         runtime=30,

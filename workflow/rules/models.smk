@@ -11,6 +11,8 @@ rule convert_model:
         provenance=f"{MODEL}/provenance.json",
     log:
         f"{LOGS}/models/{{model}}.log",
+    conda:
+        "../../envs/torch.yaml"
     resources:
         mem_mb=3000,
         runtime=30,

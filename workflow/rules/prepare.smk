@@ -1,25 +1,5 @@
 # Each image decoded and resized, or drawn, once per geometry.
 
-GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
-
-
-def preparation(w):
-    entry = CATALOG.datasets[w.dataset]
-    layout = CATALOG.layout_file(entry.layout)
-    return {
-        "digest": entry.source["digest"],
-        "layout": local(layout),
-        "arguments": {
-            **entry.settings,
-            "source_group": entry.source_group,
-            "icons": CATALOG.icons(entry),
-            "exclude": entry.exclude,
-        },
-        "space": SPACE.to_json(),
-        "geometry": vars(GEOMETRIES[w.geometry]),
-        "code": digest("prepare", layout),
-    }
-
 
 rule prepare:
     input:
@@ -32,6 +12,8 @@ rule prepare:
         provenance=f"{PREPARED}/provenance.json",
     log:
         f"{LOGS}/prepare/{{dataset}}/{{geometry}}.log",
+    conda:
+        "../../envs/images.yaml"
     resources:
         mem_mb=1000,
         runtime=120,

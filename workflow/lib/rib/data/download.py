@@ -84,20 +84,18 @@ def _only_file(folder: Path, source: Mapping, what: str) -> Path:
 
 def _run_client(command: list[str], source: Mapping, what: str) -> None:
     """Run a package client; its raw progress, or else the time it has taken, becomes log lines."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
-    )
     lines: list[str] = []
-    reader = threading.Thread(target=_follow, args=(process.stdout, lines, what, source.get("size")), daemon=True)
-    reader.start()
     started = time.monotonic()
-    while True:
-        try:
-            code = process.wait(timeout=HEARTBEAT)
-            break
-        except subprocess.TimeoutExpired:
-            log.info("still fetching %s after %.0f s", what, time.monotonic() - started)
-    reader.join()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
+    ) as process:
+        reader = threading.Thread(target=_follow, args=(process.stdout, lines, what, source.get("size")), daemon=True)
+        reader.start()
+        while reader.is_alive():
+            reader.join(HEARTBEAT)
+            if reader.is_alive():
+                log.info("still fetching %s after %.0f s", what, time.monotonic() - started)
+    code = process.returncode
     if code:
         raise UserError(
             f"{what}: `{' '.join(command[:4])}` could not fetch {source['package']} {source['version']} "

