@@ -33,5 +33,9 @@ def npm_package(folder: Path, address: str, name: str, version: str, archive: by
     """Publish an npm package: its document and its archive."""
     (folder / "archive.tgz").write_bytes(archive)
     dist = {"tarball": f"{address}/archive.tgz", "integrity": integrity}
-    document = {"name": name, "dist-tags": {"latest": version}, "versions": {version: {"name": name, "version": version, "dist": dist}}}
+    document = {
+        "name": name,
+        "dist-tags": {"latest": version},
+        "versions": {version: {"name": name, "version": version, "dist": dist}},
+    }
     (folder / name).write_text(json.dumps(document))

@@ -193,3 +193,11 @@ def test_a_bad_family_is_explained(own, changes, message):
     with pytest.raises(UserError, match=message):
         chosen = family_of_ones_own(own, **changes)
         chosen.catalog.class_space("mine")
+
+
+def test_the_data_readme_names_every_package_version_and_licence():
+    lines = (ROOT / "data/README.md").read_text().splitlines()
+    for dataset in Catalog([CATALOG]).datasets.values():
+        (line,) = [line for line in lines if line.startswith(f"| {dataset.name} |")]
+        assert f"{dataset.source['package']} {dataset.source['version']}" in line
+        assert f"{dataset.source['size'] / 1e6:.1f} MB" in line and dataset.licence in line
