@@ -1,6 +1,7 @@
 import shutil
 
 import pytest
+
 from tiny import family
 from tiny.project import Project, copy_project
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from tiny.project import Project, copy_project
 
 
