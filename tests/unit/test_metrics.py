@@ -42,7 +42,7 @@ def rows():
 
 @pytest.fixture
 def results(rows):
-    counts = metrics.count(rows)
+    counts = metrics.count([rows])
     weights = metrics.object_weights(counts.images.shape[1], 300, seed=1)
     ood = metrics.ood_accuracies(counts, counts.accuracy(weights))
     return counts, weights, metrics.ri_table(ood, 0.95), *metrics.mri_tables(ood, 0.95)
@@ -109,7 +109,7 @@ def test_intervals_equal_those_of_a_bootstrap_by_hand(rows, results):
 def test_the_pretrained_model_compared_with_itself_has_ri_zero_without_spread(rows):
     pretrained = rows[rows["method"] == "pretrained"]
     same = pd.concat([pretrained, pretrained.assign(method="ft", target="a")])
-    counts = metrics.count(same)
+    counts = metrics.count([same])
     ood = metrics.ood_accuracies(counts, counts.accuracy(metrics.object_weights(counts.images.shape[1], 100, 0)))
     assert metrics.ri_table(ood, 0.95)[["ri", "ci_low", "ci_high"]].to_numpy().tolist() == [[0, 0, 0]]
 
@@ -124,4 +124,10 @@ def test_each_replicate_draws_as_many_objects_as_there_are():
 
 def test_runs_on_different_images_are_refused(rows):
     with pytest.raises(ValueError, match="not scored on the same images"):
-        metrics.count(rows.drop(index=rows.index[-1]))
+        metrics.count([rows.drop(index=rows.index[-1])])
+
+
+def test_rows_may_come_in_parts(rows):
+    parts = [rows.iloc[start : start + 50] for start in range(0, len(rows), 50)]
+    whole, split = metrics.count([rows]), metrics.count(parts)
+    assert (whole.correct == split.correct).all() and whole.runs == split.runs

@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -74,6 +75,7 @@ def job(
         SystemExit: the body failed; the reason is on standard error and in the log.
     """
     _start_log(Path(log_file), f"{stage} {name}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clean up when Snakemake stops the job
     started, clock = datetime.now(UTC), time.monotonic()
     hashes = input_hashes(inputs)
     identity = new_sha256(repr((stage, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]

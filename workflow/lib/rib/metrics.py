@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rib.io import write_json, write_text
+from rib.io import Progress, write_json, write_text
 from rib.runs import PRETRAINED
 
 RUN = ["model", "method", "target", "seed"]
@@ -55,30 +55,38 @@ class Counts:
         return 100 * right / shown[:, None, :]
 
 
-def count(rows: pd.DataFrame) -> Counts:
+def count(parts: Iterable[pd.DataFrame]) -> Counts:
     """Correct answers per run, dataset and object.
 
     Args:
-        rows: evaluation rows of a grid, with at least the columns of `COLUMNS`.
+        parts: evaluation rows of a grid with at least the columns of `COLUMNS`, in parts of any size; each is
+            reduced to its objects before the next is read.
 
     Raises:
         ValueError: two runs were scored on different images.
     """
-    datasets = list(dict.fromkeys(rows["dataset"]))
-    objects = {name: position for position, name in enumerate(sorted(set(rows["object_id"])))}
+    tally = pd.concat([_tally(part) for part in parts], ignore_index=True)
+    datasets = list(dict.fromkeys(tally["dataset"]))
+    objects = pd.Index(sorted(set(tally["object_id"])))
     shape = len(datasets), len(objects)
     runs, correct, shown = [], [], []
-    for run, part in rows.groupby(RUN, sort=True, observed=True):
-        place = part["dataset"].map(datasets.index).to_numpy(int) * shape[1] + part["object_id"].map(objects).to_numpy(
-            int
-        )
-        right = (part["label"] == part["prediction"]).to_numpy(float)
+    for run, part in tally.groupby(RUN, sort=True):
+        place = part["dataset"].map(datasets.index).to_numpy(), objects.get_indexer(part["object_id"])
         runs.append(run)
-        correct.append(np.bincount(place, right, minlength=shape[0] * shape[1]).reshape(shape))
-        shown.append(np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape))
+        for values, column in ((correct, "correct"), (shown, "images")):
+            table = np.zeros(shape)
+            np.add.at(table, place, part[column].to_numpy())
+            values.append(table)
     if any((images != shown[0]).any() for images in shown):
         raise ValueError("the runs were not scored on the same images")
-    return Counts(runs, datasets, np.stack(correct), shown[0].astype(float))
+    return Counts(runs, datasets, np.stack(correct), shown[0])
+
+
+def _tally(rows: pd.DataFrame) -> pd.DataFrame:
+    """Images and correct answers per run, dataset and object."""
+    right = rows.assign(correct=rows["label"] == rows["prediction"]).astype({"dataset": str, "object_id": str})
+    groups = right.groupby([*RUN, "dataset", "object_id"], sort=False, observed=True)["correct"]
+    return groups.agg(images="size", correct="sum").reset_index()
 
 
 def object_weights(objects: int, replicates: int, seed: int) -> np.ndarray:
@@ -176,7 +184,8 @@ def write_tables(
         seed: of the resampling.
         outputs: path of each table.
     """
-    counts = count(pd.concat([pd.read_parquet(path, columns=COLUMNS) for path in rows], ignore_index=True))
+    files = Progress(rows, desc="reading rows", unit="file")
+    counts = count(pd.read_parquet(path, columns=COLUMNS) for path in files)
     weights = object_weights(counts.images.shape[1], replicates, seed)
     ood = ood_accuracies(counts, counts.accuracy(weights))
     mri, means = mri_tables(ood, confidence)
