@@ -47,7 +47,7 @@ rule figures:
 
 
 onsuccess:
-    print(f"Tables and figures are in {REPORTS}/; start with {REPORTS}/figures/before_after.png")
+    print(f"What was made is in {REPORTS}/ (tables, figures) and {RUNS}/ (checkpoints, rows per image).")
 
 
 onerror:

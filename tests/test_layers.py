@@ -7,7 +7,7 @@ import pytest
 
 LIBRARY = Path(__file__).parents[1] / "workflow/lib/rib"
 LAYERS = [
-    {"io", "plugins", "code", "classes", "catalog", "geometry", "runs", "grid", "job"},
+    {"io", "plugins", "code", "classes", "catalog", "geometry", "runs", "grid", "job", "warm"},
     {"data", "models"},
     {"methods"},
     {"finetune", "merge", "evaluate"},

@@ -72,7 +72,7 @@ def test_an_archive_truncated_on_the_way_is_refused(npm, package, tmp_path):
 def test_a_machine_without_npm_is_told_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
-    with pytest.raises(UserError, match="npm is not on this machine.*`make environment`"):
+    with pytest.raises(UserError, match="npm is not on this machine.*requirements-npm"):
         download(npm_source("sha512-x"), tmp_path / "icons.tgz", "set")
 
 

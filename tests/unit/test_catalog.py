@@ -105,7 +105,7 @@ def own(tmp_path):
     return tmp_path
 
 
-def with_method(folder, **changes):
+def with_method(folder, name="mine", **changes):
     entry = {
         "label": "x",
         "kind": "finetune",
@@ -114,7 +114,7 @@ def with_method(folder, **changes):
         "source": "s",
         "style": {"colour": "#000000", "marker": "x"},
     }
-    (folder / "methods.yaml").write_text(yaml.safe_dump({"mine": {**entry, **changes}}))
+    (folder / "methods.yaml").write_text(yaml.safe_dump({name: {**entry, **changes}}))
     return Catalog([CATALOG, folder])
 
 
@@ -135,6 +135,8 @@ def test_a_folder_of_the_user_adds_methods(own):
             r"mine: unknown setting 'batchnorm' \(did you mean 'batch_norm'\?\)",
         ),
         ({"settings": {"lr": 1}}, "the setting 'batch_norm' is missing"),
+        ({"settings": {"lr": "fast", "batch_norm": "x"}}, "the setting 'lr' is 'fast'; give a number"),
+        ({"name": "pretrained"}, "'pretrained' is the model before fine-tuning and needs no entry"),
         ({"parents": ["none_such"]}, "unknown parent 'none_such'"),
         ({"parents": ["wise_ft"]}, "its parent 'wise_ft' is itself a merge"),
         ({"colour": "red"}, "unknown key 'colour' in 'mine'"),
@@ -154,9 +156,46 @@ def test_a_name_may_be_defined_once(own):
 
 def test_settings_are_the_mechanisms_keyword_arguments():
     folder = CATALOG.parent / "lib/rib/methods"
-    assert mechanism_settings(folder / "lwf.py") == {"lr", "batch_norm", "temperature", "weight"}
-    assert mechanism_settings(folder / "wise_ft.py") == {"alpha"}
-    assert mechanism_settings(folder / "linear_probe.py") == {"lr"}
+    assert list(mechanism_settings(folder / "lwf.py")) == ["lr", "batch_norm", "temperature", "weight"]
+    assert mechanism_settings(folder / "wise_ft.py") == {"alpha": "float"}
+    assert mechanism_settings(folder / "linear_probe.py") == {"lr": "float"}
+
+
+def test_a_number_that_yaml_reads_as_text_is_a_number(own):
+    catalog = with_method(own, settings={"lr": "1e-3", "batch_norm": "frozen"})
+    assert catalog.methods["mine"].settings["lr"] == 0.001
+
+
+def with_dataset(folder, name="mine", **changes):
+    entry = yaml.safe_load((CATALOG / "datasets.yaml").read_text())["noto"]
+    (folder / "datasets.yaml").write_text(yaml.safe_dump({name: {**entry, **changes}}))
+    return Catalog([CATALOG, folder])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layout": "iconifi"}, r"unknown layout 'iconifi' \(did you mean 'iconify'\?\)"),
+        ({"settings": {"margn": 0.1}}, r"datasets\.yaml, mine: unknown setting 'margn' \(did you mean 'margin'\?\)"),
+        ({"settings": {"margin": "wide"}}, r"mine: the setting 'margin' is 'wide'; give a number"),
+        ({"settings": {}}, "mine: the setting 'margin' is missing"),
+        (
+            {"source": {"kind": "npm", "file": "x.tgz", "digest": "sha512-x"}},
+            "the key 'package' is missing in 'mine.source'",
+        ),
+        ({"name": "none"}, "'none' stands for no target"),
+        ({"name": "efficientnet_lite0"}, "'efficientnet_lite0' names both a dataset and a model"),
+    ],
+)
+def test_a_bad_dataset_is_explained(own, changes, message):
+    with pytest.raises(UserError, match=message):
+        _ = with_dataset(own, **changes).sources
+
+
+def test_a_key_given_twice_in_one_file_is_refused(own):
+    (own / "methods.yaml").write_text("a: {}\na: {}\n")
+    with pytest.raises(UserError, match=r"methods\.yaml is not valid YAML: the key 'a' is given twice.*line 1"):
+        _ = Catalog([CATALOG, own]).methods
 
 
 def family_of_ones_own(folder, **changes):

@@ -141,7 +141,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(network, targ
 
 def test_a_loss_that_is_not_finite_stops_with_where_and_what_to_do(network, target, pytestconfig):
     mechanism = method("ft", pytestconfig, lr=1e12, batch_norm="frozen")
-    message = r"model m, method x, target t, epoch \d, step \d, peak learning rate 1e\+12; lower lr"
+    message = r"model m, method x, target t: the loss at epoch \d, step \d is not finite .* 1e\+12; lower lr"
     with pytest.raises(UserError, match=message):
         trained(mechanism, network, target, {**TRAINING, "epochs": 4})
 
@@ -173,3 +173,10 @@ def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
 def test_an_unknown_architecture_is_named():
     with pytest.raises(UserError, match=r"has no architecture 'resnet_of_mine'; correct it in models\.yaml"):
         build("timm", "resnet_of_mine")
+
+
+def test_settings_out_of_range_are_one_sentence(pytestconfig):
+    with pytest.raises(
+        UserError, match=r"ft\.py: batch_norm is 'frosen'; give 'frozen' or 'train'; correct the setting"
+    ):
+        method("ft", pytestconfig, lr=0.1, batch_norm="frosen")

@@ -131,3 +131,15 @@ def test_rows_may_come_in_parts(rows):
     parts = [rows.iloc[start : start + 50] for start in range(0, len(rows), 50)]
     whole, split = metrics.count([rows]), metrics.count(parts)
     assert (whole.correct == split.correct).all() and whole.runs == split.runs
+
+
+def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
+    rows.to_parquet(tmp_path / "rows.parquet")
+    manifests = []
+    for device in ("cpu", "cuda"):
+        manifests.append(tmp_path / f"{device}.json")
+        manifests[-1].write_text(f'{{"device": "{device}"}}')
+    with pytest.raises(metrics.UserError, match="mixes evaluations on cpu and cuda"):
+        metrics.write_tables(
+            rows=[tmp_path / "rows.parquet"], manifests=manifests, replicates=100, confidence=0.95, seed=0, outputs={}
+        )

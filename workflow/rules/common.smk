@@ -1,5 +1,7 @@
 # Shared by all stages: validated config, the grid, path templates, job settings, input functions.
 
+import os
+import re
 import sys
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(WORKFLOW / "lib"))
 
-from rib import code  # noqa: E402
+from rib import code, warm  # noqa: E402
 from rib.catalog import Catalog, validated  # noqa: E402
 from rib.grid import Grid  # noqa: E402
 from rib.io import UserError  # noqa: E402
@@ -22,6 +24,8 @@ try:
     SPACE = CATALOG.class_space(GRID.family.name)
 except UserError as error:
     raise WorkflowError(str(error)) from None
+if CONFIG["compute"]["warm_start"] and workflow.is_main_process:
+    os.environ[warm.OWNER] = str(os.getpid())
 for notice in GRID.notices:
     print(notice, file=sys.stderr)
 
@@ -32,6 +36,8 @@ RUNS = f"results/{FAMILY}/{CONFIG['protocol']}"
 RUN = "{model}/{target}/{method}/{size}/{seed}"
 REPORTS = f"reports/{FAMILY}"
 LOGS = f"logs/{FAMILY}"
+MODEL_FILES = [f"{MODEL}/weights.safetensors", f"{MODEL}/model.json"]
+PREPARED_FILES = ["images.npy", "index.parquet", "classes.json"]
 COMPUTE = {key: CONFIG["compute"][key] for key in ("device", "threads_per_job")}
 THREADS = CONFIG["compute"]["threads_per_job"]
 SUITES = GRID.suites()
@@ -100,12 +106,19 @@ def preparation(w):
             **entry.settings,
             "source_group": entry.source_group,
             "icons": CATALOG.icons(entry),
-            "exclude": entry.exclude,
+            "exclude": sorted(entry.exclude),
         },
         "space": SPACE.to_json(),
         "geometry": vars(GEOMETRIES[w.geometry]),
         "code": digest("prepare", layout),
     }
+
+
+def conversion(w):
+    """Settings of a models job: what the weights are, not how figures draw them."""
+    entry = vars(CATALOG.models[w.model])
+    facts = ("name", "library", "architecture", "source", "weights", "preprocessing", "pretraining", "licence")
+    return {"entry": {key: entry[key] for key in facts}, "code": digest("models")}
 
 
 def finetuning(w):

@@ -4,12 +4,12 @@
 rule evaluate_run:
     input:
         model=f"{MODEL}/manifest.json",
-        weights=ancient(f"{MODEL}/weights.safetensors"),
+        weights=ancient(MODEL_FILES),
         recipe=recipe,
         manifests=checkpoints("manifest.json"),
         checkpoints=lambda w: ancient(checkpoints("checkpoint.safetensors")(w)),
         datasets=suite("manifest.json"),
-        images=lambda w: ancient(suite("images.npy")(w)),
+        images=lambda w: ancient([path for file in PREPARED_FILES for path in suite(file)(w)]),
     output:
         rows=f"{RUNS}/evaluate/{RUN}/{{suite}}.parquet",
         manifest=f"{RUNS}/evaluate/{RUN}/{{suite}}.manifest.json",

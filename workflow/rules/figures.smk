@@ -1,15 +1,15 @@
 # Figures: pure functions of tables, each as PDF, PNG and the CSV it shows.
 
-FIGURES = [f"{REPORTS}/figures/before_after.{ending}" for ending in ("png", "pdf", "csv")]
+BEFORE_AFTER = {ending: f"{REPORTS}/figures/before_after.{ending}" for ending in ("png", "pdf", "csv")}
+# The paper's figure shows full fine-tuning; a grid without it has tables only.
+FIGURES = list(BEFORE_AFTER.values()) if "ft" in GRID.methods else []
 
 
 rule plot_before_after:
     input:
         ood=TABLES["ood"],
     output:
-        png=FIGURES[0],
-        pdf=FIGURES[1],
-        csv=FIGURES[2],
+        **BEFORE_AFTER,
         provenance=f"{REPORTS}/figures/before_after.provenance.json",
     log:
         f"{LOGS}/figures/before_after.log",
@@ -26,7 +26,7 @@ rule plot_before_after:
             "datasets": len(GRID.datasets),
             "targets": len(GRID.targets),
             "confidence": CONFIG["statistics"]["confidence"],
-            "code": digest("figures"),
+            "code": digest("figures", WORKFLOW / "lib/rib/figures/rib.mplstyle"),
         },
     script:
         "../scripts/figures.py"

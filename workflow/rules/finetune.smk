@@ -4,9 +4,9 @@
 rule finetune:
     input:
         model=f"{MODEL}/manifest.json",
-        weights=ancient(f"{MODEL}/weights.safetensors"),
+        weights=ancient(MODEL_FILES),
         target=lambda w: prepared("manifest.json", w.target, w.model),
-        images=lambda w: ancient(prepared("images.npy", w.target, w.model)),
+        images=lambda w: ancient([prepared(file, w.target, w.model) for file in PREPARED_FILES]),
     output:
         checkpoint=f"{RUNS}/finetune/{RUN}/checkpoint.safetensors",
         history=f"{RUNS}/finetune/{RUN}/history.csv",

@@ -3,6 +3,7 @@
 
 rule convert_model:
     input:
+        manifest=lambda w: f"{archive(CATALOG.models[w.model])}.manifest.json",
         archive=lambda w: ancient(archive(CATALOG.models[w.model])),
     output:
         weights=f"{MODEL}/weights.safetensors",
@@ -17,6 +18,6 @@ rule convert_model:
         mem_mb=3000,
         runtime=30,
     params:
-        cfg=lambda w: {"entry": vars(CATALOG.models[w.model]), "code": digest("models")},
+        cfg=conversion,
     script:
         "../scripts/models.py"

@@ -3,6 +3,7 @@
 
 rule prepare:
     input:
+        manifest=lambda w: f"{archive(CATALOG.datasets[w.dataset])}.manifest.json",
         archive=lambda w: ancient(archive(CATALOG.datasets[w.dataset])),
     output:
         images=f"{PREPARED}/images.npy",

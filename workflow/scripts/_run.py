@@ -6,6 +6,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from rib.job import job
+from rib.warm import delegate
+
+
+def warm_start() -> None:
+    """Go on in a process that has torch imported already, where this run keeps one."""
+    delegate(sys.argv[0])
 
 
 def run(snakemake, stage: str):

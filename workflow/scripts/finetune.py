@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from _run import run
+from _run import run, warm_start
+
+warm_start()
 
 with run(snakemake, "finetune") as out:
     from rib.finetune import finetune

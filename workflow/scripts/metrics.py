@@ -8,6 +8,7 @@ with run(snakemake, "metrics") as out:
     names = ("accuracy", "ri", "mri", "mri_json", "ood")
     write_tables(
         rows=snakemake.input.rows,
+        manifests=snakemake.input.manifests,
         **snakemake.params.cfg["statistics"],
         outputs={name: out[name] for name in names},
     )

@@ -8,8 +8,8 @@ own folder comes first, folders of the user after it; a name may be defined once
 import ast
 import contextlib
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -18,9 +18,12 @@ import yaml
 
 from rib.classes import ClassSpace, read_class_map, read_table, read_wnid_list
 from rib.io import UserError
+from rib.runs import NO_TARGET, PRETRAINED
 
 LIBRARY = Path(__file__).resolve().parent
 SCHEMAS = LIBRARY.parents[1] / "schemas"
+# What a layout gets besides its own settings (rib.data.layouts).
+LAYOUT_ARGUMENTS = {"space", "geometry", "dataset", "source_group", "icons", "exclude"}
 CLASS_READERS = {"class_map": read_class_map, "wnids": read_wnid_list}
 
 
@@ -184,16 +187,35 @@ def known_name(name: object, known: Iterable[str], kind: str, where: str) -> str
     return name
 
 
-def known_settings(settings: Iterable[str], wanted: Iterable[str], where: str) -> None:
-    """Check the names of a method's settings.
+def check_settings(settings: Mapping, wanted: Mapping[str, str], where: str, complete: bool = True) -> dict:
+    """Check the settings of a mechanism or layout against its keyword arguments.
+
+    Args:
+        settings: of an entry.
+        wanted: annotation of each keyword argument.
+        where: the entry, for messages.
+        complete: whether each must be given.
+
+    Returns:
+        The settings, with numbers where YAML 1.1 reads text: `1e-3`.
 
     Raises:
-        UserError: the mechanism has no such setting; the sentence lists those it has.
+        UserError: an unknown or missing setting, or text where a number is due.
     """
-    for key in settings:
+    checked = {}
+    for key, value in settings.items():
         if key not in wanted:
             allowed = ", ".join(sorted(wanted)) or "none"
             raise UserError(f"{where}: unknown setting '{key}'{_nearest(key, wanted)}; allowed are {allowed}.")
+        if wanted[key] in ("float", "int"):
+            number = _number(value) if isinstance(value, str) else value
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise UserError(f"{where}: the setting '{key}' is {value!r}; give a number.")
+            value = number
+        checked[key] = value
+    for key in sorted(set(wanted) - set(settings)) if complete else ():
+        raise UserError(f"{where}: the setting '{key}' is missing; add it.")
+    return checked
 
 
 def read_yaml(path: Path) -> object:
@@ -203,9 +225,20 @@ def read_yaml(path: Path) -> object:
         UserError: it isn't valid YAML; the sentence names file and line.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice, of which plain YAML keeps the last."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 class Catalog:
@@ -236,10 +269,17 @@ class Catalog:
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
         """Datasets by name; a dataset that names no suite is a suite of its own."""
-        return {
+        datasets = {
             name: Dataset(name=name, **{**entry, "suite": entry.get("suite", name)})
             for name, entry in self._entries("datasets").items()
         }
+        if NO_TARGET in datasets:
+            raise UserError(f"datasets.yaml: '{NO_TARGET}' stands for no target and can't name a dataset; rename it.")
+        for dataset in datasets.values():
+            keywords = keyword_arguments(self.layout_file(dataset.layout), "items")
+            wanted = set(keywords) - LAYOUT_ARGUMENTS
+            check_settings(dataset.settings, {key: keywords[key] for key in wanted}, f"datasets.yaml, {dataset.name}")
+        return datasets
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -256,11 +296,20 @@ class Catalog:
             name: Method(name=name, **{**entry, "parents": tuple(entry["parents"])})
             for name, entry in self._entries("methods").items()
         }
-        for method in methods.values():
-            self._check_method(method, methods)
-        return methods
+        if PRETRAINED in methods:
+            raise UserError(
+                f"methods.yaml: '{PRETRAINED}' is the model before fine-tuning and needs no entry; rename it."
+            )
+        return {name: self._checked(method, methods) for name, method in methods.items()}
 
-    def _check_method(self, method: Method, methods: dict[str, Method]) -> None:
+    @cached_property
+    def sources(self) -> dict[str, Dataset | Model]:
+        """Everything that is downloaded, by name: datasets and models, which share the folder data/raw."""
+        for name in self.datasets.keys() & self.models.keys():
+            raise UserError(f"'{name}' names both a dataset and a model, which share the folder data/raw; rename one.")
+        return {**self.datasets, **self.models}
+
+    def _checked(self, method: Method, methods: dict[str, Method]) -> Method:
         where = f"methods.yaml, {method.name}"
         for parent in method.parents:
             known_name(parent, methods, "parent", where)
@@ -269,9 +318,7 @@ class Catalog:
                     f"{where}: its parent '{parent}' is itself a merge; name the methods it merges instead."
                 )
         wanted = mechanism_settings(self.mechanism_file(method.mechanism))
-        known_settings(method.settings, wanted, where)
-        for key in sorted(wanted - set(method.settings)):
-            raise UserError(f"{where}: the setting '{key}' is missing; its mechanism '{method.mechanism}' needs it.")
+        return replace(method, settings=check_settings(method.settings, wanted, where))
 
     def _entries(self, kind: str) -> dict[str, dict]:
         entries: dict[str, tuple[dict, Path]] = {}
@@ -321,19 +368,34 @@ class Catalog:
 
 
 @cache
-def mechanism_settings(path: Path) -> frozenset[str]:
-    """Keyword-only arguments of a mechanism: the settings that a catalogue entry must give.
+def mechanism_settings(path: Path) -> Mapping[str, str]:
+    """Settings that a method's entry must give: the keyword-only arguments of its mechanism, with annotations.
 
-    Read from the source, since importing it would import torch: from the function `recipe` of a merge, or
-    the constructor of the class that is decorated with `@mechanism`.
+    Those of the function `recipe` of a merge, or of the constructor of the class marked with `@mechanism`. Read
+    from the source, since importing it would import torch.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in tree.body:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == "recipe":
-            return frozenset(argument.arg for argument in node.args.kwonlyargs)
-        if isinstance(node, ast.ClassDef) and any(
-            getattr(mark, "id", None) == "mechanism" for mark in node.decorator_list
-        ):
+            return _keywords(node)
+        marks = getattr(node, "decorator_list", [])
+        if isinstance(node, ast.ClassDef) and any(getattr(mark, "id", None) == "mechanism" for mark in marks):
             inits = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
-            return frozenset(argument.arg for init in inits for argument in init.args.kwonlyargs)
-    return frozenset()
+            return _keywords(inits[0]) if inits else {}
+    raise UserError(f"{path} has neither a class marked with @mechanism nor a function recipe; add one.")
+
+
+@cache
+def keyword_arguments(path: Path, function: str) -> Mapping[str, str]:
+    """Keyword-only arguments of a module's function, with annotations.
+
+    Raises:
+        UserError: the module has no such function.
+    """
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return _keywords(node)
+    raise UserError(f"{path} has no function '{function}'; add it.")
+
+
+def _keywords(function: ast.FunctionDef) -> Mapping[str, str]:
+    return {part.arg: ast.unparse(part.annotation) if part.annotation else "" for part in function.args.kwonlyargs}

@@ -4,6 +4,7 @@ that uses them is rib.models.class_logits."""
 import csv
 import hashlib
 import importlib.util
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -110,18 +111,21 @@ def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[int, dict[s
     """Yield (line number, row) of a CSV file that must have the given columns.
 
     Raises:
-        UserError: the file is missing, empty, or lacks a column.
+        UserError: the file is missing, no UTF-8 text, or lacks a column or a value.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; the catalogue names it as a class file.")
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in columns if column not in (reader.fieldnames or [])]
-        if missing:
-            raise UserError(f"{path} lacks the column {missing[0]}; it needs {', '.join(columns)}.")
-        for row in reader:
-            if None in row.values() or None in row:
-                raise UserError(
-                    f"{path} line {reader.line_num}: expected {len(reader.fieldnames)} values; correct the row."
-                )
-            yield reader.line_num, row
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    missing = [column for column in columns if column not in (reader.fieldnames or [])]
+    if missing:
+        raise UserError(f"{path} lacks the column {missing[0]}; it needs {', '.join(columns)}.")
+    for row in reader:
+        if None in row.values() or None in row:
+            raise UserError(
+                f"{path} line {reader.line_num}: expected {len(reader.fieldnames)} values; correct the row."
+            )
+        yield reader.line_num, row

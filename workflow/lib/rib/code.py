@@ -13,17 +13,19 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).resolve().parent
 
-# They move finished bytes and write records; no result depends on them.
-PLUMBING = frozenset({LIBRARY / "job.py"})
+# They start jobs, move finished bytes and write records; no result depends on them.
+PLUMBING = frozenset({LIBRARY / "job.py", LIBRARY / "warm.py"})
 
 
 @cache
 def essence(path: Path) -> str:
-    """Source text without comments, docstrings and blank lines.
+    """Source text without comments, docstrings and blank lines; other files than Python as they are.
 
     Cut out by position rather than through an AST dump, whose form differs between Python versions.
     """
     source = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return source
     lines = source.splitlines(keepends=True)
     cuts = [(*token.start, *token.end) for token in _tokens(source) if token.type == tokenize.COMMENT]
     cuts += [_span(lines, node) for node in _docstrings(ast.parse(source))]
@@ -58,6 +60,8 @@ def _span(lines: list[str], node: ast.Expr) -> tuple[int, int, int, int]:
 @cache
 def imports(path: Path) -> frozenset[Path]:
     """Project modules that a source file imports, at its top or inside a function."""
+    if path.suffix != ".py":
+        return frozenset()
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rib.data.prepared import PreparedDataset
-from rib.io import Progress, write_json
+from rib.io import Progress, UserError, write_json
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.class_logits import class_logits, class_members
@@ -45,7 +45,10 @@ def evaluate(
         rows: written as Parquet: the run's four columns, dataset, row, image_id, source_id, object_id, label,
             prediction (indices into the dataset's class space), confidence (softmax probability of the
             prediction), margin (the label's logit less the highest other class logit).
-        manifest: written as JSON: per dataset n and the class space's digest.
+        manifest: written as JSON: the device, per dataset n and the class space's digest.
+
+    Raises:
+        UserError: a logit is not finite.
     """
     device = devices.start(compute["device"], compute["threads_per_job"])
     model, facts = load(model_folder, device)
@@ -58,14 +61,16 @@ def evaluate(
     tables = []
     for dataset in opened:
         inputs = Inputs(dataset.images, preprocessing["mean"], preprocessing["std"], device)
-        if not tables:
+        if not tables and device.type == "cpu":  # on a GPU it gains little, and rounds weights anew in bf16
             fold_batch_norm(model, inputs[slice(EXAMPLE)])
         scores = score(model, inputs, dataset, batch_size, progress)
+        if not scores["margin"].isfinite().all():
+            raise UserError(f"evaluating {title} on {dataset.name}: a logit is not finite; don't use these weights.")
         tables.append(_rows(dataset, scores, run))
     progress.close()
     pq.write_table(pa.concat_tables(tables).unify_dictionaries(), rows, compression="zstd")
     facts_of = {dataset.name: {"n": len(dataset.labels), "class_space": dataset.space.digest} for dataset in opened}
-    write_json(manifest, {"datasets": facts_of})
+    write_json(manifest, {"device": device.type, "datasets": facts_of})
 
 
 @torch.inference_mode()

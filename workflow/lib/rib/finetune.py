@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from rib.data.prepared import PreparedDataset
-from rib.io import Progress, UserError, write_json
+from rib.io import Progress, UserError, log, write_json
 from rib.methods import load_mechanism
 from rib.methods._base import FineTuning
 from rib.models import device as devices
@@ -24,6 +24,8 @@ from rib.models.checkpoint import changed_tensors
 from rib.models.class_logits import class_logits, class_members
 from rib.models.inputs import Inputs
 from rib.models.pretrained import load
+
+CHANCE = 0.95  # a training loss above this share of log(classes) has learned next to nothing
 
 
 def finetune(
@@ -53,10 +55,10 @@ def finetune(
         compute: device, threads_per_job.
         checkpoint: written as .safetensors.
         history: written as CSV: epoch, lr (of its last step), loss (mean over images), accuracy (fraction).
-        manifest: written as JSON: the class space's digest and the number of images seen.
+        manifest: written as JSON: the device, the class space's digest and the number of images seen.
 
     Raises:
-        UserError: the loss is no longer finite.
+        UserError: the loss or a trained tensor is not finite.
     """
     device = devices.start(compute["device"], compute["threads_per_job"])
     torch.manual_seed(seed)
@@ -67,12 +69,23 @@ def finetune(
     method = load_mechanism(mechanism, settings)
     method.begin(model, Inputs(target.images, preprocessing["mean"], preprocessing["std"], device))
     rows = _train(method, target, training, seed, device, what)
-    safetensors.torch.save_file(changed_tensors(start, model.state_dict()), checkpoint)
+    changed = changed_tensors(start, model.state_dict())
+    for name, tensor in changed.items():
+        if not tensor.isfinite().all():  # the last step's loss was finite, what it led to isn't
+            raise UserError(_not_finite(what, f"'{name}' after the last step", method.lr))
+    if rows[-1]["loss"] > CHANCE * math.log(len(target.space.keys)):
+        log.warning(
+            "%s: the training loss ends at chance (%.2f); see history.csv", "/".join(what.values()), rows[-1]["loss"]
+        )
+    safetensors.torch.save_file(changed, checkpoint)
     with open(history, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["epoch", "lr", "loss", "accuracy"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    write_json(manifest, {"class_space": target.space.digest, "images": len(target.labels) * training["epochs"]})
+    write_json(
+        manifest,
+        {"device": device.type, "class_space": target.space.digest, "images": len(target.labels) * training["epochs"]},
+    )
 
 
 def _train(
@@ -110,10 +123,7 @@ def _train(
         total = torch.stack(losses)
         if not total.isfinite().all():
             step = epoch * len(losses) + int((~total.isfinite()).nonzero()[0]) + 1
-            raise UserError(
-                f"the loss is not finite: model {what['model']}, method {what['method']}, target {what['target']}, "
-                f"epoch {epoch + 1}, step {step}, peak learning rate {method.lr:g}; lower lr in the method's entry."
-            )
+            raise UserError(_not_finite(what, f"the loss at epoch {epoch + 1}, step {step}", method.lr))
         rows.append(
             {
                 "epoch": epoch + 1,
@@ -124,6 +134,13 @@ def _train(
         )
     progress.close()
     return rows
+
+
+def _not_finite(what: Mapping, place: str, lr: float) -> str:
+    return (
+        f"training diverged: model {what['model']}, method {what['method']}, target {what['target']}: {place} is not "
+        f"finite with the peak learning rate {lr:g}; lower lr in the method's entry."
+    )
 
 
 def learning_rates(peak: float, images: int, training: Mapping):

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-from rib.catalog import Catalog, Dataset, Family, Method, Model, known_name, known_settings
+from rib.catalog import Catalog, Dataset, Family, Method, Model, check_settings, known_name, mechanism_settings
 from rib.geometry import Geometry
 from rib.io import UserError
-from rib.runs import PRETRAINED, Run
+from rib.runs import NO_TARGET, PRETRAINED, Run
 
 
 class Grid:
@@ -33,12 +33,15 @@ class Grid:
         in_family = {name: entry for name, entry in catalog.models.items() if self.family.name in entry.families}
         self.models: dict[str, Model] = {name: in_family[name] for name in self._choose("models", in_family)}
         self.targets: list[str] = self._choose("targets", self.datasets)
-        self.methods: dict[str, Method] = self._with_parents(self._choose("methods", catalog.methods))
+        chosen = self._choose("methods", {PRETRAINED: None, **catalog.methods})
+        self.methods: dict[str, Method] = self._with_parents(name for name in chosen if name != PRETRAINED)
         self.seeds: list[int] = config["seeds"]
+        self._overrides: dict[str, dict] = {}
         for name, settings in self.family.method_settings.items():
             where = f"families/{self.family.name}.yaml, method_settings"
             known_name(name, catalog.methods, "method", where)
-            known_settings(settings, catalog.methods[name].settings, f"{where}, {name}")
+            wanted = mechanism_settings(catalog.mechanism_file(catalog.methods[name].mechanism))
+            self._overrides[name] = check_settings(settings, wanted, f"{where}, {name}", complete=False)
 
     def _choose(self, key: str, known: Mapping) -> list[str]:
         choice = self.config[key]
@@ -71,7 +74,7 @@ class Grid:
             run
             for model in self.models
             for run in [
-                Run(model, "none", PRETRAINED, 0),
+                Run(model, NO_TARGET, PRETRAINED, 0),
                 *(
                     Run(model, target, method, seed)
                     for target in self.targets
@@ -105,7 +108,7 @@ class Grid:
 
     def method_settings(self, method: str) -> dict:
         """A method's settings: its entry's, and over them the family's."""
-        return {**self.catalog.methods[method].settings, **self.family.method_settings.get(method, {})}
+        return {**self.catalog.methods[method].settings, **self._overrides.get(method, {})}
 
     def training(self) -> dict:
         """Settings shared by all fine-tuning methods, resolved."""

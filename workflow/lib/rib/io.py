@@ -73,8 +73,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Parse a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Parse a JSON file.
+
+    Raises:
+        UserError: it isn't JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); it is damaged: delete it and run again.") from error
 
 
 def archive_members(path: Path, wanted: set[str] | None = None) -> Iterator[tuple[str, bytes]]:

@@ -77,13 +77,14 @@ def job(
     _start_log(Path(log_file), f"{stage} {name}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clean up when Snakemake stops the job
     started, clock = datetime.now(UTC), time.monotonic()
-    hashes = input_hashes(inputs)
-    identity = new_sha256(repr((stage, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
-    folder = Path("work") / identity
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    staged = Outputs(folder, outputs)
+    folder = None
     try:
+        hashes = input_hashes(inputs)
+        identity = new_sha256(repr((stage, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
+        folder = Path("work") / identity
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        staged = Outputs(folder, outputs)
         yield staged
         record = {
             "stage": stage,
@@ -109,7 +110,8 @@ def job(
     else:
         log.info("done in %.1f s: %s", time.monotonic() - clock, ", ".join(outputs.values()))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
         for handler in log.handlers:
             handler.close()
         log.handlers.clear()
@@ -147,7 +149,11 @@ def input_hashes(inputs: Mapping[str, object]) -> dict[str, str]:
 
 
 def _listed_hash(path: Path) -> str | None:
-    for manifest in (path.with_name("manifest.json"), path.with_suffix(".manifest.json")):
+    for manifest in (
+        path.with_name("manifest.json"),
+        path.with_suffix(".manifest.json"),
+        Path(f"{path}.manifest.json"),
+    ):
         if manifest != path and manifest.is_file():
             return read_json(manifest).get("files", {}).get(path.name)
     return None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rib.io import read_json, write_json
+from rib.io import UserError, read_json, write_json
 from rib.plugins import load_module
 
 
@@ -20,11 +20,16 @@ def write_recipe(
         recipe: written as JSON: `weights` by method and the parents' checkpoint hashes.
 
     Raises:
-        ValueError: the weights don't add up to 1.
+        UserError: the entry doesn't suit the mechanism, or the weights don't add up to 1.
     """
-    weights = load_module(mechanism).recipe(parents, **settings)
+    try:
+        weights = load_module(mechanism).recipe(parents, **settings)
+    except ValueError as error:
+        raise UserError(f"{Path(mechanism).name}: {error}; correct the method's entry.") from error
     if abs(sum(weights.values()) - 1) > 1e-9:
-        raise ValueError(f"the recipe's weights add up to {sum(weights.values())}, not 1: {weights}")
+        raise UserError(
+            f"{Path(mechanism).name}: the weights add up to {sum(weights.values())}, not 1; correct the recipe."
+        )
     hashes = {
         parent: read_json(manifest)["files"]["checkpoint.safetensors"]
         for parent, manifest in zip(parents, manifests, strict=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rib.io import Progress, write_json, write_text
+from rib.io import Progress, UserError, read_json, write_json, write_text
 from rib.runs import PRETRAINED
 
 RUN = ["model", "method", "target", "seed"]
@@ -173,17 +173,33 @@ def mri_tables(
 
 
 def write_tables(
-    *, rows: Iterable[Path], replicates: int, confidence: float, seed: int, outputs: Mapping[str, Path]
+    *,
+    rows: Iterable[Path],
+    manifests: Iterable[Path],
+    replicates: int,
+    confidence: float,
+    seed: int,
+    outputs: Mapping[str, Path],
 ) -> None:
     """Write accuracy, ri, mri, mri_json and ood from the evaluation rows of a grid.
 
     Args:
         rows: Parquet files.
+        manifests: of the same evaluations.
         replicates: bootstrap replicates.
         confidence: coverage of the intervals, between 0 and 1.
         seed: of the resampling.
         outputs: path of each table.
+
+    Raises:
+        UserError: the runs were not all evaluated on one kind of device, whose arithmetic differs.
     """
+    devices = {read_json(path)["device"] for path in manifests}
+    if len(devices) > 1:
+        raise UserError(
+            f"the grid mixes evaluations on {' and '.join(sorted(devices))}, whose precision differs; set compute.device in "
+            "config.yaml to one of them, so that the others are evaluated again."
+        )
     files = Progress(rows, desc="reading rows", unit="file")
     counts = count(pd.read_parquet(path, columns=COLUMNS) for path in files)
     weights = object_weights(counts.images.shape[1], replicates, seed)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 PRETRAINED = "pretrained"
+NO_TARGET = "none"
 
 
 @dataclass(frozen=True)

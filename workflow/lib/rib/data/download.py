@@ -41,7 +41,7 @@ def _npm(source: Mapping, folder: Path, what: str) -> Path:
     if npm is None:
         raise UserError(
             f"{what}: npm is not on this machine, and it fetches {source['package']}; "
-            "run `make environment`, which brings it, or install Node.js."
+            "run `pip install -r envs/requirements-npm.txt`, which brings it, or install Node.js."
         )
     command = [
         npm,
@@ -51,7 +51,7 @@ def _npm(source: Mapping, folder: Path, what: str) -> Path:
         str(folder),
         "--ignore-scripts",
     ]
-    _run_client(command, source, what)
+    _run_client(command, folder, source, what)
     return _only_file(folder, source, what)
 
 
@@ -60,7 +60,9 @@ def _pypi(source: Mapping, folder: Path, what: str) -> Path:
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
     if tuple(map(int, importlib.metadata.version("pip").split(".")[:2])) >= RAW_PROGRESS_SINCE:
         options.append("--progress-bar=raw")
-    _run_client([sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), package], source, what)
+    _run_client(
+        [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), package], folder, source, what
+    )
     return _only_file(folder, source, what)
 
 
@@ -82,19 +84,23 @@ def _only_file(folder: Path, source: Mapping, what: str) -> Path:
     return files[0]
 
 
-def _run_client(command: list[str], source: Mapping, what: str) -> None:
+def _run_client(command: list[str], folder: Path, source: Mapping, what: str) -> None:
     """Run a package client; its raw progress, or else the time it has taken, becomes log lines."""
     lines: list[str] = []
     started = time.monotonic()
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL, cwd=folder
     ) as process:
         reader = threading.Thread(target=_follow, args=(process.stdout, lines, what, source.get("size")), daemon=True)
         reader.start()
-        while reader.is_alive():
-            reader.join(HEARTBEAT)
-            if reader.is_alive():
-                log.info("still fetching %s after %.0f s", what, time.monotonic() - started)
+        try:
+            while reader.is_alive():
+                reader.join(HEARTBEAT)
+                if reader.is_alive():
+                    log.info("still fetching %s after %.0f s", what, time.monotonic() - started)
+        except BaseException:  # this job is stopped: its client must not keep it waiting
+            process.kill()
+            raise
     code = process.returncode
     if code:
         raise UserError(

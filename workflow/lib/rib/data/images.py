@@ -43,7 +43,7 @@ def decode(data: bytes, name: str) -> Image.Image:
             image = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         return image.convert("RGB")
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for some broken PNG files
         raise UserError(
             f"the image {name} can't be decoded ({error}); fetch its archive anew or exclude it in its entry."
         ) from error

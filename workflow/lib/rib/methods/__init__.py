@@ -35,10 +35,13 @@ def load_mechanism(path: str | Path, settings: Mapping):
     """The mechanism of a module, made with its settings.
 
     Raises:
-        UserError: the module marks none.
+        UserError: the module marks none, or a setting is out of range.
     """
     _registered.pop(f"rib_plugin_{Path(path).stem}", None)
     module = load_module(path)
     if module.__name__ not in _registered:
         raise UserError(f"{path} marks no class with @mechanism; mark the one that fine-tunes.")
-    return _registered[module.__name__](**settings)
+    try:
+        return _registered[module.__name__](**settings)
+    except ValueError as error:
+        raise UserError(f"{Path(path).name}: {error}; correct the setting in the method's entry.") from error

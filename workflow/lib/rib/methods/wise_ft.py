@@ -18,7 +18,8 @@ def recipe(parents: Sequence[str], *, alpha: float) -> dict[str, float]:
     Raises:
         ValueError: not one parent, or alpha outside 0..1.
     """
-    (parent,) = parents
+    if len(parents) != 1:
+        raise ValueError(f"it averages with one parent, but the entry names {len(parents)}")
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; give 0 to 1")
-    return {PRETRAINED: 1 - alpha, parent: alpha}
+    return {PRETRAINED: 1 - alpha, parents[0]: alpha}

@@ -1,4 +1,4 @@
-"""Folding of BatchNorm into the convolution before it: the same function with a third less time in evaluation."""
+"""Folding of BatchNorm into the convolution before it: the same function, faster in evaluation."""
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ def fold_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
         model.set_submodule(name, module)
     model.to(memory_format=torch.channels_last)
     if not torch.allclose(model(example), expected, rtol=TOLERANCE, atol=TOLERANCE):
-        log.info("BatchNorm is not folded: a convolution's output is used elsewhere too")
+        log.warning("BatchNorm is not folded: logits would change by %.2g", (model(example) - expected).abs().max())
         for name in replaced:
             model.set_submodule(name, state[name])
     return model

@@ -62,7 +62,7 @@ def convert(*, archive: Path, entry: Mapping, weights: Path, description: Path) 
     state = _match(published, model.state_dict(), entry["weights"]["keys"], name)
     safetensors.torch.save_file(state, weights)
     _check_same_logits(model, state, weights, entry["preprocessing"]["size"], name)
-    keys = ("name", "label", "pretraining", "library", "architecture", "preprocessing", "licence")
+    keys = ("name", "pretraining", "library", "architecture", "preprocessing", "licence")
     source = {key: value for key, value in entry["source"].items() if key != "path"}  # where it lay says nothing
     write_json(description, {key: entry[key] for key in keys} | {"source": source})
 

@@ -1,6 +1,6 @@
 """Packages of encoded pictures named by emoji codepoint, such as assets/1f98a.webp."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from rib.classes import ClassSpace
@@ -19,7 +19,7 @@ def items(
     dataset: str,
     source_group: str | None,
     icons: Mapping[str, str],
-    exclude: Mapping[str, str],
+    exclude: Collection[str],
     margin: float,
 ) -> Iterator[Item]:
     """Yield one drawing per class that the package has, in the order of the class space.

@@ -4,7 +4,7 @@ Source: the icon set format of Iconify (IconifyJSON: icons, aliases, default wid
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ def items(
     dataset: str,
     source_group: str | None,
     icons: Mapping[str, str],
-    exclude: Mapping[str, str],
+    exclude: Collection[str],
     margin: float,
 ) -> Iterator[Item]:
     """Yield one drawing per class that the set has, in the order of the class space.
@@ -95,7 +95,7 @@ def _resolve(icon_set: Mapping, name: str, where: str) -> tuple[dict, dict]:
     overrides: dict = {}
     flips, rotate, current = {"hFlip": False, "vFlip": False}, 0, name
     for _ in range(LONGEST_ALIAS_CHAIN):
-        if current in icon_set["icons"]:
+        if "body" in icon_set["icons"].get(current, {}):
             icon = {**icon_set["icons"][current], **overrides}
             return icon, {**flips, "rotate": rotate}
         alias = icon_set.get("aliases", {}).get(current)

@@ -1,6 +1,6 @@
 """Archives of photos in one folder per ImageNet class: .../<wnid>/<name>.<ext>, at any depth."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from rib.classes import ClassSpace
@@ -19,7 +19,7 @@ def items(
     dataset: str,
     source_group: str | None,
     icons: Mapping[str, str],
-    exclude: Mapping[str, str],
+    exclude: Collection[str],
 ) -> Iterator[Item]:
     """Yield every image whose folder is a class of the space, in the archive's order.
 
@@ -37,6 +37,6 @@ def items(
         path = PurePosixPath(name)
         image_id = f"{path.parent.name}/{path.name}"
         if path.suffix.lower() in ENDINGS and path.parent.name in labels and image_id not in exclude:
-            source = f"{source_group or dataset}/{path.stem}"
+            source = f"{source_group or dataset}/{path.parent.name}/{path.stem}"
             pixels = resize_and_crop(decode(data, f"{dataset}, {name} ({archive.name})"), geometry)
             yield Item(image_id, labels[path.parent.name], source, source, pixels)

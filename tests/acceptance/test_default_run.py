@@ -1,0 +1,53 @@
+"""What `make run` has made says what the emoji family is known to say. Run after it: pytest tests/acceptance."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TABLES = ROOT / "reports/emoji/tables"
+
+
+@pytest.fixture(scope="module")
+def ri():
+    return pd.read_csv(TABLES / "ri.csv").set_index(["model", "method", "target"])
+
+
+def test_line_art_loses_and_colour_drawings_gain(ri):
+    """Signs that a separate trial with another script found: RI of ft on Lite0."""
+    ft = ri.loc["efficientnet_lite0", "ft"]
+    assert ft.loc["fluent_high_contrast", "ci_high"] < 0
+    assert ft.loc["noto", "ci_low"] > 0 and ft.loc["twemoji", "ci_low"] > 0
+
+
+def test_wise_ft_rescues_half_of_what_line_art_costs(ri):
+    lost, rescued = (ri.loc["efficientnet_lite0", method, "fluent_high_contrast"]["ri"] for method in ("ft", "wise_ft"))
+    assert lost < rescued < 0
+
+
+def test_the_pretrained_models_see_far_more_than_chance():
+    accuracy = pd.read_csv(TABLES / "accuracy.csv")
+    pretrained = accuracy[accuracy["method"] == "pretrained"].groupby("model")["accuracy"].mean()
+    assert (pretrained > 10).all(), "chance is 0.5 % for 200 classes"
+
+
+def test_mri_json_and_csv_agree():
+    table = pd.read_csv(TABLES / "mri.csv")
+    nested = json.loads((TABLES / "mri.json").read_text())
+    for line in table.itertuples():
+        assert nested[line.model][line.method]["mri"] == pytest.approx(line.mri, abs=1e-6)
+
+
+def test_every_fine_tuned_method_but_ft_on_line_art_learned_its_target(ri):
+    accuracy = pd.read_csv(TABLES / "accuracy.csv").set_index(["model", "method", "target", "dataset"])["accuracy"]
+    for model, method, target in ri.index:
+        own = accuracy[model, method, target, target]
+        if target != "fluent_high_contrast":
+            assert own > accuracy[model, "pretrained", "none", target], (model, method, target)
+
+
+def test_the_figure_is_there():
+    for ending in ("png", "pdf", "csv"):
+        assert (ROOT / f"reports/emoji/figures/before_after.{ending}").stat().st_size > 200

@@ -1,0 +1,90 @@
+"""Warm starts: the same bytes as cold ones, and no process outlives its job or its run."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rib import warm
+
+LIBRARY = Path(warm.__file__).parents[1]
+
+
+def wait_until(condition, seconds=20):
+    """Wait for a condition; its truth at the end."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not condition():
+        time.sleep(0.05)
+    return condition()
+
+
+def test_cold_starts_give_the_same_bytes(finished, project):
+    project.snakemake(config=("compute={warm_start: false}", "targets=[red]", "methods=[ft,lwf]"))
+    cold, warmed = project.products(), finished[0].products()
+    runs = [name for name in cold if name.startswith("results/")]
+    assert len(runs) > 20 and [name for name in runs if cold[name] != warmed[name]] == []
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    """A script that delegates itself, says who runs it, and does as its argument tells."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(warm.OWNER, str(os.getpid()))
+    monkeypatch.setenv("PYTHONPATH", str(LIBRARY))
+    (tmp_path / "work").mkdir()
+
+    def start(body):
+        path = tmp_path / "script.py"
+        path.write_text(f"import sys\nfrom rib.warm import delegate\ndelegate({str(path)!r})\n" + textwrap.dedent(body))
+        return subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    yield start
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
+    for process in psutil.process_iter(["cmdline"]):
+        if f"work/warm-{os.getpid()}.sock" in (process.info["cmdline"] or []):
+            process.kill()
+
+
+def test_a_worker_has_the_libraries_and_hands_back_output_and_status(script):
+    body = "import os\nprint('torch' in sys.modules, os.environ.get('MINE'), flush=True)\nsys.exit(7)\n"
+    os.environ["MINE"] = "kept"
+    try:
+        process = script(body)
+        assert process.communicate(timeout=60)[0] == "True kept\n" and process.returncode == 7
+        again = script(body)  # the socket and the server are still there
+        assert again.communicate(timeout=60)[0] == "True kept\n" and again.returncode == 7
+    finally:
+        del os.environ["MINE"]
+
+
+def test_a_killed_job_takes_its_worker_along(script):
+    process = script("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)\n")
+    worker = int(process.stdout.readline())
+    assert worker != process.pid and psutil.pid_exists(worker)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert wait_until(lambda: not psutil.pid_exists(worker))
+
+
+def test_a_killed_worker_fails_its_job(script):
+    process = script("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    assert "was killed" in process.communicate(timeout=60)[0] and process.returncode == 1
+
+
+def test_the_server_ends_with_its_run(tmp_path):
+    owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    path = tmp_path / "w.sock"
+    command = [sys.executable, "-c", f"from rib.warm import serve; serve({str(path)!r}, '{owner.pid}')"]
+    server = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(LIBRARY)})
+    assert wait_until(path.exists)
+    owner.kill()
+    owner.wait()
+    server.wait(timeout=30)
+    assert not path.exists()

@@ -1,0 +1,160 @@
+"""Warm starts: jobs forked from a process that has the slow libraries imported already.
+
+Importing torch and timm takes longer than many jobs of a small grid. All jobs of one Snakemake process therefore
+share a server: the first job starts it, each job hands it its script, and the server forks a worker that runs the
+script with the job's own environment, working directory and output. Nothing else changes: a worker that is killed
+fails its job, a job that is killed takes its worker along, and without a server a job runs by itself.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+OWNER = "RIB_WARM_OWNER"  # environment variable: id of the Snakemake process whose jobs share a server
+PRELOADED = ("torch", "timm", "safetensors.torch", "pyarrow.parquet")
+PATIENCE = 60.0  # seconds to wait for a server to listen
+POLL = 0.5  # seconds between two looks whether the owner lives
+STARTED = b"S"
+
+
+def delegate(script: str) -> None:
+    """Run a script in a warm worker and exit with its status; return where the caller is to run it itself.
+
+    Args:
+        script: the file that this process is running, not yet past its imports.
+
+    Raises:
+        SystemExit: the worker has finished, or was killed.
+    """
+    owner = os.environ.get(OWNER)
+    # On a cluster's node the variable may be inherited, but its process isn't among ours.
+    if owner is None or int(owner) not in {process.pid for process in psutil.Process().parents()}:
+        return
+    connection = _connect(Path(f"work/warm-{owner}.sock"), owner)
+    if connection is None:
+        return
+    with connection:
+        request = json.dumps({"script": script, "folder": str(Path.cwd()), "environment": dict(os.environ)}).encode()
+        socket.send_fds(connection, [len(request).to_bytes(8, "big")], [1, 2])
+        connection.sendall(request)
+        with contextlib.suppress(ConnectionError):
+            if connection.recv(1) != STARTED:
+                return
+            status = connection.recv(1)
+            sys.exit(status[0] if status else "the process of this job was killed")
+
+
+def _connect(path: Path, owner: str) -> socket.socket | None:
+    """Connection to the owner's server, which is started if there is none; None if it doesn't listen."""
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        command = [
+            sys.executable,
+            "-c",
+            "import sys; from rib.warm import serve; serve(*sys.argv[1:])",
+            str(path),
+            owner,
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        subprocess.Popen(command, env=environment, **quiet)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(str(path))
+            return connection
+        except FileNotFoundError:  # not listening yet
+            connection.close()
+            time.sleep(0.02)
+        except OSError:
+            connection.close()
+            return None
+    return None
+
+
+def serve(path: str, owner: str) -> None:
+    """Fork a worker for each job, until the owner ends.
+
+    Args:
+        path: of the Unix socket; where another server has it already, this one ends at once.
+        owner: process id.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the jobs, which end by themselves
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # finished workers leave no zombies
+    with socket.socket(socket.AF_UNIX) as listener:
+        try:
+            listener.bind(path)
+        except OSError:
+            return
+        try:
+            listener.listen(128)
+            for name in PRELOADED:
+                importlib.import_module(name)
+            listener.settimeout(POLL)
+            while psutil.pid_exists(int(owner)):
+                with contextlib.suppress(TimeoutError):
+                    connection, _ = listener.accept()
+                    if os.fork() == 0:
+                        try:
+                            listener.close()
+                            _work(connection)
+                        finally:  # a worker never goes on as a server
+                            os._exit(1)
+                    connection.close()
+        finally:
+            Path(path).unlink(missing_ok=True)
+
+
+def _work(connection: socket.socket) -> None:
+    """The worker's life: take over the job's surroundings, run its script, report its status. Never returns."""
+    status = 1
+    try:
+        connection.settimeout(None)
+        head, descriptors, _, _ = socket.recv_fds(connection, 8, 2)
+        request = b""
+        while len(request) < int.from_bytes(head, "big"):
+            request += connection.recv(1 << 16)
+        job = json.loads(request)
+        for number, descriptor in enumerate(descriptors, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.chdir(job["folder"])
+        os.environ.clear()
+        os.environ.update({key: value for key, value in job["environment"].items() if key != OWNER})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        connection.sendall(STARTED)
+        threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+        sys.argv = [job["script"]]
+        runpy.run_path(job["script"], run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the job ends once it has the status: no longer a reason to stop
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            connection.sendall(bytes([status & 255]))
+        os._exit(status)
+
+
+def _end_with(connection: socket.socket) -> None:
+    """End this process as Snakemake would end it, once the job that waits for it is gone."""
+    with contextlib.suppress(OSError):
+        if connection.recv(1) == b"":
+            os.kill(os.getpid(), signal.SIGTERM)
