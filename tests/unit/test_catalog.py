@@ -67,6 +67,7 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
     read = config(seeds=["0", "1"], training={"epochs": "3", "momentum": "0.5"}, image_size="64", models=["1"])
     assert read["seeds"] == [0, 1] and read["training"]["epochs"] == 3 and read["training"]["momentum"] == 0.5
     assert read["image_size"] == 64 and read["models"] == ["1"]
+    assert config(compute={"warm_start": "False"})["compute"]["warm_start"] is False
 
 
 def test_a_parent_is_added_with_a_line():

@@ -31,7 +31,7 @@ def test_tables_and_figure_are_made(finished):
     assert len(made["ri"]) == 4 * 2 and list(made["mri"]["method"]) == METHODS
     for ending in ("png", "pdf", "csv"):
         assert (project.folder / f"reports/tiny/figures/before_after.{ending}").stat().st_size > 100
-    assert "Tables and figures are in reports/tiny/" in printed
+    assert "What was made is in reports/tiny/" in printed
     assert not any((project.folder / "work").iterdir())
 
 

@@ -122,14 +122,14 @@ def validated(value: object, schema_name: str, where: str) -> dict:
 
 
 def _filled(value: object, schema: dict) -> object:
-    """The value with the schema's defaults, and with numbers where Snakemake's --config gave their text.
+    """The value with the schema's defaults, and with numbers and truth values where --config gave their text.
 
     `--config seeds='[0,1]'` arrives as a list of strings.
     """
     if isinstance(value, str):
-        number = _number(value)
-        fits = number is not None and not _valid(value, schema) and _valid(number, schema)
-        return number if fits else value
+        meant = {"true": True, "false": False}.get(value.lower(), _number(value))
+        fits = meant is not None and not _valid(value, schema) and _valid(meant, schema)
+        return meant if fits else value
     if isinstance(value, list):
         return [_filled(item, schema.get("items", {})) for item in value]
     if not isinstance(value, dict):
