@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -45,9 +46,10 @@ def npm_source(digest):
     return {"kind": "npm", "package": NAME, "version": VERSION, "file": f"{NAME}-{VERSION}.tgz", "digest": digest}
 
 
-def test_npm_fetches_the_pinned_archive(npm, package, tmp_path):
+def test_npm_fetches_the_pinned_archive(npm, package, tmp_path, monkeypatch):
     npm_package(*npm, NAME, VERSION, package, integrity(package))
-    download(npm_source(integrity(package)), tmp_path / "icons.tgz", "set")
+    monkeypatch.chdir(tmp_path)  # jobs give relative paths
+    download(npm_source(integrity(package)), Path("icons.tgz"), "set")
     assert (tmp_path / "icons.tgz").read_bytes() == package
 
 

@@ -17,7 +17,7 @@ def spaces(draw):
     sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
     ends = np.cumsum(sizes)
     rows = tuple(tuple(sorted(order[end - size : end])) for size, end in zip(sizes, ends, strict=True))
-    return ClassSpace(tuple(map(str, range(len(rows)))), rows)
+    return ClassSpace(names := tuple(map(str, range(len(rows)))), rows, names)
 
 
 @given(spaces(), st.integers(0, 2**32 - 1))
@@ -41,6 +41,6 @@ def test_the_gradient_goes_to_the_lowest_of_equal_indices(space, seed):
 
 
 def test_other_shapes_are_refused():
-    members = class_members(ClassSpace(("a",), ((0,),)), CPU)
+    members = class_members(ClassSpace(("a",), ((0,),), ("a",)), CPU)
     with pytest.raises(ValueError, match="expected"):
         class_logits(torch.zeros(20), members)

@@ -21,7 +21,7 @@ def test_there_are_1000_wnids_in_order():
 
 def test_a_class_map_becomes_indices(tmp_path):
     space = read(tmp_path, HEADER + f"ant,1f41c,{ANT} {BEE},insects\n")
-    assert space.keys == ("1f41c",)
+    assert space.keys == ("1f41c",) and space.names == ("ant",)
     assert space.indices == ((309, 310),)  # bee 309 and ant 310 in ImageNet-1K's order
 
 
@@ -50,13 +50,13 @@ def test_a_missing_column_is_named(tmp_path):
 def test_a_wnid_list_is_ordered_by_index(tmp_path):
     path = tmp_path / "wnids.csv"
     path.write_text(f"wnid\n{ANT}\n{BEE}\n")
-    assert read_wnid_list(path) == ClassSpace((BEE, ANT), ((309,), (310,)))
+    assert read_wnid_list(path) == ClassSpace((BEE, ANT), ((309,), (310,)), (BEE, ANT))
     path.write_text(f"wnid\n{ANT}\n{ANT}\n")
     with pytest.raises(UserError, match=f"line 3: {ANT} is listed twice"):
         read_wnid_list(path)
 
 
 def test_the_digest_tells_spaces_apart():
-    one, other = ClassSpace(("a",), ((1, 2),)), ClassSpace(("a",), ((1, 3),))
-    assert one.digest != other.digest
+    one, other = ClassSpace(("a",), ((1, 2),), ("x",)), ClassSpace(("a",), ((1, 3),), ("x",))
+    assert one.digest != other.digest and one.digest == ClassSpace(("a",), ((1, 2),), ("y",)).digest
     assert ClassSpace.from_json(one.to_json()) == one

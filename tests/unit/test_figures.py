@@ -1,9 +1,12 @@
+"""Figures show the numbers of their tables: read back from the drawn objects."""
+
+import numpy as np
 import pandas as pd
+import pytest
 
-from rib.figures import write_figure
-from rib.figures.before_after import before_after
+from rib.figures import accuracy_matrix, before_after, examples, protocol, radar, ri_matrix, text_colour, write_figure
 
-TABLE = pd.DataFrame(
+OOD = pd.DataFrame(
     [
         ("m1", "ft", "before", 20.0, 15.0, 26.0),
         ("m1", "ft", "after", 30.0, 28.0, 33.0),
@@ -13,7 +16,7 @@ TABLE = pd.DataFrame(
     ],
     columns=["model", "method", "when", "accuracy", "ci_low", "ci_high"],
 )
-SETTINGS = {
+BEFORE_AFTER = {
     "method": "ft",
     "method_label": "FT",
     "labels": {"m2": "Second", "m1": "First"},
@@ -21,10 +24,45 @@ SETTINGS = {
     "targets": 5,
     "confidence": 0.95,
 }
+DATASETS = {"a": "Set A", "b": "Set B", "c": "Set C"}
+TARGETS = {"a": "Set A", "b": "Set B"}
 
 
-def test_bars_and_whiskers_are_the_tables_numbers():
-    figure, shown = before_after(TABLE, **SETTINGS)
+@pytest.fixture
+def accuracy():
+    """Accuracies of one model: pretrained 10, 20, 30; ft and lwf each their own."""
+    states = [("pretrained", "none"), *((method, target) for method in ("ft", "lwf") for target in TARGETS)]
+    lines = [
+        ("m", method, target, 0, dataset, 50, 10.0 * (column + 1) + 7 * row)
+        for row, (method, target) in enumerate(states)
+        for column, dataset in enumerate(DATASETS)
+    ]
+    return pd.DataFrame(lines, columns=["model", "method", "target", "seed", "dataset", "n", "accuracy"])
+
+
+@pytest.fixture
+def ri():
+    lines = [
+        ("m", m, t, 0, v, v - 1, v + 1)
+        for (m, t), v in {("ft", "a"): 5.0, ("ft", "b"): -12.5, ("lwf", "a"): 1, ("lwf", "b"): 2}.items()
+    ]
+    return pd.DataFrame(lines, columns=["model", "method", "target", "seed", "ri", "ci_low", "ci_high"])
+
+
+@pytest.fixture
+def mri():
+    return pd.DataFrame(
+        [("m", "ft", -3.75, -5.0, -2.0), ("m", "lwf", 1.5, 1.0, 2.0)],
+        columns=["model", "method", "mri", "ci_low", "ci_high"],
+    )
+
+
+def texts(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_before_after_has_bars_and_whiskers_of_the_tables_numbers():
+    figure, shown = before_after.draw(OOD, **BEFORE_AFTER)
     (axes,) = figure.axes
     assert [round(bar.get_height(), 6) for bar in axes.patches] == [40, 20, 10, 30]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["Second", "First"]
@@ -34,11 +72,85 @@ def test_bars_and_whiskers_are_the_tables_numbers():
     assert set(shown["method"]) == {"ft"} and len(shown) == 4
 
 
+def test_radar_closes_a_line_before_and_a_dashed_one_after(accuracy):
+    look = {"m": {"label": "M", "colour": "#0072B2", "marker": "o"}}
+    figure, _ = radar.draw(accuracy, target="b", method="ft", method_label="FT", models=look, datasets=DATASETS)
+    before, after = figure.axes[0].lines
+    assert list(before.get_ydata()) == [10, 20, 30, 10] and before.get_linestyle() == "-"
+    assert list(after.get_ydata()) == [24, 34, 44, 24] and after.get_linestyle() == "--"
+    weights = {label.get_text(): label.get_fontweight() for label in figure.axes[0].get_xticklabels()}
+    assert weights == {"Set A": "normal", "Set B": "bold", "Set C": "normal"}
+
+
+def test_ri_matrix_writes_each_value_with_its_interval_and_marks_shared_sources(ri, mri):
+    methods = {"ft": "FT", "lwf": "LwF"}
+    figure, _ = ri_matrix.draw(
+        ri, mri, models={"m": "M"}, methods=methods, targets=TARGETS, shared=["b"], confidence=0.95
+    )
+    assert texts(figure)[:6] == ["+5.0", "+4.0 to +6.0", "-12.5†", "-13.5 to -11.5", "-3.8", "-5.0 to -2.0"]
+    (image,) = figure.axes[0].images
+    np.testing.assert_allclose(image.get_array(), [[5, -12.5, -3.75], [1, 2, 1.5]])
+    assert image.norm.vmin == -image.norm.vmax == -12.5
+
+
+def test_accuracy_matrix_outlines_the_target_and_marks_shared_sources(accuracy):
+    figure, _ = accuracy_matrix.draw(
+        accuracy,
+        models={"m": "M"},
+        methods={"ft": "FT"},
+        targets=TARGETS,
+        datasets=DATASETS,
+        groups={"b": "g", "c": "g"},
+    )
+    assert texts(figure) == ["10", "20", "30", "17", "27", "37", "24", "34", "44†"]
+    outlined = [(patch.get_x() + 0.47, patch.get_y() + 0.47) for patch in figure.axes[0].patches]
+    assert outlined == [(0, 1), (1, 2)]
+
+
+def test_examples_show_objects_that_most_sets_have_and_say_right_or_wrong():
+    rows = pd.DataFrame(
+        [("a", 0, "x", 0, 0), ("b", 0, "x", 0, 1), ("a", 1, "y", 1, 1), ("c", 0, "x", 0, 0)],
+        columns=["dataset", "row", "object_id", "label", "prediction"],
+    )
+    images = [np.zeros((2, 4, 4, 3), np.uint8)] * 3
+    figure, shown = examples.draw(
+        [rows], images, datasets=DATASETS, class_names=["ant", "bee"], model_label="M", objects=5
+    )
+    assert [axes.get_xlabel() for axes in figure.axes] == ["✓ ant", "✗ bee", "✓ ant"]
+    assert set(shown["object_id"]) == {"x"}
+
+
+def test_protocol_states_the_runs_numbers(accuracy, ri, mri):
+    figure, shown = protocol.draw(
+        accuracy,
+        ri,
+        mri,
+        model="m",
+        model_label="M",
+        method="ft",
+        method_label="FT",
+        target="b",
+        targets=TARGETS,
+        datasets=DATASETS,
+    )
+    written = " ".join(texts(figure))
+    assert "-12.5 points" in written and "-3.8 points" in written and "(50 images)" in written
+    assert list(shown["change"]) == [14, 14, 14] and "Set B (target, left out)" in written
+
+
+def test_text_is_dark_on_light_and_light_on_dark(accuracy):
+    figure, _ = accuracy_matrix.draw(
+        accuracy, models={"m": "M"}, methods={"ft": "FT"}, targets=TARGETS, datasets=DATASETS, groups={}
+    )
+    image = figure.axes[0].images[0]
+    assert text_colour(image, 0) == "black" and text_colour(image, 100) == "white"
+
+
 def test_the_same_table_gives_the_same_files(tmp_path):
-    TABLE.to_csv(tmp_path / "t.csv", index=False)
+    OOD.to_csv(tmp_path / "t.csv", index=False)
     made = []
     for name in ("a", "b"):
         paths = {ending: tmp_path / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
-        write_figure(before_after, tmp_path / "t.csv", SETTINGS, **paths)
+        write_figure("before_after", {"ood": str(tmp_path / "t.csv")}, BEFORE_AFTER, **paths)
         made.append([path.read_bytes() for path in paths.values()])
     assert made[0] == made[1]

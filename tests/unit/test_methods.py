@@ -39,7 +39,7 @@ def network():
 @pytest.fixture(scope="module")
 def target():
     rng = np.random.default_rng(0)
-    space = ClassSpace(("a", "b", "c"), ((1, 5), (7,), (9, 20, 30)))
+    space = ClassSpace(("a", "b", "c"), ((1, 5), (7,), (9, 20, 30)), ("a", "b", "c"))
     images = rng.integers(0, 256, (10, 64, 64, 3), dtype=np.uint8)
     return SimpleNamespace(images=images, labels=np.arange(10) % 3, space=space)
 

@@ -22,7 +22,7 @@ def test_the_default_grid(emoji):
         "merge_weights": models * targets,
         "evaluate_run": models * (1 + methods * targets),
         "compute_metrics": 1,
-        "plot_before_after": 1,
+        "plot_figure": 6,
     }
 
 

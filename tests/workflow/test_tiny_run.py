@@ -29,8 +29,9 @@ def test_tables_and_figure_are_made(finished):
     made = tables(project)
     assert len(made["accuracy"]) == (1 + 4 * 2) * 4 and set(made["accuracy"]["n"]) == {20}
     assert len(made["ri"]) == 4 * 2 and list(made["mri"]["method"]) == METHODS
-    for ending in ("png", "pdf", "csv"):
-        assert (project.folder / f"reports/tiny/figures/before_after.{ending}").stat().st_size > 100
+    for figure in ("before_after", "radar", "ri_matrix", "accuracy_matrix", "examples", "protocol"):
+        for ending in ("png", "pdf", "csv"):
+            assert (project.folder / f"reports/tiny/figures/{figure}.{ending}").stat().st_size > 100
     assert "What was made is in reports/tiny/" in printed
     assert not any((project.folder / "work").iterdir())
 
@@ -103,7 +104,7 @@ def test_editing_a_docstring_or_comment_re_runs_nothing(finished_copy):
 def test_editing_the_lwf_module_re_runs_lwf_and_what_hangs_on_it(finished_copy):
     finished_copy.edit("workflow/lib/rib/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
     planned = finished_copy.planned()
-    assert planned == {"finetune": 2, "evaluate_run": 2, "compute_metrics": 1, "plot_before_after": 1}
+    assert planned == {"finetune": 2, "evaluate_run": 2, "compute_metrics": 1, "plot_figure": 5}
     assert finished_copy.planned_methods("finetune") == finished_copy.planned_methods("evaluate_run") == {"lwf"}
 
 
@@ -122,7 +123,7 @@ def test_a_new_target_adds_its_own_jobs_only(finished_copy):
         "merge_weights": 1,
         "evaluate_run": 4,
         "compute_metrics": 1,
-        "plot_before_after": 1,
+        "plot_figure": 5,
     }
 
 
@@ -147,12 +148,12 @@ def test_a_pending_download_hides_no_other_work(finished_copy):
 
 def test_how_a_model_is_drawn_is_no_reason_to_train_it_again(finished_copy):
     finished_copy.edit("mine/models.yaml", "label: tiny_cnn", "label: another")
-    assert set(finished_copy.planned()) <= {"plot_before_after"}
+    assert set(finished_copy.planned()) <= {"plot_figure"}
 
 
 def test_editing_the_figures_style_draws_them_again(finished_copy):
     finished_copy.edit("workflow/lib/rib/figures/rib.mplstyle", "font.size: 9", "font.size: 8")
-    assert finished_copy.planned() == {"plot_before_after": 1}
+    assert finished_copy.planned() == {"plot_figure": 6}
 
 
 def test_a_lost_part_of_a_prepared_dataset_is_made_again(finished_copy):
@@ -195,9 +196,14 @@ def test_the_batch_size_of_evaluation_changes_no_prediction(finished, project):
     np.testing.assert_allclose(one["margin"], other["margin"], atol=1e-4)
 
 
-def test_a_grid_without_ft_has_tables_but_not_the_papers_figure(project):
-    assert "plot_before_after" not in project.planned(config=("methods=[lwf]",))
-    assert project.planned(config=("methods=[pretrained]",))["evaluate_run"] == 1
+def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project):
+    planned = project.planned(config=("methods=[pretrained]",))
+    assert planned["evaluate_run"] == 1 and planned["compute_metrics"] == 1 and "plot_figure" not in planned
+
+
+def test_figures_can_be_drawn_again_without_anything_else(finished_copy):
+    shutil.rmtree(finished_copy.folder / "reports/tiny/figures")
+    assert finished_copy.planned("figures") == {"plot_figure": 6}
 
 
 def test_a_vit_runs_too(project):

@@ -155,3 +155,8 @@ def recipe(w):
 def suite(file):
     """Input function: a file of each dataset of a suite."""
     return lambda w: [prepared(file, dataset, w.model) for dataset in SUITES[w.suite]]
+
+
+def flat(value):
+    """A path or a list of paths as a list."""
+    return [value] if isinstance(value, str) else list(value)

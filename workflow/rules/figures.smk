@@ -1,32 +1,102 @@
-# Figures: pure functions of tables, each as PDF, PNG and the CSV it shows.
+# Figures: pure functions of tables, each as PDF, PNG and the CSV it shows. A grid without fine-tuned runs has none.
 
-BEFORE_AFTER = {ending: f"{REPORTS}/figures/before_after.{ending}" for ending in ("png", "pdf", "csv")}
-# The paper's figure shows full fine-tuning; a grid without it has tables only.
-FIGURES = list(BEFORE_AFTER.values()) if "ft" in GRID.methods else []
+METHOD = next(iter(name for name in ("ft", *GRID.methods) if name in GRID.methods), None)
+TARGET = next(iter(name for name in (GRID.family.example_target, *GRID.targets) if name in GRID.targets))
+FIRST = next(iter(GRID.models))
+LABELS = {name: model.label for name, model in GRID.models.items()}
+METHOD_LABELS = {name: method.label for name, method in GRID.methods.items()}
+DATASET_LABELS = {name: dataset.label for name, dataset in GRID.datasets.items()}
+TARGET_LABELS = {name: DATASET_LABELS[name] for name in GRID.targets}
+GROUPS = {name: dataset.source_group for name, dataset in GRID.datasets.items() if dataset.source_group}
+EXAMPLE = {
+    "target": TARGET,
+    "method": METHOD,
+    "method_label": METHOD_LABELS.get(METHOD),
+    "datasets": DATASET_LABELS,
+}
+CONFIDENCE = CONFIG["statistics"]["confidence"]
+# Per figure: what `draw` of its module reads, and its settings.
+FIGURE_JOBS = {
+    "before_after": (
+        {"ood": TABLES["ood"]},
+        {
+            "method": METHOD,
+            "method_label": METHOD_LABELS.get(METHOD),
+            "labels": LABELS,
+            "datasets": len(GRID.datasets),
+            "targets": len(GRID.targets),
+            "confidence": CONFIDENCE,
+        },
+    ),
+    "radar": (
+        {"accuracy": TABLES["accuracy"]},
+        {
+            **EXAMPLE,
+            "models": {
+                name: {"label": GRID.models[name].label, **GRID.models[name].style} for name in list(LABELS)[:2]
+            },
+        },
+    ),
+    "ri_matrix": (
+        {"ri": TABLES["ri"], "mri": TABLES["mri"]},
+        {
+            "models": LABELS,
+            "methods": METHOD_LABELS,
+            "targets": TARGET_LABELS,
+            "shared": [name for name in GRID.targets if list(GROUPS.values()).count(GROUPS.get(name)) > 1],
+            "confidence": CONFIDENCE,
+        },
+    ),
+    "accuracy_matrix": (
+        {"accuracy": TABLES["accuracy"]},
+        {
+            "models": LABELS,
+            "methods": METHOD_LABELS,
+            "targets": TARGET_LABELS,
+            "datasets": DATASET_LABELS,
+            "groups": GROUPS,
+        },
+    ),
+    "examples": (
+        {
+            "rows": [path for path in ROWS if f"/{FIRST}/none/pretrained/" in path],
+            "images": [prepared("images.npy", name, FIRST) for name in GRID.datasets],
+        },
+        {"datasets": DATASET_LABELS, "class_names": SPACE.names, "model_label": LABELS[FIRST], "objects": 8},
+    ),
+    "protocol": (
+        {"accuracy": TABLES["accuracy"], "ri": TABLES["ri"], "mri": TABLES["mri"]},
+        {**EXAMPLE, "model": FIRST, "model_label": LABELS[FIRST], "targets": TARGET_LABELS},
+    ),
+}
+FIGURE = f"{REPORTS}/figures/{{figure}}"
+FIGURES = expand(f"{FIGURE}.{{ending}}", figure=FIGURE_JOBS, ending=["png", "pdf", "csv"]) if METHOD else []
 
 
-rule plot_before_after:
+rule plot_figure:
     input:
-        ood=TABLES["ood"],
+        files=lambda w: [path for value in FIGURE_JOBS[w.figure][0].values() for path in flat(value)],
     output:
-        **BEFORE_AFTER,
-        provenance=f"{REPORTS}/figures/before_after.provenance.json",
+        png=f"{FIGURE}.png",
+        pdf=f"{FIGURE}.pdf",
+        csv=f"{FIGURE}.csv",
+        provenance=f"{FIGURE}.provenance.json",
     log:
-        f"{LOGS}/figures/before_after.log",
+        f"{LOGS}/figures/{{figure}}.log",
+    wildcard_constraints:
+        figure="|".join(FIGURE_JOBS),
     conda:
         "../../envs/report.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        cfg={
-            "method": "ft",
-            "labels": {name: model.label for name, model in GRID.models.items()},
-            "method_label": CATALOG.methods["ft"].label,
-            "datasets": len(GRID.datasets),
-            "targets": len(GRID.targets),
-            "confidence": CONFIG["statistics"]["confidence"],
-            "code": digest("figures", WORKFLOW / "lib/rib/figures/rib.mplstyle"),
+        inputs=lambda w: FIGURE_JOBS[w.figure][0],
+        cfg=lambda w: {
+            "settings": FIGURE_JOBS[w.figure][1],
+            "code": digest(
+                "figures", *(WORKFLOW / "lib/rib/figures" / name for name in (f"{w.figure}.py", "rib.mplstyle"))
+            ),
         },
     script:
         "../scripts/figures.py"

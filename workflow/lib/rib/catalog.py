@@ -38,6 +38,7 @@ class Family:
     defaults: dict
     method_settings: dict
     crop: float | None = None
+    example_target: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,12 @@ class ClassSpace:
     Attributes:
         keys: one name per class, unique; a layout finds a class's images by it.
         indices: for each class the ImageNet indices that count as it, ascending, 0 to 999.
+        names: what people call the classes; no part of the space's identity.
     """
 
     keys: tuple[str, ...]
     indices: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]
 
     @property
     def digest(self) -> str:
@@ -34,11 +36,16 @@ class ClassSpace:
         return hashlib.sha256(json.dumps([self.keys, self.indices]).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict:
-        return {"keys": list(self.keys), "indices": [list(row) for row in self.indices], "digest": self.digest}
+        return {
+            "keys": list(self.keys),
+            "indices": [list(row) for row in self.indices],
+            "names": list(self.names),
+            "digest": self.digest,
+        }
 
     @classmethod
     def from_json(cls, value: dict) -> "ClassSpace":
-        return cls(tuple(value["keys"]), tuple(tuple(row) for row in value["indices"]))
+        return cls(tuple(value["keys"]), tuple(tuple(row) for row in value["indices"]), tuple(value["names"]))
 
 
 @cache
@@ -85,7 +92,7 @@ def read_class_map(path: Path) -> ClassSpace:
                 )
             claimed[key] = row["emoji"]
     indices = tuple(tuple(sorted(index_of[wnid] for wnid in row["wnids"].split())) for _, row in rows)
-    return ClassSpace(tuple(row["codepoint"] for _, row in rows), indices)
+    return ClassSpace(tuple(row["codepoint"] for _, row in rows), indices, tuple(row["emoji"] for _, row in rows))
 
 
 def read_wnid_list(path: Path) -> ClassSpace:
@@ -104,7 +111,8 @@ def read_wnid_list(path: Path) -> ClassSpace:
             raise UserError(f"{path} line {line}: {wnid} is listed twice; remove one.")
         found[index_of[wnid]] = wnid
     ordered = sorted(found)
-    return ClassSpace(tuple(found[index] for index in ordered), tuple((index,) for index in ordered))
+    wnids = tuple(found[index] for index in ordered)
+    return ClassSpace(wnids, tuple((index,) for index in ordered), wnids)
 
 
 def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[int, dict[str, str]]]:

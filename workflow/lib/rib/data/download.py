@@ -30,7 +30,7 @@ def download(source: Mapping, target: Path, what: str) -> None:
     size = f" ({source['size'] / 1e6:.1f} MB)" if "size" in source else ""
     log.info("fetching %s%s from %s", source["file"], size, source["kind"])
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        fetched = FETCHERS[source["kind"]](source, Path(folder), what)
+        fetched = FETCHERS[source["kind"]](source, Path(folder).resolve(), what)  # the clients run elsewhere
         verify_digest(fetched, source["digest"], what)
         shutil.move(fetched, target)
 

@@ -1,6 +1,10 @@
-"""Figures: pure functions from a table to a Matplotlib figure, and how they are written."""
+"""Figures: pure functions from tables to a Matplotlib figure, one module each, and how they are written.
 
-from collections.abc import Callable, Mapping
+A figure's module defines `draw(<inputs by name>, *, <settings>)`, which returns the figure and the rows it shows.
+"""
+
+import importlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -8,24 +12,41 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from rib.io import write_text
 
 STYLE = Path(__file__).with_name("rib.mplstyle")
+READERS = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".npy": lambda path: np.load(path, mmap_mode="r")}
 
 
-def write_figure(plot: Callable, table: Path, settings: Mapping, *, png: Path, pdf: Path, csv: Path) -> None:
+def write_figure(
+    name: str, inputs: Mapping[str, object], settings: Mapping, *, png: Path, pdf: Path, csv: Path
+) -> None:
     """Draw a figure and write it as PNG, PDF and the CSV of what it shows; the same input gives the same bytes.
 
     Args:
-        plot: `plot(table, **settings)` returns (figure, the rows shown).
-        table: CSV to read.
-        settings: keywords of `plot`.
+        name: the figure's module.
+        inputs: by argument of its `draw`: a path or a list of paths.
+        settings: further keywords of its `draw`.
     """
+    draw = importlib.import_module(f"rib.figures.{name}").draw
     with plt.style.context(STYLE):
-        figure, shown = plot(pd.read_csv(table), **settings)
+        figure, shown = draw(**{key: _read(value) for key, value in inputs.items()}, **settings)
         figure.savefig(png, metadata={"Software": None})
         figure.savefig(pdf, metadata={"CreationDate": None})
         plt.close(figure)
     write_text(csv, shown.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def _read(value: object):
+    if isinstance(value, str):
+        return READERS[Path(value).suffix](value)
+    return [_read(path) for path in value]
+
+
+def text_colour(image, value: float) -> str:
+    """Black or white, whichever is readable on an image's colour for a value."""
+    red, green, blue, _ = image.cmap(image.norm(value))
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"

@@ -15,8 +15,8 @@ BARS = {
 WIDTH = 0.38
 
 
-def before_after(
-    table: pd.DataFrame,
+def draw(
+    ood: pd.DataFrame,
     *,
     method: str,
     method_label: str,
@@ -28,7 +28,7 @@ def before_after(
     """Bars of mean OOD accuracy (percent) with intervals, one pair per model.
 
     Args:
-        table: columns model, method, when, accuracy, ci_low, ci_high.
+        ood: columns model, method, when, accuracy, ci_low, ci_high.
         method: whose accuracies are shown.
         method_label: its name in the legend.
         labels: name of each model on the axis, in the order to draw.
@@ -41,7 +41,7 @@ def before_after(
 
     Source: arXiv 2410.21582, bar figure of the average OOD accuracy per pretraining source.
     """
-    shown = table[(table["method"] == method) & table["model"].isin(list(labels))]
+    shown = ood[(ood["method"] == method) & ood["model"].isin(list(labels))]
     figure, axes = plt.subplots()
     for side, (when, look) in zip((-1, 1), BARS.items(), strict=True):
         rows = shown[shown["when"] == when].set_index("model").loc[list(labels)]

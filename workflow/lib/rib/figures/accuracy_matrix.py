@@ -1,0 +1,83 @@
+"""Matrices of accuracies: target by dataset, a panel per model and method, the pretrained model on top."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from rib.figures import text_colour
+from rib.runs import PRETRAINED
+
+MARK = "†"
+
+
+def draw(
+    accuracy: pd.DataFrame,
+    *,
+    models: Mapping[str, str],
+    methods: Mapping[str, str],
+    targets: Mapping[str, str],
+    datasets: Mapping[str, str],
+    groups: Mapping[str, str],
+) -> tuple[Figure, pd.DataFrame]:
+    """Top-1 accuracy in percent, as colour and number, mean over seeds.
+
+    Args:
+        accuracy: columns model, method, target, seed, dataset, accuracy.
+        models: label of each model, one line of panels each.
+        methods: label of each method, one column of panels each.
+        targets: label of each target, one line of a panel each.
+        datasets: label of each dataset, one column of a panel each.
+        groups: source group of the datasets that have one; a cell whose target and dataset share it is marked.
+
+    Returns:
+        The figure and the rows it shows.
+    """
+    shown = accuracy.groupby(["model", "method", "target", "dataset"], sort=False)["accuracy"].mean()
+    figure, panels = plt.subplots(
+        len(models),
+        len(methods),
+        figsize=(1.3 + 2.7 * len(methods), 1.1 + len(models) * (0.4 + 0.28 * (len(targets) + 1))),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+    )
+    rows = {"none": "pretrained", **targets}
+    for line, (model, model_label) in enumerate(models.items()):
+        for column, (method, method_label) in enumerate(methods.items()):
+            axes = panels[line, column]
+            states = {target: PRETRAINED if target == "none" else method for target in rows}
+            grid = np.array([[shown[model, states[t], t, d] for d in datasets] for t in rows])
+            image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+            _write_cells(axes, image, grid, list(rows), list(datasets), groups)
+            axes.set_xticks(range(len(datasets)), list(datasets.values()), rotation=40, ha="right", fontsize=7)
+            axes.set_yticks(range(len(rows)), list(rows.values()), fontsize=7)
+            axes.tick_params(length=0)
+            axes.grid(False)
+            axes.axhline(0.5, color="black", linewidth=1.2)
+            axes.set_title(f"{model_label}, {method_label}", fontsize=8)
+    figure.supylabel("fine-tuned on", fontsize=8)
+    figure.supxlabel(f"evaluated on    (outlined: the target itself    {MARK} shares its source images)", fontsize=8)
+    bar = figure.colorbar(image, ax=panels, shrink=0.8, aspect=40, pad=0.01)
+    bar.set_label("top-1 accuracy (%)", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    bar.ax.grid(False)
+    return figure, shown.reset_index()
+
+
+def _write_cells(
+    axes, image, grid: np.ndarray, rows: list[str], datasets: list[str], groups: Mapping[str, str]
+) -> None:
+    for row, target in enumerate(rows):
+        for column, dataset in enumerate(datasets):
+            shares = target != dataset and target in groups and groups[target] == groups.get(dataset)
+            text = f"{grid[row, column]:.0f}{MARK if shares else ''}"
+            colour = text_colour(image, grid[row, column])
+            axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)
+            if target == dataset:
+                axes.add_patch(
+                    Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor="black", lw=1.4)
+                )

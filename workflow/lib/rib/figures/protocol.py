@@ -1,0 +1,104 @@
+"""Schematic of the benchmark with one worked example: this run's own numbers.
+
+Source: arXiv 2410.21582, the schematic of the protocol (per dataset accuracy before, after, change).
+"""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from rib.runs import PRETRAINED
+
+GAIN, LOSS, NEUTRAL = "#08519c", "#b35806", "#252525"
+
+
+def draw(
+    accuracy: pd.DataFrame,
+    ri: pd.DataFrame,
+    mri: pd.DataFrame,
+    *,
+    model: str,
+    model_label: str,
+    method: str,
+    method_label: str,
+    target: str,
+    targets: Mapping[str, str],
+    datasets: Mapping[str, str],
+) -> tuple[Figure, pd.DataFrame]:
+    """Boxes from pretraining to mRI; the table in the middle shows accuracies in percent, mean over seeds.
+
+    Args:
+        accuracy: columns model, method, target, seed, dataset, n, accuracy.
+        ri: columns model, method, target, seed, ri.
+        mri: columns model, method, mri, ci_low, ci_high.
+        model: the model of the example.
+        method: the method of the example.
+        target: the target of the example.
+        targets: label of each target.
+        datasets: label of each dataset.
+
+    Returns:
+        The figure and the rows it shows.
+    """
+    one = accuracy[accuracy["model"] == model]
+    before = one[one["method"] == PRETRAINED].set_index("dataset")["accuracy"]
+    after = one[(one["method"] == method) & (one["target"] == target)].groupby("dataset")["accuracy"].mean()
+    n = int(one[one["dataset"] == target]["n"].iloc[0])
+    shown = pd.DataFrame({"before": before, "after": after, "change": after - before}).loc[list(datasets)].reset_index()
+    mine = ri[(ri["model"] == model) & (ri["method"] == method)].groupby("target")["ri"].mean()
+    total = mri[(mri["model"] == model) & (mri["method"] == method)].iloc[0]
+
+    figure, axes = plt.subplots(figsize=(7.2, 3.5))
+    axes.set(xlim=(0, 100), ylim=(0, 50))
+    axes.axis("off")
+    _box(axes, 0, 31, 17, 12, f"pretrained\n{model_label}")
+    _box(axes, 0, 9, 17, 14, f"{method_label} on\n{datasets[target]}\n({n} images)")
+    _arrow(axes, (8.5, 31), (8.5, 23))
+    _arrow(axes, (17, 37), (24, 37), "before")
+    _arrow(axes, (17, 16), (24, 16), "after")
+    _table(axes, shown, target, datasets)
+    _box(axes, 72, 27, 27, 15, f"RI of {datasets[target]}:\nmean change off the target\n{mine[target]:+.1f} points")
+    _arrow(axes, (66, 34), (72, 34))
+    _arrow(axes, (85.5, 27), (85.5, 20), f"repeat for each of {len(targets)} targets")
+    interval = f"{total['ci_low']:+.1f} to {total['ci_high']:+.1f}"
+    _box(axes, 72, 4, 27, 16, f"mRI: mean over targets\n{total['mri']:+.1f} points\n({interval})")
+    return figure, shown
+
+
+def _box(axes, x: float, y: float, width: float, height: float, text: str) -> None:
+    style = {"boxstyle": "round,pad=0,rounding_size=1.2", "facecolor": "#f0f0f0", "edgecolor": NEUTRAL}
+    axes.add_patch(FancyBboxPatch((x, y), width, height, **style))
+    axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
+
+
+def _arrow(axes, start: tuple[float, float], end: tuple[float, float], text: str = "") -> None:
+    axes.add_patch(
+        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color=NEUTRAL, shrinkA=0, shrinkB=0)
+    )
+    if text:
+        middle = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+        beside = start[0] == end[0]
+        place = {"ha": "left", "va": "center"} if beside else {"ha": "center", "va": "bottom"}
+        axes.text(middle[0] + beside, middle[1] + (not beside) * 0.7, text, fontsize=7, **place)
+
+
+def _table(axes, shown: pd.DataFrame, target: str, datasets: Mapping[str, str]) -> None:
+    """Lines of dataset, accuracy before, after and change; the target itself does not count."""
+    step = 38 / (len(shown) + 1)
+    columns = {"before": 51, "after": 57.5, "change": 65}
+    axes.text(25, 45, "evaluated on", fontsize=8, fontweight="bold", va="center")
+    for name, x in columns.items():
+        axes.text(x, 45, name, fontsize=8, fontweight="bold", ha="right", va="center")
+    for place, row in enumerate(shown.to_dict("records"), start=1):
+        y = 45 - place * step
+        own = row["dataset"] == target
+        label = datasets[row["dataset"]] + (" (target, left out)" if own else "")
+        axes.text(25, y, label, fontsize=7, va="center", color="#737373" if own else NEUTRAL)
+        for name, x in columns.items():
+            text = f"{row[name]:+.1f}" if name == "change" else f"{row[name]:.1f}"
+            changed = (GAIN if row[name] > 0 else LOSS) if name == "change" else NEUTRAL
+            axes.text(x, y, text, fontsize=7, ha="right", va="center", color="#737373" if own else changed)
+    axes.text(65, 45 - (len(shown) + 1) * step, "accuracy in %", fontsize=6.5, ha="right", va="center", color="#525252")

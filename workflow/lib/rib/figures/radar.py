@@ -1,0 +1,77 @@
+"""Radar of accuracies before and after fine-tuning on one target, one line pair per model.
+
+Source: arXiv 2410.21582, radar figure (two pretraining sources, fine-tuned on ImageNet-R; before solid, after dashed).
+"""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rib.runs import PRETRAINED
+
+
+def draw(
+    accuracy: pd.DataFrame,
+    *,
+    target: str,
+    method: str,
+    method_label: str,
+    models: Mapping[str, Mapping],
+    datasets: Mapping[str, str],
+) -> tuple[Figure, pd.DataFrame]:
+    """Top-1 accuracy (percent) on every dataset, mean over seeds.
+
+    Args:
+        accuracy: columns model, method, target, seed, dataset, accuracy.
+        target: the dataset that was fine-tuned on; its axis is named in bold.
+        method: the fine-tuning method shown.
+        method_label: its name in the legend.
+        models: label, colour and marker of each model.
+        datasets: label of each dataset, in the order of the axes.
+
+    Returns:
+        The figure and the rows it shows.
+    """
+    chosen = accuracy["model"].isin(list(models)) & (
+        (accuracy["method"] == PRETRAINED) | ((accuracy["method"] == method) & (accuracy["target"] == target))
+    )
+    shown = accuracy[chosen].groupby(["model", "method", "dataset"], sort=False)["accuracy"].mean().reset_index()
+    angles = np.linspace(0, 2 * np.pi, len(datasets), endpoint=False)
+    figure, axes = plt.subplots(figsize=(5.2, 4.6), subplot_kw={"projection": "polar"})
+    axes.set_theta_zero_location("N")
+    axes.set_theta_direction(-1)
+    axes.grid(True, axis="both")
+    for model, look in models.items():
+        for state, line, filled in ((PRETRAINED, "-", True), (method, "--", False)):
+            rows = shown[(shown["model"] == model) & (shown["method"] == state)].set_index("dataset")
+            values = rows["accuracy"].loc[list(datasets)].to_numpy()
+            axes.plot(
+                [*angles, angles[0]],
+                [*values, values[0]],
+                line,
+                color=look["colour"],
+                marker=look["marker"],
+                markersize=4.5,
+                markerfacecolor=look["colour"] if filled else "white",
+                linewidth=1.4,
+                label=f"{look['label']}, {'before' if filled else f'after {method_label}'}",
+            )
+    axes.set_xticks(angles, list(datasets.values()))
+    for name, text in zip(datasets, axes.get_xticklabels(), strict=True):
+        text.set_fontweight("bold" if name == target else "normal")
+    axes.set_rlabel_position(180 / len(datasets))
+    axes.set_ylim(0, max(10, 10 * np.ceil(shown["accuracy"].max() / 10)))
+    axes.yaxis.set_major_formatter("{x:.0f} %")
+    axes.tick_params(axis="y", labelsize=7)
+    axes.tick_params(axis="x", pad=8, labelsize=8)
+    axes.legend(
+        loc="upper center",
+        ncols=2,
+        bbox_to_anchor=(0.5, -0.1),
+        title=f"Top-1 accuracy; fine-tuned on {datasets[target]} (bold)",
+        title_fontsize=8,
+    )
+    return figure, shown

@@ -1,0 +1,77 @@
+"""Matrix of robustness improvements: methods by targets, one panel per model, mRI beside it."""
+
+from collections.abc import Collection, Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rib.figures import text_colour
+
+MARK = "†"
+
+
+def draw(
+    ri: pd.DataFrame,
+    mri: pd.DataFrame,
+    *,
+    models: Mapping[str, str],
+    methods: Mapping[str, str],
+    targets: Mapping[str, str],
+    shared: Collection[str],
+    confidence: float,
+) -> tuple[Figure, pd.DataFrame]:
+    """RI of every method and target in percentage points, as colour and number, with its interval below.
+
+    Args:
+        ri: columns model, method, target, seed, ri, ci_low, ci_high; several seeds are averaged.
+        mri: columns model, method, mri, ci_low, ci_high.
+        models: label of each model, one panel each.
+        methods: label of each method, one line each.
+        targets: label of each target, one column each.
+        shared: targets of which other datasets share the source images; their cells are marked.
+        confidence: coverage of the intervals, between 0 and 1.
+
+    Returns:
+        The figure and the rows it shows.
+    """
+    shown = ri.groupby(["model", "method", "target"], sort=False)[["ri", "ci_low", "ci_high"]].mean().reset_index()
+    limit = max(1.0, np.abs(shown["ri"]).max())
+    figure, panels = plt.subplots(
+        len(models),
+        1,
+        figsize=(1.6 + 0.95 * (len(targets) + 1), 0.7 + len(models) * (0.55 + 0.5 * len(methods))),
+        squeeze=False,
+    )
+    for axes, (model, label) in zip(panels[:, 0], models.items(), strict=True):
+        cells = shown[shown["model"] == model].set_index(["method", "target"])
+        means = mri[mri["model"] == model].set_index("method")
+        grid = np.array([[cells.loc[(m, t), "ri"] for t in targets] + [means.loc[m, "mri"]] for m in methods])
+        image = axes.imshow(grid, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
+        for row, method in enumerate(methods):
+            for column, target in enumerate([*targets, None]):
+                line = means.loc[method] if target is None else cells.loc[(method, target)]
+                mark = MARK if target in shared else ""
+                colour = text_colour(image, grid[row, column])
+                axes.text(column, row - 0.12, f"{grid[row, column]:+.1f}{mark}", ha="center", va="center", color=colour)
+                interval = f"{line['ci_low']:+.1f} to {line['ci_high']:+.1f}"
+                axes.text(column, row + 0.26, interval, ha="center", va="center", color=colour, fontsize=5.5)
+        axes.set_xticks(range(len(targets) + 1), [*targets.values(), "mRI"])
+        axes.set_yticks(range(len(methods)), list(methods.values()))
+        axes.get_xticklabels()[-1].set_fontweight("bold")
+        axes.tick_params(length=0, labelsize=7)
+        axes.axvline(len(targets) - 0.5, color="black", linewidth=1.5)
+        axes.grid(False)
+        axes.set_title(label, loc="left")
+    bar = figure.colorbar(image, ax=panels[:, 0], shrink=0.8, aspect=30)
+    bar.set_label(f"RI (percentage points; {confidence:.0%} interval below each)", fontsize=7)
+    bar.ax.tick_params(labelsize=7)
+    bar.ax.grid(False)
+    note = (
+        f"columns: target fine-tuned on    {MARK} other datasets share its source images"
+        if shared
+        else "columns: target"
+    )
+    figure.supxlabel(note, fontsize=7)
+    return figure, shown
