@@ -60,13 +60,12 @@ def draw(
                 label=f"{look['label']}, {'before' if filled else f'after {method_label}'}",
             )
     axes.set_xticks(angles, list(datasets.values()))
-    for name, text in zip(datasets, axes.get_xticklabels(), strict=True):
-        text.set_fontweight("bold" if name == target else "normal")
+    _place_labels(axes, angles, [name == target for name in datasets])
     axes.set_rlabel_position(180 / len(datasets))
     axes.set_ylim(0, max(10, 10 * np.ceil(shown["accuracy"].max() / 10)))
     axes.yaxis.set_major_formatter("{x:.0f} %")
     axes.tick_params(axis="y", labelsize=7)
-    axes.tick_params(axis="x", pad=8, labelsize=8)
+    axes.tick_params(axis="x", pad=2, labelsize=8)
     axes.legend(
         loc="upper center",
         ncols=2,
@@ -75,3 +74,11 @@ def draw(
         title_fontsize=8,
     )
     return figure, shown
+
+
+def _place_labels(axes, angles: np.ndarray, bold: list[bool]) -> None:
+    """Labels grow away from the circle."""
+    for angle, strong, text in zip(angles, bold, axes.get_xticklabels(), strict=True):
+        side = np.sin(angle)
+        text.set_fontweight("bold" if strong else "normal")
+        text.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")

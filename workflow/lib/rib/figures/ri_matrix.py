@@ -37,6 +37,7 @@ def draw(
         The figure and the rows it shows.
     """
     shown = ri.groupby(["model", "method", "target"], sort=False)[["ri", "ci_low", "ci_high"]].mean().reset_index()
+    marked = [target in shared for target in targets] + [False]
     limit = max(1.0, np.abs(shown["ri"]).max())
     figure, panels = plt.subplots(
         len(models),
@@ -49,14 +50,9 @@ def draw(
         means = mri[mri["model"] == model].set_index("method")
         grid = np.array([[cells.loc[(m, t), "ri"] for t in targets] + [means.loc[m, "mri"]] for m in methods])
         image = axes.imshow(grid, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
-        for row, method in enumerate(methods):
-            for column, target in enumerate([*targets, None]):
-                line = means.loc[method] if target is None else cells.loc[(method, target)]
-                mark = MARK if target in shared else ""
-                colour = text_colour(image, grid[row, column])
-                axes.text(column, row - 0.12, f"{grid[row, column]:+.1f}{mark}", ha="center", va="center", color=colour)
-                interval = f"{line['ci_low']:+.1f} to {line['ci_high']:+.1f}"
-                axes.text(column, row + 0.26, interval, ha="center", va="center", color=colour, fontsize=5.5)
+        _write_cells(
+            axes, image, grid, [[cells.loc[(m, t)] for t in targets] + [means.loc[m]] for m in methods], marked
+        )
         axes.set_xticks(range(len(targets) + 1), [*targets.values(), "mRI"])
         axes.set_yticks(range(len(methods)), list(methods.values()))
         axes.get_xticklabels()[-1].set_fontweight("bold")
@@ -75,3 +71,14 @@ def draw(
     )
     figure.supxlabel(note, fontsize=7)
     return figure, shown
+
+
+def _write_cells(axes, image, grid: np.ndarray, lines: list[list[pd.Series]], marked: list[bool]) -> None:
+    """Value, mark of shared sources and interval in every cell."""
+    for row, column in np.ndindex(grid.shape):
+        value, line = grid[row, column], lines[row][column]
+        colour = text_colour(image, value)
+        text = f"{value:+.1f}{MARK if marked[column] else ''}"
+        axes.text(column, row - 0.12, text, ha="center", va="center", color=colour)
+        interval = f"{line['ci_low']:+.1f} to {line['ci_high']:+.1f}"
+        axes.text(column, row + 0.26, interval, ha="center", va="center", color=colour, fontsize=5.5)
