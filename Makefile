@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run test lint format environment lock clean help
+.PHONY: run test lint format environment docs lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ $(VENV)/run.done: envs/requirements.txt envs/requirements-npm.txt
 $(VENV)/test.done: $(VENV)/run.done envs/requirements-dev.txt
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.txt -r envs/requirements-dev.txt
 	@touch $@
+
+docs: $(VENV)/run.done ## renew the README's table of config.yaml
+	@PYTHONPATH=workflow/lib python -m rib.docs README.md
 
 lock: ## renew the pinned versions in envs/ from the .in files
 	@sh envs/lock.sh $(PYTHON)

@@ -91,7 +91,8 @@ class Method:
 
 
 @cache
-def _schema(name: str) -> dict:
+def load_schema(name: str) -> dict:
+    """A schema of workflow/schemas with the definitions that it shares with others."""
     own, shared = (
         yaml.safe_load((SCHEMAS / f"{part}.schema.yaml").read_text(encoding="utf-8")) for part in (name, "common")
     )
@@ -112,7 +113,7 @@ def validated(value: object, schema_name: str, where: str) -> dict:
     Raises:
         UserError: an unknown key, a missing key, or a value of the wrong type or out of bounds.
     """
-    schema = _schema(schema_name)
+    schema = load_schema(schema_name)
     filled = _filled(value, schema)
     errors = sorted(
         jsonschema.Draft202012Validator(schema).iter_errors(filled), key=lambda error: list(map(str, error.path))
