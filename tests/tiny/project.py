@@ -5,10 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+TARGET_RULES = ("total", "all", "tables", "figures")
 PARTS = ("Snakefile", "config.yaml", "workflow", "profiles", "envs")
 
 
@@ -38,16 +40,23 @@ class Project:
             text=True,
             timeout=600,
         )
+        self._wait_for_warm_server()
         assert not check or result.returncode == 0, result.stdout
         assert check or result.returncode != 0, result.stdout
         return result.stdout
 
+    def _wait_for_warm_server(self) -> None:
+        """The server of warm starts notices within half a second that its run has ended, and takes its socket away."""
+        for _ in range(100):
+            if not list((self.folder / "work").glob("*.sock")):
+                return
+            time.sleep(0.1)
+        raise AssertionError("the server of warm starts outlives its run")
+
     def planned(self, *arguments: str, config: tuple[str, ...] = ()) -> dict[str, int]:
         """Number of jobs of each rule that a dry-run lists."""
         printed = self.snakemake("-n", *arguments, config=config)
-        return {
-            rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", printed, re.M) if rule not in ("total", "all")
-        }
+        return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", printed, re.M) if rule not in TARGET_RULES}
 
     def planned_methods(self, rule: str) -> set[str]:
         """Methods of the jobs of one rule that a dry-run lists."""
