@@ -102,6 +102,14 @@ def test_lwf_adds_the_divergence_from_the_pretrained_logits(network, target, pyt
     assert mechanism.penalty(rows, teacher).item() == pytest.approx(0, abs=1e-5)
 
 
+def test_the_history_tells_the_cross_entropy_from_the_penalty(network, target, pytestconfig):
+    settings = {"lr": 0.01, "batch_norm": "frozen", "temperature": 2.0}
+    _, alone = trained(method("lwf", pytestconfig, **settings, weight=0.0), network, target)
+    _, both = trained(method("lwf", pytestconfig, **settings, weight=1.0), network, target)
+    assert all(row["loss"] == row["cross_entropy"] for row in alone)
+    assert both[-1]["loss"] > both[-1]["cross_entropy"] > 0
+
+
 def test_lwf_with_weight_zero_is_ft(network, target, pytestconfig):
     settings = {"lr": 0.01, "batch_norm": "frozen"}
     lwf = trained(method("lwf", pytestconfig, **settings, temperature=2.0, weight=0.0), network, target)

@@ -25,7 +25,7 @@ from rib.models.class_logits import class_logits, class_members
 from rib.models.inputs import Inputs
 from rib.models.pretrained import load
 
-CHANCE = 0.95  # a training loss above this share of log(classes) has learned next to nothing
+CHANCE = 0.95  # a cross-entropy above this share of log(classes) says that next to nothing was learned
 
 
 def finetune(
@@ -54,7 +54,8 @@ def finetune(
         seed: of everything random.
         compute: device, threads_per_job.
         checkpoint: written as .safetensors.
-        history: written as CSV: epoch, lr (of its last step), loss (mean over images), accuracy (fraction).
+        history: written as CSV: epoch, lr (of its last step), loss and the cross-entropy in it (means over
+            images), accuracy (fraction).
         manifest: written as JSON: the device, the class space's digest and the number of images seen.
 
     Raises:
@@ -73,13 +74,12 @@ def finetune(
     for name, tensor in changed.items():
         if not tensor.isfinite().all():  # the last step's loss was finite, what it led to isn't
             raise UserError(_not_finite(what, f"'{name}' after the last step", method.lr))
-    if rows[-1]["loss"] > CHANCE * math.log(len(target.space.keys)):
-        log.warning(
-            "%s: the training loss ends at chance (%.2f); see history.csv", "/".join(what.values()), rows[-1]["loss"]
-        )
+    error, title = rows[-1]["cross_entropy"], "/".join(what.values())
+    if error > CHANCE * math.log(len(target.space.keys)):
+        log.warning("%s: the cross-entropy ends at chance (%.2f); see history.csv", title, error)
     safetensors.torch.save_file(changed, checkpoint)
     with open(history, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["epoch", "lr", "loss", "accuracy"], lineterminator="\n")
+        writer = csv.DictWriter(file, ["epoch", "lr", "loss", "cross_entropy", "accuracy"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     write_json(
@@ -105,18 +105,20 @@ def _train(
     title = "/".join(what.values())
     progress = Progress(desc=f"training {title}", total=len(labels) * training["epochs"], unit="image")
     for epoch in range(training["epochs"]):
-        losses, correct = [], []
+        losses, errors, correct = [], [], []
         for batch in epoch_batches(len(labels), training["batch_size"], seed, epoch):
             optimizer.param_groups[0]["lr"] = lr = next(schedule)
             with devices.autocast(device):
                 logits = method.logits(batch)
             logits = logits.float()
             scores = class_logits(logits, members)
-            loss = F.cross_entropy(scores, labels[batch]) + method.penalty(batch, logits)
+            error = F.cross_entropy(scores, labels[batch])
+            loss = error + method.penalty(batch, logits)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.detach() * len(batch))
+            errors.append(error.detach() * len(batch))
             correct.append((scores.detach().argmax(dim=1) == labels[batch]).sum())
             progress.update(len(batch))
         # One look per epoch, so that a GPU is not waited for at every step.
@@ -129,6 +131,7 @@ def _train(
                 "epoch": epoch + 1,
                 "lr": lr,
                 "loss": total.sum().item() / len(labels),
+                "cross_entropy": torch.stack(errors).sum().item() / len(labels),
                 "accuracy": torch.stack(correct).sum().item() / len(labels),
             }
         )
