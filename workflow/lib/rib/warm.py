@@ -23,6 +23,9 @@ import psutil
 
 OWNER = "RIB_WARM_OWNER"  # environment variable: id of the Snakemake process whose jobs share a server
 PRELOADED = ("torch", "timm", "safetensors.torch", "pyarrow.parquet")
+# Elsewhere forking is not safe after these imports; and CUDA must not be touched before a fork, while jobs on a GPU
+# are long enough to import torch themselves.
+NVIDIA = Path("/dev/nvidiactl")
 PATIENCE = 60.0  # seconds to wait for a server to listen
 POLL = 0.5  # seconds between two looks whether the owner lives
 STARTED = b"S"
@@ -37,6 +40,8 @@ def delegate(script: str) -> None:
     Raises:
         SystemExit: the worker has finished, or was killed.
     """
+    if sys.platform != "linux" or NVIDIA.exists():
+        return
     owner = os.environ.get(OWNER)
     # On a cluster's node the variable may be inherited, but its process isn't among ours.
     if owner is None or int(owner) not in {process.pid for process in psutil.Process().parents()}:
