@@ -75,7 +75,8 @@ def job(
         SystemExit: the body failed; the reason is on standard error and in the log.
     """
     _start_log(Path(log_file), f"{stage} {name}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clean up when Snakemake stops the job
+    # Clean up when Snakemake stops the job.
+    handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     started, clock = datetime.now(UTC), time.monotonic()
     folder = None
     try:
@@ -112,8 +113,9 @@ def job(
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        for handler in log.handlers:
-            handler.close()
+        signal.signal(signal.SIGTERM, handler)
+        for output in log.handlers:
+            output.close()
         log.handlers.clear()
 
 
