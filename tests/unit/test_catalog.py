@@ -173,6 +173,10 @@ def with_dataset(folder, name="mine", **changes):
     return Catalog([CATALOG, folder])
 
 
+def test_a_layouts_number_that_yaml_reads_as_text_is_a_number(own):
+    assert with_dataset(own, settings={"margin": "1e-2"}).datasets["mine"].settings == {"margin": 0.01}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -121,29 +121,11 @@ def conversion(w):
     return {"entry": {key: entry[key] for key in facts}, "code": digest("models")}
 
 
-def finetuning(w):
-    """Settings of a finetune job."""
-    method = CATALOG.methods[w.method]
-    mechanism = CATALOG.mechanism_file(method.mechanism)
-    return {
-        "mechanism": local(mechanism),
-        "settings": GRID.method_settings(w.method),
-        "training": GRID.training(),
-        "compute": COMPUTE,
-        "code": digest("finetune", mechanism),
-    }
-
-
-def merging(w):
-    """Settings of a merge job."""
-    method = CATALOG.methods[w.method]
-    mechanism = CATALOG.mechanism_file(method.mechanism)
-    return {
-        "mechanism": local(mechanism),
-        "settings": GRID.method_settings(w.method),
-        "parents": list(method.parents),
-        "code": digest("merge", mechanism),
-    }
+def method_job(stage, name, **more):
+    """Settings of a job that runs a method's mechanism."""
+    mechanism = CATALOG.mechanism_file(CATALOG.methods[name].mechanism)
+    settings = {"mechanism": local(mechanism), "settings": GRID.method_settings(name)}
+    return {**settings, **more, "code": digest(stage, mechanism)}
 
 
 def recipe(w):
@@ -155,8 +137,3 @@ def recipe(w):
 def suite(file):
     """Input function: a file of each dataset of a suite."""
     return lambda w: [prepared(file, dataset, w.model) for dataset in SUITES[w.suite]]
-
-
-def flat(value):
-    """A path or a list of paths as a list."""
-    return [value] if isinstance(value, str) else list(value)

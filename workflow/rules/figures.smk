@@ -75,7 +75,7 @@ FIGURES = expand(f"{FIGURE}.{{ending}}", figure=FIGURE_JOBS, ending=["png", "pdf
 
 rule plot_figure:
     input:
-        files=lambda w: [path for value in FIGURE_JOBS[w.figure][0].values() for path in flat(value)],
+        unpack(lambda w: FIGURE_JOBS[w.figure][0]),
     output:
         png=f"{FIGURE}.png",
         pdf=f"{FIGURE}.pdf",
@@ -91,7 +91,6 @@ rule plot_figure:
         mem_mb=1000,
         runtime=10,
     params:
-        inputs=lambda w: FIGURE_JOBS[w.figure][0],
         cfg=lambda w: {
             "settings": FIGURE_JOBS[w.figure][1],
             "code": digest(

@@ -23,6 +23,6 @@ rule finetune:
         mem_mb=4000,
         runtime=240,
     params:
-        cfg=finetuning,
+        cfg=lambda w: method_job("finetune", w.method, training=GRID.training(), compute=COMPUTE),
     script:
         "../scripts/finetune.py"

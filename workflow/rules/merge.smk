@@ -17,6 +17,6 @@ rule merge_weights:
         mem_mb=500,
         runtime=10,
     params:
-        cfg=merging,
+        cfg=lambda w: method_job("merge", w.method, parents=list(CATALOG.methods[w.method].parents)),
     script:
         "../scripts/merge.py"

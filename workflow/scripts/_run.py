@@ -20,11 +20,15 @@ def run(snakemake, stage: str):
         stage=stage,
         name="/".join(snakemake.wildcards),
         cfg=snakemake.params.cfg,
-        inputs={name: _plain(value) for name, value in snakemake.input.items()},
+        inputs=named_inputs(snakemake),
         outputs=dict(snakemake.output.items()),
         log_file=snakemake.log[0],
     )
 
 
-def _plain(value):
-    return str(value) if isinstance(value, str) else [str(path) for path in value]
+def named_inputs(snakemake) -> dict[str, str | list[str]]:
+    """A job's inputs by name: a path, or a list where the rule gives one."""
+    return {
+        name: str(value) if isinstance(value, str) else [str(path) for path in value]
+        for name, value in snakemake.input.items()
+    }

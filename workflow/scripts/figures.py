@@ -1,13 +1,13 @@
 """Plot one figure."""
 
-from _run import run
+from _run import named_inputs, run
 
 with run(snakemake, "figures") as out:
     from rib.figures import write_figure
 
     write_figure(
         snakemake.wildcards.figure,
-        dict(snakemake.params.inputs),
+        named_inputs(snakemake),
         snakemake.params.cfg["settings"],
         **{key: out[key] for key in ("png", "pdf", "csv")},
     )

@@ -277,11 +277,12 @@ class Catalog:
         }
         if NO_TARGET in datasets:
             raise UserError(f"datasets.yaml: '{NO_TARGET}' stands for no target and can't name a dataset; rename it.")
-        for dataset in datasets.values():
-            keywords = keyword_arguments(self.layout_file(dataset.layout), "items")
-            wanted = set(keywords) - LAYOUT_ARGUMENTS
-            check_settings(dataset.settings, {key: keywords[key] for key in wanted}, f"datasets.yaml, {dataset.name}")
-        return datasets
+        return {name: self._checked_dataset(dataset) for name, dataset in datasets.items()}
+
+    def _checked_dataset(self, dataset: Dataset) -> Dataset:
+        keywords = keyword_arguments(self.layout_file(dataset.layout), "items")
+        wanted = {key: kind for key, kind in keywords.items() if key not in LAYOUT_ARGUMENTS}
+        return replace(dataset, settings=check_settings(dataset.settings, wanted, f"datasets.yaml, {dataset.name}"))
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -302,7 +303,7 @@ class Catalog:
             raise UserError(
                 f"methods.yaml: '{PRETRAINED}' is the model before fine-tuning and needs no entry; rename it."
             )
-        return {name: self._checked(method, methods) for name, method in methods.items()}
+        return {name: self._checked_method(method, methods) for name, method in methods.items()}
 
     @cached_property
     def sources(self) -> dict[str, Dataset | Model]:
@@ -311,7 +312,7 @@ class Catalog:
             raise UserError(f"'{name}' names both a dataset and a model, which share the folder data/raw; rename one.")
         return {**self.datasets, **self.models}
 
-    def _checked(self, method: Method, methods: dict[str, Method]) -> Method:
+    def _checked_method(self, method: Method, methods: dict[str, Method]) -> Method:
         where = f"methods.yaml, {method.name}"
         for parent in method.parents:
             known_name(parent, methods, "parent", where)
@@ -319,8 +320,11 @@ class Catalog:
                 raise UserError(
                     f"{where}: its parent '{parent}' is itself a merge; name the methods it merges instead."
                 )
-        wanted = mechanism_settings(self.mechanism_file(method.mechanism))
-        return replace(method, settings=check_settings(method.settings, wanted, where))
+        return replace(method, settings=check_settings(method.settings, self.wanted_settings(method), where))
+
+    def wanted_settings(self, method: Method) -> Mapping[str, str]:
+        """Settings that a method's mechanism takes, with annotations."""
+        return mechanism_settings(self.mechanism_file(method.mechanism))
 
     def _entries(self, kind: str) -> dict[str, dict]:
         entries: dict[str, tuple[dict, Path]] = {}
@@ -338,17 +342,26 @@ class Catalog:
 
     def mechanism_file(self, mechanism: str) -> Path:
         """File of a method's mechanism: methods/<mechanism>.py of the library or of a user's folder."""
-        return self._module_file("methods", mechanism, "mechanism")
+        return self._mechanisms[known_name(mechanism, self._mechanisms, "mechanism", "catalogue")]
 
     def layout_file(self, layout: str) -> Path:
         """File of a dataset's layout: data/layouts/<layout>.py of the library or layouts/ of a user's folder."""
-        return self._module_file("layouts", layout, "layout")
+        return self._layouts[known_name(layout, self._layouts, "layout", "catalogue")]
 
-    def _module_file(self, package: str, name: str, kind: str) -> Path:
-        found = {}
-        for folder in [LIBRARY, LIBRARY / "data", *self.folders]:
-            found |= {path.stem: path for path in folder.glob(f"{package}/[a-z]*.py") if path.stem not in found}
-        return found[known_name(name, found, kind, "catalogue")]
+    @cached_property
+    def _mechanisms(self) -> dict[str, Path]:
+        return self._modules(LIBRARY / "methods", *(folder / "methods" for folder in self.folders))
+
+    @cached_property
+    def _layouts(self) -> dict[str, Path]:
+        return self._modules(LIBRARY / "data/layouts", *(folder / "layouts" for folder in self.folders))
+
+    def _modules(self, *folders: Path) -> dict[str, Path]:
+        """Modules by name, the first folder's first; looked up once, since every job of a grid asks."""
+        found: dict[str, Path] = {}
+        for folder in folders:
+            found |= {path.stem: path for path in folder.glob("[a-z]*.py") if path.stem not in found}
+        return found
 
     def class_space(self, family: str) -> ClassSpace:
         """Class space of a family."""

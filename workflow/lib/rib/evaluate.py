@@ -58,11 +58,11 @@ def evaluate(
     opened = [PreparedDataset.open(folder, name) for name, folder in datasets.items()]
     title = "/".join(map(str, run.values()))
     progress = Progress(desc=f"evaluating {title}", total=sum(len(dataset.labels) for dataset in opened), unit="image")
+    pixels = [Inputs(dataset.images, preprocessing["mean"], preprocessing["std"], device) for dataset in opened]
+    if device.type == "cpu":  # on a GPU it gains little, and rounds weights anew in bf16
+        fold_batch_norm(model, pixels[0][slice(EXAMPLE)])
     tables = []
-    for dataset in opened:
-        inputs = Inputs(dataset.images, preprocessing["mean"], preprocessing["std"], device)
-        if not tables and device.type == "cpu":  # on a GPU it gains little, and rounds weights anew in bf16
-            fold_batch_norm(model, inputs[slice(EXAMPLE)])
+    for dataset, inputs in zip(opened, pixels, strict=True):
         scores = score(model, inputs, dataset, batch_size, progress)
         if not scores["margin"].isfinite().all():
             raise UserError(f"evaluating {title} on {dataset.name}: a logit is not finite; don't use these weights.")

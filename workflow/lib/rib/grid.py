@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from rib.catalog import Catalog, Dataset, Family, Method, Model, check_settings, known_name, mechanism_settings
+from rib.catalog import Catalog, Dataset, Family, Method, Model, check_settings, known_name
 from rib.geometry import Geometry
 from rib.io import UserError
 from rib.runs import NO_TARGET, PRETRAINED, Run
@@ -40,7 +40,7 @@ class Grid:
         for name, settings in self.family.method_settings.items():
             where = f"families/{self.family.name}.yaml, method_settings"
             known_name(name, catalog.methods, "method", where)
-            wanted = mechanism_settings(catalog.mechanism_file(catalog.methods[name].mechanism))
+            wanted = catalog.wanted_settings(catalog.methods[name])
             self._overrides[name] = check_settings(settings, wanted, f"{where}, {name}", complete=False)
 
     def _choose(self, key: str, known: Mapping) -> list[str]:

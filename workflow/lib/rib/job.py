@@ -87,17 +87,8 @@ def job(
         folder.mkdir(parents=True)
         staged = Outputs(folder, outputs)
         yield staged
-        record = {
-            "stage": stage,
-            "job": name,
-            "cfg": cfg,
-            "inputs": hashes,
-            "versions": versions(),
-            "machine": {"system": platform.platform(), "processor": _processor(), "python": platform.python_version()},
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - clock, 2),
-        }
-        _publish(staged, record)
+        times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - clock, 2)}
+        _publish(staged, {"stage": stage, "job": name, "cfg": cfg, "inputs": hashes, **times})
     except UserError as error:
         log.error("%s", error)
         raise SystemExit(1) from None
@@ -134,7 +125,7 @@ def _publish(staged: Outputs, record: dict) -> None:
     if "provenance" in staged.declared:
         write_json(
             staged["provenance"],
-            {**record, "outputs": hashes, "ended": datetime.now(UTC).isoformat(timespec="seconds")},
+            {**record, **surroundings(), "outputs": hashes, "ended": datetime.now(UTC).isoformat(timespec="seconds")},
         )
     for name, path in sorted(staged.items(), key=lambda item: (item[0] == "manifest", item[0] == "provenance")):
         staged.declared[name].parent.mkdir(parents=True, exist_ok=True)
@@ -159,6 +150,12 @@ def _listed_hash(path: Path) -> str | None:
         if manifest != path and manifest.is_file():
             return read_json(manifest).get("files", {}).get(path.name)
     return None
+
+
+def surroundings() -> dict[str, dict]:
+    """What a job ran on: versions of libraries, and the machine."""
+    machine = {"system": platform.platform(), "processor": _processor(), "python": platform.python_version()}
+    return {"versions": versions(), "machine": machine}
 
 
 def versions() -> dict[str, str]:
