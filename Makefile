@@ -5,14 +5,16 @@
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
 .PHONY: run test lint format environment docs lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
 
-run: $(VENV)/run.done ## run the workflow on config.yaml: tables and figures in reports/
-	@snakemake
+run: $(VENV)/run.done ## run the workflow on config.yaml: tables, figures and pages in reports/
+	@snakemake --quiet reason --report reports/$(FAMILY)/report.html --report-after-run
+	@echo "Open reports/$(FAMILY)/index.html (results) or reports/$(FAMILY)/report.html (how they were made)."
 
 test: $(VENV)/test.done ## every test
 	@python -m pytest
@@ -44,11 +46,13 @@ $(VENV)/test.done: $(VENV)/run.done envs/requirements-dev.txt
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.txt -r envs/requirements-dev.txt
 	@touch $@
 
-docs: $(VENV)/run.done ## renew the README's table of config.yaml
-	@PYTHONPATH=workflow/lib python -m rib.docs README.md
+docs: $(VENV)/run.done ## renew what the README takes from schemas, captions, rules and the default run
+	@mkdir -p reports/default_run
+	@cp reports/emoji/figures/ri_matrix.png reports/emoji/tables/ri.csv reports/emoji/tables/accuracy.csv reports/default_run/
+	@snakemake --quiet all --rulegraph mermaid-js | PYTHONPATH=workflow/lib python -m rib.docs README.md
 
 lock: ## renew the pinned versions in envs/ from the .in files
 	@sh envs/lock.sh $(PYTHON)
 
 clean: ## remove what runs made, keep the environment and downloads
-	rm -rf results reports/*/ logs work .snakemake
+	rm -rf results reports/$(FAMILY) logs work .snakemake

@@ -1,18 +1,14 @@
 # ImageNet-RIB: how much out-of-distribution robustness survives fine-tuning.
 #
-#   download -> prepare -> models -> finetune -> merge -> evaluate -> metrics -> figures
+#   download -> prepare -> models -> finetune -> merge -> evaluate -> metrics -> figures -> report
 #
-# Stages meet only through files, one rules file per stage:
+# Stages meet only through files:
 #   data/raw/<dataset or model>/                                                     archives as published
 #   results/<family>/prepare/<dataset>/<geometry>/                                   arrays and index
 #   results/<family>/models/<model>/                                                 pretrained weights
 #   results/<family>/<protocol>/<stage>/<model>/<target>/<method>/<size>/<seed>/     checkpoints, recipes, rows
-#   reports/<family>/                                                                tables, figures
+#   reports/<family>/                                                                tables, figures, the page
 # The model before fine-tuning is target `none`, method `pretrained`.
-
-from snakemake.utils import min_version
-
-min_version("9.14")
 
 
 configfile: "config.yaml"
@@ -27,6 +23,8 @@ include: "workflow/rules/merge.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"
+include: "workflow/rules/track.smk"
 
 
 rule all:
@@ -34,6 +32,7 @@ rule all:
     input:
         TABLES.values(),
         FIGURES,
+        PAGE,
 
 
 rule tables:
@@ -47,7 +46,7 @@ rule figures:
 
 
 onsuccess:
-    print(f"What was made is in {REPORTS}/ (tables, figures) and {RUNS}/ (checkpoints, rows per image).")
+    print(f"What was made: {PAGE}, with tables and figures beside it; checkpoints and rows per image in {RUNS}/.")
 
 
 onerror:

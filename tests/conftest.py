@@ -1,8 +1,39 @@
+"""Projects that tests of all kinds run: empty, finished once for all, and finished to change."""
+
+import shutil
+
 import pytest
 import torch
+
+from tiny import family
+from tiny.project import Project, copy_project
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Small tensors gain nothing from threads, and results must not depend on the machine's cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project that has run nothing, with the tiny family."""
+    family.make(copy_project(tmp_path / "project") / "mine")
+    return Project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A project that has run the tiny grid with one job at a time, and what that printed. Do not change it."""
+    folder = copy_project(tmp_path_factory.mktemp("finished") / "project")
+    family.make(folder / "mine")
+    project = Project(folder)
+    printed = project.snakemake("--cores", "1", "--report", "reports/tiny/report.html", "--report-after-run")
+    return project, printed
+
+
+@pytest.fixture
+def finished_copy(finished, tmp_path):
+    """A finished project to change, times of files kept."""
+    shutil.copytree(finished[0].folder, tmp_path / "copy", symlinks=True)
+    return Project(tmp_path / "copy")

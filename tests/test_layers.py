@@ -7,12 +7,13 @@ import pytest
 
 LIBRARY = Path(__file__).parents[1] / "workflow/lib/rib"
 LAYERS = [
-    {"io", "plugins", "code", "classes", "catalog", "geometry", "runs", "grid", "job", "warm", "docs"},
+    {"io", "plugins", "code", "classes", "catalog", "geometry", "runs", "grid", "job", "warm", "provenance", "track"},
     {"data", "models"},
     {"methods"},
     {"finetune", "merge", "evaluate"},
     {"metrics"},
-    {"figures"},
+    {"figures", "report"},
+    {"docs"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 TORCH = {"torch", "torchvision", "timm", "open_clip", "safetensors", "peft"}

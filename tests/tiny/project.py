@@ -11,7 +11,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TARGET_RULES = ("total", "all", "tables", "figures")
-PARTS = ("Snakefile", "config.yaml", "workflow", "profiles", "envs")
+PARTS = (
+    "Snakefile",
+    "config.yaml",
+    "CITATION.cff",
+    "workflow",
+    "profiles",
+    "envs",
+    ".gitignore",
+    ".dvc/config",
+    ".dvc/plots",
+    ".dvcignore",
+)
 
 
 @dataclass
@@ -71,12 +82,12 @@ class Project:
         (self.folder / path).write_text(text.replace(old, new, 1))
 
     def products(self) -> dict[str, bytes]:
-        """Bytes of every result that must be reproducible: all but times and logs."""
+        """Bytes of every result that must be reproducible: all but records, and pages that tell times."""
         files = [path for part in ("results", "reports") for path in (self.folder / part).rglob("*") if path.is_file()]
         return {
             str(path.relative_to(self.folder)): path.read_bytes()
             for path in files
-            if not path.name.endswith("provenance.json")
+            if not path.name.endswith(("provenance.json", ".html"))
         }
 
 
@@ -85,6 +96,7 @@ def copy_project(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         source = ROOT / part
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, folder / part, **({"ignore": shutil.ignore_patterns("__pycache__")} if source.is_dir() else {}))
     return folder

@@ -1,10 +1,11 @@
 import json
 import os
+import subprocess
 
 import pytest
 
 from rib.io import UserError, sha256
-from rib.job import job
+from rib.job import commit, job
 
 
 @pytest.fixture
@@ -14,6 +15,7 @@ def start(tmp_path, monkeypatch):
     outputs = {name: f"results/{name}.x" for name in ("data", "manifest", "provenance")}
     return lambda: job(
         stage="s",
+        rule="r",
         name="n",
         cfg={"a": 1},
         inputs={"one": "in.txt", "many": ["in.txt"]},
@@ -29,7 +31,10 @@ def test_outputs_are_published_with_manifest_and_provenance(start, tmp_path):
     made = sha256(tmp_path / "results/data.x")
     assert json.loads((tmp_path / "results/manifest.x").read_text()) == {"n": 1, "files": {"data.x": made}}
     record = json.loads((tmp_path / "results/provenance.x").read_text())
-    assert record["inputs"] == {"in.txt": sha256(tmp_path / "in.txt")} and record["outputs"] == {"data.x": made}
+    assert record["inputs"] == {"in.txt": sha256(tmp_path / "in.txt")}
+    manifest = sha256(tmp_path / "results/manifest.x")
+    assert record["outputs"] == {"results/data.x": made, "results/manifest.x": manifest}
+    assert record["rule"] == "r" and record["log"] == "logs/n.log" and record["commit"] is None
     assert record["cfg"] == {"a": 1} and record["versions"]["numpy"] and record["seconds"] >= 0
     assert not any((tmp_path / "work").iterdir())
 
@@ -66,3 +71,31 @@ def test_what_a_killed_job_left_is_swept_away(start, tmp_path):
     with start() as out:
         out["data"].write_text("whole")
     assert (tmp_path / "results/data.x").read_text() == "whole" and not any((tmp_path / "work").iterdir())
+
+
+def test_settings_that_json_would_change_are_refused(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(SystemExit),
+        job(stage="s", rule="r", name="n", cfg={"a": (1, 2)}, inputs={}, outputs={}, log_file="log"),
+    ):
+        pass
+    assert "cfg of rule r holds what JSON has no form for" in capfd.readouterr().err
+
+
+def test_the_commit_is_the_projects_and_says_when_files_differ(tmp_path, monkeypatch):
+    def git(*arguments):
+        who = ("-c", "user.name=n", "-c", "user.email=e")
+        return subprocess.run(["git", *who, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+    monkeypatch.chdir(tmp_path)
+    git("init", "-q")
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-qm", "one")
+    assert commit() == git("rev-parse", "HEAD")
+    (tmp_path / "file").write_text("2")
+    assert commit() == git("rev-parse", "HEAD") + "-dirty"
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    assert commit() is None

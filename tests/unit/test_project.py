@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
-from rib.docs import BEGIN, config_table, with_config_table
+from rib.docs import config_table, graph, renewed, standing_parts
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,10 +26,33 @@ def test_the_github_workflow_runs_the_projects_own_script():
     assert "bash .ci/run" in [step.get("run") for step in jobs["ci"]["steps"]]
 
 
-def test_the_readmes_table_of_config_is_that_of_the_schema():
+def test_what_the_readme_takes_from_elsewhere_is_fresh(monkeypatch):
+    monkeypatch.chdir(ROOT)
     text = (ROOT / "README.md").read_text()
-    assert BEGIN in text and with_config_table(text) == text, "stale: run `make docs`"
+    assert renewed(text, standing_parts()) == text, "stale: run `make docs`"
+
+
+def test_every_key_of_config_is_in_the_readmes_table():
     keys = yaml.safe_load((ROOT / "config.yaml").read_text())
     for key, value in keys.items():
         for name in [f"{key}.{part}" for part in value] if isinstance(value, dict) else [key]:
             assert f"| `{name}` |" in config_table()
+
+
+def test_a_part_without_a_place_is_an_error():
+    with pytest.raises(ValueError, match="no place for 'graph'"):
+        renewed("# README", {"graph": "x"})
+
+
+def test_the_graph_leaves_out_targets_and_what_can_be_inferred():
+    printed = """flowchart TB
+	id0[all]
+	id1[evaluate]
+	id2[write_page]
+	id3[metrics]
+	id1 --> id3
+	id1 --> id2
+	id3 --> id2
+	id2 --> id0
+"""
+    assert graph(printed).splitlines()[2:-1] == ["    evaluate --> metrics", "    metrics --> write_page"]

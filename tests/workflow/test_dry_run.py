@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tiny.project import Project, copy_project
+from rib.docs import graph, renewed
+from tiny.project import ROOT, Project, copy_project
 
 
 @pytest.fixture
@@ -23,6 +24,7 @@ def test_the_default_grid(emoji):
         "evaluate_run": models * (1 + methods * targets),
         "compute_metrics": 1,
         "plot_figure": 6,
+        "write_page": 1,
     }
 
 
@@ -82,3 +84,9 @@ def test_an_entry_with_an_unknown_key_is_named_with_its_file(emoji):
     assert re.search(
         r"catalog/models\.yaml: unknown key 'lable' in 'efficientnet_lite0' \(did you mean 'label'\?\)", printed
     )
+
+
+def test_the_readmes_picture_of_the_flow_is_fresh(emoji):
+    text = (ROOT / "README.md").read_text()
+    rules = emoji.snakemake("--quiet", "all", "--rulegraph", "mermaid-js")
+    assert renewed(text, {"graph": graph(rules)}) == text, "stale: run `make docs`"

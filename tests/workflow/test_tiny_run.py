@@ -32,7 +32,7 @@ def test_tables_and_figure_are_made(finished):
     for figure in ("before_after", "radar", "ri_matrix", "accuracy_matrix", "examples", "protocol"):
         for ending in ("png", "pdf", "csv"):
             assert (project.folder / f"reports/tiny/figures/{figure}.{ending}").stat().st_size > 100
-    assert "What was made is in reports/tiny/" in printed
+    assert "What was made: reports/tiny/index.html" in printed
     assert not any((project.folder / "work").iterdir())
 
 
@@ -48,7 +48,7 @@ def test_mri_follows_from_the_accuracies_by_the_papers_definition(finished):
         assert (line.ood_before, line.ood_after) == pytest.approx((before, after), abs=1e-5)
         assert line.mri == pytest.approx(after - before, abs=1e-5)
     values = json.loads((finished[0].folder / "reports/tiny/tables/mri.json").read_text())
-    assert values["tiny_cnn"]["ft"]["mri"] == pytest.approx(made["mri"].set_index("method").loc["ft", "mri"], abs=1e-6)
+    assert values["tiny_cnn"]["ft"] == pytest.approx(made["mri"].set_index("method").loc["ft", "mri"], abs=1e-6)
 
 
 def test_rows_are_per_image_and_hold_all_that_metrics_need(finished):
@@ -66,7 +66,9 @@ def test_records_say_what_was_made_from_what(finished):
     folder = finished[0].folder
     run = folder / "results/tiny/paper/finetune/tiny_cnn/red/linear_probe/all/0"
     record = json.loads((run / "provenance.json").read_text())
-    assert record["outputs"]["checkpoint.safetensors"] == sha256(run / "checkpoint.safetensors")
+    assert record["outputs"][str((run / "checkpoint.safetensors").relative_to(folder))] == sha256(
+        run / "checkpoint.safetensors"
+    )
     for path, digest in record["inputs"].items():
         assert sha256(folder / path) == digest
     assert {"torch", "timm", "numpy"} <= set(record["versions"]) and record["cfg"]["settings"]["lr"] == 0.01
@@ -104,7 +106,7 @@ def test_editing_a_docstring_or_comment_re_runs_nothing(finished_copy):
 def test_editing_the_lwf_module_re_runs_lwf_and_what_hangs_on_it(finished_copy):
     finished_copy.edit("workflow/lib/rib/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
     planned = finished_copy.planned()
-    assert planned == {"finetune": 2, "evaluate_run": 2, "compute_metrics": 1, "plot_figure": 5}
+    assert planned == {"finetune": 2, "evaluate_run": 2, "compute_metrics": 1, "plot_figure": 5, "write_page": 1}
     assert finished_copy.planned_methods("finetune") == finished_copy.planned_methods("evaluate_run") == {"lwf"}
 
 
@@ -124,6 +126,7 @@ def test_a_new_target_adds_its_own_jobs_only(finished_copy):
         "evaluate_run": 4,
         "compute_metrics": 1,
         "plot_figure": 5,
+        "write_page": 1,
     }
 
 
@@ -148,12 +151,12 @@ def test_a_pending_download_hides_no_other_work(finished_copy):
 
 def test_how_a_model_is_drawn_is_no_reason_to_train_it_again(finished_copy):
     finished_copy.edit("mine/models.yaml", "label: tiny_cnn", "label: another")
-    assert set(finished_copy.planned()) <= {"plot_figure"}
+    assert set(finished_copy.planned()) <= {"plot_figure", "write_page"}
 
 
 def test_editing_the_figures_style_draws_them_again(finished_copy):
     finished_copy.edit("workflow/lib/rib/figures/rib.mplstyle", "font.size: 9", "font.size: 8")
-    assert finished_copy.planned() == {"plot_figure": 6}
+    assert finished_copy.planned() == {"plot_figure": 6, "write_page": 1}
 
 
 def test_a_lost_part_of_a_prepared_dataset_is_made_again(finished_copy):

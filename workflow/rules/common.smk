@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.27")
 
 WORKFLOW = Path(workflow.basedir) / "workflow"
-sys.path.insert(0, str(WORKFLOW / "lib"))
+sys.path[:0] = [str(WORKFLOW / "lib"), str(WORKFLOW / "rules")]
 
+from adopt import adopt_pulled  # noqa: E402
 from rib import code, warm  # noqa: E402
 from rib.catalog import Catalog, validated  # noqa: E402
 from rib.grid import Grid  # noqa: E402
@@ -22,6 +26,8 @@ try:
     CATALOG = Catalog([WORKFLOW / "catalog", *([EXTRA] if isinstance(EXTRA, str) else EXTRA)])
     GRID = Grid(CONFIG, CATALOG)
     SPACE = CATALOG.class_space(GRID.family.name)
+    if workflow.is_main_process:
+        adopt_pulled()
 except UserError as error:
     raise WorkflowError(str(error)) from None
 if CONFIG["compute"]["warm_start"] and workflow.is_main_process:

@@ -15,8 +15,12 @@ EXAMPLE = {
     "datasets": DATASET_LABELS,
 }
 CONFIDENCE = CONFIG["statistics"]["confidence"]
-# Per figure: what `draw` of its module reads, and its settings.
+# Per figure, in the order of the page: what `draw` of its module reads, and its settings.
 FIGURE_JOBS = {
+    "protocol": (
+        {"accuracy": TABLES["accuracy"], "ri": TABLES["ri"], "mri": TABLES["mri"]},
+        {**EXAMPLE, "model": FIRST, "model_label": LABELS[FIRST], "targets": TARGET_LABELS},
+    ),
     "before_after": (
         {"ood": TABLES["ood"]},
         {
@@ -26,15 +30,6 @@ FIGURE_JOBS = {
             "datasets": len(GRID.datasets),
             "targets": len(GRID.targets),
             "confidence": CONFIDENCE,
-        },
-    ),
-    "radar": (
-        {"accuracy": TABLES["accuracy"]},
-        {
-            **EXAMPLE,
-            "models": {
-                name: {"label": GRID.models[name].label, **GRID.models[name].style} for name in list(LABELS)[:2]
-            },
         },
     ),
     "ri_matrix": (
@@ -57,16 +52,21 @@ FIGURE_JOBS = {
             "groups": GROUPS,
         },
     ),
+    "radar": (
+        {"accuracy": TABLES["accuracy"]},
+        {
+            **EXAMPLE,
+            "models": {
+                name: {"label": GRID.models[name].label, **GRID.models[name].style} for name in list(LABELS)[:2]
+            },
+        },
+    ),
     "examples": (
         {
             "rows": [path for path in ROWS if f"/{FIRST}/none/pretrained/" in path],
             "images": [prepared("images.npy", name, FIRST) for name in GRID.datasets],
         },
-        {"datasets": DATASET_LABELS, "class_names": SPACE.names, "model_label": LABELS[FIRST], "objects": 8},
-    ),
-    "protocol": (
-        {"accuracy": TABLES["accuracy"], "ri": TABLES["ri"], "mri": TABLES["mri"]},
-        {**EXAMPLE, "model": FIRST, "model_label": LABELS[FIRST], "targets": TARGET_LABELS},
+        {"datasets": DATASET_LABELS, "class_names": list(SPACE.names), "model_label": LABELS[FIRST], "objects": 8},
     ),
 }
 FIGURE = f"{REPORTS}/figures/{{figure}}"
@@ -77,7 +77,7 @@ rule plot_figure:
     input:
         unpack(lambda w: FIGURE_JOBS[w.figure][0]),
     output:
-        png=f"{FIGURE}.png",
+        png=report(f"{FIGURE}.png", caption="../report/figures.rst", category="Figures"),
         pdf=f"{FIGURE}.pdf",
         csv=f"{FIGURE}.csv",
         provenance=f"{FIGURE}.provenance.json",

@@ -18,6 +18,7 @@ def run(snakemake, stage: str):
     """Context manager of a job; yields where to write each output."""
     return job(
         stage=stage,
+        rule=snakemake.rule,
         name="/".join(snakemake.wildcards),
         cfg=snakemake.params.cfg,
         inputs=named_inputs(snakemake),

@@ -2,10 +2,11 @@
 
 Layers, lowest first; a module imports from its own layer or below only (tests/test_layers.py):
 
-    L0  io, code, classes, catalog, job   no torch
+    L0  io, code, classes, catalog, grid, job, warm, provenance, track   no torch
     L1  data/, models/
     L2  methods/
     L3  finetune, merge, evaluate
-    L4  metrics                           no torch
-    L5  figures/                          no torch
+    L4  metrics                                                          no torch
+    L5  figures/, report                                                 no torch
+    L6  docs                                                             no torch
 """

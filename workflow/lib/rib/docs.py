@@ -1,12 +1,22 @@
-"""Documentation that is made from what the project checks: the README's table of config.yaml."""
+"""Parts of the README that are made from what the project checks, reads or has measured (`make docs`).
 
+A part stands between `<!-- made by make docs: NAME -->` and `<!-- end -->`.
+"""
+
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rib.catalog import load_schema
+import pandas as pd
 
-BEGIN, END = "<!-- config table: made by `make docs` from workflow/schemas/config.schema.yaml -->", "<!-- end -->"
+from rib.catalog import Catalog, load_schema
+from rib.report import caption_of
+
+# Copied from a default run's report by `make docs`: the README's figure and numbers; tests/acceptance compares.
+EXAMPLE = Path("reports/default_run")
+CAPTIONS = Path("workflow/report/figures.rst")
+CATALOG = Path("workflow/catalog")
 
 
 def config_table() -> str:
@@ -26,13 +36,64 @@ def _keys(schema: dict, prefix: str = "") -> Iterator[tuple[str, str, str]]:
             yield f"{prefix}{name}", shown, part["description"].replace("|", "\\|")
 
 
-def with_config_table(text: str) -> str:
-    """A README with its table renewed, between the two marks."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{config_table()}\n{END}{after}"
+def figure_list() -> str:
+    """Markdown list of the figures and how to read them."""
+    names = re.findall(r'^"(\w+)":', CAPTIONS.read_text(encoding="utf-8"), re.M)
+    return "\n".join(f"- `{name}`: {caption_of(name, CAPTIONS)}" for name in names)
+
+
+def headline() -> str:
+    """What the example run found, in sentences with its numbers."""
+    catalog = Catalog([CATALOG])
+    ri, accuracy = (pd.read_csv(EXAMPLE / f"{name}.csv") for name in ("ri", "accuracy"))
+    images = accuracy.drop_duplicates("dataset")["n"]
+
+    def told(line: pd.Series) -> str:
+        run = f"{catalog.models[line['model']].label}, {catalog.methods[line['method']].label}, on {catalog.datasets[line['target']].label}"
+        return f"{line['ri']:+.1f} percentage points [{line['ci_low']:+.1f}, {line['ci_high']:+.1f}] ({run})"
+
+    return (
+        f"RI of {ri['method'].nunique()} methods on {ri['target'].nunique()} targets, from `make run`: "
+        f"{len(images)} datasets of {images.min()} to {images.max()} images. "
+        f"Most gained: {told(ri.loc[ri['ri'].idxmax()])}; most lost: {told(ri.loc[ri['ri'].idxmin()])}."
+    )
+
+
+def graph(rulegraph: str) -> str:
+    """The rules and what they hand on, as a Mermaid flowchart for Markdown.
+
+    Args:
+        rulegraph: what `snakemake --rulegraph mermaid-js` prints.
+    """
+    names = dict(re.findall(r"^\s*(\w+)\[(\w+)\]$", rulegraph, re.M))
+    edges = {(names[a], names[b]) for a, b in re.findall(r"^\s*(\w+) --> (\w+)$", rulegraph, re.M)}
+    edges = {(a, b) for a, b in edges if b != "all"}
+    # The page reads every job's record: drawn from the last stages only, it can be followed.
+    indirect = {(a, b) for a, b in edges if b == "write_page" and any(start == a and end != b for start, end in edges)}
+    lines = [f"    {a} --> {b}" for a, b in sorted(edges - indirect)]
+    return "\n".join(["```mermaid", "flowchart LR", *lines, "```"])
+
+
+def renewed(text: str, parts: Mapping[str, str]) -> str:
+    """A README with the given parts made anew.
+
+    Raises:
+        ValueError: the text has no place for a part.
+    """
+    for name, content in parts.items():
+        place = re.compile(rf"(<!-- made by make docs: {name} -->\n).*?(\n<!-- end -->)", re.S)
+        if not place.search(text):
+            raise ValueError(f"there is no place for '{name}'")
+        text = place.sub(lambda match, content=content: match[1] + content + match[2], text)
+    return text
+
+
+def standing_parts() -> dict[str, str]:
+    """The parts that follow from the repository alone, in the project's folder."""
+    return {"config": config_table(), "figures": figure_list(), "headline": headline()}
 
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    path.write_text(with_config_table(path.read_text(encoding="utf-8")), encoding="utf-8")
+    renewed_text = renewed(path.read_text(encoding="utf-8"), {**standing_parts(), "graph": graph(sys.stdin.read())})
+    path.write_text(renewed_text, encoding="utf-8")

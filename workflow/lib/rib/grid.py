@@ -113,3 +113,14 @@ class Grid:
     def training(self) -> dict:
         """Settings shared by all fine-tuning methods, resolved."""
         return {key: self.setting(key) for key in self.config["training"]}
+
+    def resolved(self) -> dict:
+        """The configuration with every `default` and `all` replaced by what it stands for."""
+        return {
+            **self.config,
+            "models": list(self.models),
+            "methods": list(self.methods),
+            "targets": self.targets,
+            "image_size": self.setting("image_size"),
+            "training": self.training(),
+        }

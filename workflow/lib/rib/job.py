@@ -6,11 +6,13 @@ all of them are complete, by renaming; a job that fails or is killed leaves no h
 
 import contextlib
 import importlib.metadata
+import json
 import logging
 import os
 import platform
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -19,7 +21,7 @@ from datetime import UTC, datetime
 from hashlib import sha256 as new_sha256
 from pathlib import Path
 
-from rib.io import UserError, log, read_json, sha256, write_json
+from rib.io import UserError, log, read_json, sha256, write_json, write_text
 
 # The libraries that results may depend on.
 LIBRARIES = (
@@ -56,14 +58,23 @@ class Outputs:
 
 @contextlib.contextmanager
 def job(
-    *, stage: str, name: str, cfg: Mapping, inputs: Mapping[str, object], outputs: Mapping[str, str], log_file: str
+    *,
+    stage: str,
+    rule: str,
+    name: str,
+    cfg: Mapping,
+    inputs: Mapping[str, object],
+    outputs: Mapping[str, str],
+    log_file: str,
 ) -> Iterator[Outputs]:
     """Run a job's body, then publish its outputs, their manifest and their provenance record.
 
     Args:
         stage: the stage's name.
+        rule: the rule's name.
         name: which of the stage's jobs, for people.
-        cfg: everything besides the inputs that the result depends on.
+        cfg: everything besides the inputs that the result depends on; made of what JSON has, so that the record
+            gives it back unchanged.
         inputs: declared inputs by name: a path or a list of paths.
         outputs: declared outputs by name. `manifest` and `provenance`, where declared, are written here.
         log_file: where log lines go, besides standard error.
@@ -74,12 +85,14 @@ def job(
     Raises:
         SystemExit: the body failed; the reason is on standard error and in the log.
     """
-    _start_log(Path(log_file), f"{stage} {name}")
+    _start_log(Path(log_file), f"{stage} {name}".rstrip())
     # Clean up when Snakemake stops the job.
     handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     started, clock = datetime.now(UTC), time.monotonic()
     folder = None
     try:
+        if repr(json.loads(json.dumps(cfg))) != repr(cfg):
+            raise ValueError(f"cfg of rule {rule} holds what JSON has no form for, a tuple for example: {cfg}")
         hashes = input_hashes(inputs)
         identity = new_sha256(repr((stage, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
         folder = Path("work") / identity
@@ -88,7 +101,8 @@ def job(
         staged = Outputs(folder, outputs)
         yield staged
         times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - clock, 2)}
-        _publish(staged, {"stage": stage, "job": name, "cfg": cfg, "inputs": hashes, **times})
+        what = {"stage": stage, "rule": rule, "job": name, "log": log_file, "cfg": cfg, "inputs": hashes}
+        _publish(staged, {**what, **times})
     except UserError as error:
         log.error("%s", error)
         raise SystemExit(1) from None
@@ -100,7 +114,8 @@ def job(
         log.error("%s: %s (the full report is in %s)", type(error).__name__, error, log_file)
         raise SystemExit(1) from None
     else:
-        log.info("done in %.1f s: %s", time.monotonic() - clock, ", ".join(outputs.values()))
+        made = f": {', '.join(outputs.values())}" if outputs else ""
+        log.info("done in %.1f s%s", time.monotonic() - clock, made)
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -117,16 +132,17 @@ def _publish(staged: Outputs, record: dict) -> None:
         if name not in ("manifest", "provenance"):
             if not path.is_file():
                 raise RuntimeError(f"the job did not write its output '{name}' ({path.name})")
-            hashes[staged.declared[name].name] = sha256(path)
+            hashes[str(staged.declared[name])] = sha256(path)
     if "manifest" in staged.declared:
         manifest = staged["manifest"]
         facts = read_json(manifest) if manifest.is_file() else {}
-        write_json(manifest, {**facts, "files": hashes})
+        write_json(manifest, {**facts, "files": {Path(path).name: made for path, made in hashes.items()}})
+        hashes[str(staged.declared["manifest"])] = sha256(manifest)
     if "provenance" in staged.declared:
-        write_json(
-            staged["provenance"],
-            {**record, **surroundings(), "outputs": hashes, "ended": datetime.now(UTC).isoformat(timespec="seconds")},
-        )
+        ended = datetime.now(UTC).isoformat(timespec="milliseconds")
+        record = {**record, **surroundings(), "outputs": hashes, "ended": ended}
+        # In the order given: Snakemake compares settings by their text, in which order counts.
+        write_text(staged["provenance"], json.dumps(record, indent=1) + "\n")
     for name, path in sorted(staged.items(), key=lambda item: (item[0] == "manifest", item[0] == "provenance")):
         staged.declared[name].parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, staged.declared[name])
@@ -152,10 +168,21 @@ def _listed_hash(path: Path) -> str | None:
     return None
 
 
-def surroundings() -> dict[str, dict]:
-    """What a job ran on: versions of libraries, and the machine."""
+def surroundings() -> dict[str, object]:
+    """What a job ran on: the project's commit, versions of libraries, and the machine."""
     machine = {"system": platform.platform(), "processor": _processor(), "python": platform.python_version()}
-    return {"versions": versions(), "machine": machine}
+    return {"commit": commit(), "versions": versions(), "machine": machine}
+
+
+def commit() -> str | None:
+    """The project's commit, with `-dirty` where tracked files differ from it; None outside a git checkout."""
+    describe = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    # A repository around the project's folder is not the project's.
+    here = {**os.environ, "GIT_CEILING_DIRECTORIES": str(Path.cwd().parent)}
+    try:
+        return subprocess.run(describe, env=here, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def versions() -> dict[str, str]:

@@ -212,9 +212,8 @@ def write_tables(
 
 
 def json_by_method(mri: pd.DataFrame) -> dict:
-    """The mRI table as {model: {method: {mri, ...}}}, which `dvc metrics` reads; rounded as the CSV is."""
+    """mRI as {model: {method: mri}}, a value per column of `dvc metrics show`; rounded as the CSV is."""
     nested: dict[str, dict] = {}
     for line in mri.to_dict("records"):
-        model, method = line.pop("model"), line.pop("method")
-        nested.setdefault(model, {})[method] = {key: round(value, 6) for key, value in line.items()}
+        nested.setdefault(line["model"], {})[line["method"]] = round(line["mri"], 6)
     return nested

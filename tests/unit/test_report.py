@@ -1,0 +1,113 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from rib.report import caption_of, duration, result_tables, run_facts, write_page
+
+ROOT = Path(__file__).parents[2]
+CAPTIONS = ROOT / "workflow/report/figures.rst"
+ABOUT = {
+    "config": {"protocol": "paper", "seeds": [0], "statistics": {"confidence": 0.95, "seed": 3}},
+    "family": {"title": "Toys & <games>", "description": "drawn twice"},
+    "targets": ["a"],
+    "datasets": {name: {"label": name.upper(), "licence": "MIT", "origin": "here"} for name in "ab"},
+    "models": {"net": {"label": "Net", "architecture": "n", "pretraining": "IN-1K", "licence": "MIT"}},
+    "methods": {"ft": {"label": "full fine-tuning", "settings": {"lr": 0.1}, "source": "somewhere"}},
+}
+
+
+def record(stage="finetune", started="2026-01-01T10:00:00+00:00", seconds=60.0, **more):
+    machine = {"processor": "P", "system": "S", "python": "3.11"}
+    facts = {"commit": "abc", "versions": {"torch": "2.6"}, "machine": machine}
+    return {"stage": stage, "started": started, "seconds": seconds, **facts, **more}
+
+
+@pytest.fixture
+def tables(tmp_path):
+    run = {"model": "net", "method": "ft", "target": "a", "seed": 0}
+    before = {**run, "method": "pretrained", "target": "none"}
+    interval = {"ci_low": -2.0, "ci_high": 0.04}
+    rows = {
+        "mri": [{"model": "net", "method": "ft", "mri": -1.25, **interval, "ood_before": 50.0, "ood_after": 48.75}],
+        "ri": [{**run, "ri": -0.04, **interval}],
+        "accuracy": [
+            {**which, "dataset": name, "n": 1200, "correct": 600, "accuracy": 50.0}
+            for which in (before, run)
+            for name in "ab"
+        ],
+    }
+    for name, lines in rows.items():
+        pd.DataFrame(lines).to_csv(tmp_path / f"{name}.csv", index=False)
+    return {name: tmp_path / f"{name}.csv" for name in rows}
+
+
+def test_tables_have_labels_signs_and_values_to_sort_by(tables):
+    mri, ri, accuracy = result_tables({name: pd.read_csv(path) for name, path in tables.items()}, ABOUT)
+    minus = "\N{MINUS SIGN}"
+    assert mri["rows"][0][:4] == [
+        ("Net", "Net"),
+        ("full fine-tuning", "full fine-tuning"),
+        (f"{minus}1.2", -1.25),
+        (f"{minus}2.0 to +0.0", -2.0),
+    ]
+    assert ri["rows"][0][4] == ("+0.0", -0.04)
+    assert accuracy["header"][4:] == ["A", "B"] and accuracy["rows"][0][4:] == [("50.0", 50.0)] * 2
+
+
+def test_busy_time_counts_overlaps_once_and_pauses_not_at_all():
+    minutes = lambda start, seconds: record(started=f"2026-01-01T10:{start:02d}:00+00:00", seconds=seconds)  # noqa: E731
+    facts = run_facts([minutes(0, 120.0), minutes(1, 120.0), minutes(1, 30.0), minutes(30, 60.0)])
+    assert facts["busy"] == 180 + 60 and facts["seconds"] == 330 and facts["jobs"] == 4
+    assert facts["stages"] == [("finetune", 4, 330.0, 120.0)]
+    assert facts["started"].startswith("2026-01-01 10:00") and facts["ended"].startswith("2026-01-01 10:31")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(3.21, "3.2 s"), (60, "1 min 00 s"), (248.4, "4 min 08 s"), (7500, "2 h 05 min")]
+)
+def test_durations_read_as_people_say_them(seconds, shown):
+    assert duration(seconds) == shown
+
+
+def page(tmp_path, tables, records, figures):
+    paths = []
+    for number, content in enumerate(records):
+        paths.append(tmp_path / f"{number}.json")
+        paths[-1].write_text(json.dumps(content))
+    write_page(
+        tables=tables,
+        figures=figures,
+        records=paths,
+        captions=CAPTIONS,
+        citation=ROOT / "CITATION.cff",
+        about=ABOUT,
+        page=tmp_path / "index.html",
+    )
+    return (tmp_path / "index.html").read_text()
+
+
+def test_the_page_escapes_names_and_needs_no_network(tmp_path, tables):
+    Image.new("RGB", (20, 10)).save(tmp_path / "radar.png")
+    text = page(tmp_path, tables, [record()], [tmp_path / "radar.png"])
+    assert "Toys &amp; &lt;games&gt;" in text and "<games>" not in text
+    assert 'src="data:image/png;base64,' in text and 'src="http' not in text and "@import" not in text
+    assert "Accuracy on each dataset before" in text and "max-width: 12px" in text
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]["title"] in text.replace(
+        "&#39;", "'"
+    )
+    assert "different library versions" not in text
+
+
+def test_the_page_says_when_versions_differ_and_when_there_is_no_figure(tmp_path, tables):
+    text = page(tmp_path, tables, [record(), record(versions={"torch": "2.7"}), record(commit=None)], [])
+    assert "different library versions" in text and "torch 2.6 (2 jobs)" in text and "torch 2.7 (1 jobs)" in text
+    assert "not run from a git checkout (1 jobs)" in text and "nothing to compare" in text
+
+
+def test_every_figure_has_a_caption():
+    modules = {path.stem for path in (ROOT / "workflow/lib/rib/figures").glob("*.py")} - {"__init__"}
+    assert modules and all(len(caption_of(name, CAPTIONS)) > 100 for name in modules)

@@ -1,0 +1,158 @@
+"""What runs made, shared through git and DVC: whoever pulls it has nothing to make again, and no damage slips through."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tiny.project import Project
+
+WHO = ("-c", "user.name=Tester", "-c", "user.email=tester@localhost")
+
+
+def command(project, *words):
+    done = subprocess.run(words, cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, f"{words}\n{done.stdout}"
+    return done.stdout
+
+
+def git(project, *words):
+    return command(project, "git", *WHO, *words)
+
+
+def dvc(project, *words):
+    return command(project, sys.executable, "-m", "dvc", *words)
+
+
+def share(project, message):
+    """Track, commit and push, as a user does."""
+    printed = project.snakemake("track")
+    git(project, "add", "--all")
+    git(project, "commit", "-qm", message)
+    dvc(project, "push")
+    return printed
+
+
+def clone(project, folder):
+    """A colleague's clone, with bytes pulled from the same storage."""
+    git(project, "clone", "-q", ".", str(folder))
+    colleague = Project(folder)
+    dvc(colleague, "remote", "add", "--local", "--default", "storage", str(project.folder.parent / "storage"))
+    dvc(colleague, "pull")
+    return colleague
+
+
+@pytest.fixture
+def shared(finished_copy):
+    """A finished project, tracked, committed and pushed to a folder."""
+    git(finished_copy, "init", "-q", "-b", "main")
+    git(finished_copy, "add", "--all")
+    git(finished_copy, "commit", "-qm", "project")
+    dvc(finished_copy, "remote", "add", "--local", "--default", "storage", str(finished_copy.folder.parent / "storage"))
+    printed = share(finished_copy, "results")
+    assert "tracked. Share it" in printed
+    return finished_copy
+
+
+@pytest.fixture
+def colleague(shared, tmp_path):
+    return clone(shared, tmp_path / "colleague")
+
+
+def test_a_colleague_has_all_bytes_and_nothing_to_do(shared, colleague):
+    assert shared.products() == colleague.products()
+    for name in ("reports/tiny/index.html", "results/tiny/models/tiny_cnn/provenance.json"):
+        assert (shared.folder / name).read_bytes() == (colleague.folder / name).read_bytes()
+    printed = colleague.snakemake("-n")
+    assert "Nothing to be done" in printed and "Adopted the outputs of 35 jobs" in printed
+    assert "missing provenance" not in printed
+    again = colleague.snakemake("-n")
+    assert "Nothing to be done" in again and "Adopted" not in again
+
+
+def test_git_holds_records_and_dvc_files_only(shared):
+    tracked = set(git(shared, "ls-files").split())
+    made = {name for name in tracked if name.startswith(("results/", "data/raw/", "reports/"))}
+    assert made and all(name.endswith((".dvc", "dvc.yaml")) for name in made)
+    assert "results/tiny/paper/finetune/tiny_cnn.dvc" in made and "provenance.jsonl" in tracked
+    assert git(shared, "status", "--short") == ""
+
+
+def test_one_setting_of_lwf_re_runs_lwf_and_what_hangs_on_it(colleague):
+    colleague.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
+    planned = colleague.planned()
+    assert planned == {"finetune": 2, "evaluate_run": 2, "compute_metrics": 1, "plot_figure": 5, "write_page": 1}
+    assert colleague.planned_methods("finetune") == colleague.planned_methods("evaluate_run") == {"lwf"}
+    colleague.edit("workflow/catalog/methods.yaml", "temperature: 3.0", "temperature: 2.0")
+    assert colleague.planned() == {}
+
+
+def test_one_module_re_runs_what_uses_it(colleague):
+    colleague.edit("workflow/lib/rib/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
+    assert colleague.planned_methods("finetune") == {"lwf"}
+
+
+def test_what_a_colleague_made_anew_comes_back_without_work(shared, colleague):
+    colleague.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
+    colleague.snakemake()
+    share(colleague, "a softer teacher")
+    git(shared, "pull", "-q", str(colleague.folder), "main")
+    dvc(shared, "pull")
+    printed = shared.snakemake("-n")
+    assert "Nothing to be done" in printed and "Adopted" in printed
+    for name in ("reports/tiny/tables/mri.csv", "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0/history.csv"):
+        assert (shared.folder / name).read_bytes() == (colleague.folder / name).read_bytes()
+
+
+def test_a_lost_record_of_snakemake_is_restored(shared):
+    command(shared, "rm", "-r", ".snakemake")
+    assert "Nothing to be done" in shared.snakemake("-n")
+
+
+def test_work_that_went_on_after_tracking_is_kept_when_snakemake_loses_its_record(shared):
+    shared.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
+    shared.snakemake()
+    command(shared, "rm", "-r", ".snakemake")
+    assert "Nothing to be done" in shared.snakemake("-n")
+
+
+def test_a_damaged_file_is_named_before_anything_is_built_on_it(colleague):
+    path = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
+    damaged = bytearray((colleague.folder / path).read_bytes())
+    damaged[-1] ^= 1
+    (colleague.folder / path).write_bytes(damaged)
+    printed = colleague.snakemake("-n", check=False)
+    assert f"{path}: not what its provenance record says was made" in printed
+    assert "Traceback" not in printed
+    dvc(colleague, "checkout", "--force")
+    assert "Nothing to be done" in colleague.snakemake("-n")
+
+
+def test_an_edited_result_is_not_tracked(finished_copy):
+    git(finished_copy, "init", "-q")
+    table = finished_copy.folder / "reports/tiny/tables/mri.csv"
+    table.write_text(table.read_text().replace("tiny_cnn", "better"))
+    printed = finished_copy.snakemake("track", check=False)
+    assert "reports/tiny/tables/mri.csv: not what" in printed
+    assert not (finished_copy.folder / "provenance.jsonl").exists()
+
+
+def test_tracking_before_anything_was_made_is_one_sentence(project):
+    printed = project.snakemake("track", check=False)
+    assert "there is nothing to track yet" in printed and "Traceback" not in printed
+
+
+def test_tracking_twice_changes_nothing(shared):
+    shared.snakemake("track")
+    assert git(shared, "status", "--short") == ""
+
+
+def test_dvc_shows_metrics_and_plots(colleague):
+    shown = json.loads(dvc(colleague, "metrics", "show", "--json"))
+    values = shown[""]["data"][os.path.join("reports", "tiny", "tables", "mri.json")]["data"]["tiny_cnn"]  # noqa: PTH118
+    assert set(values) == {"ft", "linear_probe", "lwf", "wise_ft"} and isinstance(values["ft"], float)
+    dvc(colleague, "plots", "show", "--out", "plots")
+    page = (colleague.folder / "plots/index.html").read_text()
+    assert "linear_probe" in page and "ci_low" in page

@@ -1,0 +1,229 @@
+"""The page of a run: one HTML file with what was run, its tables and its figures, that needs no network."""
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import jinja2
+import pandas as pd
+import yaml
+from docutils.core import publish_parts
+from PIL import Image
+
+from rib.io import read_json, write_text
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+DECIMALS = 1  # of percentages and their differences
+CLOCK = "%Y-%m-%d %H:%M UTC"
+PIXELS = 0.6  # of the page, per pixel of a figure
+
+Cell = tuple[str, object]  # what is shown, and what to sort by: a number, a text, or None for running text
+
+
+def write_page(
+    *,
+    tables: Mapping[str, Path],
+    figures: Iterable[Path],
+    records: Iterable[Path],
+    captions: Path,
+    citation: Path,
+    about: Mapping,
+    page: Path,
+) -> None:
+    """Write the page.
+
+    Args:
+        tables: paths of `mri`, `ri` and `accuracy` as CSV.
+        figures: PNG files, in the order of the page.
+        records: provenance records of the run's jobs.
+        captions: reStructuredText template that gives a figure's caption by its name.
+        citation: CITATION.cff.
+        about: `config`, `family`, `models`, `methods`, `datasets`: what was chosen, for people.
+        page: the file to write.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["duration"] = duration
+    read = {name: pd.read_csv(path) for name, path in tables.items()}
+    run = run_facts([read_json(path) for path in records])
+    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        about=about,
+        config=yaml.safe_dump(about["config"], sort_keys=False),
+        figures=[_figure(path, captions) for path in figures],
+        tables=result_tables(read, about),
+        run=run,
+        stage_rows=[
+            [(name, name), (str(jobs), jobs), (duration(total), total), (duration(longest), longest)]
+            for name, jobs, total, longest in run["stages"]
+        ],
+        **catalogue_rows(read["accuracy"], about),
+        cite=yaml.safe_load(citation.read_text(encoding="utf-8")),
+    )
+    write_text(page, text)
+
+
+def _figure(path: Path, captions: Path) -> dict[str, object]:
+    caption = caption_of(path.stem, captions)
+    with Image.open(path) as image:
+        width = round(PIXELS * image.width)
+    return {
+        "name": path.stem,
+        "width": width,
+        "data": base64.b64encode(path.read_bytes()).decode(),
+        "alt": caption.split(". ")[0],
+        "caption": publish_parts(caption, writer="html5", settings_overrides={"raw_enabled": False})["body"],
+    }
+
+
+def caption_of(figure: str, captions: Path) -> str:
+    """A figure's caption as reStructuredText, from the template that Snakemake's own report uses too."""
+    template = jinja2.Template(captions.read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined)
+    return template.render(snakemake=SimpleNamespace(wildcards=SimpleNamespace(figure=figure))).strip()
+
+
+def result_tables(read: Mapping[str, pd.DataFrame], about: Mapping) -> list[dict]:
+    """The page's tables of results: each a title, a note, its CSV, a header, and rows of cells."""
+    sure = f"{100 * about['config']['statistics']['confidence']:g} % interval"
+    mri, ri, accuracy = (_labelled(read[name], about) for name in ("mri", "ri", "accuracy"))
+    run = ["model", "method", "target", "seed"]
+    wide = accuracy.pivot_table(index=run, columns="dataset", values="accuracy", sort=False).reset_index()
+    datasets = list(dict.fromkeys(accuracy["dataset"]))
+    return [
+        {
+            "title": "Mean robustness improvement",
+            "note": "mRI is the mean of RI over targets: mean accuracy off the target after fine-tuning less before, in "
+            "percentage points.",
+            "file": "mri.csv",
+            "header": ["Model", "Method", "mRI", sure, "OOD before (%)", "OOD after (%)"],
+            "rows": [
+                [
+                    *_names(line, run[:2]),
+                    *_signed(line, "mri"),
+                    *(_number(line[f"ood_{when}"]) for when in ("before", "after")),
+                ]
+                for line in mri.to_dict("records")
+            ],
+        },
+        {
+            "title": "Robustness improvement per target",
+            "note": "RI is the mean, over all datasets but the target, of accuracy after fine-tuning on the target less "
+            "before, in percentage points.",
+            "file": "ri.csv",
+            "header": ["Model", "Method", "Target", "Seed", "RI", sure],
+            "rows": [[*_names(line, run), *_signed(line, "ri")] for line in ri.to_dict("records")],
+        },
+        {
+            "title": "Accuracy on every dataset",
+            "note": "Top-1 accuracy in percent of each run (rows) on each dataset (columns).",
+            "file": "accuracy.csv",
+            "header": ["Model", "Method", "Target", "Seed", *datasets],
+            "rows": [
+                [*_names(line, run), *(_number(line[name]) for name in datasets)] for line in wide.to_dict("records")
+            ],
+        },
+    ]
+
+
+def catalogue_rows(accuracy: pd.DataFrame, about: Mapping) -> dict[str, list[list[Cell]]]:
+    """Rows of the page's tables of datasets, models and methods: what they are, and on what terms."""
+    images = accuracy.drop_duplicates("dataset").set_index("dataset")["n"]
+    return {
+        "dataset_rows": [
+            [(entry["label"], name), _count(images[name]), ("yes" if name in about["targets"] else "no", name),
+             (entry["licence"], name), (entry["origin"], None)]
+            for name, entry in about["datasets"].items()
+        ],
+        "model_rows": [
+            [(entry["label"], name), (entry["architecture"], name), (entry["pretraining"], None), (entry["licence"], name)]
+            for name, entry in about["models"].items()
+        ],
+        "method_rows": [
+            [(entry["label"], name), (_settings(entry["settings"]), None), (entry["source"], None)]
+            for name, entry in about["methods"].items()
+        ],
+    }  # fmt: skip
+
+
+def _settings(settings: Mapping) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items()) or "none of its own"
+
+
+def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
+    """A table with names replaced by labels, where there is one."""
+    kinds = {"model": "models", "method": "methods", "target": "datasets", "dataset": "datasets"}
+    for column in set(kinds) & set(table):
+        labels = {name: entry["label"] for name, entry in about[kinds[column]].items()}
+        table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})
+    return table
+
+
+def _names(line: Mapping, columns: Iterable[str]) -> list[Cell]:
+    return [(str(line[column]), line[column]) for column in columns]
+
+
+def _count(value: int) -> Cell:
+    return f"{value:,}", int(value)
+
+
+def _number(value: float) -> Cell:
+    return f"{value:.{DECIMALS}f}", value
+
+
+def _signed(line: Mapping, column: str) -> list[Cell]:
+    value, low, high = line[column], line["ci_low"], line["ci_high"]
+    return [(_plus(value), value), (f"{_plus(low)} to {_plus(high)}", low)]
+
+
+def _plus(value: float) -> str:
+    """A difference with its sign, a true minus and no negative zero."""
+    return f"{round(value, DECIMALS) + 0.0:+.{DECIMALS}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def run_facts(records: list[dict]) -> dict:
+    """When, how long, where and with what the jobs of a run were made.
+
+    Returns:
+        `stages`: name, jobs, seconds, longest; `jobs`, `seconds`: in all; `busy`: seconds during which at least
+        one job ran; `started`, `ended`: dates and times; `commits`, `machines`, `versions`: each distinct one with its
+        number of jobs, most frequent first.
+    """
+    stages: dict[str, list[float]] = {}
+    for record in records:
+        stages.setdefault(record["stage"], []).append(record["seconds"])
+    spans = sorted((datetime.fromisoformat(r["started"]), timedelta(seconds=r["seconds"])) for r in records)
+    return {
+        "stages": [(stage, len(seconds), sum(seconds), max(seconds)) for stage, seconds in stages.items()],
+        "jobs": len(records),
+        "seconds": sum(record["seconds"] for record in records),
+        "busy": _covered((start, start + length) for start, length in spans),
+        "started": f"{spans[0][0]:{CLOCK}}",
+        "ended": f"{max(start + length for start, length in spans):{CLOCK}}",
+        "commits": Counter(record.get("commit") or "not run from a git checkout" for record in records).most_common(),
+        "machines": Counter(
+            f"{m['processor']}, {m['system']}, Python {m['python']}" for m in (record["machine"] for record in records)
+        ).most_common(),
+        "versions": Counter(
+            ", ".join(f"{name} {version}" for name, version in record["versions"].items()) for record in records
+        ).most_common(),
+    }
+
+
+def _covered(spans: Iterable[tuple[datetime, datetime]]) -> float:
+    """Seconds covered by at least one of the spans, which come sorted by start."""
+    total, end = timedelta(), None
+    for start, stop in spans:
+        total += max(stop - (start if end is None else max(start, end)), timedelta())
+        end = stop if end is None else max(end, stop)
+    return total.total_seconds()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them, for example `2 h 05 min`, `4 min 08 s`, `3.2 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,68 @@
+"""Adoption of outputs that came by `dvc pull` or `dvc checkout`, at the start of a run.
+
+Snakemake holds no record of them and their times are those of the copying, so it would make them again. Where their
+hashes agree with the gathered provenance records, Snakemake's own record and the time of their making are restored;
+the run then has nothing to do. This file is the only one that touches Snakemake's private interface (persistence);
+tests/workflow/test_sharing.py pins what it relies on.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from zlib import crc32
+
+from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
+from snakemake.persistence.file import FilePersistence
+
+from rib import provenance
+
+
+class SnakemakeRecords:
+    """What Snakemake noted about outputs, in the current folder."""
+
+    def __init__(self):
+        self._store = FilePersistence()
+
+    def knows(self, path: str) -> bool:
+        """Whether Snakemake made or adopted this very file, or has noted that it is unfinished."""
+        record = self._store._read_record(path)
+        if record is not None and abs(record.endtime - os.lstat(path).st_mtime) < 1e-3:
+            return True
+        return bool(self._store._filter_incomplete_keys([path]))
+
+    def adopt(self, path: str, made: Mapping) -> None:
+        """Note an output as if its job had run here and had ended when its provenance record says."""
+        ended = datetime.fromisoformat(made["ended"]).timestamp()
+        record = MetadataRecord(
+            rule=made["rule"],
+            input=sorted(made["inputs"]),
+            log=[made["log"]],
+            params=[repr(made["cfg"])],
+            record_format_version=RECORD_FORMAT_VERSION,
+            job_hash=crc32(made["log"].encode()),
+            starttime=ended - made["seconds"],
+            endtime=ended,
+            incomplete=False,
+            input_checksums=made["inputs"],
+        )
+        self._store._write_record(path, record)
+        os.utime(path, (ended, ended), follow_symlinks=False)
+
+
+def adopt_pulled() -> None:
+    """Adopt what came by DVC, saying how much it was.
+
+    Raises:
+        UserError: a file is not what the records say.
+    """
+    gathered = provenance.load()
+    if not gathered:
+        return
+    records = SnakemakeRecords()
+    pulled = provenance.match(gathered, records.knows)
+    for path, record in pulled.items():
+        for output in [*record["outputs"], path]:
+            records.adopt(output, record)
+    if pulled:
+        print(f"Adopted the outputs of {len(pulled)} jobs, which agree with their records.", file=sys.stderr)

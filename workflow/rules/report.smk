@@ -1,0 +1,67 @@
+# The page of a run: what was run, tables, figures, how to cite. Snakemake's own report is made after a run (Makefile).
+
+
+report: "../report/workflow.rst"
+
+
+PAGE = f"{REPORTS}/index.html"
+KINDS = {name: method.kind for name, method in GRID.methods.items()}
+# Records of every job that the page speaks for.
+RECORDS = [
+    *(f"{archive(entry)}.provenance.json" for entry in (*GRID.datasets.values(), *GRID.models.values())),
+    *dict.fromkeys(prepared("provenance.json", dataset, model) for model in GRID.models for dataset in GRID.datasets),
+    *expand(f"{MODEL}/provenance.json", model=GRID.models),
+    *(
+        f"{RUNS}/{stage}/{RUN}/provenance.json".format(**vars(run), size="all")
+        for stage in ("finetune", "merge")
+        for run in GRID.runs()
+        if KINDS.get(run.method) == stage
+    ),
+    *(path.replace(".parquet", ".provenance.json") for path in ROWS),
+    f"{REPORTS}/tables/provenance.json",
+    *(path.replace(".png", ".provenance.json") for path in FIGURES if path.endswith(".png")),
+]
+
+
+rule write_page:
+    input:
+        mri=TABLES["mri"],
+        ri=TABLES["ri"],
+        accuracy=TABLES["accuracy"],
+        figures=[path for path in FIGURES if path.endswith(".png")],
+        records=RECORDS,
+        captions=local(WORKFLOW / "report/figures.rst"),
+        citation=local(WORKFLOW.parent / "CITATION.cff"),
+    output:
+        page=PAGE,
+        provenance=f"{REPORTS}/index.provenance.json",
+    log:
+        f"{LOGS}/report.log",
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        cfg={
+            "about": {
+                "config": GRID.resolved(),
+                "family": {"title": GRID.family.title, "description": GRID.family.description},
+                "targets": GRID.targets,
+                "datasets": {
+                    name: {key: getattr(entry, key) for key in ("label", "licence", "origin")}
+                    for name, entry in GRID.datasets.items()
+                },
+                "models": {
+                    name: {key: getattr(entry, key) for key in ("label", "architecture", "pretraining", "licence")}
+                    for name, entry in GRID.models.items()
+                },
+                "methods": {
+                    name: {"label": method.label, "settings": GRID.method_settings(name), "source": method.source}
+                    for name, method in GRID.methods.items()
+                },
+            },
+            "code": digest("report", WORKFLOW / "lib/rib/report.html.jinja"),
+        },
+    script:
+        "../scripts/report.py"

@@ -1,0 +1,22 @@
+# Sharing: `snakemake track` puts what runs made under DVC, one .dvc file per stage and model (or dataset).
+
+
+rule track:
+    log:
+        "logs/track.log",
+    localrule: True
+    conda:
+        "../../envs/share.yaml"
+    params:
+        cfg={
+            "units": [
+                "data/raw/*",
+                f"results/{FAMILY}/prepare/*",
+                f"results/{FAMILY}/models/*",
+                *(f"{RUNS}/{stage}/*" for stage in ("finetune", "merge", "evaluate")),
+                *(f"{REPORTS}/{part}" for part in ("tables", "figures", "index.html", "index.provenance.json")),
+            ],
+            "report": REPORTS,
+        },
+    script:
+        "../scripts/track.py"

@@ -1,0 +1,19 @@
+"""Write the page of a run."""
+
+from pathlib import Path
+
+from _run import run
+
+with run(snakemake, "report") as out:
+    from rib.report import write_page
+
+    files = snakemake.input
+    write_page(
+        tables={name: Path(files[name]) for name in ("mri", "ri", "accuracy")},
+        figures=[Path(path) for path in files.figures],
+        records=[Path(path) for path in files.records],
+        captions=Path(files.captions),
+        citation=Path(files.citation),
+        about=snakemake.params.cfg["about"],
+        page=out["page"],
+    )
