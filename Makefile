@@ -54,5 +54,8 @@ docs: $(VENV)/run.done ## renew what the README takes from schemas, captions, ru
 lock: ## renew the pinned versions in envs/ from the .in files
 	@sh envs/lock.sh $(PYTHON)
 
-clean: ## remove what runs made, keep the environment and downloads
-	rm -rf results reports/$(FAMILY) logs work .snakemake
+clean: ## remove what runs made, keep the environment, downloads and .dvc files
+	rm -rf logs work .snakemake
+	@for part in results reports/$(FAMILY); do \
+		if [ -d $$part ]; then find $$part -type f ! -name '*.dvc' ! -name dvc.yaml -delete; find $$part -type d -empty -delete; fi; \
+	done

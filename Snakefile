@@ -46,7 +46,10 @@ rule figures:
 
 
 onsuccess:
-    print(f"What was made: {PAGE}, with tables and figures beside it; checkpoints and rows per image in {RUNS}/.")
+    if Path(PAGE).exists():
+        print(
+            f"What was made: {PAGE}, with tables and figures beside it; checkpoints and rows per image in {RUNS}/."
+        )
 
 
 onerror:

@@ -23,7 +23,8 @@ ABOUT = {
 def record(stage="finetune", started="2026-01-01T10:00:00+00:00", seconds=60.0, **more):
     machine = {"processor": "P", "system": "S", "python": "3.11"}
     facts = {"commit": "abc", "versions": {"torch": "2.6"}, "machine": machine}
-    return {"stage": stage, "started": started, "seconds": seconds, **facts, **more}
+    own = {"rule": "r", "log": "l", "cfg": {}, "inputs": {}, "outputs": {}, "ended": started}
+    return {"stage": stage, "started": started, "seconds": seconds, **own, **facts, **more}
 
 
 @pytest.fixture
@@ -58,6 +59,20 @@ def test_tables_have_labels_signs_and_values_to_sort_by(tables):
     assert accuracy["header"][4:] == ["A", "B"] and accuracy["rows"][0][4:] == [("50.0", 50.0)] * 2
 
 
+def test_models_of_one_label_keep_rows_of_their_own(tables):
+    read = {name: pd.read_csv(path) for name, path in tables.items()}
+    twin = read["accuracy"].assign(model="twin", accuracy=90.0)
+    read["accuracy"] = pd.concat([read["accuracy"], twin])
+    about = {**ABOUT, "models": {**ABOUT["models"], "twin": ABOUT["models"]["net"]}}
+    rows = result_tables(read, about)[2]["rows"]
+    assert sorted(row[4][1] for row in rows) == [50.0, 50.0, 90.0, 90.0]
+
+
+def test_a_stage_that_lacks_a_library_is_no_mixture():
+    assert not run_facts([record(versions={"torch": "2.6"}), record(versions={"pandas": "3"})])["mixed"]
+    assert run_facts([record(versions={"torch": "2.6"}), record(versions={"torch": "2.7"})])["mixed"]
+
+
 def test_busy_time_counts_overlaps_once_and_pauses_not_at_all():
     minutes = lambda start, seconds: record(started=f"2026-01-01T10:{start:02d}:00+00:00", seconds=seconds)  # noqa: E731
     facts = run_facts([minutes(0, 120.0), minutes(1, 120.0), minutes(1, 30.0), minutes(30, 60.0)])
@@ -81,7 +96,7 @@ def page(tmp_path, tables, records, figures):
     write_page(
         tables=tables,
         figures=figures,
-        records=paths,
+        records=[*map(str, paths), "was/not/pulled.json"],
         captions=CAPTIONS,
         citation=ROOT / "CITATION.cff",
         about=ABOUT,

@@ -1,7 +1,11 @@
 """What runs made, shared through git and DVC: whoever pulls it has nothing to make again, and no damage slips through."""
 
+import base64
+import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -126,7 +130,7 @@ def test_a_damaged_file_is_named_before_anything_is_built_on_it(colleague):
     printed = colleague.snakemake("-n", check=False)
     assert f"{path}: not what its provenance record says was made" in printed
     assert "Traceback" not in printed
-    dvc(colleague, "checkout", "--force")
+    dvc(colleague, *re.search(r"`dvc (pull --force .*)`", printed)[1].split())
     assert "Nothing to be done" in colleague.snakemake("-n")
 
 
@@ -156,3 +160,60 @@ def test_dvc_shows_metrics_and_plots(colleague):
     dvc(colleague, "plots", "show", "--out", "plots")
     page = (colleague.folder / "plots/index.html").read_text()
     assert "linear_probe" in page and "ci_low" in page
+
+
+def test_tracking_a_part_does_not_take_the_rest_away(shared, tmp_path):
+    git(shared, "clone", "-q", ".", str(tmp_path / "partly"))
+    partly = Project(tmp_path / "partly")
+    shutil.copytree(
+        shared.folder / "results/tiny/paper/finetune/tiny_cnn/red/ft",
+        partly.folder / "results/tiny/paper/finetune/tiny_cnn/red/ft",
+    )
+    printed = partly.snakemake("track", check=False)
+    assert "results that are not here" in printed and git(partly, "status", "--short") == ""
+
+
+def test_with_rows_and_reports_alone_tables_figures_and_page_can_be_made_anew(shared, tmp_path):
+    git(shared, "clone", "-q", ".", str(tmp_path / "reader"))
+    reader = Project(tmp_path / "reader")
+    dvc(reader, "remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage"))
+    dvc(reader, "pull", "-R", "results/tiny/paper/evaluate", "reports")
+    assert "Nothing to be done" in reader.snakemake("-n")
+    reader.edit("workflow/lib/rib/figures/radar.py", "markersize=4.5", "markersize=5.5")
+    assert reader.planned() == {"plot_figure": 1, "write_page": 1}
+    page = reader.folder / "reports/tiny/index.html"
+    jobs = re.search(r"\d+ jobs", page.read_text())[0]
+    reader.snakemake()
+    assert re.search(r"\d+ jobs", page.read_text())[0] == jobs
+
+
+def test_rows_of_a_colleague_are_not_taken_for_those_of_ones_own_checkpoints(shared, colleague):
+    """Same settings, other bytes: as if the colleague's processor rounded otherwise."""
+    run = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0"
+    for name in ("checkpoint.safetensors", "history.csv", "manifest.json", "provenance.json"):
+        path = colleague.folder / run / name
+        path.write_text(path.read_text() + "\n") if name == "history.csv" else None
+    history = f"{run}/history.csv"
+    changed = hashlib.sha256((colleague.folder / history).read_bytes()).hexdigest()
+    for name, key in (("manifest.json", "history.csv"), ("provenance.json", history)):
+        path = colleague.folder / run / name
+        facts = json.loads(path.read_text())
+        facts["files" if name == "manifest.json" else "outputs"][key] = changed
+        if name == "provenance.json":
+            facts["outputs"][f"{run}/manifest.json"] = hashlib.sha256(
+                (path.parent / "manifest.json").read_bytes()
+            ).hexdigest()
+        path.write_text(json.dumps(facts))
+    assert colleague.planned_methods("evaluate_run") == {"ft", "wise_ft"}
+
+
+def test_what_was_pulled_over_a_killed_run_is_adopted(shared, tmp_path):
+    git(shared, "clone", "-q", ".", str(tmp_path / "killed"))
+    killed = Project(tmp_path / "killed")
+    marker = killed.folder / ".snakemake/incomplete"
+    marker.mkdir(parents=True)
+    name = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
+    (marker / base64.urlsafe_b64encode(name.encode()).decode()).write_text('{"external_jobid": null}')
+    dvc(killed, "remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage"))
+    dvc(killed, "pull")
+    assert "Nothing to be done" in killed.snakemake("-n")

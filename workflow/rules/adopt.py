@@ -23,17 +23,29 @@ class SnakemakeRecords:
 
     def __init__(self):
         self._store = FilePersistence()
+        self._running = any(self._store._read_locks())
 
     def knows(self, path: str) -> bool:
-        """Whether Snakemake made or adopted this very file, or has noted that it is unfinished."""
+        """Whether Snakemake made or adopted this very file, or is at work on it in another process."""
         record = self._store._read_record(path)
         if record is not None and abs(record.endtime - os.lstat(path).st_mtime) < 1e-3:
             return True
+        return self._running and self.is_unfinished(path)
+
+    def is_unfinished(self, path: str) -> bool:
+        """Whether a job that makes this file was started and has not ended."""
         return bool(self._store._filter_incomplete_keys([path]))
 
-    def adopt(self, path: str, made: Mapping) -> None:
-        """Note an output as if its job had run here and had ended when its provenance record says."""
-        ended = datetime.fromisoformat(made["ended"]).timestamp()
+    def adopt(self, path: str, made: Mapping, stale: bool) -> None:
+        """Note an output as if its job had run here and had ended when its provenance record says.
+
+        Args:
+            path: the output.
+            made: its job's record.
+            stale: whether its inputs here are not the recorded ones; it then counts as older than any input, which
+                makes Snakemake compare their checksums, and re-run the job.
+        """
+        ended = 0.0 if stale else datetime.fromisoformat(made["ended"]).timestamp()
         record = MetadataRecord(
             rule=made["rule"],
             input=sorted(made["inputs"]),
@@ -47,6 +59,7 @@ class SnakemakeRecords:
             input_checksums=made["inputs"],
         )
         self._store._write_record(path, record)
+        self._store._unmark_incomplete(path)
         os.utime(path, (ended, ended), follow_symlinks=False)
 
 
@@ -60,9 +73,10 @@ def adopt_pulled() -> None:
     if not gathered:
         return
     records = SnakemakeRecords()
-    pulled = provenance.match(gathered, records.knows)
+    pulled = provenance.match(gathered, records.knows, records.is_unfinished)
+    stale = provenance.made_from_others(gathered) if pulled else set()
     for path, record in pulled.items():
         for output in [*record["outputs"], path]:
-            records.adopt(output, record)
+            records.adopt(output, record, path in stale)
     if pulled:
         print(f"Adopted the outputs of {len(pulled)} jobs, which agree with their records.", file=sys.stderr)

@@ -6,8 +6,8 @@ report: "../report/workflow.rst"
 
 PAGE = f"{REPORTS}/index.html"
 KINDS = {name: method.kind for name, method in GRID.methods.items()}
-# Records of every job that the page speaks for.
-RECORDS = [
+# Records of the jobs behind the rows. No inputs: the page can then be made anew where only rows and reports were pulled.
+UPSTREAM = [
     *(f"{archive(entry)}.provenance.json" for entry in (*GRID.datasets.values(), *GRID.models.values())),
     *dict.fromkeys(prepared("provenance.json", dataset, model) for model in GRID.models for dataset in GRID.datasets),
     *expand(f"{MODEL}/provenance.json", model=GRID.models),
@@ -17,6 +17,8 @@ RECORDS = [
         for run in GRID.runs()
         if KINDS.get(run.method) == stage
     ),
+]
+RECORDS = [
     *(path.replace(".parquet", ".provenance.json") for path in ROWS),
     f"{REPORTS}/tables/provenance.json",
     *(path.replace(".png", ".provenance.json") for path in FIGURES if path.endswith(".png")),
@@ -44,6 +46,7 @@ rule write_page:
         runtime=10,
     params:
         cfg={
+            "upstream": UPSTREAM,
             "about": {
                 "config": GRID.resolved(),
                 "family": {"title": GRID.family.title, "description": GRID.family.description},

@@ -11,7 +11,7 @@ with run(snakemake, "report") as out:
     write_page(
         tables={name: Path(files[name]) for name in ("mri", "ri", "accuracy")},
         figures=[Path(path) for path in files.figures],
-        records=[Path(path) for path in files.records],
+        records=[*snakemake.params.cfg["upstream"], *files.records],
         captions=Path(files.captions),
         citation=Path(files.citation),
         about=snakemake.params.cfg["about"],

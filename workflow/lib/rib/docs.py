@@ -64,10 +64,15 @@ def graph(rulegraph: str) -> str:
 
     Args:
         rulegraph: what `snakemake --rulegraph mermaid-js` prints.
+
+    Raises:
+        ValueError: it has no edges, as when Snakemake failed.
     """
     names = dict(re.findall(r"^\s*(\w+)\[(\w+)\]$", rulegraph, re.M))
     edges = {(names[a], names[b]) for a, b in re.findall(r"^\s*(\w+) --> (\w+)$", rulegraph, re.M)}
     edges = {(a, b) for a, b in edges if b != "all"}
+    if not edges:
+        raise ValueError("snakemake printed no graph of rules")
     # The page reads every job's record: drawn from the last stages only, it can be followed.
     indirect = {(a, b) for a, b in edges if b == "write_page" and any(start == a and end != b for start, end in edges)}
     lines = [f"    {a} --> {b}" for a, b in sorted(edges - indirect)]

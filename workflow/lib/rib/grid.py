@@ -115,9 +115,11 @@ class Grid:
         return {key: self.setting(key) for key in self.config["training"]}
 
     def resolved(self) -> dict:
-        """The configuration with every `default` and `all` replaced by what it stands for."""
+        """The configuration with every `default` and `all` replaced by what it stands for, less what is a machine's."""
+        compute = {key: value for key, value in self.config["compute"].items() if key != "warm_start"}
         return {
-            **self.config,
+            **{key: value for key, value in self.config.items() if key != "catalog"},
+            "compute": compute,
             "models": list(self.models),
             "methods": list(self.methods),
             "targets": self.targets,

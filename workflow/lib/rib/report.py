@@ -1,6 +1,7 @@
 """The page of a run: one HTML file with what was run, its tables and its figures, that needs no network."""
 
 import base64
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -13,7 +14,8 @@ import yaml
 from docutils.core import publish_parts
 from PIL import Image
 
-from rib.io import read_json, write_text
+from rib import provenance
+from rib.io import write_text
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 DECIMALS = 1  # of percentages and their differences
@@ -27,7 +29,7 @@ def write_page(
     *,
     tables: Mapping[str, Path],
     figures: Iterable[Path],
-    records: Iterable[Path],
+    records: Iterable[str],
     captions: Path,
     citation: Path,
     about: Mapping,
@@ -38,7 +40,8 @@ def write_page(
     Args:
         tables: paths of `mri`, `ri` and `accuracy` as CSV.
         figures: PNG files, in the order of the page.
-        records: provenance records of the run's jobs.
+        records: paths of the provenance records of the run's jobs; of one that was not pulled, the gathered record
+            is taken.
         captions: reStructuredText template that gives a figure's caption by its name.
         citation: CITATION.cff.
         about: `config`, `family`, `models`, `methods`, `datasets`: what was chosen, for people.
@@ -49,7 +52,9 @@ def write_page(
     )
     environment.filters["duration"] = duration
     read = {name: pd.read_csv(path) for name, path in tables.items()}
-    run = run_facts([read_json(path) for path in records])
+    gathered = provenance.load()
+    found = (provenance.read(Path(path)) or next(iter(gathered.get(path, [])), None) for path in records)
+    run = run_facts([record for record in found if record])
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         about=about,
         config=yaml.safe_dump(about["config"], sort_keys=False),
@@ -88,10 +93,10 @@ def caption_of(figure: str, captions: Path) -> str:
 def result_tables(read: Mapping[str, pd.DataFrame], about: Mapping) -> list[dict]:
     """The page's tables of results: each a title, a note, its CSV, a header, and rows of cells."""
     sure = f"{100 * about['config']['statistics']['confidence']:g} % interval"
-    mri, ri, accuracy = (_labelled(read[name], about) for name in ("mri", "ri", "accuracy"))
     run = ["model", "method", "target", "seed"]
-    wide = accuracy.pivot_table(index=run, columns="dataset", values="accuracy", sort=False).reset_index()
-    datasets = list(dict.fromkeys(accuracy["dataset"]))
+    wide = read["accuracy"].pivot(index=run, columns="dataset", values="accuracy").reset_index()
+    mri, ri, wide = (_labelled(table, about) for table in (read["mri"], read["ri"], wide))
+    datasets = [name for name in about["datasets"] if name in wide]
     return [
         {
             "title": "Mean robustness improvement",
@@ -120,7 +125,7 @@ def result_tables(read: Mapping[str, pd.DataFrame], about: Mapping) -> list[dict
             "title": "Accuracy on every dataset",
             "note": "Top-1 accuracy in percent of each run (rows) on each dataset (columns).",
             "file": "accuracy.csv",
-            "header": ["Model", "Method", "Target", "Seed", *datasets],
+            "header": ["Model", "Method", "Target", "Seed", *(about["datasets"][name]["label"] for name in datasets)],
             "rows": [
                 [*_names(line, run), *(_number(line[name]) for name in datasets)] for line in wide.to_dict("records")
             ],
@@ -189,7 +194,7 @@ def run_facts(records: list[dict]) -> dict:
     Returns:
         `stages`: name, jobs, seconds, longest; `jobs`, `seconds`: in all; `busy`: seconds during which at least
         one job ran; `started`, `ended`: dates and times; `commits`, `machines`, `versions`: each distinct one with its
-        number of jobs, most frequent first.
+        number of jobs, most frequent first; `mixed`: whether versions or machines differ.
     """
     stages: dict[str, list[float]] = {}
     for record in records:
@@ -207,9 +212,19 @@ def run_facts(records: list[dict]) -> dict:
             f"{m['processor']}, {m['system']}, Python {m['python']}" for m in (record["machine"] for record in records)
         ).most_common(),
         "versions": Counter(
-            ", ".join(f"{name} {version}" for name, version in record["versions"].items()) for record in records
+            f"{name} {version}" for record in records for name, version in record["versions"].items()
         ).most_common(),
+        "mixed": _mixed(records),
     }
+
+
+def _mixed(records: list[dict]) -> bool:
+    """Whether a library has two versions, or the jobs ran on two machines; a stage need not have every library."""
+    versions: dict[str, set] = {}
+    for record in records:
+        for name, version in [*record["versions"].items(), ("machine", json.dumps(record["machine"], sort_keys=True))]:
+            versions.setdefault(name, set()).add(version)
+    return any(len(found) > 1 for found in versions.values())
 
 
 def _covered(spans: Iterable[tuple[datetime, datetime]]) -> float:
