@@ -1,7 +1,6 @@
 """What runs made, shared through git and DVC: whoever pulls it has nothing to make again, and no damage slips through."""
 
 import base64
-import hashlib
 import json
 import os
 import re
@@ -11,6 +10,7 @@ import sys
 
 import pytest
 
+from rib.io import sha256
 from tiny.project import Project
 
 WHO = ("-c", "user.name=Tester", "-c", "user.email=tester@localhost")
@@ -189,21 +189,15 @@ def test_with_rows_and_reports_alone_tables_figures_and_page_can_be_made_anew(sh
 
 def test_rows_of_a_colleague_are_not_taken_for_those_of_ones_own_checkpoints(shared, colleague):
     """Same settings, other bytes: as if the colleague's processor rounded otherwise."""
-    run = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0"
-    for name in ("checkpoint.safetensors", "history.csv", "manifest.json", "provenance.json"):
-        path = colleague.folder / run / name
-        path.write_text(path.read_text() + "\n") if name == "history.csv" else None
-    history = f"{run}/history.csv"
-    changed = hashlib.sha256((colleague.folder / history).read_bytes()).hexdigest()
-    for name, key in (("manifest.json", "history.csv"), ("provenance.json", history)):
-        path = colleague.folder / run / name
-        facts = json.loads(path.read_text())
-        facts["files" if name == "manifest.json" else "outputs"][key] = changed
-        if name == "provenance.json":
-            facts["outputs"][f"{run}/manifest.json"] = hashlib.sha256(
-                (path.parent / "manifest.json").read_bytes()
-            ).hexdigest()
-        path.write_text(json.dumps(facts))
+    run = colleague.folder / "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0"
+    manifest, record = (json.loads((run / name).read_text()) for name in ("manifest.json", "provenance.json"))
+    with open(run / "history.csv", "a") as file:
+        file.write("other bytes\n")
+    manifest["files"]["history.csv"] = sha256(run / "history.csv")
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    for name in ("history.csv", "manifest.json"):
+        record["outputs"][str((run / name).relative_to(colleague.folder))] = sha256(run / name)
+    (run / "provenance.json").write_text(json.dumps(record))
     assert colleague.planned_methods("evaluate_run") == {"ft", "wise_ft"}
 
 

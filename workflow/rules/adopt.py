@@ -18,6 +18,9 @@ from snakemake.persistence.file import FilePersistence
 from rib import provenance
 
 
+LONG_AGO = 1.0  # seconds since 1970; Snakemake takes 0 for no time at all
+
+
 class SnakemakeRecords:
     """What Snakemake noted about outputs, in the current folder."""
 
@@ -45,7 +48,7 @@ class SnakemakeRecords:
             stale: whether its inputs here are not the recorded ones; it then counts as older than any input, which
                 makes Snakemake compare their checksums, and re-run the job.
         """
-        ended = 0.0 if stale else datetime.fromisoformat(made["ended"]).timestamp()
+        ended = LONG_AGO if stale else datetime.fromisoformat(made["ended"]).timestamp()
         record = MetadataRecord(
             rule=made["rule"],
             input=sorted(made["inputs"]),
