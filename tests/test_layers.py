@@ -10,7 +10,7 @@ LAYERS = [
     {"io", "plugins", "code", "classes", "catalog", "geometry", "runs", "grid", "job", "warm", "provenance", "track"},
     {"data", "models"},
     {"methods"},
-    {"finetune", "merge", "evaluate"},
+    {"finetune", "merge", "evaluate", "selection"},
     {"metrics"},
     {"figures", "report"},
     {"docs"},

@@ -1,7 +1,7 @@
 """A catalogue folder with the family `tiny`: four datasets of synthetic images, two random-weight networks.
 
 Each class is a colour; a dataset shifts and dims it, so that fine-tuning has something to learn. `copy` shares the
-source images of `red`, as ImageNet-Cartoon shares those of the validation set.
+source images of `red`, as ImageNet-Cartoon shares those of the validation set. `memory` stands for what pretraining saw.
 """
 
 import hashlib
@@ -18,12 +18,13 @@ from PIL import Image
 
 WNIDS = ["n01440764", "n02206856", "n02219486", "n04254680", "n07753592"]
 IMAGES_PER_CLASS = 4
-DATASETS = {"red": 0, "green": 1, "blue": 2, "copy": 0}
+DATASETS = {"red": 0, "green": 1, "blue": 2, "copy": 0, "memory": 1}
+REFERENCE = "memory"
 NETWORKS = {"tiny_cnn": "test_efficientnet", "tiny_vit": "test_vit"}
 SIZE = 160  # what timm's test networks expect
 
 
-def make(folder: Path) -> None:
+def make(folder: Path, images_per_class: int = IMAGES_PER_CLASS) -> None:
     """Write the family's catalogue folder, archives and weights included."""
     for part in ("families", "classes", "archives"):
         (folder / part).mkdir(parents=True)
@@ -32,6 +33,7 @@ def make(folder: Path) -> None:
         "title": "Tiny",
         "description": "synthetic images for tests",
         "classes": {"file": "tiny.csv", "format": "wnids"},
+        "reference": REFERENCE,
         "defaults": {
             "models": ["tiny_cnn"],
             "methods": ["ft", "linear_probe", "lwf", "wise_ft"],
@@ -42,7 +44,9 @@ def make(folder: Path) -> None:
         },
     }
     (folder / "families/tiny.yaml").write_text(yaml.safe_dump(family))
-    (folder / "datasets.yaml").write_text(yaml.safe_dump({name: _dataset(folder, name) for name in DATASETS}))
+    (folder / "datasets.yaml").write_text(
+        yaml.safe_dump({name: _dataset(folder, name, images_per_class) for name in DATASETS})
+    )
     (folder / "models.yaml").write_text(yaml.safe_dump({name: _model(folder, name) for name in NETWORKS}))
 
 
@@ -56,12 +60,12 @@ def _source(path: Path) -> dict:
     }
 
 
-def _dataset(folder: Path, name: str) -> dict:
+def _dataset(folder: Path, name: str, images_per_class: int) -> dict:
     path = folder / f"archives/{name}.zip"
     rng = np.random.default_rng(DATASETS[name])
     with zipfile.ZipFile(path, "w") as archive:
         for label, wnid in enumerate(WNIDS):
-            for number in range(IMAGES_PER_CLASS):
+            for number in range(images_per_class):
                 pixels = rng.normal(128, 30, (40, 48, 3))
                 pixels[..., DATASETS[name]] += 20 * (label - 2)
                 buffer = io.BytesIO()
@@ -87,6 +91,7 @@ def _model(folder: Path, name: str) -> dict:
     return {
         "families": ["tiny"],
         "label": name,
+        "type": "vit" if "vit" in name else "cnn",
         "pretraining": "none",
         "library": "timm",
         "architecture": NETWORKS[name],

@@ -40,7 +40,7 @@ class Project:
     def snakemake(self, *arguments: str, config: tuple[str, ...] = (), check: bool = True, **environment: str) -> str:
         """Run Snakemake and return all it printed; `config` are extra key=value choices."""
         command = [sys.executable, "-m", "snakemake", *arguments, "--config", f"family={self.family}", *config]
-        if self.family == "tiny":
+        if self.family == "tiny" and not any(choice.startswith("catalog=") for choice in config):
             command.append("catalog=mine")
         result = subprocess.run(
             command,

@@ -15,6 +15,9 @@ ROOT = Path(__file__).parents[2]
 CATALOG = ROOT / "workflow/catalog"
 
 
+COMMON = {"batch_norm": "frozen", "dropout": 0.0, "drop_path": 0.0}
+
+
 def config(**choices):
     return validated(choices, "config", "config.yaml")
 
@@ -49,7 +52,7 @@ def test_the_default_grid_has_the_promised_size():
     chosen = grid()
     assert len(chosen.models) >= 2 and len(chosen.methods) >= 4 and len(chosen.targets) >= 5
     assert len(chosen.runs()) == len(chosen.models) * (1 + len(chosen.methods) * len(chosen.targets))
-    assert Run("efficientnet_lite0", "none", "pretrained", 0) in chosen.runs()
+    assert Run("efficientnet_lite0", "none", "pretrained", "all", 0) in chosen.runs()
 
 
 def test_seeds_multiply_the_fine_tuned_runs_only():
@@ -76,6 +79,76 @@ def test_a_parent_is_added_with_a_line():
     assert chosen.notices == ["method 'ft' is added to the grid: 'wise_ft' averages its weights"]
 
 
+def test_a_list_of_values_sweeps_and_names_its_variants():
+    chosen = grid(methods=["lora"], method_settings={"lora": {"rank": [4, 8], "lr": ["1e-5", 0.5]}})
+    assert sorted(chosen.methods) == [
+        "lora-lr0.00001-rank4",
+        "lora-lr0.00001-rank8",
+        "lora-lr0.5-rank4",
+        "lora-lr0.5-rank8",
+    ]
+    assert chosen.methods["lora-lr0.00001-rank4"].settings["lr"] == 1e-5
+    assert chosen.methods["lora-lr0.5-rank8"].settings["rank"] == 8
+    assert chosen.methods["lora-lr0.5-rank8"].label == "LoRA, lr 0.5, rank 8"
+
+
+def test_what_hangs_on_a_swept_method_is_swept_with_it():
+    chosen = grid(
+        methods=["wise_ft", "lp_ft"], method_settings={"ft": {"lr": [0.1, 0.2]}, "linear_probe": {"lr": [1, 2]}}
+    )
+    parents = {name: method.parents for name, method in chosen.methods.items()}
+    assert parents["wise_ft-lr0.2"] == ("ft-lr0.2",) and parents["lp_ft-lr1"] == ("linear_probe-lr1",)
+    assert len(parents) == 2 + 2 + 2 + 2 and "ft" not in parents
+
+
+def test_config_overrides_the_family_which_overrides_the_entry():
+    assert grid(methods=["ft"]).methods["ft"].settings["lr"] == 0.0002
+    assert grid(methods=["ft"], method_settings={"ft": {"lr": 3}}).methods["ft"].settings["lr"] == 3
+
+
+def test_sizes_multiply_the_fine_tuned_runs_only():
+    runs = grid(
+        models=["efficientnet_lite0"], methods=["ft"], targets=["noto"], downstream_size=["all", "50", "0.5"]
+    ).runs()
+    assert [(run.method, run.size) for run in runs] == [
+        ("pretrained", "all"),
+        ("ft", "all"),
+        ("ft", "50"),
+        ("ft", "0.5"),
+    ]
+
+
+def test_what_cannot_be_run_here_is_left_out_with_a_line_or_refused_by_name():
+    notices = grid(methods="all").notices
+    assert "method 'greedy_soup' is left out: it selects on held-out images; set protocol to held_out" in notices
+    assert "method 'replay' is left out: it needs a reference dataset, and family emoji has none" in notices
+    with pytest.raises(UserError, match="'greedy_soup' can't be run: it selects on held-out images"):
+        grid(methods=["greedy_soup"])
+
+
+def test_a_method_for_vits_is_not_run_on_a_cnn():
+    chosen = grid(methods=["ft", "lora_released"])
+    assert "lora_released" in chosen.methods and chosen.methods_of("efficientnet_lite0") == ["ft"]
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"protocol": "held_out"}, "held_out can't be run on family emoji, whose datasets have one image per class"),
+        (
+            {"method_settings": {"lora": {"ranks": 1}}},
+            r"config, method_settings, lora: unknown setting 'ranks' \(did you mean 'rank'",
+        ),
+        ({"method_settings": {"lora": {"rank": 1.5}}}, "the setting 'rank' is 1.5; give a whole number"),
+        ({"downstream_size": [0]}, "'downstream_size.0' is 0"),
+        ({"downstream_size": [1.5]}, "'downstream_size.0' is 1.5"),
+    ],
+)
+def test_bad_choices_of_methods_and_sizes_are_explained(choices, message):
+    with pytest.raises(UserError, match=message):
+        grid(**choices)
+
+
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
@@ -89,7 +162,7 @@ def test_a_parent_is_added_with_a_line():
         ({"protocol": "held"}, "'protocol' is 'held'.*trains on the whole target"),
         ({"family": "emojis"}, r"unknown family 'emojis' \(did you mean 'emoji'\?\); known are emoji"),
         ({"models": ["vit"]}, "unknown model 'vit'.*known are efficientnet_lite0"),
-        ({"methods": "lora"}, "unknown method 'lora'.*known are ft, linear_probe"),
+        ({"methods": "loar"}, r"unknown method 'loar' \(did you mean 'lora'\?\); known are ewc, "),
         ({"targets": ["noto", "nota"]}, r"config, targets.*unknown target 'nota' \(did you mean 'noto'\?\)"),
         ({"targets": []}, "the list is empty"),
     ],
@@ -109,9 +182,8 @@ def own(tmp_path):
 def with_method(folder, name="mine", **changes):
     entry = {
         "label": "x",
-        "kind": "finetune",
         "mechanism": "ft",
-        "settings": {"lr": 0.1, "batch_norm": "frozen"},
+        "settings": {"lr": 0.1, **COMMON},
         "source": "s",
         "style": {"colour": "#000000", "marker": "x"},
     }
@@ -121,25 +193,31 @@ def with_method(folder, name="mine", **changes):
 
 def test_a_folder_of_the_user_adds_methods(own):
     shutil.copy(CATALOG.parent / "lib/rib/methods/lwf.py", own / "methods/special.py")
-    settings = {"lr": 1, "batch_norm": "frozen", "temperature": 2, "weight": 1}
+    settings = {"lr": 1, **COMMON, "temperature": 2, "weight": 1, "distil": "all"}
     catalog = with_method(own, mechanism="special", settings=settings)
     assert catalog.mechanism_file("special") == own / "methods/special.py"
-    assert list(catalog.methods) == ["ft", "linear_probe", "lwf", "wise_ft", "mine"]
+    assert list(catalog.methods) == [*Catalog([CATALOG]).methods, "mine"]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mechanism": "none_such"}, "unknown mechanism 'none_such'.*known are ft, linear_probe, lwf, wise_ft"),
+        ({"mechanism": "none_such"}, "unknown mechanism 'none_such'.*known are ewc, ft"),
         (
             {"settings": {"lr": 1, "batchnorm": "x"}},
             r"mine: unknown setting 'batchnorm' \(did you mean 'batch_norm'\?\)",
         ),
         ({"settings": {"lr": 1}}, "the setting 'batch_norm' is missing"),
-        ({"settings": {"lr": "fast", "batch_norm": "x"}}, "the setting 'lr' is 'fast'; give a number"),
+        ({"settings": {"lr": "fast", **COMMON}}, "the setting 'lr' is 'fast'; give a number"),
+        ({"settings": {"lr": [], **COMMON}}, "the setting 'lr' is an empty list; give a value, or several to sweep"),
         ({"name": "pretrained"}, "'pretrained' is the model before fine-tuning and needs no entry"),
-        ({"parents": ["none_such"]}, "unknown parent 'none_such'"),
-        ({"parents": ["wise_ft"]}, "its parent 'wise_ft' is itself a merge"),
+        ({"starts_from": "none_such"}, "unknown parent 'none_such'"),
+        ({"starts_from": "wise_ft"}, "its parent 'wise_ft' is itself a merge"),
+        ({"starts_from": "lp_ft"}, "its start 'lp_ft' itself starts from another method"),
+        ({"parents": ["ft"]}, "parents are for merges; name what it starts from in starts_from"),
+        ({"mechanism": "soup", "settings": {}, "starts_from": "ft"}, "starts_from is for methods that train"),
+        ({"mechanism": "soup", "settings": {}, "parents": ["soup"]}, "its parent 'soup' is itself a merge"),
+        ({"types": ["mlp"]}, "types of models|'mlp'"),
         ({"colour": "red"}, "unknown key 'colour' in 'mine'"),
         ({"style": {"colour": "red", "marker": "x"}}, "'mine.style.colour' is 'red'.*hex colour"),
     ],
@@ -157,13 +235,17 @@ def test_a_name_may_be_defined_once(own):
 
 def test_settings_are_the_mechanisms_keyword_arguments():
     folder = CATALOG.parent / "lib/rib/methods"
-    assert list(mechanism_settings(folder / "lwf.py")) == ["lr", "batch_norm", "temperature", "weight"]
-    assert mechanism_settings(folder / "wise_ft.py") == {"alpha": "float"}
-    assert mechanism_settings(folder / "linear_probe.py") == {"lr": "float"}
+    form, settings = mechanism_settings(folder / "lwf.py")
+    assert form == "finetune"
+    assert list(settings) == ["temperature", "weight", "distil", "lr", "batch_norm", "dropout", "drop_path"]
+    assert mechanism_settings(folder / "wise_ft.py") == ("recipe", {"alpha": "float"})
+    assert mechanism_settings(folder / "wise_ft_curve.py") == ("curve", {"steps": "int"})
+    assert mechanism_settings(folder / "greedy_soup.py") == ("select", {})
+    assert mechanism_settings(folder / "linear_probe.py") == ("finetune", {"lr": "float"})
 
 
 def test_a_number_that_yaml_reads_as_text_is_a_number(own):
-    catalog = with_method(own, settings={"lr": "1e-3", "batch_norm": "frozen"})
+    catalog = with_method(own, settings={"lr": "1e-3", **COMMON})
     assert catalog.methods["mine"].settings["lr"] == 0.001
 
 
@@ -221,8 +303,9 @@ def family_of_ones_own(folder, **changes):
 def test_a_family_may_override_settings_of_methods(own):
     chosen = family_of_ones_own(own, method_settings={"lwf": {"temperature": 9}})
     assert list(chosen.models) == ["my_model"] and chosen.targets == ["my_set"]
-    assert chosen.method_settings("lwf") == {**chosen.methods["lwf"].settings, "temperature": 9}
-    assert chosen.method_settings("ft") == chosen.methods["ft"].settings
+    entries = Catalog([CATALOG]).methods
+    assert chosen.methods["lwf"].settings == {**entries["lwf"].settings, "temperature": 9}
+    assert chosen.methods["ft"].settings == entries["ft"].settings
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,26 @@ def test_the_same_table_gives_the_same_files(tmp_path):
     made = []
     for name in ("a", "b"):
         paths = {ending: tmp_path / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
-        write_figure("before_after", {"ood": str(tmp_path / "t.csv")}, BEFORE_AFTER, **paths)
+        write_figure("before_after", {"ood": str(tmp_path / "t.csv")}, BEFORE_AFTER, size="all", **paths)
         made.append([path.read_bytes() for path in paths.values()])
     assert made[0] == made[1]
+
+
+def test_runs_of_another_size_are_not_shown(tmp_path):
+    ood = pd.concat([OOD.assign(size="all"), OOD.assign(size="0.5", accuracy=99.0)])
+    ood.to_csv(tmp_path / "t.csv", index=False)
+    paths = {ending: tmp_path / f"a.{ending}" for ending in ("png", "pdf", "csv")}
+    write_figure("before_after", {"ood": str(tmp_path / "t.csv")}, BEFORE_AFTER, size="all", **paths)
+    assert set(pd.read_csv(paths["csv"])["size"]) == {"all"}
+
+
+def test_a_method_that_a_model_has_not_leaves_its_place_out(accuracy):
+    figure, shown = accuracy_matrix.draw(
+        accuracy,
+        models={"m": "M"},
+        methods={"ft": "FT", "for_vits": "V"},
+        targets=TARGETS,
+        datasets=DATASETS,
+        groups={},
+    )
+    assert [axes.axison for axes in figure.axes[:2]] == [True, False] and "for_vits" not in set(shown["method"])

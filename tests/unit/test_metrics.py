@@ -29,7 +29,9 @@ def rows():
                         "model": "m",
                         "method": method,
                         "target": target,
+                        "size": "all",
                         "seed": seed,
+                        "alpha": np.nan,
                         "dataset": dataset,
                         "object_id": objects,
                         "label": labels,
@@ -55,7 +57,7 @@ def accuracy(rows, method, target, seed, dataset):
 
 def test_accuracies_are_counts_over_n(rows, results):
     table = metrics.accuracy_table(results[0])
-    assert list(table) == ["model", "method", "target", "seed", "dataset", "n", "correct", "accuracy"]
+    assert list(table) == ["model", "method", "target", "size", "seed", "dataset", "n", "correct", "accuracy"]
     assert len(table) == 9 * 3
     for line in table.itertuples():
         assert line.accuracy == pytest.approx(accuracy(rows, line.method, line.target, line.seed, line.dataset))
@@ -130,7 +132,7 @@ def test_runs_on_different_images_are_refused(rows):
 def test_rows_may_come_in_parts(rows):
     parts = [rows.iloc[start : start + 50] for start in range(0, len(rows), 50)]
     whole, split = metrics.count([rows]), metrics.count(parts)
-    assert (whole.correct == split.correct).all() and whole.runs == split.runs
+    assert (whole.correct == split.correct).all() and whole.states == split.states
 
 
 def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):

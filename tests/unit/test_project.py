@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rib.catalog import Catalog, validated
 from rib.docs import config_table, graph, renewed, standing_parts
+from rib.grid import Grid
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +39,12 @@ def test_every_key_of_config_is_in_the_readmes_table():
     for key, value in keys.items():
         for name in [f"{key}.{part}" for part in value] if isinstance(value, dict) else [key]:
             assert f"| `{name}` |" in config_table()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflow/configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_example_configs_give_a_grid(path):
+    config = validated(yaml.safe_load(path.read_text()), "config", str(path))
+    assert len(Grid(config, Catalog([ROOT / "workflow/catalog"])).runs()) > 3
 
 
 def test_a_part_without_a_place_is_an_error():

@@ -29,11 +29,21 @@ def record(stage="finetune", started="2026-01-01T10:00:00+00:00", seconds=60.0, 
 
 @pytest.fixture
 def tables(tmp_path):
-    run = {"model": "net", "method": "ft", "target": "a", "seed": 0}
+    run = {"model": "net", "method": "ft", "target": "a", "size": "all", "seed": 0}
     before = {**run, "method": "pretrained", "target": "none"}
     interval = {"ci_low": -2.0, "ci_high": 0.04}
     rows = {
-        "mri": [{"model": "net", "method": "ft", "mri": -1.25, **interval, "ood_before": 50.0, "ood_after": 48.75}],
+        "mri": [
+            {
+                "model": "net",
+                "method": "ft",
+                "size": "all",
+                "mri": -1.25,
+                **interval,
+                "ood_before": 50.0,
+                "ood_after": 48.75,
+            }
+        ],
         "ri": [{**run, "ri": -0.04, **interval}],
         "accuracy": [
             {**which, "dataset": name, "n": 1200, "correct": 600, "accuracy": 50.0}
@@ -49,14 +59,15 @@ def tables(tmp_path):
 def test_tables_have_labels_signs_and_values_to_sort_by(tables):
     mri, ri, accuracy = result_tables({name: pd.read_csv(path) for name, path in tables.items()}, ABOUT)
     minus = "\N{MINUS SIGN}"
-    assert mri["rows"][0][:4] == [
+    assert mri["rows"][0][:5] == [
         ("Net", "Net"),
         ("full fine-tuning", "full fine-tuning"),
+        ("all", "all"),
         (f"{minus}1.2", -1.25),
         (f"{minus}2.0 to +0.0", -2.0),
     ]
-    assert ri["rows"][0][4] == ("+0.0", -0.04)
-    assert accuracy["header"][4:] == ["A", "B"] and accuracy["rows"][0][4:] == [("50.0", 50.0)] * 2
+    assert ri["rows"][0][5] == ("+0.0", -0.04)
+    assert accuracy["header"][5:] == ["A", "B"] and accuracy["rows"][0][5:] == [("50.0", 50.0)] * 2
 
 
 def test_models_of_one_label_keep_rows_of_their_own(tables):
@@ -65,7 +76,7 @@ def test_models_of_one_label_keep_rows_of_their_own(tables):
     read["accuracy"] = pd.concat([read["accuracy"], twin])
     about = {**ABOUT, "models": {**ABOUT["models"], "twin": ABOUT["models"]["net"]}}
     rows = result_tables(read, about)[2]["rows"]
-    assert sorted(row[4][1] for row in rows) == [50.0, 50.0, 90.0, 90.0]
+    assert sorted(row[5][1] for row in rows) == [50.0, 50.0, 90.0, 90.0]
 
 
 def test_a_stage_that_lacks_a_library_is_no_mixture():

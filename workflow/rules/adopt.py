@@ -17,7 +17,6 @@ from snakemake.persistence.file import FilePersistence
 
 from rib import provenance
 
-
 LONG_AGO = 1.0  # seconds since 1970; Snakemake takes 0 for no time at all
 
 

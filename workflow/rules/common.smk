@@ -53,7 +53,7 @@ GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.mod
 wildcard_constraints:
     dataset="[A-Za-z0-9_]+",
     model="[A-Za-z0-9_.-]+",
-    method="[a-z0-9_]+",
+    method="[A-Za-z0-9_.-]+",
     target="[A-Za-z0-9_]+",
     size="[A-Za-z0-9_.]+",
     seed="[0-9]+",
@@ -72,9 +72,9 @@ def digest(stage, *modules):
     return code.digest(WORKFLOW / "scripts" / f"{stage}.py", *map(Path, modules))
 
 
-def of_kind(kind):
-    """Wildcard constraint that admits the methods of one kind."""
-    return "|".join(name for name, method in CATALOG.methods.items() if method.kind == kind) or "(?!)"
+def of_form(*forms):
+    """Wildcard constraint that admits the grid's methods of some forms."""
+    return "|".join(re.escape(name) for name, method in GRID.methods.items() if method.form in forms) or "(?!)"
 
 
 def archive(entry):
@@ -87,18 +87,31 @@ def prepared(file, dataset, model):
     return f"{PREPARED}/{file}".format(dataset=dataset, geometry=GRID.geometry(model).key)
 
 
-def parents(w):
-    """Checkpointed methods that a run's weights come from: none, itself, or a merge's parents."""
+def checkpointed(w):
+    """Methods whose checkpoints a run's weights come from: none, itself, or a merge's parents."""
     if w.method == PRETRAINED:
         return []
-    method = CATALOG.methods[w.method]
-    return [w.method] if method.kind == "finetune" else list(method.parents)
+    method = GRID.methods[w.method]
+    return [w.method] if method.trains else list(method.parents)
 
 
-def checkpoints(file):
-    """Input function: a file of each checkpoint that a run's weights come from."""
+def checkpoints(file, methods=checkpointed):
+    """Input function: a file of each checkpoint that a run's weights come from, or of other methods' for its target."""
     pattern = f"{RUNS}/finetune/{RUN}/{file}"
-    return lambda w: [pattern.format(**{**w, "method": parent}) for parent in parents(w)]
+    return lambda w: [pattern.format(**{**w, "method": method}) for method in methods(w)]
+
+
+def parents(w):
+    """Methods that a run needs first: a merge's, or the one that training starts from."""
+    return GRID.methods[w.method].parents
+
+
+def reference(file):
+    """Input function: a file of the reference dataset, nothing where there is none or the method doesn't use it."""
+    used = GRID.reference is not None
+    return lambda w: (
+        prepared(file, GRID.reference.name, w.model) if used and GRID.methods[w.method].reference != "no" else []
+    )
 
 
 def preparation(w):
@@ -129,15 +142,16 @@ def conversion(w):
 
 def method_job(stage, name, **more):
     """Settings of a job that runs a method's mechanism."""
-    mechanism = CATALOG.mechanism_file(CATALOG.methods[name].mechanism)
-    settings = {"mechanism": local(mechanism), "settings": GRID.method_settings(name)}
+    method = GRID.methods[name]
+    mechanism = CATALOG.mechanism_file(method.mechanism)
+    settings = {"mechanism": local(mechanism), "settings": method.settings, "parents": list(method.parents)}
     return {**settings, **more, "code": digest(stage, mechanism)}
 
 
 def recipe(w):
     """Input function: a merge's recipe, nothing for other methods."""
-    kind = CATALOG.methods[w.method].kind if w.method != PRETRAINED else PRETRAINED
-    return f"{RUNS}/merge/{RUN}/recipe.json".format(**w) if kind == "merge" else []
+    trained = w.method == PRETRAINED or GRID.methods[w.method].trains
+    return [] if trained else f"{RUNS}/merge/{RUN}/recipe.json".format(**w)
 
 
 def suite(file):

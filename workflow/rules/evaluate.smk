@@ -25,7 +25,8 @@ rule evaluate_run:
     params:
         cfg=lambda w: {
             "datasets": SUITES[w.suite],
-            "parents": parents(w),
+            "parents": checkpointed(w),
+            "shares": GRID.shares,
             "batch_size": CONFIG["compute"]["evaluation_batch_size"],
             "compute": COMPUTE,
             "code": digest("evaluate"),

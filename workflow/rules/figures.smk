@@ -1,10 +1,11 @@
 # Figures: pure functions of tables, each as PDF, PNG and the CSV it shows. A grid without fine-tuned runs has none.
 
-METHOD = next(iter(name for name in ("ft", *GRID.methods) if name in GRID.methods), None)
+SHOWN = {name: method for name, method in GRID.methods.items() if method.form != "curve"}
+METHOD = next(iter(name for name in ("ft", *SHOWN) if name in SHOWN), None)
 TARGET = next(iter(name for name in (GRID.family.example_target, *GRID.targets) if name in GRID.targets))
 FIRST = next(iter(GRID.models))
 LABELS = {name: model.label for name, model in GRID.models.items()}
-METHOD_LABELS = {name: method.label for name, method in GRID.methods.items()}
+METHOD_LABELS = {name: method.label for name, method in SHOWN.items()}
 DATASET_LABELS = {name: dataset.label for name, dataset in GRID.datasets.items()}
 TARGET_LABELS = {name: DATASET_LABELS[name] for name in GRID.targets}
 GROUPS = {name: dataset.source_group for name, dataset in GRID.datasets.items() if dataset.source_group}
@@ -93,6 +94,7 @@ rule plot_figure:
     params:
         cfg=lambda w: {
             "settings": FIGURE_JOBS[w.figure][1],
+            "size": GRID.sizes[0],
             "code": digest(
                 "figures", *(WORKFLOW / "lib/rib/figures" / name for name in (f"{w.figure}.py", "rib.mplstyle"))
             ),

@@ -7,6 +7,10 @@ rule finetune:
         weights=ancient(MODEL_FILES),
         target=lambda w: prepared("manifest.json", w.target, w.model),
         images=lambda w: ancient([prepared(file, w.target, w.model) for file in PREPARED_FILES]),
+        reference=reference("manifest.json"),
+        reference_images=lambda w: ancient([path for file in PREPARED_FILES if (path := reference(file)(w))]),
+        start=checkpoints("manifest.json", parents),
+        start_weights=lambda w: ancient(checkpoints("checkpoint.safetensors", parents)(w)),
     output:
         checkpoint=f"{RUNS}/finetune/{RUN}/checkpoint.safetensors",
         history=f"{RUNS}/finetune/{RUN}/history.csv",
@@ -15,7 +19,7 @@ rule finetune:
     log:
         f"{LOGS}/{CONFIG['protocol']}/finetune/{RUN}.log",
     wildcard_constraints:
-        method=of_kind("finetune"),
+        method=of_form("finetune"),
     conda:
         "../../envs/torch.yaml"
     threads: THREADS
@@ -23,6 +27,6 @@ rule finetune:
         mem_mb=4000,
         runtime=240,
     params:
-        cfg=lambda w: method_job("finetune", w.method, training=GRID.training(), compute=COMPUTE),
+        cfg=lambda w: method_job("finetune", w.method, training=GRID.training(), shares=GRID.shares, compute=COMPUTE),
     script:
         "../scripts/finetune.py"

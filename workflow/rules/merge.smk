@@ -10,13 +10,47 @@ rule merge_weights:
     log:
         f"{LOGS}/{CONFIG['protocol']}/merge/{RUN}.log",
     wildcard_constraints:
-        method=of_kind("merge"),
+        method=of_form("recipe", "curve"),
     conda:
         "../../envs/fetch.yaml"
     resources:
         mem_mb=500,
         runtime=10,
     params:
-        cfg=lambda w: method_job("merge", w.method, parents=list(CATALOG.methods[w.method].parents)),
+        cfg=lambda w: method_job("merge", w.method),
     script:
         "../scripts/merge.py"
+
+
+# Where weights are chosen on the select split of the target, candidates are scored; the recipe has their accuracies.
+rule select_weights:
+    input:
+        model=f"{MODEL}/manifest.json",
+        weights=ancient(MODEL_FILES),
+        manifests=checkpoints("manifest.json"),
+        checkpoints=lambda w: ancient(checkpoints("checkpoint.safetensors")(w)),
+        target=lambda w: prepared("manifest.json", w.target, w.model),
+        images=lambda w: ancient([prepared(file, w.target, w.model) for file in PREPARED_FILES]),
+    output:
+        recipe=f"{RUNS}/merge/{RUN}/recipe.json",
+        provenance=f"{RUNS}/merge/{RUN}/provenance.json",
+    log:
+        f"{LOGS}/{CONFIG['protocol']}/merge/{RUN}.log",
+    wildcard_constraints:
+        method=of_form("select"),
+    conda:
+        "../../envs/torch.yaml"
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        cfg=lambda w: method_job(
+            "selection",
+            w.method,
+            shares=GRID.shares,
+            batch_size=CONFIG["compute"]["evaluation_batch_size"],
+            compute=COMPUTE,
+        ),
+    script:
+        "../scripts/selection.py"

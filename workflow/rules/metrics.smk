@@ -1,14 +1,13 @@
 # Accuracies, RI and mRI with intervals: pure functions of the rows of the whole grid.
 
-ROWS = [
-    f"{RUNS}/evaluate/{RUN}/{suite}.parquet".format(**vars(run), size="all") for run in GRID.runs() for suite in SUITES
-]
+ROWS = [f"{RUNS}/evaluate/{RUN}/{suite}.parquet".format(**vars(run)) for run in GRID.runs() for suite in SUITES]
 TABLES = {
     "accuracy": f"{REPORTS}/tables/accuracy.csv",
     "ri": f"{REPORTS}/tables/ri.csv",
     "mri": f"{REPORTS}/tables/mri.csv",
     "mri_json": f"{REPORTS}/tables/mri.json",
     "ood": f"{REPORTS}/tables/ood.csv",
+    "curves": f"{REPORTS}/tables/curves.csv",
 }
 
 

@@ -5,17 +5,15 @@ report: "../report/workflow.rst"
 
 
 PAGE = f"{REPORTS}/index.html"
-KINDS = {name: method.kind for name, method in GRID.methods.items()}
 # Records of the jobs behind the rows. No inputs: the page can then be made anew where only rows and reports were pulled.
 UPSTREAM = [
     *(f"{archive(entry)}.provenance.json" for entry in (*GRID.datasets.values(), *GRID.models.values())),
     *dict.fromkeys(prepared("provenance.json", dataset, model) for model in GRID.models for dataset in GRID.datasets),
     *expand(f"{MODEL}/provenance.json", model=GRID.models),
     *(
-        f"{RUNS}/{stage}/{RUN}/provenance.json".format(**vars(run), size="all")
-        for stage in ("finetune", "merge")
+        f"{RUNS}/{'finetune' if GRID.methods[run.method].trains else 'merge'}/{RUN}/provenance.json".format(**vars(run))
         for run in GRID.runs()
-        if KINDS.get(run.method) == stage
+        if run.method != PRETRAINED
     ),
 ]
 RECORDS = [
@@ -60,7 +58,7 @@ rule write_page:
                     for name, entry in GRID.models.items()
                 },
                 "methods": {
-                    name: {"label": method.label, "settings": GRID.method_settings(name), "source": method.source}
+                    name: {"label": method.label, "settings": method.settings, "source": method.source}
                     for name, method in GRID.methods.items()
                 },
             },

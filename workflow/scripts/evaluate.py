@@ -8,17 +8,16 @@ warm_start()
 
 with run(snakemake, "evaluate") as out:
     from rib.evaluate import evaluate
-    from rib.merge import run_weights
+    from rib.merge import run_states
 
     cfg, files, w = snakemake.params.cfg, snakemake.input, snakemake.wildcards
     evaluate(
         model_folder=Path(files.model).parent,
-        weights=run_weights(w.method, files.recipe),
+        states=run_states(w.method, files.recipe),
         checkpoints=dict(zip(cfg["parents"], files.checkpoints, strict=True)),
         datasets=dict(zip(cfg["datasets"], (Path(path).parent for path in files.datasets), strict=True)),
-        run={"model": w.model, "target": w.target, "method": w.method, "seed": int(w.seed)},
-        batch_size=cfg["batch_size"],
-        compute=cfg["compute"],
+        run={**{key: w[key] for key in ("model", "target", "method", "size")}, "seed": int(w.seed)},
+        **{key: cfg[key] for key in ("shares", "batch_size", "compute")},
         rows=out["rows"],
         manifest=out["manifest"],
     )

@@ -9,5 +9,6 @@ with run(snakemake, "figures") as out:
         snakemake.wildcards.figure,
         named_inputs(snakemake),
         snakemake.params.cfg["settings"],
+        size=snakemake.params.cfg["size"],
         **{key: out[key] for key in ("png", "pdf", "csv")},
     )

@@ -9,12 +9,16 @@ warm_start()
 with run(snakemake, "finetune") as out:
     from rib.finetune import finetune
 
-    cfg = snakemake.params.cfg
+    cfg, files, w = snakemake.params.cfg, snakemake.input, snakemake.wildcards
     finetune(
-        model_folder=Path(snakemake.input.model).parent,
-        target_folder=Path(snakemake.input.target).parent,
-        what={key: snakemake.wildcards[key] for key in ("model", "target", "method")},
-        seed=int(snakemake.wildcards.seed),
-        **{key: cfg[key] for key in ("mechanism", "settings", "training", "compute")},
+        model_folder=Path(files.model).parent,
+        target_folder=Path(files.target).parent,
+        reference_folder=Path(files.reference).parent if files.reference else None,
+        start=dict(zip(cfg["parents"], map(Path, files.start_weights), strict=True)),
+        what={key: w[key] for key in ("model", "target", "method")},
+        size=w.size,
+        seed=int(w.seed),
+        **{key: cfg[key] for key in ("mechanism", "settings", "training", "shares", "compute")},
+        rescue=Path(snakemake.log[0]).with_suffix(".last_good.safetensors"),
         **{key: out[key] for key in ("checkpoint", "history", "manifest")},
     )

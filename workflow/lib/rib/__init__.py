@@ -5,7 +5,7 @@ Layers, lowest first; a module imports from its own layer or below only (tests/t
     L0  io, code, classes, catalog, grid, job, warm, provenance, track   no torch
     L1  data/, models/
     L2  methods/
-    L3  finetune, merge, evaluate
+    L3  finetune, merge, evaluate, selection
     L4  metrics                                                          no torch
     L5  figures/, report                                                 no torch
     L6  docs                                                             no torch

@@ -24,6 +24,8 @@ LIBRARY = Path(__file__).resolve().parent
 SCHEMAS = LIBRARY.parents[1] / "schemas"
 # What a layout gets besides its own settings (rib.data.layouts).
 LAYOUT_ARGUMENTS = {"space", "geometry", "dataset", "source_group", "icons", "exclude"}
+FINETUNE, RECIPE, CURVE, SELECT = "finetune", "recipe", "curve", "select"
+MERGES = (RECIPE, CURVE, SELECT)
 CLASS_READERS = {"class_map": read_class_map, "wnids": read_wnid_list}
 
 
@@ -39,6 +41,8 @@ class Family:
     method_settings: dict
     crop: float | None = None
     example_target: str | None = None
+    reference: str | None = None
+    one_image_per_class: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Model:
     name: str
     families: tuple[str, ...]
     label: str
+    type: str
     pretraining: str
     library: str
     architecture: str
@@ -78,16 +83,30 @@ class Model:
 
 @dataclass(frozen=True)
 class Method:
-    """One fine-tuning method: a mechanism (a module) with settings, or a merge of other methods' weights."""
+    """One fine-tuning method: a mechanism (a module) with settings, or a merge of other methods' weights.
+
+    Attributes:
+        parents: the methods it needs first: those that a merge averages, or the one that it starts from.
+        form: `finetune`, or how a merge finds its weights: `recipe`, `curve` or `select`.
+        reference: whether it uses the family's reference dataset: `no`, `optional` or `required`.
+        types: of models that it is for.
+    """
 
     name: str
     label: str
-    kind: str
+    form: str
     mechanism: str
     settings: dict
     parents: tuple[str, ...]
+    reference: str
+    types: tuple[str, ...]
     source: str
     style: dict
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains, rather than merging what others trained."""
+        return self.form == FINETUNE
 
 
 @cache
@@ -199,25 +218,33 @@ def check_settings(settings: Mapping, wanted: Mapping[str, str], where: str, com
         complete: whether each must be given.
 
     Returns:
-        The settings, with numbers where YAML 1.1 reads text: `1e-3`.
+        The settings, with numbers where YAML 1.1 reads text: `1e-3`. A list of values sweeps.
 
     Raises:
         UserError: an unknown or missing setting, or text where a number is due.
     """
-    checked = {}
-    for key, value in settings.items():
+    for key in settings:
         if key not in wanted:
             allowed = ", ".join(sorted(wanted)) or "none"
             raise UserError(f"{where}: unknown setting '{key}'{_nearest(key, wanted)}; allowed are {allowed}.")
-        if wanted[key] in ("float", "int"):
-            number = _number(value) if isinstance(value, str) else value
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                raise UserError(f"{where}: the setting '{key}' is {value!r}; give a number.")
-            value = number
-        checked[key] = value
     for key in sorted(set(wanted) - set(settings)) if complete else ():
         raise UserError(f"{where}: the setting '{key}' is missing; add it.")
-    return checked
+    return {key: _checked(value, wanted[key], f"{where}: the setting '{key}'") for key, value in settings.items()}
+
+
+def _checked(value: object, wanted: str, where: str) -> object:
+    """A setting's value; of a list, which sweeps, each value."""
+    if isinstance(value, list) and wanted != "list":
+        if not value:
+            raise UserError(f"{where} is an empty list; give a value, or several to sweep.")
+        return [_checked(item, wanted, where) for item in value]
+    if wanted in ("float", "int"):
+        number = _number(value) if isinstance(value, str) else value
+        whole = isinstance(number, int) or wanted == "float"
+        if isinstance(number, bool) or not isinstance(number, int | float) or not whole:
+            raise UserError(f"{where} is {value!r}; give a {'whole ' if wanted == 'int' else ''}number.")
+        return number
+    return value
 
 
 def read_yaml(path: Path) -> object:
@@ -295,10 +322,7 @@ class Catalog:
     @cached_property
     def methods(self) -> dict[str, Method]:
         """Methods by name, their settings checked against their mechanism's keyword arguments."""
-        methods = {
-            name: Method(name=name, **{**entry, "parents": tuple(entry["parents"])})
-            for name, entry in self._entries("methods").items()
-        }
+        methods = {name: self._method(name, entry) for name, entry in self._entries("methods").items()}
         if PRETRAINED in methods:
             raise UserError(
                 f"methods.yaml: '{PRETRAINED}' is the model before fine-tuning and needs no entry; rename it."
@@ -312,19 +336,43 @@ class Catalog:
             raise UserError(f"'{name}' names both a dataset and a model, which share the folder data/raw; rename one.")
         return {**self.datasets, **self.models}
 
+    def _method(self, name: str, entry: dict) -> Method:
+        mechanism = self.mechanism_file(entry["mechanism"])
+        form, wanted = mechanism_settings(mechanism)
+        start = entry.pop("starts_from", None)
+        where = f"methods.yaml, {name}"
+        if start and form != FINETUNE:
+            raise UserError(f"{where}: starts_from is for methods that train; name what it merges in parents.")
+        if entry["parents"] and form == FINETUNE:
+            raise UserError(f"{where}: parents are for merges; name what it starts from in starts_from.")
+        return Method(
+            name=name,
+            **{
+                **entry,
+                "form": form,
+                "parents": (start,) if start else tuple(entry["parents"]),
+                "types": tuple(entry["types"]),
+                "settings": check_settings(entry["settings"], wanted, where),
+            },
+        )
+
     def _checked_method(self, method: Method, methods: dict[str, Method]) -> Method:
         where = f"methods.yaml, {method.name}"
         for parent in method.parents:
             known_name(parent, methods, "parent", where)
-            if methods[parent].kind == "merge":
+            if not methods[parent].trains:
                 raise UserError(
                     f"{where}: its parent '{parent}' is itself a merge; name the methods it merges instead."
                 )
-        return replace(method, settings=check_settings(method.settings, self.wanted_settings(method), where))
+            if method.trains and methods[parent].parents:
+                raise UserError(
+                    f"{where}: its start '{parent}' itself starts from another method; name one that doesn't."
+                )
+        return method
 
     def wanted_settings(self, method: Method) -> Mapping[str, str]:
         """Settings that a method's mechanism takes, with annotations."""
-        return mechanism_settings(self.mechanism_file(method.mechanism))
+        return mechanism_settings(self.mechanism_file(method.mechanism))[1]
 
     def _entries(self, kind: str) -> dict[str, dict]:
         entries: dict[str, tuple[dict, Path]] = {}
@@ -383,20 +431,34 @@ class Catalog:
 
 
 @cache
-def mechanism_settings(path: Path) -> Mapping[str, str]:
-    """Settings that a method's entry must give: the keyword-only arguments of its mechanism, with annotations.
+def mechanism_settings(path: Path) -> tuple[str, Mapping[str, str]]:
+    """What a mechanism is, and the settings that a method's entry must give, with annotations.
 
-    Those of the function `recipe` of a merge, or of the constructor of the class marked with `@mechanism`. Read
-    from the source, since importing it would import torch.
+    Of a merge the keyword-only arguments of its function (`recipe`, `curve` or `select`); else of the constructor
+    of the class marked with `@mechanism`, where `**common` stands for those of FineTuning. Read from the source,
+    since importing it would import torch.
     """
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name == "recipe":
-            return _keywords(node)
+        if isinstance(node, ast.FunctionDef) and node.name in MERGES:
+            return node.name, _keywords(node)
         marks = getattr(node, "decorator_list", [])
         if isinstance(node, ast.ClassDef) and any(getattr(mark, "id", None) == "mechanism" for mark in marks):
-            inits = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
-            return _keywords(inits[0]) if inits else {}
-    raise UserError(f"{path} has neither a class marked with @mechanism nor a function recipe; add one.")
+            return FINETUNE, _constructor_settings(node)
+    raise UserError(f"{path} has neither a class marked with @mechanism nor a function {', '.join(MERGES)}; add one.")
+
+
+def _constructor_settings(node: ast.ClassDef) -> Mapping[str, str]:
+    init = next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
+    own = _keywords(init) if init else {}
+    return own if init and init.args.kwarg is None else {**own, **_common_settings()}
+
+
+@cache
+def _common_settings() -> Mapping[str, str]:
+    """Settings of every method that trains weights: the constructor's of FineTuning."""
+    body = ast.parse((LIBRARY / "methods/_base.py").read_text(encoding="utf-8")).body
+    base = next(node for node in body if isinstance(node, ast.ClassDef) and node.name == "FineTuning")
+    return _keywords(next(part for part in base.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"))
 
 
 @cache

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.catalog import Catalog, load_schema
+from rib.catalog import SELECT, Catalog, load_schema
 from rib.report import caption_of
 
 # Copied from a default run's report by `make docs`: the README's figure and numbers; tests/acceptance compares.
@@ -40,6 +40,18 @@ def figure_list() -> str:
     """Markdown list of the figures and how to read them."""
     names = re.findall(r'^"(\w+)":', CAPTIONS.read_text(encoding="utf-8"), re.M)
     return "\n".join(f"- `{name}`: {caption_of(name, CAPTIONS)}" for name in names)
+
+
+def method_table() -> str:
+    """Markdown table of the methods: what they are called, where they come from, what they need."""
+    lines = ["| method | label | needs | source |", "|---|---|---|---|"]
+    for name, method in Catalog([CATALOG]).methods.items():
+        needs = [f"`{parent}`" for parent in method.parents]
+        needs += ["`held_out`"] if method.form == SELECT else []
+        needs += ["a reference dataset"] if method.reference == "required" else []
+        needs += [f"a {method.types[0].upper().replace('VIT', 'ViT')}"] if len(method.types) == 1 else []
+        lines.append(f"| `{name}` | {method.label} | {', '.join(needs)} | {method.source} |")
+    return "\n".join(lines)
 
 
 def headline() -> str:
@@ -95,7 +107,7 @@ def renewed(text: str, parts: Mapping[str, str]) -> str:
 
 def standing_parts() -> dict[str, str]:
     """The parts that follow from the repository alone, in the project's folder."""
-    return {"config": config_table(), "figures": figure_list(), "headline": headline()}
+    return {"config": config_table(), "figures": figure_list(), "headline": headline(), "methods": method_table()}
 
 
 if __name__ == "__main__":

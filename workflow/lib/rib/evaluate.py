@@ -1,6 +1,6 @@
 """Evaluation of one run on one suite of datasets: a row per image, from which every number derives."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from rib.data.prepared import PreparedDataset
+from rib.data.splits import TEST, part
 from rib.io import Progress, UserError, write_json
+from rib.merge import State
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.class_logits import class_logits, class_members
@@ -23,9 +25,10 @@ EXAMPLE = 4  # images with which folding is checked
 def evaluate(
     *,
     model_folder: Path,
-    weights: Mapping[str, float],
+    states: Sequence[State],
     checkpoints: Mapping[str, Path],
     datasets: Mapping[str, Path],
+    shares: Mapping[str, float] | None,
     run: Mapping[str, object],
     batch_size: int,
     compute: Mapping,
@@ -36,13 +39,14 @@ def evaluate(
 
     Args:
         model_folder: what a models job wrote.
-        weights: weight of each averaged state by method (see rib.models.checkpoint.apply).
+        states: alpha and weight of each averaged method (see rib.merge.run_states); each image passes through all.
         checkpoints: file of each fine-tuned method.
         datasets: what the prepare jobs wrote, by dataset.
-        run: model, target, method, seed: repeated in every row.
+        shares: of the splits (protocol `held_out`), of which the test part is scored, or None for all images.
+        run: model, target, method, size, seed: repeated in every row.
         batch_size: images per forward pass.
         compute: device, threads_per_job.
-        rows: written as Parquet: the run's four columns, dataset, row, image_id, source_id, object_id, label,
+        rows: written as Parquet: the run's five columns, alpha (null unless the run is a curve), dataset, row, image_id, source_id, object_id, label,
             prediction (indices into the dataset's class space), confidence (softmax probability of the
             prediction), margin (the label's logit less the highest other class logit).
         manifest: written as JSON: the device, per dataset n and the class space's digest.
@@ -51,48 +55,57 @@ def evaluate(
         UserError: a logit is not finite.
     """
     device = devices.start(compute["device"], compute["threads_per_job"])
-    model, facts = load(model_folder, device)
-    apply(model, weights, checkpoints)
-    model.eval()
-    preprocessing = facts["preprocessing"]
-    opened = [PreparedDataset.open(folder, name) for name, folder in datasets.items()]
+    preprocessing = load(model_folder, torch.device("cpu"))[1]["preprocessing"]
+    opened = [part(PreparedDataset.open(folder, name), TEST, shares) for name, folder in datasets.items()]
+    pixels = [Inputs(d.images, preprocessing["mean"], preprocessing["std"], device, d.rows) for d in opened]
+    models = [_model(model_folder, weights, checkpoints, pixels[0][slice(EXAMPLE)], device) for _, weights in states]
     title = "/".join(map(str, run.values()))
     progress = Progress(desc=f"evaluating {title}", total=sum(len(dataset.labels) for dataset in opened), unit="image")
-    pixels = [Inputs(dataset.images, preprocessing["mean"], preprocessing["std"], device) for dataset in opened]
-    if device.type == "cpu":  # on a GPU it gains little, and rounds weights anew in bf16
-        fold_batch_norm(model, pixels[0][slice(EXAMPLE)])
     tables = []
     for dataset, inputs in zip(opened, pixels, strict=True):
-        scores = score(model, inputs, dataset, batch_size, progress)
-        if not scores["margin"].isfinite().all():
-            raise UserError(f"evaluating {title} on {dataset.name}: a logit is not finite; don't use these weights.")
-        tables.append(_rows(dataset, scores, run))
+        for (alpha, _), scores in zip(states, score(models, inputs, dataset, batch_size, progress), strict=True):
+            if not scores["margin"].isfinite().all():
+                raise UserError(
+                    f"evaluating {title} on {dataset.name}: a logit is not finite; don't use these weights."
+                )
+            tables.append(_rows(dataset, scores, run, alpha))
     progress.close()
     pq.write_table(pa.concat_tables(tables).unify_dictionaries(), rows, compression="zstd")
     facts_of = {dataset.name: {"n": len(dataset.labels), "class_space": dataset.space.digest} for dataset in opened}
     write_json(manifest, {"device": device.type, "datasets": facts_of})
 
 
+def _model(
+    folder: Path, weights: Mapping[str, float], checkpoints: Mapping[str, Path], example: Tensor, device: torch.device
+) -> nn.Module:
+    """The network in one state, ready to score."""
+    model = apply(load(folder, device)[0], weights, checkpoints).eval()
+    if device.type == "cpu":  # on a GPU it gains little, and rounds weights anew in bf16
+        fold_batch_norm(model, example)
+    return model
+
+
 @torch.inference_mode()
 def score(
-    model: nn.Module, inputs: Inputs, dataset: PreparedDataset, batch_size: int, progress: Progress
-) -> dict[str, Tensor]:
-    """Prediction, confidence and margin of every image.
+    models: Sequence[nn.Module], inputs: Inputs, dataset: PreparedDataset, batch_size: int, progress: Progress
+) -> list[dict[str, Tensor]]:
+    """Prediction, confidence and margin of every image by every network; each batch is read once.
 
     Returns:
-        prediction (n,) int64, confidence (n,) float32 in 0..1, margin (n,) float32.
+        Per network: prediction (n,) int64, confidence (n,) float32 in 0..1, margin (n,) float32.
     """
     members = class_members(dataset.space, inputs.device)
     labels = torch.from_numpy(dataset.labels).to(inputs.device)
-    parts = []
+    parts: list[list[dict]] = [[] for _ in models]
     for start in range(0, len(inputs), batch_size):
         batch = slice(start, start + batch_size)
-        with devices.autocast(inputs.device):
-            logits = model(inputs[batch])
-        scores = class_logits(logits.float(), members)  # (N, C)
-        parts.append(_summary(scores, labels[batch]))
-        progress.update(len(scores))
-    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+        pixels = inputs[batch]
+        for model, found in zip(models, parts, strict=True):
+            with devices.autocast(inputs.device):
+                logits = model(pixels)
+            found.append(_summary(class_logits(logits.float(), members), labels[batch]))
+        progress.update(len(pixels))
+    return [{name: torch.cat([part[name] for part in found]).cpu() for name in found[0]} for found in parts]
 
 
 def _summary(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -103,14 +116,17 @@ def _summary(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return {"prediction": prediction, "confidence": confidence, "margin": own - others}
 
 
-def _rows(dataset: PreparedDataset, scores: Mapping[str, Tensor], run: Mapping[str, object]) -> pa.Table:
+def _rows(
+    dataset: PreparedDataset, scores: Mapping[str, Tensor], run: Mapping[str, object], alpha: float | None
+) -> pa.Table:
     n = len(dataset.labels)
 
     def constant(value: object, kind: pa.DataType) -> pa.DictionaryArray:
         return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([value], kind))
 
-    columns = {key: constant(run[key], pa.string()) for key in ("model", "target", "method")}
+    columns = {key: constant(run[key], pa.string()) for key in ("model", "target", "method", "size")}
     columns["seed"] = pa.array([run["seed"]] * n, pa.int32())
+    columns["alpha"] = pa.array([alpha] * n, pa.float64())
     columns["dataset"] = constant(dataset.name, pa.string())
     columns |= {name: dataset.index[name] for name in ("row", "image_id", "source_id", "object_id", "label")}
     columns["prediction"] = pa.array(scores["prediction"].numpy().astype("int16"))

@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from rib.data.prepared import PreparedDataset
+from rib.data.splits import TRAIN, part, subset
 from rib.io import Progress, UserError, log, write_json
 from rib.methods import load_mechanism
-from rib.methods._base import FineTuning
+from rib.methods._base import FineTuning, Images, Task
 from rib.models import device as devices
-from rib.models.checkpoint import changed_tensors
+from rib.models.checkpoint import apply
 from rib.models.class_logits import class_logits, class_members
 from rib.models.inputs import Inputs
 from rib.models.pretrained import load
@@ -32,51 +34,71 @@ def finetune(
     *,
     model_folder: Path,
     target_folder: Path,
+    reference_folder: Path | None,
+    start: Mapping[str, Path],
     what: Mapping[str, str],
     mechanism: str,
     settings: Mapping,
     training: Mapping,
+    shares: Mapping[str, float] | None,
+    size: str,
     seed: int,
     compute: Mapping,
+    rescue: Path,
     checkpoint: Path,
     history: Path,
     manifest: Path,
 ) -> None:
-    """Train, then write the tensors that changed and the history.
+    """Train, then write what changed and the history.
 
     Args:
         model_folder: what a models job wrote.
         target_folder: what a prepare job wrote for the target.
+        reference_folder: likewise for the family's reference dataset, where the method uses it.
+        start: checkpoint of the method that this one starts from, by method; empty for the pretrained model.
         what: model, method and target, for messages.
         mechanism: file of the method's mechanism.
         settings: the method's own settings.
         training: epochs, batch_size, momentum, weight_decay, warmup_steps, warmup_fraction.
+        shares: of the splits (protocol `held_out`), or None to train on all images (`paper`).
+        size: of the subset to train on: `all`, a number of images or a fraction.
         seed: of everything random.
         compute: device, threads_per_job.
-        checkpoint: written as .safetensors.
+        rescue: where the state after the last good epoch is kept when training diverges.
+        checkpoint: written as .safetensors, in the forms of rib.models.checkpoint.
         history: written as CSV: epoch, lr (of its last step), loss and the cross-entropy in it (means over
             images), accuracy (fraction).
         manifest: written as JSON: the device, the class space's digest and the number of images seen.
 
     Raises:
-        UserError: the loss or a trained tensor is not finite.
+        UserError: the loss or a trained tensor is not finite, or the method can't train this network.
     """
     device = devices.start(compute["device"], compute["threads_per_job"])
     torch.manual_seed(seed)
-    model, facts = load(model_folder, device)
-    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    target = PreparedDataset.open(target_folder, what["target"])
-    preprocessing = facts["preprocessing"]
     method = load_mechanism(mechanism, settings)
-    method.begin(model, Inputs(target.images, preprocessing["mean"], preprocessing["std"], device))
-    rows = _train(method, target, training, seed, device, what)
-    changed = changed_tensors(start, model.state_dict())
-    for name, tensor in changed.items():
-        if not tensor.isfinite().all():  # the last step's loss was finite, what it led to isn't
-            raise UserError(_not_finite(what, f"'{name}' after the last step", method.lr))
-    error, title = rows[-1]["cross_entropy"], "/".join(what.values())
-    if error > CHANCE * math.log(len(target.space.keys)):
-        log.warning("%s: the cross-entropy ends at chance (%.2f); see history.csv", title, error)
+    model, facts = load(model_folder, device, method.dropout, method.drop_path)
+    pretrained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    apply(model, dict.fromkeys(start, 1.0), start) if start else None
+
+    def images(dataset: PreparedDataset) -> Images:
+        pixels = Inputs(dataset.images, *(facts["preprocessing"][key] for key in ("mean", "std")), device, dataset.rows)
+        return Images(pixels, torch.from_numpy(dataset.labels).to(device), class_members(dataset.space, device))
+
+    target = subset(part(PreparedDataset.open(target_folder, what["target"]), TRAIN, shares), size)
+    reference = None
+    if reference_folder:
+        reference = images(part(PreparedDataset.open(reference_folder, "reference"), TRAIN, shares))
+    try:
+        method.begin(Task(model, images(target), reference, seed, training["batch_size"]))
+    except ValueError as error:
+        raise UserError(f"method {what['method']} on model {what['model']}: {error}.") from error
+    try:
+        rows, changed = train(method, pretrained, training, seed, device, what)
+    except DivergenceError as error:
+        raise UserError(f"{error}; {_rescued(error, rescue)}lower lr in the method's entry.") from error
+    final, title = rows[-1]["cross_entropy"], "/".join(what.values())
+    if final > CHANCE * math.log(len(target.space.keys)):
+        log.warning("%s: the cross-entropy ends at chance (%.2f); see history.csv", title, final)
     safetensors.torch.save_file(changed, checkpoint)
     with open(history, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["epoch", "lr", "loss", "cross_entropy", "accuracy"], lineterminator="\n")
@@ -88,62 +110,103 @@ def finetune(
     )
 
 
-def _train(
-    method: FineTuning, target: PreparedDataset, training: Mapping, seed: int, device: torch.device, what: Mapping
-) -> list[dict]:
-    members = class_members(target.space, device)
-    labels = torch.from_numpy(target.labels).to(device)
+class DivergenceError(Exception):
+    """Training led to a number that is not finite.
+
+    Attributes:
+        epochs: finite ones before.
+        good: what had changed after them.
+    """
+
+    def __init__(self, what: Mapping, place: str, lr: float, epochs: int, good: Mapping[str, Tensor]):
+        self.epochs = epochs
+        self.good = good
+        super().__init__(
+            f"training diverged: model {what['model']}, method {what['method']}, target {what['target']}: {place} is "
+            f"not finite with the peak learning rate {lr:g}"
+        )
+
+
+def _rescued(error: DivergenceError, path: Path) -> str:
+    if not error.epochs:
+        return "nothing had been learned yet; "
+    path.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(dict(error.good), path)
+    return f"the state after epoch {error.epochs} is kept in {path}; "
+
+
+def train(
+    method: FineTuning,
+    pretrained: Mapping[str, Tensor],
+    training: Mapping,
+    seed: int,
+    device: torch.device,
+    what: Mapping,
+) -> tuple[list[dict], dict[str, Tensor]]:
+    """Train a method that has begun.
+
+    Returns:
+        A row of the history per epoch, and what changed.
+
+    Raises:
+        DivergenceError: the loss or a trained tensor is not finite.
+    """
+    images, members = method.task.target.labels, method.task.target.members
     trainable = dict(method.trainable())
     for name, parameter in method.model.named_parameters():
         parameter.requires_grad_(name in trainable)
     optimizer = torch.optim.SGD(
         trainable.values(), lr=method.lr, momentum=training["momentum"], weight_decay=training["weight_decay"]
     )
-    schedule = learning_rates(method.lr, len(labels), training)
+    schedule = learning_rates(method.lr, len(images), training)
     method.train_mode()
-    rows = []
+    rows, good = [], {}
     title = "/".join(what.values())
-    progress = Progress(desc=f"training {title}", total=len(labels) * training["epochs"], unit="image")
+    progress = Progress(desc=f"training {title}", total=len(images) * training["epochs"], unit="image")
     for epoch in range(training["epochs"]):
-        losses, errors, correct = [], [], []
-        for batch in epoch_batches(len(labels), training["batch_size"], seed, epoch):
+        sums = []
+        for batch in epoch_batches(len(images), training["batch_size"], seed, epoch):
             optimizer.param_groups[0]["lr"] = lr = next(schedule)
-            with devices.autocast(device):
-                logits = method.logits(batch)
-            logits = logits.float()
-            scores = class_logits(logits, members)
-            error = F.cross_entropy(scores, labels[batch])
-            loss = error + method.penalty(batch, logits)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach() * len(batch))
-            errors.append(error.detach() * len(batch))
-            correct.append((scores.detach().argmax(dim=1) == labels[batch]).sum())
+            sums.append(_step(method, optimizer, batch, images[batch], members, device) * len(batch))
             progress.update(len(batch))
         # One look per epoch, so that a GPU is not waited for at every step.
-        total = torch.stack(losses)
+        total = torch.stack(sums)
         if not total.isfinite().all():
-            step = epoch * len(losses) + int((~total.isfinite()).nonzero()[0]) + 1
-            raise UserError(_not_finite(what, f"the loss at epoch {epoch + 1}, step {step}", method.lr))
+            step = epoch * len(sums) + int((~total.isfinite()).any(dim=1).nonzero()[0]) + 1
+            raise DivergenceError(what, f"the loss at epoch {epoch + 1}, step {step}", method.lr, epoch, good)
+        changed = method.changes(pretrained)
+        for name, tensor in changed.items():
+            if not tensor.isfinite().all():  # the last step's loss was finite, what it led to isn't
+                raise DivergenceError(what, f"'{name}' after step {(epoch + 1) * len(sums)}", method.lr, epoch, good)
+        good = {name: tensor.clone() for name, tensor in changed.items()}
+        means = (total.sum(dim=0) / len(images)).tolist()
         rows.append(
-            {
-                "epoch": epoch + 1,
-                "lr": lr,
-                "loss": total.sum().item() / len(labels),
-                "cross_entropy": torch.stack(errors).sum().item() / len(labels),
-                "accuracy": torch.stack(correct).sum().item() / len(labels),
-            }
+            {"epoch": epoch + 1, "lr": lr, **dict(zip(("loss", "cross_entropy", "accuracy"), means, strict=True))}
         )
     progress.close()
-    return rows
+    return rows, good
 
 
-def _not_finite(what: Mapping, place: str, lr: float) -> str:
-    return (
-        f"training diverged: model {what['model']}, method {what['method']}, target {what['target']}: {place} is not "
-        f"finite with the peak learning rate {lr:g}; lower lr in the method's entry."
-    )
+def _step(
+    method: FineTuning,
+    optimizer: torch.optim.Optimizer,
+    batch: np.ndarray,
+    labels: Tensor,
+    members: Tensor,
+    device: torch.device,
+) -> Tensor:
+    """One step; loss, cross-entropy and accuracy of the batch before it: (3,)."""
+    with devices.autocast(device):
+        logits = method.logits(batch)
+    logits = logits.float()
+    scores = class_logits(logits, members)
+    error = F.cross_entropy(scores, labels)
+    loss = error + method.penalty(batch, logits)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    right = (scores.detach().argmax(dim=1) == labels).float().mean()
+    return torch.stack([loss.detach(), error.detach(), right]).double()
 
 
 def learning_rates(peak: float, images: int, training: Mapping):

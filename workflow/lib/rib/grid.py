@@ -1,25 +1,31 @@
 """The grid of a run: config's choices resolved against the catalogue. No torch."""
 
+import itertools
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
-from rib.catalog import Catalog, Dataset, Family, Method, Model, check_settings, known_name
+from rib.catalog import SELECT, Catalog, Dataset, Family, Method, Model, check_settings, known_name
 from rib.geometry import Geometry
 from rib.io import UserError
-from rib.runs import NO_TARGET, PRETRAINED, Run
+from rib.runs import ALL, NO_TARGET, PRETRAINED, Run
 
 
 class Grid:
-    """Models, methods, targets and seeds of a run, and the choices behind them.
+    """Models, methods, targets, sizes and seeds of a run, and the choices behind them.
 
     Args:
         config: config.yaml, validated.
         catalog: the catalogue.
 
     Attributes:
-        notices: lines that tell the user what was added to the grid and why.
+        datasets: those that are evaluated, in catalogue order.
+        reference: the dataset that stands for what pretraining saw, None where there is none.
+        methods: every method of the grid, sweeps as variants of their own, their settings resolved.
+        sizes: of the training part, as they stand in paths.
+        notices: lines that tell the user what was added to the grid or left out, and why.
 
     Raises:
-        UserError: an unknown family, model, method or target, or one of another family.
+        UserError: an unknown family, model, method or target, or one of another family; a choice that can't be run.
     """
 
     def __init__(self, config: Mapping, catalog: Catalog):
@@ -27,21 +33,63 @@ class Grid:
         self.catalog = catalog
         self.notices: list[str] = []
         self.family: Family = catalog.families[known_name(config["family"], catalog.families, "family", "config")]
+        self.reference: Dataset | None = self._reference()
         self.datasets: dict[str, Dataset] = {
-            name: entry for name, entry in catalog.datasets.items() if entry.family == self.family.name
+            name: entry
+            for name, entry in catalog.datasets.items()
+            if entry.family == self.family.name and name != self.family.reference
         }
         in_family = {name: entry for name, entry in catalog.models.items() if self.family.name in entry.families}
         self.models: dict[str, Model] = {name: in_family[name] for name in self._choose("models", in_family)}
         self.targets: list[str] = self._choose("targets", self.datasets)
+        self.shares: dict[str, float] | None = self._shares()
         chosen = self._choose("methods", {PRETRAINED: None, **catalog.methods})
-        self.methods: dict[str, Method] = self._with_parents(name for name in chosen if name != PRETRAINED)
+        explicit = config["methods"] not in ("all", "default")
+        wanted = [name for name in chosen if name != PRETRAINED and self._possible(name, explicit)]
+        self.methods: dict[str, Method] = self._variants(self._with_parents(wanted))
         self.seeds: list[int] = config["seeds"]
-        self._overrides: dict[str, dict] = {}
-        for name, settings in self.family.method_settings.items():
-            where = f"families/{self.family.name}.yaml, method_settings"
-            known_name(name, catalog.methods, "method", where)
-            wanted = catalog.wanted_settings(catalog.methods[name])
-            self._overrides[name] = check_settings(settings, wanted, f"{where}, {name}", complete=False)
+        self.sizes: list[str] = [str(size) for size in config["downstream_size"]]
+
+    def _reference(self) -> Dataset | None:
+        name = self.family.reference
+        if name is None:
+            return None
+        where = f"families/{self.family.name}.yaml, reference"
+        return self.catalog.datasets[known_name(name, self.catalog.datasets, "dataset", where)]
+
+    def _shares(self) -> dict[str, float] | None:
+        """Shares of the splits; None under protocol `paper`, which has none."""
+        if self.config["protocol"] == "paper":
+            return None
+        if self.family.one_image_per_class:
+            raise UserError(
+                f"config, protocol: held_out can't be run on family {self.family.name}, whose datasets have one image per "
+                "class: every image held out would leave its class without training images; set it to paper."
+            )
+        shares = self.config["split"]
+        if sum(shares.values()) >= 1:
+            raise UserError(
+                f"config, split: train and select add up to {sum(shares.values()):g}; leave a share to test."
+            )
+        return shares
+
+    def _possible(self, name: str, explicit: bool) -> bool:
+        """Whether a method can be run here; where it was asked for by `all` or `default` a line says why not.
+
+        Raises:
+            UserError: it can't, and was asked for by name.
+        """
+        method = self.catalog.methods[name]
+        why = None
+        if method.form == SELECT and self.shares is None:
+            why = "it selects on held-out images; set protocol to held_out"
+        elif method.reference == "required" and self.reference is None:
+            why = f"it needs a reference dataset, and family {self.family.name} has none"
+        if why and explicit:
+            raise UserError(f"config, methods: '{name}' can't be run: {why}.")
+        if why:
+            self.notices.append(f"method '{name}' is left out: {why}")
+        return why is None
 
     def _choose(self, key: str, known: Mapping) -> list[str]:
         choice = self.config[key]
@@ -58,28 +106,65 @@ class Grid:
             raise UserError(f"{where}: the list is empty; name at least one of {', '.join(sorted(known))}.")
         return list(dict.fromkeys(names))
 
-    def _with_parents(self, names: Iterable[str]) -> dict[str, Method]:
+    def _with_parents(self, names: Iterable[str]) -> list[str]:
         methods = self.catalog.methods
         chosen = list(names)
         for name in chosen.copy():
             for parent in methods[name].parents:
                 if parent not in chosen:
                     chosen.insert(chosen.index(name), parent)
-                    self.notices.append(f"method '{parent}' is added to the grid: '{name}' averages its weights")
-        return {name: methods[name] for name in chosen}
+                    does = "starts from it" if methods[name].trains else "averages its weights"
+                    self.notices.append(f"method '{parent}' is added to the grid: '{name}' {does}")
+        return chosen
+
+    def _variants(self, names: Iterable[str]) -> dict[str, Method]:
+        """Methods with their settings resolved; one per combination of swept values, its own or its parents'."""
+        overrides = self._overrides()
+        sweeps = {name: _sweep({**self.catalog.methods[name].settings, **overrides.get(name, {})}) for name in names}
+        found = {}
+        for name, own in sweeps.items():
+            method = self.catalog.methods[name]
+            for settings, *of_parents in itertools.product(own, *(sweeps[parent] for parent in method.parents)):
+                swept = {**settings[1], **{key: value for _, part in of_parents for key, value in part.items()}}
+                parents = tuple(p + _suffix(part) for p, (_, part) in zip(method.parents, of_parents, strict=True))
+                label = ", ".join([method.label, *(f"{key} {value}" for key, value in swept.items())])
+                variant = replace(
+                    method, name=name + _suffix(swept), label=label, settings=settings[0], parents=parents
+                )
+                found[variant.name] = variant
+        return found
+
+    def _overrides(self) -> dict[str, dict]:
+        """Settings by method that the family or, over it, the run's config gives in place of the entry's."""
+        merged: dict[str, dict] = {}
+        places = {
+            f"families/{self.family.name}.yaml, method_settings": self.family.method_settings,
+            "config, method_settings": self.config["method_settings"],
+        }
+        for where, part in places.items():
+            for name, settings in part.items():
+                known_name(name, self.catalog.methods, "method", where)
+                wanted = self.catalog.wanted_settings(self.catalog.methods[name])
+                checked = check_settings(settings, wanted, f"{where}, {name}", complete=False)
+                merged[name] = {**merged.get(name, {}), **checked}
+        return merged
+
+    def methods_of(self, model: str) -> list[str]:
+        """Methods that are for a model's type, those of which all parents are."""
+        kind = self.models[model].type
+        fit = {name for name, method in self.methods.items() if kind in method.types}
+        return [name for name in self.methods if name in fit and fit.issuperset(self.methods[name].parents)]
 
     def runs(self) -> list[Run]:
-        """Every run of the grid: per model the pretrained one, then targets x methods x seeds."""
+        """Every run of the grid: per model the pretrained one, then targets x methods x sizes x seeds."""
         return [
             run
             for model in self.models
             for run in [
-                Run(model, NO_TARGET, PRETRAINED, 0),
+                Run(model, NO_TARGET, PRETRAINED, ALL, 0),
                 *(
-                    Run(model, target, method, seed)
-                    for target in self.targets
-                    for method in self.methods
-                    for seed in self.seeds
+                    Run(model, *rest)
+                    for rest in itertools.product(self.targets, self.methods_of(model), self.sizes, self.seeds)
                 ),
             ]
         ]
@@ -106,10 +191,6 @@ class Grid:
         value = self.config["training"].get(key, self.config.get(key))
         return self.family.defaults[key] if value == "default" else value
 
-    def method_settings(self, method: str) -> dict:
-        """A method's settings: its entry's, and over them the family's."""
-        return {**self.catalog.methods[method].settings, **self._overrides.get(method, {})}
-
     def training(self) -> dict:
         """Settings shared by all fine-tuning methods, resolved."""
         return {key: self.setting(key) for key in self.config["training"]}
@@ -122,7 +203,26 @@ class Grid:
             "compute": compute,
             "models": list(self.models),
             "methods": list(self.methods),
+            "method_settings": {name: method.settings for name, method in self.methods.items()},
             "targets": self.targets,
             "image_size": self.setting("image_size"),
             "training": self.training(),
         }
+
+
+def _sweep(settings: Mapping) -> list[tuple[dict, dict]]:
+    """Every combination of listed values: the settings, and which of them are swept."""
+    swept = [key for key, value in settings.items() if isinstance(value, list)]
+    return [
+        ({**settings, **dict(zip(swept, values, strict=True))}, dict(zip(swept, values, strict=True)))
+        for values in itertools.product(*(settings[key] for key in swept))
+    ]
+
+
+def _suffix(swept: Mapping) -> str:
+    """What names a variant, for example `-rank4`; numbers without exponents, which hold a minus sign."""
+    return "".join(f"-{key}{_plain(value)}" for key, value in swept.items())
+
+
+def _plain(value: object) -> str:
+    return f"{value:.12f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -30,6 +30,8 @@ LIBRARIES = (
     "torchvision",
     "timm",
     "safetensors",
+    "open_clip_torch",
+    "peft",
     "pandas",
     "pyarrow",
     "pillow",

@@ -93,7 +93,7 @@ def caption_of(figure: str, captions: Path) -> str:
 def result_tables(read: Mapping[str, pd.DataFrame], about: Mapping) -> list[dict]:
     """The page's tables of results: each a title, a note, its CSV, a header, and rows of cells."""
     sure = f"{100 * about['config']['statistics']['confidence']:g} % interval"
-    run = ["model", "method", "target", "seed"]
+    run = ["model", "method", "target", "size", "seed"]
     wide = read["accuracy"].pivot(index=run, columns="dataset", values="accuracy").reset_index()
     mri, ri, wide = (_labelled(table, about) for table in (read["mri"], read["ri"], wide))
     datasets = [name for name in about["datasets"] if name in wide]
@@ -103,10 +103,10 @@ def result_tables(read: Mapping[str, pd.DataFrame], about: Mapping) -> list[dict
             "note": "mRI is the mean of RI over targets: mean accuracy off the target after fine-tuning less before, in "
             "percentage points.",
             "file": "mri.csv",
-            "header": ["Model", "Method", "mRI", sure, "OOD before (%)", "OOD after (%)"],
+            "header": ["Model", "Method", "Size", "mRI", sure, "OOD before (%)", "OOD after (%)"],
             "rows": [
                 [
-                    *_names(line, run[:2]),
+                    *_names(line, ["model", "method", "size"]),
                     *_signed(line, "mri"),
                     *(_number(line[f"ood_{when}"]) for when in ("before", "after")),
                 ]
@@ -118,14 +118,21 @@ def result_tables(read: Mapping[str, pd.DataFrame], about: Mapping) -> list[dict
             "note": "RI is the mean, over all datasets but the target, of accuracy after fine-tuning on the target less "
             "before, in percentage points.",
             "file": "ri.csv",
-            "header": ["Model", "Method", "Target", "Seed", "RI", sure],
+            "header": ["Model", "Method", "Target", "Size", "Seed", "RI", sure],
             "rows": [[*_names(line, run), *_signed(line, "ri")] for line in ri.to_dict("records")],
         },
         {
             "title": "Accuracy on every dataset",
             "note": "Top-1 accuracy in percent of each run (rows) on each dataset (columns).",
             "file": "accuracy.csv",
-            "header": ["Model", "Method", "Target", "Seed", *(about["datasets"][name]["label"] for name in datasets)],
+            "header": [
+                "Model",
+                "Method",
+                "Target",
+                "Size",
+                "Seed",
+                *(about["datasets"][name]["label"] for name in datasets),
+            ],
             "rows": [
                 [*_names(line, run), *(_number(line[name]) for name in datasets)] for line in wide.to_dict("records")
             ],

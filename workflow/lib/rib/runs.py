@@ -4,16 +4,19 @@ from dataclasses import dataclass
 
 PRETRAINED = "pretrained"
 NO_TARGET = "none"
+ALL = "all"  # the size of a run that trains on everything
 
 
 @dataclass(frozen=True)
 class Run:
     """One model state that is evaluated.
 
-    The model before fine-tuning is method `pretrained` on target `none`, with seed 0, since no seed acts on it.
+    The model before fine-tuning is method `pretrained` on target `none`, of size `all` and with seed 0, since neither
+    acts on it.
     """
 
     model: str
     target: str
     method: str
+    size: str
     seed: int

@@ -1,6 +1,6 @@
 """Reading what preparation wrote."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ class PreparedDataset:
         name: the dataset.
         images: (n, size, size, 3) uint8, memory-mapped.
         labels: (n,) int64, indices into the class space.
+        rows: (n,) of `images`, those that belong to it; None for all.
         index: one row per image: row, image_id, label, source_id, object_id, sha256.
         space: the class space.
     """
@@ -26,6 +27,7 @@ class PreparedDataset:
     name: str
     images: np.ndarray
     labels: np.ndarray
+    rows: np.ndarray | None
     index: pa.Table
     space: ClassSpace
 
@@ -37,6 +39,21 @@ class PreparedDataset:
             name=name,
             images=np.load(folder / "images.npy", mmap_mode="r"),
             labels=index["label"].to_numpy().astype(np.int64),
+            rows=None,
             index=index,
             space=ClassSpace.from_json(read_json(folder / "classes.json")),
         )
+
+    def take(self, rows: np.ndarray) -> "PreparedDataset":
+        """A part of the dataset: the images at the given places (sorted int64)."""
+        return replace(
+            self,
+            labels=self.labels[rows],
+            rows=rows if self.rows is None else self.rows[rows],
+            index=self.index.take(rows),
+        )
+
+    @property
+    def source_ids(self) -> list[str]:
+        """Source image of each image."""
+        return self.index["source_id"].to_pylist()

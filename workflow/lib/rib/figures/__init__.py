@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 
 from rib.io import write_text
+from rib.runs import PRETRAINED
 
 STYLE = Path(__file__).with_name("rib.mplstyle")
 READERS = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".npy": lambda path: np.load(path, mmap_mode="r")}
 
 
 def write_figure(
-    name: str, inputs: Mapping[str, object], settings: Mapping, *, png: Path, pdf: Path, csv: Path
+    name: str, inputs: Mapping[str, object], settings: Mapping, *, size: str, png: Path, pdf: Path, csv: Path
 ) -> None:
     """Draw a figure and write it as PNG, PDF and the CSV of what it shows; the same input gives the same bytes.
 
@@ -30,10 +31,11 @@ def write_figure(
         name: the figure's module.
         inputs: by argument of its `draw`: a path or a list of paths.
         settings: further keywords of its `draw`.
+        size: of the training part; runs of other sizes are not shown.
     """
     draw = importlib.import_module(f"rib.figures.{name}").draw
     with plt.style.context(STYLE):
-        figure, shown = draw(**{key: _read(value) for key, value in inputs.items()}, **settings)
+        figure, shown = draw(**{key: _of_size(_read(value), size) for key, value in inputs.items()}, **settings)
         figure.savefig(png, metadata={"Software": None})
         figure.savefig(pdf, metadata={"CreationDate": None})
         plt.close(figure)
@@ -44,6 +46,13 @@ def _read(value: object):
     if isinstance(value, str):
         return READERS[Path(value).suffix](value)
     return [_read(path) for path in value]
+
+
+def _of_size(table: object, size: str):
+    """A table's rows of runs of one size and of pretrained models; what has no sizes as it is."""
+    if not isinstance(table, pd.DataFrame) or "size" not in table:
+        return table
+    return table[(table["size"].astype(str) == size) | (table["method"] == PRETRAINED)]
 
 
 def text_colour(image, value: float) -> str:

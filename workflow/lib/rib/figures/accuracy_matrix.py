@@ -12,6 +12,7 @@ from rib.figures import text_colour
 from rib.runs import PRETRAINED
 
 MARK = "†"
+WIDEST = 4  # panels beside each other
 
 
 def draw(
@@ -37,28 +38,34 @@ def draw(
         The figure and the rows it shows.
     """
     shown = accuracy.groupby(["model", "method", "target", "dataset"], sort=False)["accuracy"].mean()
+    scored = set(shown.index.droplevel(["target", "dataset"]))
+    runs = [(model, method) for model in models for method in methods if (model, method) in scored]
+    columns = min(WIDEST, len(methods))
+    lines = [line for model in models for line in _lines([run for run in runs if run[0] == model], columns)]
+    rows = {"none": "pretrained", **targets}
     figure, panels = plt.subplots(
-        len(models),
-        len(methods),
-        figsize=(1.3 + 2.7 * len(methods), 1.1 + len(models) * (0.4 + 0.28 * (len(targets) + 1))),
+        len(lines),
+        columns,
+        figsize=(1.3 + 2.7 * columns, 1.1 + len(lines) * (0.4 + 0.28 * len(rows))),
         squeeze=False,
         sharex=True,
         sharey=True,
     )
-    rows = {"none": "pretrained", **targets}
-    for line, (model, model_label) in enumerate(models.items()):
-        for column, (method, method_label) in enumerate(methods.items()):
-            axes = panels[line, column]
-            states = {target: PRETRAINED if target == "none" else method for target in rows}
-            grid = np.array([[shown[model, states[t], t, d] for d in datasets] for t in rows])
-            image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-            _write_cells(axes, image, grid, list(rows), list(datasets), groups)
-            axes.set_xticks(range(len(datasets)), list(datasets.values()), rotation=40, ha="right", fontsize=7)
-            axes.set_yticks(range(len(rows)), list(rows.values()), fontsize=7)
-            axes.tick_params(length=0)
-            axes.grid(False)
-            axes.axhline(0.5, color="black", linewidth=1.2)
-            axes.set_title(f"{model_label}, {method_label}", fontsize=8)
+    for axes, run in zip(panels.flat, (run for line in lines for run in line), strict=True):
+        if run is None:
+            axes.axis("off")
+            continue
+        model, method = run
+        states = {target: PRETRAINED if target == "none" else method for target in rows}
+        grid = np.array([[shown[model, states[t], t, d] for d in datasets] for t in rows])
+        image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        _write_cells(axes, image, grid, list(rows), list(datasets), groups)
+        axes.set_xticks(range(len(datasets)), list(datasets.values()), rotation=40, ha="right", fontsize=7)
+        axes.set_yticks(range(len(rows)), list(rows.values()), fontsize=7)
+        axes.tick_params(length=0)
+        axes.grid(False)
+        axes.axhline(0.5, color="black", linewidth=1.2)
+        axes.set_title(f"{models[model]}, {methods[method]}", fontsize=8)
     figure.supylabel("fine-tuned on", fontsize=8)
     figure.supxlabel(f"evaluated on    (outlined: the target itself    {MARK} shares its source images)", fontsize=8)
     bar = figure.colorbar(image, ax=panels, shrink=0.8, aspect=40, pad=0.01)
@@ -66,6 +73,14 @@ def draw(
     bar.ax.tick_params(labelsize=7)
     bar.ax.grid(False)
     return figure, shown.reset_index()
+
+
+def _lines(runs: list[tuple[str, str]], columns: int) -> list[list[tuple[str, str] | None]]:
+    """Runs in lines of so many columns, the last one filled up with None."""
+    starts = range(0, len(runs), columns)
+    return [
+        [*runs[start : start + columns], *[None] * (columns - len(runs[start : start + columns]))] for start in starts
+    ]
 
 
 def _write_cells(

@@ -48,13 +48,12 @@ def draw(
     for axes, (model, label) in zip(panels[:, 0], models.items(), strict=True):
         cells = shown[shown["model"] == model].set_index(["method", "target"])
         means = mri[mri["model"] == model].set_index("method")
-        grid = np.array([[cells.loc[(m, t), "ri"] for t in targets] + [means.loc[m, "mri"]] for m in methods])
+        run = [method for method in methods if method in means.index]  # some are for one type of model only
+        grid = np.array([[cells.loc[(m, t), "ri"] for t in targets] + [means.loc[m, "mri"]] for m in run])
         image = axes.imshow(grid, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
-        _write_cells(
-            axes, image, grid, [[cells.loc[(m, t)] for t in targets] + [means.loc[m]] for m in methods], marked
-        )
+        _write_cells(axes, image, grid, [[cells.loc[(m, t)] for t in targets] + [means.loc[m]] for m in run], marked)
         axes.set_xticks(range(len(targets) + 1), [*targets.values(), "mRI"])
-        axes.set_yticks(range(len(methods)), list(methods.values()))
+        axes.set_yticks(range(len(run)), [methods[method] for method in run])
         axes.get_xticklabels()[-1].set_fontweight("bold")
         axes.tick_params(length=0, labelsize=7)
         axes.axvline(len(targets) - 0.5, color="black", linewidth=1.5)

@@ -1,11 +1,15 @@
 """Fine-tuning methods, one mechanism per module. No torch here: recipes of merges are read without it.
 
 A mechanism that trains is a subclass of `rib.methods._base.FineTuning` marked with `@mechanism`; its
-constructor's keyword-only arguments are its settings. A mechanism that merges is a function
+constructor's keyword-only arguments are its settings, and with `**common` those of FineTuning too. A mechanism
+that merges is one of the functions
 
     recipe(parents, *, <settings>) -> {method: weight}
+    curve(parents, *, <settings>) -> {alpha: {method: weight}}
+    select(parents, score, *, <settings>) -> {method: weight}
 
-whose weights add up to 1. Settings come from the method's entry in the catalogue.
+whose weights add up to 1; `score` gives the accuracy of such weights on the select split of the target, so that
+`select` is for protocol `held_out` only. Settings come from the method's entry in the catalogue.
 """
 
 from collections.abc import Mapping

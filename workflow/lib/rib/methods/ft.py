@@ -11,5 +11,5 @@ from rib.methods._base import FineTuning
 class FullFineTuning(FineTuning):
     """Minimise CE(c(f(x; theta)), y) over all theta, c the class logits of the target's class space."""
 
-    def __init__(self, *, lr: float, batch_norm: str):
-        super().__init__(lr=lr, batch_norm=batch_norm)
+    def __init__(self, **common):
+        super().__init__(**common)

@@ -4,7 +4,7 @@ The backbone is frozen and no image is augmented, so the head's inputs are the s
 computed once, and training costs next to nothing.
 
 Source: Kumar et al. 2022 (arXiv 2202.10054), section 2. The released code of ImageNet-RIB also trains the class
-token, the position embedding and the final norm (main.py:76-88), which is not this method.
+token, the position embedding and the final norm (main.py:76-88): that is linear_probe_released.
 """
 
 from collections.abc import Iterable
@@ -13,9 +13,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from rib.methods import mechanism
-from rib.methods._base import FineTuning, in_batches
+from rib.methods._base import FineTuning, Task, in_batches
 from rib.models.device import autocast
-from rib.models.inputs import Inputs
 
 FEATURE_BATCH = 64
 
@@ -25,16 +24,16 @@ class LinearProbing(FineTuning):
     """Minimise CE(c(W h(x) + b), y) over W and b, h the frozen pretrained features."""
 
     def __init__(self, *, lr: float):
-        super().__init__(lr=lr, batch_norm="frozen")
+        super().__init__(lr=lr, batch_norm="frozen", dropout=0.0, drop_path=0.0)
 
-    def begin(self, model: nn.Module, inputs: Inputs) -> None:
-        super().begin(model, inputs)
+    def begin(self, task: Task) -> None:
+        super().begin(task)
 
         def head_inputs(images: Tensor) -> Tensor:
-            with autocast(inputs.device):
-                return model.forward_head(model.forward_features(images), pre_logits=True)
+            with autocast(self.inputs.device):
+                return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
 
-        self.features = in_batches(head_inputs, inputs, FEATURE_BATCH).clone()  # (n, d)
+        self.features = in_batches(head_inputs, self.inputs, FEATURE_BATCH).clone()  # (n, d)
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         head = self.model.get_classifier()

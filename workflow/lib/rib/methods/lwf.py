@@ -4,17 +4,18 @@ The teacher sees the same images in every epoch, so its logits are computed once
 
 Source: Li and Hoiem 2017 (arXiv 1606.09282), equation 2, in the form of Hinton et al. 2015 (arXiv 1503.02531),
 section 2: the Kullback-Leibler divergence at temperature T times T^2, so that its gradient's scale does not
-depend on T. All 1000 logits are distilled, not only those of the target's classes.
+depend on T. All 1000 logits are distilled, not only those of the target's classes; the released code of
+ImageNet-RIB (lib/regularization.py) distils the latter, without the factor: that is lwf_released.
 """
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from rib.methods import mechanism
-from rib.methods._base import FineTuning, in_batches
+from rib.methods._base import FineTuning, Task, in_batches
+from rib.models.class_logits import class_logits
 from rib.models.device import autocast
-from rib.models.inputs import Inputs
 
 TEACHER_BATCH = 64
 
@@ -26,24 +27,32 @@ class LearningWithoutForgetting(FineTuning):
     Args:
         temperature: T, above 0.
         weight: of the distillation, from 0.
+        distil: `all` 1000 logits, or the `class` logits of the target's class space.
     """
 
-    def __init__(self, *, lr: float, batch_norm: str, temperature: float, weight: float):
-        super().__init__(lr=lr, batch_norm=batch_norm)
+    def __init__(self, *, temperature: float, weight: float, distil: str, **common):
+        super().__init__(**common)
+        if temperature <= 0 or weight < 0:
+            raise ValueError(f"temperature is {temperature} and weight {weight}; give them above 0 and from 0")
+        if distil not in ("all", "class"):
+            raise ValueError(f"distil is '{distil}'; give 'all' or 'class'")
         self.temperature = temperature
         self.weight = weight
+        self.distil = distil
 
-    def begin(self, model: nn.Module, inputs: Inputs) -> None:
-        super().begin(model, inputs)
+    def begin(self, task: Task) -> None:
+        super().begin(task)
 
         def teacher(images: Tensor) -> Tensor:
-            with autocast(inputs.device):
-                return model(images).float()
+            with autocast(self.inputs.device):
+                return self.model(images).float()
 
-        self.teacher_logits = in_batches(teacher, inputs, TEACHER_BATCH).clone()  # (n, 1000)
+        self.teacher_logits = in_batches(teacher, self.inputs, TEACHER_BATCH).clone()  # (n, 1000)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        teacher = F.log_softmax(self.teacher_logits[rows] / self.temperature, dim=1)
-        student = F.log_softmax(logits / self.temperature, dim=1)
+        pair = [self.teacher_logits[rows], logits]
+        if self.distil == "class":
+            pair = [class_logits(part, self.task.target.members) for part in pair]
+        teacher, student = (F.log_softmax(part / self.temperature, dim=1) for part in pair)
         divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
         return self.weight * self.temperature**2 * divergence

@@ -1,11 +1,25 @@
-"""Checkpoints hold what fine-tuning changed; a merge is an average of checkpoints, taken when loaded."""
+"""Checkpoints hold what fine-tuning changed; a merge is an average of checkpoints, taken when loaded.
 
+Three forms, told apart by the tensors' names, so that a file is enough to restore a run:
+
+    <name>                        a tensor of the state dict, in place of the pretrained one
+    <name>.lora_A, <name>.lora_B  factors (r, in) and (out, r): B A, in the tensor's shape, is added to it
+    input_frame.<side>            a strip of the frame that is added to the input (rib.models.frame)
+"""
+
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+
+from rib.io import UserError
+from rib.models.frame import Frame
+
+LORA_A, LORA_B = ".lora_A", ".lora_B"
+FRAME = "input_frame."
 
 
 def changed_tensors(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -49,21 +63,54 @@ def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[st
     return result
 
 
-def apply(model: nn.Module, weights: Mapping[str, float], checkpoints: Mapping[str, Path]) -> None:
+def apply(model: nn.Module, weights: Mapping[str, float], checkpoints: Mapping[str, Path]) -> nn.Module:
     """Bring a pretrained network to a fine-tuned or merged state.
 
     Args:
-        model: with its pretrained weights.
+        model: with its pretrained weights; changed in place.
         weights: weight of each part by method; a method without a checkpoint is the pretrained state.
         checkpoints: file of each fine-tuned method.
+
+    Returns:
+        The network, with the trained frame before it where the checkpoint has one.
+
+    Raises:
+        UserError: a state with a trained frame is to be averaged.
     """
     start = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    parts = [
-        (weight, safetensors.torch.load_file(checkpoints[method]) if method in checkpoints else {})
+    stored = {
+        method: safetensors.torch.load_file(checkpoints[method]) if method in checkpoints else {}
         for method, weight in weights.items()
-    ]
+        if weight
+    }
+    parts = [(weights[method], merged(start, tensors)) for method, tensors in stored.items()]
+    frames = {method: frame for method, tensors in stored.items() if (frame := _named(tensors, FRAME))}
+    if frames and len(stored) > 1:
+        raise UserError(
+            f"'{next(iter(frames))}' trains a frame around the input, which can't be averaged with weights."
+        )
     state = average(start, parts)
     unknown = sorted(set().union(*(changes for _, changes in parts)) - set(start))
     if unknown:
         raise ValueError(f"the checkpoint has a tensor '{unknown[0]}' that the network lacks")
     model.load_state_dict({**start, **state}, strict=True)
+    for strips in frames.values():
+        device = next(model.parameters()).device
+        return nn.Sequential(OrderedDict(frame=Frame(**strips).to(device), network=model))
+    return model
+
+
+def merged(start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's changed tensors, low-rank updates added to the pretrained ones; frames are left out."""
+    changes = {name: tensor for name, tensor in stored.items() if not name.endswith((LORA_A, LORA_B))}
+    changes = {name: tensor for name, tensor in changes.items() if not name.startswith(FRAME)}
+    for key in stored:
+        if key.endswith(LORA_A):
+            name = key.removesuffix(LORA_A)
+            update = stored[name + LORA_B] @ stored[key]
+            changes[name] = start[name] + update.view(start[name].shape)
+    return changes
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

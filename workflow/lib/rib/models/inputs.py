@@ -15,20 +15,29 @@ class Inputs:
         mean: per RGB channel, in 0..1.
         std: per RGB channel, in 0..1.
         device: where batches go.
+        rows: of `images`, the ones that count, in their order; all when None.
     """
 
-    def __init__(self, images: np.ndarray, mean: Sequence[float], std: Sequence[float], device: torch.device):
+    def __init__(
+        self,
+        images: np.ndarray,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+        rows: np.ndarray | None = None,
+    ):
         self.images = images
+        self.rows = rows
         self.device = device
         self.mean = torch.tensor(mean, device=device).mul(255).view(1, 3, 1, 1)
         self.std = torch.tensor(std, device=device).mul(255).view(1, 3, 1, 1)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.images if self.rows is None else self.rows)
 
     def __getitem__(self, rows: np.ndarray | slice) -> Tensor:
-        """Batch of the given rows: (N, 3, H, W) float32, channels last in memory."""
-        pixels = torch.from_numpy(np.array(self.images[rows]))
+        """Batch of the images at the given places: (N, 3, H, W) float32, channels last in memory."""
+        pixels = torch.from_numpy(np.array(self.images[rows if self.rows is None else self.rows[rows]]))
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)

@@ -13,32 +13,92 @@ from rib.io import UserError, archive_members, log, read_json, verify_digest, wr
 CLASSES = 1000
 
 
-def build(library: str, architecture: str) -> nn.Module:
+def build(library: str, architecture: str, dropout: float = 0.0, drop_path: float = 0.0) -> nn.Module:
     """A network with random weights and a 1000-way head, in evaluation mode.
 
+    Args:
+        library: `timm`, or `open_clip` for the visual tower of one of its models.
+        architecture: its name there.
+        dropout: probability with which training drops a feature before the head.
+        drop_path: probability with which training skips a residual block.
+
     Raises:
-        UserError: the library has no such architecture.
+        UserError: the library has no such architecture, or it can't drop.
     """
+    if library == "open_clip":
+        if dropout or drop_path:
+            raise UserError(f"{architecture}: open_clip's towers have no dropout or drop_path; set both to 0.")
+        return OpenClipClassifier.of(architecture).eval()
     import timm
 
     if not timm.is_model(architecture):
         raise UserError(
             f"{library} {timm.__version__} has no architecture '{architecture}'; correct it in models.yaml."
         )
-    return timm.create_model(architecture, pretrained=False, num_classes=CLASSES).eval()
+    # Not every architecture knows them, so they are given only where they are wanted.
+    rates = {name: rate for name, rate in (("drop_rate", dropout), ("drop_path_rate", drop_path)) if rate}
+    try:
+        return timm.create_model(architecture, pretrained=False, num_classes=CLASSES, **rates).eval()
+    except TypeError as error:
+        raise UserError(f"{architecture} can't be built with {rates} ({error}); set them to 0.") from error
 
 
-def load(folder: Path, device: torch.device) -> tuple[nn.Module, dict]:
+class OpenClipClassifier(nn.Module):
+    """A visual tower of open_clip with a head, under the interface of timm's models.
+
+    Args:
+        visual: maps images (N, 3, H, W) to features (N, d).
+        width: d.
+    """
+
+    def __init__(self, visual: nn.Module, width: int):
+        super().__init__()
+        self.visual = visual
+        self.head = nn.Linear(width, CLASSES)
+
+    @classmethod
+    def of(cls, architecture: str) -> "OpenClipClassifier":
+        """The tower of a model that open_clip knows, with random weights.
+
+        Raises:
+            UserError: it doesn't.
+        """
+        import open_clip
+
+        if architecture not in open_clip.list_models():
+            raise UserError(
+                f"open_clip {open_clip.__version__} has no architecture '{architecture}'; correct it in models.yaml."
+            )
+        visual = open_clip.create_model(architecture, pretrained=None).visual
+        return cls(visual, visual.output_dim)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        return self.visual(images)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        return features if pre_logits else self.head(features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+
+def load(folder: Path, device: torch.device, dropout: float = 0.0, drop_path: float = 0.0) -> tuple[nn.Module, dict]:
     """Network with its pretrained weights, channels last, and its facts.
 
     Args:
         folder: what a models job wrote.
+        device: where it goes.
+        dropout: see `build`.
+        drop_path: see `build`.
 
     Returns:
         The network in evaluation mode, and model.json as a dict (mean, std, ...).
     """
     facts = read_json(folder / "model.json")
-    model = build(facts["library"], facts["architecture"])
+    model = build(facts["library"], facts["architecture"], dropout, drop_path)
     model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"), strict=True)
     return model.to(device, memory_format=torch.channels_last), facts
 

@@ -1,0 +1,182 @@
+"""Every method on every type of network: it trains, what it stores restores it, and frozen parts stay as they were."""
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from open_clip.transformer import VisionTransformer
+from peft.tuners.lora import LoraLayer
+
+from rib.catalog import Catalog
+from rib.classes import ClassSpace
+from rib.finetune import train
+from rib.methods import load_mechanism
+from rib.methods._base import Images, Task
+from rib.models.checkpoint import apply, merged
+from rib.models.class_logits import class_members
+from rib.models.inputs import Inputs
+from rib.models.pretrained import OpenClipClassifier
+
+CPU = torch.device("cpu")
+SIDE = 64
+TRAINING = {"batch_size": 5, "momentum": 0.9, "weight_decay": 0.0, "warmup_steps": 196, "warmup_fraction": 0.1}
+WHAT = {"model": "m", "target": "t", "method": "x"}
+FROZEN = {"linear_probe", "lora", "visual_prompt"}
+
+
+def vit():
+    return timm.create_model("test_vit", num_classes=1000, img_size=SIDE)
+
+
+def resnet():
+    return timm.create_model("test_resnet", num_classes=1000, zero_init_last=False)
+
+
+def open_clip_tower():
+    tower = VisionTransformer(image_size=SIDE, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2.0, output_dim=24)
+    return OpenClipClassifier(tower, 24)
+
+
+NETWORKS = {"vit": vit, "resnet": resnet, "open_clip": open_clip_tower}
+TYPES = {"vit": "vit", "resnet": "cnn", "open_clip": "vit"}
+
+
+@pytest.fixture(scope="module")
+def catalog(pytestconfig):
+    return Catalog([pytestconfig.rootpath / "workflow/catalog"])
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request):
+    torch.manual_seed(0)
+    model = NETWORKS[request.param]().eval()
+    model.type = TYPES[request.param]
+    return model
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Ten images of five colours, which a few steps can tell apart."""
+    rng = np.random.default_rng(0)
+    space = ClassSpace(tuple("abcde"), tuple((10 * i,) for i in range(5)), tuple("abcde"))
+    labels = np.arange(10) % 5
+    pixels = rng.normal(128, 20, (10, SIDE, SIDE, 3)) + 25 * (labels - 2)[:, None, None, None]
+    return SimpleNamespace(pixels=pixels.clip(0, 255).astype(np.uint8), labels=torch.from_numpy(labels), space=space)
+
+
+def fine_tuned(catalog, name, network, images, epochs=2, **settings):
+    """A mechanism that has trained a copy of the network, its history and what it stores."""
+    entry = catalog.methods[name]
+    mechanism = load_mechanism(catalog.mechanism_file(entry.mechanism), {**entry.settings, **settings})
+    torch.manual_seed(0)
+    part = Images(Inputs(images.pixels, [0.5] * 3, [0.5] * 3, CPU), images.labels, class_members(images.space, CPU))
+    mechanism.begin(Task(copy.deepcopy(network), part, part, 0, TRAINING["batch_size"]))
+    history, stored = train(mechanism, network.state_dict(), {**TRAINING, "epochs": epochs}, 0, CPU, WHAT)
+    return mechanism, history, stored
+
+
+def trained_methods():
+    from pathlib import Path
+
+    methods = Catalog([Path(__file__).parents[2] / "workflow/catalog"]).methods
+    return [name for name, method in methods.items() if method.trains]
+
+
+@pytest.mark.parametrize("name", trained_methods())
+def test_what_is_stored_restores_what_was_trained(catalog, name, network, images, tmp_path):
+    if network.type not in catalog.methods[name].types:
+        pytest.skip(f"{name} is not for {network.type}")
+    mechanism, history, stored = fine_tuned(catalog, name, network, images)
+    safetensors.torch.save_file(stored, tmp_path / "c.safetensors")
+    loaded = safetensors.torch.load_file(tmp_path / "c.safetensors")
+    assert loaded.keys() == stored.keys() and all(torch.equal(loaded[key], stored[key]) for key in stored)
+    restored = apply(copy.deepcopy(network), {name: 1.0}, {name: tmp_path / "c.safetensors"}).eval()
+    mechanism.model.eval()
+    rows = np.arange(10)
+    with torch.inference_mode():
+        before = network(mechanism.inputs[rows])
+        expected = mechanism.logits(rows)
+        found = restored(mechanism.inputs[rows])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(expected, before) and all(np.isfinite(row["loss"]) for row in history)
+
+
+def published(key, original):
+    """Name of a tensor before peft wrapped its layer, or attention was unfolded to an nn.Linear."""
+    key = key.replace("base_layer.", "")
+    return key if key in original else key.replace(".qkv.", ".in_proj_")
+
+
+@pytest.mark.parametrize("name", sorted(FROZEN))
+def test_frozen_tensors_and_buffers_stay_bit_identical_and_are_not_stored(catalog, name, network, images):
+    mechanism, _, stored = fine_tuned(catalog, name, network, images)
+    head = {f"{n}.{p}" for n, m in network.named_modules() if m is network.get_classifier() for p in ("weight", "bias")}
+    original = network.state_dict()
+    after = {published(key, original): value for key, value in mechanism.model.state_dict().items()}
+    for key, value in original.items():
+        if name != "linear_probe" or key not in head:
+            assert torch.equal(after[key], value), key
+    if name == "linear_probe":
+        assert stored.keys() == head
+    else:
+        assert not stored.keys() & network.state_dict().keys()
+    whole = sum(tensor.nbytes for tensor in network.state_dict().values())
+    assert sum(tensor.nbytes for tensor in stored.values()) < whole / 2
+
+
+def test_lora_merged_equals_lora_applied_and_pefts_own_merge(catalog, network, images):
+    mechanism, _, stored = fine_tuned(catalog, "lora", network, images, lr=0.5)
+    state = {key: value.cpu() for key, value in network.state_dict().items()}
+    ours = merged(state, stored)
+    assert len(ours) == len(mechanism.layers) and not {key for key in ours if torch.equal(ours[key], state[key])}
+    for name, layer in mechanism.layers.items():
+        assert isinstance(layer, LoraLayer)
+        key = published(f"{name}.weight", state)
+        update = layer.get_delta_weight("default").view(state[key].shape)
+        torch.testing.assert_close(ours[key], state[key] + update, rtol=1e-5, atol=1e-6)
+
+
+def test_lora_moves_query_and_value_and_not_key(catalog, network, images):
+    if network.type != "vit":
+        pytest.skip("no attention")
+    _, _, stored = fine_tuned(catalog, "lora", network, images, lr=0.5, rank=2)
+    start = {key: value.cpu() for key, value in network.state_dict().items()}
+    for key, value in merged(start, stored).items():
+        q, k, v = (value - start[key]).chunk(3)
+        assert not k.any() and q.any() and v.any()
+        assert torch.linalg.matrix_rank(q) <= 2 and torch.linalg.matrix_rank(v) <= 2
+        shared = torch.linalg.matrix_rank(torch.cat([q, v]))
+        assert shared <= 4
+
+
+def test_the_released_linear_probe_moves_more_than_the_head(catalog, network, images):
+    _, _, stored = fine_tuned(catalog, "linear_probe_released", network, images)
+    head = {f"{n}.{p}" for n, m in network.named_modules() if m is network.get_classifier() for p in ("weight", "bias")}
+    more = stored.keys() - head
+    assert more and head <= stored.keys()
+    if network.type == "vit":
+        assert not any("blocks." in key or "patch_embed" in key or "conv1" in key for key in more)
+    else:
+        assert all("running" in key or "num_batches" in key for key in more)
+
+
+# Share of ft's fall in cross-entropy that each method must reach here, with its entry's settings; the frozen network's
+# random features bound what a frame or a low-rank update can do.
+SHARES = {"visual_prompt": 0.05, "lora": 0.05, "lora_released": 0.02, "linear_probe_released": 0.05}
+
+
+@pytest.mark.parametrize("name", [name for name in trained_methods() if name != "ft"])
+def test_each_method_learns_its_share_of_what_ft_learns(catalog, name, images):
+    torch.manual_seed(0)
+    network = vit().eval()
+    falls = []
+    for which in ("ft", name):
+        _, history, _ = fine_tuned(catalog, which, network, images, epochs=12)
+        falls.append(history[0]["cross_entropy"] - history[-1]["cross_entropy"])
+    assert falls[0] > 0.3
+    print(name, falls[1] / falls[0])
+    assert falls[1] > SHARES.get(name, 0.5) * falls[0]

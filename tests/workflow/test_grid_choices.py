@@ -1,0 +1,204 @@
+"""What config can vary, end to end on the tiny family: protocols, selection, sizes, seeds, sweeps, one's own method."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import timm
+import torch
+import yaml
+
+from rib.data.splits import part_of
+from tiny import family
+from tiny.project import ROOT, Project, copy_project
+
+SHARES = {"train": 0.6, "select": 0.2}
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory):
+    """A project with twelve images per class, run under held_out with the methods that select."""
+    folder = copy_project(tmp_path_factory.mktemp("held_out") / "project")
+    family.make(folder / "mine", images_per_class=12)
+    project = Project(folder)
+    methods = "[wise_ft_selected,greedy_soup,wise_ft_curve,replay,ewc]"
+    project.snakemake(config=("protocol=held_out", "targets=[red]", "models=[tiny_vit]", f"methods={methods}"))
+    return project
+
+
+def rows(project, run, protocol="held_out"):
+    return pq.read_table(project.folder / f"results/tiny/{protocol}/evaluate/{run}/tiny.parquet").to_pandas()
+
+
+def test_held_out_scores_images_that_no_dataset_of_their_source_trained_on(held_out):
+    scored = rows(held_out, "tiny_vit/red/ft/all/0")
+    assert {part_of(source, SHARES) for source in scored["source_id"]} == {"test"}
+    shared = scored[scored["dataset"].isin(["red", "copy"])].groupby("dataset")["source_id"].agg(set)
+    assert shared["red"] == shared["copy"] and "memory" not in set(scored["dataset"])
+    before = rows(held_out, "tiny_vit/none/pretrained/all/0")
+    assert list(before["image_id"]) == list(scored["image_id"])
+    manifest = json.loads(
+        (held_out.folder / "results/tiny/held_out/finetune/tiny_vit/red/ft/all/0/manifest.json").read_text()
+    )
+    index = pq.read_table(held_out.folder / "results/tiny/prepare/red/160px-bicubic-crop1/index.parquet")
+    train = [source for source in index["source_id"].to_pylist() if part_of(source, SHARES) == "train"]
+    assert manifest["images"] == 2 * len(train)
+
+
+def test_selection_keeps_the_score_of_every_candidate_and_takes_the_best(held_out):
+    folder = held_out.folder / "results/tiny/held_out/merge/tiny_vit/red"
+    recipe = json.loads((folder / "wise_ft_selected/all/0/recipe.json").read_text())
+    assert len(recipe["candidates"]) == 11 and recipe["candidates"][0]["images"] > 0
+    best = max(candidate["accuracy"] for candidate in recipe["candidates"])
+    (state,) = recipe["states"]
+    assert {"weights": state["weights"], "accuracy": best}.items() <= next(
+        c for c in recipe["candidates"] if c["weights"] == state["weights"]
+    ).items()
+    soup = json.loads((folder / "greedy_soup/all/0/recipe.json").read_text())
+    assert {"pretrained", "ft", "ewc", "lwf"} == {name for c in soup["candidates"] for name in c["weights"]}
+
+
+def test_a_curve_is_one_run_with_a_state_per_alpha(held_out):
+    scored = rows(held_out, "tiny_vit/red/wise_ft_curve/all/0")
+    assert sorted(scored["alpha"].unique()) == pytest.approx(np.linspace(0, 1, 11))
+    for alpha, run in ((0.0, "none/pretrained"), (1.0, "red/ft")):
+        end = scored[scored["alpha"] == alpha].reset_index(drop=True)
+        whole = rows(held_out, f"tiny_vit/{run}/all/0")
+        assert (end["prediction"] == whole["prediction"]).all()
+        np.testing.assert_allclose(end["confidence"], whole["confidence"], atol=1e-5)
+    tables = held_out.folder / "reports/tiny/tables"
+    curves, ri = pd.read_csv(tables / "curves.csv"), pd.read_csv(tables / "ri.csv").set_index("method")["ri"]
+    assert len(curves) == 11 and curves["ri"].iloc[0] == 0 and "wise_ft_curve" not in ri.index
+    assert curves["ri"].iloc[-1] == pytest.approx(ri["ft"], abs=1e-5)
+
+
+def test_the_reference_dataset_is_used_and_not_evaluated(held_out):
+    record = json.loads(
+        (held_out.folder / "results/tiny/held_out/finetune/tiny_vit/red/replay/all/0/provenance.json").read_text()
+    )
+    assert any("/prepare/memory/" in path for path in record["inputs"])
+    other = json.loads(
+        (held_out.folder / "results/tiny/held_out/finetune/tiny_vit/red/ft/all/0/provenance.json").read_text()
+    )
+    assert not any("/prepare/memory/" in path for path in other["inputs"])
+
+
+def test_a_family_that_cannot_be_split_says_so_when_it_is_trained(project):
+    printed = project.snakemake(
+        config=("protocol=held_out", "split={train: 0.02}", "methods=[ft]", "targets=[red]"), check=False
+    )
+    assert re.search(r"protocol held_out: red: .* no image in the train part", printed) and "Traceback" not in printed
+
+
+def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
+    config = ("downstream_size=[all,10,0.25]", "seeds=[0,1]", "targets=[red]", "models=[tiny_vit]")
+    project.snakemake(config=(*config, "methods=[lora]", "method_settings={lora: {rank: [1, 2]}}"))
+    runs = project.folder / "results/tiny/paper/finetune/tiny_vit/red"
+    assert sorted(path.name for path in runs.iterdir()) == ["lora-rank1", "lora-rank2"]
+    images = {
+        size: json.loads((runs / f"lora-rank2/{size}/1/manifest.json").read_text())["images"] // 2
+        for size in ("all", "10", "0.25")
+    }
+    assert images == {"all": 20, "10": 10, "0.25": 5}
+    stored = {
+        name: safetensors.torch.load_file(runs / f"{name}/checkpoint.safetensors")
+        for name in ("lora-rank1/all/0", "lora-rank1/all/1", "lora-rank2/all/0")
+    }
+    shapes = {
+        name: {tuple(t.shape) for key, t in tensors.items() if key.endswith("lora_A")}
+        for name, tensors in stored.items()
+    }
+    assert shapes["lora-rank1/all/0"] == {(2, 64)} and shapes["lora-rank2/all/0"] == {(4, 64)}
+    assert any(
+        (stored["lora-rank1/all/0"][key] != stored["lora-rank1/all/1"][key]).any() for key in stored["lora-rank1/all/0"]
+    )
+    mri = pd.read_csv(project.folder / "reports/tiny/tables/mri.csv", dtype={"size": str})
+    assert list(zip(mri["method"], mri["size"], strict=True)) == [
+        (method, size) for method in ("lora-rank1", "lora-rank2") for size in ("0.25", "10", "all")
+    ]
+
+
+def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
+    config = ("methods=[lp_ft]", "targets=[red]", "models=[tiny_vit]", "seeds=[3]", "training={batch_size: 20}")
+    printed = project.snakemake(config=config)
+    assert "method 'linear_probe' is added to the grid: 'lp_ft' starts from it" in printed
+    results = project.folder / "results/tiny"
+    history = pd.read_csv(results / "paper/finetune/tiny_vit/red/lp_ft/all/3/history.csv")
+    model = timm.create_model("test_vit", num_classes=1000).eval()
+    state = safetensors.torch.load_file(results / "models/tiny_vit/weights.safetensors")
+    probe = safetensors.torch.load_file(
+        results / "paper/finetune/tiny_vit/red/linear_probe/all/3/checkpoint.safetensors"
+    )
+    model.load_state_dict(state | probe)
+    images = torch.from_numpy(np.load(results / "prepare/red/160px-bicubic-crop1/images.npy")).permute(0, 3, 1, 2)
+    space = json.loads((results / "prepare/red/160px-bicubic-crop1/classes.json").read_text())
+    index = pq.read_table(results / "prepare/red/160px-bicubic-crop1/index.parquet")
+    with torch.inference_mode():
+        scores = model(images.float() / 127.5 - 1)[:, [row[0] for row in space["indices"]]]
+    expected = torch.nn.functional.cross_entropy(scores, torch.from_numpy(index["label"].to_numpy().astype(int)))
+    # all 20 images in one batch: the loss of the first step is that of the probe
+    assert history["cross_entropy"].iloc[0] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_a_changed_probe_re_runs_what_starts_from_it(project):
+    config = ("methods=[lp_ft,ft]", "targets=[red]")
+    project.snakemake(config=config)
+    project.edit("workflow/lib/rib/methods/linear_probe.py", "FEATURE_BATCH = 64", "FEATURE_BATCH = 32")
+    printed = project.snakemake("-n", config=config)
+    assert set(re.findall(r"^rule finetune:\n(?:    .*\n)*?    wildcards: .*method=(\w+)", printed, re.M)) == {
+        "linear_probe",
+        "lp_ft",
+    }
+
+
+BREAKS = """
+from rib.methods import mechanism
+from rib.methods._base import FineTuning
+
+
+@mechanism
+class Breaks(FineTuning):
+    def penalty(self, rows, logits):
+        self.steps = getattr(self, "steps", 0) + 1
+        return float("nan") if self.steps > 7 else 0.0
+"""
+
+
+def test_the_state_after_the_last_good_epoch_is_kept(project):
+    own = project.folder / "own"
+    (own / "methods").mkdir(parents=True)
+    (own / "methods/breaks.py").write_text(BREAKS)
+    entry = yaml.safe_load((project.folder / "workflow/catalog/methods.yaml").read_text())["ft"]
+    entry |= {"mechanism": "breaks", "style": {"colour": "#000000", "marker": "x"}}
+    (own / "methods.yaml").write_text(yaml.safe_dump({"breaks": entry}))
+    config = ("methods=[breaks]", "targets=[red]", "models=[tiny_vit]", "catalog=[mine,own]")
+    printed = project.snakemake(config=(*config, "training={epochs: 4}"), check=False)
+    said = re.search(
+        r"training diverged: model tiny_vit, method breaks, target red: the loss at epoch 3, step 8 is not finite "
+        r"with the peak learning rate 0\.001; the state after epoch 2 is kept in (\S+); lower lr",
+        printed,
+    )
+    assert said and not list((project.folder / "results").rglob("breaks/**/checkpoint.safetensors"))
+    kept = safetensors.torch.load_file(project.folder / said[1])
+    assert kept and all(tensor.isfinite().all() for tensor in kept.values())
+    project.snakemake(config=(*config, "training={epochs: 2}"))
+    good = project.folder / "results/tiny/paper/finetune/tiny_vit/red/breaks/all/0/checkpoint.safetensors"
+    assert kept.keys() == safetensors.torch.load_file(good).keys()
+
+
+def test_the_readmes_method_of_ones_own_runs(project):
+    """The README's example, as it stands there, in a folder outside the project."""
+    text = (ROOT / "README.md").read_text()
+    entry, module = (re.search(rf"```{kind}\n# (\S+)\n(.*?)```", text, re.S).groups() for kind in ("yaml", "python"))
+    own = project.folder.parent / "own"
+    for name, content in (entry, module):
+        (own / name).parent.mkdir(parents=True, exist_ok=True)
+        (own / name).write_text(content)
+    (method,) = yaml.safe_load((own / "methods.yaml").read_text())
+    project.snakemake(config=(f"catalog=[mine,{own}]", f"methods=[{method}]", "targets=[red]", "models=[tiny_vit]"))
+    run = project.folder / f"results/tiny/paper/finetune/tiny_vit/red/{method}/all/0/checkpoint.safetensors"
+    assert all(name.endswith("bias") for name in safetensors.torch.load_file(run))

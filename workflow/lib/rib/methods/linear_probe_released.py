@@ -1,0 +1,32 @@
+"""Linear probing as the released code of ImageNet-RIB does it, which trains or moves more than the head.
+
+In a ViT the patch embedding and the blocks are frozen: class token, position embedding, norms outside the blocks
+and the head train. In a CNN the head alone has gradients, but the network is in training mode, so that BatchNorm's
+statistics follow the batches.
+
+Source: released code, main.py:76-88 (ViT), and lib/experiment.py (training mode).
+"""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from rib.methods import mechanism
+from rib.methods._base import FineTuning
+
+FROZEN = ("patch_embed.", "blocks.", "conv1.", "transformer.")  # of timm's and open_clip's ViTs
+
+
+@mechanism
+class LinearProbingReleased(FineTuning):
+    """Minimise CE over the head, and in a ViT over all that is neither patch embedding nor block."""
+
+    def __init__(self, **common):
+        super().__init__(**common)
+
+    def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
+        named = [(name.removeprefix("visual."), name, parameter) for name, parameter in self.model.named_parameters()]
+        if any(short.startswith(("blocks.0.attn", "transformer.")) for short, _, _ in named):
+            return [(name, parameter) for short, name, parameter in named if not short.startswith(FROZEN)]
+        head = {id(parameter) for parameter in self.model.get_classifier().parameters()}
+        return [(name, parameter) for _, name, parameter in named if id(parameter) in head]

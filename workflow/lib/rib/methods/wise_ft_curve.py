@@ -1,0 +1,20 @@
+"""WiSE-FT at a range of alphas: how downstream accuracy and robustness trade against each other.
+
+Source: Wortsman et al. 2022 (arXiv 2109.01903), equation 1 and figure 1.
+"""
+
+from collections.abc import Sequence
+
+from rib.methods.wise_ft import recipe
+
+
+def curve(parents: Sequence[str], *, steps: int) -> dict[float, dict[str, float]]:
+    """Weights for alpha = 0, 1/steps, ..., 1.
+
+    Args:
+        parents: the fine-tuned method.
+        steps: number of steps from pretrained to fine-tuned, from 1.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; give a whole number from 1")
+    return {alpha: recipe(parents, alpha=alpha) for alpha in (step / steps for step in range(steps + 1))}

@@ -1,0 +1,20 @@
+"""WiSE-FT with alpha chosen on held-out images of the target.
+
+Source: Wortsman et al. 2022 (arXiv 2109.01903), section 3: alpha is the mixing coefficient of equation 1; here the
+one with the highest accuracy on the select split, the smallest (nearest to pretrained) of equals.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from rib.methods.wise_ft_curve import curve
+
+
+def select(parents: Sequence[str], score: Callable[[Mapping[str, float]], float], *, steps: int) -> dict[str, float]:
+    """Weights of the best alpha among 0, 1/steps, ..., 1.
+
+    Args:
+        parents: the fine-tuned method.
+        score: accuracy on the select split of a state given as weights.
+        steps: number of steps from pretrained to fine-tuned, from 1.
+    """
+    return max(curve(parents, steps=steps).values(), key=score)  # the first of equals
