@@ -32,6 +32,9 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 if CONFIG["compute"]["warm_start"] and workflow.is_main_process:
     os.environ[warm.OWNER] = str(os.getpid())
+# Where archives lie is a machine's affair, so it is no setting of the jobs that look there.
+if folders := CONFIG["archives"]:
+    os.environ["RIB_ARCHIVES"] = os.pathsep.join([folders] if isinstance(folders, str) else folders)
 for notice in GRID.notices:
     print(notice, file=sys.stderr)
 

@@ -199,7 +199,7 @@ class Grid:
         """The configuration with every `default` and `all` replaced by what it stands for, less what is a machine's."""
         compute = {key: value for key, value in self.config["compute"].items() if key != "warm_start"}
         return {
-            **{key: value for key, value in self.config.items() if key != "catalog"},
+            **{key: value for key, value in self.config.items() if key not in ("catalog", "archives")},
             "compute": compute,
             "models": list(self.models),
             "methods": list(self.methods),

@@ -1,6 +1,8 @@
-"""Fetching of published archives, each by its own package client, with the pinned digest checked."""
+"""Fetching of published archives, packages by their own client, with the pinned digest checked."""
 
+import hashlib
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
@@ -10,9 +12,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from rib.data.http import fetch
 from rib.io import Progress, UserError, log, verify_digest
 
 RAW_PROGRESS_SINCE = (24, 1)  # pip's progress for programs
+ARCHIVES = "RIB_ARCHIVES"  # environment variable: folders with archives that are there already, as PATH lists them
+PARTIAL = Path("work/partial")  # what has come of files that are fetched over HTTP, kept between runs
 HEARTBEAT = 5.0  # seconds between two lines while a client is at work
 
 
@@ -20,19 +25,45 @@ def download(source: Mapping, target: Path, what: str) -> None:
     """Fetch an archive to `target`.
 
     Args:
-        source: `kind`, `file`, `digest` and, for npm and pypi, `package` and `version`, for file, `path`.
+        source: `kind`, `file`, `digest` and, for npm and pypi, `package` and `version`, for file, `path`, for http,
+            `urls`, for manual, `page` and `terms`.
         target: where to write it.
         what: the dataset or model it is for, for messages.
 
     Raises:
-        UserError: the client is missing or failed, or the file's digest is not the pinned one.
+        UserError: the client is missing or failed, the file's digest is not the pinned one, or the user must fetch it.
     """
+    if (own := _already_there(source)) is not None:
+        log.info("taking %s from %s", source["file"], own.parent)
+        verify_digest(own, source["digest"], what)
+        target.symlink_to(own)
+        return
     size = f" ({source['size'] / 1e6:.1f} MB)" if "size" in source else ""
     log.info("fetching %s%s from %s", source["file"], size, source["kind"])
+    if source["kind"] == "http":
+        part = PARTIAL / f"{hashlib.sha256(source['digest'].encode()).hexdigest()[:16]}-{source['file']}"
+        part.parent.mkdir(parents=True, exist_ok=True)
+        fetch(source["urls"], part, source["digest"], source.get("size"), what)
+        shutil.move(part, target)
+        return
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         fetched = FETCHERS[source["kind"]](source, Path(folder).resolve(), what)  # the clients run elsewhere
         verify_digest(fetched, source["digest"], what)
         shutil.move(fetched, target)
+
+
+def _already_there(source: Mapping) -> Path | None:
+    """The file in one of the folders where the user keeps archives, None if it is in none."""
+    folders = filter(None, os.environ.get(ARCHIVES, "").split(os.pathsep))
+    paths = (Path(folder).expanduser().resolve() / source["file"] for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _manual(source: Mapping, folder: Path, what: str) -> Path:
+    raise UserError(
+        f"{what}: {source['file']} has to be fetched by hand: {source['terms']} Its page: {source['page']}. Then put it into a "
+        "folder that `archives` in config.yaml names, and run again."
+    )
 
 
 def _npm(source: Mapping, folder: Path, what: str) -> Path:
@@ -73,7 +104,7 @@ def _file(source: Mapping, folder: Path, what: str) -> Path:
     return Path(shutil.copyfile(path, folder / source["file"]))
 
 
-FETCHERS = {"npm": _npm, "pypi": _pypi, "file": _file}
+FETCHERS = {"npm": _npm, "pypi": _pypi, "file": _file, "manual": _manual}
 
 
 def _only_file(folder: Path, source: Mapping, what: str) -> Path:

@@ -66,6 +66,10 @@ def draw(
         axes.grid(False)
         axes.axhline(0.5, color="black", linewidth=1.2)
         axes.set_title(f"{models[model]}, {methods[method]}", fontsize=8)
+    for column, lowest in zip(panels.T, zip(*lines, strict=True), strict=True):
+        drawn = [panel for panel, run in zip(column, lowest, strict=True) if run is not None]
+        for panel in drawn[-1:]:
+            panel.xaxis.set_tick_params(labelbottom=True)  # where the panel below it is left out
     figure.supylabel("fine-tuned on", fontsize=8)
     figure.supxlabel(f"evaluated on    (outlined: the target itself    {MARK} shares its source images)", fontsize=8)
     bar = figure.colorbar(image, ax=panels, shrink=0.8, aspect=40, pad=0.01)
