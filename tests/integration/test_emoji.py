@@ -28,12 +28,12 @@ MODELS = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 
 def fetched(entry, folder):
     """An entry's archive: the project's own download where it has one, else fetched anew."""
-    own = ROOT / "data/raw" / entry.name / entry.source["file"]
+    own = ROOT / "data/raw" / entry.name / entry.sources[0]["file"]
     if own.is_file():
         return own
-    path = folder / entry.source["file"]
+    path = folder / entry.sources[0]["file"]
     if not path.is_file():
-        download(entry.source, path, entry.name)
+        download(entry.sources[0], path, entry.name)
     return path
 
 
@@ -47,8 +47,8 @@ def made(name, folder, packages):
     entry = CATALOG.datasets[name]
     folder.mkdir()
     prepare(
-        archive=fetched(entry, packages),
-        digest=entry.source["digest"],
+        archives=[fetched(entry, packages)],
+        digests=[entry.sources[0]["digest"]],
         dataset=name,
         layout=CATALOG.layout_file(entry.layout),
         arguments={

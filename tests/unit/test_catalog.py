@@ -126,9 +126,64 @@ def test_what_cannot_be_run_here_is_left_out_with_a_line_or_refused_by_name():
         grid(methods=["greedy_soup"])
 
 
-def test_a_method_for_vits_is_not_run_on_a_cnn():
-    chosen = grid(methods=["ft", "lora_released"])
-    assert "lora_released" in chosen.methods and chosen.methods_of("efficientnet_lite0") == ["ft"]
+def test_a_method_for_vits_is_left_out_on_cnns_with_a_line():
+    notices = grid(methods="all").notices
+    assert "method 'lora_released' is left out: it is for models of type vit, and those chosen are cnn" in notices
+    with pytest.raises(UserError, match="'lora_released' can't be run: it is for models of type vit"):
+        grid(methods=["ft", "lora_released"])
+
+
+def test_models_of_both_types_each_have_what_is_for_them(own):
+    models = yaml.safe_load((CATALOG / "models.yaml").read_text())
+    (own / "models.yaml").write_text(yaml.safe_dump({"my_vit": {**models["efficientnet_lite0"], "type": "vit"}}))
+    choices = {"models": ["efficientnet_lite0", "my_vit"], "methods": ["lora_released", "lwf"]}
+    chosen = Grid(config(**choices), Catalog([CATALOG, own]))
+    assert chosen.methods_of("efficientnet_lite0") == ["lwf"] == chosen.shared_methods()
+    assert "lora_released" in chosen.methods_of("my_vit")
+    assert "method 'lora_released' is not run on 'efficientnet_lite0': it is not for cnns" in chosen.notices
+
+
+def test_what_hangs_on_a_method_that_cannot_be_run_is_left_out_too(own):
+    catalog = with_method(own, mechanism="soup", settings={}, parents=["ft", "replay"])
+    chosen = Grid(config(methods="all"), catalog)
+    assert "mine" not in chosen.methods and "replay" not in chosen.methods
+    assert any(
+        line.startswith("method 'mine' is left out: of 'replay': it needs a reference") for line in chosen.notices
+    )
+
+
+def test_parents_swept_over_the_same_setting_are_told_apart():
+    settings = {"ft": {"lr": [0.1, 0.2]}, "lwf": {"lr": [0.3, 0.4]}}
+    soups = {
+        name: m.parents
+        for name, m in grid(methods=["soup"], method_settings=settings).methods.items()
+        if "soup" in name
+    }
+    assert len(soups) == 4
+    assert soups["soup-ft_lr0.1-lwf_lr0.4"] == ("ft-lr0.1", "ewc", "lwf-lr0.4")
+    both = grid(methods=["lp_ft"], method_settings={"lp_ft": {"lr": [1, 2]}, "linear_probe": {"lr": [3, 4]}}).methods
+    assert both["lp_ft-lr1-linear_probe_lr4"].settings["lr"] == 1
+    assert both["lp_ft-lr1-linear_probe_lr4"].parents == ("linear_probe-lr4",) and len(both) == 6
+
+
+@pytest.mark.parametrize("values", [["a/b", "c"], [0.1, 0.1]])
+def test_swept_values_that_cannot_name_a_variant_are_refused(values):
+    with pytest.raises(UserError, match="can't be told from another or holds what a path can't"):
+        grid(methods=["lwf"], method_settings={"lwf": {"distil": values} if "c" in values else {"lr": values}})
+
+
+def test_a_setting_that_is_a_list_is_no_sweep(own):
+    (own / "methods/layered.py").write_text(
+        "from rib.methods import mechanism\n\n@mechanism\nclass L:\n    def __init__(self, *, layers: list[int]): ...\n"
+    )
+    catalog = with_method(own, mechanism="layered", settings={"layers": [0, 1]})
+    assert Grid(config(methods=["mine"]), catalog).methods["mine"].settings == {"layers": [0, 1]}
+
+
+def test_a_module_of_the_user_does_not_hide_behind_the_librarys(own):
+    (own / "methods/replay.py").write_text("")
+    with pytest.raises(UserError, match=r"replay\.py: a module of this name is in .* already; rename it"):
+        _ = with_method(own).methods
 
 
 @pytest.mark.parametrize(
@@ -326,5 +381,5 @@ def test_the_data_readme_names_every_package_version_and_licence():
     lines = (ROOT / "data/README.md").read_text().splitlines()
     for dataset in Catalog([CATALOG]).datasets.values():
         (line,) = [line for line in lines if line.startswith(f"| {dataset.name} |")]
-        assert f"{dataset.source['package']} {dataset.source['version']}" in line
-        assert f"{dataset.source['size'] / 1e6:.1f} MB" in line and dataset.licence in line
+        assert f"{dataset.sources[0]['package']} {dataset.sources[0]['version']}" in line
+        assert f"{dataset.sources[0]['size'] / 1e6:.1f} MB" in line and dataset.licence in line

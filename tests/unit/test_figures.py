@@ -164,6 +164,13 @@ def test_runs_of_another_size_are_not_shown(tmp_path):
     assert set(pd.read_csv(paths["csv"])["size"]) == {"all"}
 
 
+def test_a_size_is_a_name_where_every_one_is_a_number(tmp_path):
+    pd.concat([OOD.assign(size="10"), OOD.assign(size="0.5")]).to_csv(tmp_path / "t.csv", index=False)
+    paths = {ending: tmp_path / f"a.{ending}" for ending in ("png", "pdf", "csv")}
+    write_figure("before_after", {"ood": str(tmp_path / "t.csv")}, BEFORE_AFTER, size="10", **paths)
+    assert set(pd.read_csv(paths["csv"])["model"]) == set(OOD["model"])
+
+
 def test_a_method_that_a_model_has_not_leaves_its_place_out(accuracy):
     figure, shown = accuracy_matrix.draw(
         accuracy,

@@ -14,12 +14,14 @@ from peft.tuners.lora import LoraLayer
 from rib.catalog import Catalog
 from rib.classes import ClassSpace
 from rib.finetune import train
+from rib.io import UserError
 from rib.methods import load_mechanism
 from rib.methods._base import Images, Task
+from rib.methods.lora import adapted_layers
 from rib.models.checkpoint import apply, merged
 from rib.models.class_logits import class_members
 from rib.models.inputs import Inputs
-from rib.models.pretrained import OpenClipClassifier
+from rib.models.pretrained import OpenClipClassifier, build
 
 CPU = torch.device("cpu")
 SIDE = 64
@@ -95,6 +97,8 @@ def test_what_is_stored_restores_what_was_trained(catalog, name, network, images
     loaded = safetensors.torch.load_file(tmp_path / "c.safetensors")
     assert loaded.keys() == stored.keys() and all(torch.equal(loaded[key], stored[key]) for key in stored)
     restored = apply(copy.deepcopy(network), {name: 1.0}, {name: tmp_path / "c.safetensors"}).eval()
+    if not name.startswith(("lora", "visual_prompt")):
+        torch.testing.assert_close(restored.state_dict(), mechanism.model.state_dict(), rtol=0, atol=0)
     mechanism.model.eval()
     rows = np.arange(10)
     with torch.inference_mode():
@@ -149,8 +153,6 @@ def test_lora_moves_query_and_value_and_not_key(catalog, network, images):
         q, k, v = (value - start[key]).chunk(3)
         assert not k.any() and q.any() and v.any()
         assert torch.linalg.matrix_rank(q) <= 2 and torch.linalg.matrix_rank(v) <= 2
-        shared = torch.linalg.matrix_rank(torch.cat([q, v]))
-        assert shared <= 4
 
 
 def test_the_released_linear_probe_moves_more_than_the_head(catalog, network, images):
@@ -166,10 +168,11 @@ def test_the_released_linear_probe_moves_more_than_the_head(catalog, network, im
 
 # Share of ft's fall in cross-entropy that each method must reach here, with its entry's settings; the frozen network's
 # random features bound what a frame or a low-rank update can do.
-SHARES = {"visual_prompt": 0.05, "lora": 0.05, "lora_released": 0.02, "linear_probe_released": 0.05}
+SHARES = {"visual_prompt": 0.05, "lora": 0.05, "lora_released": 0.02, "linear_probe_released": 0.3}
 
 
-@pytest.mark.parametrize("name", [name for name in trained_methods() if name != "ft"])
+# lp_ft is ft with another start, which tests/workflow/test_grid_choices.py looks at.
+@pytest.mark.parametrize("name", [name for name in trained_methods() if name not in ("ft", "lp_ft")])
 def test_each_method_learns_its_share_of_what_ft_learns(catalog, name, images):
     torch.manual_seed(0)
     network = vit().eval()
@@ -178,5 +181,93 @@ def test_each_method_learns_its_share_of_what_ft_learns(catalog, name, images):
         _, history, _ = fine_tuned(catalog, which, network, images, epochs=12)
         falls.append(history[0]["cross_entropy"] - history[-1]["cross_entropy"])
     assert falls[0] > 0.3
-    print(name, falls[1] / falls[0])
     assert falls[1] > SHARES.get(name, 0.5) * falls[0]
+
+
+def started_from_ft(catalog, name, network, images, **settings):
+    """A mechanism that trained on from a network that ft had moved, and what it stores against the pretrained one."""
+    start, _, _ = fine_tuned(catalog, "ft", network, images, lr=0.01)
+    entry = catalog.methods[name]
+    mechanism = load_mechanism(catalog.mechanism_file(entry.mechanism), {**entry.settings, **settings})
+    part = Images(Inputs(images.pixels, [0.5] * 3, [0.5] * 3, CPU), images.labels, class_members(images.space, CPU))
+    mechanism.begin(Task(copy.deepcopy(start.model).eval(), part, None, 0, TRAINING["batch_size"]))
+    _, stored = train(mechanism, network.state_dict(), {**TRAINING, "epochs": 2}, 0, CPU, WHAT)
+    return mechanism, stored
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("lora", {"lr": 0.5}), ("visual_prompt", {"lr": 5.0}), ("linear_probe", {})]
+)
+def test_a_start_from_another_method_is_stored_with_what_was_trained_after_it(
+    catalog, name, settings, network, images, tmp_path
+):
+    mechanism, stored = started_from_ft(catalog, name, network, images, **settings)
+    safetensors.torch.save_file(stored, tmp_path / "c.safetensors")
+    restored = apply(copy.deepcopy(network), {name: 1.0}, {name: tmp_path / "c.safetensors"}).eval()
+    mechanism.model.eval()
+    rows = np.arange(10)
+    with torch.inference_mode():
+        torch.testing.assert_close(restored(mechanism.inputs[rows]), mechanism.logits(rows), rtol=1e-4, atol=1e-4)
+
+
+def test_the_released_lora_trains_tokens_and_outer_norms_and_no_block(catalog, images):
+    torch.manual_seed(0)
+    _, _, stored = fine_tuned(catalog, "lora_released", vit().eval(), images, lr=0.1)
+    whole = {key for key in stored if not key.endswith((".lora_A", ".lora_B"))}
+    assert whole and not {key for key in whole if key.startswith("blocks.") or "head" in key}
+    assert {"cls_token", "pos_embed"} & whole and {key for key in whole if "norm" in key}
+
+
+def test_states_whose_statistics_moved_are_averaged(catalog, images, tmp_path):
+    torch.manual_seed(0)
+    network = resnet().eval()
+    mechanism, _, stored = fine_tuned(catalog, "ft_released", network, images, lr=0.01)
+    safetensors.torch.save_file(stored, tmp_path / "ft.safetensors")
+    half = apply(copy.deepcopy(network), {"pretrained": 0.5, "ft": 0.5}, {"ft": tmp_path / "ft.safetensors"})
+    state, before, after = half.state_dict(), network.state_dict(), mechanism.model.state_dict()
+    for key in state:
+        if key.endswith("num_batches_tracked"):
+            assert state[key] == after[key] > before[key]
+        else:
+            torch.testing.assert_close(state[key], (before[key] + after[key]) / 2)
+
+
+def test_linear_probing_fits_a_head_that_is_a_convolution(catalog, images):
+    torch.manual_seed(0)
+    network = timm.create_model(
+        "resnetv2_50", num_classes=1000, layers=(1, 1, 1, 1), channels=(16, 32, 48, 64), stem_chs=8
+    )
+    mechanism, _, _ = fine_tuned(catalog, "linear_probe", network.eval(), images)
+    rows = np.arange(4)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            mechanism.logits(rows), mechanism.model(mechanism.inputs[rows]), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_lora_leaves_a_convolutional_head_alone_and_adapts_convnext(catalog, images):
+    torch.manual_seed(0)
+    bit = timm.create_model("resnetv2_50", num_classes=1000, layers=(1, 1, 1, 1), channels=(16, 32, 48, 64), stem_chs=8)
+    assert not [name for name in adapted_layers(bit)[1] if name.startswith("head")]
+    convnext = timm.create_model("convnext_atto", num_classes=1000, depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
+    _, _, stored = fine_tuned(catalog, "lora", convnext.eval(), images)
+    assert {key.rpartition(".mlp.")[2].split(".")[0] for key in stored if ".mlp." in key} == {"fc1", "fc2"}
+
+
+def test_lora_refuses_what_it_cannot_adapt(catalog, images):
+    torch.manual_seed(0)
+    beit = timm.create_model(
+        "beit_base_patch16_224", num_classes=1000, img_size=SIDE, depth=1, embed_dim=32, num_heads=2
+    )
+    with pytest.raises(ValueError, match="past peft's adapters"):
+        fine_tuned(catalog, "lora", beit.eval(), images)
+
+
+def test_an_open_clip_tower_is_built_by_name_and_others_are_refused():
+    tower = build("open_clip", "ViT-S-32-alt")
+    with torch.inference_mode():
+        assert tower(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
+    with pytest.raises(UserError, match="open_clip .* has no architecture 'ViT-XXS'"):
+        build("open_clip", "ViT-XXS")
+    with pytest.raises(UserError, match="no dropout or drop_path"):
+        build("open_clip", "ViT-S-32-alt", dropout=0.1)

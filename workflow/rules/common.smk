@@ -80,9 +80,9 @@ def of_form(*forms):
     return "|".join(re.escape(name) for name, method in GRID.methods.items() if method.form in forms) or "(?!)"
 
 
-def archive(entry):
-    """Where an entry's published archive lies."""
-    return f"data/raw/{entry.name}/{entry.source['file']}"
+def archives(entry):
+    """Where an entry's published archives lie."""
+    return [f"data/raw/{entry.name}/{source['file']}" for source in entry.sources]
 
 
 def prepared(file, dataset, model):
@@ -122,7 +122,7 @@ def preparation(w):
     entry = CATALOG.datasets[w.dataset]
     layout = CATALOG.layout_file(entry.layout)
     return {
-        "digest": entry.source["digest"],
+        "digests": [source["digest"] for source in entry.sources],
         "layout": local(layout),
         "arguments": {
             **entry.settings,
@@ -130,7 +130,7 @@ def preparation(w):
             "icons": CATALOG.icons(entry),
             "exclude": sorted(entry.exclude),
         },
-        "space": SPACE.to_json(),
+        "space": CATALOG.space(entry).to_json(),
         "geometry": vars(GEOMETRIES[w.geometry]),
         "code": digest("prepare", layout),
     }

@@ -11,13 +11,13 @@ rule download:
         "logs/download/{name}/{archive}.log",
     wildcard_constraints:
         name="|".join(map(re.escape, CATALOG.sources)),
-        archive="|".join(re.escape(entry.source["file"]) for entry in CATALOG.sources.values()),
+        archive="|".join(re.escape(part["file"]) for entry in CATALOG.sources.values() for part in entry.sources),
     conda:
         "../../envs/fetch.yaml"
     resources:
         mem_mb=1000,
         runtime=60,
     params:
-        cfg=lambda w: {"source": CATALOG.sources[w.name].source},
+        cfg=lambda w: {"source": next(part for part in CATALOG.sources[w.name].sources if part["file"] == w.archive)},
     script:
         "../scripts/download.py"

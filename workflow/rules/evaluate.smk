@@ -20,7 +20,8 @@ rule evaluate_run:
         "../../envs/torch.yaml"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        # a curve holds a network per alpha
+        mem_mb=lambda w: 16000 if w.method in GRID.methods and GRID.methods[w.method].form == "curve" else 4000,
         runtime=120,
     params:
         cfg=lambda w: {

@@ -1,7 +1,8 @@
 # Figures: pure functions of tables, each as PDF, PNG and the CSV it shows. A grid without fine-tuned runs has none.
 
 SHOWN = {name: method for name, method in GRID.methods.items() if method.form != "curve"}
-METHOD = next(iter(name for name in ("ft", *SHOWN) if name in SHOWN), None)
+COMMON = [name for name in GRID.shared_methods() if name in SHOWN]
+METHOD = next(iter(name for name in ("ft", *COMMON) if name in COMMON), None)
 TARGET = next(iter(name for name in (GRID.family.example_target, *GRID.targets) if name in GRID.targets))
 FIRST = next(iter(GRID.models))
 LABELS = {name: model.label for name, model in GRID.models.items()}

@@ -3,8 +3,8 @@
 
 rule convert_model:
     input:
-        manifest=lambda w: f"{archive(CATALOG.models[w.model])}.manifest.json",
-        archive=lambda w: ancient(archive(CATALOG.models[w.model])),
+        manifest=lambda w: f"{archives(CATALOG.models[w.model])[0]}.manifest.json",
+        archive=lambda w: ancient(archives(CATALOG.models[w.model])[0]),
     output:
         weights=f"{MODEL}/weights.safetensors",
         description=f"{MODEL}/model.json",

@@ -3,8 +3,8 @@
 
 rule prepare:
     input:
-        manifest=lambda w: f"{archive(CATALOG.datasets[w.dataset])}.manifest.json",
-        archive=lambda w: ancient(archive(CATALOG.datasets[w.dataset])),
+        manifests=lambda w: [f"{path}.manifest.json" for path in archives(CATALOG.datasets[w.dataset])],
+        archives=lambda w: ancient(archives(CATALOG.datasets[w.dataset])),
     output:
         images=f"{PREPARED}/images.npy",
         index=f"{PREPARED}/index.parquet",

@@ -7,7 +7,11 @@ report: "../report/workflow.rst"
 PAGE = f"{REPORTS}/index.html"
 # Records of the jobs behind the rows. No inputs: the page can then be made anew where only rows and reports were pulled.
 UPSTREAM = [
-    *(f"{archive(entry)}.provenance.json" for entry in (*GRID.datasets.values(), *GRID.models.values())),
+    *(
+        f"{path}.provenance.json"
+        for entry in (*GRID.datasets.values(), *filter(None, [GRID.reference]), *GRID.models.values())
+        for path in archives(entry)
+    ),
     *dict.fromkeys(prepared("provenance.json", dataset, model) for model in GRID.models for dataset in GRID.datasets),
     *expand(f"{MODEL}/provenance.json", model=GRID.models),
     *(

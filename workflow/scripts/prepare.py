@@ -11,8 +11,8 @@ with run(snakemake, "prepare") as out:
 
     cfg = snakemake.params.cfg
     prepare(
-        archive=Path(snakemake.input.archive),
-        digest=cfg["digest"],
+        archives=[Path(path) for path in snakemake.input.archives],
+        digests=cfg["digests"],
         dataset=snakemake.wildcards.dataset,
         layout=cfg["layout"],
         arguments=cfg["arguments"],

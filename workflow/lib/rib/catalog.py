@@ -16,7 +16,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from rib.classes import ClassSpace, read_class_map, read_table, read_wnid_list
+from rib.classes import ClassSpace, read_class_map, read_index_map, read_table, read_timm_list, read_wnid_list
 from rib.io import UserError
 from rib.runs import NO_TARGET, PRETRAINED
 
@@ -26,7 +26,7 @@ SCHEMAS = LIBRARY.parents[1] / "schemas"
 LAYOUT_ARGUMENTS = {"space", "geometry", "dataset", "source_group", "icons", "exclude"}
 FINETUNE, RECIPE, CURVE, SELECT = "finetune", "recipe", "curve", "select"
 MERGES = (RECIPE, CURVE, SELECT)
-CLASS_READERS = {"class_map": read_class_map, "wnids": read_wnid_list}
+CLASS_READERS = {"class_map": read_class_map, "wnids": read_wnid_list, "index_map": read_index_map}
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,13 @@ class Dataset:
     name: str
     family: str
     label: str
-    source: dict
+    sources: tuple[dict, ...]
     layout: str
     settings: dict
     suite: str
     licence: str
     origin: str
+    classes: dict | None = None
     source_group: str | None = None
     icons_file: str | None = None
     exclude: dict = field(default_factory=dict)
@@ -79,6 +80,11 @@ class Model:
     preprocessing: dict
     licence: str
     style: dict
+
+    @property
+    def sources(self) -> tuple[dict, ...]:
+        """What is downloaded."""
+        return (self.source,)
 
 
 @dataclass(frozen=True)
@@ -234,7 +240,7 @@ def check_settings(settings: Mapping, wanted: Mapping[str, str], where: str, com
 
 def _checked(value: object, wanted: str, where: str) -> object:
     """A setting's value; of a list, which sweeps, each value."""
-    if isinstance(value, list) and wanted != "list":
+    if isinstance(value, list) and not wanted.startswith("list"):
         if not value:
             raise UserError(f"{where} is an empty list; give a value, or several to sweep.")
         return [_checked(item, wanted, where) for item in value]
@@ -298,10 +304,7 @@ class Catalog:
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
         """Datasets by name; a dataset that names no suite is a suite of its own."""
-        datasets = {
-            name: Dataset(name=name, **{**entry, "suite": entry.get("suite", name)})
-            for name, entry in self._entries("datasets").items()
-        }
+        datasets = {name: _dataset(name, entry) for name, entry in self._entries("datasets").items()}
         if NO_TARGET in datasets:
             raise UserError(f"datasets.yaml: '{NO_TARGET}' stands for no target and can't name a dataset; rename it.")
         return {name: self._checked_dataset(dataset) for name, dataset in datasets.items()}
@@ -405,16 +408,27 @@ class Catalog:
         return self._modules(LIBRARY / "data/layouts", *(folder / "layouts" for folder in self.folders))
 
     def _modules(self, *folders: Path) -> dict[str, Path]:
-        """Modules by name, the first folder's first; looked up once, since every job of a grid asks."""
+        """Modules by name; looked up once, since every job of a grid asks."""
         found: dict[str, Path] = {}
         for folder in folders:
-            found |= {path.stem: path for path in folder.glob("[a-z]*.py") if path.stem not in found}
+            for path in sorted(folder.glob("[a-z]*.py")):
+                if path.stem in found:
+                    raise UserError(
+                        f"{path}: a module of this name is in {found[path.stem].parent} already; rename it."
+                    )
+                found[path.stem] = path
         return found
 
     def class_space(self, family: str) -> ClassSpace:
         """Class space of a family."""
-        classes = self.families[family].classes
-        return CLASS_READERS[classes["format"]](self._class_file(classes["file"]))
+        return self._space(**self.families[family].classes)
+
+    def space(self, dataset: Dataset) -> ClassSpace:
+        """Class space of a dataset: its own, or its family's."""
+        return self._space(**dataset.classes) if dataset.classes else self.class_space(dataset.family)
+
+    def _space(self, file: str, format: str) -> ClassSpace:
+        return read_timm_list(file) if format == "timm" else CLASS_READERS[format](self._class_file(file))
 
     def icons(self, dataset: Dataset) -> dict[str, str]:
         """Icon name by codepoint for a set whose package has no such table; empty for the others."""
@@ -428,6 +442,11 @@ class Catalog:
             if (folder / "classes" / name).is_file():
                 return folder / "classes" / name
         raise UserError(f"the class file classes/{name} is in none of the catalogue folders; add it to one.")
+
+
+def _dataset(name: str, entry: dict) -> Dataset:
+    sources = entry.pop("sources", None) or [entry.pop("source")]
+    return Dataset(name=name, **{**entry, "sources": tuple(sources), "suite": entry.get("suite", name)})
 
 
 @cache

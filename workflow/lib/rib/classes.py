@@ -54,13 +54,71 @@ def imagenet_wnids() -> tuple[str, ...]:
 
     Read from the list that timm ships, without importing timm: that would import torch too.
     """
+    return tuple(_timm_file("imagenet_synsets.txt").split())
+
+
+def _timm_file(name: str) -> str:
+    """Text of a list that timm ships.
+
+    Raises:
+        UserError: timm is not installed, or has no such list.
+    """
     spec = importlib.util.find_spec("timm")
     if spec is None:
         raise UserError(
             "timm is not installed in this environment; run `make run` or pip install -r envs/requirements.txt."
         )
-    listing = Path(spec.submodule_search_locations[0]) / "data/_info/imagenet_synsets.txt"
-    return tuple(listing.read_text(encoding="utf-8").split())
+    path = Path(spec.submodule_search_locations[0]) / "data/_info" / name
+    if not path.is_file():
+        raise UserError(f"timm has no class list '{name}'; correct classes in the dataset's entry.")
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def imagenet_names() -> dict[str, str]:
+    """What people call each ImageNet class, by wnid: the first of its lemmas."""
+    pairs = (line.split("\t", 1) for line in _timm_file("imagenet_synset_to_lemma.txt").splitlines())
+    return {wnid: lemmas.split(",")[0].strip() for wnid, lemmas in pairs}
+
+
+def read_timm_list(name: str) -> ClassSpace:
+    """Class space with one class per wnid of a list that timm ships.
+
+    Args:
+        name: `imagenet` (all 1000), `imagenet_a` or `imagenet_r` (200 each).
+
+    Raises:
+        UserError: timm has no such list.
+    """
+    index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+    wnids = tuple(sorted(_timm_file(f"{name}_synsets.txt").split()))
+    names = imagenet_names()
+    return ClassSpace(wnids, tuple((index_of[wnid],) for wnid in wnids), tuple(names[wnid] for wnid in wnids))
+
+
+def read_index_map(path: Path) -> ClassSpace:
+    """Class space of a table: CSV with the columns key and indices (ImageNet indices, separated by blanks).
+
+    Raises:
+        UserError: an index that is none of 0 to 999, or that two classes claim, or a key given twice.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    claimed: dict[int, str] = {}
+    for line, row in read_table(path, ("key", "indices")):
+        if row["key"] in found:
+            raise UserError(f"{path} line {line}: {row['key']} is listed twice; remove one.")
+        indices = row["indices"].split()
+        if not indices or not all(index.isdigit() and int(index) < 1000 for index in indices):
+            raise UserError(f"{path} line {line}: {row['key']} has the indices '{row['indices']}'; give 0 to 999.")
+        for index in map(int, indices):
+            if index in claimed:
+                raise UserError(
+                    f"{path} line {line}: index {index} is claimed by both {claimed[index]} and {row['key']}; "
+                    "it may belong to one class only."
+                )
+            claimed[index] = row["key"]
+        found[row["key"]] = tuple(sorted(map(int, indices)))
+    return ClassSpace(tuple(found), tuple(found.values()), tuple(key.replace("_", " ") for key in found))
 
 
 def read_class_map(path: Path) -> ClassSpace:

@@ -78,7 +78,10 @@ def finetune(
     method = load_mechanism(mechanism, settings)
     model, facts = load(model_folder, device, method.dropout, method.drop_path)
     pretrained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    apply(model, dict.fromkeys(start, 1.0), start) if start else None
+    if start and apply(model, dict.fromkeys(start, 1.0), start) is not model:
+        raise UserError(
+            f"method {what['method']} can't start from '{next(iter(start))}', which trains a frame around the input."
+        )
 
     def images(dataset: PreparedDataset) -> Images:
         pixels = Inputs(dataset.images, *(facts["preprocessing"][key] for key in ("mean", "std")), device, dataset.rows)

@@ -1,6 +1,8 @@
 """The grid of a run: config's choices resolved against the catalogue. No torch."""
 
+import collections
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -48,7 +50,12 @@ class Grid:
         wanted = [name for name in chosen if name != PRETRAINED and self._possible(name, explicit)]
         self.methods: dict[str, Method] = self._variants(self._with_parents(wanted))
         self.seeds: list[int] = config["seeds"]
-        self.sizes: list[str] = [str(size) for size in config["downstream_size"]]
+        self.sizes: list[str] = [_plain(size) for size in config["downstream_size"]]
+        for model in self.models:
+            for name in self.methods.keys() - set(self.methods_of(model)):
+                self.notices.append(
+                    f"method '{name}' is not run on '{model}': it is not for {self.models[model].type}s"
+                )
 
     def _reference(self) -> Dataset | None:
         name = self.family.reference
@@ -79,17 +86,25 @@ class Grid:
         Raises:
             UserError: it can't, and was asked for by name.
         """
-        method = self.catalog.methods[name]
-        why = None
-        if method.form == SELECT and self.shares is None:
-            why = "it selects on held-out images; set protocol to held_out"
-        elif method.reference == "required" and self.reference is None:
-            why = f"it needs a reference dataset, and family {self.family.name} has none"
+        why = self._obstacle(name)
         if why and explicit:
             raise UserError(f"config, methods: '{name}' can't be run: {why}.")
         if why:
             self.notices.append(f"method '{name}' is left out: {why}")
         return why is None
+
+    def _obstacle(self, name: str) -> str | None:
+        """Why a method, or one that it hangs on, can't be run with these choices; None if it can."""
+        method = self.catalog.methods[name]
+        types = sorted({model.type for model in self.models.values()})
+        if method.form == SELECT and self.shares is None:
+            return "it selects on held-out images; set protocol to held_out"
+        if method.reference == "required" and self.reference is None:
+            return f"it needs a reference dataset, and family {self.family.name} has none"
+        if not set(types) & set(method.types):
+            return f"it is for models of type {' and '.join(method.types)}, and those chosen are {' and '.join(types)}"
+        obstacles = ((parent, self._obstacle(parent)) for parent in method.parents)
+        return next((f"of '{parent}': {why}" for parent, why in obstacles if why), None)
 
     def _choose(self, key: str, known: Mapping) -> list[str]:
         choice = self.config[key]
@@ -118,19 +133,39 @@ class Grid:
         return chosen
 
     def _variants(self, names: Iterable[str]) -> dict[str, Method]:
-        """Methods with their settings resolved; one per combination of swept values, its own or its parents'."""
+        """Methods with their settings resolved; one per combination of swept values, its own or its parents'.
+
+        Raises:
+            UserError: a swept value can't be part of a name.
+        """
         overrides = self._overrides()
-        sweeps = {name: _sweep({**self.catalog.methods[name].settings, **overrides.get(name, {})}) for name in names}
-        found = {}
+        sweeps = {
+            name: _sweep(
+                {**self.catalog.methods[name].settings, **overrides.get(name, {})},
+                self.catalog.wanted_settings(self.catalog.methods[name]),
+            )
+            for name in names
+        }
+        found: dict[str, Method] = {}
         for name, own in sweeps.items():
             method = self.catalog.methods[name]
-            for settings, *of_parents in itertools.product(own, *(sweeps[parent] for parent in method.parents)):
-                swept = {**settings[1], **{key: value for _, part in of_parents for key, value in part.items()}}
-                parents = tuple(p + _suffix(part) for p, (_, part) in zip(method.parents, of_parents, strict=True))
-                label = ", ".join([method.label, *(f"{key} {value}" for key, value in swept.items())])
+            for (settings, swept), *of_parents in itertools.product(
+                own, *(sweeps[parent] for parent in method.parents)
+            ):
+                inherited = dict(zip(method.parents, (part for _, part in of_parents), strict=True))
+                shown = _named(swept, inherited)
                 variant = replace(
-                    method, name=name + _suffix(swept), label=label, settings=settings[0], parents=parents
+                    method,
+                    name=name + _suffix(shown),
+                    label=", ".join([method.label, *(f"{key} {value}" for key, value in shown.items())]),
+                    settings=settings,
+                    parents=tuple(parent + _suffix(part) for parent, part in inherited.items()),
                 )
+                if variant.name in found or not re.fullmatch(r"[A-Za-z0-9_.-]+", variant.name):
+                    raise UserError(
+                        f"the swept method '{variant.name}' can't be told from another or holds what a path can't; sweep "
+                        "over numbers or plain words, and list each once."
+                    )
                 found[variant.name] = variant
         return found
 
@@ -154,6 +189,11 @@ class Grid:
         kind = self.models[model].type
         fit = {name for name, method in self.methods.items() if kind in method.types}
         return [name for name in self.methods if name in fit and fit.issuperset(self.methods[name].parents)]
+
+    def shared_methods(self) -> list[str]:
+        """Methods that every model of the grid has."""
+        sets = [set(self.methods_of(model)) for model in self.models]
+        return [name for name in self.methods if all(name in found for found in sets)]
 
     def runs(self) -> list[Run]:
         """Every run of the grid: per model the pretrained one, then targets x methods x sizes x seeds."""
@@ -210,19 +250,36 @@ class Grid:
         }
 
 
-def _sweep(settings: Mapping) -> list[tuple[dict, dict]]:
-    """Every combination of listed values: the settings, and which of them are swept."""
-    swept = [key for key, value in settings.items() if isinstance(value, list)]
+def _sweep(settings: Mapping, wanted: Mapping[str, str]) -> list[tuple[dict, dict]]:
+    """Every combination of listed values: the settings, and which of them are swept.
+
+    A setting that is itself a list sweeps as a list of lists.
+    """
+    swept = [
+        key
+        for key, value in settings.items()
+        if isinstance(value, list) and (not wanted[key].startswith("list") or isinstance(value[0], list))
+    ]
     return [
         ({**settings, **dict(zip(swept, values, strict=True))}, dict(zip(swept, values, strict=True)))
         for values in itertools.product(*(settings[key] for key in swept))
     ]
 
 
+def _named(own: Mapping, inherited: Mapping[str, Mapping]) -> dict[str, object]:
+    """Swept settings of a method and its parents by name; the parent's name goes before one that two of them have."""
+    keys = collections.Counter([*own, *(key for part in inherited.values() for key in part)])
+    shown = dict(own)
+    for parent, part in inherited.items():
+        shown |= {key if keys[key] == 1 else f"{parent}_{key}": value for key, value in part.items()}
+    return shown
+
+
 def _suffix(swept: Mapping) -> str:
-    """What names a variant, for example `-rank4`; numbers without exponents, which hold a minus sign."""
+    """What names a variant, for example `-rank4`."""
     return "".join(f"-{key}{_plain(value)}" for key, value in swept.items())
 
 
 def _plain(value: object) -> str:
+    """A value as it stands in paths; numbers without an exponent, which holds a minus sign."""
     return f"{value:.12f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -51,7 +51,7 @@ def write_page(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["duration"] = duration
-    read = {name: pd.read_csv(path) for name, path in tables.items()}
+    read = {name: pd.read_csv(path, dtype={"size": str}) for name, path in tables.items()}
     gathered = provenance.load()
     found = (provenance.read(Path(path)) or next(iter(gathered.get(path, [])), None) for path in records)
     run = run_facts([record for record in found if record])

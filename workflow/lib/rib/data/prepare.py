@@ -1,7 +1,7 @@
 """Preparation: each image decoded and resized once per geometry, into a memory-mapped array and an index."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,8 @@ from rib.plugins import load_module
 
 def prepare(
     *,
-    archive: Path,
-    digest: str,
+    archives: Sequence[Path],
+    digests: Sequence[str],
     dataset: str,
     layout: str,
     arguments: Mapping,
@@ -31,8 +31,8 @@ def prepare(
     """Write a dataset at one geometry. Streams: memory does not grow with the dataset.
 
     Args:
-        archive: the published archive.
-        digest: its pinned digest, checked again, since the file may have lain on disk for a year.
+        archives: as published.
+        digests: pinned, of each, checked again, since the files may have lain on disk for a year.
         layout: file of the layout module.
         arguments: further keywords of the layout's `items`.
         images: written as .npy, (n, size, size, 3) uint8.
@@ -41,14 +41,15 @@ def prepare(
         manifest: facts beside the files' hashes: n and the class space's digest.
 
     Raises:
-        UserError: the archive is not the pinned file, holds no image of the classes, or a bad one.
+        UserError: an archive is not the pinned file, or they hold no image of the classes, or a bad one.
     """
-    verify_digest(archive, digest, dataset)
-    found = load_module(layout).items(archive, space=space, geometry=geometry, dataset=dataset, **arguments)
+    for archive, digest in zip(archives, digests, strict=True):
+        verify_digest(archive, digest, dataset)
+    found = load_module(layout).items(archives, space=space, geometry=geometry, dataset=dataset, **arguments)
     rows = _write_array(images, found, geometry.size, dataset)
     if not rows:
         raise UserError(
-            f"{dataset}: {archive} holds no image of the family's classes; check the entry's layout and classes."
+            f"{dataset}: {', '.join(map(str, archives))} holds no image of its classes; check the entry's layout and classes."
         )
     names = ("image_id", "label", "source_id", "object_id", "sha256")
     columns = {name: [row[position] for row in rows] for position, name in enumerate(names)}

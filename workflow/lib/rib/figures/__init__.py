@@ -19,7 +19,12 @@ from rib.io import write_text
 from rib.runs import PRETRAINED
 
 STYLE = Path(__file__).with_name("rib.mplstyle")
-READERS = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".npy": lambda path: np.load(path, mmap_mode="r")}
+# A size is a name: 10 images, 0.25 of them, or all.
+READERS = {
+    ".csv": lambda path: pd.read_csv(path, dtype={"size": str}),
+    ".parquet": pd.read_parquet,
+    ".npy": lambda path: np.load(path, mmap_mode="r"),
+}
 
 
 def write_figure(
@@ -52,7 +57,7 @@ def _of_size(table: object, size: str):
     """A table's rows of runs of one size and of pretrained models; what has no sizes as it is."""
     if not isinstance(table, pd.DataFrame) or "size" not in table:
         return table
-    return table[(table["size"].astype(str) == size) | (table["method"] == PRETRAINED)]
+    return table[(table["size"] == size) | (table["method"] == PRETRAINED)]
 
 
 def text_colour(image, value: float) -> str:

@@ -1,6 +1,6 @@
 """Greedy soup: ingredients join the average, best first, as long as accuracy on held-out images does not fall.
 
-Source: Wortsman et al. 2022 (arXiv 2203.05482), recipe 1 (algorithm 1).
+Source: Wortsman et al. 2022 (arXiv 2203.05482), recipe 1.
 """
 
 from collections.abc import Callable, Mapping, Sequence

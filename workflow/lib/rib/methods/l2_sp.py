@@ -1,6 +1,6 @@
 """L2-SP: fine-tuning with a penalty on the squared distance from the starting weights.
 
-Source: Li, Grandvalet and Davoine 2018 (arXiv 1802.01483), equation 4. Every weight has a start here, the head
+Source: Li, Grandvalet and Davoine 2018 (arXiv 1802.01483), section 3, the L2-SP penalty. Every weight has a start here, the head
 too, so the paper's second term (plain L2 on a new head) has nothing to act on. The released code of ImageNet-RIB
 calls this EWC (lib/regularization.py: weight 1 without the factor 1/2): that is ewc_released, weight 2.
 """

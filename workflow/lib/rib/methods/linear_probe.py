@@ -28,6 +28,8 @@ class LinearProbing(FineTuning):
 
     def begin(self, task: Task) -> None:
         super().begin(task)
+        if not isinstance(self.model.get_classifier(), nn.Module):
+            raise ValueError("the network has several heads, and linear probing trains one")
 
         def head_inputs(images: Tensor) -> Tensor:
             with autocast(self.inputs.device):
@@ -45,4 +47,7 @@ class LinearProbing(FineTuning):
         self.model.eval()
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        return self.model.get_classifier()(self.features[rows])
+        head, features = self.model.get_classifier(), self.features[rows]
+        if isinstance(head, nn.Conv2d):  # a pointwise convolution on the pooled map, in BiT's ResNets for example
+            return head(features[:, :, None, None]).flatten(1)
+        return head(features)

@@ -17,6 +17,17 @@ from rib.methods._base import FineTuning
 FROZEN = ("patch_embed.", "blocks.", "conv1.", "transformer.")  # of timm's and open_clip's ViTs
 
 
+def outside_blocks(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Named parameters of a ViT that are in neither patch embedding nor blocks."""
+    return [(n, p) for n, p in model.named_parameters() if not n.removeprefix("visual.").startswith(FROZEN)]
+
+
+def is_vit(model: nn.Module) -> bool:
+    """Whether a network has the blocks of timm's or open_clip's ViTs."""
+    names = (name.removeprefix("visual.") for name, _ in model.named_parameters())
+    return any(name.startswith(("blocks.0.attn", "transformer.")) for name in names)
+
+
 @mechanism
 class LinearProbingReleased(FineTuning):
     """Minimise CE over the head, and in a ViT over all that is neither patch embedding nor block."""
@@ -25,8 +36,7 @@ class LinearProbingReleased(FineTuning):
         super().__init__(**common)
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        named = [(name.removeprefix("visual."), name, parameter) for name, parameter in self.model.named_parameters()]
-        if any(short.startswith(("blocks.0.attn", "transformer.")) for short, _, _ in named):
-            return [(name, parameter) for short, name, parameter in named if not short.startswith(FROZEN)]
+        if is_vit(self.model):
+            return outside_blocks(self.model)
         head = {id(parameter) for parameter in self.model.get_classifier().parameters()}
-        return [(name, parameter) for _, name, parameter in named if id(parameter) in head]
+        return [(name, parameter) for name, parameter in self.model.named_parameters() if id(parameter) in head]

@@ -2,12 +2,12 @@
 
 ViTs: the query and value parts of attention. timm and open_clip fuse q, k and v into one weight of 3 d rows, so the
 update of the fused weight has rank 2 r, with B zero in k's rows, in q's rows for the second r columns and in v's for
-the first: that is one update of rank r for q and one for v, each with an A of its own. CNNs: pointwise convolutions.
-The head is frozen.
+the first: that is one update of rank r for q and one for v, each with an A of its own. CNNs: pointwise convolutions,
+which ConvNeXt writes as nn.Linear. The head is frozen.
 
 Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 and section 4.2 (q and v). The released code of ImageNet-RIB
-(utils/lora.py, main.py:76-82) freezes the head but trains class token, position embedding and norms besides: that is
-lora_released.
+(utils/lora.py, main.py:76-82) freezes blocks and head but trains class token, position embedding and the norms outside
+the blocks besides: that is lora_released.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from rib.methods import mechanism
 from rib.methods._base import FineTuning, Task
+from rib.methods.linear_probe_released import outside_blocks
 from rib.models.checkpoint import LORA_A, LORA_B, changed_tensors
 
 ADAPTER = "default"
+TOKENS = ("cls_token", "pos_embed", "class_embedding", "positional_embedding")
 
 
 @mechanism
@@ -31,7 +33,7 @@ class LowRankAdaptation(FineTuning):
     Args:
         rank: r, from 1.
         alpha: scale of the update times r, above 0.
-        also: `none`, or `tokens_and_norms`, which train too in the released code.
+        also: `none`, or `tokens_and_norms` (outside the blocks), which train too in the released code.
     """
 
     def __init__(self, *, rank: int, alpha: float, also: str, **common):
@@ -66,21 +68,41 @@ class LowRankAdaptation(FineTuning):
         if fused:
             for layer in self.layers.values():
                 _keep_blocks(layer.lora_B[ADAPTER].weight, self.rank)
+        self._check_reached()
+
+    def _check_reached(self) -> None:
+        """Some networks use a layer's weight without calling the layer, past the adapter: then nothing would train.
+
+        Raises:
+            ValueError: no gradient reaches an update.
+        """
+        updates = [layer.lora_B[ADAPTER].weight for layer in self.layers.values()]
+        logits = self.model(self.inputs[slice(1)])
+        if not logits.requires_grad or any(
+            gradient is None for gradient in torch.autograd.grad(logits.sum(), updates, allow_unused=True)
+        ):
+            raise ValueError("its layers use their weights past peft's adapters, so LoRA can't train it")
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         mine = {id(part) for layer in self.layers.values() for part in _factors(layer)}
-        extra = _tokens_and_norms(self.model) if self.also == "tokens_and_norms" else set()
+        extra = _tokens_and_norms(self.model) - mine if self.also == "tokens_and_norms" else set()
         return [(name, p) for name, p in self.model.named_parameters() if id(p) in mine or id(p) in extra]
 
     def changes(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stored = {}
         for name, layer in self.layers.items():
             a, b = (factor.detach().cpu().flatten(1) for factor in _factors(layer))
-            weight = _published_name(f"{name}.weight", pretrained)
+            weight = self._published_name(f"{name}.weight", pretrained)
             stored[f"{weight}{LORA_A}"] = a.contiguous()
             stored[f"{weight}{LORA_B}"] = (layer.scaling[ADAPTER] * b).contiguous()
-        state = {_published_name(name, pretrained): value for name, value in self.model.state_dict().items()}
+        state = {self._published_name(name, pretrained): value for name, value in self.model.state_dict().items()}
         return {**stored, **changed_tensors(pretrained, {name: state[name] for name in pretrained})}
+
+    def _published_name(self, name: str, pretrained: Mapping[str, Tensor]) -> str:
+        """Name of a tensor in the network as it was before layers were replaced and adapted."""
+        for layer in self.layers:
+            name = name.replace(f"{layer}.base_layer.", f"{layer}.")
+        return name if name in pretrained else name.replace(".qkv.", ".in_proj_")
 
 
 class FusedAttention(nn.Module):
@@ -119,19 +141,28 @@ def unfold_attention(model: nn.Module) -> None:
             model.set_submodule(name, FusedAttention(layer))
 
 
-def _published_name(name: str, pretrained: Mapping[str, Tensor]) -> str:
-    """Name of a tensor in the network as it was before layers were replaced and adapted."""
-    name = name.replace("base_layer.", "")
-    return name if name in pretrained else name.replace(".qkv.", ".in_proj_")
-
-
 def adapted_layers(model: nn.Module) -> tuple[list[str], list[str]]:
-    """Names of the layers with fused q, k and v, and of the pointwise convolutions outside squeeze-and-excitation."""
-    fused = [name for name, layer in model.named_modules() if name.endswith(".qkv") and isinstance(layer, nn.Linear)]
+    """Names of the layers with fused q, k and v, and of the pointwise layers outside head and squeeze-and-excitation.
+
+    Raises:
+        ValueError: attention keeps q, k and v in another order than one after the other.
+    """
+    head = {id(layer) for layer in model.get_classifier().modules()}
+    named = [(name, layer) for name, layer in model.named_modules() if id(layer) not in head]
+    fused = [name for name, layer in named if name.endswith(".qkv") and isinstance(layer, nn.Linear)]
+    for name in fused:
+        layer = model.get_submodule(name)
+        attention = model.get_submodule(name.rpartition(".")[0])
+        if layer.out_features != 3 * layer.in_features or getattr(attention, "head_first", False):
+            raise ValueError(f"'{name}' doesn't hold q, k and v one after the other, so LoRA can't tell them apart")
     pointwise = [
         name
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and ".se." not in name
+        for name, layer in named
+        if ".se." not in name
+        and (
+            (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1)
+            or (isinstance(layer, nn.Linear) and name.endswith((".mlp.fc1", ".mlp.fc2")))
+        )
     ]
     return fused, pointwise
 
@@ -150,10 +181,6 @@ def _keep_blocks(b: nn.Parameter, rank: int) -> None:
 
 
 def _tokens_and_norms(model: nn.Module) -> set[int]:
-    norms = [part for layer in model.modules() if isinstance(layer, nn.LayerNorm) for part in layer.parameters()]
-    tokens = [
-        part
-        for name, part in model.named_parameters()
-        if name.rpartition(".")[2] in ("cls_token", "pos_embed", "class_embedding", "positional_embedding")
-    ]
-    return {id(part) for part in (*norms, *tokens)}
+    """Parameters outside the blocks that are norms, or class tokens and position embeddings."""
+    norms = {id(part) for layer in model.modules() if isinstance(layer, nn.LayerNorm) for part in layer.parameters()}
+    return {id(part) for name, part in outside_blocks(model) if id(part) in norms or name.rpartition(".")[2] in TOKENS}

@@ -32,7 +32,7 @@ class Replay(FineTuning):
         super().begin(task)
         if task.reference is None:
             raise ValueError("it needs the family's reference dataset, and there is none")
-        self.draws = np.random.default_rng([task.seed, 1])
+        self.draws = np.random.default_rng([task.seed, 0, 1])  # another stream than any epoch's batches
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
         memory = self.task.reference

@@ -52,4 +52,5 @@ class VisualPrompting(FineTuning):
         return self.model(self.frame(self.inputs[rows]))
 
     def changes(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {f"{FRAME}{name}": strip.detach().cpu().contiguous() for name, strip in self.frame.named_parameters()}
+        frame = {f"{FRAME}{name}": strip.detach().cpu().contiguous() for name, strip in self.frame.named_parameters()}
+        return {**frame, **super().changes(pretrained)}  # the network differs where it started from another method's

@@ -20,6 +20,7 @@ from rib.models.frame import Frame
 
 LORA_A, LORA_B = ".lora_A", ".lora_B"
 FRAME = "input_frame."
+COUNTER = "num_batches_tracked"  # of BatchNorm: plays no part in evaluation, and differs where statistics trained
 
 
 def changed_tensors(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -53,7 +54,9 @@ def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[st
     result = {}
     for name in (name for name in start if name in names):
         values = [(weight, changes.get(name, start[name])) for weight, changes in parts]
-        if not start[name].is_floating_point():
+        if name.endswith(COUNTER):
+            result[name] = max(value for _, value in values)
+        elif not start[name].is_floating_point():
             if any(not torch.equal(value, values[0][1]) for _, value in values):
                 raise ValueError(f"'{name}' differs between the merged states and is no floating-point number")
             result[name] = values[0][1]
@@ -108,7 +111,7 @@ def merged(start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> dict[st
         if key.endswith(LORA_A):
             name = key.removesuffix(LORA_A)
             update = stored[name + LORA_B] @ stored[key]
-            changes[name] = start[name] + update.view(start[name].shape)
+            changes[name] = changes.get(name, start[name]) + update.view(start[name].shape)
     return changes
 
 

@@ -70,7 +70,7 @@ class OpenClipClassifier(nn.Module):
                 f"open_clip {open_clip.__version__} has no architecture '{architecture}'; correct it in models.yaml."
             )
         visual = open_clip.create_model(architecture, pretrained=None).visual
-        return cls(visual, visual.output_dim)
+        return cls(visual, open_clip.get_model_config(architecture)["embed_dim"])
 
     def forward_features(self, images: Tensor) -> Tensor:
         return self.visual(images)

@@ -2,8 +2,8 @@
 
 A layout module defines
 
-    items(archive, *, space, geometry, dataset, source_group, icons, exclude, <its own settings>)
+    items(archives, *, space, geometry, dataset, source_group, icons, exclude, <its own settings>)
 
-which yields `rib.data.images.Item` in an order that depends on the archive and the class space only. The
+which yields `rib.data.images.Item` in an order that depends on the archives and the class space only. The
 catalogue's `settings` of a dataset are passed as keywords.
 """

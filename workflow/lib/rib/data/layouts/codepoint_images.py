@@ -1,6 +1,6 @@
 """Packages of encoded pictures named by emoji codepoint, such as assets/1f98a.webp."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from rib.classes import ClassSpace
@@ -12,7 +12,7 @@ VARIATION_SELECTOR = "fe0f"  # asks for the colourful form of a character; the s
 
 
 def items(
-    archive: Path,
+    archives: Sequence[Path],
     *,
     space: ClassSpace,
     geometry: Geometry,
@@ -25,7 +25,7 @@ def items(
     """Yield one drawing per class that the package has, in the order of the class space.
 
     Args:
-        archive: the npm package.
+        archives: the npm package.
         space: its keys are codepoints (lower-case hex, joined by `-`, without variation selectors).
         icons: not used; the files are named by codepoint.
         exclude: codepoints to leave out.
@@ -34,6 +34,7 @@ def items(
     Raises:
         UserError: a picture can't be decoded.
     """
+    (archive,) = archives
     wanted = set(space.keys) - set(exclude)
     found = {}
     for name, data in archive_members(archive):

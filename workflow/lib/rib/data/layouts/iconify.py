@@ -4,7 +4,7 @@ Source: the icon set format of Iconify (IconifyJSON: icons, aliases, default wid
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ LONGEST_ALIAS_CHAIN = 10
 
 
 def items(
-    archive: Path,
+    archives: Sequence[Path],
     *,
     space: ClassSpace,
     geometry: Geometry,
@@ -33,7 +33,7 @@ def items(
     """Yield one drawing per class that the set has, in the order of the class space.
 
     Args:
-        archive: the npm package.
+        archives: the npm package.
         space: its keys are codepoints as in chars.json (lower-case hex, joined by `-`).
         icons: icon name by codepoint, for a set without a chars.json.
         exclude: codepoints to leave out.
@@ -42,6 +42,7 @@ def items(
     Raises:
         UserError: a part of the package is missing, or an icon is unknown or can't be rendered.
     """
+    (archive,) = archives
     parts = {name: json.loads(data) for name, data in archive_members(archive, {ICONS, CHARS})}
     if ICONS not in parts:
         raise UserError(f"{archive} has no {ICONS}; it is not an Iconify icon set: correct the entry of {dataset}.")

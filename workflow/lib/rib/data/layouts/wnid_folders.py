@@ -1,6 +1,6 @@
 """Archives of photos in one folder per ImageNet class: .../<wnid>/<name>.<ext>, at any depth."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from rib.classes import ClassSpace
@@ -12,7 +12,7 @@ ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def items(
-    archive: Path,
+    archives: Sequence[Path],
     *,
     space: ClassSpace,
     geometry: Geometry,
@@ -21,10 +21,10 @@ def items(
     icons: Mapping[str, str],
     exclude: Collection[str],
 ) -> Iterator[Item]:
-    """Yield every image whose folder is a class of the space, in the archive's order.
+    """Yield every image whose folder is a class of the space, in the archives' order.
 
     Args:
-        archive: zip or tar.
+        archives: zip or tar.
         space: its keys are wnids.
         icons: not used.
         exclude: image ids (`<wnid>/<name>`) to leave out.
@@ -33,10 +33,11 @@ def items(
         UserError: an image can't be decoded.
     """
     labels = {wnid: label for label, wnid in enumerate(space.keys)}
-    for name, data in archive_members(archive):
-        path = PurePosixPath(name)
-        image_id = f"{path.parent.name}/{path.name}"
-        if path.suffix.lower() in ENDINGS and path.parent.name in labels and image_id not in exclude:
-            source = f"{source_group or dataset}/{path.parent.name}/{path.stem}"
-            pixels = resize_and_crop(decode(data, f"{dataset}, {name} ({archive.name})"), geometry)
-            yield Item(image_id, labels[path.parent.name], source, source, pixels)
+    for archive in archives:
+        for name, data in archive_members(archive):
+            path = PurePosixPath(name)
+            image_id = f"{path.parent.name}/{path.name}"
+            if path.suffix.lower() in ENDINGS and path.parent.name in labels and image_id not in exclude:
+                source = f"{source_group or dataset}/{path.parent.name}/{path.stem}"
+                pixels = resize_and_crop(decode(data, f"{dataset}, {name} ({archive.name})"), geometry)
+                yield Item(image_id, labels[path.parent.name], source, source, pixels)
