@@ -112,7 +112,7 @@ def test_editing_the_lwf_module_re_runs_lwf_and_what_hangs_on_it(finished_copy):
 
 def test_a_setting_of_ft_re_runs_ft_and_its_merge(finished_copy):
     finished_copy.edit(
-        "workflow/catalog/methods.yaml", "{lr: 0.001, batch_norm: frozen}", "{lr: 0.002, batch_norm: frozen}"
+        "workflow/catalog/methods.yaml", "{lr: 0.001, batch_norm: frozen,", "{lr: 0.002, batch_norm: frozen,"
     )
     assert finished_copy.planned_methods("finetune") == {"ft"}
     assert finished_copy.planned_methods("evaluate_run") == {"ft", "wise_ft"}
@@ -137,7 +137,7 @@ def test_editing_the_code_that_fetches_re_runs_nothing(finished_copy):
 
 def test_a_new_pinned_digest_re_runs_all_that_is_made_from_the_archive(finished_copy):
     entry = finished_copy.folder / "mine/datasets.yaml"
-    entry.write_text(re.sub(r"(?s)(\ngreen:.*?sha256:)\w+", r"\g<1>0000", entry.read_text()))
+    entry.write_text(re.sub(r"(?s)(\ngreen:.*?sha256:)\w+", r"\g<1>" + 64 * "0", entry.read_text()))
     planned = finished_copy.planned()
     assert planned["download"] == planned["prepare"] == 1 and planned["finetune"] == 3 and planned["evaluate_run"] == 9
 
@@ -231,7 +231,7 @@ def nothing_half_written(project, stage):
 
 def test_a_loss_that_is_not_finite_is_one_sentence_and_leaves_nothing(project):
     project.edit(
-        "workflow/catalog/methods.yaml", "{lr: 0.001, batch_norm: frozen}", "{lr: 1.0e+30, batch_norm: frozen}"
+        "workflow/catalog/methods.yaml", "{lr: 0.001, batch_norm: frozen,", "{lr: 1.0e+30, batch_norm: frozen,"
     )
     printed = project.snakemake(config=("methods=[ft]", "targets=[red]"), check=False)
     message = (

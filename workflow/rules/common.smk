@@ -132,6 +132,7 @@ def preparation(w):
         },
         "space": CATALOG.space(entry).to_json(),
         "geometry": vars(GEOMETRIES[w.geometry]),
+        "expected": entry.images,
         "code": digest("prepare", layout),
     }
 

@@ -18,5 +18,6 @@ with run(snakemake, "prepare") as out:
         arguments=cfg["arguments"],
         space=ClassSpace.from_json(cfg["space"]),
         geometry=Geometry(**cfg["geometry"]),
+        expected=cfg["expected"],
         **{name: out[name] for name in ("images", "index", "classes", "manifest")},
     )

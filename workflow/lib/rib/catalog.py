@@ -59,6 +59,7 @@ class Dataset:
     licence: str
     origin: str
     classes: dict | None = None
+    images: int | None = None
     source_group: str | None = None
     icons_file: str | None = None
     exclude: dict = field(default_factory=dict)

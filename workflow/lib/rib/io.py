@@ -7,7 +7,8 @@ import logging
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,6 +16,7 @@ from tqdm import tqdm
 log = logging.getLogger("rib")
 
 CHUNK = 1 << 20
+LARGEST_MEMBER = 4 << 30  # bytes of one file in an archive
 
 
 class UserError(Exception):
@@ -84,41 +86,75 @@ def read_json(path: Path) -> dict:
         raise UserError(f"{path} is not valid JSON ({error}); it is damaged: delete it and run again.") from error
 
 
-def archive_members(path: Path, wanted: set[str] | None = None) -> Iterator[tuple[str, bytes]]:
+def archive_members(
+    path: Path,
+    wanted: Collection[str] | Callable[[str], bool] | None = None,
+    password: tuple[str, str | None] | None = None,
+) -> Iterator[tuple[str, bytes]]:
     """Yield (name, bytes) of the regular files in a zip, wheel or tar archive, in the archive's order.
 
     Nothing is extracted to disk, so a member named `../x` or a link can't write outside a folder;
     such members are refused all the same, since an archive that has one is not to be trusted.
 
     Args:
-        path: the archive; a tar's compression is found by itself.
-        wanted: names to read, all when None.
+        path: the archive; a tar's compression is found by itself, whatever its name says.
+        wanted: names to read, or what says whether to, all when None.
+        password: of an encrypted zip: the environment variable that holds it, and its value.
 
     Raises:
-        UserError: the archive is truncated or damaged, or has a member that points outside.
+        UserError: the archive is truncated or damaged, has a member that points outside or is far larger than an
+            image or a model, or the password is missing or wrong.
     """
+    take = (lambda name: True) if wanted is None else wanted if callable(wanted) else (lambda name: name in wanted)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 for info in archive.infolist():
-                    _refuse_traversal(path, info.filename)
-                    if not info.is_dir() and (wanted is None or info.filename in wanted):
-                        yield info.filename, archive.read(info)
+                    _refuse_hostile(path, info.filename, info.file_size)
+                    if not info.is_dir() and take(info.filename):
+                        yield info.filename, _unzip(archive, info, path, password)
         else:
             with tarfile.open(path) as archive:
                 for member in archive:
-                    _refuse_traversal(path, member.name)
-                    if member.isfile() and (wanted is None or member.name in wanted):
+                    _refuse_hostile(path, member.name, member.size)
+                    if (member.issym() or member.islnk()) and take(member.name):
+                        raise UserError(
+                            f"{path} holds '{member.name}' as a link to '{member.linkname}'; don't use this file."
+                        )
+                    if member.isfile() and take(member.name):
                         yield member.name, archive.extractfile(member).read()
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise UserError(
             f"{path} can't be read as an archive ({error}); it is truncated or damaged: delete it and run again."
         ) from error
 
 
-def _refuse_traversal(archive: Path, name: str) -> None:
+def _unzip(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, password: tuple[str, str | None] | None
+) -> bytes:
+    if not info.flag_bits & 1:
+        return archive.read(info)
+    variable, value = password or ("", None)
+    if not value:
+        how = f"set the environment variable {variable} to the password that its download page shows"
+        raise UserError(f"{path} is encrypted; {how if variable else 'its layout knows no password'}.")
+    try:
+        return archive.read(info, value.encode())
+    except (RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        if "password" in str(error) or isinstance(error, zlib.error | zipfile.BadZipFile):
+            raise UserError(
+                f"{path}: the password in {variable} doesn't open '{info.filename}' ({error}); correct it."
+            ) from None
+        raise
+
+
+def _refuse_hostile(archive: Path, name: str, size: int) -> None:
     if name.startswith("/") or ".." in Path(name).parts:
         raise UserError(f"{archive} holds the member '{name}', which points outside the archive; don't use this file.")
+    if size > LARGEST_MEMBER:
+        raise UserError(
+            f"{archive} holds the member '{name}' of {size / 1e9:.1f} GB, more than any image or model; don't use this file."
+        )
 
 
 class Progress(tqdm):

@@ -32,13 +32,15 @@ class Item:
 
 
 def decode(data: bytes, name: str) -> Image.Image:
-    """Decode an encoded image to RGB; transparent parts become white.
+    """Decode an encoded image to RGB; transparent parts become white, a rotation in EXIF is not applied.
 
     Raises:
         UserError: the bytes are no image; the sentence names it.
     """
     try:
         image = Image.open(io.BytesIO(data))
+        if image.mode.startswith("I"):  # 16 bits, which Pillow's conversion would clip to white
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -23,6 +23,7 @@ def prepare(
     arguments: Mapping,
     space: ClassSpace,
     geometry: Geometry,
+    expected: int | None,
     images: Path,
     index: Path,
     classes: Path,
@@ -35,6 +36,7 @@ def prepare(
         digests: pinned, of each, checked again, since the files may have lain on disk for a year.
         layout: file of the layout module.
         arguments: further keywords of the layout's `items`.
+        expected: how many images there must be, None where the entry doesn't say.
         images: written as .npy, (n, size, size, 3) uint8.
         index: written as Parquet: row, image_id, label, source_id, object_id, sha256 (of the pixels).
         classes: written as JSON, the class space.
@@ -50,6 +52,11 @@ def prepare(
     if not rows:
         raise UserError(
             f"{dataset}: {', '.join(map(str, archives))} holds no image of its classes; check the entry's layout and classes."
+        )
+    if expected is not None and len(rows) != expected:
+        raise UserError(
+            f"{dataset}: {', '.join(path.name for path in archives)} gave {len(rows)} images in place of {expected}; the "
+            "archive is not the published one, or its entry's layout or classes are wrong."
         )
     names = ("image_id", "label", "source_id", "object_id", "sha256")
     columns = {name: [row[position] for row in rows] for position, name in enumerate(names)}

@@ -1,0 +1,321 @@
+"""Archives laid out as the ImageNet family's are published, quirks included: every label checked, hostile ones refused."""
+
+import io
+import json
+import tarfile
+import zipfile
+import zlib
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from rib.catalog import LIBRARY, Catalog
+from rib.classes import imagenet_wnids, read_timm_list
+from rib.data.prepare import prepare
+from rib.geometry import Geometry
+from rib.io import UserError, sha256
+
+GEOMETRY = Geometry(size=32, crop=1.0, interpolation="bicubic")
+WNIDS = imagenet_wnids()
+# Not in the order of a text listing, and classes whose numbers sort otherwise as text.
+INDICES = [2, 10, 101, 999]
+
+
+def jpeg(index, size=(40, 36), mode="RGB", kind="JPEG"):
+    """A picture whose colour tells its class's index."""
+    colour = (index // 16 % 16 * 16 + 8, index % 16 * 16 + 8, index // 256 * 32 + 8)
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).convert(mode).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def index_of(pixels):
+    red, green, blue = (
+        round((value - 8) / step) for value, step in zip(pixels.mean(axis=(0, 1)), (16, 16, 32), strict=True)
+    )
+    return blue * 256 + red * 16 + green
+
+
+def tar(path, files, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def zipped(path, files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.fixture
+def prepared(tmp_path, pytestconfig):
+    """Prepare archives with a layout; returns the index and the images."""
+    catalog = Catalog([pytestconfig.rootpath / "workflow/catalog"])
+
+    def run(layout, *archives, space=None, expected=None, **settings):
+        outputs = {name: tmp_path / f"out.{name}" for name in ("images", "index", "classes", "manifest")}
+        arguments = {"source_group": "val", "icons": {}, "exclude": [], **settings}
+        prepare(
+            archives=archives,
+            digests=[f"sha256:{sha256(path)}" for path in archives],
+            dataset="set",
+            layout=str(catalog.layout_file(layout)),
+            arguments=arguments,
+            space=space or read_timm_list("imagenet"),
+            geometry=GEOMETRY,
+            expected=expected,
+            **outputs,
+        )
+        index = pq.read_table(outputs["index"]).to_pandas()
+        return index, np.load(outputs["images"]), json.loads(outputs["classes"].read_text())
+
+    return run
+
+
+def check(index, images, classes, count):
+    assert len(index) == count == len(images)
+    for label, pixels in zip(index["label"], images, strict=True):
+        assert index_of(pixels) in classes["indices"][label]
+
+
+def test_v2_has_integer_folders_in_a_plain_tar_named_gz(prepared, tmp_path):
+    top = "imagenetv2-matched-frequency-format-val"
+    files = {f"{top}/{i}/{n}.jpeg": jpeg(i) for i in INDICES for n in "ab"}
+    path = tar(tmp_path / "imagenetv2-matched-frequency.tar.gz", files)
+    check(*prepared("integer_folders", path, expected=8), 8)
+
+
+@pytest.mark.parametrize("top", ["imagenet-a/", "sketch/", "datasets/imagenet-cartoon/", ""])
+def test_wnid_folders_are_found_below_any_top_folder(prepared, tmp_path, top):
+    files = {f"{top}{WNIDS[i]}/{WNIDS[i]}_{n}.JPEG": jpeg(i) for i in INDICES for n in range(2)}
+    files |= {f"{top}README.txt": b"read me", "__MACOSX/x": b""}
+    for path in (
+        tar(tmp_path / "a.tar", files),
+        zipped(tmp_path / "a.zip", files),
+        tar(tmp_path / "a.tgz", files, "w:gz"),
+    ):
+        check(*prepared("wnid_folders", path), 8)
+
+
+def test_a_has_200_classes_and_leaves_out_what_is_none_of_them(prepared, tmp_path):
+    space = read_timm_list("imagenet_a")
+    kept, other = space.indices[5][0], next(i for i in range(1000) if (i,) not in space.indices)
+    path = tar(tmp_path / "a.tar", {f"imagenet-a/{WNIDS[i]}/1.jpg": jpeg(i) for i in (kept, other)})
+    index, images, classes = prepared("wnid_folders", path, space=space)
+    check(index, images, classes, 1)
+    assert index["label"].tolist() == [5] and len(classes["indices"]) == 200
+
+
+def devkit(path, numbers, missing=None):
+    """A development kit whose class numbers run against the order of the wnids, with a parent synset."""
+    synsets = [(number + 1, WNIDS[999 - number], 0) for number in range(1000)] + [(1001, "n00001740", 5)]
+    buffer = io.BytesIO()
+    savemat(
+        buffer,
+        {"synsets": np.array(synsets, dtype=[("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)])},
+    )
+    top = "ILSVRC2012_devkit_t12/data"
+    files = {f"{top}/meta.mat": buffer.getvalue(), f"{top}/ILSVRC2012_validation_ground_truth.txt": numbers.encode()}
+    return tar(path, {name: data for name, data in files.items() if not missing or missing not in name}, "w:gz")
+
+
+def test_val_is_flat_and_labelled_by_the_devkits_own_numbers(prepared, tmp_path):
+    # in the archive's order, which is not that of the names
+    images = tar(tmp_path / "val.tar", {f"ILSVRC2012_val_{n:08d}.JPEG": jpeg(INDICES[n - 1]) for n in (3, 1, 4, 2)})
+    numbers = "\n".join(str(1000 - i) for i in INDICES)
+    index, pixels, classes = prepared("devkit_labels", images, devkit(tmp_path / "kit.tar.gz", numbers))
+    check(index, pixels, classes, 4)
+    assert index["source_id"][1] == f"val/{WNIDS[2]}/ILSVRC2012_val_00000001"
+    with pytest.raises(UserError, match="holds no meta.mat; it is not the ILSVRC2012 development kit"):
+        prepared("devkit_labels", images, devkit(tmp_path / "kit.tar.gz", numbers, missing="meta.mat"))
+    with pytest.raises(UserError, match="has labels of 1 images, but val.tar holds ILSVRC2012_val_00000003"):
+        prepared("devkit_labels", images, devkit(tmp_path / "kit.tar.gz", "5"))
+
+
+def test_cartoon_and_val_share_source_ids(prepared, tmp_path):
+    val = tar(tmp_path / "val.tar", {"ILSVRC2012_val_00000001.JPEG": jpeg(2)})
+    cartoon = tar(tmp_path / "c.tar.gz", {f"imagenet-cartoon/{WNIDS[2]}/ILSVRC2012_val_00000001.JPEG": jpeg(2)}, "w:gz")
+    one = prepared("devkit_labels", val, devkit(tmp_path / "kit.tar.gz", "998"))[0]["source_id"]
+    assert one.tolist() == prepared("wnid_folders", cartoon)[0]["source_id"].tolist()
+
+
+def test_c_is_one_dataset_of_all_its_subsets(prepared, tmp_path):
+    def subset(*corruptions):
+        return {
+            f"{c}/{s}/{WNIDS[i]}/ILSVRC2012_val_{i:08d}.JPEG": jpeg(i)
+            for c in corruptions
+            for s in (1, 2)
+            for i in INDICES
+        }
+
+    noise, extra = tar(tmp_path / "noise.tar", subset("fog", "snow")), tar(tmp_path / "extra.tar", subset("spatter"))
+    chosen = {"corruptions": ["fog", "snow"], "severities": [1, 2]}
+    index, images, classes = prepared("corruptions", noise, extra, **chosen)
+    check(index, images, classes, 2 * 2 * 4)
+    assert index["image_id"].is_unique and index["source_id"].nunique() == 4
+    assert index["image_id"][0] == f"fog/1/{WNIDS[2]}/ILSVRC2012_val_00000002.JPEG"
+    with pytest.raises(UserError, match=r"set: its archives hold no frost/1 \(2 of 6 subsets are missing\)"):
+        prepared("corruptions", noise, extra, corruptions=["fog", "snow", "frost"], severities=[1, 2])
+
+
+def bordered(index):
+    """A picture with ObjectNet's red border of two pixels."""
+    image = Image.new("RGB", (44, 40), (255, 0, 0))
+    image.paste(Image.open(io.BytesIO(jpeg(index))), (2, 2))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("top", ["objectnet-1.0", "objectnet-1.0/objectnet-1.0"])
+def test_objectnet_has_no_border_and_its_classes_are_sets_of_indices(prepared, tmp_path, pytestconfig, top):
+    space = Catalog([pytestconfig.rootpath / "workflow/catalog"])._space("objectnet.csv", "index_map")
+    files = {f"{top}/images/chair/a.png": bordered(559), f"{top}/images/wok/b.png": bordered(909)}
+    files |= {f"{top}/images/egg/c.png": bordered(0), f"{top}/mappings/folder_to_objectnet_label.json": b"{}"}
+    index, images, classes = prepared("objectnet", zipped(tmp_path / "o.zip", files), space=space, border=2)
+    check(index, images, classes, 2)
+    assert classes["indices"][classes["keys"].index("chair")] == [423, 559, 765]
+    assert not (images[..., 0] == 255).all(axis=-1).any(), "no red is left"
+
+
+def test_objectnets_table_has_113_classes_over_125_indices(pytestconfig):
+    space = Catalog([pytestconfig.rootpath / "workflow/catalog"])._space("objectnet.csv", "index_map")
+    sizes = [len(row) for row in space.indices]
+    assert len(sizes) == 113 and sum(sizes) == 125 == len({i for row in space.indices for i in row})
+    assert [sizes.count(n) for n in (1, 2, 3)] == [104, 6, 3]
+
+
+# A zip whose one member is encrypted with the classic cipher: Python reads those but doesn't write them.
+def encrypted(path, name, data, password):
+    """A zip encrypted in the traditional way (PKWARE's APPNOTE, section 6.1), stored."""
+    keys = [0x12345678, 0x23456789, 0x34567890]
+
+    def crc(old, byte):
+        return zlib.crc32(bytes([byte]), old ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
+
+    def update(byte):
+        keys[0] = crc(keys[0], byte)
+        keys[1] = ((keys[1] + (keys[0] & 0xFF)) * 134775813 + 1) & 0xFFFFFFFF
+        keys[2] = crc(keys[2], keys[1] >> 24)
+
+    def encrypt(byte):
+        t = (keys[2] | 2) & 0xFFFF
+        out = byte ^ ((t * (t ^ 1)) >> 8 & 0xFF)
+        update(byte)
+        return out
+
+    for byte in password.encode():
+        update(byte)
+    check = zlib.crc32(data)
+    body = bytes(encrypt(byte) for byte in bytes(11) + bytes([check >> 24]) + data)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, body)
+        info = archive.infolist()[0]
+        info.flag_bits |= 1
+        info.CRC, info.file_size = check, len(data)
+        archive.fp.seek(info.header_offset)
+        archive.fp.write(info.FileHeader())
+        archive.fp.seek(archive.start_dir)
+    return path
+
+
+def test_objectnets_password_comes_from_the_environment(prepared, tmp_path, pytestconfig, monkeypatch):
+    space = Catalog([pytestconfig.rootpath / "workflow/catalog"])._space("objectnet.csv", "index_map")
+    path = encrypted(tmp_path / "o.zip", "objectnet-1.0/images/wok/b.png", bordered(909), "open sesame")
+    monkeypatch.delenv("OBJECTNET_PASSWORD", raising=False)
+    with pytest.raises(UserError, match=r"o\.zip is encrypted; set the environment variable OBJECTNET_PASSWORD"):
+        prepared("objectnet", path, space=space, border=2)
+    monkeypatch.setenv("OBJECTNET_PASSWORD", "wrong")
+    with pytest.raises(UserError, match="the password in OBJECTNET_PASSWORD doesn't open"):
+        prepared("objectnet", path, space=space, border=2)
+    monkeypatch.setenv("OBJECTNET_PASSWORD", "open sesame")
+    check(*prepared("objectnet", path, space=space, border=2), 1)
+
+
+def test_a_wrong_count_is_refused(prepared, tmp_path):
+    path = tar(tmp_path / "a.tar", {f"x/{WNIDS[0]}/1.jpg": jpeg(0)})
+    with pytest.raises(UserError, match="set: a.tar gave 1 images in place of 7500"):
+        prepared("wnid_folders", path, expected=7500)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("CMYK", "JPEG"), ("L", "JPEG"), ("P", "PNG"), ("I;16", "PNG"), ("LA", "PNG")]
+)
+def test_other_colour_modes_become_rgb(prepared, tmp_path, mode, kind):
+    buffer = io.BytesIO()
+    grey = np.full((40, 40), 128, np.uint8)
+    image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    image.save(buffer, kind)
+    path = tar(tmp_path / "a.tar", {f"x/{WNIDS[0]}/1.png": buffer.getvalue()})
+    _, images, _ = prepared("wnid_folders", path)
+    assert images.shape == (1, 32, 32, 3) and abs(int(images.mean()) - 128) <= 2
+
+
+def test_an_exif_rotation_is_not_applied_as_in_the_usual_loaders(prepared, tmp_path):
+    buffer = io.BytesIO()
+    image = Image.new("RGB", (40, 40), (200, 0, 0))
+    image.paste((0, 0, 200), (0, 0, 40, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    image.save(buffer, "JPEG", exif=exif)
+    _, images, _ = prepared("wnid_folders", tar(tmp_path / "a.tar", {f"x/{WNIDS[0]}/1.jpg": buffer.getvalue()}))
+    assert images[0, 4, 16, 2] > 150 > images[0, 28, 16, 2]
+
+
+HOSTILE = {
+    "traversal": {f"../{WNIDS[0]}/1.jpg": b"x"},
+    "absolute": {f"/{WNIDS[0]}/1.jpg": b"x"},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("form", ["tar", "zip"])
+def test_members_that_point_outside_are_refused(prepared, tmp_path, name, form):
+    path = (tar if form == "tar" else zipped)(tmp_path / f"a.{form}", HOSTILE[name])
+    with pytest.raises(UserError, match="points outside the archive; don't use this file"):
+        prepared("wnid_folders", path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_links_are_refused(prepared, tmp_path, kind):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        info = tarfile.TarInfo(f"x/{WNIDS[0]}/1.jpg")
+        info.type, info.linkname = kind, "../../../../etc/passwd"
+        archive.addfile(info)
+    with pytest.raises(UserError, match="as a link to '../../../../etc/passwd'; don't use this file"):
+        prepared("wnid_folders", tmp_path / "a.tar")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("rib.io.LARGEST_MEMBER", 1000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"x/{WNIDS[0]}/1.jpg", bytes(10**6))
+    with pytest.raises(UserError, match="more than any image or model; don't use this file"):
+        prepared("wnid_folders", tmp_path / "a.zip")
+
+
+def test_a_truncated_archive_is_refused(prepared, tmp_path):
+    path = tar(tmp_path / "a.tgz", {f"x/{WNIDS[i]}/1.jpg": jpeg(i) for i in range(50)}, "w:gz")
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"a\.tgz can't be read as an archive .*truncated or damaged"):
+        prepared("wnid_folders", path)
+
+
+def test_layouts_are_documented_where_they_are_looked_for():
+    assert {path.stem for path in (LIBRARY / "data/layouts").glob("[a-z]*.py")} >= {
+        "wnid_folders",
+        "integer_folders",
+        "devkit_labels",
+        "corruptions",
+        "objectnet",
+        "iconify",
+        "codepoint_images",
+    }

@@ -1,0 +1,55 @@
+"""ObjectNet: .../images/<object>/<name>.png in a zip whose password its download page shows beside the terms.
+
+Objects are ImageNet classes, or several of them, by the table of the class space; other objects are left out.
+"""
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from rib.classes import ClassSpace
+from rib.data.images import Item, decode, resize_and_crop
+from rib.geometry import Geometry
+from rib.io import archive_members
+
+PASSWORD = "OBJECTNET_PASSWORD"  # environment variable
+
+
+def items(
+    archives: Sequence[Path],
+    *,
+    space: ClassSpace,
+    geometry: Geometry,
+    dataset: str,
+    source_group: str | None,
+    icons: Mapping[str, str],
+    exclude: Collection[str],
+    border: int,
+) -> Iterator[Item]:
+    """Yield every image of an object of the space, in the archive's order, without its red border.
+
+    Args:
+        archives: the zip.
+        space: its keys are the names of objects' folders.
+        icons: not used.
+        exclude: image ids (`<object>/<name>`) to leave out.
+        border: pixels cut off on each side.
+
+    Raises:
+        UserError: the password is missing or wrong, or an image can't be decoded.
+    """
+    labels = {key: label for label, key in enumerate(space.keys)}
+
+    def wanted(name: str) -> bool:
+        path = PurePosixPath(name)
+        return path.suffix == ".png" and path.parent.parent.name == "images" and path.parent.name in labels
+
+    (archive,) = archives
+    for name, data in archive_members(archive, wanted, password=(PASSWORD, os.environ.get(PASSWORD))):
+        path = PurePosixPath(name)
+        image_id = f"{path.parent.name}/{path.name}"
+        if image_id not in exclude:
+            image = decode(data, f"{dataset}, {name} ({archive.name})")
+            image = image.crop((border, border, image.width - border, image.height - border))
+            source = f"{source_group or dataset}/{image_id}"
+            yield Item(image_id, labels[path.parent.name], source, source, resize_and_crop(image, geometry))
