@@ -209,7 +209,7 @@ def test_bad_choices_of_methods_and_sizes_are_explained(choices, message):
     [
         (
             {"model": "all"},
-            r"config\.yaml: unknown key 'model' \(did you mean 'models'\?\); allowed are archives, catalog",
+            r"config\.yaml: unknown key 'model' \(did you mean 'models'\?\); allowed are accept, archives, catalog",
         ),
         ({"training": {"lr": 1}}, r"config\.yaml: unknown key 'lr' in 'training'; allowed are batch_size, epochs"),
         ({"training": {"momentum": 1.5}}, r"'training\.momentum' is 1\.5, which is not valid .*: momentum of SGD"),
@@ -332,6 +332,33 @@ def test_a_layouts_number_that_yaml_reads_as_text_is_a_number(own):
 def test_a_bad_dataset_is_explained(own, changes, message):
     with pytest.raises(UserError, match=message):
         _ = with_dataset(own, **changes).sources
+
+
+def with_more_datasets(folder, **changes):
+    """The emoji family with one more dataset."""
+    entry = yaml.safe_load((CATALOG / "datasets.yaml").read_text())["noto"]
+    (folder / "datasets.yaml").write_text(yaml.safe_dump({"mine": {**entry, **changes}}))
+    return Catalog([CATALOG, folder])
+
+
+def test_what_a_licence_forbids_to_tune_on_is_evaluated_only_unless_accepted(own):
+    terms = {"accept": "mine_tuning", "terms": "Its licence forbids tuning on it."}
+    catalog = with_more_datasets(own, tuning=terms)
+    chosen = Grid(config(targets="all"), catalog)
+    assert "mine" not in chosen.targets and "mine" in chosen.ood()
+    assert any("'mine' is evaluated and not fine-tuned on: Its licence forbids" in line for line in chosen.notices)
+    with pytest.raises(
+        UserError, match="'mine' can't be a target: Its licence forbids .* list mine_tuning in config's"
+    ):
+        Grid(config(targets=["mine"]), catalog)
+    assert "mine" in Grid(config(targets="all", accept=["mine_tuning"]), catalog).targets
+
+
+def test_a_dataset_in_distribution_is_evaluated_and_neither_target_nor_part_of_ri(own):
+    chosen = Grid(config(targets="all"), with_more_datasets(own, role="in_distribution"))
+    assert "mine" in chosen.datasets and "mine" not in chosen.targets and "mine" not in chosen.ood()
+    with pytest.raises(UserError, match="'mine' can't be a target: it is what the models were pretrained for"):
+        Grid(config(targets=["mine"]), with_more_datasets(own, role="in_distribution"))
 
 
 def test_a_key_given_twice_in_one_file_is_refused(own):

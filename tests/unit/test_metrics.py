@@ -143,5 +143,20 @@ def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
         manifests[-1].write_text(f'{{"device": "{device}"}}')
     with pytest.raises(metrics.UserError, match="mixes evaluations on cpu and cuda"):
         metrics.write_tables(
-            rows=[tmp_path / "rows.parquet"], manifests=manifests, replicates=100, confidence=0.95, seed=0, outputs={}
+            rows=[tmp_path / "rows.parquet"],
+            manifests=manifests,
+            among=DATASETS,
+            replicates=100,
+            confidence=0.95,
+            seed=0,
+            outputs={},
         )
+
+
+def test_a_dataset_in_distribution_has_an_accuracy_and_no_part_in_ri(rows):
+    counts = metrics.count([rows])
+    weights = metrics.object_weights(counts.images.shape[1], 10, seed=1)
+    found = metrics.ri_table(metrics.ood_accuracies(counts, counts.accuracy(weights), ["a", "b"]), 0.95)
+    line = next(line for line in found.itertuples() if (line.method, line.target, line.seed) == ("ft", "a", 0))
+    assert line.ri == pytest.approx(accuracy(rows, "ft", "a", 0, "b") - accuracy(rows, "pretrained", "none", 0, "b"))
+    assert set(metrics.accuracy_table(counts)["dataset"]) == {"a", "b", "c"}

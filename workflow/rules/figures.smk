@@ -29,7 +29,7 @@ FIGURE_JOBS = {
             "method": METHOD,
             "method_label": METHOD_LABELS.get(METHOD),
             "labels": LABELS,
-            "datasets": len(GRID.datasets),
+            "datasets": len(GRID.ood()),
             "targets": len(GRID.targets),
             "confidence": CONFIDENCE,
         },

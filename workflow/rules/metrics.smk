@@ -26,6 +26,6 @@ rule compute_metrics:
         mem_mb=2000,
         runtime=30,
     params:
-        cfg={"statistics": CONFIG["statistics"], "code": digest("metrics")},
+        cfg={"ood": GRID.ood(), "statistics": CONFIG["statistics"], "code": digest("metrics")},
     script:
         "../scripts/metrics.py"

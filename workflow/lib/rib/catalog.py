@@ -60,6 +60,8 @@ class Dataset:
     origin: str
     classes: dict | None = None
     images: int | None = None
+    role: str = "ood"
+    tuning: dict | None = None
     source_group: str | None = None
     icons_file: str | None = None
     exclude: dict = field(default_factory=dict)

@@ -43,7 +43,7 @@ class Grid:
         }
         in_family = {name: entry for name, entry in catalog.models.items() if self.family.name in entry.families}
         self.models: dict[str, Model] = {name: in_family[name] for name in self._choose("models", in_family)}
-        self.targets: list[str] = self._choose("targets", self.datasets)
+        self.targets: list[str] = self._targets()
         self.shares: dict[str, float] | None = self._shares()
         chosen = self._choose("methods", {PRETRAINED: None, **catalog.methods})
         explicit = config["methods"] not in ("all", "default")
@@ -63,6 +63,34 @@ class Grid:
             return None
         where = f"families/{self.family.name}.yaml, reference"
         return self.catalog.datasets[known_name(name, self.catalog.datasets, "dataset", where)]
+
+    def ood(self) -> list[str]:
+        """Datasets that count in RI."""
+        return [name for name, dataset in self.datasets.items() if dataset.role == "ood"]
+
+    def _targets(self) -> list[str]:
+        """Datasets to fine-tune on: those chosen, less those that may not be tuned on.
+
+        Raises:
+            UserError: one of those was asked for by name.
+        """
+        why = {name: self._no_target(dataset) for name, dataset in self.datasets.items()}
+        chosen = self._choose("targets", self.datasets)
+        refused = [name for name in chosen if why[name]]
+        if refused and self.config["targets"] not in ("all", "default"):
+            raise UserError(f"config, targets: '{refused[0]}' can't be a target: {why[refused[0]]}.")
+        self.notices += [f"dataset '{name}' is evaluated and not fine-tuned on: {why[name]}" for name in refused]
+        return [name for name in chosen if not why[name]]
+
+    def _no_target(self, dataset: Dataset) -> str | None:
+        """Why a dataset can't be a target, None if it can."""
+        if dataset.role != "ood":
+            return "it is what the models were pretrained for"
+        if dataset.tuning and dataset.tuning["accept"] not in self.config["accept"]:
+            return (
+                f"{dataset.tuning['terms']} To do it all the same, list {dataset.tuning['accept']} in config's accept"
+            )
+        return None
 
     def _shares(self) -> dict[str, float] | None:
         """Shares of the splits; None under protocol `paper`, which has none."""

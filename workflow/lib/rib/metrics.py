@@ -8,11 +8,13 @@ dataset j and A_i(j) the accuracy after fine-tuning on target i:
     ood_after  = mean over targets i of the mean over j != i of A_i(j)
     mRI        = mean over i of RI_i = ood_after - ood_before
 
+Datasets j are those out of distribution, evaluation-only ones among them.
+
 With several seeds, each is the mean over seeds too; sizes of the training part are kept apart. A run that is a curve
 has a state per alpha; its numbers are in a table of their own.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,12 +120,15 @@ def accuracy_table(counts: Counts) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*RUN, "dataset", "n", "correct", "accuracy"])
 
 
-def ood_accuracies(counts: Counts, accuracy: np.ndarray) -> dict[State, tuple[np.ndarray, np.ndarray]]:
+def ood_accuracies(
+    counts: Counts, accuracy: np.ndarray, among: Collection[str] | None = None
+) -> dict[State, tuple[np.ndarray, np.ndarray]]:
     """Mean accuracy off the target before and after fine-tuning, for every fine-tuned state.
 
     Args:
         counts: names of states and datasets.
         accuracy: (replicates, states, datasets), percent.
+        among: datasets that are out of distribution, all when None.
 
     Returns:
         For each state (before, after), each (replicates,): mean over datasets j != target of A_pre(j) and A_i(j).
@@ -133,7 +138,9 @@ def ood_accuracies(counts: Counts, accuracy: np.ndarray) -> dict[State, tuple[np
     for position, state in enumerate(counts.states):
         model, method, target, *_ = state
         if method != PRETRAINED:
-            others = [d for d, dataset in enumerate(counts.datasets) if dataset != target]
+            others = [
+                d for d, name in enumerate(counts.datasets) if name != target and (among is None or name in among)
+            ]
             before = accuracy[:, place[model, PRETRAINED, NO_TARGET, ALL, 0]][:, others].mean(axis=1)
             found[state] = before, accuracy[:, position][:, others].mean(axis=1)
     return found
@@ -204,6 +211,7 @@ def write_tables(
     *,
     rows: Iterable[Path],
     manifests: Iterable[Path],
+    among: Collection[str],
     replicates: int,
     confidence: float,
     seed: int,
@@ -214,6 +222,7 @@ def write_tables(
     Args:
         rows: Parquet files.
         manifests: of the same evaluations.
+        among: datasets that are out of distribution and count in RI.
         replicates: bootstrap replicates.
         confidence: coverage of the intervals, between 0 and 1.
         seed: of the resampling.
@@ -231,7 +240,7 @@ def write_tables(
     files = Progress(rows, desc="reading rows", unit="file")
     counts = count(pd.read_parquet(path, columns=COLUMNS) for path in files)
     weights = object_weights(counts.images.shape[1], replicates, seed)
-    ood = ood_accuracies(counts, counts.accuracy(weights))
+    ood = ood_accuracies(counts, counts.accuracy(weights), among)
     mri, means = mri_tables(ood, confidence)
     ri = ri_table(ood, confidence)
     tables = {
