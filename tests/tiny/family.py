@@ -54,7 +54,7 @@ def _source(path: Path) -> dict:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return {
         "kind": "file",
-        "path": f"{path.parents[1].name}/archives/{path.name}",
+        "path": f"archives/{path.name}",
         "file": path.name,
         "digest": f"sha256:{digest}",
     }
@@ -75,11 +75,13 @@ def _dataset(folder: Path, name: str, images_per_class: int) -> dict:
         "family": "tiny",
         "label": name.title(),
         "source": _source(path),
-        "layout": "wnid_folders",
+        "layout": "class_folders",
         "suite": "tiny",
         "licence": "none",
         "origin": "tests",
     }
+    if name == REFERENCE:
+        entry["role"] = "reference"
     return {**entry, "source_group": "originals"} if name in ("red", "copy") else entry
 
 

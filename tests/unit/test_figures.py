@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rib.classes import ClassSpace
+from rib.data.prepared import PreparedDataset
 from rib.figures import accuracy_matrix, before_after, examples, protocol, radar, ri_matrix, text_colour, write_figure
 
 OOD = pd.DataFrame(
@@ -109,15 +111,17 @@ def test_accuracy_matrix_outlines_the_target_and_marks_shared_sources(accuracy):
 
 def test_examples_show_objects_that_most_sets_have_and_say_right_or_wrong():
     rows = pd.DataFrame(
-        [("a", 0, "x", 0, 0), ("b", 0, "x", 0, 1), ("a", 1, "y", 1, 1), ("c", 0, "x", 0, 0)],
-        columns=["dataset", "row", "object_id", "label", "prediction"],
+        [("a", 0, "x", 0, 0), ("b", 0, "x", 0, 1), ("a", 1, "y", 1, 1), ("c", 1, "x", 1, 1), ("c", 0, "z", 1, 0)],
+        columns=["dataset", "row", "image_id", "label", "prediction"],
     )
-    images = [np.zeros((2, 4, 4, 3), np.uint8)] * 3
-    figure, shown = examples.draw(
-        [rows], images, datasets=DATASETS, class_names=["ant", "bee"], model_label="M", objects=5
-    )
-    assert [axes.get_xlabel() for axes in figure.axes] == ["✓ ant", "✗ bee", "✓ ant"]
-    assert set(shown["object_id"]) == {"x"}
+    space = ClassSpace(("k0", "k1"), ((3,), (7,)), ("ant", "bee"))
+    other = ClassSpace(("k2", "k3"), ((1, 9), (3, 8)), ("wasp", "emmet"))  # of which the second is the first's ant
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    prepared = [PreparedDataset(name, images, None, None, None, space) for name in "ab"]
+    prepared.append(PreparedDataset("c", images, None, None, None, other))
+    figure, shown = examples.draw([rows], prepared, datasets=DATASETS, model_label="M", objects=5)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["✓ ant", "✗ bee", "✓ emmet"]
+    assert figure.axes[0].get_ylabel() == "ant" and shown["image_id"].tolist() == ["x"] * 3
 
 
 def test_protocol_states_the_runs_numbers(accuracy, ri, mri):

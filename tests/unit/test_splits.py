@@ -16,11 +16,17 @@ from rib.io import UserError
 SHARES = {"train": 0.6, "select": 0.2}
 
 
-def dataset(per_class, name="d", classes=4, group="val"):
-    labels = np.repeat(np.arange(classes), per_class)
-    sources = [f"{group}/{label}/{number}" for number, label in enumerate(labels)]
-    space = ClassSpace(tuple("abcd"[:classes]), tuple((i,) for i in range(classes)), tuple("abcd"[:classes]))
-    index = pa.table({"source_id": sources, "label": labels})
+def dataset(per_class, name="d", group="val", variants=1):
+    return of_labels(np.repeat(np.arange(4), per_class), name, group, variants)
+
+
+def of_labels(labels, name="d", group="val", variants=1):
+    """A dataset with so many images of each source, as ImageNet-C has of each photo."""
+    sources = [f"{group}/{label}/{number}" for number, label in enumerate(labels) for _ in range(variants)]
+    images = [f"{source}/{variant % variants}" for variant, source in enumerate(sources)]
+    labels = np.repeat(labels, variants)
+    space = ClassSpace(tuple("abcd"), tuple((i,) for i in range(4)), tuple("abcd"))
+    index = pa.table({"source_id": sources, "image_id": images, "label": labels})
     return PreparedDataset(name, np.arange(len(labels)), labels, None, index, space)
 
 
@@ -59,8 +65,7 @@ def test_a_class_without_training_images_is_refused():
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.data())
 def test_smaller_subsets_lie_inside_larger_ones_and_classes_are_balanced(labels, data):
     labels = np.sort(np.array(labels))
-    sources = [f"s{number}" for number in range(len(labels))]
-    order = balanced_order(labels, sources)
+    order = balanced_order(of_labels(labels))
     assert sorted(order) == list(range(len(labels)))
     n = data.draw(st.integers(1, len(labels)))
     counts = collections.Counter(labels[order[:n]])

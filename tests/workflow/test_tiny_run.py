@@ -165,6 +165,14 @@ def test_a_lost_part_of_a_prepared_dataset_is_made_again(finished_copy):
     assert finished_copy.planned(config=("seeds=[5]",))["prepare"] == 1
 
 
+def test_a_lost_part_of_a_dataset_that_is_only_evaluated_is_a_sentence(finished_copy):
+    prepared = finished_copy.folder / "results/tiny/prepare/blue/160px-bicubic-crop1"
+    (prepared / "index.parquet").unlink()
+    shutil.rmtree(finished_copy.folder / "results/tiny/paper/evaluate/tiny_cnn/none")
+    printed = finished_copy.snakemake("tables", "--cores", "1", check=False)
+    assert "blue/160px-bicubic-crop1/index.parquet is lost; delete" in printed
+
+
 def test_rows_equal_those_of_a_network_loaded_without_the_library(finished):
     """Weights added up with safetensors and scored with plain timm, unfolded: the stored rows must say the same."""
     results = finished[0].folder / "results/tiny"

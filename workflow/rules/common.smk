@@ -1,14 +1,19 @@
 # Shared by all stages: validated config, the grid, path templates, job settings, input functions.
 
+import gc
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.27")
+# A graph of thousands of jobs is millions of small objects that live to the end, which Python's collector would visit
+# again and again: a dry-run of 5863 jobs takes 14.5 s in place of 16.2.
+gc.set_threshold(200_000, 50, 100)
 
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path[:0] = [str(WORKFLOW / "lib"), str(WORKFLOW / "rules")]
@@ -16,7 +21,8 @@ sys.path[:0] = [str(WORKFLOW / "lib"), str(WORKFLOW / "rules")]
 from adopt import adopt_pulled  # noqa: E402
 from rib import code, warm  # noqa: E402
 from rib.catalog import Catalog, validated  # noqa: E402
-from rib.grid import Grid  # noqa: E402
+from rib.data.folders import listing  # noqa: E402
+from rib.grid import IMAGENET, Grid  # noqa: E402
 from rib.io import UserError  # noqa: E402
 from rib.runs import PRETRAINED  # noqa: E402
 
@@ -25,7 +31,8 @@ try:
     EXTRA = CONFIG["catalog"]
     CATALOG = Catalog([WORKFLOW / "catalog", *([EXTRA] if isinstance(EXTRA, str) else EXTRA)])
     GRID = Grid(CONFIG, CATALOG)
-    SPACE = CATALOG.class_space(GRID.family.name)
+    for dataset in GRID.datasets.values():
+        CATALOG.space(dataset)  # a bad class map stops here, before any job
     if workflow.is_main_process:
         adopt_pulled()
 except UserError as error:
@@ -40,21 +47,24 @@ for notice in GRID.notices:
 
 FAMILY = GRID.family.name
 PREPARED = f"results/{FAMILY}/prepare/{{dataset}}/{{geometry}}"
+SUITE = f"results/{FAMILY}/prepare/suite_{{suite}}/{{geometry}}"
 MODEL = f"results/{FAMILY}/models/{{model}}"
 RUNS = f"results/{FAMILY}/{CONFIG['protocol']}"
 RUN = "{model}/{target}/{method}/{size}/{seed}"
 REPORTS = f"reports/{FAMILY}"
 LOGS = f"logs/{FAMILY}"
-MODEL_FILES = [f"{MODEL}/weights.safetensors", f"{MODEL}/model.json"]
+MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
 PREPARED_FILES = ["images.npy", "index.parquet", "classes.json"]
 COMPUTE = {key: CONFIG["compute"][key] for key in ("device", "threads_per_job")}
 THREADS = CONFIG["compute"]["threads_per_job"]
 SUITES = GRID.suites()
-GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
+ENCODED = "encoded"  # in place of a geometry: photos as published, decoded when used
+GEOMETRIES = {ENCODED: None} | {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
+LARGE = 5000  # images from which preparing a dataset pays for several threads
 
 
 wildcard_constraints:
-    dataset="[A-Za-z0-9_]+",
+    dataset="|".join(CATALOG.datasets),
     model="[A-Za-z0-9_.-]+",
     method="[A-Za-z0-9_.-]+",
     target="[A-Za-z0-9_]+",
@@ -82,12 +92,49 @@ def of_form(*forms):
 
 def archives(entry):
     """Where an entry's published archives lie."""
-    return [f"data/raw/{entry.name}/{source['file']}" for source in entry.sources]
+    return [f"data/raw/{entry.raw}/{source['file']}" for source in entry.sources]
 
 
-def prepared(file, dataset, model):
-    """A file of a prepared dataset, at a model's geometry."""
-    return f"{PREPARED}/{file}".format(dataset=dataset, geometry=GRID.geometry(model).key)
+def source(w):
+    """Settings of a download job: of a folder, what lies in it too."""
+    found = next(part for part in CATALOG.sources[w.name].sources if part["file"] == w.archive)
+    if found["kind"] in ("file", "folder"):
+        found = {**found, "path": local(found["path"])}
+    return {**found, "listing": listing(Path(found["path"]))} if found["kind"] == "folder" else found
+
+
+@cache
+def geometry(model):
+    """Name of a model's geometry."""
+    return GRID.geometry(model).key
+
+
+def prepared(file, dataset, geometry):
+    """A file of a prepared dataset, which some keep in one form for all geometries."""
+    encoded = CATALOG.datasets[dataset].storage == "encoded"
+    return f"{PREPARED}/{file}".format(dataset=dataset, geometry=ENCODED if encoded else geometry)
+
+
+def target(file, w):
+    """A file of a run's prepared target."""
+    return prepared(file, w.target, geometry(w.model))
+
+
+@cache
+def images(model):
+    """How a model's jobs see datasets (rib.data.splits.opened)."""
+    return {
+        "geometry": vars(GRID.geometry(model)),
+        "workers": THREADS,
+        "budget": CONFIG["budget"]["max_images_per_dataset"],
+        "images_per_class": GRID.reference.images_per_class if GRID.reference else None,
+    }
+
+
+def apart(file, w, datasets):
+    """A file of the dataset of which a part stands for pretraining, if one of the datasets shares its sources."""
+    shared = any(GRID.kept_apart(name) for name in datasets)
+    return prepared(file, GRID.reference.name, geometry(w.model)) if shared else []
 
 
 def checkpointed(w):
@@ -98,23 +145,15 @@ def checkpointed(w):
     return [w.method] if method.trains else list(method.parents)
 
 
-def checkpoints(file, methods=checkpointed):
-    """Input function: a file of each checkpoint that a run's weights come from, or of other methods' for its target."""
-    pattern = f"{RUNS}/finetune/{RUN}/{file}"
-    return lambda w: [pattern.format(**{**w, "method": method}) for method in methods(w)]
+def checkpoints(file, w, methods):
+    """A file of each of some methods' checkpoints, for a run's model, target, size and seed."""
+    return [f"{RUNS}/finetune/{RUN}/{file}".format(**{**w, "method": method}) for method in methods]
 
 
-def parents(w):
-    """Methods that a run needs first: a merge's, or the one that training starts from."""
-    return GRID.methods[w.method].parents
-
-
-def reference(file):
-    """Input function: a file of the reference dataset, nothing where there is none or the method doesn't use it."""
-    used = GRID.reference is not None
-    return lambda w: (
-        prepared(file, GRID.reference.name, w.model) if used and GRID.methods[w.method].reference != "no" else []
-    )
+def reference(file, w):
+    """A file of the reference dataset, nothing where there is none or the method doesn't use it."""
+    used = GRID.reference is not None and GRID.methods[w.method].reference != "no"
+    return prepared(file, GRID.reference.name, geometry(w.model)) if used else []
 
 
 def preparation(w):
@@ -122,7 +161,7 @@ def preparation(w):
     entry = CATALOG.datasets[w.dataset]
     layout = CATALOG.layout_file(entry.layout)
     return {
-        "digests": [source["digest"] for source in entry.sources],
+        "digests": [part.get("digest") for part in entry.sources],
         "layout": local(layout),
         "arguments": {
             **entry.settings,
@@ -131,17 +170,34 @@ def preparation(w):
             "exclude": sorted(entry.exclude),
         },
         "space": CATALOG.space(entry).to_json(),
-        "geometry": vars(GEOMETRIES[w.geometry]),
+        "storage": entry.storage,
+        "geometry": GEOMETRIES[w.geometry] and vars(GEOMETRIES[w.geometry]),
         "expected": entry.images,
+        "corrupt_allowed": CONFIG["corrupt_images"],
         "code": digest("prepare", layout),
     }
 
 
+def fitted_on(w):
+    """Input function: the reference dataset that a model's head is fitted on, nothing for other heads."""
+    if GRID.head(w.model) != "fitted":
+        return []
+    return prepared("manifest.json", GRID.reference.name, geometry(w.model))
+
+
 def conversion(w):
-    """Settings of a models job: what the weights are, not how figures draw them."""
-    entry = vars(CATALOG.models[w.model])
+    """Settings of a models job: what the weights are, not how figures draw them; for a fitted head, what it sees."""
+    entry, head, space = vars(CATALOG.models[w.model]), GRID.head(w.model), CATALOG.class_space(FAMILY)
     facts = ("name", "library", "architecture", "source", "weights", "preprocessing", "pretraining", "licence")
-    return {"entry": {key: entry[key] for key in facts}, "code": digest("models")}
+    return {
+        "entry": {key: entry[key] for key in facts},
+        "head": head,
+        "outputs": space.outputs,
+        "names": list(space.names) if head == "zero_shot" and space.outputs != IMAGENET else None,
+        "images": images(w.model) if head == "fitted" else None,
+        "compute": COMPUTE,
+        "code": digest("models"),
+    }
 
 
 def method_job(stage, name, **more):
@@ -153,11 +209,6 @@ def method_job(stage, name, **more):
 
 
 def recipe(w):
-    """Input function: a merge's recipe, nothing for other methods."""
+    """A merge's recipe, nothing for other methods."""
     trained = w.method == PRETRAINED or GRID.methods[w.method].trains
     return [] if trained else f"{RUNS}/merge/{RUN}/recipe.json".format(**w)
-
-
-def suite(file):
-    """Input function: a file of each dataset of a suite."""
-    return lambda w: [prepared(file, dataset, w.model) for dataset in SUITES[w.suite]]

@@ -18,6 +18,6 @@ rule download:
         mem_mb=1000,
         runtime=60,
     params:
-        cfg=lambda w: {"source": next(part for part in CATALOG.sources[w.name].sources if part["file"] == w.archive)},
+        cfg=lambda w: {"source": source(w)},
     script:
         "../scripts/download.py"

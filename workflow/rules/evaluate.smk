@@ -1,15 +1,23 @@
 # One run scored on one suite of datasets: a row per image, from which every number derives.
 
 
+def evaluation_inputs(w):
+    """Inputs of an evaluate job by name; one function, since each costs a dry-run of thousands of jobs its time."""
+    methods = checkpointed(w)
+    return {
+        "model": f"{MODEL}/manifest.json".format(model=w.model),
+        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
+        "recipe": recipe(w),
+        "manifests": checkpoints("manifest.json", w, methods),
+        "checkpoints": ancient(checkpoints("checkpoint.safetensors", w, methods)),
+        "suite": f"{SUITE}/manifest.json".format(suite=w.suite, geometry=geometry(w.model)),
+        "apart": ancient(apart("index.parquet", w, SUITES[w.suite])),
+    }
+
+
 rule evaluate_run:
     input:
-        model=f"{MODEL}/manifest.json",
-        weights=ancient(MODEL_FILES),
-        recipe=recipe,
-        manifests=checkpoints("manifest.json"),
-        checkpoints=lambda w: ancient(checkpoints("checkpoint.safetensors")(w)),
-        datasets=suite("manifest.json"),
-        images=lambda w: ancient([path for file in PREPARED_FILES for path in suite(file)(w)]),
+        unpack(evaluation_inputs),
     output:
         rows=f"{RUNS}/evaluate/{RUN}/{{suite}}.parquet",
         manifest=f"{RUNS}/evaluate/{RUN}/{{suite}}.manifest.json",
@@ -25,8 +33,9 @@ rule evaluate_run:
         runtime=120,
     params:
         cfg=lambda w: {
-            "datasets": SUITES[w.suite],
             "parents": checkpointed(w),
+            "images": images(w.model),
+            "apart": [name for name in SUITES[w.suite] if GRID.kept_apart(name)],
             "shares": GRID.shares,
             "batch_size": CONFIG["compute"]["evaluation_batch_size"],
             "compute": COMPUTE,

@@ -10,6 +10,7 @@ METHOD_LABELS = {name: method.label for name, method in SHOWN.items()}
 DATASET_LABELS = {name: dataset.label for name, dataset in GRID.datasets.items()}
 TARGET_LABELS = {name: DATASET_LABELS[name] for name in GRID.targets}
 GROUPS = {name: dataset.source_group for name, dataset in GRID.datasets.items() if dataset.source_group}
+SHEET = {name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable}
 EXAMPLE = {
     "target": TARGET,
     "method": METHOD,
@@ -66,12 +67,14 @@ FIGURE_JOBS = {
     "examples": (
         {
             "rows": [path for path in ROWS if f"/{FIRST}/none/pretrained/" in path],
-            "images": [prepared("images.npy", name, FIRST) for name in GRID.datasets],
+            "images": [prepared("manifest.json", name, geometry(FIRST)) for name in SHEET],
         },
-        {"datasets": DATASET_LABELS, "class_names": list(SPACE.names), "model_label": LABELS[FIRST], "objects": 8},
+        {"datasets": SHEET, "model_label": LABELS[FIRST], "objects": 8},
     ),
 }
 FIGURE = f"{REPORTS}/figures/{{figure}}"
+if not SHEET:
+    del FIGURE_JOBS["examples"]
 FIGURES = expand(f"{FIGURE}.{{ending}}", figure=FIGURE_JOBS, ending=["png", "pdf", "csv"]) if METHOD else []
 
 
@@ -96,6 +99,7 @@ rule plot_figure:
         cfg=lambda w: {
             "settings": FIGURE_JOBS[w.figure][1],
             "size": GRID.sizes[0],
+            "geometry": vars(GRID.geometry(FIRST)),
             "code": digest(
                 "figures", *(WORKFLOW / "lib/rib/figures" / name for name in (f"{w.figure}.py", "rib.mplstyle"))
             ),

@@ -1,16 +1,24 @@
 # One pretrained model trained on one target by one method. Only the tensors that changed are stored.
 
 
+def training_inputs(w):
+    """Inputs of a finetune job by name."""
+    start = GRID.methods[w.method].parents
+    return {
+        "model": f"{MODEL}/manifest.json".format(model=w.model),
+        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
+        "target": target("manifest.json", w),
+        "images": ancient([target(file, w) for file in PREPARED_FILES]),
+        "reference": reference("manifest.json", w),
+        "apart": ancient(apart("index.parquet", w, [w.target])),
+        "start": checkpoints("manifest.json", w, start),
+        "start_weights": ancient(checkpoints("checkpoint.safetensors", w, start)),
+    }
+
+
 rule finetune:
     input:
-        model=f"{MODEL}/manifest.json",
-        weights=ancient(MODEL_FILES),
-        target=lambda w: prepared("manifest.json", w.target, w.model),
-        images=lambda w: ancient([prepared(file, w.target, w.model) for file in PREPARED_FILES]),
-        reference=reference("manifest.json"),
-        reference_images=lambda w: ancient([path for file in PREPARED_FILES if (path := reference(file)(w))]),
-        start=checkpoints("manifest.json", parents),
-        start_weights=lambda w: ancient(checkpoints("checkpoint.safetensors", parents)(w)),
+        unpack(training_inputs),
     output:
         checkpoint=f"{RUNS}/finetune/{RUN}/checkpoint.safetensors",
         history=f"{RUNS}/finetune/{RUN}/history.csv",
@@ -27,6 +35,13 @@ rule finetune:
         mem_mb=4000,
         runtime=240,
     params:
-        cfg=lambda w: method_job("finetune", w.method, training=GRID.training(), shares=GRID.shares, compute=COMPUTE),
+        cfg=lambda w: method_job(
+            "finetune",
+            w.method,
+            training=GRID.training(),
+            images=images(w.model),
+            shares=GRID.shares,
+            compute=COMPUTE,
+        ),
     script:
         "../scripts/finetune.py"

@@ -3,7 +3,7 @@
 
 rule merge_weights:
     input:
-        manifests=checkpoints("manifest.json"),
+        manifests=lambda w: checkpoints("manifest.json", w, checkpointed(w)),
     output:
         recipe=f"{RUNS}/merge/{RUN}/recipe.json",
         provenance=f"{RUNS}/merge/{RUN}/provenance.json",
@@ -22,15 +22,24 @@ rule merge_weights:
         "../scripts/merge.py"
 
 
+def selection_inputs(w):
+    """Inputs of a job that chooses weights, by name."""
+    methods = checkpointed(w)
+    return {
+        "model": f"{MODEL}/manifest.json".format(model=w.model),
+        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
+        "manifests": checkpoints("manifest.json", w, methods),
+        "checkpoints": ancient(checkpoints("checkpoint.safetensors", w, methods)),
+        "target": target("manifest.json", w),
+        "images": ancient(target("images.npy", w)),
+        "apart": ancient(apart("index.parquet", w, [w.target])),
+    }
+
+
 # Where weights are chosen on the select split of the target, candidates are scored; the recipe has their accuracies.
 rule select_weights:
     input:
-        model=f"{MODEL}/manifest.json",
-        weights=ancient(MODEL_FILES),
-        manifests=checkpoints("manifest.json"),
-        checkpoints=lambda w: ancient(checkpoints("checkpoint.safetensors")(w)),
-        target=lambda w: prepared("manifest.json", w.target, w.model),
-        images=lambda w: ancient([prepared(file, w.target, w.model) for file in PREPARED_FILES]),
+        unpack(selection_inputs),
     output:
         recipe=f"{RUNS}/merge/{RUN}/recipe.json",
         provenance=f"{RUNS}/merge/{RUN}/provenance.json",
@@ -48,6 +57,7 @@ rule select_weights:
         cfg=lambda w: method_job(
             "selection",
             w.method,
+            images=images(w.model),
             shares=GRID.shares,
             batch_size=CONFIG["compute"]["evaluation_batch_size"],
             compute=COMPUTE,

@@ -1,10 +1,12 @@
-# Each pretrained model once as safetensors under its library's names, checked against the published weights.
+# Each pretrained model once as safetensors under its library's names, with a head for the family's classes: the
+# published one, one made from class names, or one fitted on the family's reference dataset.
 
 
 rule convert_model:
     input:
         manifest=lambda w: f"{archives(CATALOG.models[w.model])[0]}.manifest.json",
         archive=lambda w: ancient(archives(CATALOG.models[w.model])[0]),
+        reference=fitted_on,
     output:
         weights=f"{MODEL}/weights.safetensors",
         description=f"{MODEL}/model.json",
@@ -15,8 +17,8 @@ rule convert_model:
     conda:
         "../../envs/torch.yaml"
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=8000,
+        runtime=120,
     params:
         cfg=conversion,
     script:

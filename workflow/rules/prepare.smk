@@ -1,4 +1,4 @@
-# Each image decoded and resized, or drawn, once per geometry.
+# Each image decoded and resized, or drawn, once per geometry; photos of very large sets checked and kept as they are.
 
 
 rule prepare:
@@ -15,10 +15,36 @@ rule prepare:
         f"{LOGS}/prepare/{{dataset}}/{{geometry}}.log",
     conda:
         "../../envs/images.yaml"
+    threads: lambda w: 4 if (CATALOG.datasets[w.dataset].images or 0) > LARGE else 1
     resources:
-        mem_mb=1000,
-        runtime=120,
+        mem_mb=2000,
+        runtime=lambda w: 720 if (CATALOG.datasets[w.dataset].images or 0) > LARGE else 60,
     params:
         cfg=preparation,
     script:
         "../scripts/prepare.py"
+
+
+# The datasets of a suite in one file, so that a job that needs them all watches one input: in a large grid, inputs are
+# what a dry-run spends its time on.
+rule list_suite:
+    input:
+        manifests=lambda w: [prepared("manifest.json", name, w.geometry) for name in SUITES[w.suite]],
+        files=lambda w: ancient(
+            [prepared(file, name, w.geometry) for name in SUITES[w.suite] for file in PREPARED_FILES]
+        ),
+    output:
+        manifest=f"{SUITE}/manifest.json",
+        provenance=f"{SUITE}/provenance.json",
+    log:
+        f"{LOGS}/prepare/suite_{{suite}}/{{geometry}}.log",
+    localrule: True
+    conda:
+        "../../envs/fetch.yaml"
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        cfg=lambda w: {"datasets": SUITES[w.suite], "code": digest("suites")},
+    script:
+        "../scripts/suites.py"

@@ -9,19 +9,25 @@ PAGE = f"{REPORTS}/index.html"
 UPSTREAM = [
     *(
         f"{path}.provenance.json"
-        for entry in (*GRID.datasets.values(), *filter(None, [GRID.reference]), *GRID.models.values())
+        for entry in (
+            *GRID.datasets.values(),
+            *([GRID.reference.dataset] if GRID.reference else []),
+            *GRID.models.values(),
+        )
         for path in archives(entry)
     ),
-    *dict.fromkeys(prepared("provenance.json", dataset, model) for model in GRID.models for dataset in GRID.datasets),
+    *dict.fromkeys(
+        prepared("provenance.json", dataset, geometry(model)) for model in GRID.models for dataset in GRID.datasets
+    ),
     *expand(f"{MODEL}/provenance.json", model=GRID.models),
     *(
         f"{RUNS}/{'finetune' if GRID.methods[run.method].trains else 'merge'}/{RUN}/provenance.json".format(**vars(run))
         for run in GRID.runs()
         if run.method != PRETRAINED
     ),
+    *(path.replace(".parquet", ".provenance.json") for path in ROWS),
 ]
 RECORDS = [
-    *(path.replace(".parquet", ".provenance.json") for path in ROWS),
     f"{REPORTS}/tables/provenance.json",
     *(path.replace(".png", ".provenance.json") for path in FIGURES if path.endswith(".png")),
 ]

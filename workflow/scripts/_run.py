@@ -14,8 +14,8 @@ def warm_start() -> None:
     delegate(sys.argv[0])
 
 
-def run(snakemake, stage: str):
-    """Context manager of a job; yields where to write each output."""
+def run(snakemake, stage: str, resumes: bool = False):
+    """Context manager of a job (see rib.job.job); yields where to write each output."""
     return job(
         stage=stage,
         rule=snakemake.rule,
@@ -24,6 +24,7 @@ def run(snakemake, stage: str):
         inputs=named_inputs(snakemake),
         outputs=dict(snakemake.output.items()),
         log_file=snakemake.log[0],
+        resumes=resumes,
     )
 
 

@@ -7,6 +7,7 @@ from _run import run, warm_start
 warm_start()
 
 with run(snakemake, "evaluate") as out:
+    from rib.data.suites import read_suite
     from rib.evaluate import evaluate
     from rib.merge import run_states
 
@@ -15,9 +16,10 @@ with run(snakemake, "evaluate") as out:
         model_folder=Path(files.model).parent,
         states=run_states(w.method, files.recipe),
         checkpoints=dict(zip(cfg["parents"], files.checkpoints, strict=True)),
-        datasets=dict(zip(cfg["datasets"], (Path(path).parent for path in files.datasets), strict=True)),
+        datasets=read_suite(Path(files.suite)),
+        apart=dict.fromkeys(cfg["apart"], files.apart and Path(files.apart)),
         run={**{key: w[key] for key in ("model", "target", "method", "size")}, "seed": int(w.seed)},
-        **{key: cfg[key] for key in ("shares", "batch_size", "compute")},
+        **{key: cfg[key] for key in ("images", "shares", "batch_size", "compute")},
         rows=out["rows"],
         manifest=out["manifest"],
     )

@@ -9,6 +9,6 @@ with run(snakemake, "figures") as out:
         snakemake.wildcards.figure,
         named_inputs(snakemake),
         snakemake.params.cfg["settings"],
-        size=snakemake.params.cfg["size"],
+        **{key: snakemake.params.cfg[key] for key in ("size", "geometry")},
         **{key: out[key] for key in ("png", "pdf", "csv")},
     )

@@ -14,11 +14,12 @@ with run(snakemake, "finetune") as out:
         model_folder=Path(files.model).parent,
         target_folder=Path(files.target).parent,
         reference_folder=Path(files.reference).parent if files.reference else None,
+        apart=Path(files.apart) if files.apart else None,
         start=dict(zip(cfg["parents"], map(Path, files.start_weights), strict=True)),
         what={key: w[key] for key in ("model", "target", "method")},
         size=w.size,
         seed=int(w.seed),
-        **{key: cfg[key] for key in ("mechanism", "settings", "training", "shares", "compute")},
+        **{key: cfg[key] for key in ("mechanism", "settings", "training", "images", "shares", "compute")},
         rescue=Path(snakemake.log[0]).with_suffix(".last_good.safetensors"),
         **{key: out[key] for key in ("checkpoint", "history", "manifest")},
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, "prepare") as out:
+with run(snakemake, "prepare", resumes=True) as out:
     from rib.classes import ClassSpace
     from rib.data.prepare import prepare
     from rib.geometry import Geometry
@@ -17,7 +17,8 @@ with run(snakemake, "prepare") as out:
         layout=cfg["layout"],
         arguments=cfg["arguments"],
         space=ClassSpace.from_json(cfg["space"]),
-        geometry=Geometry(**cfg["geometry"]),
-        expected=cfg["expected"],
+        geometry=Geometry(**cfg["geometry"]) if cfg["geometry"] else None,
+        **{key: cfg[key] for key in ("storage", "expected", "corrupt_allowed")},
+        workers=snakemake.threads,
         **{name: out[name] for name in ("images", "index", "classes", "manifest")},
     )

@@ -16,7 +16,15 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from rib.classes import ClassSpace, read_class_map, read_index_map, read_table, read_timm_list, read_wnid_list
+from rib.classes import (
+    ClassSpace,
+    read_class_map,
+    read_index_map,
+    read_own_classes,
+    read_table,
+    read_timm_list,
+    read_wnid_list,
+)
 from rib.io import UserError
 from rib.runs import NO_TARGET, PRETRAINED
 
@@ -26,7 +34,12 @@ SCHEMAS = LIBRARY.parents[1] / "schemas"
 LAYOUT_ARGUMENTS = {"space", "geometry", "dataset", "source_group", "icons", "exclude"}
 FINETUNE, RECIPE, CURVE, SELECT = "finetune", "recipe", "curve", "select"
 MERGES = (RECIPE, CURVE, SELECT)
-CLASS_READERS = {"class_map": read_class_map, "wnids": read_wnid_list, "index_map": read_index_map}
+CLASS_READERS = {
+    "class_map": read_class_map,
+    "wnids": read_wnid_list,
+    "index_map": read_index_map,
+    "own": read_own_classes,
+}
 
 
 @dataclass(frozen=True)
@@ -41,17 +54,22 @@ class Family:
     method_settings: dict
     crop: float | None = None
     example_target: str | None = None
-    reference: str | None = None
+    reference: str | dict | None = None
     one_image_per_class: bool = False
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset: where its archive comes from, how it is laid out, what may be done with it."""
+    """One dataset: where its archive comes from, how it is laid out, what may be done with it.
+
+    Attributes:
+        raw: the folder of data/raw where its archives lie: its own, or another dataset's whose archives it shares.
+    """
 
     name: str
     family: str
     label: str
+    raw: str
     sources: tuple[dict, ...]
     layout: str
     settings: dict
@@ -60,7 +78,11 @@ class Dataset:
     origin: str
     classes: dict | None = None
     images: int | None = None
+    about_images: int | None = None
     role: str = "ood"
+    optional: bool = False
+    storage: str = "array"
+    publishable: bool = True
     tuning: dict | None = None
     source_group: str | None = None
     icons_file: str | None = None
@@ -83,11 +105,18 @@ class Model:
     preprocessing: dict
     licence: str
     style: dict
+    head: str = "published"
+    parameters: int | None = None
 
     @property
     def sources(self) -> tuple[dict, ...]:
         """What is downloaded."""
         return (self.source,)
+
+    @property
+    def raw(self) -> str:
+        """The folder of data/raw where it lies."""
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -291,6 +320,7 @@ class Catalog:
 
     def __init__(self, folders: Iterable[Path]):
         self.folders = [Path(folder) for folder in folders]
+        self._space = cache(self._read_space)  # parsed once, since every job of a grid asks
         for folder in self.folders:
             if not folder.is_dir():
                 raise UserError(f"catalog: the folder {folder} does not exist; correct the path.")
@@ -307,7 +337,12 @@ class Catalog:
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
         """Datasets by name; a dataset that names no suite is a suite of its own."""
-        datasets = {name: _dataset(name, entry) for name, entry in self._entries("datasets").items()}
+        entries = self._entries("datasets")
+        for name, entry in entries.items():
+            if other := entry.get("archives_of"):
+                known_name(other, [key for key in entries if "archives_of" not in entries[key]], "dataset", name)
+                entry |= {key: entries[other][key] for key in ("source", "sources") if key in entries[other]}
+        datasets = {name: _dataset(name, entry) for name, entry in entries.items()}
         if NO_TARGET in datasets:
             raise UserError(f"datasets.yaml: '{NO_TARGET}' stands for no target and can't name a dataset; rename it.")
         return {name: self._checked_dataset(dataset) for name, dataset in datasets.items()}
@@ -340,7 +375,7 @@ class Catalog:
         """Everything that is downloaded, by name: datasets and models, which share the folder data/raw."""
         for name in self.datasets.keys() & self.models.keys():
             raise UserError(f"'{name}' names both a dataset and a model, which share the folder data/raw; rename one.")
-        return {**self.datasets, **self.models}
+        return {name: entry for name, entry in {**self.datasets, **self.models}.items() if entry.raw == name}
 
     def _method(self, name: str, entry: dict) -> Method:
         mechanism = self.mechanism_file(entry["mechanism"])
@@ -386,6 +421,9 @@ class Catalog:
             path = folder / f"{kind}.yaml"
             if path.is_file():
                 for name, entry in validated(read_yaml(path), kind, str(path)).items():
+                    for source in [entry.get("source"), *entry.get("sources", [])]:
+                        if isinstance(source, dict) and source["kind"] in ("file", "folder"):
+                            source["path"] = str(folder / Path(source["path"]).expanduser())
                     self._add(entries, name, entry, path)
         return {name: entry for name, (entry, _) in entries.items()}
 
@@ -427,10 +465,22 @@ class Catalog:
         return self._space(**self.families[family].classes)
 
     def space(self, dataset: Dataset) -> ClassSpace:
-        """Class space of a dataset: its own, or its family's."""
-        return self._space(**dataset.classes) if dataset.classes else self.class_space(dataset.family)
+        """Class space of a dataset: its own, or its family's.
 
-    def _space(self, file: str, format: str) -> ClassSpace:
+        Raises:
+            UserError: the family's is one of its own and the dataset's isn't, or the other way round.
+        """
+        whole = self.class_space(dataset.family)
+        if not dataset.classes:
+            return whole
+        if dataset.classes["format"] == "own":
+            return read_own_classes(self._class_file(dataset.classes["file"]), whole)
+        space = self._space(**dataset.classes)
+        if space.outputs != whole.outputs:
+            raise UserError(f"datasets.yaml, {dataset.name}: its classes are not its family's; give format own.")
+        return space
+
+    def _read_space(self, file: str, format: str) -> ClassSpace:
         return read_timm_list(file) if format == "timm" else CLASS_READERS[format](self._class_file(file))
 
     def icons(self, dataset: Dataset) -> dict[str, str]:
@@ -448,8 +498,10 @@ class Catalog:
 
 
 def _dataset(name: str, entry: dict) -> Dataset:
-    sources = entry.pop("sources", None) or [entry.pop("source")]
-    return Dataset(name=name, **{**entry, "sources": tuple(sources), "suite": entry.get("suite", name)})
+    raw = entry.get("archives_of", name)
+    sources = tuple({"file": f"{raw}.tar", **source} for source in entry.get("sources") or [entry["source"]])
+    rest = {key: value for key, value in entry.items() if key not in ("archives_of", "source", "sources")}
+    return Dataset(name=name, raw=raw, **{**rest, "sources": sources, "suite": entry.get("suite", name)})
 
 
 @cache

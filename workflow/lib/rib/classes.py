@@ -18,34 +18,38 @@ LARGEST_CLASS = 10
 
 @dataclass(frozen=True)
 class ClassSpace:
-    """A dataset's classes as sets of ImageNet-1K indices.
+    """A dataset's classes as sets of a network's outputs: ImageNet-1K's, or the classes of a family of its own.
 
     Attributes:
         keys: one name per class, unique; a layout finds a class's images by it.
-        indices: for each class the ImageNet indices that count as it, ascending, 0 to 999.
+        indices: for each class the outputs that count as it, ascending.
         names: what people call the classes; no part of the space's identity.
+        outputs: how many there are: 1000 for ImageNet-1K.
     """
 
     keys: tuple[str, ...]
     indices: tuple[tuple[int, ...], ...]
     names: tuple[str, ...]
+    outputs: int = 1000
 
     @property
     def digest(self) -> str:
         """Identity of the space, part of every result that was scored in it."""
-        return hashlib.sha256(json.dumps([self.keys, self.indices]).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([self.keys, self.indices, self.outputs]).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict:
         return {
             "keys": list(self.keys),
             "indices": [list(row) for row in self.indices],
             "names": list(self.names),
+            "outputs": self.outputs,
             "digest": self.digest,
         }
 
     @classmethod
     def from_json(cls, value: dict) -> "ClassSpace":
-        return cls(tuple(value["keys"]), tuple(tuple(row) for row in value["indices"]), tuple(value["names"]))
+        indices = tuple(tuple(row) for row in value["indices"])
+        return cls(tuple(value["keys"]), indices, tuple(value["names"]), value["outputs"])
 
 
 @cache
@@ -171,6 +175,28 @@ def read_wnid_list(path: Path) -> ClassSpace:
     ordered = sorted(found)
     wnids = tuple(found[index] for index in ordered)
     return ClassSpace(wnids, tuple((index,) for index in ordered), wnids)
+
+
+def read_own_classes(path: Path, family: ClassSpace | None = None) -> ClassSpace:
+    """Class space of a family of its own: CSV with the columns key (a folder's name) and name, a line per output.
+
+    Args:
+        path: the table.
+        family: for a dataset that has some of its family's classes: the family's space.
+
+    Raises:
+        UserError: a key given twice, or one that the family lacks.
+    """
+    rows = list(read_table(path, ("key", "name")))
+    keys = [row["key"] for _, row in rows]
+    for line, row in rows:
+        if keys.count(row["key"]) > 1:
+            raise UserError(f"{path} line {line}: {row['key']} is listed twice; remove one.")
+        if family and row["key"] not in family.keys:
+            raise UserError(f"{path} line {line}: {row['key']} is no class of the family; correct it.")
+    names = tuple(row["name"] for _, row in rows)
+    outputs = [family.keys.index(key) for key in keys] if family else range(len(keys))
+    return ClassSpace(tuple(keys), tuple((i,) for i in outputs), names, family.outputs if family else len(keys))
 
 
 def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[int, dict[str, str]]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rib.data.prepared import PreparedDataset
-from rib.data.splits import TEST, part
+from rib.data.splits import TEST, opened, part
 from rib.io import Progress, UserError, write_json
 from rib.merge import State
 from rib.models import device as devices
@@ -28,6 +28,8 @@ def evaluate(
     states: Sequence[State],
     checkpoints: Mapping[str, Path],
     datasets: Mapping[str, Path],
+    apart: Mapping[str, Path],
+    images: Mapping,
     shares: Mapping[str, float] | None,
     run: Mapping[str, object],
     batch_size: int,
@@ -42,6 +44,8 @@ def evaluate(
         states: alpha and weight of each averaged method (see rib.merge.run_states); each image passes through all.
         checkpoints: file of each fine-tuned method.
         datasets: what the prepare jobs wrote, by dataset.
+        apart: index of the dataset of which a part stands for pretraining, by dataset that shares its sources.
+        images: how datasets are seen (rib.data.splits.opened).
         shares: of the splits (protocol `held_out`), of which the test part is scored, or None for all images.
         run: model, target, method, size, seed: repeated in every row.
         batch_size: images per forward pass.
@@ -56,13 +60,13 @@ def evaluate(
     """
     device = devices.start(compute["device"], compute["threads_per_job"])
     preprocessing = load(model_folder, torch.device("cpu"))[1]["preprocessing"]
-    opened = [part(PreparedDataset.open(folder, name), TEST, shares) for name, folder in datasets.items()]
-    pixels = [Inputs(d.images, preprocessing["mean"], preprocessing["std"], device, d.rows) for d in opened]
+    suite = [part(opened(folder, name, images, apart.get(name)), TEST, shares) for name, folder in datasets.items()]
+    pixels = [Inputs(d.images, preprocessing["mean"], preprocessing["std"], device, d.rows) for d in suite]
     models = [_model(model_folder, weights, checkpoints, pixels[0][slice(EXAMPLE)], device) for _, weights in states]
     title = "/".join(map(str, run.values()))
-    progress = Progress(desc=f"evaluating {title}", total=sum(len(dataset.labels) for dataset in opened), unit="image")
+    progress = Progress(desc=f"evaluating {title}", total=sum(len(dataset.labels) for dataset in suite), unit="image")
     tables = []
-    for dataset, inputs in zip(opened, pixels, strict=True):
+    for dataset, inputs in zip(suite, pixels, strict=True):
         for (alpha, _), scores in zip(states, score(models, inputs, dataset, batch_size, progress), strict=True):
             if not scores["margin"].isfinite().all():
                 raise UserError(
@@ -71,7 +75,7 @@ def evaluate(
             tables.append(_rows(dataset, scores, run, alpha))
     progress.close()
     pq.write_table(pa.concat_tables(tables).unify_dictionaries(), rows, compression="zstd")
-    facts_of = {dataset.name: {"n": len(dataset.labels), "class_space": dataset.space.digest} for dataset in opened}
+    facts_of = {dataset.name: {"n": len(dataset.labels), "class_space": dataset.space.digest} for dataset in suite}
     write_json(manifest, {"device": device.type, "datasets": facts_of})
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rib.data.prepared import PreparedDataset
-from rib.data.splits import TRAIN, part, subset
+from rib.data.splits import TRAIN, opened, part, reference_images, subset
 from rib.io import Progress, UserError, log, write_json
 from rib.methods import load_mechanism
 from rib.methods._base import FineTuning, Images, Task
@@ -35,6 +35,8 @@ def finetune(
     model_folder: Path,
     target_folder: Path,
     reference_folder: Path | None,
+    apart: Path | None,
+    images: Mapping,
     start: Mapping[str, Path],
     what: Mapping[str, str],
     mechanism: str,
@@ -55,6 +57,8 @@ def finetune(
         model_folder: what a models job wrote.
         target_folder: what a prepare job wrote for the target.
         reference_folder: likewise for the family's reference dataset, where the method uses it.
+        apart: index of the dataset of which a part stands for pretraining, where the target shares its sources.
+        images: how datasets are seen (rib.data.splits.opened).
         start: checkpoint of the method that this one starts from, by method; empty for the pretrained model.
         what: model, method and target, for messages.
         mechanism: file of the method's mechanism.
@@ -83,16 +87,16 @@ def finetune(
             f"method {what['method']} can't start from '{next(iter(start))}', which trains a frame around the input."
         )
 
-    def images(dataset: PreparedDataset) -> Images:
+    def on_device(dataset: PreparedDataset) -> Images:
         pixels = Inputs(dataset.images, *(facts["preprocessing"][key] for key in ("mean", "std")), device, dataset.rows)
         return Images(pixels, torch.from_numpy(dataset.labels).to(device), class_members(dataset.space, device))
 
-    target = subset(part(PreparedDataset.open(target_folder, what["target"]), TRAIN, shares), size)
+    target = subset(part(opened(target_folder, what["target"], images, apart), TRAIN, shares), size)
     reference = None
     if reference_folder:
-        reference = images(part(PreparedDataset.open(reference_folder, "reference"), TRAIN, shares))
+        reference = on_device(reference_images(reference_folder, images, shares))
     try:
-        method.begin(Task(model, images(target), reference, seed, training["batch_size"]))
+        method.begin(Task(model, on_device(target), reference, seed, training["batch_size"]))
     except ValueError as error:
         raise UserError(f"method {what['method']} on model {what['model']}: {error}.") from error
     try:

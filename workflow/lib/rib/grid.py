@@ -4,12 +4,31 @@ import collections
 import itertools
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from rib.catalog import SELECT, Catalog, Dataset, Family, Method, Model, check_settings, known_name
 from rib.geometry import Geometry
 from rib.io import UserError
 from rib.runs import ALL, NO_TARGET, PRETRAINED, Run
+
+IMAGENET = 1000  # outputs of a head for ImageNet-1K's classes
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What stands for what pretraining saw.
+
+    Attributes:
+        dataset: it, or what it is a part of.
+        images_per_class: the part's size; None for the whole of a dataset that is kept for that.
+    """
+
+    dataset: Dataset
+    images_per_class: int | None
+
+    @property
+    def name(self) -> str:
+        return self.dataset.name
 
 
 class Grid:
@@ -21,7 +40,7 @@ class Grid:
 
     Attributes:
         datasets: those that are evaluated, in catalogue order.
-        reference: the dataset that stands for what pretraining saw, None where there is none.
+        reference: what stands for what pretraining saw, None where there is nothing.
         methods: every method of the grid, sweeps as variants of their own, their settings resolved.
         sizes: of the training part, as they stand in paths.
         notices: lines that tell the user what was added to the grid or left out, and why.
@@ -35,14 +54,15 @@ class Grid:
         self.catalog = catalog
         self.notices: list[str] = []
         self.family: Family = catalog.families[known_name(config["family"], catalog.families, "family", "config")]
-        self.reference: Dataset | None = self._reference()
-        self.datasets: dict[str, Dataset] = {
-            name: entry
-            for name, entry in catalog.datasets.items()
-            if entry.family == self.family.name and name != self.family.reference
-        }
-        in_family = {name: entry for name, entry in catalog.models.items() if self.family.name in entry.families}
-        self.models: dict[str, Model] = {name: in_family[name] for name in self._choose("models", in_family)}
+        self.datasets: dict[str, Dataset] = self._datasets()
+        self.reference: Reference | None = self._reference()
+        self.models: dict[str, Model] = self._models()
+        for name in self.models:
+            if self.head(name) == "fitted" and self.reference is None:
+                raise UserError(
+                    f"config, models: '{name}' has no head for the classes of family {self.family.name}, and there is no "
+                    "reference dataset to fit one on; give the family one (reference) or leave the model out."
+                )
         self.targets: list[str] = self._targets()
         self.shares: dict[str, float] | None = self._shares()
         chosen = self._choose("methods", {PRETRAINED: None, **catalog.methods})
@@ -57,12 +77,96 @@ class Grid:
                     f"method '{name}' is not run on '{model}': it is not for {self.models[model].type}s"
                 )
 
-    def _reference(self) -> Dataset | None:
-        name = self.family.reference
-        if name is None:
+    def _datasets(self) -> dict[str, Dataset]:
+        """Datasets to evaluate on, in catalogue order."""
+        family = {
+            name: entry
+            for name, entry in self.catalog.datasets.items()
+            if entry.family == self.family.name and entry.role != "reference"
+        }
+        if self.config["datasets"] == "default":
+            return {name: entry for name, entry in family.items() if not entry.optional}
+        chosen = self._choose("datasets", family)
+        return {name: entry for name, entry in family.items() if name in chosen}
+
+    def _models(self) -> dict[str, Model]:
+        """Models to run; by name any of the catalogue, since a family of one's own uses those that are there."""
+        known = self.catalog.models
+        if self.config["models"] == "all":
+            known = {name: entry for name, entry in known.items() if self.family.name in entry.families}
+        for name in [self.config["models"]] if isinstance(self.config["models"], str) else self.config["models"]:
+            self._explain_pair(name, known)
+        return {name: known[name] for name in self._choose("models", known)}
+
+    def _explain_pair(self, name: str, known: Mapping[str, Model]) -> None:
+        """Say of a pair of architecture and pretraining that doesn't exist which do.
+
+        Raises:
+            UserError: it doesn't, and the architecture or the pretraining is known.
+        """
+        architecture, dot, tag = name.partition(".")
+        pairs = [entry.split(".", 1) for entry in known if "." in entry]
+        tags = sorted(other for of, other in pairs if of == architecture)
+        others = sorted(of for of, other in pairs if other == tag)
+        if dot and name not in known and (tags or others):
+            also = f"; '{tag}' exists for {', '.join(others)}" if others else ""
+            has = f"has {', '.join(tags)}" if tags else "is unknown"
+            raise UserError(f"config, models: there is no '{name}': '{architecture}' {has}{also}.")
+
+    def _reference(self) -> Reference | None:
+        """What stands for pretraining, by config or the family.
+
+        Raises:
+            UserError: an unknown dataset, or one that is evaluated.
+        """
+        choice, where = self.config["reference"], "config, reference"
+        if choice == "default":
+            choice, where = self.family.reference, f"families/{self.family.name}.yaml, reference"
+        if choice in (None, "none"):
             return None
-        where = f"families/{self.family.name}.yaml, reference"
-        return self.catalog.datasets[known_name(name, self.catalog.datasets, "dataset", where)]
+        part = choice if isinstance(choice, dict) else {"part_of": choice, "images_per_class": None}
+        whole = part["images_per_class"] is None
+        of_family = {
+            name: entry
+            for name, entry in self.catalog.datasets.items()
+            if entry.family == self.family.name and (entry.role == "reference") == whole
+        }
+        kind = "dataset of role reference" if whole else "dataset that is evaluated"
+        return Reference(of_family[known_name(part["part_of"], of_family, kind, where)], part["images_per_class"])
+
+    def head(self, model: str) -> str:
+        """Where a model's head comes from: `published`, `zero_shot` or `fitted`."""
+        entry = self.models[model]
+        own = self.catalog.class_space(self.family.name).outputs != IMAGENET
+        return "fitted" if entry.head == "none" or (own and entry.head == "published") else entry.head
+
+    def kept_apart(self, dataset: str) -> bool:
+        """Whether a dataset shares its source images with the part that stands for pretraining."""
+        if self.reference is None or self.reference.images_per_class is None:
+            return False
+        whole, entry = self.reference.dataset, self.datasets[dataset]
+        return entry.name == whole.name or entry.source_group == whole.source_group is not None
+
+    def conditions(self) -> list[str]:
+        """What a number of this run hangs on besides its row's columns, as short phrases for every table."""
+        found = [f"protocol {self.config['protocol']}"]
+        if self.config["leak_free"]:
+            found.append("leak-free")
+        if (budget := self.config["budget"]["max_images_per_dataset"]) != ALL:
+            found.append(f"at most {budget} images per dataset")
+        if apart := [entry.label for name, entry in self.datasets.items() if self.kept_apart(name)]:
+            part = self.reference
+            found.append(
+                f"{part.images_per_class} images per class of {part.dataset.label} stand for pretraining and are left out of "
+                + ", ".join(apart)
+            )
+        standard = {n for n, e in self.catalog.datasets.items() if e.family == self.family.name and not e.optional}
+        if missing := sorted(standard - set(self.datasets) - {e.name for e in self._references()}):
+            found.append(f"without {', '.join(missing)}")
+        return found
+
+    def _references(self) -> list[Dataset]:
+        return [entry for entry in self.catalog.datasets.values() if entry.role == "reference"]
 
     def ood(self) -> list[str]:
         """Datasets that count in RI."""
@@ -86,6 +190,8 @@ class Grid:
         """Why a dataset can't be a target, None if it can."""
         if dataset.role != "ood":
             return "it is what the models were pretrained for"
+        if dataset.optional and self.config["targets"] == "all":
+            return "it is optional; name it to do so"
         if dataset.tuning and dataset.tuning["accept"] not in self.config["accept"]:
             return (
                 f"{dataset.tuning['terms']} To do it all the same, list {dataset.tuning['accept']} in config's accept"
@@ -142,9 +248,8 @@ class Grid:
             choice, where = self.family.defaults[key], f"families/{self.family.name}.yaml, {key}"
         else:
             choice, where = [choice] if isinstance(choice, str) else choice, f"config, {key}"
-        names = [
-            known_name(name, known, key.removesuffix("s"), f"{where} (family {self.family.name})") for name in choice
-        ]
+        place = f"{where} (family {self.family.name})"
+        names = [known_name(name, known, key.removesuffix("s"), place) for name in choice]
         if not names and key != "methods":
             raise UserError(f"{where}: the list is empty; name at least one of {', '.join(sorted(known))}.")
         return list(dict.fromkeys(names))
@@ -269,6 +374,8 @@ class Grid:
         return {
             **{key: value for key, value in self.config.items() if key not in ("catalog", "archives")},
             "compute": compute,
+            "datasets": list(self.datasets),
+            "reference": self.reference and self.reference.name,
             "models": list(self.models),
             "methods": list(self.methods),
             "method_settings": {name: method.settings for name, method in self.methods.items()},

@@ -1,15 +1,20 @@
 """Files, hashes, progress: what every stage needs and nothing about robustness."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import logging
+import lzma
 import os
+import shutil
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -90,31 +95,36 @@ def archive_members(
     path: Path,
     wanted: Collection[str] | Callable[[str], bool] | None = None,
     password: tuple[str, str | None] | None = None,
-) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, bytes) of the regular files in a zip, wheel or tar archive, in the archive's order.
+    file: BinaryIO | None = None,
+) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yield the regular files in a zip, wheel or tar archive, in its order: the name, and a function that reads it.
 
-    Nothing is extracted to disk, so a member named `../x` or a link can't write outside a folder;
-    such members are refused all the same, since an archive that has one is not to be trusted.
+    A file has to be read before the next is asked for. Nothing is extracted to disk, so a member named `../x` or a
+    link can't write outside a folder; such members are refused all the same, since an archive that has one is not to
+    be trusted.
 
     Args:
         path: the archive; a tar's compression is found by itself, whatever its name says.
-        wanted: names to read, or what says whether to, all when None.
+        wanted: names to yield, or what says whether to, all when None.
         password: of an encrypted zip: the environment variable that holds it, and its value.
+        file: of an archive within another: its bytes; `path` is then its name in messages.
 
     Raises:
         UserError: the archive is truncated or damaged, has a member that points outside or is far larger than an
             image or a model, or the password is missing or wrong.
     """
     take = (lambda name: True) if wanted is None else wanted if callable(wanted) else (lambda name: name in wanted)
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
+    with _damage_explained(path):
+        if zipfile.is_zipfile(file or path):
+            with zipfile.ZipFile(file or path) as archive:
                 for info in archive.infolist():
                     _refuse_hostile(path, info.filename, info.file_size)
                     if not info.is_dir() and take(info.filename):
-                        yield info.filename, _unzip(archive, info, path, password)
+                        yield info.filename, partial(_unzip, archive, info, path, password)
         else:
-            with tarfile.open(path) as archive:
+            if file:
+                file.seek(0)
+            with tarfile.open(None if file else path, fileobj=file) as archive:
                 for member in archive:
                     _refuse_hostile(path, member.name, member.size)
                     if (member.issym() or member.islnk()) and take(member.name):
@@ -122,18 +132,30 @@ def archive_members(
                             f"{path} holds '{member.name}' as a link to '{member.linkname}'; don't use this file."
                         )
                     if member.isfile() and take(member.name):
-                        yield member.name, archive.extractfile(member).read()
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+                        yield member.name, partial(_untar, archive, member, path)
+
+
+@contextlib.contextmanager
+def _damage_explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
         raise UserError(
             f"{path} can't be read as an archive ({error}); it is truncated or damaged: delete it and run again."
         ) from error
 
 
+def _untar(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
+    with _damage_explained(path):
+        return archive.extractfile(member).read()
+
+
 def _unzip(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, password: tuple[str, str | None] | None
 ) -> bytes:
-    if not info.flag_bits & 1:
-        return archive.read(info)
+    with _damage_explained(path):
+        if not info.flag_bits & 1:
+            return archive.read(info)
     variable, value = password or ("", None)
     if not value:
         how = f"set the environment variable {variable} to the password that its download page shows"
@@ -155,6 +177,31 @@ def _refuse_hostile(archive: Path, name: str, size: int) -> None:
         raise UserError(
             f"{archive} holds the member '{name}' of {size / 1e9:.1f} GB, more than any image or model; don't use this file."
         )
+
+
+def refuse_full_disk(folder: Path, needed: int, what: str) -> None:
+    """State what a job is about to write, and stop before it begins where that doesn't fit.
+
+    Args:
+        folder: where it writes.
+        needed: bytes.
+        what: the job, for the message.
+
+    Raises:
+        UserError: less is free.
+    """
+    free = shutil.disk_usage(folder).free
+    log.info("%s writes %s; %s are free", what, in_bytes(needed), in_bytes(free))
+    if free < needed:
+        raise UserError(
+            f"{what} needs {in_bytes(needed)} of disk, and {in_bytes(free)} are free; make room, or put the project on a "
+            "larger disk."
+        )
+
+
+def in_bytes(number: float) -> str:
+    """A number of bytes as people read it, for example 1.25GB."""
+    return tqdm.format_sizeof(number, "B")
 
 
 class Progress(tqdm):

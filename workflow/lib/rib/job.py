@@ -68,6 +68,7 @@ def job(
     inputs: Mapping[str, object],
     outputs: Mapping[str, str],
     log_file: str,
+    resumes: bool = False,
 ) -> Iterator[Outputs]:
     """Run a job's body, then publish its outputs, their manifest and their provenance record.
 
@@ -80,6 +81,8 @@ def job(
         inputs: declared inputs by name: a path or a list of paths.
         outputs: declared outputs by name. `manifest` and `provenance`, where declared, are written here.
         log_file: where log lines go, besides standard error.
+        resumes: whether the body goes on with what it finds in its private folder; that is then kept when it is
+            killed or stopped, and thrown away when it fails.
 
     Yields:
         Where to write each output.
@@ -91,15 +94,16 @@ def job(
     # Clean up when Snakemake stops the job.
     handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     started, clock = datetime.now(UTC), time.monotonic()
-    folder = None
+    folder, keep = None, False
     try:
         if repr(json.loads(json.dumps(cfg))) != repr(cfg):
             raise ValueError(f"cfg of rule {rule} holds what JSON has no form for, a tuple for example: {cfg}")
         hashes = input_hashes(inputs)
         identity = new_sha256(repr((stage, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
         folder = Path("work") / identity
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        if not resumes:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
         staged = Outputs(folder, outputs)
         yield staged
         times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - clock, 2)}
@@ -108,6 +112,9 @@ def job(
     except UserError as error:
         log.error("%s", error)
         raise SystemExit(1) from None
+    except (KeyboardInterrupt, SystemExit):
+        keep = resumes
+        raise
     except MemoryError:
         log.error("out of memory; run fewer jobs at once (--cores) or lower the batch size in config.yaml.")
         raise SystemExit(1) from None
@@ -119,7 +126,7 @@ def job(
         made = f": {', '.join(outputs.values())}" if outputs else ""
         log.info("done in %.1f s%s", time.monotonic() - clock, made)
     finally:
-        if folder is not None:
+        if folder is not None and not keep:
             shutil.rmtree(folder, ignore_errors=True)
         signal.signal(signal.SIGTERM, handler)
         for output in log.handlers:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import torch
 
-from rib.data.prepared import PreparedDataset
-from rib.data.splits import SELECT, part
+from rib.data.splits import SELECT, opened, part
 from rib.evaluate import score
 from rib.io import Progress, log
 from rib.merge import store_recipe
@@ -22,6 +21,8 @@ def select(
     model_folder: Path,
     target_folder: Path,
     target: str,
+    apart: Path | None,
+    images: Mapping,
     mechanism: str,
     settings: Mapping,
     parents: Sequence[str],
@@ -38,6 +39,8 @@ def select(
         model_folder: what a models job wrote.
         target_folder: what a prepare job wrote for the target.
         target: its name.
+        apart: index of the dataset of which a part stands for pretraining, where the target shares its sources.
+        images: how datasets are seen (rib.data.splits.opened).
         mechanism: file of the method's mechanism.
         settings: its settings.
         parents: the fine-tuned methods that may be merged.
@@ -49,7 +52,7 @@ def select(
         recipe: written as JSON, with the accuracy of every candidate on the select split.
     """
     device = devices.start(compute["device"], compute["threads_per_job"])
-    images = part(PreparedDataset.open(target_folder, target), SELECT, shares)
+    held_out = part(opened(target_folder, target, images, apart), SELECT, shares)
     files = dict(zip(parents, checkpoints, strict=True))
     scores: dict[tuple, dict] = {}
 
@@ -59,12 +62,11 @@ def select(
         if key not in scores:
             model, facts = load(model_folder, device)
             model = apply(model, weights, files).eval()
-            inputs = Inputs(
-                images.images, facts["preprocessing"]["mean"], facts["preprocessing"]["std"], device, images.rows
-            )
+            preprocessing = facts["preprocessing"]
+            inputs = Inputs(held_out.images, preprocessing["mean"], preprocessing["std"], device, held_out.rows)
             progress = Progress(desc=f"selecting on {target}", total=len(inputs), unit="image")
-            found = score([model], inputs, images, batch_size, progress)[0]["prediction"]
-            right = (found == torch.from_numpy(images.labels)).float().mean().item()
+            found = score([model], inputs, held_out, batch_size, progress)[0]["prediction"]
+            right = (found == torch.from_numpy(held_out.labels)).float().mean().item()
             scores[key] = {"weights": dict(weights), "accuracy": round(right, 6), "images": len(inputs)}
             log.info("%s: %.1f %% of %d select images", dict(weights), 100 * right, len(inputs))
         return scores[key]["accuracy"]

@@ -12,8 +12,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from rib.data.folders import pack
 from rib.data.http import fetch
-from rib.io import Progress, UserError, log, verify_digest
+from rib.io import Progress, UserError, log, refuse_full_disk, verify_digest
 
 RAW_PROGRESS_SINCE = (24, 1)  # pip's progress for programs
 ARCHIVES = "RIB_ARCHIVES"  # environment variable: folders with archives that are there already, as PATH lists them
@@ -25,8 +26,7 @@ def download(source: Mapping, target: Path, what: str) -> None:
     """Fetch an archive to `target`.
 
     Args:
-        source: `kind`, `file`, `digest` and, for npm and pypi, `package` and `version`, for file, `path`, for http,
-            `urls`, for manual, `page` and `terms`.
+        source: a source as the catalogue's schema (common.schema.yaml) defines it.
         target: where to write it.
         what: the dataset or model it is for, for messages.
 
@@ -35,11 +35,14 @@ def download(source: Mapping, target: Path, what: str) -> None:
     """
     if (own := _already_there(source)) is not None:
         log.info("taking %s from %s", source["file"], own.parent)
-        verify_digest(own, source["digest"], what)
+        if "digest" in source:
+            verify_digest(own, source["digest"], what)
         target.symlink_to(own)
         return
     size = f" ({source['size'] / 1e6:.1f} MB)" if "size" in source else ""
     log.info("fetching %s%s from %s", source["file"], size, source["kind"])
+    if "size" in source:
+        refuse_full_disk(target.parent, source["size"], f"fetching {what}")
     if source["kind"] == "http":
         part = PARTIAL / f"{hashlib.sha256(source['digest'].encode()).hexdigest()[:16]}-{source['file']}"
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +51,8 @@ def download(source: Mapping, target: Path, what: str) -> None:
         return
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         fetched = FETCHERS[source["kind"]](source, Path(folder).resolve(), what)  # the clients run elsewhere
-        verify_digest(fetched, source["digest"], what)
+        if "digest" in source:
+            verify_digest(fetched, source["digest"], what)
         shutil.move(fetched, target)
 
 
@@ -98,13 +102,41 @@ def _pypi(source: Mapping, folder: Path, what: str) -> Path:
 
 
 def _file(source: Mapping, folder: Path, what: str) -> Path:
-    path = Path(source["path"]).expanduser()
+    path = Path(source["path"])
     if not path.is_file():
         raise UserError(f"{what}: {path} does not exist; put {source['file']} there or correct its entry.")
     return Path(shutil.copyfile(path, folder / source["file"]))
 
 
-FETCHERS = {"npm": _npm, "pypi": _pypi, "file": _file, "manual": _manual}
+def _folder(source: Mapping, folder: Path, what: str) -> Path:
+    return pack(Path(source["path"]), folder / source["file"], what)
+
+
+def _hub(source: Mapping, folder: Path, what: str) -> Path:
+    """From a Hugging Face repository, or the cache of earlier downloads; the client checks what it fetches.
+
+    HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN act as everywhere.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    place = f"{source['repo']}, {source['path']}"
+    try:
+        cached = hf_hub_download(source["repo"], source["path"], revision=source.get("revision", "main"))
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"{what}: {place} is not in the cache and the hub can't be reached (HF_HUB_OFFLINE, or no network); run where "
+            f"it can be, or put the file as {source['file']} into a folder that `archives` in config.yaml names."
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"{what}: {place} can't be fetched from the hub ({' '.join(str(error).split())[:200]}); correct repo and path in "
+            "its entry, or log in (HF_TOKEN) where it is gated."
+        ) from error
+    return Path(shutil.copyfile(cached, folder / source["file"]))
+
+
+FETCHERS = {"npm": _npm, "pypi": _pypi, "hub": _hub, "file": _file, "folder": _folder, "manual": _manual}
 
 
 def _only_file(folder: Path, source: Mapping, what: str) -> Path:

@@ -1,6 +1,7 @@
 """Images at a model's geometry, as uint8 RGB arrays."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,25 @@ from rib.io import UserError
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
+class CorruptImageError(UserError):
+    """An image that can't be decoded."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo as its archive holds it.
+
+    Attributes:
+        read: returns the encoded bytes; to be called before the archive's next member is asked for.
+        name: of the photo, for messages.
+        border: pixels to cut off on each side.
+    """
+
+    read: Callable[[], bytes]
+    name: str
+    border: int = 0
+
+
 @dataclass(frozen=True)
 class Item:
     """One image of a dataset.
@@ -21,21 +41,38 @@ class Item:
         label: index of its class in the class space.
         source_id: images with one source_id were made from one original (a photo, a vendor's drawing).
         object_id: images with one object_id are resampled together in intervals (photo or, in emoji, the object).
-        pixels: (size, size, 3) uint8 RGB.
+        picture: a photo, or what a layout drew itself: (size, size, 3) uint8 RGB.
     """
 
     image_id: str
     label: int
     source_id: str
     object_id: str
-    pixels: np.ndarray
+    picture: Photo | np.ndarray
+
+
+def photo_item(label: int, image_id: str, group: str, source: str, photo: Photo) -> Item:
+    """Item of a photo, which is resampled by itself: images of one group with one source come from one original."""
+    return Item(image_id, label, f"{group}/{source}", f"{group}/{source}", photo)
+
+
+def to_geometry(data: bytes, name: str, border: int, geometry: Geometry) -> np.ndarray:
+    """Decode an encoded photo and bring it to a geometry: (size, size, 3) uint8 RGB.
+
+    Raises:
+        CorruptImageError: it can't be decoded, or is smaller than its border.
+    """
+    image = decode(data, name)
+    if border:
+        image = image.crop((border, border, image.width - border, image.height - border))
+    return resize_and_crop(image, geometry)
 
 
 def decode(data: bytes, name: str) -> Image.Image:
     """Decode an encoded image to RGB; transparent parts become white, a rotation in EXIF is not applied.
 
     Raises:
-        UserError: the bytes are no image; the sentence names it.
+        CorruptImageError: the bytes are no image; the sentence names it.
     """
     try:
         image = Image.open(io.BytesIO(data))
@@ -46,7 +83,7 @@ def decode(data: bytes, name: str) -> Image.Image:
             return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         return image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for some broken PNG files
-        raise UserError(
+        raise CorruptImageError(
             f"the image {name} can't be decoded ({error}); fetch its archive anew or exclude it in its entry."
         ) from error
 

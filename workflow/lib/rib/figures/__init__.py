@@ -12,23 +12,32 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
+from rib.data.prepared import PreparedDataset
+from rib.geometry import Geometry
 from rib.io import write_text
 from rib.runs import PRETRAINED
 
 STYLE = Path(__file__).with_name("rib.mplstyle")
+ROWS = ["dataset", "row", "image_id", "label", "prediction"]  # of the rows per image, what a figure may show
 # A size is a name: 10 images, 0.25 of them, or all.
 READERS = {
     ".csv": lambda path: pd.read_csv(path, dtype={"size": str}),
-    ".parquet": pd.read_parquet,
-    ".npy": lambda path: np.load(path, mmap_mode="r"),
+    ".parquet": lambda path: pd.read_parquet(path, columns=ROWS),
 }
 
 
 def write_figure(
-    name: str, inputs: Mapping[str, object], settings: Mapping, *, size: str, png: Path, pdf: Path, csv: Path
+    name: str,
+    inputs: Mapping[str, object],
+    settings: Mapping,
+    *,
+    size: str,
+    geometry: Mapping | None = None,
+    png: Path,
+    pdf: Path,
+    csv: Path,
 ) -> None:
     """Draw a figure and write it as PNG, PDF and the CSV of what it shows; the same input gives the same bytes.
 
@@ -37,20 +46,27 @@ def write_figure(
         inputs: by argument of its `draw`: a path or a list of paths.
         settings: further keywords of its `draw`.
         size: of the training part; runs of other sizes are not shown.
+        geometry: at which photos that are kept encoded are shown.
     """
     draw = importlib.import_module(f"rib.figures.{name}").draw
     with plt.style.context(STYLE):
-        figure, shown = draw(**{key: _of_size(_read(value), size) for key, value in inputs.items()}, **settings)
+        shape = Geometry(**geometry) if geometry else None
+        read = {key: _of_size(_read(value, shape), size) for key, value in inputs.items()}
+        figure, shown = draw(**read, **settings)
         figure.savefig(png, metadata={"Software": None})
         figure.savefig(pdf, metadata={"CreationDate": None})
         plt.close(figure)
     write_text(csv, shown.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
-def _read(value: object):
-    if isinstance(value, str):
-        return READERS[Path(value).suffix](value)
-    return [_read(path) for path in value]
+def _read(value: object, geometry: Geometry | None):
+    """A table, or the dataset whose manifest is given, or a list of them."""
+    if not isinstance(value, str):
+        return [_read(path, geometry) for path in value]
+    path = Path(value)
+    if path.suffix == ".json":
+        return PreparedDataset.open(path.parent, path.parts[-3], geometry)
+    return READERS[path.suffix](path)
 
 
 def _of_size(table: object, size: str):

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from rib.models.checkpoint import changed_tensors
@@ -105,13 +104,6 @@ class FineTuning:
             pretrained: the pretrained state dict.
         """
         return changed_tensors(pretrained, self.model.state_dict())
-
-
-@torch.inference_mode()
-def in_batches(function, inputs: Inputs, batch_size: int) -> Tensor:
-    """`function` over all images in order, concatenated: (n, ...)."""
-    parts = [function(inputs[slice(start, start + batch_size)]) for start in range(0, len(inputs), batch_size)]
-    return torch.cat(parts)
 
 
 def anchored(parameters: Iterable[tuple[str, nn.Parameter]]) -> list[tuple[nn.Parameter, Tensor]]:

@@ -13,8 +13,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from rib.methods import mechanism
-from rib.methods._base import FineTuning, Task, in_batches
+from rib.methods._base import FineTuning, Task
 from rib.models.device import autocast
+from rib.models.inputs import in_batches
 
 FEATURE_BATCH = 64
 
@@ -35,7 +36,7 @@ class LinearProbing(FineTuning):
             with autocast(self.inputs.device):
                 return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
 
-        self.features = in_batches(head_inputs, self.inputs, FEATURE_BATCH).clone()  # (n, d)
+        self.features = in_batches(head_inputs, self.inputs, FEATURE_BATCH, "features").clone()  # (n, d)
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         head = self.model.get_classifier()

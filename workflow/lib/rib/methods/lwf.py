@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rib.methods import mechanism
-from rib.methods._base import FineTuning, Task, in_batches
+from rib.methods._base import FineTuning, Task
 from rib.models.class_logits import class_logits
 from rib.models.device import autocast
+from rib.models.inputs import in_batches
 
 TEACHER_BATCH = 64
 
@@ -47,7 +48,7 @@ class LearningWithoutForgetting(FineTuning):
             with autocast(self.inputs.device):
                 return self.model(images).float()
 
-        self.teacher_logits = in_batches(teacher, self.inputs, TEACHER_BATCH).clone()  # (n, 1000)
+        self.teacher_logits = in_batches(teacher, self.inputs, TEACHER_BATCH, "teacher logits").clone()  # (n, 1000)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
         pair = [self.teacher_logits[rows], logits]

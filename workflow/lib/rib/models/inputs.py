@@ -1,10 +1,12 @@
 """From stored pixels to a network's input, normalised on the device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from rib.io import Progress
 
 
 class Inputs:
@@ -42,3 +44,10 @@ class Inputs:
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         return pixels.float().sub_(self.mean).div_(self.std)
+
+
+@torch.inference_mode()
+def in_batches(function: Callable[[Tensor], Tensor], inputs: Inputs, batch_size: int, what: str) -> Tensor:
+    """`function` over all images in order, concatenated: (n, ...); `what` names it in the progress."""
+    starts = range(0, len(inputs), batch_size)
+    return torch.cat([function(inputs[slice(i, i + batch_size)]) for i in Progress(starts, desc=what, unit="batch")])

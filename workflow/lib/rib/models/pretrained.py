@@ -1,24 +1,34 @@
 """Pretrained models: published weights to safetensors, safetensors to a network."""
 
 import io
-from collections.abc import Mapping
+import pickle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from rib.data.splits import reference_images
 from rib.io import UserError, archive_members, log, read_json, verify_digest, write_json
+from rib.models import device as devices
+from rib.models.heads import fit_head, zero_shot_head
 
-CLASSES = 1000
+CLASSES = 1000  # ImageNet-1K's
+FITTED, ZERO_SHOT, PUBLISHED = "fitted", "zero_shot", "published"
 
 
-def build(library: str, architecture: str, dropout: float = 0.0, drop_path: float = 0.0) -> nn.Module:
-    """A network with random weights and a 1000-way head, in evaluation mode.
+def build(
+    library: str, architecture: str, classes: int = CLASSES, dropout: float = 0.0, drop_path: float = 0.0
+) -> nn.Module:
+    """A network with random weights and a head, in evaluation mode.
 
     Args:
         library: `timm`, or `open_clip` for the visual tower of one of its models.
         architecture: its name there.
+        classes: outputs of the head.
         dropout: probability with which training drops a feature before the head.
         drop_path: probability with which training skips a residual block.
 
@@ -28,7 +38,7 @@ def build(library: str, architecture: str, dropout: float = 0.0, drop_path: floa
     if library == "open_clip":
         if dropout or drop_path:
             raise UserError(f"{architecture}: open_clip's towers have no dropout or drop_path; set both to 0.")
-        return OpenClipClassifier.of(architecture).eval()
+        return OpenClipClassifier.of(build_clip(architecture), architecture, classes).eval()
     import timm
 
     if not timm.is_model(architecture):
@@ -38,42 +48,49 @@ def build(library: str, architecture: str, dropout: float = 0.0, drop_path: floa
     # Not every architecture knows them, so they are given only where they are wanted.
     rates = {name: rate for name, rate in (("drop_rate", dropout), ("drop_path_rate", drop_path)) if rate}
     try:
-        return timm.create_model(architecture, pretrained=False, num_classes=CLASSES, **rates).eval()
+        return timm.create_model(architecture, pretrained=False, num_classes=classes, **rates).eval()
     except TypeError as error:
         raise UserError(f"{architecture} can't be built with {rates} ({error}); set them to 0.") from error
 
 
+def build_clip(architecture: str) -> nn.Module:
+    """A whole open_clip model with random weights.
+
+    Raises:
+        UserError: it has no such architecture.
+    """
+    import open_clip
+
+    if architecture not in open_clip.list_models():
+        raise UserError(
+            f"open_clip {open_clip.__version__} has no architecture '{architecture}'; correct it in models.yaml."
+        )
+    return open_clip.create_model(architecture, pretrained=None).eval()
+
+
 class OpenClipClassifier(nn.Module):
-    """A visual tower of open_clip with a head, under the interface of timm's models.
+    """A visual tower of open_clip with a head on its features at unit length, under the interface of timm's models.
 
     Args:
         visual: maps images (N, 3, H, W) to features (N, d).
         width: d.
+        classes: outputs of the head.
     """
 
-    def __init__(self, visual: nn.Module, width: int):
+    def __init__(self, visual: nn.Module, width: int, classes: int = CLASSES):
         super().__init__()
         self.visual = visual
-        self.head = nn.Linear(width, CLASSES)
+        self.head = nn.Linear(width, classes)
 
     @classmethod
-    def of(cls, architecture: str) -> "OpenClipClassifier":
-        """The tower of a model that open_clip knows, with random weights.
-
-        Raises:
-            UserError: it doesn't.
-        """
+    def of(cls, clip: nn.Module, architecture: str, classes: int) -> "OpenClipClassifier":
+        """The tower of an open_clip model, with a random head."""
         import open_clip
 
-        if architecture not in open_clip.list_models():
-            raise UserError(
-                f"open_clip {open_clip.__version__} has no architecture '{architecture}'; correct it in models.yaml."
-            )
-        visual = open_clip.create_model(architecture, pretrained=None).visual
-        return cls(visual, open_clip.get_model_config(architecture)["embed_dim"])
+        return cls(clip.visual, open_clip.get_model_config(architecture)["embed_dim"], classes)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        return self.visual(images)
+        return F.normalize(self.visual(images), dim=-1)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         return features if pre_logits else self.head(features)
@@ -98,44 +115,105 @@ def load(folder: Path, device: torch.device, dropout: float = 0.0, drop_path: fl
         The network in evaluation mode, and model.json as a dict (mean, std, ...).
     """
     facts = read_json(folder / "model.json")
-    model = build(facts["library"], facts["architecture"], dropout, drop_path)
+    model = build(facts["library"], facts["architecture"], facts["outputs"], dropout, drop_path)
     model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"), strict=True)
     return model.to(device, memory_format=torch.channels_last), facts
 
 
-def convert(*, archive: Path, entry: Mapping, weights: Path, description: Path) -> None:
-    """Write a published state dict as safetensors under the library's names, and check the result.
+def convert(
+    *,
+    archive: Path,
+    entry: Mapping,
+    head: str,
+    outputs: int,
+    names: Sequence[str] | None,
+    reference_folder: Path | None,
+    images: Mapping,
+    compute: Mapping,
+    weights: Path,
+    description: Path,
+) -> None:
+    """Write a published state dict as safetensors under the library's names, with a head for the family's classes.
 
     Args:
-        archive: the published package.
+        archive: the published package or file.
         entry: the model's catalogue entry.
+        head: where the head comes from: `published`, `zero_shot` or `fitted`.
+        outputs: how many the head has.
+        names: of the family's classes, for a head made from them; None for ImageNet's.
+        reference_folder: what a prepare job wrote for the family's reference dataset, where a head is fitted.
+        images: how that is seen (rib.data.splits).
+        compute: device, threads_per_job.
         weights: written as .safetensors: the network's whole state dict.
         description: written as JSON: what later stages need to know of the model.
 
     Raises:
         UserError: the archive is not the pinned one, lacks the state dict, or that doesn't fit the architecture.
     """
-    name = entry["name"]
-    verify_digest(archive, entry["source"]["digest"], name)
-    published = _read_state(archive, entry["weights"]["member"], name)
-    model = build(entry["library"], entry["architecture"])
-    state = _match(published, model.state_dict(), entry["weights"]["keys"], name)
+    name, preprocessing = entry["name"], entry["preprocessing"]
+    if "digest" in entry["source"]:
+        verify_digest(archive, entry["source"]["digest"], name)
+    device = devices.start(compute["device"], compute["threads_per_job"])
+    published = _read_state(archive, entry["weights"].get("member"), name)
+    fitted = {}
+    if head == ZERO_SHOT:
+        model = _zero_shot(published, entry, outputs, names, device)
+    else:
+        model = build(entry["library"], entry["architecture"], outputs)
+        dropped = _head_names(model) if head == FITTED else set()
+        wanted = {key: tensor for key, tensor in model.state_dict().items() if key not in dropped}
+        published = {key: tensor for key, tensor in published.items() if key not in dropped}
+        state = _match(published, wanted, entry["weights"]["keys"], name)
+        model.load_state_dict({**model.state_dict(), **state}, strict=True)
+        if head == FITTED:
+            reference = reference_images(reference_folder, images, None)
+            fitted = fit_head(model.to(device), reference, preprocessing, device)
+    state = {key: tensor.cpu().contiguous() for key, tensor in model.cpu().state_dict().items()}
     safetensors.torch.save_file(state, weights)
-    _check_same_logits(model, state, weights, entry["preprocessing"]["size"], name)
+    _check_same_logits(model, weights, preprocessing["size"], name)
     keys = ("name", "pretraining", "library", "architecture", "preprocessing", "licence")
-    source = {key: value for key, value in entry["source"].items() if key != "path"}  # where it lay says nothing
-    write_json(description, {key: entry[key] for key in keys} | {"source": source})
+    source = {key: value for key, value in entry["source"].items() if key != "path" or "repo" in entry["source"]}
+    facts = {"source": source, "outputs": outputs, "head": {"from": head, **fitted}}
+    write_json(description, {key: entry[key] for key in keys} | facts)
 
 
-def _read_state(archive: Path, member: str, name: str) -> dict[str, Tensor]:
-    if archive.suffix == ".safetensors":
-        return safetensors.torch.load_file(archive)
-    data = next((data for _, data in archive_members(archive, {member})), None)
-    if data is None:
-        raise UserError(f"{name}: {archive} holds no '{member}'; correct weights.member in models.yaml.")
-    if member.endswith(".safetensors"):
-        return safetensors.torch.load(data)
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+def _head_names(model: nn.Module) -> set[str]:
+    """Names of the head's tensors."""
+    own = {id(tensor) for tensor in model.get_classifier().parameters()}
+    return {name for name, tensor in model.named_parameters() if id(tensor) in own}
+
+
+def _zero_shot(
+    published: Mapping[str, Tensor], entry: Mapping, outputs: int, names: Sequence[str] | None, device: torch.device
+) -> nn.Module:
+    """The visual tower of published CLIP weights with a head made from class names; its logits must be CLIP's own."""
+    clip = build_clip(entry["architecture"])
+    clip.load_state_dict(_match(published, clip.state_dict(), entry["weights"]["keys"], entry["name"]), strict=True)
+    clip.to(device)
+    head = zero_shot_head(clip, entry["architecture"], names, device)
+    model = OpenClipClassifier.of(clip, entry["architecture"], outputs)
+    with torch.no_grad():
+        model.head.weight.copy_(head)
+        model.head.bias.zero_()
+    return model.eval()
+
+
+def _read_state(archive: Path, member: str | None, name: str) -> dict[str, Tensor]:
+    """Published tensors, never unpickled: safetensors, or what torch reads with weights_only."""
+    try:
+        if member is None or archive.suffix == ".safetensors":
+            return safetensors.torch.load_file(archive)
+        data = next((read() for _, read in archive_members(archive, {member})), None)
+        if data is None:
+            raise UserError(f"{name}: {archive} holds no '{member}'; correct weights.member in models.yaml.")
+        if member.endswith(".safetensors"):
+            return safetensors.torch.load(data)
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{name}: {archive} doesn't hold plain tensors ({str(error).splitlines()[0]}); other pickled objects are never "
+            "loaded: don't use this file."
+        ) from error
 
 
 def _match(published: Mapping[str, Tensor], wanted: Mapping[str, Tensor], keys: str, name: str) -> dict[str, Tensor]:
@@ -156,16 +234,13 @@ def _match(published: Mapping[str, Tensor], wanted: Mapping[str, Tensor], keys: 
     return {key: state[key].contiguous() for key in wanted}
 
 
-def _check_same_logits(model: nn.Module, state: Mapping[str, Tensor], weights: Path, size: int, name: str) -> None:
-    """The stored file must give bit for bit the logits of the published tensors, and finite ones."""
+def _check_same_logits(model: nn.Module, weights: Path, size: int, name: str) -> None:
+    """The stored file must give bit for bit the logits of the network that was stored, and finite ones."""
     image = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        model.load_state_dict(state, strict=True)
         expected = model(image)
         model.load_state_dict(safetensors.torch.load_file(weights), strict=True)
         found = model(image)
     if not torch.equal(expected, found) or not expected.isfinite().all():
-        raise UserError(
-            f"{name}: the converted weights don't give the published weights' logits; don't use this model."
-        )
-    log.info("%s: %d tensors matched, same logits as published", name, len(state))
+        raise UserError(f"{name}: the stored weights don't give the published weights' logits; don't use this model.")
+    log.info("%s: %d tensors stored, same logits as published", name, len(model.state_dict()))

@@ -37,10 +37,10 @@ def items(
     (archive,) = archives
     wanted = set(space.keys) - set(exclude)
     found = {}
-    for name, data in archive_members(archive):
+    for name, read in archive_members(archive):
         codepoint = "-".join(part for part in PurePosixPath(name).stem.lower().split("-") if part != VARIATION_SELECTOR)
         if codepoint in wanted and name.startswith("package/assets/"):
-            found[codepoint] = data
+            found[codepoint] = read()
     for label, codepoint in enumerate(space.keys):
         if codepoint in found:
             image = decode(found[codepoint], f"{dataset}, {codepoint} ({archive.name})")

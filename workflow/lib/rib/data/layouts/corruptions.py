@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from rib.classes import ClassSpace
-from rib.data.images import Item, decode, resize_and_crop
-from rib.data.layouts.wnid_folders import ENDINGS
+from rib.data.images import Item, Photo, photo_item
+from rib.data.layouts._folders import ENDINGS
 from rib.geometry import Geometry
 from rib.io import UserError, archive_members
 
@@ -33,13 +33,13 @@ def items(
         severities: numbers, 1 to 5.
 
     Raises:
-        UserError: an image can't be decoded, or a corruption or severity is not there.
+        UserError: a corruption or severity is not there.
     """
     labels = {wnid: label for label, wnid in enumerate(space.keys)}
     wanted = {(corruption, str(severity)) for corruption in corruptions for severity in severities}
     seen = set()
     for archive in archives:
-        for name, data in archive_members(archive):
+        for name, read in archive_members(archive):
             path = PurePosixPath(name)
             image_id = "/".join(path.parts[-4:])
             subset = path.parts[-4:-2]
@@ -50,9 +50,9 @@ def items(
                 and image_id not in exclude
             ):
                 seen.add(subset)
-                source = f"{source_group or dataset}/{path.parent.name}/{path.stem}"
-                pixels = resize_and_crop(decode(data, f"{dataset}, {name} ({archive.name})"), geometry)
-                yield Item(image_id, labels[path.parent.name], source, source, pixels)
+                photo = Photo(read, f"{dataset}, {name} ({archive.name})")
+                source = f"{path.parent.name}/{path.stem}"
+                yield photo_item(labels[path.parent.name], image_id, source_group or dataset, source, photo)
     if missing := sorted("/".join(subset) for subset in wanted - seen):
         raise UserError(
             f"{dataset}: its archives hold no {missing[0]} ({len(missing)} of {len(wanted)} subsets are missing); check "

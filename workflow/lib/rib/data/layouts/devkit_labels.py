@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from rib.classes import ClassSpace
-from rib.data.images import Item, decode, resize_and_crop
+from rib.data.images import Item, Photo, photo_item
 from rib.geometry import Geometry
 from rib.io import UserError, archive_members
 
@@ -36,12 +36,12 @@ def items(
         exclude: image ids (file names) to leave out.
 
     Raises:
-        UserError: an image can't be decoded, the kit lacks a part, or there is an image that it has no label for.
+        UserError: the kit lacks a part, or there is an image that it has no label for.
     """
     images, kit = archives
     labels = {wnid: label for label, wnid in enumerate(space.keys)}
     wnids = _wnid_of_each_image(kit, dataset)
-    for name, data in archive_members(images):
+    for name, read in archive_members(images):
         path = PurePosixPath(name)
         match = NAME.fullmatch(path.name)
         if match is None or path.name in exclude:
@@ -52,9 +52,8 @@ def items(
                 f"{dataset}: {kit.name} has labels of {len(wnids)} images, but {images.name} holds {path.name}."
             )
         if (wnid := wnids[number - 1]) in labels:
-            source = f"{source_group or dataset}/{wnid}/{path.stem}"
-            pixels = resize_and_crop(decode(data, f"{dataset}, {name} ({images.name})"), geometry)
-            yield Item(path.name, labels[wnid], source, source, pixels)
+            photo = Photo(read, f"{dataset}, {name} ({images.name})")
+            yield photo_item(labels[wnid], path.name, source_group or dataset, f"{wnid}/{path.stem}", photo)
 
 
 def _wnid_of_each_image(kit: Path, dataset: str) -> list[str]:
@@ -64,7 +63,8 @@ def _wnid_of_each_image(kit: Path, dataset: str) -> list[str]:
     """
     from scipy.io import loadmat
 
-    parts = {PurePosixPath(name).name: data for name, data in archive_members(kit) if name.endswith((META, LABELS))}
+    wanted = archive_members(kit, lambda name: name.endswith((META, LABELS)))
+    parts = {PurePosixPath(name).name: read() for name, read in wanted}
     for part in (META, LABELS):
         if part not in parts:
             raise UserError(f"{dataset}: {kit} holds no {part}; it is not the ILSVRC2012 development kit.")

@@ -43,7 +43,7 @@ def items(
         UserError: a part of the package is missing, or an icon is unknown or can't be rendered.
     """
     (archive,) = archives
-    parts = {name: json.loads(data) for name, data in archive_members(archive, {ICONS, CHARS})}
+    parts = {name: json.loads(read()) for name, read in archive_members(archive, {ICONS, CHARS})}
     if ICONS not in parts:
         raise UserError(f"{archive} has no {ICONS}; it is not an Iconify icon set: correct the entry of {dataset}.")
     names = icons or parts.get(CHARS, {})

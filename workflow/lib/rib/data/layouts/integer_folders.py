@@ -4,13 +4,12 @@ ImageNet-V2 is laid out so. The number counts, not the folder's place in a listi
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from rib.classes import ClassSpace, imagenet_wnids
-from rib.data.images import Item, decode, resize_and_crop
-from rib.data.layouts.wnid_folders import ENDINGS
+from rib.data.images import Item
+from rib.data.layouts._folders import photos_in_folders
 from rib.geometry import Geometry
-from rib.io import archive_members
 
 
 def items(
@@ -32,15 +31,8 @@ def items(
         exclude: image ids (`<index>/<name>`) to leave out.
 
     Raises:
-        UserError: an image can't be decoded.
+        UserError: a class has no image.
     """
     wnids = imagenet_wnids()
     labels = {str(wnids.index(wnid)): label for label, wnid in enumerate(space.keys)}
-    for archive in archives:
-        for name, data in archive_members(archive):
-            path = PurePosixPath(name)
-            image_id = f"{path.parent.name}/{path.name}"
-            if path.suffix.lower() in ENDINGS and path.parent.name in labels and image_id not in exclude:
-                source = f"{source_group or dataset}/{path.parent.name}/{path.stem}"
-                pixels = resize_and_crop(decode(data, f"{dataset}, {name} ({archive.name})"), geometry)
-                yield Item(image_id, labels[path.parent.name], source, source, pixels)
+    return photos_in_folders(archives, labels, dataset, source_group, exclude)

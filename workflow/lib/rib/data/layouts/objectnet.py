@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from rib.classes import ClassSpace
-from rib.data.images import Item, decode, resize_and_crop
+from rib.data.images import Item, Photo, photo_item
 from rib.geometry import Geometry
 from rib.io import archive_members
 
@@ -25,6 +25,7 @@ def items(
     icons: Mapping[str, str],
     exclude: Collection[str],
     border: int,
+    also: dict,
 ) -> Iterator[Item]:
     """Yield every image of an object of the space, in the archive's order, without its red border.
 
@@ -34,22 +35,22 @@ def items(
         icons: not used.
         exclude: image ids (`<object>/<name>`) to leave out.
         border: pixels cut off on each side.
+        also: folders whose images count as another folder's class, by name.
 
     Raises:
-        UserError: the password is missing or wrong, or an image can't be decoded.
+        UserError: the password is missing or wrong.
     """
     labels = {key: label for label, key in enumerate(space.keys)}
+    labels |= {folder: labels[key] for folder, key in also.items()}
 
     def wanted(name: str) -> bool:
         path = PurePosixPath(name)
         return path.suffix == ".png" and path.parent.parent.name == "images" and path.parent.name in labels
 
     (archive,) = archives
-    for name, data in archive_members(archive, wanted, password=(PASSWORD, os.environ.get(PASSWORD))):
+    for name, read in archive_members(archive, wanted, password=(PASSWORD, os.environ.get(PASSWORD))):
         path = PurePosixPath(name)
         image_id = f"{path.parent.name}/{path.name}"
         if image_id not in exclude:
-            image = decode(data, f"{dataset}, {name} ({archive.name})")
-            image = image.crop((border, border, image.width - border, image.height - border))
-            source = f"{source_group or dataset}/{image_id}"
-            yield Item(image_id, labels[path.parent.name], source, source, resize_and_crop(image, geometry))
+            photo = Photo(read, f"{dataset}, {name} ({archive.name})", border)
+            yield photo_item(labels[path.parent.name], image_id, source_group or dataset, image_id, photo)

@@ -1,0 +1,150 @@
+"""Preparation: both forms of storage, going on after a kill, corrupt images, and what is the same whatever happened."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+from rib.data import prepare as preparation
+from rib.data.images import to_geometry
+from rib.data.prepared import PreparedDataset
+from rib.io import UserError, read_json
+from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, tar
+
+BROKEN = jpeg(0)[:100]
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A tar of some photos of all sizes."""
+    files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i, (40 + n, 36 + 3 * n)) for i in INDICES for n in range(10)}
+    return tar(tmp_path / "a.tar", files)
+
+
+def folder(tmp_path, name):
+    (tmp_path / name).mkdir()
+    return tmp_path / name
+
+
+def digests(place):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(place.iterdir())}
+
+
+def test_photos_kept_encoded_give_the_pixels_of_arrays(tmp_path, archive):
+    arrays, encoded = folder(tmp_path, "arrays"), folder(tmp_path, "encoded")
+    run_prepare(arrays, "class_folders", archive)
+    index, data, _ = run_prepare(encoded, "class_folders", archive, storage="encoded")
+    assert data.ndim == 1 and data.nbytes == index["length"].sum()
+    one = PreparedDataset.open(arrays, "set")
+    other = PreparedDataset.open(encoded, "set", GEOMETRY, workers=3)
+    assert (one.labels == other.labels).all() and len(other.images) == 40
+    rows = np.array([3, 39, 0])
+    assert (one.images[rows] == other.images[rows]).all() and (one.images[5:9] == other.images[5:9]).all()
+    assert index_of(other.images[np.array([0])][0]) == INDICES[0]
+
+
+@pytest.mark.parametrize("storage", ["array", "encoded"])
+def test_the_number_of_workers_changes_no_byte(tmp_path, archive, storage):
+    places = [folder(tmp_path, str(workers)) for workers in (1, 4)]
+    for place, workers in zip(places, (1, 4), strict=True):
+        run_prepare(place, "class_folders", archive, storage=storage, workers=workers)
+    assert digests(places[0]) == digests(places[1])
+
+
+@pytest.mark.parametrize("storage", ["array", "encoded"])
+@pytest.mark.parametrize("killed_after", [3, 8, 17, 40])
+def test_a_killed_job_goes_on_where_it_was_and_gives_the_same_bytes(
+    tmp_path, archive, storage, killed_after, monkeypatch
+):
+    monkeypatch.setattr(preparation, "SAVED_EVERY", 8)
+    whole, place = folder(tmp_path, "whole"), folder(tmp_path, "place")
+    run_prepare(whole, "class_folders", archive, storage=storage)
+    added = preparation.Written.add
+
+    def add(self, item, data, more):
+        if self.count == killed_after:
+            self._file.flush()  # what a kill may leave behind: bytes that no row speaks of
+            raise KeyboardInterrupt
+        added(self, item, data, more)
+
+    if killed_after < 40:
+        monkeypatch.setattr(preparation.Written, "add", add)
+        with pytest.raises(KeyboardInterrupt):
+            run_prepare(place, "class_folders", archive, storage=storage)
+        monkeypatch.setattr(preparation.Written, "add", added)
+    decoded = []
+    monkeypatch.setattr(
+        preparation, "to_geometry", lambda data, *rest: decoded.append(data) or to_geometry(data, *rest)
+    )
+    run_prepare(place, "class_folders", archive, storage=storage)
+    assert digests(whole) == digests(place)
+    if storage == "array":
+        assert len(decoded) == 40 - killed_after // 8 * 8 if killed_after < 40 else 40
+
+
+def test_a_job_killed_for_real_goes_on(tmp_path):
+    """SIGKILL in the midst of a real job; the next run takes up the folder that it left in work/."""
+    files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i, (400, 300)) for i in INDICES for n in range(1000)}
+    tar(tmp_path / "a.tar", files)
+    script = f"""
+        import sys
+        sys.path[:0] = {[path for path in sys.path if path]!r}
+        from pathlib import Path
+        from rib.data import prepare
+        from rib.job import job
+        from tiny.photos import run_prepare
+        outputs = {{name: f"out/{{name}}" for name in ("images.npy", "index.parquet", "classes.json", "manifest.json")}}
+        with job(stage="prepare", rule="prepare", name="x", cfg={{}}, inputs={{"archive": "a.tar"}}, outputs=outputs,
+                 log_file="log", resumes=True) as out:
+            run_prepare(out["images.npy"].parent, "class_folders", Path("a.tar"), workers=1)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        for _ in range(600):
+            journals = list(tmp_path.glob("work/*/images.journal"))
+            if journals and journals[0].stat().st_size:
+                break
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert journals and not (tmp_path / "out").exists()
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
+    assert "going on after" in printed
+    assert read_json(tmp_path / "out/manifest.json")["n"] == 4000
+    assert not list((tmp_path / "work").iterdir()), "nothing is left behind"
+
+
+@pytest.mark.parametrize("storage", ["array", "encoded"])
+def test_a_corrupt_photo_stops_the_job_and_is_named(tmp_path, storage):
+    files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i) if n != 1 else BROKEN for i in INDICES for n in range(2)}
+    archive = tar(tmp_path / "a.tar", files)
+    with pytest.raises(UserError, match=rf"set, x/{WNIDS[2]}/1\.jpg \(a\.tar\) can't be decoded .*corrupt_images"):
+        run_prepare(folder(tmp_path, "out"), "class_folders", archive, storage=storage)
+
+
+@pytest.mark.parametrize("storage", ["array", "encoded"])
+def test_so_many_corrupt_photos_may_be_left_out_and_are_listed(tmp_path, storage):
+    files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i) if (i, n) != (10, 1) else BROKEN for i in INDICES for n in range(2)}
+    archive, place = tar(tmp_path / "a.tar", files), folder(tmp_path, "out")
+    index, *_ = run_prepare(place, "class_folders", archive, storage=storage, corrupt_allowed=1, expected=8)
+    manifest = read_json(place / "manifest.json")
+    assert manifest["corrupt"] == [f"{WNIDS[10]}/1.jpg"] and manifest["n"] == 7 == len(index)
+    assert index["row"].tolist() == list(range(7))
+
+
+def test_an_index_of_many_row_groups_has_every_row(tmp_path, archive, monkeypatch):
+    monkeypatch.setattr(preparation, "ROW_GROUP", 7)
+    index, *_ = run_prepare(folder(tmp_path, "out"), "class_folders", archive)
+    assert index["row"].tolist() == list(range(40)) and index["image_id"].is_unique
+
+
+def test_a_disk_that_is_too_full_is_refused_before_anything_is_written(tmp_path, archive, monkeypatch):
+    monkeypatch.setattr("rib.io.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(UserError, match=r"preparing set needs 123kB of disk, and 1\.00kB are free"):
+        run_prepare(folder(tmp_path, "out"), "class_folders", archive, expected=40)
+    assert not list((tmp_path / "out").iterdir())

@@ -1,0 +1,91 @@
+"""Photos that tell their class, archives of them, and their preparation."""
+
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from PIL import Image
+
+from rib.catalog import LIBRARY
+from rib.classes import ClassSpace, imagenet_wnids
+from rib.data.prepare import prepare
+from rib.geometry import Geometry
+from rib.io import sha256
+
+GEOMETRY = Geometry(size=32, crop=1.0, interpolation="bicubic")
+WNIDS = imagenet_wnids()
+# Not in the order of a text listing, and classes whose numbers sort otherwise as text.
+INDICES = [2, 10, 101, 999]
+
+
+def jpeg(index, size=(40, 36), mode="RGB", kind="JPEG"):
+    """A picture whose colour tells its class's index."""
+    colour = (index // 16 % 16 * 16 + 8, index % 16 * 16 + 8, index // 256 * 32 + 8)
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).convert(mode).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def index_of(pixels):
+    red, green, blue = (
+        round((value - 8) / step) for value, step in zip(pixels.mean(axis=(0, 1)), (16, 16, 32), strict=True)
+    )
+    return blue * 256 + red * 16 + green
+
+
+def tar(path, files, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def zipped(path, files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def space_of(indices):
+    """The ImageNet classes of some indices."""
+    return ClassSpace(tuple(WNIDS[i] for i in indices), tuple((i,) for i in indices), tuple(WNIDS[i] for i in indices))
+
+
+def run_prepare(
+    folder: Path,
+    layout: str,
+    *archives: Path,
+    space: ClassSpace | None = None,
+    expected: int | None = None,
+    storage: str = "array",
+    corrupt_allowed: int = 0,
+    workers: int = 2,
+    **settings,
+) -> tuple[pd.DataFrame, np.ndarray, dict]:
+    """Prepare archives with a layout into a folder; returns the index, the images and the classes."""
+    names = {"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "manifest": "manifest.json"}
+    outputs = {key: folder / name for key, name in names.items()}
+    prepare(
+        archives=archives,
+        digests=[f"sha256:{sha256(path)}" for path in archives],
+        dataset="set",
+        layout=str(LIBRARY / f"data/layouts/{layout}.py"),
+        arguments={"source_group": "val", "icons": {}, "exclude": [], **settings},
+        space=space or space_of(INDICES),
+        storage=storage,
+        geometry=GEOMETRY,
+        expected=expected,
+        corrupt_allowed=corrupt_allowed,
+        workers=workers,
+        **outputs,
+    )
+    index = pq.read_table(outputs["index"]).to_pandas()
+    return index, np.load(outputs["images"]), json.loads(outputs["classes"].read_text())

@@ -1,0 +1,121 @@
+"""Heads for models that come without one for a family's classes: from class names, or fitted on its reference dataset."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rib.data.prepared import PreparedDataset
+from rib.data.splits import held_back
+from rib.io import Progress, UserError, log
+from rib.models.device import autocast
+from rib.models.inputs import Inputs, in_batches
+
+SELECT_SHARE = 0.2  # of the reference's images of each class, on which the penalty is chosen
+PENALTIES = [10.0**power for power in range(1, -7, -1)]  # strongest first, so that each fit starts near its end
+ITERATIONS = 500
+BATCH = 64
+
+
+def zero_shot_head(clip: nn.Module, architecture: str, names: Sequence[str] | None, device: torch.device) -> Tensor:
+    """Weights (C, d) of a head on unit features that gives CLIP's logits: class names in templates, averaged.
+
+    Args:
+        clip: an open_clip model.
+        architecture: its name there, which says how text is tokenized.
+        names: of the classes; None for ImageNet's, as open_clip has them.
+        device: where to compute.
+
+    Source: Radford et al. 2021 (arXiv 2103.00020), section 3.1.4; open_clip/zero_shot_classifier.py.
+    """
+    import open_clip
+
+    with torch.inference_mode():
+        embedded = open_clip.build_zero_shot_classifier(
+            clip,
+            open_clip.get_tokenizer(architecture),
+            names or open_clip.IMAGENET_CLASSNAMES,
+            open_clip.OPENAI_IMAGENET_TEMPLATES,
+            device=device,
+        )
+        return (clip.logit_scale.exp() * embedded.T).contiguous()
+
+
+def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mapping, device: torch.device) -> dict:
+    """Fit the network's linear head by regularised logistic regression on its features, which are computed once.
+
+    The penalty is chosen by accuracy on a part of the reference that the fit doesn't see; the head is then fitted on
+    all of it.
+
+    Args:
+        model: in evaluation mode, its head of the right width; the head is changed in place.
+        reference: images of the family's classes.
+        preprocessing: mean and std.
+        device: where to compute.
+
+    Returns:
+        What is worth knowing: the penalty, the accuracy of each on the select part, the number of images.
+
+    Raises:
+        UserError: the network has no linear head, or a class has no image to fit on.
+    """
+    head = model.get_classifier()
+    if not isinstance(head, nn.Linear | nn.Conv2d):
+        raise UserError(f"the network's head is a {type(head).__name__}, and only a linear one can be fitted.")
+
+    def features_of(images: Tensor) -> Tensor:
+        with autocast(device):
+            return model.forward_head(model.forward_features(images), pre_logits=True).flatten(1)
+
+    labels = torch.tensor([reference.space.indices[label][0] for label in reference.labels], device=device)
+    if missing := set(range(head.weight.shape[0])) - set(labels.tolist()):
+        raise UserError(
+            f"{len(missing)} of {head.weight.shape[0]} classes have no image in the reference dataset, output {min(missing)} "
+            "for one; a head can't be fitted on it."
+        )
+    inputs = Inputs(reference.images, preprocessing["mean"], preprocessing["std"], device, reference.rows)
+    features = in_batches(features_of, inputs, BATCH, "features for the head").float().clone()
+    mean, scale = features.mean(dim=0), features.std(dim=0).mean()
+    features = (features - mean) / scale  # one scale for all, so that a penalty means the same for every network
+    select = torch.from_numpy(held_back(reference, SELECT_SHARE)).to(device)
+    scores = _penalty_scores(features, labels, select, head.weight.shape[0])
+    best = max(scores, key=lambda penalty: (scores[penalty], penalty))
+    weight, bias = _fit(features, labels, head.weight.shape[0], best, None)
+    with torch.no_grad():
+        head.weight.copy_((weight / scale).view_as(head.weight))
+        head.bias.copy_(bias - (weight / scale) @ mean)
+    log.info("head fitted with penalty %g: %.1f %% of the select part", best, 100 * scores[best])
+    named = {f"{penalty:g}": round(score, 6) for penalty, score in scores.items()}
+    return {"penalty": best, "select_accuracy": named, "images": len(labels)}
+
+
+def _penalty_scores(features: Tensor, labels: Tensor, select: Tensor, classes: int) -> dict[float, float]:
+    """Accuracy on the select part, given as (n,) bool, of a fit on the rest with each penalty."""
+    scores, start = {}, None
+    for penalty in Progress(PENALTIES, desc="choosing the head's penalty", unit="fit"):
+        start = _fit(features[~select], labels[~select], classes, penalty, start)
+        weight, bias = start
+        found = (features[select] @ weight.T + bias).argmax(dim=1)
+        scores[penalty] = (found == labels[select]).float().mean().item()
+    return scores
+
+
+def _fit(
+    features: Tensor, labels: Tensor, classes: int, penalty: float, start: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """Minimise mean CE(W x + b, y) + penalty / 2 |W|^2, which is convex, over W (C, d) and b (C,)."""
+    weight, bias = start or (features.new_zeros(classes, features.shape[1]), features.new_zeros(classes))
+    weight, bias = (part.clone().requires_grad_() for part in (weight, bias))
+    solver = torch.optim.LBFGS(
+        [weight, bias], max_iter=ITERATIONS, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        value = F.cross_entropy(features @ weight.T + bias, labels) + penalty / 2 * weight.square().sum()
+        value.backward()
+        return value
+
+    solver.step(loss)
+    return weight.detach(), bias.detach()
