@@ -45,8 +45,8 @@ def rows():
 @pytest.fixture
 def results(rows):
     counts = metrics.count([rows])
-    weights = metrics.object_weights(counts.images.shape[1], 300, seed=1)
-    ood = metrics.ood_accuracies(counts, counts.accuracy(weights))
+    weights = metrics.object_weights(counts.objects, 300, seed=1)
+    ood = metrics.ood_accuracies(counts, weights)
     return counts, weights, metrics.ri_table(ood, 0.95), *metrics.mri_tables(ood, 0.95)
 
 
@@ -112,7 +112,7 @@ def test_the_pretrained_model_compared_with_itself_has_ri_zero_without_spread(ro
     pretrained = rows[rows["method"] == "pretrained"]
     same = pd.concat([pretrained, pretrained.assign(method="ft", target="a")])
     counts = metrics.count([same])
-    ood = metrics.ood_accuracies(counts, counts.accuracy(metrics.object_weights(counts.images.shape[1], 100, 0)))
+    ood = metrics.ood_accuracies(counts, metrics.object_weights(counts.objects, 100, 0))
     assert metrics.ri_table(ood, 0.95)[["ri", "ci_low", "ci_high"]].to_numpy().tolist() == [[0, 0, 0]]
 
 
@@ -130,9 +130,11 @@ def test_runs_on_different_images_are_refused(rows):
 
 
 def test_rows_may_come_in_parts(rows):
-    parts = [rows.iloc[start : start + 50] for start in range(0, len(rows), 50)]
+    parts = [part.sample(frac=1, random_state=0) for _, part in rows.groupby(["method", "target", "seed", "dataset"])]
     whole, split = metrics.count([rows]), metrics.count(parts)
-    assert (whole.correct == split.correct).all() and whole.states == split.states
+    assert whole.states == split.states
+    for dataset in DATASETS:
+        assert (whole.correct[dataset] == split.correct[dataset]).all()
 
 
 def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
@@ -146,6 +148,8 @@ def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
             rows=[tmp_path / "rows.parquet"],
             manifests=manifests,
             among=DATASETS,
+            groups=None,
+            conditions="protocol paper",
             replicates=100,
             confidence=0.95,
             seed=0,
@@ -155,8 +159,36 @@ def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
 
 def test_a_dataset_in_distribution_has_an_accuracy_and_no_part_in_ri(rows):
     counts = metrics.count([rows])
-    weights = metrics.object_weights(counts.images.shape[1], 10, seed=1)
-    found = metrics.ri_table(metrics.ood_accuracies(counts, counts.accuracy(weights), ["a", "b"]), 0.95)
+    weights = metrics.object_weights(counts.objects, 10, seed=1)
+    found = metrics.ri_table(metrics.ood_accuracies(counts, weights, ["a", "b"]), 0.95)
     line = next(line for line in found.itertuples() if (line.method, line.target, line.seed) == ("ft", "a", 0))
     assert line.ri == pytest.approx(accuracy(rows, "ft", "a", 0, "b") - accuracy(rows, "pretrained", "none", 0, "b"))
-    assert set(metrics.accuracy_table(counts)["dataset"]) == {"a", "b", "c"}
+    assert set(metrics.accuracy_table(counts)["dataset"]) == {"a", "b", "c"} and line.n == 7
+
+
+def test_leak_free_leaves_out_what_the_target_was_made_from_before_and_after(rows):
+    """a, b and c have 9, 7 and 12 objects, the first ones the same; a and c were made from the same sources."""
+    counts = metrics.count([rows])
+    weights = metrics.object_weights(counts.objects, 10, seed=1)
+    found = metrics.ri_table(metrics.ood_accuracies(counts, weights, groups={"a": "g", "c": "g"}), 0.95)
+    kept = rows[(rows["dataset"] != "c") | ~rows["object_id"].isin([f"o{i}" for i in range(9)])]
+
+    def change(part, method, target, dataset):
+        return accuracy(part, method, target, 0, dataset) - accuracy(part, "pretrained", "none", 0, dataset)
+
+    of = {(line.method, line.target, line.seed): line for line in found.itertuples()}
+    expected = np.mean([change(kept, "ft", "a", dataset) for dataset in "bc"])
+    assert of["ft", "a", 0].ri == pytest.approx(expected) and of["ft", "a", 0].n == 7 + 3
+    expected = np.mean([change(rows, "ft", "b", dataset) for dataset in "ac"])
+    assert of["ft", "b", 0].ri == pytest.approx(expected) and of["ft", "b", 0].n == 9 + 12
+
+
+def test_leak_free_drops_a_dataset_of_which_nothing_is_left(rows):
+    small = rows[(rows["dataset"] != "c") | rows["object_id"].isin([f"o{i}" for i in range(5)])]
+    counts = metrics.count([small])
+    weights = metrics.object_weights(counts.objects, 10, seed=1)
+    found = metrics.ood_accuracies(counts, weights, groups={"a": "g", "c": "g"})
+    line = next(pair for state, pair in found.items() if state[:3] == ("m", "ft", "a"))
+    assert line.images == 7
+    with pytest.raises(metrics.UserError, match="every dataset was made from the images that a was made from"):
+        metrics.ood_accuracies(counts, weights, among=["a", "c"], groups={"a": "g", "c": "g"})

@@ -14,6 +14,8 @@ ABOUT = {
     "config": {"protocol": "paper", "seeds": [0], "statistics": {"confidence": 0.95, "seed": 3}},
     "family": {"title": "Toys & <games>", "description": "drawn twice"},
     "targets": ["a"],
+    "ood": ["a", "b"],
+    "conditions": ["protocol paper", "at most 9 images per dataset"],
     "datasets": {name: {"label": name.upper(), "licence": "MIT", "origin": "here"} for name in "ab"},
     "models": {"net": {"label": "Net", "architecture": "n", "pretraining": "IN-1K", "licence": "MIT"}},
     "methods": {"ft": {"label": "full fine-tuning", "settings": {"lr": 0.1}, "source": "somewhere"}},
@@ -44,7 +46,7 @@ def tables(tmp_path):
                 "ood_after": 48.75,
             }
         ],
-        "ri": [{**run, "ri": -0.04, **interval}],
+        "ri": [{**run, "n": 2400, "ri": -0.04, **interval}],
         "accuracy": [
             {**which, "dataset": name, "n": 1200, "correct": 600, "accuracy": 50.0}
             for which in (before, run)
@@ -104,6 +106,7 @@ def page(tmp_path, tables, records, figures):
     for number, content in enumerate(records):
         paths.append(tmp_path / f"{number}.json")
         paths[-1].write_text(json.dumps(content))
+    (tmp_path / "manifest.json").write_text('{"corrupt": ["x/1.jpg"]}')
     write_page(
         tables=tables,
         figures=figures,
@@ -111,6 +114,7 @@ def page(tmp_path, tables, records, figures):
         captions=CAPTIONS,
         citation=ROOT / "CITATION.cff",
         about=ABOUT,
+        prepared={"a": str(tmp_path / "manifest.json"), "b": "was/not/pulled.json"},
         page=tmp_path / "index.html",
     )
     return (tmp_path / "index.html").read_text()
@@ -126,6 +130,8 @@ def test_the_page_escapes_names_and_needs_no_network(tmp_path, tables):
         "&#39;", "'"
     )
     assert "different library versions" not in text
+    assert "A is without 1 image that can't be decoded: x/1.jpg." in text.replace("&#39;", "'")
+    assert text.count("Protocol paper; at most 9 images per dataset.") == 3
 
 
 def test_the_page_says_when_versions_differ_and_when_there_is_no_figure(tmp_path, tables):

@@ -9,7 +9,6 @@ LABELS = {name: model.label for name, model in GRID.models.items()}
 METHOD_LABELS = {name: method.label for name, method in SHOWN.items()}
 DATASET_LABELS = {name: dataset.label for name, dataset in GRID.datasets.items()}
 TARGET_LABELS = {name: DATASET_LABELS[name] for name in GRID.targets}
-GROUPS = {name: dataset.source_group for name, dataset in GRID.datasets.items() if dataset.source_group}
 SHEET = {name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable}
 EXAMPLE = {
     "target": TARGET,

@@ -1,6 +1,7 @@
 # Accuracies, RI and mRI with intervals: pure functions of the rows of the whole grid.
 
 ROWS = [f"{RUNS}/evaluate/{RUN}/{suite}.parquet".format(**vars(run)) for run in GRID.runs() for suite in SUITES]
+GROUPS = {name: dataset.source_group for name, dataset in GRID.datasets.items() if dataset.source_group}
 TABLES = {
     "accuracy": f"{REPORTS}/tables/accuracy.csv",
     "ri": f"{REPORTS}/tables/ri.csv",
@@ -26,6 +27,12 @@ rule compute_metrics:
         mem_mb=2000,
         runtime=30,
     params:
-        cfg={"ood": GRID.ood(), "statistics": CONFIG["statistics"], "code": digest("metrics")},
+        cfg={
+            "among": GRID.ood(),
+            "groups": GROUPS if CONFIG["leak_free"] else None,
+            "conditions": "; ".join(GRID.conditions()),
+            "statistics": CONFIG["statistics"],
+            "code": digest("metrics"),
+        },
     script:
         "../scripts/metrics.py"

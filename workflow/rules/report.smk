@@ -55,10 +55,13 @@ rule write_page:
     params:
         cfg={
             "upstream": UPSTREAM,
+            "prepared": {name: prepared("manifest.json", name, geometry(FIRST)) for name in GRID.datasets},
             "about": {
                 "config": GRID.resolved(),
                 "family": {"title": GRID.family.title, "description": GRID.family.description},
                 "targets": GRID.targets,
+                "ood": GRID.ood(),
+                "conditions": GRID.conditions(),
                 "datasets": {
                     name: {key: getattr(entry, key) for key in ("label", "licence", "origin")}
                     for name, entry in GRID.datasets.items()

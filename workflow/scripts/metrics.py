@@ -9,7 +9,7 @@ with run(snakemake, "metrics") as out:
     write_tables(
         rows=snakemake.input.rows,
         manifests=snakemake.input.manifests,
-        among=snakemake.params.cfg["ood"],
+        **{key: snakemake.params.cfg[key] for key in ("among", "groups", "conditions")},
         **snakemake.params.cfg["statistics"],
         outputs={name: out[name] for name in names},
     )

@@ -14,6 +14,7 @@ with run(snakemake, "report") as out:
         records=[*snakemake.params.cfg["upstream"], *files.records],
         captions=Path(files.captions),
         citation=Path(files.citation),
+        prepared=snakemake.params.cfg["prepared"],
         about=snakemake.params.cfg["about"],
         page=out["page"],
     )

@@ -14,14 +14,14 @@ With several seeds, each is the mean over seeds too; sizes of the training part 
 has a state per alpha; its numbers are in a table of their own.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from rib.io import Progress, UserError, read_json, write_json, write_text
+from rib.io import Progress, UserError, log, read_json, write_json, write_text
 from rib.runs import ALL, NO_TARGET, PRETRAINED
 
 RUN = ["model", "method", "target", "size", "seed"]
@@ -30,6 +30,7 @@ COLUMNS = [*STATE, "dataset", "object_id", "label", "prediction"]
 
 # A model state that was scored: model, method, target, size, seed, alpha (None unless of a curve).
 State = tuple[str, str, str, str, int, float | None]
+Index = slice | Sequence[int] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,18 @@ class Counts:
     Attributes:
         states: each, sorted.
         datasets: names, in the rows' order.
-        correct: (states, datasets, objects) images answered right.
-        images: (datasets, objects) images; an object that a dataset doesn't show has 0.
+        objects: how many there are in all.
+        places: by dataset, (n,) of its objects among all of them, ascending.
+        images: by dataset, (n,) uint16 images of each.
+        correct: by dataset, (states, n) uint16 images answered right.
     """
 
     states: list[State]
     datasets: list[str]
-    correct: np.ndarray
-    images: np.ndarray
+    objects: int
+    places: dict[str, np.ndarray]
+    images: dict[str, np.ndarray]
+    correct: dict[str, np.ndarray]
 
     def accuracy(self, weights: np.ndarray) -> np.ndarray:
         """Accuracies in percent under weights of the objects.
@@ -57,43 +62,62 @@ class Counts:
         Returns:
             (replicates, states, datasets).
         """
-        right = np.einsum("bo,rdo->brd", weights, self.correct, optimize=True)
-        shown = weights @ self.images.T  # (replicates, datasets)
-        return 100 * right / shown[:, None, :]
+        every = slice(None)
+        return np.stack([self.accuracy_on(dataset, weights, every, every) for dataset in self.datasets], axis=2)
+
+    def accuracy_on(self, dataset: str, weights: np.ndarray, states: Index, objects: Index) -> np.ndarray:
+        """Accuracies of some states on some objects of a dataset, in percent: (replicates, states)."""
+        counted = weights[:, self.places[dataset][objects]].astype(np.float64)  # of one dataset, since they are many
+        right = counted @ self.correct[dataset][states][:, objects].T.astype(np.float64)
+        return 100 * right / (counted @ self.images[dataset][objects].astype(np.float64))[:, None]
+
+    def shared(self, dataset: str, target: str) -> np.ndarray:
+        """Which of a dataset's objects the target has too: (n,) bool."""
+        return np.isin(self.places[dataset], self.places[target], assume_unique=True)
 
 
 def count(parts: Iterable[pd.DataFrame]) -> Counts:
     """Correct answers per state, dataset and object.
 
     Args:
-        parts: evaluation rows of a grid with at least the columns of `COLUMNS`, in parts of any size; each is
-            reduced to its objects before the next is read.
+        parts: evaluation rows of a grid with at least the columns of `COLUMNS`; a part has all rows of its states on
+            its datasets, and is reduced to its objects before the next is read.
 
     Raises:
         ValueError: two runs were scored on different images.
     """
-    tally = pd.concat([_tally(part) for part in parts], ignore_index=True)
-    datasets = list(dict.fromkeys(tally["dataset"]))
-    objects = pd.Index(sorted(set(tally["object_id"])))
-    shape = len(datasets), len(objects)
-    states, correct, shown = [], [], []
-    for state, part in tally.groupby(STATE, sort=True, dropna=False):
-        place = part["dataset"].map(datasets.index).to_numpy(), objects.get_indexer(part["object_id"])
-        states.append((*state[:-1], None if np.isnan(state[-1]) else state[-1]))
-        for values, column in ((correct, "correct"), (shown, "images")):
-            table = np.zeros(shape)
-            np.add.at(table, place, part[column].to_numpy())
-            values.append(table)
-    if any((images != shown[0]).any() for images in shown):
+    names: dict[str, pd.Index] = {}
+    images: dict[str, np.ndarray] = {}
+    found: dict[State, dict[str, np.ndarray]] = {}
+    for part in parts:
+        right = (part["label"] == part["prediction"]).to_numpy()
+        for (*state, alpha, dataset), rows in part.groupby(
+            [*STATE, "dataset"], observed=True, dropna=False
+        ).indices.items():
+            objects = part["object_id"].iloc[rows].astype(str)
+            if dataset not in names:
+                names[dataset] = pd.Index(np.unique(objects))
+            places = names[dataset].get_indexer(objects)
+            total, correct = (
+                np.bincount(places[chosen], minlength=len(names[dataset])) if (places >= 0).all() else None
+                for chosen in (slice(None), right[rows])
+            )
+            if total is None or (images.setdefault(dataset, total.astype(np.uint16)) != total).any():
+                raise ValueError("the runs were not scored on the same images")
+            key = (*state, None if np.isnan(alpha) else alpha)
+            found.setdefault(key, {})[dataset] = correct.astype(np.uint16)
+    states = sorted(found, key=lambda state: (state[:-1], state[-1] or 0))
+    if any(found[state].keys() != names.keys() for state in states):
         raise ValueError("the runs were not scored on the same images")
-    return Counts(states, datasets, np.stack(correct), shown[0])
-
-
-def _tally(rows: pd.DataFrame) -> pd.DataFrame:
-    """Images and correct answers per state, dataset and object."""
-    right = rows.assign(correct=rows["label"] == rows["prediction"]).astype({"dataset": str, "object_id": str})
-    groups = right.groupby([*STATE, "dataset", "object_id"], sort=False, observed=True, dropna=False)["correct"]
-    return groups.agg(images="size", correct="sum").reset_index()
+    every = pd.Index(np.unique(np.concatenate([index.to_numpy() for index in names.values()])))
+    return Counts(
+        states=states,
+        datasets=list(names),
+        objects=len(every),
+        places={dataset: every.get_indexer(index) for dataset, index in names.items()},
+        images=images,
+        correct={dataset: np.stack([found[state][dataset] for state in states]) for dataset in names},
+    )
 
 
 def object_weights(objects: int, replicates: int, seed: int) -> np.ndarray:
@@ -102,48 +126,112 @@ def object_weights(objects: int, replicates: int, seed: int) -> np.ndarray:
     One draw serves all runs and datasets, so that differences between them keep their pairing.
 
     Returns:
-        (replicates + 1, objects) float64.
+        (replicates + 1, objects) uint8: no object is drawn 256 times.
     """
-    draws = np.random.default_rng(seed).multinomial(objects, np.full(objects, 1 / objects), size=replicates)
-    return np.concatenate([np.ones((1, objects)), draws]).astype(float)
+    rng, uniform = np.random.default_rng(seed), np.full(objects, 1 / objects)
+    weights = np.ones((replicates + 1, objects), np.uint8)
+    for row in weights[1:]:
+        row[:] = rng.multinomial(objects, uniform)
+    return weights
 
 
 def accuracy_table(counts: Counts) -> pd.DataFrame:
     """One line per run and dataset: model, method, target, size, seed, dataset, n, correct, accuracy (percent)."""
-    correct, images = counts.correct.sum(axis=2), counts.images.sum(axis=1)
-    lines = [
-        (*state[:-1], dataset, int(images[d]), int(correct[s, d]), 100 * correct[s, d] / images[d])
-        for s, state in enumerate(counts.states)
-        if state[-1] is None
-        for d, dataset in enumerate(counts.datasets)
-    ]
+    lines = []
+    images = {dataset: int(counts.images[dataset].sum()) for dataset in counts.datasets}
+    correct = {dataset: counts.correct[dataset].sum(axis=1) for dataset in counts.datasets}
+    for place, state in enumerate(counts.states):
+        if state[-1] is None:
+            for dataset in counts.datasets:
+                n, right = images[dataset], int(correct[dataset][place])
+                lines.append((*state[:-1], dataset, n, right, 100 * right / n))
     return pd.DataFrame(lines, columns=[*RUN, "dataset", "n", "correct", "accuracy"])
 
 
+@dataclass(frozen=True)
+class Ood:
+    """Mean accuracy off the target, of one fine-tuned state.
+
+    Attributes:
+        before: (replicates,) percent, the pretrained model's.
+        after: (replicates,) percent, the state's own.
+        images: how many each is over.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    images: int
+
+
 def ood_accuracies(
-    counts: Counts, accuracy: np.ndarray, among: Collection[str] | None = None
-) -> dict[State, tuple[np.ndarray, np.ndarray]]:
+    counts: Counts,
+    weights: np.ndarray,
+    among: Collection[str] | None = None,
+    groups: Mapping[str, str] | None = None,
+) -> dict[State, Ood]:
     """Mean accuracy off the target before and after fine-tuning, for every fine-tuned state.
 
     Args:
-        counts: names of states and datasets.
-        accuracy: (replicates, states, datasets), percent.
+        counts: of a grid.
+        weights: (replicates, objects), see `object_weights`.
         among: datasets that are out of distribution, all when None.
+        groups: leak-free: by dataset, the name of the source images that it shares with others. What an object of the
+            target's is made from is left out of the other datasets of its group, before and after alike; a dataset of
+            which nothing is left drops out of the mean.
 
     Returns:
-        For each state (before, after), each (replicates,): mean over datasets j != target of A_pre(j) and A_i(j).
+        By state the means over datasets j != target of A_pre(j) and A_i(j).
+
+    Raises:
+        UserError: nothing is left of all datasets.
     """
-    place = {state[:-1]: position for position, state in enumerate(counts.states) if state[-1] is None}
+    states = [state for state in counts.states if state[1] != PRETRAINED]
+    place = {state: position for position, state in enumerate(counts.states)}
+    accuracy = counts.accuracy(weights)
     found = {}
-    for position, state in enumerate(counts.states):
-        model, method, target, *_ = state
-        if method != PRETRAINED:
-            others = [
-                d for d, name in enumerate(counts.datasets) if name != target and (among is None or name in among)
-            ]
-            before = accuracy[:, place[model, PRETRAINED, NO_TARGET, ALL, 0]][:, others].mean(axis=1)
-            found[state] = before, accuracy[:, position][:, others].mean(axis=1)
-    return found
+    for target in sorted({state[2] for state in states}):
+        others = [name for name in counts.datasets if name != target and (among is None or name in among)]
+        left = {name: _leak_free(counts, name, target, groups or {}) for name in others}
+        left = {name: objects for name, objects in left.items() if objects is None or objects.any()}
+        if not left:
+            raise UserError(
+                f"leak_free: every dataset was made from the images that {target} was made from, so nothing is left to "
+                "evaluate on; set leak_free to false or evaluate on more datasets."
+            )
+        images = sum(
+            int(counts.images[name][slice(None) if kept is None else kept].sum()) for name, kept in left.items()
+        )
+        of_target = [state for state in states if state[2] == target]
+        before = [place[model, PRETRAINED, NO_TARGET, ALL, 0, None] for model, *_ in of_target]
+        after = [place[state] for state in of_target]
+        means = [
+            np.mean([_on(counts, accuracy, weights, name, rows, kept) for name, kept in left.items()], axis=0)
+            for rows in (before, after)
+        ]
+        found |= {state: Ood(means[0][:, i], means[1][:, i], images) for i, state in enumerate(of_target)}
+    return {state: found[state] for state in states}
+
+
+def _leak_free(counts: Counts, dataset: str, target: str, groups: Mapping[str, str]) -> np.ndarray | None:
+    """Which of a dataset's objects stay when the target's are left out: (n,) bool, None for all."""
+    if dataset not in groups or target not in counts.places or groups.get(target) != groups[dataset]:
+        return None
+    shared = counts.shared(dataset, target)
+    return ~shared if shared.any() else None
+
+
+def _on(
+    counts: Counts,
+    accuracy: np.ndarray,
+    weights: np.ndarray,
+    dataset: str,
+    states: Sequence[int],
+    kept: np.ndarray | None,
+) -> np.ndarray:
+    """Accuracies of some states on a dataset or the part of it that is kept: (replicates, states)."""
+    if kept is None:
+        return accuracy[:, states, counts.datasets.index(dataset)]
+    return counts.accuracy_on(dataset, weights, states, kept)
 
 
 def interval(replicates: np.ndarray, confidence: float) -> tuple[float, float]:
@@ -153,50 +241,50 @@ def interval(replicates: np.ndarray, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def ri_table(ood: Mapping[State, tuple[np.ndarray, np.ndarray]], confidence: float) -> pd.DataFrame:
-    """One line per state: model, method, target, size, seed, alpha, ri, ci_low, ci_high (percentage points)."""
-    lines = [
-        (*state, (after - before)[0], *interval((after - before)[1:], confidence))
-        for state, (before, after) in ood.items()
-    ]
-    return pd.DataFrame(lines, columns=[*STATE, "ri", "ci_low", "ci_high"]).astype({"alpha": float})
+def ri_table(ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
+    """One line per state: model, method, target, size, seed, alpha, n, ri, ci_low, ci_high (percentage points).
+
+    n is the number of images that the state was scored on off its target.
+    """
+    lines = []
+    for state, pair in ood.items():
+        change = pair.after - pair.before
+        lines.append((*state, pair.images, change[0], *interval(change[1:], confidence)))
+    return pd.DataFrame(lines, columns=[*STATE, "n", "ri", "ci_low", "ci_high"]).astype({"alpha": float})
 
 
-def curve_table(ri: pd.DataFrame, counts: Counts, ood: Mapping[State, tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
+def curve_table(ri: pd.DataFrame, counts: Counts, ood: Mapping[State, Ood]) -> pd.DataFrame:
     """The states of curves: what `ri_table` says of each, and accuracies on the target (downstream) and off it (ood).
 
     Accuracies are in percent; downstream is NaN where the target is not evaluated.
     """
-    shares = 100 * counts.correct.sum(axis=2) / counts.images.sum(axis=1)
-    after = [
-        (
-            shares[counts.states.index(state), counts.datasets.index(state[2])]
-            if state[2] in counts.datasets
-            else np.nan,
-            pair[1][0],
-        )
-        for state, pair in ood.items()
-    ]
+    place = {state: position for position, state in enumerate(counts.states)}
+
+    def downstream(state: State) -> float:
+        target = state[2]
+        if target not in counts.datasets:
+            return np.nan
+        return 100 * counts.correct[target][place[state]].sum() / counts.images[target].sum()
+
+    after = [(downstream(state), pair.after[0]) for state, pair in ood.items()]
     named = pd.DataFrame(after, columns=["downstream", "ood"], index=ri.index)
-    return pd.concat([ri[STATE], named, ri[["ri", "ci_low", "ci_high"]]], axis=1).dropna(subset=["alpha"])
+    return pd.concat([ri[STATE], named, ri[["n", "ri", "ci_low", "ci_high"]]], axis=1).dropna(subset=["alpha"])
 
 
-def mri_tables(
-    ood: Mapping[State, tuple[np.ndarray, np.ndarray]], confidence: float
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     """mRI per model, method and size, and the two mean accuracies it is the difference of; curves are left out.
 
     Returns:
         mri: model, method, size, mri, ci_low, ci_high, ood_before, ood_after;
         ood: model, method, size, when (before or after), accuracy, ci_low, ci_high. All in percent.
     """
-    groups: dict[tuple[str, str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
+    groups: dict[tuple[str, str, str], list[Ood]] = {}
     for (model, method, _, size, _, alpha), pair in ood.items():
         if alpha is None:
             groups.setdefault((model, method, size), []).append(pair)
     mri, means = [], []
     for key, pairs in groups.items():
-        before, after = (np.mean([pair[side] for pair in pairs], axis=0) for side in (0, 1))
+        before, after = (np.mean([getattr(pair, when) for pair in pairs], axis=0) for when in ("before", "after"))
         mri.append((*key, (after - before)[0], *interval((after - before)[1:], confidence), before[0], after[0]))
         for when, values in (("before", before), ("after", after)):
             means.append((*key, when, values[0], *interval(values[1:], confidence)))
@@ -212,6 +300,8 @@ def write_tables(
     rows: Iterable[Path],
     manifests: Iterable[Path],
     among: Collection[str],
+    groups: Mapping[str, str] | None,
+    conditions: str,
     replicates: int,
     confidence: float,
     seed: int,
@@ -223,6 +313,8 @@ def write_tables(
         rows: Parquet files.
         manifests: of the same evaluations.
         among: datasets that are out of distribution and count in RI.
+        groups: see `ood_accuracies`; None unless the tables are to be leak-free.
+        conditions: what the numbers hang on besides their columns; the last column of each table.
         replicates: bootstrap replicates.
         confidence: coverage of the intervals, between 0 and 1.
         seed: of the resampling.
@@ -239,10 +331,12 @@ def write_tables(
         )
     files = Progress(rows, desc="reading rows", unit="file")
     counts = count(pd.read_parquet(path, columns=COLUMNS) for path in files)
-    weights = object_weights(counts.images.shape[1], replicates, seed)
-    ood = ood_accuracies(counts, counts.accuracy(weights), among)
+    ood = ood_accuracies(counts, object_weights(counts.objects, replicates, seed), among, groups)
     mri, means = mri_tables(ood, confidence)
     ri = ri_table(ood, confidence)
+    if groups:
+        for target, images in ri.groupby("target")["n"].first().items():
+            log.info("leak-free: off the target %s, %d images remain", target, images)
     tables = {
         "accuracy": accuracy_table(counts),
         "ri": ri[ri["alpha"].isna()].drop(columns="alpha"),
@@ -251,7 +345,8 @@ def write_tables(
         "curves": curve_table(ri, counts, ood),
     }
     for name, table in tables.items():
-        write_text(outputs[name], table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+        text = table.assign(conditions=conditions).to_csv(index=False, float_format="%.6f", lineterminator="\n")
+        write_text(outputs[name], text)
     write_json(outputs["mri_json"], json_by_method(mri))
 
 

@@ -15,7 +15,7 @@ from docutils.core import publish_parts
 from PIL import Image
 
 from rib import provenance
-from rib.io import write_text
+from rib.io import read_json, write_text
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 DECIMALS = 1  # of percentages and their differences
@@ -33,6 +33,7 @@ def write_page(
     captions: Path,
     citation: Path,
     about: Mapping,
+    prepared: Mapping[str, str],
     page: Path,
 ) -> None:
     """Write the page.
@@ -45,6 +46,7 @@ def write_page(
         captions: reStructuredText template that gives a figure's caption by its name.
         citation: CITATION.cff.
         about: `config`, `family`, `models`, `methods`, `datasets`: what was chosen, for people.
+        prepared: manifests of the datasets, of which those that are here tell which images were left out.
         page: the file to write.
     """
     environment = jinja2.Environment(
@@ -66,9 +68,15 @@ def write_page(
             for name, jobs, total, longest in run["stages"]
         ],
         **catalogue_rows(read["accuracy"], about),
+        corrupt={name: ids for name, path in prepared.items() if (ids := _corrupt(Path(path)))},
         cite=yaml.safe_load(citation.read_text(encoding="utf-8")),
     )
     write_text(page, text)
+
+
+def _corrupt(manifest: Path) -> list[str]:
+    """Images that preparation left out of a dataset."""
+    return read_json(manifest)["corrupt"] if manifest.is_file() else []
 
 
 def _figure(path: Path, captions: Path) -> dict[str, object]:
@@ -118,8 +126,8 @@ def result_tables(read: Mapping[str, pd.DataFrame], about: Mapping) -> list[dict
             "note": "RI is the mean, over all datasets but the target, of accuracy after fine-tuning on the target less "
             "before, in percentage points.",
             "file": "ri.csv",
-            "header": ["Model", "Method", "Target", "Size", "Seed", "RI", sure],
-            "rows": [[*_names(line, run), *_signed(line, "ri")] for line in ri.to_dict("records")],
+            "header": ["Model", "Method", "Target", "Size", "Seed", "RI", sure, "Images"],
+            "rows": [[*_names(line, run), *_signed(line, "ri"), _count(line["n"])] for line in ri.to_dict("records")],
         },
         {
             "title": "Accuracy on every dataset",
