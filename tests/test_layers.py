@@ -11,7 +11,7 @@ LAYERS = [
     {"data", "models"},
     {"methods"},
     {"finetune", "merge", "evaluate", "selection"},
-    {"metrics"},
+    {"metrics", "plan", "published"},
     {"figures", "report"},
     {"docs"},
 ]

@@ -29,7 +29,8 @@ from rib.runs import PRETRAINED  # noqa: E402
 try:
     CONFIG = validated(config, "config", "config.yaml or --config")
     EXTRA = CONFIG["catalog"]
-    CATALOG = Catalog([WORKFLOW / "catalog", *([EXTRA] if isinstance(EXTRA, str) else EXTRA)])
+    FOLDERS = [str(WORKFLOW / "catalog"), *([EXTRA] if isinstance(EXTRA, str) else EXTRA)]
+    CATALOG = Catalog(FOLDERS)
     GRID = Grid(CONFIG, CATALOG)
     for dataset in GRID.datasets.values():
         CATALOG.space(dataset)  # a bad class map stops here, before any job

@@ -128,6 +128,8 @@ class Method:
         form: `finetune`, or how a merge finds its weights: `recipe`, `curve` or `select`.
         reference: whether it uses the family's reference dataset: `no`, `optional` or `required`.
         types: of models that it is for.
+        trains_on: `images`, or `features` that are computed once.
+        stores: `all`, or `part` where only a small part of the network changes.
     """
 
     name: str
@@ -140,6 +142,8 @@ class Method:
     types: tuple[str, ...]
     source: str
     style: dict
+    stores: str = "all"
+    trains_on: str = "images"
 
     @property
     def trains(self) -> bool:
@@ -482,6 +486,11 @@ class Catalog:
 
     def _read_space(self, file: str, format: str) -> ClassSpace:
         return read_timm_list(file) if format == "timm" else CLASS_READERS[format](self._class_file(file))
+
+    def table(self, name: str, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+        """Rows, with line numbers, of a CSV file that each catalogue folder may have."""
+        paths = (folder / name for folder in self.folders)
+        return [row for path in paths if path.is_file() for row in read_table(path, columns)]
 
     def icons(self, dataset: Dataset) -> dict[str, str]:
         """Icon name by codepoint for a set whose package has no such table; empty for the others."""

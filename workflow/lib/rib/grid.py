@@ -94,7 +94,7 @@ class Grid:
         known = self.catalog.models
         if self.config["models"] == "all":
             known = {name: entry for name, entry in known.items() if self.family.name in entry.families}
-        for name in [self.config["models"]] if isinstance(self.config["models"], str) else self.config["models"]:
+        for name in _list(self.config["models"]):
             self._explain_pair(name, known)
         return {name: known[name] for name in self._choose("models", known)}
 
@@ -192,7 +192,7 @@ class Grid:
             return "it is what the models were pretrained for"
         if dataset.optional and self.config["targets"] == "all":
             return "it is optional; name it to do so"
-        if dataset.tuning and dataset.tuning["accept"] not in self.config["accept"]:
+        if dataset.tuning and dataset.tuning["accept"] not in _list(self.config["accept"]):
             return (
                 f"{dataset.tuning['terms']} To do it all the same, list {dataset.tuning['accept']} in config's accept"
             )
@@ -247,7 +247,7 @@ class Grid:
         if choice == "default":
             choice, where = self.family.defaults[key], f"families/{self.family.name}.yaml, {key}"
         else:
-            choice, where = [choice] if isinstance(choice, str) else choice, f"config, {key}"
+            choice, where = _list(choice), f"config, {key}"
         place = f"{where} (family {self.family.name})"
         names = [known_name(name, known, key.removesuffix("s"), place) for name in choice]
         if not names and key != "methods":
@@ -383,6 +383,11 @@ class Grid:
             "image_size": self.setting("image_size"),
             "training": self.training(),
         }
+
+
+def _list(value: str | list[str]) -> list[str]:
+    """One choice or several, as several."""
+    return [value] if isinstance(value, str) else value
 
 
 def _sweep(settings: Mapping, wanted: Mapping[str, str]) -> list[tuple[dict, dict]]:

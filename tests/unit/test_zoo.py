@@ -1,0 +1,71 @@
+"""The catalogue's models against the libraries' own records, and its published numbers against what they are about."""
+
+import pytest
+import timm
+import timm.data
+import torch
+from timm.models import get_pretrained_cfg
+
+from rib.catalog import Catalog
+from rib.plan import EVALUATE, TRAIN
+
+open_clip = pytest.importorskip("open_clip")
+
+
+@pytest.fixture(scope="module")
+def catalog(pytestconfig):
+    return Catalog([pytestconfig.rootpath / "workflow/catalog"])
+
+
+def zoo(catalog, library):
+    return [m for m in catalog.models.values() if "imagenet" in m.families and m.library == library]
+
+
+def test_every_pair_of_architecture_and_pretraining_that_exists_is_there(catalog):
+    names = {model.name for model in zoo(catalog, "timm")}
+    b16 = ["augreg_in1k", "sam_in1k", "orig_in21k_ft_in1k", "augreg_in21k_ft_in1k", "augreg2_in21k_ft_in1k"]
+    assert {
+        f"vit_base_patch16_224.{tag}" for tag in b16
+    } <= names and "vit_base_patch16_224_miil.in21k_ft_in1k" in names
+    assert {f"vit_base_patch{p}_clip_224.{tag}_ft_in1k" for p in (16, 32) for tag in ("openai", "laion2b")} <= names
+    assert len(names) == 22 and len(zoo(catalog, "open_clip")) == 8
+
+
+def test_preprocessing_is_timms_own_record_at_224_px(catalog):
+    for model in zoo(catalog, "timm"):
+        record, own = get_pretrained_cfg(model.name), model.preprocessing
+        assert record is not None and model.source["repo"] == record.hf_hub_id, model.name
+        at_test = (record.test_input_size or record.input_size)[1] == own["size"]
+        crop = record.test_crop_pct if at_test and record.test_crop_pct else record.crop_pct
+        assert own["crop"] == crop and own["size"] == 224, model.name
+        found = (own["interpolation"], *own["mean"], *own["std"])
+        assert found == (record.interpolation, *record.mean, *record.std), model.name
+        with torch.device("meta"):
+            network = timm.create_model(model.architecture, num_classes=1000)
+        assert model.parameters == sum(p.numel() for p in network.parameters())
+
+
+def test_clip_entries_are_open_clips_own_record_and_openai_has_quickgelu(catalog):
+    for model in zoo(catalog, "open_clip"):
+        tag = model.name.split(".", 1)[1]
+        record = open_clip.pretrained.get_pretrained_cfg(model.architecture, tag)
+        assert record["hf_hub"].rstrip("/") == model.source["repo"], model.name
+        mean = record.get("mean") or open_clip.OPENAI_DATASET_MEAN
+        std = record.get("std") or open_clip.OPENAI_DATASET_STD
+        assert (model.preprocessing["mean"], model.preprocessing["std"]) == (list(mean), list(std)), model.name
+        quick = open_clip.get_model_config(model.architecture).get("quick_gelu", False)
+        assert model.head == "zero_shot" and quick == (tag == "openai")
+
+
+def test_every_published_number_is_of_a_model_and_dataset_of_the_catalogue(catalog):
+    rows = [row for _, row in catalog.table("published.csv", ("model", "dataset", "accuracy", "source"))]
+    assert len(rows) == len({(row["model"], row["dataset"]) for row in rows}) == 157
+    for row in rows:
+        assert row["model"] in catalog.models and row["dataset"] in catalog.datasets
+        assert 0 < float(row["accuracy"]) < 100 and row["source"]
+
+
+def test_every_architecture_has_a_stated_speed(catalog):
+    rows = {row["architecture"]: row for _, row in catalog.table("throughput.csv", ("architecture", EVALUATE, TRAIN))}
+    for model in (*zoo(catalog, "timm"), *zoo(catalog, "open_clip")):
+        assert float(rows[model.architecture][EVALUATE]) > float(rows[model.architecture][TRAIN]) > 0

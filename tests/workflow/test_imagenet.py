@@ -1,0 +1,62 @@
+"""The paper's benchmark as it would be run: nothing is here of its data, and nothing is executed."""
+
+import re
+
+import pytest
+
+from tiny.project import Project, copy_project
+
+MODELS, METHODS, TARGETS, SUITES = 7, 9, 7, 2
+TRAINED = 7  # of the paper's nine methods; WiSE-FT and the soup merge
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    return Project(copy_project(tmp_path_factory.mktemp("imagenet") / "project"), family="imagenet")
+
+
+def test_the_papers_grid_is_planned_without_data(imagenet):
+    planned = imagenet.planned()
+    assert planned["finetune"] == MODELS * TRAINED * TARGETS
+    assert planned["merge_weights"] == MODELS * (METHODS - TRAINED) * TARGETS
+    assert planned["evaluate_run"] == MODELS * (1 + METHODS * TARGETS) * SUITES
+    # nine datasets; val with its kit and C in four parts; seven models
+    assert planned["download"] == 7 + 2 + 4 + MODELS
+    # three geometries, and C in one form for all
+    assert planned["prepare"] == 3 * 8 + 1 and planned["list_suite"] == 3 * SUITES
+
+
+def test_plan_says_what_the_dry_run_says(imagenet):
+    printed, planned = imagenet.snakemake("plan", "--quiet", "all"), imagenet.planned()
+    (line,) = re.findall(r"^Jobs .*\((.*)\), and tables", printed, re.M)
+    said = {rule: int(count.replace(",", "")) for count, rule in re.findall(r"(\d[\d,]*) ([a-z_]+)", line)}
+    assert said.pop("merge") == planned["merge_weights"]
+    assert said == {rule: planned[rule] for rule in said}
+    assert "stated" in printed and "Download   71.1GB" in printed
+    assert "nobody states the size of ILSVRC2012_devkit_t12.tar.gz, imagenet-cartoon.tar.gz" in printed
+
+
+def test_objectnet_is_a_target_only_when_that_is_accepted(imagenet):
+    printed = imagenet.snakemake("-n", "--quiet", "rules")
+    assert "dataset 'objectnet' is evaluated and not fine-tuned on: ObjectNet's licence forbids tuning" in printed
+    assert imagenet.planned(config=("accept=objectnet_tuning",))["finetune"] == MODELS * TRAINED * (TARGETS + 1)
+
+
+def test_training_images_are_the_reference_on_demand(imagenet):
+    planned = imagenet.planned(config=("reference=imagenet_train",))
+    assert planned["prepare"] == 3 * 8 + 2 and planned["download"] == 7 + 2 + 4 + MODELS + 1
+    assert "stand for pretraining" in imagenet.snakemake("plan", "--quiet", "all")
+    assert "stand for pretraining" not in imagenet.snakemake("plan", "--quiet", "all", config=("reference=none",))
+
+
+def test_published_numbers_need_the_pretrained_models_alone(imagenet):
+    planned = imagenet.planned("published", config=("reference=none", "models=all"))
+    assert planned["evaluate_run"] == 30 and "finetune" not in planned and planned["compare_published"] == 1
+
+
+def test_a_pair_that_does_not_exist_says_which_do(imagenet):
+    printed = imagenet.snakemake("-n", config=("models=[vit_small_patch16_224.sam_in1k]",), check=False)
+    assert (
+        "there is no 'vit_small_patch16_224.sam_in1k': 'vit_small_patch16_224' has augreg_in1k, augreg_in21k_ft_in1k; "
+        "'sam_in1k' exists for vit_base_patch16_224, vit_base_patch32_224." in printed
+    )

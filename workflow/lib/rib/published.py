@@ -1,0 +1,43 @@
+"""Accuracies of pretrained models beside those that their publishers state: does this pipeline measure what they do?"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from rib.io import log, write_text
+
+TOLERANCE = 0.2  # percentage points; other decoders and precisions move a few images of 50,000
+KEYS = ["model", "dataset"]
+
+
+def compare(*, rows: Iterable[Path], published: Iterable[Mapping], expected: Mapping[str, int], table: Path) -> None:
+    """Write a line per published number: what was measured, how far it is off, and the verdict.
+
+    Args:
+        rows: evaluation rows of the pretrained models.
+        published: model, dataset, accuracy (percent) and source of each number.
+        expected: images of each dataset when it is whole; others than that many can't be compared exactly.
+        table: written as CSV: model, dataset, published, measured, difference (percent), images, verdict, source.
+    """
+    parts = [pd.read_parquet(path, columns=[*KEYS, "label", "prediction"]) for path in rows]
+    right = pd.concat(
+        [part.assign(right=part["label"] == part["prediction"]).astype(dict.fromkeys(KEYS, str)) for part in parts]
+    )
+    found = right.groupby(KEYS)["right"].agg(measured=lambda answers: 100 * answers.mean(), images="size").reset_index()
+    stated = pd.DataFrame(published).rename(columns={"accuracy": "published"}).astype({"published": float})
+    both = stated.merge(found, on=KEYS, how="inner")
+    both["difference"] = both["measured"] - both["published"]
+    both["verdict"] = [_verdict(line, expected) for line in both.to_dict("records")]
+    columns = [*KEYS, "published", "measured", "difference", "images", "verdict", "source"]
+    write_text(table, both[columns].to_csv(index=False, float_format="%.3f", lineterminator="\n"))
+    for line in both.to_dict("records"):
+        log.info("%(model)s on %(dataset)s: %(measured).2f, published %(published).2f: %(verdict)s", line)
+    log.info("%d of %d published numbers within %.1f points", both["verdict"].eq("within").sum(), len(both), TOLERANCE)
+
+
+def _verdict(line: Mapping, expected: Mapping[str, int]) -> str:
+    whole = expected.get(line["dataset"])
+    if whole and line["images"] != whole:
+        return f"not comparable: {line['images']} of {whole} images"
+    return "within" if abs(line["difference"]) <= TOLERANCE else "outside"

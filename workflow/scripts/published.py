@@ -1,0 +1,15 @@
+"""Compare pretrained accuracies with published ones."""
+
+from pathlib import Path
+
+from _run import run
+
+with run(snakemake, "published") as out:
+    from rib.published import compare
+
+    compare(
+        rows=map(Path, snakemake.input.rows),
+        published=snakemake.params.cfg["published"],
+        expected=snakemake.params.cfg["expected"],
+        table=out["table"],
+    )
