@@ -17,7 +17,7 @@ from rib.models import device as devices
 from rib.models.heads import fit_head, zero_shot_head
 
 CLASSES = 1000  # ImageNet-1K's
-FITTED, ZERO_SHOT, PUBLISHED = "fitted", "zero_shot", "published"
+FITTED, ZERO_SHOT = "fitted", "zero_shot"
 
 
 def build(

@@ -1,0 +1,187 @@
+"""Heads from class names and heads that are fitted, against open_clip's own builder and against optimality itself."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import timm
+import torch
+from torch.nn import functional as F
+
+from rib.classes import ClassSpace
+from rib.data.prepared import PreparedDataset
+from rib.data.splits import held_back
+from rib.io import UserError, read_json
+from rib.models import heads
+from rib.models.pretrained import convert, load
+
+open_clip = pytest.importorskip("open_clip")
+CPU = torch.device("cpu")
+SIDE = 32
+COMPUTE = {"device": "cpu", "threads_per_job": 1}
+NAMES = ["ant", "bee", "cat"]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A tiny CLIP with random weights, as published: a name that open_clip knows and a safetensors file."""
+    folder = tmp_path_factory.mktemp("clip")
+    config = {
+        "embed_dim": 16,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": SIDE, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    }
+    (folder / "tiny-clip.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder / "tiny-clip.json")
+    torch.manual_seed(0)
+    model = open_clip.create_model("tiny-clip", pretrained=None).eval()
+    safetensors.torch.save_file(model.state_dict(), folder / "tiny.safetensors")
+    return model, folder / "tiny.safetensors"
+
+
+def entry(library, architecture, archive):
+    half = [0.5, 0.5, 0.5]
+    return {
+        "name": "m",
+        "library": library,
+        "architecture": architecture,
+        "source": {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": archive.name},
+        "weights": {"keys": "by_name"},
+        "preprocessing": {"size": SIDE, "crop": 1.0, "interpolation": "bicubic", "mean": half, "std": half},
+        "pretraining": "none",
+        "licence": "none",
+    }
+
+
+def converted(folder, archive, described, head, outputs, names=None, reference=None):
+    images = {
+        "geometry": {"size": SIDE, "crop": 1.0, "interpolation": "bicubic"},
+        "workers": 1,
+        "budget": "all",
+        "images_per_class": None,
+    }
+    convert(
+        archive=archive,
+        entry=described,
+        head=head,
+        outputs=outputs,
+        names=names,
+        reference_folder=reference,
+        images=images,
+        compute=COMPUTE,
+        weights=folder / "weights.safetensors",
+        description=folder / "model.json",
+    )
+    return load(folder, CPU)[0]
+
+
+@pytest.mark.parametrize("names", [None, NAMES])
+def test_a_zero_shot_head_gives_clips_own_logits(tmp_path, clip, names, monkeypatch):
+    model, archive = clip
+    monkeypatch.setattr(open_clip, "OPENAI_IMAGENET_TEMPLATES", open_clip.OPENAI_IMAGENET_TEMPLATES[:2])
+    found = converted(
+        tmp_path, archive, entry("open_clip", "tiny-clip", archive), "zero_shot", len(names or [0] * 1000), names
+    )
+    images = torch.randn(5, 3, SIDE, SIDE)
+    with torch.inference_mode():
+        classes = open_clip.build_zero_shot_classifier(
+            model,
+            open_clip.get_tokenizer("tiny-clip"),
+            names or open_clip.IMAGENET_CLASSNAMES,
+            open_clip.OPENAI_IMAGENET_TEMPLATES,
+        )
+        expected = model.logit_scale.exp() * F.normalize(model.encode_image(images), dim=-1) @ classes
+        assert torch.allclose(found(images), expected, atol=1e-4)
+    assert read_json(tmp_path / "model.json")["head"] == {"from": "zero_shot"}
+    assert not any("text" in name or "transformer.res" in name for name in found.state_dict() if "visual" not in name)
+
+
+def test_weights_of_another_activation_or_width_are_refused(tmp_path, clip):
+    described = entry("open_clip", "ViT-B-16-quickgelu", clip[1])
+    with pytest.raises(UserError, match="correct architecture or weights.keys"):
+        converted(tmp_path, clip[1], described, "zero_shot", 1000)
+
+
+@pytest.fixture
+def reference(tmp_path):
+    """Images of three classes that a network can tell apart, as a prepare job leaves them."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 20)
+    pixels = rng.integers(0, 120, (60, SIDE, SIDE, 3)).astype(np.uint8)
+    for label in range(3):
+        pixels[labels == label, ..., label] += 60
+    folder = tmp_path / "reference"
+    folder.mkdir()
+    np.save(folder / "images.npy", pixels)
+    ids = [f"s{i}" for i in range(60)]
+    columns = {"row": range(60), "image_id": ids, "label": labels, "source_id": ids, "object_id": ids}
+    pq.write_table(
+        pa.table({name: pa.array(list(values)) for name, values in columns.items()}), folder / "index.parquet"
+    )
+    space = ClassSpace(tuple("abc"), ((0,), (1,), (2,)), tuple(NAMES), 3)
+    (folder / "classes.json").write_text(json.dumps(space.to_json()))
+    return folder
+
+
+def headless(tmp_path, **more):
+    torch.manual_seed(0)
+    network = timm.create_model("test_vit", img_size=160, **more)
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors"
+
+
+@pytest.mark.parametrize("published", [{"num_classes": 0}, {"num_classes": 1000}], ids=["headless", "another head"])
+def test_a_head_is_fitted_where_there_is_none_for_the_classes(tmp_path, reference, published):
+    archive = headless(tmp_path, **published)
+    described = entry("timm", "test_vit", archive)
+    described["preprocessing"]["size"] = 160
+    big = reference / "images.npy"
+    np.save(big, np.repeat(np.repeat(np.load(big), 5, axis=1), 5, axis=2))
+    found = converted(tmp_path, archive, described, "fitted", 3, reference=reference)
+    before = safetensors.torch.load_file(archive)
+    after = found.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items() if not name.startswith("head."))
+    assert after["head.weight"].shape == (3, 64)
+    facts = read_json(tmp_path / "model.json")
+    assert facts["outputs"] == 3 and facts["head"]["from"] == "fitted" and facts["head"]["images"] == 60
+    dataset = PreparedDataset.open(reference, "reference")
+    pixels = torch.from_numpy(np.array(dataset.images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.inference_mode():
+        right = (found(pixels).argmax(dim=1).numpy() == dataset.labels).mean()
+    assert right > 0.8 and max(facts["head"]["select_accuracy"].values()) > 0.6
+
+
+def test_the_fit_is_at_the_minimum_of_the_convex_loss_it_states():
+    torch.manual_seed(0)
+    features, labels = torch.randn(200, 8).double(), torch.randint(0, 4, (200,))
+    for penalty in (1.0, 1e-3):
+        weight, bias = (part.requires_grad_() for part in heads._fit(features, labels, 4, penalty, None))
+        loss = F.cross_entropy(features @ weight.T + bias, labels) + penalty / 2 * weight.square().sum()
+        loss.backward()
+        assert weight.grad.abs().max() < 1e-5 and bias.grad.abs().max() < 1e-5
+
+
+def test_of_every_class_a_share_is_held_back(reference):
+    dataset = PreparedDataset.open(reference, "reference")
+    chosen = held_back(dataset, 0.2)
+    assert np.bincount(dataset.labels[chosen]).tolist() == [4, 4, 4]
+    two = dataset.take(np.array([0, 1, 20, 40]))
+    assert np.bincount(two.labels[held_back(two, 0.2)], minlength=3).tolist() == [1, 0, 0]
+
+
+def test_a_class_without_reference_images_is_named(tmp_path, reference):
+    archive = headless(tmp_path, num_classes=0)
+    described = entry("timm", "test_vit", archive)
+    with pytest.raises(UserError, match="1 of 4 classes have no image in the reference dataset, output 3 for one"):
+        converted(tmp_path, archive, described, "fitted", 4, reference=reference)
+
+
+def test_a_pickle_posing_as_weights_is_never_loaded(tmp_path):
+    path = tmp_path / "net.safetensors"
+    torch.save({"head.weight": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="doesn't hold plain tensors .* never loaded: don't use this file"):
+        converted(tmp_path, path, entry("timm", "test_vit", path), "published", 1000)
