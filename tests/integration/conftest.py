@@ -1,5 +1,6 @@
 """Registries on 127.0.0.1 that serve what a test gives them, through the real package clients."""
 
+import contextlib
 import functools
 import http.server
 import json
@@ -16,17 +17,26 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+@contextlib.contextmanager
+def serve(folder: Path):
+    """Serve a folder; yields its address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.fixture
 def registry(tmp_path):
     """A folder that is served, and its address."""
     folder = tmp_path / "registry"
     folder.mkdir()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serve(folder) as address:
+        yield folder, address
 
 
 def npm_package(folder: Path, address: str, name: str, version: str, archive: bytes, integrity: str) -> None:

@@ -58,7 +58,11 @@ def made(name, folder, packages):
             "exclude": sorted(entry.exclude),
         },
         space=SPACE,
+        storage=entry.storage,
         geometry=Geometry(64, 1.0, "bicubic"),
+        expected=entry.images,
+        corrupt_allowed=0,
+        workers=1,
         **{part: folder / file for part, file in FILES.items()},
     )
     return folder
@@ -133,6 +137,12 @@ def test_converted_weights_give_the_logits_of_the_original_implementation(name, 
     convert(
         archive=archive,
         entry=vars(entry),
+        head=entry.head,
+        outputs=1000,
+        names=None,
+        reference_folder=None,
+        images=None,
+        compute={"device": "cpu", "threads_per_job": 1},
         weights=converted / "weights.safetensors",
         description=converted / "model.json",
     )

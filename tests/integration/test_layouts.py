@@ -9,12 +9,11 @@ from functools import partial
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.io import savemat
 
 from rib.catalog import LIBRARY, Catalog
 from rib.classes import read_timm_list
 from rib.io import UserError
-from tiny.photos import INDICES, WNIDS, index_of, jpeg, run_prepare, space_of, tar, zipped
+from tiny.photos import INDICES, WNIDS, devkit, index_of, jpeg, run_prepare, space_of, tar, zipped
 
 ONE = space_of([0])
 
@@ -75,19 +74,6 @@ def test_training_images_lie_in_a_tar_of_tars(prepared, tmp_path):
     inner[f"{WNIDS[10]}.tar"] = inner[f"{WNIDS[10]}.tar"][:700]
     with pytest.raises(UserError, match=rf"train.tar/{WNIDS[10]}.tar can't be read as an archive"):
         prepared("class_tars", tar(tmp_path / "train.tar", inner))
-
-
-def devkit(path, numbers, missing=None):
-    """A development kit whose class numbers run against the order of the wnids, with a parent synset."""
-    synsets = [(number + 1, WNIDS[999 - number], 0) for number in range(1000)] + [(1001, "n00001740", 5)]
-    buffer = io.BytesIO()
-    savemat(
-        buffer,
-        {"synsets": np.array(synsets, dtype=[("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)])},
-    )
-    top = "ILSVRC2012_devkit_t12/data"
-    files = {f"{top}/meta.mat": buffer.getvalue(), f"{top}/ILSVRC2012_validation_ground_truth.txt": numbers.encode()}
-    return tar(path, {name: data for name, data in files.items() if not missing or missing not in name}, "w:gz")
 
 
 def test_val_is_flat_and_labelled_by_the_devkits_own_numbers(prepared, tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from PIL import Image
+from scipy.io import savemat
 
 from rib.catalog import LIBRARY
 from rib.classes import ClassSpace, imagenet_wnids
@@ -57,6 +58,19 @@ def zipped(path, files):
 def space_of(indices):
     """The ImageNet classes of some indices."""
     return ClassSpace(tuple(WNIDS[i] for i in indices), tuple((i,) for i in indices), tuple(WNIDS[i] for i in indices))
+
+
+def devkit(path, numbers, missing=None):
+    """A development kit whose class numbers run against the order of the wnids, with a parent synset."""
+    synsets = [(number + 1, WNIDS[999 - number], 0) for number in range(1000)] + [(1001, "n00001740", 5)]
+    buffer = io.BytesIO()
+    savemat(
+        buffer,
+        {"synsets": np.array(synsets, dtype=[("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)])},
+    )
+    top = "ILSVRC2012_devkit_t12/data"
+    files = {f"{top}/meta.mat": buffer.getvalue(), f"{top}/ILSVRC2012_validation_ground_truth.txt": numbers.encode()}
+    return tar(path, {name: data for name, data in files.items() if not missing or missing not in name}, "w:gz")
 
 
 def run_prepare(

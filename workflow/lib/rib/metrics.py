@@ -69,7 +69,8 @@ class Counts:
         """Accuracies of some states on some objects of a dataset, in percent: (replicates, states)."""
         counted = weights[:, self.places[dataset][objects]].astype(np.float64)  # of one dataset, since they are many
         right = counted @ self.correct[dataset][states][:, objects].T.astype(np.float64)
-        return 100 * right / (counted @ self.images[dataset][objects].astype(np.float64))[:, None]
+        shown = (counted @ self.images[dataset][objects].astype(np.float64))[:, None]
+        return 100 * np.divide(right, shown, where=shown > 0, out=np.full_like(right, np.nan))
 
     def shared(self, dataset: str, target: str) -> np.ndarray:
         """Which of a dataset's objects the target has too: (n,) bool."""
@@ -235,9 +236,12 @@ def _on(
 
 
 def interval(replicates: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Percentile interval of bootstrap replicates (replicates,)."""
+    """Percentile interval of bootstrap replicates (replicates,).
+
+    A replicate is NaN when it drew nothing of a dataset, which happens where one has a handful of objects.
+    """
     tail = 50 * (1 - confidence)
-    low, high = np.percentile(replicates, [tail, 100 - tail])
+    low, high = np.nanpercentile(replicates, [tail, 100 - tail])
     return float(low), float(high)
 
 

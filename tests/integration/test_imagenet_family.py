@@ -1,0 +1,214 @@
+"""The ImageNet family end to end: small archives of the true layouts from a server, through the real workflow.
+
+Every class has a picture whose colour tells its index, so that each label can be checked image by image.
+"""
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from rib.classes import imagenet_wnids, read_timm_list
+from rib.data.prepared import PreparedDataset
+from rib.geometry import Geometry
+from rib.io import sha256
+from tiny import family
+from tiny.photos import WNIDS, devkit, index_of, jpeg, tar, zipped
+from tiny.project import Project, copy_project
+
+SMALL = Geometry(size=32, crop=1.0, interpolation="bicubic")
+PER_CLASS = 2  # val's images of each class, and so Cartoon's and Drawing's
+CHOICES = ("models=[tiny_cnn]", "image_size=32", "methods=[ft,replay]", "training={epochs: 1, batch_size: 64}")
+
+
+def picture(index):
+    return jpeg(index, size=(12, 10))
+
+
+def val_name(number):
+    return f"ILSVRC2012_val_{number:08d}.JPEG"
+
+
+def photos(top, indices, per_class=1, name="{wnid}_{n}.JPEG"):
+    return {f"{top}{WNIDS[i]}/{name.format(wnid=WNIDS[i], n=n)}": picture(i) for i in indices for n in range(per_class)}
+
+
+def of_val(top):
+    """Pictures made from the validation images, under their names."""
+    return {f"{top}{WNIDS[i]}/{val_name(n * 1000 + i + 1)}": picture(i) for i in range(1000) for n in range(PER_CLASS)}
+
+
+def objectnet(folders):
+    files = {}
+    for key, indices in folders.items():
+        image = Image.new("RGB", (20, 18), (255, 0, 0))
+        image.paste(Image.open(io.BytesIO(picture(indices[0]))).resize((16, 14)), (2, 2))
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        files[f"objectnet-1.0/images/{key}/1.png"] = buffer.getvalue()
+    return {**files, "objectnet-1.0/mappings/folder_to_objectnet_label.json": b"{}"}
+
+
+def archives(folder, datasets, spaces):
+    """Small archives under their published names."""
+    corruptions = datasets["imagenet_c"]["settings"]["corruptions"]
+    parts = {
+        "noise": corruptions[:3],
+        "blur": corruptions[3:7],
+        "weather": corruptions[7:11],
+        "digital": corruptions[11:],
+    }
+    numbers = "\n".join(str(1000 - (number % 1000)) for number in range(1000 * PER_CLASS))
+    tar(folder / "ILSVRC2012_img_val.tar", {val_name(n + 1): picture(n % 1000) for n in range(1000 * PER_CLASS)})
+    devkit(folder / "ILSVRC2012_devkit_t12.tar.gz", numbers)
+    top = "imagenetv2-matched-frequency-format-val"
+    tar(folder / "imagenetv2-matched-frequency.tar.gz", {f"{top}/{i}/x.jpeg": picture(i) for i in range(1000)})
+    for name in ("a", "r"):
+        indices = [row[0] for row in read_timm_list(f"imagenet_{name}").indices]
+        tar(
+            folder / f"imagenet-{name}.tar",
+            {f"imagenet-{name}/README.txt": b"x", **photos(f"imagenet-{name}/", indices)},
+        )
+    zipped(folder / "ImageNet-Sketch.zip", photos("sketch/", range(1000)))
+    zipped(folder / "objectnet-1.0.zip", objectnet(dict(zip(spaces.keys, spaces.indices, strict=True))))
+    tar(folder / "imagenet-cartoon.tar.gz", of_val("imagenet-cartoon/"), "w:gz")
+    tar(folder / "imagenet-drawing.tar.gz", of_val("datasets/imagenet-drawing/"), "w:gz")
+    for part, names in parts.items():
+        files = {
+            f"{c}/{s}/{WNIDS[i]}/{val_name(i + 1)}": picture(i)
+            for c in names
+            for s in range(1, 6)
+            for i in (2, 10, 101)
+        }
+        tar(folder / f"{part}.tar", files)
+    return {path.name: path for path in folder.iterdir()}
+
+
+COUNTS = {
+    "imagenet_val": 2000,
+    "imagenet_v2": 1000,
+    "imagenet_a": 200,
+    "imagenet_r": 200,
+    "imagenet_sketch": 1000,
+    "objectnet": 113,
+    "imagenet_cartoon": 2000,
+    "imagenet_drawing": 2000,
+    "imagenet_c": 225,
+}
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory, pytestconfig):
+    """A project whose catalogue points at the server, and its run."""
+    from conftest import serve
+    from rib.catalog import Catalog
+
+    place = tmp_path_factory.mktemp("imagenet")
+    project = Project(copy_project(place / "project"), family="imagenet")
+    family.make(project.folder / "mine")
+    catalog = Catalog([pytestconfig.rootpath / "workflow/catalog"])
+    path = project.folder / "workflow/catalog/datasets.yaml"
+    datasets = yaml.safe_load(path.read_text())
+    (place / "served").mkdir()
+    made = archives(place / "served", datasets, catalog.space(catalog.datasets["objectnet"]))
+    with serve(place / "served") as address:
+        for name, entry in datasets.items():
+            for source in [entry.get("source"), *entry.get("sources", [])]:
+                if source and source["file"] in made:
+                    source.update(
+                        digest=f"sha256:{sha256(made[source['file']])}", size=made[source["file"]].stat().st_size
+                    )
+                    if source["kind"] == "http":
+                        source["urls"] = [f"{address}/missing", f"{address}/{source['file']}"]
+            if name in COUNTS:
+                entry["images"] = COUNTS[name]
+        path.write_text(yaml.safe_dump(datasets, sort_keys=False))
+        entry = project.folder / "workflow/catalog/families/imagenet.yaml"
+        entry.write_text(entry.read_text().replace("images_per_class: 5", "images_per_class: 1"))
+        config = ("catalog=mine", *CHOICES, "targets=[imagenet_a,imagenet_cartoon]")
+        # What has to be fetched by hand stops with a sentence; then it lies where the user keeps archives.
+        printed = project.snakemake("--cores", "2", "--keep-going", config=config, check=False)
+        printed += project.snakemake("--cores", "2", config=(*config, f"archives={place / 'served'}"))
+    return project, config, printed
+
+
+def test_what_is_gated_is_asked_for_with_its_terms(imagenet):
+    printed = imagenet[2]
+    assert "imagenet_val: ILSVRC2012_img_val.tar has to be fetched by hand: ImageNet is for non-commercial" in printed
+    assert "Then put it into a folder that `archives` in config.yaml names" in printed
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_every_image_has_its_label(imagenet, name):
+    (folder,) = (imagenet[0].folder / f"results/imagenet/prepare/{name}").iterdir()
+    dataset = PreparedDataset.open(folder, name, SMALL)
+    assert len(dataset.labels) == COUNTS[name]
+    assert (folder.name == "encoded") == (name == "imagenet_c")
+    pixels = dataset.images[np.arange(len(dataset.labels))]
+    for label, image in zip(dataset.labels, pixels, strict=True):
+        assert index_of(image) in dataset.space.indices[label], dataset.space.names[label]
+
+
+def test_the_part_that_stands_for_pretraining_is_nowhere_else(imagenet):
+    """One of val's two sources of each class is the reference: the other half of val, Cartoon, Drawing and C stays."""
+    results = imagenet[0].folder / "results/imagenet/paper/evaluate/tiny_cnn/none/pretrained/all/0"
+    rows = pd.concat([pd.read_parquet(results / f"{suite}.parquet") for suite in ("imagenet", "imagenet_c")])
+    sources = rows.groupby("dataset", observed=True)["source_id"].agg(lambda ids: frozenset(ids))
+    assert len(sources["imagenet_val"]) == 1000
+    assert sources["imagenet_val"] == sources["imagenet_cartoon"] == sources["imagenet_drawing"]
+    assert sources["imagenet_c"] <= sources["imagenet_val"]
+    assert rows["dataset"].value_counts()["imagenet_v2"] == 1000
+    labels = rows[rows["dataset"] == "imagenet_val"]["label"]
+    assert labels.is_unique and len(labels) == 1000, "class-balanced"
+    record = json.loads(
+        (
+            imagenet[0].folder / "results/imagenet/paper/finetune/tiny_cnn/imagenet_a/replay/all/0/provenance.json"
+        ).read_text()
+    )
+    assert any("/prepare/imagenet_val/" in path for path in record["inputs"])
+    history = record["cfg"]["images"]
+    assert history["images_per_class"] == 1
+
+
+def test_val_is_evaluated_and_no_part_of_ri(imagenet):
+    tables = imagenet[0].folder / "reports/imagenet/tables"
+    accuracy = pd.read_csv(tables / "accuracy.csv")
+    wide = accuracy.pivot_table(index=["method", "target"], columns="dataset", values="accuracy")
+    ood = [name for name in COUNTS if name not in ("imagenet_val", "imagenet_a")]
+    change = wide.loc[("ft", "imagenet_a"), ood] - wide.loc[("pretrained", "none"), ood]
+    ri = pd.read_csv(tables / "ri.csv").set_index(["method", "target"])
+    assert ri.loc[("ft", "imagenet_a"), "ri"] == pytest.approx(change.mean(), abs=1e-5)
+    assert set(accuracy["conditions"]) == {
+        "protocol paper; 1 images per class of IN-1K val stand for pretraining and are left out of IN-1K val, IN-Cartoon, "
+        "IN-Drawing, IN-C"
+    }
+
+
+def test_a_second_run_has_nothing_to_do_and_a_budget_makes_only_what_hangs_on_it(imagenet):
+    project, config, _ = imagenet
+    assert "Nothing to be done" in project.snakemake("-n", config=config)
+    planned = project.planned(config=(*config, "budget={max_images_per_dataset: 100}"))
+    assert "prepare" not in planned and planned["finetune"] == 4 and planned["evaluate_run"] == 10
+    project.snakemake(
+        "tables", "--cores", "2", config=(*config, "budget={max_images_per_dataset: 100}", "leak_free=true")
+    )
+    tables = project.folder / "reports/imagenet/tables"
+    accuracy = pd.read_csv(tables / "accuracy.csv")
+    assert set(accuracy["n"]) == {75, 100} and "at most 100 images per dataset" in accuracy["conditions"][0]
+    ri = pd.read_csv(tables / "ri.csv").set_index(["method", "target"])["n"]
+    # Cartoon's 100 sources are Drawing's, so nothing of Drawing is left; C has one source, of 75 images.
+    assert ri["ft", "imagenet_a"] == 675 and ri["ft", "imagenet_cartoon"] in (500, 575)
+    index = pq.read_table(
+        project.folder / "results/imagenet/paper/evaluate/tiny_cnn/none/pretrained/all/0/imagenet.parquet"
+    ).to_pandas()
+    chosen = {name: set(part["source_id"]) for name, part in index.groupby("dataset", observed=True)}
+    assert chosen["imagenet_cartoon"] == chosen["imagenet_drawing"] == chosen["imagenet_val"]
+
+
+def test_wnids_are_timms():
+    assert tuple(WNIDS) == imagenet_wnids()

@@ -1,0 +1,41 @@
+"""Pretrained accuracies beside published ones, on a stand-in for the real data."""
+
+import pandas as pd
+import pytest
+
+
+@pytest.fixture
+def accuracy(finished):
+    table = pd.read_csv(finished[0].folder / "reports/tiny/tables/accuracy.csv")
+    return table.query("method == 'pretrained'").set_index("dataset")["accuracy"]
+
+
+def test_each_published_number_has_a_difference_and_a_verdict(finished_copy, accuracy):
+    stated = {"red": accuracy["red"] + 0.1, "green": accuracy["green"] - 3, "blue": accuracy["blue"]}
+    lines = [f"tiny_cnn,{dataset},{value:.3f},tests" for dataset, value in stated.items()]
+    (finished_copy.folder / "mine/published.csv").write_text(
+        "\n".join(["model,dataset,accuracy,source", *lines]) + "\n"
+    )
+    finished_copy.edit("mine/datasets.yaml", "blue:\n", "blue:\n  images: 20\n")
+    printed = finished_copy.snakemake("published", "--cores", "1")
+    assert "2 of 3 published numbers within 0.2 points" in printed
+    table = pd.read_csv(finished_copy.folder / "reports/tiny/tables/published.csv").set_index("dataset")
+    assert table["verdict"].to_dict() == {"red": "within", "green": "outside", "blue": "within"}
+    assert table.loc["green", "difference"] == pytest.approx(3, abs=1e-3) and set(table["images"]) == {20}
+    finished_copy.snakemake("published", "--cores", "1", config=("budget={max_images_per_dataset: 10}",))
+    table = pd.read_csv(finished_copy.folder / "reports/tiny/tables/published.csv").set_index("dataset")
+    assert table.loc["blue", "verdict"] == "not comparable: 10 of 20 images"
+
+
+def test_without_published_numbers_it_says_so(finished_copy):
+    printed = finished_copy.snakemake("published", "--cores", "1", check=False)
+    assert "published.csv of the catalogue has no number of these models on these datasets" in printed
+
+
+def test_plan_uses_what_was_measured_here(finished_copy):
+    printed = finished_copy.snakemake("plan", "--quiet", "all", "--cores", "1")
+    assert "tiny_cnn: train " in printed and "(measured here)" in printed
+    # ft and lwf pass all 20 images in 2 epochs, the probe computes features once; on two targets
+    assert "Training   160 images" in printed
+    # pretrained, four methods on two targets: each on four datasets of 20; and the probes' features
+    assert f"Evaluation {9 * 4 * 20 + 2 * 20} images" in printed
