@@ -21,6 +21,7 @@ sys.path[:0] = [str(WORKFLOW / "lib"), str(WORKFLOW / "rules")]
 from adopt import adopt_pulled  # noqa: E402
 from rib import code, warm  # noqa: E402
 from rib.catalog import Catalog, validated  # noqa: E402
+from rib.data.download import ARCHIVES  # noqa: E402
 from rib.data.folders import listing  # noqa: E402
 from rib.grid import IMAGENET, Grid  # noqa: E402
 from rib.io import UserError  # noqa: E402
@@ -42,7 +43,7 @@ if CONFIG["compute"]["warm_start"] and workflow.is_main_process:
     os.environ[warm.OWNER] = str(os.getpid())
 # Where archives lie is a machine's affair, so it is no setting of the jobs that look there.
 if folders := CONFIG["archives"]:
-    os.environ["RIB_ARCHIVES"] = os.pathsep.join([folders] if isinstance(folders, str) else folders)
+    os.environ[ARCHIVES] = os.pathsep.join([folders] if isinstance(folders, str) else folders)
 for notice in GRID.notices:
     print(notice, file=sys.stderr)
 
@@ -213,3 +214,56 @@ def recipe(w):
     """A merge's recipe, nothing for other methods."""
     trained = w.method == PRETRAINED or GRID.methods[w.method].trains
     return [] if trained else f"{RUNS}/merge/{RUN}/recipe.json".format(**w)
+
+
+def training_inputs(w):
+    """Inputs of a finetune job by name."""
+    start = GRID.methods[w.method].parents
+    return {
+        "model": f"{MODEL}/manifest.json".format(model=w.model),
+        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
+        "target": target("manifest.json", w),
+        "images": ancient([target(file, w) for file in PREPARED_FILES]),
+        "reference": reference("manifest.json", w),
+        "apart": ancient(apart("index.parquet", w, [w.target])),
+        "start": checkpoints("manifest.json", w, start),
+        "start_weights": ancient(checkpoints("checkpoint.safetensors", w, start)),
+    }
+
+
+def selection_inputs(w):
+    """Inputs of a job that chooses weights, by name."""
+    methods = checkpointed(w)
+    return {
+        "model": f"{MODEL}/manifest.json".format(model=w.model),
+        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
+        "manifests": checkpoints("manifest.json", w, methods),
+        "checkpoints": ancient(checkpoints("checkpoint.safetensors", w, methods)),
+        "target": target("manifest.json", w),
+        "images": ancient(target("images.npy", w)),
+        "apart": ancient(apart("index.parquet", w, [w.target])),
+    }
+
+
+def evaluation_inputs(w):
+    """Inputs of an evaluate job by name; one function, since each costs a dry-run of thousands of jobs its time."""
+    methods = checkpointed(w)
+    return {
+        "model": f"{MODEL}/manifest.json".format(model=w.model),
+        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
+        "recipe": recipe(w),
+        "manifests": checkpoints("manifest.json", w, methods),
+        "checkpoints": ancient(checkpoints("checkpoint.safetensors", w, methods)),
+        "suite": f"{SUITE}/manifest.json".format(suite=w.suite, geometry=geometry(w.model)),
+        "apart": ancient(apart("index.parquet", w, SUITES[w.suite])),
+    }
+
+
+def published_table(w):
+    """The table, if there is anything to compare with."""
+    if not STATED:
+        raise WorkflowError(
+            "published.csv of the catalogue has no number of these models on these datasets; choose others, or add the file "
+            "to a catalogue folder of your own."
+        )
+    return PUBLISHED

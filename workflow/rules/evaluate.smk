@@ -1,20 +1,6 @@
 # One run scored on one suite of datasets: a row per image, from which every number derives.
 
 
-def evaluation_inputs(w):
-    """Inputs of an evaluate job by name; one function, since each costs a dry-run of thousands of jobs its time."""
-    methods = checkpointed(w)
-    return {
-        "model": f"{MODEL}/manifest.json".format(model=w.model),
-        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
-        "recipe": recipe(w),
-        "manifests": checkpoints("manifest.json", w, methods),
-        "checkpoints": ancient(checkpoints("checkpoint.safetensors", w, methods)),
-        "suite": f"{SUITE}/manifest.json".format(suite=w.suite, geometry=geometry(w.model)),
-        "apart": ancient(apart("index.parquet", w, SUITES[w.suite])),
-    }
-
-
 rule evaluate_run:
     input:
         unpack(evaluation_inputs),

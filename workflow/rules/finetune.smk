@@ -1,21 +1,6 @@
 # One pretrained model trained on one target by one method. Only the tensors that changed are stored.
 
 
-def training_inputs(w):
-    """Inputs of a finetune job by name."""
-    start = GRID.methods[w.method].parents
-    return {
-        "model": f"{MODEL}/manifest.json".format(model=w.model),
-        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
-        "target": target("manifest.json", w),
-        "images": ancient([target(file, w) for file in PREPARED_FILES]),
-        "reference": reference("manifest.json", w),
-        "apart": ancient(apart("index.parquet", w, [w.target])),
-        "start": checkpoints("manifest.json", w, start),
-        "start_weights": ancient(checkpoints("checkpoint.safetensors", w, start)),
-    }
-
-
 rule finetune:
     input:
         unpack(training_inputs),

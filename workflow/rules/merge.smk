@@ -22,20 +22,6 @@ rule merge_weights:
         "../scripts/merge.py"
 
 
-def selection_inputs(w):
-    """Inputs of a job that chooses weights, by name."""
-    methods = checkpointed(w)
-    return {
-        "model": f"{MODEL}/manifest.json".format(model=w.model),
-        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
-        "manifests": checkpoints("manifest.json", w, methods),
-        "checkpoints": ancient(checkpoints("checkpoint.safetensors", w, methods)),
-        "target": target("manifest.json", w),
-        "images": ancient(target("images.npy", w)),
-        "apart": ancient(apart("index.parquet", w, [w.target])),
-    }
-
-
 # Where weights are chosen on the select split of the target, candidates are scored; the recipe has their accuracies.
 rule select_weights:
     input:

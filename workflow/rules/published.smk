@@ -35,16 +35,6 @@ rule compare_published:
         "../scripts/published.py"
 
 
-def published_table(w):
-    """The table, if there is anything to compare with."""
-    if not STATED:
-        raise WorkflowError(
-            "published.csv of the catalogue has no number of these models on these datasets; choose others, or add the file "
-            "to a catalogue folder of your own."
-        )
-    return PUBLISHED
-
-
 rule published:
     input:
         published_table,
