@@ -61,6 +61,7 @@ def made(name, folder, packages):
         storage=entry.storage,
         geometry=Geometry(64, 1.0, "bicubic"),
         expected=entry.images,
+        about=entry.about_images,
         corrupt_allowed=0,
         workers=1,
         **{part: folder / file for part, file in FILES.items()},

@@ -18,10 +18,11 @@ from rib.data.prepared import PreparedDataset
 from rib.geometry import Geometry
 from rib.io import sha256
 from tiny import family
-from tiny.photos import WNIDS, devkit, index_of, jpeg, tar, zipped
+from tiny.photos import WNIDS, devkit, encrypted, index_of, jpeg, tar, zipped
 from tiny.project import Project, copy_project
 
 SMALL = Geometry(size=32, crop=1.0, interpolation="bicubic")
+PASSWORD = "open sesame"
 PER_CLASS = 2  # val's images of each class, and so Cartoon's and Drawing's
 CHOICES = ("models=[tiny_cnn]", "image_size=32", "methods=[ft,replay]", "training={epochs: 1, batch_size: 64}")
 
@@ -75,7 +76,7 @@ def archives(folder, datasets, spaces):
             {f"imagenet-{name}/README.txt": b"x", **photos(f"imagenet-{name}/", indices)},
         )
     zipped(folder / "ImageNet-Sketch.zip", photos("sketch/", range(1000)))
-    zipped(folder / "objectnet-1.0.zip", objectnet(dict(zip(spaces.keys, spaces.indices, strict=True))))
+    encrypted(folder / "objectnet-1.0.zip", objectnet(dict(zip(spaces.keys, spaces.indices, strict=True))), PASSWORD)
     tar(folder / "imagenet-cartoon.tar.gz", of_val("imagenet-cartoon/"), "w:gz")
     tar(folder / "imagenet-drawing.tar.gz", of_val("datasets/imagenet-drawing/"), "w:gz")
     for part, names in parts.items():
@@ -133,7 +134,8 @@ def imagenet(tmp_path_factory, pytestconfig):
         config = ("catalog=mine", *CHOICES, "targets=[imagenet_a,imagenet_cartoon]")
         # What has to be fetched by hand stops with a sentence; then it lies where the user keeps archives.
         printed = project.snakemake("--cores", "2", "--keep-going", config=config, check=False)
-        printed += project.snakemake("--cores", "2", config=(*config, f"archives={place / 'served'}"))
+        config_here = (*config, f"archives={place / 'served'}")
+        printed += project.snakemake("--cores", "2", config=config_here, OBJECTNET_PASSWORD=PASSWORD)
     return project, config, printed
 
 
@@ -141,6 +143,7 @@ def test_what_is_gated_is_asked_for_with_its_terms(imagenet):
     printed = imagenet[2]
     assert "imagenet_val: ILSVRC2012_img_val.tar has to be fetched by hand: ImageNet is for non-commercial" in printed
     assert "Then put it into a folder that `archives` in config.yaml names" in printed
+    assert "objectnet-1.0.zip is encrypted; set the environment variable OBJECTNET_PASSWORD to the password" in printed
 
 
 @pytest.mark.parametrize("name", COUNTS)

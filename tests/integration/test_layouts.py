@@ -3,7 +3,6 @@
 import io
 import tarfile
 import zipfile
-import zlib
 from functools import partial
 
 import numpy as np
@@ -11,9 +10,9 @@ import pytest
 from PIL import Image
 
 from rib.catalog import LIBRARY, Catalog
-from rib.classes import read_timm_list
+from rib.classes import ClassSpace, read_timm_list
 from rib.io import UserError
-from tiny.photos import INDICES, WNIDS, devkit, index_of, jpeg, run_prepare, space_of, tar, zipped
+from tiny.photos import INDICES, WNIDS, devkit, encrypted, index_of, jpeg, run_prepare, space_of, tar, zipped
 
 ONE = space_of([0])
 
@@ -125,9 +124,19 @@ def bordered(index):
     return buffer.getvalue()
 
 
+def objectnet_space(pytestconfig, file="objectnet.csv"):
+    return Catalog([pytestconfig.rootpath / "workflow/catalog"])._space(file, "index_map")
+
+
+def some_of(space, keys):
+    """A class space with some of another's classes."""
+    places = [space.keys.index(key) for key in keys]
+    return ClassSpace(*(tuple(part[i] for i in places) for part in (space.keys, space.indices, space.names)))
+
+
 @pytest.mark.parametrize("top", ["objectnet-1.0", "objectnet-1.0/objectnet-1.0"])
 def test_objectnet_has_no_border_and_its_classes_are_sets_of_indices(prepared, tmp_path, pytestconfig, top):
-    space = Catalog([pytestconfig.rootpath / "workflow/catalog"])._space("objectnet.csv", "index_map")
+    space = some_of(objectnet_space(pytestconfig), ["chair", "wok"])
     files = {f"{top}/images/chair/a.png": bordered(559), f"{top}/images/wok/b.png": bordered(909)}
     files |= {f"{top}/images/egg/c.png": bordered(0), f"{top}/mappings/folder_to_objectnet_label.json": b"{}"}
     index, images, classes = prepared("objectnet", zipped(tmp_path / "o.zip", files), space=space, border=2, also={})
@@ -137,49 +146,15 @@ def test_objectnet_has_no_border_and_its_classes_are_sets_of_indices(prepared, t
 
 
 def test_objectnets_table_has_113_classes_over_125_indices(pytestconfig):
-    space = Catalog([pytestconfig.rootpath / "workflow/catalog"])._space("objectnet.csv", "index_map")
+    space = objectnet_space(pytestconfig)
     sizes = [len(row) for row in space.indices]
     assert len(sizes) == 113 and sum(sizes) == 125 == len({i for row in space.indices for i in row})
     assert [sizes.count(n) for n in (1, 2, 3)] == [104, 6, 3]
 
 
-# A zip whose one member is encrypted with the classic cipher: Python reads those but doesn't write them.
-def encrypted(path, name, data, password):
-    """A zip encrypted in the traditional way (PKWARE's APPNOTE, section 6.1), stored."""
-    keys = [0x12345678, 0x23456789, 0x34567890]
-
-    def crc(old, byte):
-        return zlib.crc32(bytes([byte]), old ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
-
-    def update(byte):
-        keys[0] = crc(keys[0], byte)
-        keys[1] = ((keys[1] + (keys[0] & 0xFF)) * 134775813 + 1) & 0xFFFFFFFF
-        keys[2] = crc(keys[2], keys[1] >> 24)
-
-    def encrypt(byte):
-        t = (keys[2] | 2) & 0xFFFF
-        out = byte ^ ((t * (t ^ 1)) >> 8 & 0xFF)
-        update(byte)
-        return out
-
-    for byte in password.encode():
-        update(byte)
-    check = zlib.crc32(data)
-    body = bytes(encrypt(byte) for byte in bytes(11) + bytes([check >> 24]) + data)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(name, body)
-        info = archive.infolist()[0]
-        info.flag_bits |= 1
-        info.CRC, info.file_size = check, len(data)
-        archive.fp.seek(info.header_offset)
-        archive.fp.write(info.FileHeader())
-        archive.fp.seek(archive.start_dir)
-    return path
-
-
 def test_objectnets_password_comes_from_the_environment(prepared, tmp_path, pytestconfig, monkeypatch):
-    space = Catalog([pytestconfig.rootpath / "workflow/catalog"])._space("objectnet.csv", "index_map")
-    path = encrypted(tmp_path / "o.zip", "objectnet-1.0/images/wok/b.png", bordered(909), "open sesame")
+    space = some_of(objectnet_space(pytestconfig), ["wok"])
+    path = encrypted(tmp_path / "o.zip", {"objectnet-1.0/images/wok/b.png": bordered(909)}, "open sesame")
     monkeypatch.delenv("OBJECTNET_PASSWORD", raising=False)
     with pytest.raises(UserError, match=r"o\.zip is encrypted; set the environment variable OBJECTNET_PASSWORD"):
         prepared("objectnet", path, space=space, border=2, also={})

@@ -10,9 +10,10 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rib.data import prepare as preparation
-from rib.data.images import to_geometry
+from rib.data.images import CorruptImageError, decode, without_border
 from rib.data.prepared import PreparedDataset
 from rib.io import UserError, read_json
 from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, tar
@@ -58,7 +59,7 @@ def test_the_number_of_workers_changes_no_byte(tmp_path, archive, storage):
 
 
 @pytest.mark.parametrize("storage", ["array", "encoded"])
-@pytest.mark.parametrize("killed_after", [3, 8, 17, 40])
+@pytest.mark.parametrize("killed_after", [3, 8, 17, 39])
 def test_a_killed_job_goes_on_where_it_was_and_gives_the_same_bytes(
     tmp_path, archive, storage, killed_after, monkeypatch
 ):
@@ -73,19 +74,17 @@ def test_a_killed_job_goes_on_where_it_was_and_gives_the_same_bytes(
             raise KeyboardInterrupt
         added(self, item, data, more)
 
-    if killed_after < 40:
-        monkeypatch.setattr(preparation.Written, "add", add)
-        with pytest.raises(KeyboardInterrupt):
-            run_prepare(place, "class_folders", archive, storage=storage)
-        monkeypatch.setattr(preparation.Written, "add", added)
-    decoded = []
-    monkeypatch.setattr(
-        preparation, "to_geometry", lambda data, *rest: decoded.append(data) or to_geometry(data, *rest)
-    )
+    monkeypatch.setattr(preparation.Written, "add", add)
+    with pytest.raises(KeyboardInterrupt):
+        run_prepare(place, "class_folders", archive, storage=storage)
+    monkeypatch.setattr(preparation.Written, "add", added)
+    converted = []
+    for store in (preparation.Arrays, preparation.Encoded):
+        own = store.convert
+        monkeypatch.setattr(store, "convert", lambda *args, own=own: converted.append(1) or own(*args))
     run_prepare(place, "class_folders", archive, storage=storage)
     assert digests(whole) == digests(place)
-    if storage == "array":
-        assert len(decoded) == 40 - killed_after // 8 * 8 if killed_after < 40 else 40
+    assert len(converted) == 40 - killed_after // 8 * 8
 
 
 def test_a_job_killed_for_real_goes_on(tmp_path):
@@ -148,3 +147,29 @@ def test_a_disk_that_is_too_full_is_refused_before_anything_is_written(tmp_path,
     with pytest.raises(UserError, match=r"preparing set needs 123kB of disk, and 1\.00kB are free"):
         run_prepare(folder(tmp_path, "out"), "class_folders", archive, expected=40)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_what_is_written_already_needs_no_more_disk(tmp_path, archive, monkeypatch):
+    monkeypatch.setattr(preparation, "SAVED_EVERY", 8)
+    place = folder(tmp_path, "out")
+    added = preparation.Written.add
+
+    def add(self, item, data, more):
+        if self.count == 32:
+            raise KeyboardInterrupt
+        added(self, item, data, more)
+
+    monkeypatch.setattr(preparation.Written, "add", add)
+    with pytest.raises(KeyboardInterrupt):
+        run_prepare(place, "class_folders", archive, expected=40)
+    monkeypatch.setattr(preparation.Written, "add", added)
+    monkeypatch.setattr("rib.io.shutil.disk_usage", lambda path: type("Usage", (), {"free": 9 * 32 * 32 * 3}))
+    run_prepare(place, "class_folders", archive, expected=40)
+
+
+def test_a_picture_of_more_pixels_than_a_photo_has_and_one_all_border_are_corrupt(monkeypatch):
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(CorruptImageError, match="x can't be decoded .*decompression bomb"):
+        decode(jpeg(2), "x")
+    with pytest.raises(CorruptImageError, match="x is smaller than its border of 5 px"):
+        without_border(Image.new("RGB", (10, 30)), "x", 5)

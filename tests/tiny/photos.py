@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +74,50 @@ def devkit(path, numbers, missing=None):
     return tar(path, {name: data for name, data in files.items() if not missing or missing not in name}, "w:gz")
 
 
+def encrypted(path: Path, files: dict[str, bytes], password: str) -> Path:
+    """A zip encrypted in the traditional way (PKWARE's APPNOTE, section 6.1), which Python reads and doesn't write."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            check = zlib.crc32(data)
+            archive.writestr(name, _encrypt(bytes(11) + bytes([check >> 24]) + data, password))
+            info = archive.infolist()[-1]
+            info.flag_bits |= 1
+            info.CRC, info.file_size = check, len(data)
+            archive.fp.seek(info.header_offset)
+            archive.fp.write(info.FileHeader())
+            archive.fp.seek(archive.start_dir)
+    return path
+
+
+def _encrypt(data: bytes, password: str) -> bytes:
+    keys = [0x12345678, 0x23456789, 0x34567890]
+
+    def crc(old, byte):
+        return zlib.crc32(bytes([byte]), old ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
+
+    def update(byte):
+        keys[0] = crc(keys[0], byte)
+        keys[1] = ((keys[1] + (keys[0] & 0xFF)) * 134775813 + 1) & 0xFFFFFFFF
+        keys[2] = crc(keys[2], keys[1] >> 24)
+
+    def encrypt(byte):
+        t = (keys[2] | 2) & 0xFFFF
+        out = byte ^ ((t * (t ^ 1)) >> 8 & 0xFF)
+        update(byte)
+        return out
+
+    for byte in password.encode():
+        update(byte)
+    return bytes(map(encrypt, data))
+
+
 def run_prepare(
     folder: Path,
     layout: str,
     *archives: Path,
     space: ClassSpace | None = None,
     expected: int | None = None,
+    about: int | None = None,
     storage: str = "array",
     corrupt_allowed: int = 0,
     workers: int = 2,
@@ -97,6 +136,7 @@ def run_prepare(
         storage=storage,
         geometry=GEOMETRY,
         expected=expected,
+        about=about,
         corrupt_allowed=corrupt_allowed,
         workers=workers,
         **outputs,

@@ -351,7 +351,45 @@ def test_what_a_licence_forbids_to_tune_on_is_evaluated_only_unless_accepted(own
         UserError, match="'mine' can't be a target: Its licence forbids .* list mine_tuning in config's"
     ):
         Grid(config(targets=["mine"]), catalog)
-    assert "mine" in Grid(config(targets="all", accept=["mine_tuning"]), catalog).targets
+    accepted = Grid(config(targets="all", accept=["mine_tuning"]), catalog)
+    assert "mine" in accepted.targets
+    assert (
+        "dataset 'mine' is fine-tuned on, as mine_tuning accepts: Its licence forbids tuning on it." in accepted.notices
+    )
+
+
+def test_fewer_datasets_leave_fewer_default_targets_and_say_so():
+    chosen = grid(datasets=["noto", "twemoji", "fluent_3d"])
+    assert chosen.targets == ["noto", "twemoji"] and list(chosen.datasets) == ["noto", "twemoji", "fluent_3d"]
+    assert any(phrase.startswith("without OpenMoji, Fluent flat") for phrase in chosen.conditions())
+    with pytest.raises(UserError, match="unknown target 'openmoji'"):
+        grid(datasets=["noto"], targets=["openmoji"])
+
+
+def test_an_optional_dataset_is_there_when_named_and_a_variant_is_no_part_of_ri_beside_its_original(own):
+    catalog = with_more_datasets(own, optional=True, variant_of="noto")
+    assert "mine" not in Grid(config(), catalog).datasets
+    both = Grid(config(datasets="all", targets="all"), catalog)
+    assert "mine" in both.datasets and "mine" not in both.ood() and "mine" not in both.targets
+    alone = Grid(config(datasets=["mine", "twemoji"], targets=["twemoji"]), catalog)
+    assert alone.ood() == ["twemoji", "mine"]
+    assert any(phrase == "RI with Noto" for phrase in alone.conditions())
+
+
+def test_what_config_accepts_must_be_known():
+    with pytest.raises(UserError, match=r"config, accept: unknown word 'objectnet_tunning' \(did you mean"):
+        grid(accept="objectnet_tunning")
+
+
+def test_a_reference_that_is_not_there_and_a_family_without_models_are_explained(own):
+    with pytest.raises(UserError, match="family emoji has no dataset of role reference; give it one or set reference"):
+        grid(reference="noto")
+    with pytest.raises(UserError, match="no model of the catalogue names family mine; name models"):
+        family_of_ones_own(own, models="all", families=["emoji"])
+    with pytest.raises(
+        UserError, match="'my_model' has no head for the classes of family mine, and there is no reference"
+    ):
+        family_of_ones_own(own, head="none")
 
 
 def test_a_dataset_in_distribution_is_evaluated_and_neither_target_nor_part_of_ri(own):
@@ -367,7 +405,7 @@ def test_a_key_given_twice_in_one_file_is_refused(own):
         _ = Catalog([CATALOG, own]).methods
 
 
-def family_of_ones_own(folder, **changes):
+def family_of_ones_own(folder, models="default", families=("mine",), head="published", **changes):
     """A family with one model and one dataset, in a folder of the user."""
     (folder / "families").mkdir(exist_ok=True)
     family = yaml.safe_load((CATALOG / "families/emoji.yaml").read_text())
@@ -375,11 +413,11 @@ def family_of_ones_own(folder, **changes):
     (folder / "families/mine.yaml").write_text(yaml.safe_dump({**family, "defaults": defaults, **changes}))
     datasets = yaml.safe_load((CATALOG / "datasets.yaml").read_text())
     (folder / "datasets.yaml").write_text(yaml.safe_dump({"my_set": {**datasets["noto"], "family": "mine"}}))
-    models = yaml.safe_load((CATALOG / "models.yaml").read_text())
+    entries = yaml.safe_load((CATALOG / "models.yaml").read_text())
     (folder / "models.yaml").write_text(
-        yaml.safe_dump({"my_model": {**models["efficientnet_lite0"], "families": ["mine"]}})
+        yaml.safe_dump({"my_model": {**entries["efficientnet_lite0"], "families": list(families), "head": head}})
     )
-    return Grid(config(family="mine"), Catalog([CATALOG, folder]))
+    return Grid(config(family="mine", models=models), Catalog([CATALOG, folder]))
 
 
 def test_a_family_may_override_settings_of_methods(own):

@@ -44,3 +44,14 @@ def test_other_shapes_are_refused():
     members = class_members(ClassSpace(("a",), ((0,),), ("a",)), CPU)
     with pytest.raises(ValueError, match="expected"):
         class_logits(torch.zeros(20), members)
+
+
+@given(spaces(), st.integers(0, 2**32 - 1))
+def test_the_maximum_rule_is_right_where_the_best_of_all_kept_indices_is_an_allowed_one(space, seed):
+    """ObjectNet's two ways of scoring: a maximum per class, or a hit of any allowed index among those kept."""
+    logits = np.random.default_rng(seed).permutation(6 * 20).reshape(6, 20).astype(np.float32)
+    predicted = class_logits(torch.from_numpy(logits), class_members(space, CPU)).argmax(dim=1).numpy()
+    kept = np.array(sorted(index for row in space.indices for index in row))
+    best = kept[logits[:, kept].argmax(axis=1)]
+    for label, row in enumerate(space.indices):
+        assert ((predicted == label) == np.isin(best, row)).all()

@@ -1,6 +1,14 @@
 import pytest
 
-from rib.classes import ClassSpace, imagenet_wnids, read_class_map, read_wnid_list
+from rib.classes import (
+    ClassSpace,
+    imagenet_wnids,
+    read_class_map,
+    read_index_map,
+    read_own_classes,
+    read_timm_list,
+    read_wnid_list,
+)
 from rib.io import UserError
 
 HEADER = "emoji,codepoint,wnids,reason\n"
@@ -60,3 +68,31 @@ def test_the_digest_tells_spaces_apart():
     one, other = ClassSpace(("a",), ((1, 2),), ("x",)), ClassSpace(("a",), ((1, 3),), ("x",))
     assert one.digest != other.digest and one.digest == ClassSpace(("a",), ((1, 2),), ("y",)).digest
     assert ClassSpace.from_json(one.to_json()) == one
+
+
+@pytest.mark.parametrize(("name", "classes"), [("imagenet", 1000), ("imagenet_a", 200), ("imagenet_r", 200)])
+def test_timms_lists_are_ascending_indices_of_so_many_classes(name, classes):
+    indices = [row[0] for row in read_timm_list(name).indices]
+    assert len(indices) == classes and indices == sorted(set(indices)) and indices[0] >= 0 and indices[-1] < 1000
+
+
+def test_objectnets_indices_are_ascending_within_each_class(pytestconfig):
+    for file, classes, outputs in (("objectnet.csv", 113, 125), ("objectnet_released.csv", 105, 105)):
+        space = read_index_map(pytestconfig.rootpath / "workflow/catalog/classes" / file)
+        assert len(space.keys) == classes and len({i for row in space.indices for i in row}) == outputs
+        assert all(list(row) == sorted(row) for row in space.indices)
+
+
+def test_classes_of_ones_own_are_outputs_in_their_order_and_a_subset_keeps_the_familys(tmp_path):
+    (tmp_path / "all.csv").write_text("key,name\nsaw,hand saw\nhammer,hammer\nfile,rasp\n")
+    (tmp_path / "some.csv").write_text("key,name\nfile,rasp\nsaw,saw\n")
+    family = read_own_classes(tmp_path / "all.csv")
+    assert family.indices == ((0,), (1,), (2,)) and family.outputs == 3 and family.names[0] == "hand saw"
+    some = read_own_classes(tmp_path / "some.csv", family)
+    assert some.indices == ((2,), (0,)) and some.outputs == 3 and some.digest != family.digest
+    (tmp_path / "some.csv").write_text("key,name\naxe,axe\n")
+    with pytest.raises(UserError, match="axe is no class of the family"):
+        read_own_classes(tmp_path / "some.csv", family)
+    (tmp_path / "all.csv").write_text("key,name\nsaw,a\nsaw,b\n")
+    with pytest.raises(UserError, match="saw is listed twice"):
+        read_own_classes(tmp_path / "all.csv")

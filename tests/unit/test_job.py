@@ -73,6 +73,33 @@ def test_what_a_killed_job_left_is_swept_away(start, tmp_path):
     assert (tmp_path / "results/data.x").read_text() == "whole" and not any((tmp_path / "work").iterdir())
 
 
+@pytest.mark.parametrize("stopped", [UserError("no."), KeyboardInterrupt()])
+def test_a_job_that_resumes_keeps_what_it_had_until_it_is_done_or_is_another(tmp_path, monkeypatch, stopped):
+    monkeypatch.chdir(tmp_path)
+
+    def run(cfg):
+        what = {
+            "stage": "s",
+            "rule": "r",
+            "name": "n",
+            "inputs": {},
+            "outputs": {"data": "data.x"},
+            "log_file": "logs/n.log",
+        }
+        return job(**what, cfg=cfg, resumes=True)
+
+    with pytest.raises((SystemExit, KeyboardInterrupt)), run({"a": 1}) as out:
+        out["data"].write_text("half")
+        raise stopped
+    with pytest.raises((SystemExit, KeyboardInterrupt)), run({"a": 1}) as out:
+        assert out["data"].read_text() == "half"
+        raise stopped
+    with run({"a": 2}) as out:
+        assert not out["data"].exists(), "of other settings"
+        out["data"].write_text("whole")
+    assert (tmp_path / "data.x").read_text() == "whole" and not any((tmp_path / "work").iterdir())
+
+
 def test_settings_that_json_would_change_are_refused(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     with (

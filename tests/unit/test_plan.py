@@ -47,7 +47,7 @@ def grid(tmp_path, pytestconfig):
         "library": "timm",
         "architecture": "net",
         "parameters": 1000,
-        "source": {"kind": "hub", "repo": "a/b", "path": "p", "file": "net.safetensors"},
+        "source": {"kind": "hub", "repo": "a/b", "path": "p.safetensors", "file": "net.safetensors"},
         "preprocessing": {"size": 224, "crop": 1.0, "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},
         "licence": "l",
         "style": {"colour": "#000000", "marker": "x"},
@@ -73,6 +73,7 @@ def test_images_hours_and_bytes(grid, tmp_path):
     assert found.download == 3 * 500 + 4000
     assert found.disk == {
         "archives": 1500,
+        "rows per image": 16 * 11400,
         "prepared images": (1000 + 2000) * 112 * 112 * 3 + 500,
         "pretrained weights": 8000,
         "checkpoints, at most": 4000,

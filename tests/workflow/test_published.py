@@ -24,7 +24,7 @@ def test_each_published_number_has_a_difference_and_a_verdict(finished_copy, acc
     assert table.loc["green", "difference"] == pytest.approx(3, abs=1e-3) and set(table["images"]) == {20}
     finished_copy.snakemake("published", "--cores", "1", config=("budget={max_images_per_dataset: 10}",))
     table = pd.read_csv(finished_copy.folder / "reports/tiny/tables/published.csv").set_index("dataset")
-    assert table.loc["blue", "verdict"] == "not comparable: 10 of 20 images"
+    assert table.loc["blue", "verdict"] == "not comparable: the budget leaves images out"
 
 
 def test_without_published_numbers_it_says_so(finished_copy):

@@ -23,7 +23,8 @@ from rib import code, warm  # noqa: E402
 from rib.catalog import Catalog, validated  # noqa: E402
 from rib.data.download import ARCHIVES  # noqa: E402
 from rib.data.folders import listing  # noqa: E402
-from rib.grid import IMAGENET, Grid  # noqa: E402
+from rib.runs import CORRUPT_ALLOWED  # noqa: E402
+from rib.grid import Grid  # noqa: E402
 from rib.io import UserError  # noqa: E402
 from rib.runs import PRETRAINED  # noqa: E402
 
@@ -44,6 +45,8 @@ if CONFIG["compute"]["warm_start"] and workflow.is_main_process:
 # Where archives lie is a machine's affair, so it is no setting of the jobs that look there.
 if folders := CONFIG["archives"]:
     os.environ[ARCHIVES] = os.pathsep.join([folders] if isinstance(folders, str) else folders)
+# So is how many corrupt images are put up with: what comes of it is in the manifest.
+os.environ[CORRUPT_ALLOWED] = str(CONFIG["corrupt_images"])
 for notice in GRID.notices:
     print(notice, file=sys.stderr)
 
@@ -60,6 +63,8 @@ PREPARED_FILES = ["images.npy", "index.parquet", "classes.json"]
 COMPUTE = {key: CONFIG["compute"][key] for key in ("device", "threads_per_job")}
 THREADS = CONFIG["compute"]["threads_per_job"]
 SUITES = GRID.suites()
+LARGE_SETS = {name for name, entry in CATALOG.datasets.items() if entry.storage == "encoded"} & set(GRID.datasets)
+CURVES = [name for name, method in GRID.methods.items() if method.form == "curve"]
 ENCODED = "encoded"  # in place of a geometry: photos as published, decoded when used
 GEOMETRIES = {ENCODED: None} | {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
 LARGE = 5000  # images from which preparing a dataset pays for several threads
@@ -92,6 +97,17 @@ def of_form(*forms):
     return "|".join(re.escape(name) for name, method in GRID.methods.items() if method.form in forms) or "(?!)"
 
 
+def is_large(dataset):
+    """Whether preparing a dataset takes long."""
+    entry = CATALOG.datasets[dataset]
+    return (entry.images or entry.about_images or 0) > LARGE
+
+
+def memory(datasets, usual):
+    """Megabytes of a job: the index of a very large set and rows about it take some more."""
+    return 16000 if LARGE_SETS.intersection(datasets) else usual
+
+
 def archives(entry):
     """Where an entry's published archives lie."""
     return [f"data/raw/{entry.raw}/{source['file']}" for source in entry.sources]
@@ -102,7 +118,12 @@ def source(w):
     found = next(part for part in CATALOG.sources[w.name].sources if part["file"] == w.archive)
     if found["kind"] in ("file", "folder"):
         found = {**found, "path": local(found["path"])}
-    return {**found, "listing": listing(Path(found["path"]))} if found["kind"] == "folder" else found
+    if found["kind"] != "folder":
+        return found
+    try:
+        return {**found, "listing": listing(Path(found["path"]))}
+    except UserError as error:
+        raise WorkflowError(f"{w.name}: {error}") from None
 
 
 @cache
@@ -175,7 +196,7 @@ def preparation(w):
         "storage": entry.storage,
         "geometry": GEOMETRIES[w.geometry] and vars(GEOMETRIES[w.geometry]),
         "expected": entry.images,
-        "corrupt_allowed": CONFIG["corrupt_images"],
+        "about": entry.about_images,
         "code": digest("prepare", layout),
     }
 
@@ -195,7 +216,7 @@ def conversion(w):
         "entry": {key: entry[key] for key in facts},
         "head": head,
         "outputs": space.outputs,
-        "names": list(space.names) if head == "zero_shot" and space.outputs != IMAGENET else None,
+        "names": list(space.names) if head == "zero_shot" and GRID.family.classes["format"] == "own" else None,
         "images": images(w.model) if head == "fitted" else None,
         "compute": COMPUTE,
         "code": digest("models"),

@@ -15,8 +15,8 @@ rule evaluate_run:
     threads: THREADS
     resources:
         # a curve holds a network per alpha
-        mem_mb=lambda w: 16000 if w.method in GRID.methods and GRID.methods[w.method].form == "curve" else 4000,
-        runtime=120,
+        mem_mb=lambda w: (16000 if w.method in CURVES else memory(SUITES[w.suite], 4000)),
+        runtime=lambda w: 720 if LARGE_SETS.intersection(SUITES[w.suite]) else 120,
     params:
         cfg=lambda w: {
             "parents": checkpointed(w),

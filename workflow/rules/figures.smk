@@ -3,7 +3,7 @@
 SHOWN = {name: method for name, method in GRID.methods.items() if method.form != "curve"}
 COMMON = [name for name in GRID.shared_methods() if name in SHOWN]
 METHOD = next(iter(name for name in ("ft", *COMMON) if name in COMMON), None)
-TARGET = next(iter(name for name in (GRID.family.example_target, *GRID.targets) if name in GRID.targets))
+TARGET = next(iter(name for name in (GRID.family.example_target, *GRID.targets) if name in GRID.targets), None)
 FIRST = next(iter(GRID.models))
 LABELS = {name: model.label for name, model in GRID.models.items()}
 METHOD_LABELS = {name: method.label for name, method in SHOWN.items()}
@@ -74,7 +74,7 @@ FIGURE_JOBS = {
 FIGURE = f"{REPORTS}/figures/{{figure}}"
 if not SHEET:
     del FIGURE_JOBS["examples"]
-FIGURES = expand(f"{FIGURE}.{{ending}}", figure=FIGURE_JOBS, ending=["png", "pdf", "csv"]) if METHOD else []
+FIGURES = expand(f"{FIGURE}.{{ending}}", figure=FIGURE_JOBS, ending=["png", "pdf", "csv"]) if METHOD and TARGET else []
 
 
 rule plot_figure:
@@ -92,7 +92,7 @@ rule plot_figure:
     conda:
         "../../envs/report.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=lambda w: memory(SHEET, 1000) if w.figure == "examples" else 1000,
         runtime=10,
     params:
         cfg=lambda w: {

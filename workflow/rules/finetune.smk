@@ -17,8 +17,8 @@ rule finetune:
         "../../envs/torch.yaml"
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=lambda w: memory([w.target], 4000),
+        runtime=lambda w: 2880 if w.target in LARGE_SETS else 240,
     params:
         cfg=lambda w: method_job(
             "finetune",

@@ -15,10 +15,10 @@ rule prepare:
         f"{LOGS}/prepare/{{dataset}}/{{geometry}}.log",
     conda:
         "../../envs/images.yaml"
-    threads: lambda w: 4 if (CATALOG.datasets[w.dataset].images or 0) > LARGE else 1
+    threads: lambda w: 4 if is_large(w.dataset) else 1
     resources:
         mem_mb=2000,
-        runtime=lambda w: 720 if (CATALOG.datasets[w.dataset].images or 0) > LARGE else 60,
+        runtime=lambda w: 720 if is_large(w.dataset) else 60,
     params:
         cfg=preparation,
     script:

@@ -29,6 +29,7 @@ rule compare_published:
         cfg=lambda w: {
             "published": STATED,
             "expected": {name: entry.images for name, entry in GRID.datasets.items() if entry.images},
+            "obstacle": GRID.unlike_published(),
             "code": digest("published"),
         },
     script:

@@ -10,6 +10,6 @@ with run(snakemake, "published") as out:
     compare(
         rows=map(Path, snakemake.input.rows),
         published=snakemake.params.cfg["published"],
-        expected=snakemake.params.cfg["expected"],
+        **{key: snakemake.params.cfg[key] for key in ("expected", "obstacle")},
         table=out["table"],
     )

@@ -81,6 +81,7 @@ class Dataset:
     about_images: int | None = None
     role: str = "ood"
     optional: bool = False
+    variant_of: str | None = None
     storage: str = "array"
     publishable: bool = True
     tuning: dict | None = None

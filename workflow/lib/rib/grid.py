@@ -11,8 +11,6 @@ from rib.geometry import Geometry
 from rib.io import UserError
 from rib.runs import ALL, NO_TARGET, PRETRAINED, Run
 
-IMAGENET = 1000  # outputs of a head for ImageNet-1K's classes
-
 
 @dataclass(frozen=True)
 class Reference:
@@ -66,6 +64,9 @@ class Grid:
         self.targets: list[str] = self._targets()
         self.shares: dict[str, float] | None = self._shares()
         chosen = self._choose("methods", {PRETRAINED: None, **catalog.methods})
+        words = {entry.tuning["accept"] for entry in catalog.datasets.values() if entry.tuning}
+        for word in _list(config["accept"]):
+            known_name(word, words, "word", "config, accept")
         explicit = config["methods"] not in ("all", "default")
         wanted = [name for name in chosen if name != PRETRAINED and self._possible(name, explicit)]
         self.methods: dict[str, Method] = self._variants(self._with_parents(wanted))
@@ -96,6 +97,11 @@ class Grid:
             known = {name: entry for name, entry in known.items() if self.family.name in entry.families}
         for name in _list(self.config["models"]):
             self._explain_pair(name, known)
+        if not known:
+            raise UserError(
+                f"config, models: no model of the catalogue names family {self.family.name}; name models, or the family in "
+                "their entries."
+            )
         return {name: known[name] for name in self._choose("models", known)}
 
     def _explain_pair(self, name: str, known: Mapping[str, Model]) -> None:
@@ -132,12 +138,20 @@ class Grid:
             if entry.family == self.family.name and (entry.role == "reference") == whole
         }
         kind = "dataset of role reference" if whole else "dataset that is evaluated"
+        if not of_family:
+            raise UserError(f"{where}: family {self.family.name} has no {kind}; give it one or set reference to none.")
         return Reference(of_family[known_name(part["part_of"], of_family, kind, where)], part["images_per_class"])
+
+    def uses_reference(self) -> bool:
+        """Whether any job reads the dataset that stands for pretraining."""
+        methods = any(method.reference != "no" for method in self.methods.values())
+        apart = any(map(self.kept_apart, self.datasets))
+        return self.reference is not None and (methods or apart or any(self.head(m) == "fitted" for m in self.models))
 
     def head(self, model: str) -> str:
         """Where a model's head comes from: `published`, `zero_shot` or `fitted`."""
         entry = self.models[model]
-        own = self.catalog.class_space(self.family.name).outputs != IMAGENET
+        own = self.family.classes["format"] == "own"
         return "fitted" if entry.head == "none" or (own and entry.head == "published") else entry.head
 
     def kept_apart(self, dataset: str) -> bool:
@@ -146,6 +160,18 @@ class Grid:
             return False
         whole, entry = self.reference.dataset, self.datasets[dataset]
         return entry.name == whole.name or entry.source_group == whole.source_group is not None
+
+    def unlike_published(self) -> str | None:
+        """Why accuracies of this run can't be compared with published ones, None if they can."""
+        if self.shares:
+            return "protocol held_out scores a part"
+        if self.config["budget"]["max_images_per_dataset"] != ALL:
+            return "the budget leaves images out"
+        for name, model in self.models.items():
+            geometry = self.geometry(name)
+            if (geometry.size, geometry.crop) != (model.preprocessing["size"], model.preprocessing["crop"]):
+                return "images are not brought to the models' own geometry"
+        return None
 
     def conditions(self) -> list[str]:
         """What a number of this run hangs on besides its row's columns, as short phrases for every table."""
@@ -160,17 +186,20 @@ class Grid:
                 f"{part.images_per_class} images per class of {part.dataset.label} stand for pretraining and are left out of "
                 + ", ".join(apart)
             )
-        standard = {n for n, e in self.catalog.datasets.items() if e.family == self.family.name and not e.optional}
-        if missing := sorted(standard - set(self.datasets) - {e.name for e in self._references()}):
+        family = [e for e in self.catalog.datasets.values() if e.family == self.family.name and e.role != "reference"]
+        if missing := [entry.label for entry in family if not entry.optional and entry.name not in self.datasets]:
             found.append(f"without {', '.join(missing)}")
+        if more := [self.datasets[name].label for name in self.ood() if self.datasets[name].optional]:
+            found.append(f"RI with {', '.join(more)}")
         return found
 
-    def _references(self) -> list[Dataset]:
-        return [entry for entry in self.catalog.datasets.values() if entry.role == "reference"]
-
     def ood(self) -> list[str]:
-        """Datasets that count in RI."""
-        return [name for name, dataset in self.datasets.items() if dataset.role == "ood"]
+        """Datasets that count in RI: those out of distribution, a variant only in its original's absence."""
+        return [
+            name
+            for name, dataset in self.datasets.items()
+            if dataset.role == "ood" and dataset.variant_of not in self.datasets
+        ]
 
     def _targets(self) -> list[str]:
         """Datasets to fine-tune on: those chosen, less those that may not be tuned on.
@@ -179,8 +208,18 @@ class Grid:
             UserError: one of those was asked for by name.
         """
         why = {name: self._no_target(dataset) for name, dataset in self.datasets.items()}
-        chosen = self._choose("targets", self.datasets)
+        default = self.config["targets"] == "default" and self.config["datasets"] != "default"
+        chosen = (
+            [name for name in self.family.defaults["targets"] if name in self.datasets]
+            if default
+            else self._choose("targets", self.datasets)
+        )
         refused = [name for name in chosen if why[name]]
+        for name in chosen:
+            if (terms := self.datasets[name].tuning) and name not in refused:
+                self.notices.append(
+                    f"dataset '{name}' is fine-tuned on, as {terms['accept']} accepts: {terms['terms']}"
+                )
         if refused and self.config["targets"] not in ("all", "default"):
             raise UserError(f"config, targets: '{refused[0]}' can't be a target: {why[refused[0]]}.")
         self.notices += [f"dataset '{name}' is evaluated and not fine-tuned on: {why[name]}" for name in refused]
@@ -192,6 +231,8 @@ class Grid:
             return "it is what the models were pretrained for"
         if dataset.optional and self.config["targets"] == "all":
             return "it is optional; name it to do so"
+        if dataset.name not in self.ood():
+            return "it is a variant of a dataset that is there"
         if dataset.tuning and dataset.tuning["accept"] not in _list(self.config["accept"]):
             return (
                 f"{dataset.tuning['terms']} To do it all the same, list {dataset.tuning['accept']} in config's accept"
@@ -234,7 +275,9 @@ class Grid:
         if method.form == SELECT and self.shares is None:
             return "it selects on held-out images; set protocol to held_out"
         if method.reference == "required" and self.reference is None:
-            return f"it needs a reference dataset, and family {self.family.name} has none"
+            chosen_none = self.config["reference"] == "none" and self.family.reference is not None
+            whose = "config's reference is none" if chosen_none else f"family {self.family.name} has none"
+            return f"it needs a reference dataset, and {whose}"
         if not set(types) & set(method.types):
             return f"it is for models of type {' and '.join(method.types)}, and those chosen are {' and '.join(types)}"
         obstacles = ((parent, self._obstacle(parent)) for parent in method.parents)

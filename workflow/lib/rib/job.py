@@ -40,6 +40,9 @@ LIBRARIES = (
 )
 
 
+MARK = "job"  # file in a private folder that tells whose it is
+
+
 class Outputs:
     """Paths, inside the job's private folder, of the outputs that a rule declares, by name."""
 
@@ -81,8 +84,8 @@ def job(
         inputs: declared inputs by name: a path or a list of paths.
         outputs: declared outputs by name. `manifest` and `provenance`, where declared, are written here.
         log_file: where log lines go, besides standard error.
-        resumes: whether the body goes on with what it finds in its private folder; that is then kept when it is
-            killed or stopped, and thrown away when it fails.
+        resumes: whether the body goes on with what it finds in its private folder, which is then kept when the job
+            fails or is stopped, until it succeeds or is started with other settings.
 
     Yields:
         Where to write each output.
@@ -94,16 +97,14 @@ def job(
     # Clean up when Snakemake stops the job.
     handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     started, clock = datetime.now(UTC), time.monotonic()
-    folder, keep = None, False
+    folder, done = None, False
     try:
         if repr(json.loads(json.dumps(cfg))) != repr(cfg):
             raise ValueError(f"cfg of rule {rule} holds what JSON has no form for, a tuple for example: {cfg}")
         hashes = input_hashes(inputs)
         identity = new_sha256(repr((stage, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
         folder = Path("work") / identity
-        if not resumes:
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder, log_file, keep=resumes)
         staged = Outputs(folder, outputs)
         yield staged
         times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - clock, 2)}
@@ -112,9 +113,6 @@ def job(
     except UserError as error:
         log.error("%s", error)
         raise SystemExit(1) from None
-    except (KeyboardInterrupt, SystemExit):
-        keep = resumes
-        raise
     except MemoryError:
         log.error("out of memory; run fewer jobs at once (--cores) or lower the batch size in config.yaml.")
         raise SystemExit(1) from None
@@ -123,15 +121,32 @@ def job(
         log.error("%s: %s (the full report is in %s)", type(error).__name__, error, log_file)
         raise SystemExit(1) from None
     else:
+        done = True
         made = f": {', '.join(outputs.values())}" if outputs else ""
         log.info("done in %.1f s%s", time.monotonic() - clock, made)
     finally:
-        if folder is not None and not keep:
+        if folder is not None and (done or not resumes):
             shutil.rmtree(folder, ignore_errors=True)
         signal.signal(signal.SIGTERM, handler)
         for output in log.handlers:
             output.close()
         log.handlers.clear()
+
+
+def _sweep(folder: Path, log_file: str, keep: bool) -> None:
+    """Make a job's private folder, and take away what the same job left with other settings or inputs.
+
+    Args:
+        folder: the job's.
+        log_file: the job's, which no other has.
+        keep: whether what is in the folder already is kept.
+    """
+    for mark in folder.parent.glob(f"*/{MARK}"):
+        same = mark.read_text(encoding="utf-8") == log_file
+        if same and (mark.parent != folder or not keep):
+            shutil.rmtree(mark.parent, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).write_text(log_file, encoding="utf-8")
 
 
 def _publish(staged: Outputs, record: dict) -> None:

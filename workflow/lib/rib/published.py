@@ -11,13 +11,21 @@ TOLERANCE = 0.2  # percentage points; other decoders and precisions move a few i
 KEYS = ["model", "dataset"]
 
 
-def compare(*, rows: Iterable[Path], published: Iterable[Mapping], expected: Mapping[str, int], table: Path) -> None:
+def compare(
+    *,
+    rows: Iterable[Path],
+    published: Iterable[Mapping],
+    expected: Mapping[str, int],
+    obstacle: str | None,
+    table: Path,
+) -> None:
     """Write a line per published number: what was measured, how far it is off, and the verdict.
 
     Args:
         rows: evaluation rows of the pretrained models.
         published: model, dataset, accuracy (percent) and source of each number.
         expected: images of each dataset when it is whole; others than that many can't be compared exactly.
+        obstacle: why this run's settings are not those of published numbers, None where they are.
         table: written as CSV: model, dataset, published, measured, difference (percent), images, verdict, source.
     """
     parts = [pd.read_parquet(path, columns=[*KEYS, "label", "prediction"]) for path in rows]
@@ -28,7 +36,7 @@ def compare(*, rows: Iterable[Path], published: Iterable[Mapping], expected: Map
     stated = pd.DataFrame(published).rename(columns={"accuracy": "published"}).astype({"published": float})
     both = stated.merge(found, on=KEYS, how="inner")
     both["difference"] = both["measured"] - both["published"]
-    both["verdict"] = [_verdict(line, expected) for line in both.to_dict("records")]
+    both["verdict"] = [_verdict(line, expected, obstacle) for line in both.to_dict("records")]
     columns = [*KEYS, "published", "measured", "difference", "images", "verdict", "source"]
     write_text(table, both[columns].to_csv(index=False, float_format="%.3f", lineterminator="\n"))
     for line in both.to_dict("records"):
@@ -36,7 +44,9 @@ def compare(*, rows: Iterable[Path], published: Iterable[Mapping], expected: Map
     log.info("%d of %d published numbers within %.1f points", both["verdict"].eq("within").sum(), len(both), TOLERANCE)
 
 
-def _verdict(line: Mapping, expected: Mapping[str, int]) -> str:
+def _verdict(line: Mapping, expected: Mapping[str, int], obstacle: str | None) -> str:
+    if obstacle:
+        return f"not comparable: {obstacle}"
     whole = expected.get(line["dataset"])
     if whole and line["images"] != whole:
         return f"not comparable: {line['images']} of {whole} images"

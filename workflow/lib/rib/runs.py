@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 PRETRAINED = "pretrained"
 NO_TARGET = "none"
+CORRUPT_ALLOWED = "RIB_CORRUPT_IMAGES"  # environment variable: how many images of a dataset may be left out
 ALL = "all"  # the size of a run that trains on everything
 
 

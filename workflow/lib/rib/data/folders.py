@@ -24,7 +24,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def listing(folder: Path) -> str:
-    """Digest of what lies in a folder, by names and sizes: changes when a file is added, removed or replaced."""
+    """Digest of what lies in a folder, by names and sizes: a file that is edited without another size goes unnoticed."""
     digest = hashlib.sha256()
     for path in files_of(folder):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())

@@ -62,10 +62,20 @@ def to_geometry(data: bytes, name: str, border: int, geometry: Geometry) -> np.n
     Raises:
         CorruptImageError: it can't be decoded, or is smaller than its border.
     """
-    image = decode(data, name)
-    if border:
-        image = image.crop((border, border, image.width - border, image.height - border))
-    return resize_and_crop(image, geometry)
+    return resize_and_crop(without_border(decode(data, name), name, border), geometry)
+
+
+def without_border(image: Image.Image, name: str, border: int) -> Image.Image:
+    """An image less so many pixels on each side.
+
+    Raises:
+        CorruptImageError: nothing would be left.
+    """
+    if not border:
+        return image
+    if min(image.size) <= 2 * border:
+        raise CorruptImageError(f"the image {name} is smaller than its border of {border} px on each side.")
+    return image.crop((border, border, image.width - border, image.height - border))
 
 
 def decode(data: bytes, name: str) -> Image.Image:
@@ -82,7 +92,8 @@ def decode(data: bytes, name: str) -> Image.Image:
             image = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for some broken PNG files
+    # Pillow raises SyntaxError for some broken PNG files, and an error of its own for more pixels than a photo has.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise CorruptImageError(
             f"the image {name} can't be decoded ({error}); fetch its archive anew or exclude it in its entry."
         ) from error

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rib.classes import ClassSpace
-from rib.data.images import CorruptImageError, Item, Photo, decode, to_geometry
+from rib.data.images import CorruptImageError, Item, Photo, decode, to_geometry, without_border
 from rib.geometry import Geometry
 from rib.io import Progress, UserError, log, refuse_full_disk, verify_digest, write_json
 from rib.plugins import load_module
@@ -42,6 +42,7 @@ def prepare(
     storage: str,
     geometry: Geometry | None,
     expected: int | None,
+    about: int | None,
     corrupt_allowed: int,
     workers: int,
     images: Path,
@@ -59,6 +60,7 @@ def prepare(
         storage: `array` or `encoded`.
         geometry: of the arrays; None for encoded photos.
         expected: how many images there must be, None where the entry doesn't say.
+        about: how many there are by all that is known, for the disk they take.
         corrupt_allowed: how many images may be left out since they can't be decoded.
         workers: threads that decode; their number changes no byte.
         images: written as .npy: (n, size, size, 3) uint8, or of encoded photos (bytes,) uint8.
@@ -75,8 +77,9 @@ def prepare(
         if digest:
             verify_digest(archive, digest, dataset)
     store = Encoded() if storage == "encoded" else Arrays(geometry)
-    if expected is not None:
-        refuse_full_disk(images.parent, store.bytes_of(expected, archives), f"preparing {dataset}")
+    if likely := expected or about:
+        there = images.stat().st_size if images.exists() else 0
+        refuse_full_disk(images.parent, max(0, store.bytes_of(likely, archives) - there), f"preparing {dataset}")
     items = load_module(layout).items(archives, space=space, geometry=geometry, dataset=dataset, **arguments)
     with Written(images, store) as written:
         _write(written, items, dataset, expected, corrupt_allowed, workers)
@@ -129,7 +132,7 @@ class Encoded:
         """Bytes to write, and further columns of the index; the offset is known when they are written."""
         if isinstance(picture, np.ndarray):
             raise UserError(f"{name} is drawn, not a photo; set the dataset's storage to array.")
-        decode(picture, name)
+        without_border(decode(picture, name), name, border)
         return picture, (len(picture), border)
 
 

@@ -61,7 +61,7 @@ class PreparedDataset:
         images: (n, size, size, 3) uint8, memory-mapped or decoded when used.
         labels: (n,) int64, indices into the class space.
         rows: (n,) of `images`, those that belong to it; None for all.
-        index: one row per image: row, image_id, label, source_id, object_id, sha256.
+        index: one row per image: row, image_id, label, source_id, object_id.
         space: the class space.
     """
 
@@ -90,7 +90,9 @@ class PreparedDataset:
                 raise UserError(
                     f"{folder / part} is lost; delete {folder / 'manifest.json'} and run again to make it anew."
                 )
-        index = pq.read_table(folder / "index.parquet")
+        # Without the hashes, a quarter of what a very large set's index takes in memory.
+        columns = [name for name in pq.read_schema(folder / "index.parquet").names if name != "sha256"]
+        index = pq.read_table(folder / "index.parquet", columns=columns)
         images = np.load(folder / "images.npy", mmap_mode="r")
         if images.ndim == 1:
             images = EncodedImages(images, index, geometry, workers, name)

@@ -29,12 +29,18 @@ def opened(folder: Path, name: str, images: Mapping, apart: Path | None = None) 
         apart: the index of the dataset of which a part stands for pretraining, where this one shares its sources.
 
     Raises:
-        UserError: nothing is left.
+        UserError: nothing is left, or nothing is left out that should be.
     """
     dataset = PreparedDataset.open(folder, name, Geometry(**images["geometry"]), images["workers"])
     if apart:
         kept_apart = _reference_sources(apart, images["images_per_class"])
+        whole = len(dataset.labels)
         dataset = _where(dataset, lambda source: source not in kept_apart)
+        if len(dataset.labels) == whole:
+            raise UserError(
+                f"{name}: none of its images was made from one that stands for pretraining, though its entry's source_group "
+                "says so; its files are named otherwise than the source images, so correct its layout."
+            )
         if not len(dataset.labels):
             raise UserError(
                 f"{name}: all its images stand for pretraining; lower reference.images_per_class in the family's entry."

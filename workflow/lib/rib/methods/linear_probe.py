@@ -36,7 +36,7 @@ class LinearProbing(FineTuning):
             with autocast(self.inputs.device):
                 return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
 
-        self.features = in_batches(head_inputs, self.inputs, FEATURE_BATCH, "features").clone()  # (n, d)
+        self.features = in_batches(head_inputs, self.inputs, FEATURE_BATCH, "features")  # (n, d)
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         head = self.model.get_classifier()

@@ -1,6 +1,6 @@
 """Learning without Forgetting: fine-tuning that also distils the pretrained model's outputs.
 
-The teacher sees the same images in every epoch, so its logits are computed once.
+The teacher sees the same images in every epoch, so its logits are computed once, save of targets too large for that.
 
 Source: Li and Hoiem 2017 (arXiv 1606.09282), equation 2, in the form of Hinton et al. 2015 (arXiv 1503.02531),
 section 2: the Kullback-Leibler divergence at temperature T times T^2, so that its gradient's scale does not
@@ -8,7 +8,10 @@ depend on T. All 1000 logits are distilled, not only those of the target's class
 ImageNet-RIB (lib/regularization.py) distils the latter, without the factor: that is lwf_released.
 """
 
+import copy
+
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,6 +22,7 @@ from rib.models.device import autocast
 from rib.models.inputs import in_batches
 
 TEACHER_BATCH = 64
+MOST_STORED = 500_000  # images whose teacher logits are computed once and kept, 2 GB; of more, anew in every step
 
 
 @mechanism
@@ -44,14 +48,22 @@ class LearningWithoutForgetting(FineTuning):
     def begin(self, task: Task) -> None:
         super().begin(task)
 
-        def teacher(images: Tensor) -> Tensor:
-            with autocast(self.inputs.device):
-                return self.model(images).float()
+        teacher = self.model
 
-        self.teacher_logits = in_batches(teacher, self.inputs, TEACHER_BATCH, "teacher logits").clone()  # (n, 1000)
+        def outputs(images: Tensor) -> Tensor:
+            with autocast(self.inputs.device):
+                return teacher(images).float()
+
+        if len(self.inputs) <= MOST_STORED:
+            stored = in_batches(outputs, self.inputs, TEACHER_BATCH, "teacher logits")  # (n, 1000)
+            self.teacher_logits = lambda rows: stored[rows]
+        else:
+            teacher = copy.deepcopy(self.model)
+            self.teacher_logits = lambda rows: outputs(self.inputs[rows])
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        pair = [self.teacher_logits[rows], logits]
+        with torch.no_grad():
+            pair = [self.teacher_logits(rows), logits]
         if self.distil == "class":
             pair = [class_logits(part, self.task.target.members) for part in pair]
         teacher, student = (F.log_softmax(part / self.temperature, dim=1) for part in pair)

@@ -16,6 +16,7 @@ SELECT_SHARE = 0.2  # of the reference's images of each class, on which the pena
 PENALTIES = [10.0**power for power in range(1, -7, -1)]  # strongest first, so that each fit starts near its end
 ITERATIONS = 500
 BATCH = 64
+CHUNK = 1 << 16  # images whose logits the fit holds at once
 
 
 def zero_shot_head(clip: nn.Module, architecture: str, names: Sequence[str] | None, device: torch.device) -> Tensor:
@@ -58,7 +59,7 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
         What is worth knowing: the penalty, the accuracy of each on the select part, the number of images.
 
     Raises:
-        UserError: the network has no linear head, or a class has no image to fit on.
+        UserError: the network has no linear head, a class has no image to fit on, or no class has two.
     """
     head = model.get_classifier()
     if not isinstance(head, nn.Linear | nn.Conv2d):
@@ -75,10 +76,14 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
             "for one; a head can't be fitted on it."
         )
     inputs = Inputs(reference.images, preprocessing["mean"], preprocessing["std"], device, reference.rows)
-    features = in_batches(features_of, inputs, BATCH, "features for the head").float().clone()
+    features = in_batches(features_of, inputs, BATCH, "features for the head").float()
     mean, scale = features.mean(dim=0), features.std(dim=0).mean()
-    features = (features - mean) / scale  # one scale for all, so that a penalty means the same for every network
+    features.sub_(mean).div_(scale)  # one scale for all, so that a penalty means the same for every network
     select = torch.from_numpy(held_back(reference, SELECT_SHARE)).to(device)
+    if not select.any():
+        raise UserError(
+            "the reference dataset has one image per class, so none can be held back to choose the head's penalty; give it more."
+        )
     scores = _penalty_scores(features, labels, select, head.weight.shape[0])
     best = max(scores, key=lambda penalty: (scores[penalty], penalty))
     weight, bias = _fit(features, labels, head.weight.shape[0], best, None)
@@ -113,8 +118,13 @@ def _fit(
 
     def loss() -> Tensor:
         solver.zero_grad()
-        value = F.cross_entropy(features @ weight.T + bias, labels) + penalty / 2 * weight.square().sum()
+        value = penalty / 2 * weight.square().sum()
         value.backward()
+        for start in range(0, len(labels), CHUNK):  # logits of a million images at once would not fit
+            rows = slice(start, start + CHUNK)
+            part = F.cross_entropy(features[rows] @ weight.T + bias, labels[rows], reduction="sum") / len(labels)
+            part.backward()
+            value = value.detach() + part.detach()
         return value
 
     solver.step(loss)

@@ -46,8 +46,13 @@ class Inputs:
         return pixels.float().sub_(self.mean).div_(self.std)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def in_batches(function: Callable[[Tensor], Tensor], inputs: Inputs, batch_size: int, what: str) -> Tensor:
     """`function` over all images in order, concatenated: (n, ...); `what` names it in the progress."""
-    starts = range(0, len(inputs), batch_size)
-    return torch.cat([function(inputs[slice(i, i + batch_size)]) for i in Progress(starts, desc=what, unit="batch")])
+    result = None
+    for start in Progress(range(0, len(inputs), batch_size), desc=what, unit="batch"):
+        part = function(inputs[slice(start, start + batch_size)])
+        if result is None:  # of its full size at once: joining parts at the end would take the memory twice
+            result = part.new_empty(len(inputs), *part.shape[1:])
+        result[start : start + len(part)] = part
+    return result

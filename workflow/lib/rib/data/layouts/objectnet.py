@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from rib.classes import ClassSpace
 from rib.data.images import Item, Photo, photo_item
+from rib.data.layouts._folders import refuse_missing
 from rib.geometry import Geometry
 from rib.io import archive_members
 
@@ -38,7 +39,7 @@ def items(
         also: folders whose images count as another folder's class, by name.
 
     Raises:
-        UserError: the password is missing or wrong.
+        UserError: the password is missing or wrong, or an object has no image.
     """
     labels = {key: label for label, key in enumerate(space.keys)}
     labels |= {folder: labels[key] for folder, key in also.items()}
@@ -48,9 +49,12 @@ def items(
         return path.suffix == ".png" and path.parent.parent.name == "images" and path.parent.name in labels
 
     (archive,) = archives
+    missing = dict(labels)
     for name, read in archive_members(archive, wanted, password=(PASSWORD, os.environ.get(PASSWORD))):
         path = PurePosixPath(name)
         image_id = f"{path.parent.name}/{path.name}"
         if image_id not in exclude:
+            missing.pop(path.parent.name, None)
             photo = Photo(read, f"{dataset}, {name} ({archive.name})", border)
             yield photo_item(labels[path.parent.name], image_id, source_group or dataset, image_id, photo)
+    refuse_missing(missing, len(labels), dataset)
