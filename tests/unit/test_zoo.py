@@ -28,12 +28,17 @@ def test_every_pair_of_architecture_and_pretraining_that_exists_is_there(catalog
         f"vit_base_patch16_224.{tag}" for tag in b16
     } <= names and "vit_base_patch16_224_miil.in21k_ft_in1k" in names
     assert {f"vit_base_patch{p}_clip_224.{tag}_ft_in1k" for p in (16, 32) for tag in ("openai", "laion2b")} <= names
-    assert len(names) == 22 and len(zoo(catalog, "open_clip")) == 8
+    headless = {model.name for model in zoo(catalog, "timm") if model.head == "none"}
+    assert headless == {f"vit_{name}.orig_in21k" for name in ("base_patch32_224", "large_patch16_224")} | {
+        f"vit_base_patch16_224.{tag}" for tag in ("dino", "mae")
+    }
+    assert len(names - headless) == 22 and len(zoo(catalog, "open_clip")) == 8
 
 
 def test_preprocessing_is_timms_own_record_at_224_px(catalog):
     for model in zoo(catalog, "timm"):
         record, own = get_pretrained_cfg(model.name), model.preprocessing
+        assert (record.num_classes == 0) == (model.head == "none"), model.name
         assert record is not None and model.source["repo"] == record.hf_hub_id, model.name
         at_test = (record.test_input_size or record.input_size)[1] == own["size"]
         crop = record.test_crop_pct if at_test and record.test_crop_pct else record.crop_pct

@@ -55,12 +55,7 @@ class Grid:
         self.datasets: dict[str, Dataset] = self._datasets()
         self.reference: Reference | None = self._reference()
         self.models: dict[str, Model] = self._models()
-        for name in self.models:
-            if self.head(name) == "fitted" and self.reference is None:
-                raise UserError(
-                    f"config, models: '{name}' has no head for the classes of family {self.family.name}, and there is no "
-                    "reference dataset to fit one on; give the family one (reference) or leave the model out."
-                )
+        self._refuse_headless()
         self.targets: list[str] = self._targets()
         self.shares: dict[str, float] | None = self._shares()
         chosen = self._choose("methods", {PRETRAINED: None, **catalog.methods})
@@ -153,6 +148,24 @@ class Grid:
         entry = self.models[model]
         own = self.family.classes["format"] == "own"
         return "fitted" if entry.head == "none" or (own and entry.head == "published") else entry.head
+
+    def _refuse_headless(self) -> None:
+        """Leave out, with a line, models that have no head and nothing to fit one on.
+
+        Raises:
+            UserError: one was asked for by name, or none is left.
+        """
+        headless = [name for name in self.models if self.head(name) == "fitted"] if self.reference is None else []
+        why = (
+            f"has no head for the classes of family {self.family.name}, and there is no reference dataset to fit one on"
+        )
+        if headless and (self.config["models"] != "all" or len(headless) == len(self.models)):
+            raise UserError(
+                f"config, models: '{headless[0]}' {why}; give the family one (reference) or leave the model out."
+            )
+        for name in headless:
+            del self.models[name]
+            self.notices.append(f"model '{name}' is left out: it {why}")
 
     def kept_apart(self, dataset: str) -> bool:
         """Whether a dataset shares its source images with the part that stands for pretraining."""
