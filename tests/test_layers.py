@@ -10,7 +10,7 @@ LAYERS = [
     {"io", "plugins", "code", "classes", "catalog", "geometry", "runs", "grid", "job", "warm", "provenance", "track"},
     {"data", "models"},
     {"methods"},
-    {"finetune", "merge", "evaluate", "selection"},
+    {"finetune", "resume", "merge", "evaluate", "selection"},
     {"metrics", "plan", "published"},
     {"figures", "report"},
     {"docs"},

@@ -100,7 +100,7 @@ def test_a_job_killed_for_real_goes_on(tmp_path):
         from tiny.photos import run_prepare
         outputs = {{name: f"out/{{name}}" for name in ("images.npy", "index.parquet", "classes.json", "manifest.json")}}
         with job(stage="prepare", rule="prepare", name="x", cfg={{}}, inputs={{"archive": "a.tar"}}, outputs=outputs,
-                 log_file="log", resumes=True) as out:
+                 log_file="log", resumes="images.journal") as out:
             run_prepare(out["images.npy"].parent, "class_folders", Path("a.tar"), workers=1)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]

@@ -86,7 +86,7 @@ def test_a_job_that_resumes_keeps_what_it_had_until_it_is_done_or_is_another(tmp
             "outputs": {"data": "data.x"},
             "log_file": "logs/n.log",
         }
-        return job(**what, cfg=cfg, resumes=True)
+        return job(**what, cfg=cfg, resumes="data.x")
 
     with pytest.raises((SystemExit, KeyboardInterrupt)), run({"a": 1}) as out:
         out["data"].write_text("half")

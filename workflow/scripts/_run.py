@@ -14,7 +14,7 @@ def warm_start() -> None:
     delegate(sys.argv[0])
 
 
-def run(snakemake, stage: str, resumes: bool = False):
+def run(snakemake, stage: str, resumes: str | None = None):
     """Context manager of a job (see rib.job.job); yields where to write each output."""
     return job(
         stage=stage,

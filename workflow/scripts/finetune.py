@@ -6,7 +6,7 @@ from _run import run, warm_start
 
 warm_start()
 
-with run(snakemake, "finetune") as out:
+with run(snakemake, "finetune", resumes="state.safetensors") as out:
     from rib.finetune import finetune
 
     cfg, files, w = snakemake.params.cfg, snakemake.input, snakemake.wildcards
@@ -20,6 +20,7 @@ with run(snakemake, "finetune") as out:
         size=w.size,
         seed=int(w.seed),
         **{key: cfg[key] for key in ("mechanism", "settings", "training", "images", "shares", "compute")},
+        saved=out["checkpoint"].with_name("state.safetensors"),
         rescue=Path(snakemake.log[0]).with_suffix(".last_good.safetensors"),
         **{key: out[key] for key in ("checkpoint", "history", "manifest")},
     )

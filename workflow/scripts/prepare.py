@@ -5,7 +5,7 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, "prepare", resumes=True) as out:
+with run(snakemake, "prepare", resumes="images.journal") as out:
     from rib.classes import ClassSpace
     from rib.data.prepare import prepare
     from rib.geometry import Geometry

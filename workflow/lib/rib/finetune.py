@@ -26,6 +26,7 @@ from rib.models.checkpoint import apply
 from rib.models.class_logits import class_logits, class_members
 from rib.models.inputs import Inputs
 from rib.models.pretrained import load
+from rib.resume import TrainingState
 
 CHANCE = 0.95  # a cross-entropy above this share of log(classes) says that next to nothing was learned
 
@@ -47,6 +48,7 @@ def finetune(
     seed: int,
     compute: Mapping,
     rescue: Path,
+    saved: Path,
     checkpoint: Path,
     history: Path,
     manifest: Path,
@@ -69,6 +71,7 @@ def finetune(
         seed: of everything random.
         compute: device, threads_per_job.
         rescue: where the state after the last good epoch is kept when training diverges.
+        saved: where the state is kept in the midst of training.
         checkpoint: written as .safetensors, in the forms of rib.models.checkpoint.
         history: written as CSV: epoch, lr (of its last step), loss and the cross-entropy in it (means over
             images), accuracy (fraction).
@@ -100,8 +103,9 @@ def finetune(
     except ValueError as error:
         raise UserError(f"method {what['method']} on model {what['model']}: {error}.") from error
     try:
-        rows, changed = train(method, pretrained, training, seed, device, what)
+        rows, changed = train(method, pretrained, training, seed, device, what, saved)
     except DivergenceError as error:
+        saved.unlink(missing_ok=True)  # it leads nowhere
         raise UserError(f"{error}; {_rescued(error, rescue)}lower lr in the method's entry.") from error
     final, title = rows[-1]["cross_entropy"], "/".join(what.values())
     if final > CHANCE * math.log(len(target.space.keys)):
@@ -149,8 +153,12 @@ def train(
     seed: int,
     device: torch.device,
     what: Mapping,
+    saved: Path | None = None,
 ) -> tuple[list[dict], dict[str, Tensor]]:
-    """Train a method that has begun.
+    """Train a method that has begun; from where a killed training was, if that was saved.
+
+    Args:
+        saved: where the state is kept now and then.
 
     Returns:
         A row of the history per epoch, and what changed.
@@ -158,40 +166,57 @@ def train(
     Raises:
         DivergenceError: the loss or a trained tensor is not finite.
     """
-    images, members = method.task.target.labels, method.task.target.members
+    images = method.task.target.labels
     trainable = dict(method.trainable())
     for name, parameter in method.model.named_parameters():
         parameter.requires_grad_(name in trainable)
     optimizer = torch.optim.SGD(
         trainable.values(), lr=method.lr, momentum=training["momentum"], weight_decay=training["weight_decay"]
     )
-    schedule = learning_rates(method.lr, len(images), training)
     method.train_mode()
-    rows, good = [], {}
-    title = "/".join(what.values())
-    progress = Progress(desc=f"training {title}", total=len(images) * training["epochs"], unit="image")
-    for epoch in range(training["epochs"]):
-        sums = []
-        for batch in epoch_batches(len(images), training["batch_size"], seed, epoch):
-            optimizer.param_groups[0]["lr"] = lr = next(schedule)
-            sums.append(_step(method, optimizer, batch, images[batch], members, device) * len(batch))
+    state = TrainingState(saved, method.model, optimizer, trainable)
+    first, skipped, rows, sums, good = state.restore()
+    per_epoch = math.ceil(len(images) / training["batch_size"])
+    method.step = first * per_epoch + skipped
+    rates = list(learning_rates(method.lr, len(images), training))
+    progress = Progress(
+        desc=f"training {'/'.join(what.values())}", total=len(images) * training["epochs"], unit="image"
+    )
+    progress.update(first * len(images) + min(skipped * training["batch_size"], len(images)))
+    for epoch in range(first, training["epochs"]):
+        for batch in epoch_batches(len(images), training["batch_size"], seed, epoch)[len(sums) :]:
+            optimizer.param_groups[0]["lr"] = rates[method.step]
+            sums.append(_step(method, optimizer, batch, images[batch], device) * len(batch))
+            method.step += 1
             progress.update(len(batch))
-        # One look per epoch, so that a GPU is not waited for at every step.
-        total = torch.stack(sums)
-        if not total.isfinite().all():
-            step = epoch * len(sums) + int((~total.isfinite()).any(dim=1).nonzero()[0]) + 1
-            raise DivergenceError(what, f"the loss at epoch {epoch + 1}, step {step}", method.lr, epoch, good)
-        changed = method.changes(pretrained)
-        for name, tensor in changed.items():
-            if not tensor.isfinite().all():  # the last step's loss was finite, what it led to isn't
-                raise DivergenceError(what, f"'{name}' after step {(epoch + 1) * len(sums)}", method.lr, epoch, good)
-        good = {name: tensor.clone() for name, tensor in changed.items()}
-        means = (total.sum(dim=0) / len(images)).tolist()
+            state.save_if_due(epoch, len(sums), rows, sums, good)
+        good = _finite_changes(method, pretrained, torch.stack(sums), epoch, what, good)
+        means = (torch.stack(sums).sum(dim=0) / len(images)).tolist()
         rows.append(
-            {"epoch": epoch + 1, "lr": lr, **dict(zip(("loss", "cross_entropy", "accuracy"), means, strict=True))}
+            {"epoch": epoch + 1, "lr": rates[method.step - 1]}
+            | dict(zip(("loss", "cross_entropy", "accuracy"), means, strict=True))
         )
+        sums = []
     progress.close()
     return rows, good
+
+
+def _finite_changes(
+    method: FineTuning, pretrained: Mapping[str, Tensor], sums: Tensor, epoch: int, what: Mapping, good: Mapping
+) -> dict[str, Tensor]:
+    """What has changed after an epoch; one look per epoch, so that a GPU is not waited for at every step.
+
+    Raises:
+        DivergenceError: a loss or a changed tensor is not finite.
+    """
+    if not sums.isfinite().all():
+        step = epoch * len(sums) + int((~sums.isfinite()).any(dim=1).nonzero()[0]) + 1
+        raise DivergenceError(what, f"the loss at epoch {epoch + 1}, step {step}", method.lr, epoch, good)
+    changed = method.changes(pretrained)
+    for name, tensor in changed.items():
+        if not tensor.isfinite().all():  # the last step's loss was finite, what it led to isn't
+            raise DivergenceError(what, f"'{name}' after step {(epoch + 1) * len(sums)}", method.lr, epoch, good)
+    return {name: tensor.clone() for name, tensor in changed.items()}
 
 
 def _step(
@@ -199,14 +224,13 @@ def _step(
     optimizer: torch.optim.Optimizer,
     batch: np.ndarray,
     labels: Tensor,
-    members: Tensor,
     device: torch.device,
 ) -> Tensor:
     """One step; loss, cross-entropy and accuracy of the batch before it: (3,)."""
     with devices.autocast(device):
         logits = method.logits(batch)
     logits = logits.float()
-    scores = class_logits(logits, members)
+    scores = class_logits(logits, method.task.target.members)
     error = F.cross_entropy(scores, labels)
     loss = error + method.penalty(batch, logits)
     optimizer.zero_grad()

@@ -71,7 +71,7 @@ def job(
     inputs: Mapping[str, object],
     outputs: Mapping[str, str],
     log_file: str,
-    resumes: bool = False,
+    resumes: str | None = None,
 ) -> Iterator[Outputs]:
     """Run a job's body, then publish its outputs, their manifest and their provenance record.
 
@@ -84,8 +84,8 @@ def job(
         inputs: declared inputs by name: a path or a list of paths.
         outputs: declared outputs by name. `manifest` and `provenance`, where declared, are written here.
         log_file: where log lines go, besides standard error.
-        resumes: whether the body goes on with what it finds in its private folder, which is then kept when the job
-            fails or is stopped, until it succeeds or is started with other settings.
+        resumes: the file in its private folder by which the body goes on where it was; where that holds something, the
+            folder is kept when the job fails or is stopped, until it succeeds or is started with other settings.
 
     Yields:
         Where to write each output.
@@ -104,7 +104,7 @@ def job(
         hashes = input_hashes(inputs)
         identity = new_sha256(repr((stage, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
         folder = Path("work") / identity
-        _sweep(folder, log_file, keep=resumes)
+        _sweep(folder, log_file, keep=resumes is not None)
         staged = Outputs(folder, outputs)
         yield staged
         times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - clock, 2)}
@@ -125,12 +125,17 @@ def job(
         made = f": {', '.join(outputs.values())}" if outputs else ""
         log.info("done in %.1f s%s", time.monotonic() - clock, made)
     finally:
-        if folder is not None and (done or not resumes):
+        if folder is not None and (done or not _goes_on(folder, resumes)):
             shutil.rmtree(folder, ignore_errors=True)
         signal.signal(signal.SIGTERM, handler)
         for output in log.handlers:
             output.close()
         log.handlers.clear()
+
+
+def _goes_on(folder: Path, resumes: str | None) -> bool:
+    """Whether a job that ended early left something to go on with."""
+    return resumes is not None and (folder / resumes).is_file() and (folder / resumes).stat().st_size > 0
 
 
 def _sweep(folder: Path, log_file: str, keep: bool) -> None:

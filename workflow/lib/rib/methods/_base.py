@@ -67,6 +67,7 @@ class FineTuning:
             if not 0 <= rate < 1:
                 raise ValueError(f"{name} is {rate}; give 0 to below 1")
         self.lr = lr
+        self.step = 0  # how many steps are done; the training loop counts
         self.batch_norm = batch_norm
         self.dropout = dropout
         self.drop_path = drop_path

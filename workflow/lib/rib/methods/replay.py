@@ -32,11 +32,11 @@ class Replay(FineTuning):
         super().begin(task)
         if task.reference is None:
             raise ValueError("it needs the family's reference dataset, and there is none")
-        self.draws = np.random.default_rng([task.seed, 0, 1])  # another stream than any epoch's batches
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
         memory = self.task.reference
-        chosen = self.draws.choice(len(memory.inputs), size=min(len(rows), len(memory.inputs)), replace=False)
+        draws = np.random.default_rng([self.task.seed, self.step, 1])  # another stream than any epoch's batches
+        chosen = draws.choice(len(memory.inputs), size=min(len(rows), len(memory.inputs)), replace=False)
         with autocast(memory.inputs.device):
             recalled = self.model(memory.inputs[chosen])
         return self.weight * F.cross_entropy(class_logits(recalled.float(), memory.members), memory.labels[chosen])
