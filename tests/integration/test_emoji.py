@@ -143,7 +143,7 @@ def test_converted_weights_give_the_logits_of_the_original_implementation(name, 
         names=None,
         reference_folder=None,
         images=None,
-        compute={"device": "cpu", "threads_per_job": 1},
+        compute={"device": "cpu", "threads": 1},
         weights=converted / "weights.safetensors",
         description=converted / "model.json",
     )

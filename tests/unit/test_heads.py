@@ -21,7 +21,7 @@ from rib.models.pretrained import convert, load
 open_clip = pytest.importorskip("open_clip")
 CPU = torch.device("cpu")
 SIDE = 32
-COMPUTE = {"device": "cpu", "threads_per_job": 1}
+COMPUTE = {"device": "cpu", "threads": 1}
 NAMES = ["ant", "bee", "cat"]
 
 

@@ -23,7 +23,7 @@ from rib import code, warm  # noqa: E402
 from rib.catalog import Catalog, validated  # noqa: E402
 from rib.data.download import ARCHIVES  # noqa: E402
 from rib.data.folders import listing  # noqa: E402
-from rib.runs import CORRUPT_ALLOWED  # noqa: E402
+from rib.runs import CORRUPT_ALLOWED, JOBS_PER_GPU  # noqa: E402
 from rib.grid import Grid  # noqa: E402
 from rib.io import UserError  # noqa: E402
 from rib.runs import PRETRAINED  # noqa: E402
@@ -46,6 +46,7 @@ if CONFIG["compute"]["warm_start"] and workflow.is_main_process:
 if folders := CONFIG["archives"]:
     os.environ[ARCHIVES] = os.pathsep.join([folders] if isinstance(folders, str) else folders)
 # So is how many corrupt images are put up with: what comes of it is in the manifest.
+os.environ[JOBS_PER_GPU] = str(CONFIG["compute"]["jobs_per_gpu"])
 os.environ[CORRUPT_ALLOWED] = str(CONFIG["corrupt_images"])
 for notice in GRID.notices:
     print(notice, file=sys.stderr)
@@ -60,8 +61,11 @@ REPORTS = f"reports/{FAMILY}"
 LOGS = f"logs/{FAMILY}"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
 PREPARED_FILES = ["images.npy", "index.parquet", "classes.json"]
-COMPUTE = {key: CONFIG["compute"][key] for key in ("device", "threads_per_job")}
 THREADS = CONFIG["compute"]["threads_per_job"]
+COMPUTE = {"device": CONFIG["compute"]["device"], "threads": THREADS}
+GPU = (
+    0 if CONFIG["compute"]["device"] == "cpu" else 1
+)  # a job's claim on --resources gpu=N; none is taken where none is
 SUITES = GRID.suites()
 LARGE_SETS = {name for name, entry in CATALOG.datasets.items() if entry.storage == "encoded"} & set(GRID.datasets)
 CURVES = [name for name, method in GRID.methods.items() if method.form == "curve"]

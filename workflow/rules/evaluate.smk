@@ -14,6 +14,7 @@ rule evaluate_run:
         "../../envs/torch.yaml"
     threads: THREADS
     resources:
+        gpu=GPU,
         # a curve holds a network per alpha
         mem_mb=lambda w: (16000 if w.method in CURVES else memory(SUITES[w.suite], 4000)),
         runtime=lambda w: 720 if LARGE_SETS.intersection(SUITES[w.suite]) else 120,

@@ -17,6 +17,7 @@ rule finetune:
         "../../envs/torch.yaml"
     threads: THREADS
     resources:
+        gpu=GPU,
         mem_mb=lambda w: memory([w.target], 4000),
         runtime=lambda w: 2880 if w.target in LARGE_SETS else 240,
     params:

@@ -37,6 +37,7 @@ rule select_weights:
         "../../envs/torch.yaml"
     threads: THREADS
     resources:
+        gpu=GPU,
         mem_mb=4000,
         runtime=60,
     params:

@@ -17,6 +17,7 @@ rule convert_model:
     conda:
         "../../envs/torch.yaml"
     resources:
+        gpu=lambda w: GPU if fitted_on(w) else 0,
         mem_mb=lambda w: 32000 if fitted_on(w) and GRID.reference.dataset.storage == "encoded" else 8000,
         runtime=120,
     params:

@@ -49,7 +49,7 @@ def evaluate(
         shares: of the splits (protocol `held_out`), of which the test part is scored, or None for all images.
         run: model, target, method, size, seed: repeated in every row.
         batch_size: images per forward pass.
-        compute: device, threads_per_job.
+        compute: device, threads (see rib.models.device.start).
         rows: written as Parquet: the run's five columns, alpha (null unless the run is a curve), dataset, row, image_id, source_id, object_id, label,
             prediction (indices into the dataset's class space), confidence (softmax probability of the
             prediction), margin (the label's logit less the highest other class logit).
@@ -58,7 +58,7 @@ def evaluate(
     Raises:
         UserError: a logit is not finite.
     """
-    device = devices.start(compute["device"], compute["threads_per_job"])
+    device = devices.start(**compute)
     preprocessing = load(model_folder, torch.device("cpu"))[1]["preprocessing"]
     suite = [part(opened(folder, name, images, apart.get(name)), TEST, shares) for name, folder in datasets.items()]
     pixels = [Inputs(d.images, preprocessing["mean"], preprocessing["std"], device, d.rows) for d in suite]

@@ -69,7 +69,7 @@ def finetune(
         shares: of the splits (protocol `held_out`), or None to train on all images (`paper`).
         size: of the subset to train on: `all`, a number of images or a fraction.
         seed: of everything random.
-        compute: device, threads_per_job.
+        compute: device, threads (see rib.models.device.start).
         rescue: where the state after the last good epoch is kept when training diverges.
         saved: where the state is kept in the midst of training.
         checkpoint: written as .safetensors, in the forms of rib.models.checkpoint.
@@ -80,7 +80,7 @@ def finetune(
     Raises:
         UserError: the loss or a trained tensor is not finite, or the method can't train this network.
     """
-    device = devices.start(compute["device"], compute["threads_per_job"])
+    device = devices.start(**compute)
     torch.manual_seed(seed)
     method = load_mechanism(mechanism, settings)
     model, facts = load(model_folder, device, method.dropout, method.drop_path)

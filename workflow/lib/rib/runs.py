@@ -5,6 +5,7 @@ from dataclasses import dataclass
 PRETRAINED = "pretrained"
 NO_TARGET = "none"
 CORRUPT_ALLOWED = "RIB_CORRUPT_IMAGES"  # environment variable: how many images of a dataset may be left out
+JOBS_PER_GPU = "RIB_JOBS_PER_GPU"  # environment variable: how many jobs may share a GPU
 ALL = "all"  # the size of a run that trains on everything
 
 

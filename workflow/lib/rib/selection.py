@@ -48,10 +48,10 @@ def select(
         manifests: of the checkpoints.
         shares: of the splits.
         batch_size: images per forward pass.
-        compute: device, threads_per_job.
+        compute: device, threads (see rib.models.device.start).
         recipe: written as JSON, with the accuracy of every candidate on the select split.
     """
-    device = devices.start(compute["device"], compute["threads_per_job"])
+    device = devices.start(**compute)
     held_out = part(opened(target_folder, target, images, apart), SELECT, shares)
     files = dict(zip(parents, checkpoints, strict=True))
     scores: dict[tuple, dict] = {}

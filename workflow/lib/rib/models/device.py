@@ -7,6 +7,7 @@ import os
 import torch
 
 from rib.io import UserError, log
+from rib.models.slots import take_slot
 
 # glibc's mallopt(3) parameters, from malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -29,12 +30,15 @@ def start(device: str, threads: int) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes NaN into every new tensor
     torch.backends.cudnn.benchmark = False
     keep_freed_memory()
+    if device != "cpu":
+        take_slot()
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "config, compute.device is 'cuda', but torch finds no CUDA device here; set it to 'auto' or 'cpu'."
         )
     chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    log.info("computing on %s with %d thread(s)", chosen, threads)
+    where = f" ({torch.cuda.get_device_name()})" if chosen.type == "cuda" else ""
+    log.info("computing on %s%s with %d thread(s)", chosen, where, threads)
     return chosen
 
 

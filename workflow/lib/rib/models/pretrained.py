@@ -143,7 +143,7 @@ def convert(
         names: of the family's classes, for a head made from them; None for ImageNet's.
         reference_folder: what a prepare job wrote for the family's reference dataset, where a head is fitted.
         images: how that is seen (rib.data.splits).
-        compute: device, threads_per_job.
+        compute: device, threads (see rib.models.device.start).
         weights: written as .safetensors: the network's whole state dict.
         description: written as JSON: what later stages need to know of the model.
 
@@ -153,7 +153,7 @@ def convert(
     name, preprocessing = entry["name"], entry["preprocessing"]
     if "digest" in entry["source"]:
         verify_digest(archive, entry["source"]["digest"], name)
-    device = devices.start(compute["device"], compute["threads_per_job"])
+    device = devices.start(**compute)
     published = _read_state(archive, entry["weights"].get("member"), name)
     fitted = {}
     if head == ZERO_SHOT:
