@@ -26,6 +26,7 @@ CPU = torch.device("cpu")
 TRAINING = {
     "epochs": 2,
     "batch_size": 4,
+    "micro_batch_size": "all",
     "momentum": 0.9,
     "weight_decay": 0.0,
     "warmup_steps": 196,

@@ -25,7 +25,14 @@ from rib.models.pretrained import OpenClipClassifier, build
 
 CPU = torch.device("cpu")
 SIDE = 64
-TRAINING = {"batch_size": 5, "momentum": 0.9, "weight_decay": 0.0, "warmup_steps": 196, "warmup_fraction": 0.1}
+TRAINING = {
+    "batch_size": 5,
+    "micro_batch_size": "all",
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "warmup_steps": 196,
+    "warmup_fraction": 0.1,
+}
 WHAT = {"model": "m", "target": "t", "method": "x"}
 FROZEN = {"linear_probe", "lora", "visual_prompt"}
 
@@ -271,3 +278,17 @@ def test_an_open_clip_tower_is_built_by_name_and_others_are_refused():
         build("open_clip", "ViT-XXS")
     with pytest.raises(UserError, match="no dropout or drop_path"):
         build("open_clip", "ViT-S-32-alt", dropout=0.1)
+
+
+@pytest.mark.parametrize("name", ["ft", "lwf", "ewc", "l2_sp"])
+def test_a_batch_in_parts_trains_as_the_whole_does(catalog, name, network, images, monkeypatch):
+    _, history, whole = fine_tuned(catalog, name, network, images)
+    monkeypatch.setitem(TRAINING, "micro_batch_size", 2)  # of 5
+    _, parts_history, parts = fine_tuned(catalog, name, network, images)
+    assert parts.keys() == whole.keys()
+    for key in whole:
+        torch.testing.assert_close(parts[key], whole[key], rtol=1e-3, atol=1e-5)
+    for row, other in zip(history, parts_history, strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-4) and row["accuracy"] == pytest.approx(
+            other["accuracy"]
+        )

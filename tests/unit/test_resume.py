@@ -21,6 +21,7 @@ SIDE = 160
 TRAINING = {
     "epochs": 3,
     "batch_size": 4,
+    "micro_batch_size": "all",
     "momentum": 0.9,
     "weight_decay": 0.0,
     "warmup_steps": 196,

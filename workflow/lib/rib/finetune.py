@@ -27,6 +27,7 @@ from rib.models.class_logits import class_logits, class_members
 from rib.models.inputs import Inputs
 from rib.models.pretrained import load
 from rib.resume import TrainingState
+from rib.runs import ALL
 
 CHANCE = 0.95  # a cross-entropy above this share of log(classes) says that next to nothing was learned
 
@@ -65,7 +66,7 @@ def finetune(
         what: model, method and target, for messages.
         mechanism: file of the method's mechanism.
         settings: the method's own settings.
-        training: epochs, batch_size, momentum, weight_decay, warmup_steps, warmup_fraction.
+        training: epochs, batch_size, micro_batch_size, momentum, weight_decay, warmup_steps, warmup_fraction.
         shares: of the splits (protocol `held_out`), or None to train on all images (`paper`).
         size: of the subset to train on: `all`, a number of images or a fraction.
         seed: of everything random.
@@ -171,13 +172,18 @@ def train(
     for name, parameter in method.model.named_parameters():
         parameter.requires_grad_(name in trainable)
     optimizer = torch.optim.SGD(
-        trainable.values(), lr=method.lr, momentum=training["momentum"], weight_decay=training["weight_decay"]
+        trainable.values(),
+        lr=method.lr,
+        momentum=training["momentum"],
+        weight_decay=training["weight_decay"],
+        fused=device.type == "cuda",
     )
     method.train_mode()
     state = TrainingState(saved, method.model, optimizer, trainable)
     first, skipped, rows, sums, good = state.restore()
     per_epoch = math.ceil(len(images) / training["batch_size"])
     method.step = first * per_epoch + skipped
+    micro = training["batch_size"] if training["micro_batch_size"] == ALL else training["micro_batch_size"]
     rates = list(learning_rates(method.lr, len(images), training))
     progress = Progress(
         desc=f"training {'/'.join(what.values())}", total=len(images) * training["epochs"], unit="image"
@@ -186,7 +192,7 @@ def train(
     for epoch in range(first, training["epochs"]):
         for batch in epoch_batches(len(images), training["batch_size"], seed, epoch)[len(sums) :]:
             optimizer.param_groups[0]["lr"] = rates[method.step]
-            sums.append(_step(method, optimizer, batch, images[batch], device) * len(batch))
+            sums.append(_step(method, optimizer, batch, images[batch], device, micro) * len(batch))
             method.step += 1
             progress.update(len(batch))
             state.save_if_due(epoch, len(sums), rows, sums, good)
@@ -225,19 +231,29 @@ def _step(
     batch: np.ndarray,
     labels: Tensor,
     device: torch.device,
+    micro: int,
 ) -> Tensor:
-    """One step; loss, cross-entropy and accuracy of the batch before it: (3,)."""
-    with devices.autocast(device):
-        logits = method.logits(batch)
-    logits = logits.float()
-    scores = class_logits(logits, method.task.target.members)
-    error = F.cross_entropy(scores, labels)
-    loss = error + method.penalty(batch, logits)
+    """One step; loss, cross-entropy and accuracy of the batch before it: (3,).
+
+    Images pass through the network `micro` at a time; gradients add up to those of the batch, since losses and penalties
+    are means over images, or don't depend on them.
+    """
     optimizer.zero_grad()
-    loss.backward()
+    total = torch.zeros(3, dtype=torch.float64, device=device)
+    for start in range(0, len(batch), micro):
+        rows, own = batch[start : start + micro], labels[start : start + micro]
+        with devices.autocast(device):
+            logits = method.logits(rows)
+        logits = logits.float()
+        scores = class_logits(logits, method.task.target.members)
+        error = F.cross_entropy(scores, own)
+        loss = error + method.penalty(rows, logits)
+        share = len(rows) / len(batch)
+        (loss if share == 1 else loss * share).backward()
+        right = (scores.detach().argmax(dim=1) == own).float().mean()
+        total += share * torch.stack([loss.detach(), error.detach(), right])
     optimizer.step()
-    right = (scores.detach().argmax(dim=1) == labels).float().mean()
-    return torch.stack([loss.detach(), error.detach(), right]).double()
+    return total
 
 
 def learning_rates(peak: float, images: int, training: Mapping):

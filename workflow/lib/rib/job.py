@@ -43,6 +43,14 @@ LIBRARIES = (
 MARK = "job"  # file in a private folder that tells whose it is
 
 
+# What to lower, by stage, where a GPU's memory is too small.
+MEMORY_SETTING = {
+    "finetune": "training.micro_batch_size",
+    "evaluate": "compute.evaluation_batch_size",
+    "selection": "compute.evaluation_batch_size",
+}
+
+
 class Outputs:
     """Paths, inside the job's private folder, of the outputs that a rule declares, by name."""
 
@@ -117,6 +125,12 @@ def job(
         log.error("out of memory; run fewer jobs at once (--cores) or lower the batch size in config.yaml.")
         raise SystemExit(1) from None
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which this module doesn't import
+            log.error(
+                "out of GPU memory; lower %s in config.yaml, or jobs_per_gpu.",
+                MEMORY_SETTING.get(stage, "the batch size"),
+            )
+            raise SystemExit(1) from None
         log.debug("%s", traceback.format_exc())
         log.error("%s: %s (the full report is in %s)", type(error).__name__, error, log_file)
         raise SystemExit(1) from None

@@ -35,7 +35,8 @@ class Replay(FineTuning):
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
         memory = self.task.reference
-        draws = np.random.default_rng([self.task.seed, self.step, 1])  # another stream than any epoch's batches
+        # Another stream than any epoch's batches, and than the other parts of this batch.
+        draws = np.random.default_rng([self.task.seed, self.step, int(rows[0]), 1])
         chosen = draws.choice(len(memory.inputs), size=min(len(rows), len(memory.inputs)), replace=False)
         with autocast(memory.inputs.device):
             recalled = self.model(memory.inputs[chosen])
