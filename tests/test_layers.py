@@ -13,7 +13,7 @@ LAYERS = [
     {"finetune", "resume", "merge", "evaluate", "selection"},
     {"metrics", "plan", "published"},
     {"figures", "report"},
-    {"docs"},
+    {"docs", "status"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 TORCH = {"torch", "torchvision", "timm", "open_clip", "safetensors", "peft"}

@@ -90,7 +90,8 @@ def test_busy_time_counts_overlaps_once_and_pauses_not_at_all():
     minutes = lambda start, seconds: record(started=f"2026-01-01T10:{start:02d}:00+00:00", seconds=seconds)  # noqa: E731
     facts = run_facts([minutes(0, 120.0), minutes(1, 120.0), minutes(1, 30.0), minutes(30, 60.0)])
     assert facts["busy"] == 180 + 60 and facts["seconds"] == 330 and facts["jobs"] == 4
-    assert facts["stages"] == [("finetune", 4, 330.0, 120.0)]
+    (stage,) = facts["stages"]
+    assert (stage["name"], stage["jobs"], stage["seconds"], stage["longest"]) == ("finetune", 4, 330.0, 120.0)
     assert facts["started"].startswith("2026-01-01 10:00") and facts["ended"].startswith("2026-01-01 10:31")
 
 
@@ -143,3 +144,12 @@ def test_the_page_says_when_versions_differ_and_when_there_is_no_figure(tmp_path
 def test_every_figure_has_a_caption():
     modules = {path.stem for path in (ROOT / "workflow/lib/rib/figures").glob("*.py")} - {"__init__"}
     assert modules and all(len(caption_of(name, CAPTIONS)) > 100 for name in modules)
+
+
+def test_costs_of_a_stage_add_up_and_its_largest_job_is_told():
+    more = [
+        {"cpu_seconds": 50.0, "peak_memory": 10**9, "bytes": 10**6},
+        {"cpu_seconds": 10.0, "peak_memory": 2 * 10**9, "bytes": 1},
+    ]
+    (stage,) = run_facts([record(**costs) for costs in more])["stages"]
+    assert (stage["cpu_seconds"], stage["peak_memory"], stage["bytes"]) == (60.0, 2 * 10**9, 10**6 + 1)

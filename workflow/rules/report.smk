@@ -5,28 +5,30 @@ report: "../report/workflow.rst"
 
 
 PAGE = f"{REPORTS}/index.html"
-# Records of the jobs behind the rows. No inputs: the page can then be made anew where only rows and reports were pulled.
-UPSTREAM = [
-    *(
-        f"{path}.provenance.json"
-        for entry in (
-            *GRID.datasets.values(),
-            *([GRID.reference.dataset] if GRID.reference else []),
-            *GRID.models.values(),
-        )
-        for path in archives(entry)
-    ),
-    *dict.fromkeys(
-        prepared("provenance.json", dataset, geometry(model)) for model in GRID.models for dataset in GRID.datasets
-    ),
-    *expand(f"{MODEL}/provenance.json", model=GRID.models),
-    *(
-        f"{RUNS}/{'finetune' if GRID.methods[run.method].trains else 'merge'}/{RUN}/provenance.json".format(**vars(run))
+OF_RUNS = {
+    stage: [
+        f"{RUNS}/{stage}/{RUN}/provenance.json".format(**vars(run))
         for run in GRID.runs()
-        if run.method != PRETRAINED
+        if run.method != PRETRAINED and GRID.methods[run.method].trains == (stage == "finetune")
+    ]
+    for stage in ("finetune", "merge")
+}
+# Records of the jobs behind the tables, by stage.
+CELLS = {
+    "download": [
+        f"{path}.provenance.json" for entry in (*DATASETS_READ, *GRID.models.values()) for path in archives(entry)
+    ],
+    "prepare": list(
+        dict.fromkeys(
+            prepared("provenance.json", entry.name, geometry(model)) for model in GRID.models for entry in DATASETS_READ
+        )
     ),
-    *(path.replace(".parquet", ".provenance.json") for path in ROWS),
-]
+    "models": expand(f"{MODEL}/provenance.json", model=GRID.models),
+    **OF_RUNS,
+    "evaluate": [path.replace(".parquet", ".provenance.json") for path in ROWS],
+}
+# No inputs of the page, which can then be made anew where only rows and reports were pulled.
+UPSTREAM = [path for paths in CELLS.values() for path in paths]
 RECORDS = [
     f"{REPORTS}/tables/provenance.json",
     *(path.replace(".png", ".provenance.json") for path in FIGURES if path.endswith(".png")),

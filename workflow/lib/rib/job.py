@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import resource
 import shutil
 import signal
 import subprocess
@@ -104,7 +105,7 @@ def job(
     _start_log(Path(log_file), f"{stage} {name}".rstrip())
     # Clean up when Snakemake stops the job.
     handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    started, clock = datetime.now(UTC), time.monotonic()
+    started, clock, worked = datetime.now(UTC), time.monotonic(), _processor_seconds()
     folder, done = None, False
     try:
         if repr(json.loads(json.dumps(cfg))) != repr(cfg):
@@ -116,6 +117,7 @@ def job(
         staged = Outputs(folder, outputs)
         yield staged
         times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - clock, 2)}
+        times |= {"cpu_seconds": round(_processor_seconds() - worked, 2), "peak_memory": _peak_memory()}
         what = {"stage": stage, "rule": rule, "job": name, "log": log_file, "cfg": cfg, "inputs": hashes}
         _publish(staged, {**what, **times})
     except UserError as error:
@@ -145,6 +147,18 @@ def job(
         for output in log.handlers:
             output.close()
         log.handlers.clear()
+
+
+def _processor_seconds() -> float:
+    """Processor time of this process and of the ones it has waited for."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _peak_memory() -> int:
+    """Most bytes that this process had in memory at once; a job that was forked has what it was forked with."""
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _goes_on(folder: Path, resumes: str | None) -> bool:
@@ -183,7 +197,8 @@ def _publish(staged: Outputs, record: dict) -> None:
         hashes[str(staged.declared["manifest"])] = sha256(manifest)
     if "provenance" in staged.declared:
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
-        record = {**record, **surroundings(), "outputs": hashes, "ended": ended}
+        size = sum(path.stat().st_size for _, path in staged.items() if path.is_file())
+        record = {**record, "bytes": size, **surroundings(), "outputs": hashes, "ended": ended}
         # In the order given: Snakemake compares settings by their text, in which order counts.
         write_text(staged["provenance"], json.dumps(record, indent=1) + "\n")
     for name, path in sorted(staged.items(), key=lambda item: (item[0] == "manifest", item[0] == "provenance")):

@@ -15,7 +15,7 @@ from docutils.core import publish_parts
 from PIL import Image
 
 from rib import provenance
-from rib.io import read_json, write_text
+from rib.io import in_bytes, read_json, write_text
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 DECIMALS = 1  # of percentages and their differences
@@ -63,15 +63,22 @@ def write_page(
         figures=[_figure(path, captions) for path in figures],
         tables=result_tables(read, about),
         run=run,
-        stage_rows=[
-            [(name, name), (str(jobs), jobs), (duration(total), total), (duration(longest), longest)]
-            for name, jobs, total, longest in run["stages"]
-        ],
+        stage_rows=[_stage_row(stage) for stage in run["stages"]],
+        cost_per_mri=run["seconds"] / len(read["mri"]) if len(read["mri"]) else None,
         **catalogue_rows(read["accuracy"], about),
         corrupt={name: ids for name, path in prepared.items() if (ids := _corrupt(Path(path)))},
         cite=yaml.safe_load(citation.read_text(encoding="utf-8")),
     )
     write_text(page, text)
+
+
+def _stage_row(stage: Mapping) -> list[Cell]:
+    """A stage's costs; older records don't tell all of them."""
+    times = [(duration(stage[key]), stage[key]) for key in ("seconds", "longest")]
+    worked = duration(stage["cpu_seconds"]) if stage["cpu_seconds"] else "not told"
+    sizes = [in_bytes(stage[key]) if stage[key] else "not told" for key in ("peak_memory", "bytes")]
+    ends = [(text, stage[key]) for text, key in zip(sizes, ("peak_memory", "bytes"), strict=True)]
+    return [(stage["name"], stage["name"]), _count(stage["jobs"]), *times, (worked, stage["cpu_seconds"]), *ends]
 
 
 def _corrupt(manifest: Path) -> list[str]:
@@ -207,16 +214,16 @@ def run_facts(records: list[dict]) -> dict:
     """When, how long, where and with what the jobs of a run were made.
 
     Returns:
-        `stages`: name, jobs, seconds, longest; `jobs`, `seconds`: in all; `busy`: seconds during which at least
+        `stages`: name, jobs, seconds, longest, cpu_seconds, peak_memory, bytes of each; `jobs`, `seconds`: in all; `busy`: seconds during which at least
         one job ran; `started`, `ended`: dates and times; `commits`, `machines`, `versions`: each distinct one with its
         number of jobs, most frequent first; `mixed`: whether versions or machines differ.
     """
-    stages: dict[str, list[float]] = {}
+    stages: dict[str, list[dict]] = {}
     for record in records:
-        stages.setdefault(record["stage"], []).append(record["seconds"])
+        stages.setdefault(record["stage"], []).append(record)
     spans = sorted((datetime.fromisoformat(r["started"]), timedelta(seconds=r["seconds"])) for r in records)
     return {
-        "stages": [(stage, len(seconds), sum(seconds), max(seconds)) for stage, seconds in stages.items()],
+        "stages": [_stage_costs(stage, made) for stage, made in stages.items()],
         "jobs": len(records),
         "seconds": sum(record["seconds"] for record in records),
         "busy": _covered((start, start + length) for start, length in spans),
@@ -230,6 +237,20 @@ def run_facts(records: list[dict]) -> dict:
             f"{name} {version}" for record in records for name, version in record["versions"].items()
         ).most_common(),
         "mixed": _mixed(records),
+    }
+
+
+def _stage_costs(stage: str, records: list[dict]) -> dict:
+    """What the jobs of a stage took together, and the most that one did."""
+    seconds = [record["seconds"] for record in records]
+    return {
+        "name": stage,
+        "jobs": len(records),
+        "seconds": sum(seconds),
+        "longest": max(seconds),
+        "cpu_seconds": sum(record.get("cpu_seconds", 0) for record in records),
+        "peak_memory": max(record.get("peak_memory", 0) for record in records),
+        "bytes": sum(record.get("bytes", 0) for record in records),
     }
 
 

@@ -1,0 +1,13 @@
+# How far the grid has come, without starting anything; works beside a run.
+
+
+rule status:
+    log:
+        "logs/status.log",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    params:
+        cfg=lambda w: {"cells": CELLS, "jobs_at_once": workflow.cores},
+    script:
+        "../scripts/status.py"
