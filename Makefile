@@ -7,7 +7,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
-.PHONY: run test lint format environment docs lock clean help
+.PHONY: run test bench lint format environment docs lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ $(VENV)/run.done: envs/requirements.txt envs/requirements-npm.txt
 $(VENV)/test.done: $(VENV)/run.done envs/requirements-dev.txt
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.txt -r envs/requirements-dev.txt
 	@touch $@
+
+bench: $(VENV)/test.done ## ratios of the real paths to their limits, into reports/benchmarks.md
+	@python benchmarks/bench.py --write
 
 docs: $(VENV)/run.done ## renew what the README takes from schemas, captions, rules and the default run
 	@mkdir -p reports/default_run

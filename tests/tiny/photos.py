@@ -111,7 +111,14 @@ def _encrypt(data: bytes, password: str) -> bytes:
     return bytes(map(encrypt, data))
 
 
-def run_prepare(
+def run_prepare(folder: Path, *arguments, **settings) -> tuple[pd.DataFrame, np.ndarray, dict]:
+    """Prepare archives with a layout into a folder; returns the index, the images and the classes."""
+    prepare_into(folder, *arguments, **settings)
+    index = pq.read_table(folder / "index.parquet").to_pandas()
+    return index, np.load(folder / "images.npy"), json.loads((folder / "classes.json").read_text())
+
+
+def prepare_into(
     folder: Path,
     layout: str,
     *archives: Path,
@@ -122,8 +129,8 @@ def run_prepare(
     corrupt_allowed: int = 0,
     workers: int = 2,
     **settings,
-) -> tuple[pd.DataFrame, np.ndarray, dict]:
-    """Prepare archives with a layout into a folder; returns the index, the images and the classes."""
+) -> None:
+    """Prepare archives with a layout into a folder."""
     names = {"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "manifest": "manifest.json"}
     outputs = {key: folder / name for key, name in names.items()}
     prepare(
@@ -141,5 +148,3 @@ def run_prepare(
         workers=workers,
         **outputs,
     )
-    index = pq.read_table(outputs["index"]).to_pandas()
-    return index, np.load(outputs["images"]), json.loads(outputs["classes"].read_text())

@@ -228,7 +228,7 @@ def _listed_hash(path: Path) -> str | None:
 
 def surroundings() -> dict[str, object]:
     """What a job ran on: the project's commit, versions of libraries, and the machine."""
-    machine = {"system": platform.platform(), "processor": _processor(), "python": platform.python_version()}
+    machine = {"system": platform.platform(), "processor": processor(), "python": platform.python_version()}
     return {"commit": commit(), "versions": versions(), "machine": machine}
 
 
@@ -252,7 +252,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
     """Model name of the processor; its instruction set is part of what makes bytes reproducible."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
