@@ -15,6 +15,7 @@ from PIL import Image
 from rib.data import prepare as preparation
 from rib.data.images import CorruptImageError, decode, without_border
 from rib.data.prepared import PreparedDataset
+from rib.data.splits import opened, reference_images
 from rib.io import UserError, read_json
 from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, tar
 
@@ -173,3 +174,25 @@ def test_a_picture_of_more_pixels_than_a_photo_has_and_one_all_border_are_corrup
         decode(jpeg(2), "x")
     with pytest.raises(CorruptImageError, match="x is smaller than its border of 5 px"):
         without_border(Image.new("RGB", (10, 30)), "x", 5)
+
+
+def test_what_stands_for_pretraining_is_left_out_and_sets_that_name_it_otherwise_are_refused(tmp_path):
+    def prepared(name, ending):
+        files = {f"x/{WNIDS[i]}/{n}{ending}.jpg": jpeg(i) for i in INDICES for n in range(5)}
+        run_prepare(folder(tmp_path, name), "class_folders", tar(tmp_path / f"{name}.tar", files))
+        return tmp_path / name
+
+    val, cartoon, renamed = prepared("val", ""), prepared("cartoon", ""), prepared("renamed", "_cartoon")
+    images = {"geometry": vars(GEOMETRY), "workers": 1, "budget": "all", "images_per_class": 2}
+    reference = reference_images(val, images, None)
+    rest = opened(cartoon, "cartoon", images, val)
+    assert np.bincount(reference.labels).tolist() == [2] * 4 and np.bincount(rest.labels).tolist() == [3] * 4
+    assert not set(reference.source_ids) & set(rest.source_ids)
+    assert len(opened(renamed, "renamed", images).labels) == 20
+    with pytest.raises(UserError, match="renamed: none of its images was made from one that stands for pretraining"):
+        opened(renamed, "renamed", images, val)
+    with pytest.raises(
+        UserError, match="cartoon: all its images stand for pretraining; lower reference.images_per_class"
+    ):
+        opened(cartoon, "cartoon", {**images, "images_per_class": 5}, val)
+    assert len(opened(cartoon, "cartoon", {**images, "budget": 4}, val).labels) == 4

@@ -115,7 +115,7 @@ def page(tmp_path, tables, records, figures):
         captions=CAPTIONS,
         citation=ROOT / "CITATION.cff",
         about=ABOUT,
-        prepared={"a": str(tmp_path / "manifest.json"), "b": "was/not/pulled.json"},
+        prepared={"A": str(tmp_path / "manifest.json"), "b": "was/not/pulled.json"},
         page=tmp_path / "index.html",
     )
     return (tmp_path / "index.html").read_text()

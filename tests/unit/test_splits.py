@@ -81,3 +81,23 @@ def test_sizes_are_numbers_or_fractions():
     for size in ("41", "0.001"):
         with pytest.raises(UserError, match=f"downstream_size {size}: d has 40 images to train on"):
             subset(whole, size)
+
+
+def test_a_budget_takes_other_sources_before_another_image_of_one():
+    """Of ImageNet-C's many images of a photo one is taken first, of the photos that other sets' budgets take."""
+    many, plain = dataset(6, variants=5), dataset(6)
+    order = balanced_order(many)
+    first = many.take(np.sort(order[:24]))
+    assert sorted(first.source_ids) == sorted(plain.source_ids), "each source once"
+    chosen = many.take(np.sort(order[:8]))
+    assert collections.Counter(chosen.labels) == dict.fromkeys(range(4), 2)
+    assert set(chosen.source_ids) == set(plain.take(np.sort(balanced_order(plain)[:8])).source_ids)
+    variants = {image.rsplit("/", 1)[1] for image in first.index["image_id"].to_pylist()}
+    assert len(variants) > 2, "which image of a source comes first is random"
+
+
+@given(st.integers(1, 200), st.integers(1, 200))
+def test_budgets_are_nested(one, other):
+    many = dataset(10, variants=5)
+    order = balanced_order(many)
+    assert set(order[: min(one, other)]) <= set(order[: max(one, other)]) and sorted(order) == list(range(200))

@@ -159,10 +159,10 @@ def images(model):
     }
 
 
-def apart(file, w, datasets):
-    """A file of the dataset of which a part stands for pretraining, if one of the datasets shares its sources."""
+def apart(w, datasets):
+    """The manifest of the dataset of which a part stands for pretraining, if one of the datasets shares its sources."""
     shared = any(GRID.kept_apart(name) for name in datasets)
-    return prepared(file, GRID.reference.name, geometry(w.model)) if shared else []
+    return prepared("manifest.json", GRID.reference.name, geometry(w.model)) if shared else []
 
 
 def checkpointed(w):
@@ -251,7 +251,7 @@ def training_inputs(w):
         "target": target("manifest.json", w),
         "images": ancient([target(file, w) for file in PREPARED_FILES]),
         "reference": reference("manifest.json", w),
-        "apart": ancient(apart("index.parquet", w, [w.target])),
+        "apart": apart(w, [w.target]),
         "start": checkpoints("manifest.json", w, start),
         "start_weights": ancient(checkpoints("checkpoint.safetensors", w, start)),
     }
@@ -267,7 +267,7 @@ def selection_inputs(w):
         "checkpoints": ancient(checkpoints("checkpoint.safetensors", w, methods)),
         "target": target("manifest.json", w),
         "images": ancient(target("images.npy", w)),
-        "apart": ancient(apart("index.parquet", w, [w.target])),
+        "apart": apart(w, [w.target]),
     }
 
 
@@ -281,7 +281,7 @@ def evaluation_inputs(w):
         "manifests": checkpoints("manifest.json", w, methods),
         "checkpoints": ancient(checkpoints("checkpoint.safetensors", w, methods)),
         "suite": f"{SUITE}/manifest.json".format(suite=w.suite, geometry=geometry(w.model)),
-        "apart": ancient(apart("index.parquet", w, SUITES[w.suite])),
+        "apart": apart(w, SUITES[w.suite]),
     }
 
 

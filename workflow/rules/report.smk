@@ -57,7 +57,9 @@ rule write_page:
     params:
         cfg={
             "upstream": UPSTREAM,
-            "prepared": {name: prepared("manifest.json", name, geometry(FIRST)) for name in GRID.datasets},
+            "prepared": {
+                entry.label: prepared("manifest.json", entry.name, geometry(FIRST)) for entry in DATASETS_READ
+            },
             "about": {
                 "config": GRID.resolved(),
                 "family": {"title": GRID.family.title, "description": GRID.family.description},

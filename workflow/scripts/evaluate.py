@@ -17,7 +17,7 @@ with run(snakemake, "evaluate") as out:
         states=run_states(w.method, files.recipe),
         checkpoints=dict(zip(cfg["parents"], files.checkpoints, strict=True)),
         datasets=read_suite(Path(files.suite)),
-        apart=dict.fromkeys(cfg["apart"], files.apart and Path(files.apart)),
+        apart=dict.fromkeys(cfg["apart"], files.apart and Path(files.apart).parent),
         run={**{key: w[key] for key in ("model", "target", "method", "size")}, "seed": int(w.seed)},
         **{key: cfg[key] for key in ("images", "shares", "batch_size", "compute")},
         rows=out["rows"],

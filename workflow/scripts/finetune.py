@@ -14,7 +14,7 @@ with run(snakemake, "finetune", resumes="state.safetensors") as out:
         model_folder=Path(files.model).parent,
         target_folder=Path(files.target).parent,
         reference_folder=Path(files.reference).parent if files.reference else None,
-        apart=Path(files.apart) if files.apart else None,
+        apart=Path(files.apart).parent if files.apart else None,
         start=dict(zip(cfg["parents"], map(Path, files.start_weights), strict=True)),
         what={key: w[key] for key in ("model", "target", "method")},
         size=w.size,

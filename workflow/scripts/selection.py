@@ -14,7 +14,7 @@ with run(snakemake, "selection") as out:
         model_folder=Path(files.model).parent,
         target_folder=Path(files.target).parent,
         target=snakemake.wildcards.target,
-        apart=Path(files.apart) if files.apart else None,
+        apart=Path(files.apart).parent if files.apart else None,
         checkpoints=[Path(path) for path in files.checkpoints],
         manifests=[Path(path) for path in files.manifests],
         **{key: cfg[key] for key in ("mechanism", "settings", "parents", "images", "shares", "batch_size", "compute")},

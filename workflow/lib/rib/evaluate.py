@@ -44,7 +44,7 @@ def evaluate(
         states: alpha and weight of each averaged method (see rib.merge.run_states); each image passes through all.
         checkpoints: file of each fine-tuned method.
         datasets: what the prepare jobs wrote, by dataset.
-        apart: index of the dataset of which a part stands for pretraining, by dataset that shares its sources.
+        apart: folder of the dataset of which a part stands for pretraining, by dataset that shares its sources.
         images: how datasets are seen (rib.data.splits.opened).
         shares: of the splits (protocol `held_out`), of which the test part is scored, or None for all images.
         run: model, target, method, size, seed: repeated in every row.

@@ -60,7 +60,7 @@ def finetune(
         model_folder: what a models job wrote.
         target_folder: what a prepare job wrote for the target.
         reference_folder: likewise for the family's reference dataset, where the method uses it.
-        apart: index of the dataset of which a part stands for pretraining, where the target shares its sources.
+        apart: folder of the dataset of which a part stands for pretraining, where the target shares its sources.
         images: how datasets are seen (rib.data.splits.opened).
         start: checkpoint of the method that this one starts from, by method; empty for the pretrained model.
         what: model, method and target, for messages.

@@ -46,7 +46,7 @@ def write_page(
         captions: reStructuredText template that gives a figure's caption by its name.
         citation: CITATION.cff.
         about: `config`, `family`, `models`, `methods`, `datasets`: what was chosen, for people.
-        prepared: manifests of the datasets, of which those that are here tell which images were left out.
+        prepared: manifests of the datasets by label, of which those that are here tell which images were left out.
         page: the file to write.
     """
     environment = jinja2.Environment(

@@ -39,7 +39,7 @@ def select(
         model_folder: what a models job wrote.
         target_folder: what a prepare job wrote for the target.
         target: its name.
-        apart: index of the dataset of which a part stands for pretraining, where the target shares its sources.
+        apart: folder of the dataset of which a part stands for pretraining, where the target shares its sources.
         images: how datasets are seen (rib.data.splits.opened).
         mechanism: file of the method's mechanism.
         settings: its settings.

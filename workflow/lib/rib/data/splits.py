@@ -26,14 +26,14 @@ def opened(folder: Path, name: str, images: Mapping, apart: Path | None = None) 
         folder: what a prepare job wrote.
         name: the dataset.
         images: geometry, workers, budget, images_per_class (of the part that stands for pretraining).
-        apart: the index of the dataset of which a part stands for pretraining, where this one shares its sources.
+        apart: folder of the dataset of which a part stands for pretraining, where this one shares its sources.
 
     Raises:
         UserError: nothing is left, or nothing is left out that should be.
     """
     dataset = PreparedDataset.open(folder, name, Geometry(**images["geometry"]), images["workers"])
     if apart:
-        kept_apart = _reference_sources(apart, images["images_per_class"])
+        kept_apart = _reference_sources(apart / "index.parquet", images["images_per_class"])
         whole = len(dataset.labels)
         dataset = _where(dataset, lambda source: source not in kept_apart)
         if len(dataset.labels) == whole:
