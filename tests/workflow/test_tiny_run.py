@@ -98,7 +98,7 @@ def test_two_jobs_at_a_time_give_the_same_bytes(finished, project):
 def test_editing_a_docstring_or_comment_re_runs_nothing(finished_copy):
     library = "workflow/lib/rib"
     finished_copy.edit(f"{library}/methods/lwf.py", "The teacher sees", "As said, the teacher sees")
-    finished_copy.edit(f"{library}/finetune.py", "# One look per epoch", "# A single look per epoch")
+    finished_copy.edit(f"{library}/finetune.py", "# it leads nowhere", "# it leads to nothing")
     finished_copy.edit(f"{library}/evaluate.py", "# the first of equal scores", "# first of equals")
     assert finished_copy.planned() == {}
 
