@@ -90,17 +90,11 @@ def finetune(
         raise UserError(
             f"method {what['method']} can't start from '{next(iter(start))}', which trains a frame around the input."
         )
-
-    def on_device(dataset: PreparedDataset) -> Images:
-        pixels = Inputs(dataset.images, *(facts["preprocessing"][key] for key in ("mean", "std")), device, dataset.rows)
-        return Images(pixels, torch.from_numpy(dataset.labels).to(device), class_members(dataset.space, device))
-
     target = subset(part(opened(target_folder, what["target"], images, apart), TRAIN, shares), size)
-    reference = None
-    if reference_folder:
-        reference = on_device(reference_images(reference_folder, images, shares))
+    reference = reference_images(reference_folder, images, shares) if reference_folder else None
+    seen = [dataset and _on_device(dataset, facts["preprocessing"], device) for dataset in (target, reference)]
     try:
-        method.begin(Task(model, on_device(target), reference, seed, training["batch_size"]))
+        method.begin(Task(model, *seen, seed, training["batch_size"]))
     except ValueError as error:
         raise UserError(f"method {what['method']} on model {what['model']}: {error}.") from error
     try:
@@ -108,18 +102,25 @@ def finetune(
     except DivergenceError as error:
         saved.unlink(missing_ok=True)  # it leads nowhere
         raise UserError(f"{error}; {_rescued(error, rescue)}lower lr in the method's entry.") from error
-    final, title = rows[-1]["cross_entropy"], "/".join(what.values())
-    if final > CHANCE * math.log(len(target.space.keys)):
-        log.warning("%s: the cross-entropy ends at chance (%.2f); see history.csv", title, final)
+    _warn_of_chance(rows, target, "/".join(what.values()))
     safetensors.torch.save_file(changed, checkpoint)
     with open(history, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["epoch", "lr", "loss", "cross_entropy", "accuracy"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    write_json(
-        manifest,
-        {"device": device.type, "class_space": target.space.digest, "images": len(target.labels) * training["epochs"]},
-    )
+    seen_images = len(target.labels) * training["epochs"]
+    write_json(manifest, {"device": device.type, "class_space": target.space.digest, "images": seen_images})
+
+
+def _on_device(dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> Images:
+    pixels = Inputs(dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows)
+    return Images(pixels, torch.from_numpy(dataset.labels).to(device), class_members(dataset.space, device))
+
+
+def _warn_of_chance(rows: list[dict], target: PreparedDataset, title: str) -> None:
+    final = rows[-1]["cross_entropy"]
+    if final > CHANCE * math.log(len(target.space.keys)):
+        log.warning("%s: the cross-entropy ends at chance (%.2f); see history.csv", title, final)
 
 
 class DivergenceError(Exception):

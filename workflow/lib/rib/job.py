@@ -120,21 +120,10 @@ def job(
         times |= {"cpu_seconds": round(_processor_seconds() - worked, 2), "peak_memory": _peak_memory()}
         what = {"stage": stage, "rule": rule, "job": name, "log": log_file, "cfg": cfg, "inputs": hashes}
         _publish(staged, {**what, **times})
-    except UserError as error:
-        log.error("%s", error)
-        raise SystemExit(1) from None
-    except MemoryError:
-        log.error("out of memory; run fewer jobs at once (--cores) or lower the batch size in config.yaml.")
-        raise SystemExit(1) from None
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which this module doesn't import
-            log.error(
-                "out of GPU memory; lower %s in config.yaml, or jobs_per_gpu.",
-                MEMORY_SETTING.get(stage, "the batch size"),
-            )
-            raise SystemExit(1) from None
-        log.debug("%s", traceback.format_exc())
-        log.error("%s: %s (the full report is in %s)", type(error).__name__, error, log_file)
+        if not isinstance(error, UserError):
+            log.debug("%s", traceback.format_exc())
+        log.error("%s", _sentence(error, stage, log_file))
         raise SystemExit(1) from None
     else:
         done = True
@@ -164,6 +153,18 @@ def _peak_memory() -> int:
 def _goes_on(folder: Path, resumes: str | None) -> bool:
     """Whether a job that ended early left something to go on with."""
     return resumes is not None and (folder / resumes).is_file() and (folder / resumes).stat().st_size > 0
+
+
+def _sentence(error: Exception, stage: str, log_file: str) -> str:
+    """What to tell the user of an error."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "out of memory; run fewer jobs at once (--cores) or lower the batch size in config.yaml."
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which this module doesn't import
+        setting = MEMORY_SETTING.get(stage, "the batch size")
+        return f"out of GPU memory; lower {setting} in config.yaml, or jobs_per_gpu."
+    return f"{type(error).__name__}: {error} (the full report is in {log_file})"
 
 
 def _sweep(folder: Path, log_file: str, keep: bool) -> None:
