@@ -7,7 +7,6 @@ Synthetic images and random weights: speed doesn't depend on either. One torch t
 
 import argparse
 import io
-import os
 import platform
 import statistics
 import subprocess
@@ -346,16 +345,20 @@ def child(kind: str, n: int, folder: Path) -> None:
 def b7(folder: Path) -> str:
     """dry-run of a grid of more than 12,000 jobs: ms per job, and memory"""
     command = ["snakemake", "-n", "--quiet", "rules", "--config", "family=imagenet", "models=all", "seeds=[0,1]"]
+    # A process between, since a child's peak begins with its parent's.
+    between = (
+        "import resource, subprocess, sys; subprocess.run([sys.executable, '-m', *sys.argv[1:]], check=True); "
+        "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
     begun = time.perf_counter()
-    with open(folder / "printed", "w+") as printed:
-        run = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(run.pid, 0)  # this child's memory alone
-        taken = time.perf_counter() - begun
-        printed.seek(0)
-        text = printed.read()
-    assert status == 0, text
-    jobs = int(next(line.split()[1] for line in text.splitlines() if line.startswith("total")))
-    return f"{1000 * taken / jobs:.2f} ms per job ({jobs:,} jobs in {taken:.1f} s, {used.ru_maxrss / 1024:.0f} MB)"
+    run = subprocess.run(
+        [sys.executable, "-c", between, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    taken = time.perf_counter() - begun
+    assert run.returncode == 0, run.stdout
+    peak = int(run.stdout.split()[-1]) / 1024
+    jobs = int(next(line.split()[1] for line in run.stdout.splitlines() if line.startswith("total")))
+    return f"{1000 * taken / jobs:.2f} ms per job ({jobs:,} jobs in {taken:.1f} s, {peak:.0f} MB)"
 
 
 def b8(folder: Path) -> str:
