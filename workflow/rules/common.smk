@@ -68,7 +68,7 @@ GPU = (
 )  # a job's claim on --resources gpu=N; none is taken where none is
 SUITES = GRID.suites()
 LARGE_SETS = {name for name, entry in CATALOG.datasets.items() if entry.storage == "encoded"} & set(GRID.datasets)
-DATASETS_READ = [*GRID.datasets.values(), *([GRID.reference.dataset] if GRID.uses_reference() else [])]
+DATASETS_READ = GRID.datasets_read()
 CURVES = [name for name, method in GRID.methods.items() if method.form == "curve"]
 ENCODED = "encoded"  # in place of a geometry: photos as published, decoded when used
 GEOMETRIES = {ENCODED: None} | {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}

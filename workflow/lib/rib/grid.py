@@ -149,6 +149,11 @@ class Grid:
         own = self.family.classes["format"] == "own"
         return "fitted" if entry.head == "none" or (own and entry.head == "published") else entry.head
 
+    def datasets_read(self) -> list[Dataset]:
+        """Datasets that jobs read: those that are evaluated, and the reference where it is another and used."""
+        own = list(self.datasets.values())
+        return [*own, self.reference.dataset] if self.uses_reference() and self.reference.dataset not in own else own
+
     def _refuse_headless(self) -> None:
         """Leave out, with a line, models that have no head and nothing to fit one on.
 

@@ -53,7 +53,7 @@ def plan(grid: Grid, catalog: Catalog, results: Path) -> Plan:
         results: folder of the family's results, where measured numbers are looked for.
     """
     found = Plan()
-    counts = {dataset.name: _images(dataset, catalog, results, found) for dataset in _prepared(grid)}
+    counts = {dataset.name: _images(dataset, catalog, results, found) for dataset in grid.datasets_read()}
     _add_jobs(found, grid)
     _add_bytes(found, grid, counts)
     stated = {row["architecture"]: row for _, row in catalog.table("throughput.csv", ("architecture", EVALUATE, TRAIN))}
@@ -63,12 +63,6 @@ def plan(grid: Grid, catalog: Catalog, results: Path) -> Plan:
         _add_run(found, grid, run, counts)
     found.disk["rows per image"] = ROW * found.images[EVALUATE]
     return found
-
-
-def _prepared(grid: Grid) -> list[Dataset]:
-    """Datasets of the grid, the reference among them where a job reads it."""
-    own = list(grid.datasets.values())
-    return [*own, grid.reference.dataset] if grid.uses_reference() and grid.reference.dataset not in own else own
 
 
 def _images(dataset: Dataset, catalog: Catalog, results: Path, found: Plan) -> int:
@@ -89,7 +83,7 @@ def _add_jobs(found: Plan, grid: Grid) -> None:
     runs = [run for run in grid.runs() if run.method != PRETRAINED]
     trained = sum(grid.methods[run.method].trains for run in runs)
     geometries = {model: grid.geometry(model).key for model in grid.models}
-    datasets = _prepared(grid)
+    datasets = grid.datasets_read()
     found.jobs = {
         "download": len(
             {(entry.raw, part["file"]) for entry in (*datasets, *grid.models.values()) for part in entry.sources}
@@ -109,7 +103,7 @@ def _form(dataset: Dataset, geometry: str) -> str:
 
 def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
     raw, unsized = 0, []
-    sources = {(e.raw, part["file"]): part for e in _prepared(grid) for part in e.sources}
+    sources = {(e.raw, part["file"]): part for e in grid.datasets_read() for part in e.sources}
     for (folder, file), part in sources.items():
         here = Path("data/raw") / folder / file
         size = here.stat().st_size if here.is_file() else part.get("size")
@@ -127,11 +121,11 @@ def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
             found.download += model.source.get("size", weights[name])
     arrays = {
         (d.name, grid.geometry(model)): counts[d.name] * grid.geometry(model).size ** 2 * 3
-        for d in _prepared(grid)
+        for d in grid.datasets_read()
         if d.storage == "array"
         for model in grid.models
     }
-    encoded = sum(part.get("size", 0) for d in _prepared(grid) if d.storage == "encoded" for part in d.sources)
+    encoded = sum(part.get("size", 0) for d in grid.datasets_read() if d.storage == "encoded" for part in d.sources)
     runs = [run for run in grid.runs() if run.method != PRETRAINED and grid.methods[run.method].stores == "all"]
     found.disk = {
         "archives": raw,
