@@ -22,6 +22,7 @@ include: "workflow/rules/finetune.smk"
 include: "workflow/rules/merge.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/metrics.smk"
+include: "workflow/rules/analysis.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/track.smk"
@@ -32,14 +33,14 @@ include: "workflow/rules/status.smk"
 rule all:
     default_target: True
     input:
-        TABLES.values(),
+        ALL_TABLES,
         FIGURES,
         PAGE,
 
 
 rule tables:
     input:
-        TABLES.values(),
+        ALL_TABLES,
 
 
 rule figures:

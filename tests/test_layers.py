@@ -11,7 +11,7 @@ LAYERS = [
     {"data", "models"},
     {"methods"},
     {"finetune", "resume", "merge", "evaluate", "selection"},
-    {"metrics", "plan", "published"},
+    {"metrics", "analysis", "plan", "published"},
     {"figures", "report"},
     {"docs", "status"},
 ]

@@ -209,7 +209,7 @@ def test_bad_choices_of_methods_and_sizes_are_explained(choices, message):
     [
         (
             {"model": "all"},
-            r"config\.yaml: unknown key 'model' \(did you mean 'models'\?\); allowed are accept, archives, budget",
+            r"config\.yaml: unknown key 'model' \(did you mean 'models'\?\); allowed are accept, analyses, archives, budget",
         ),
         ({"training": {"lr": 1}}, r"config\.yaml: unknown key 'lr' in 'training'; allowed are batch_size, epochs"),
         ({"training": {"momentum": 1.5}}, r"'training\.momentum' is 1\.5, which is not valid .*: momentum of SGD"),

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from rib.report import caption_of, duration, result_tables, run_facts, write_page
+from rib.report import caption_of, duration, extra_tables, result_tables, run_facts, write_page
 
 ROOT = Path(__file__).parents[2]
 CAPTIONS = ROOT / "workflow/report/figures.rst"
@@ -110,6 +110,8 @@ def page(tmp_path, tables, records, figures):
     (tmp_path / "manifest.json").write_text('{"corrupt": ["x/1.jpg"]}')
     write_page(
         tables=tables,
+        extra={},
+        columns=ROOT / "workflow/report/tables.yaml",
         figures=figures,
         records=[*map(str, paths), "was/not/pulled.json"],
         captions=CAPTIONS,
@@ -153,3 +155,17 @@ def test_costs_of_a_stage_add_up_and_its_largest_job_is_told():
     ]
     (stage,) = run_facts([record(**costs) for costs in more])["stages"]
     assert (stage["cpu_seconds"], stage["peak_memory"], stage["bytes"]) == (60.0, 2 * 10**9, 10**6 + 1)
+
+
+def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
+    (tmp_path / "x.csv").write_text("method,n,d,low,high,p\nft,3,-1.25,-2,0.04,0.01234\nft,4,,,,0.5\n")
+    (tmp_path / "columns.yaml").write_text(
+        "x: {title: X, note: N, columns: {Method: method, Images: n, Change: {value: d, form: signed, "
+        "interval: [low, high]}, P: {value: p, form: p}}}"
+    )
+    (table,) = extra_tables({"x": tmp_path / "x.csv"}, tmp_path / "columns.yaml", ABOUT)
+    assert table["header"] == ["Method", "Images", "Change", "95 % interval", "P"]
+    assert [[shown for shown, _ in row] for row in table["rows"]] == [
+        ["full fine-tuning", "3", "\N{MINUS SIGN}1.2", "\N{MINUS SIGN}2.0 to +0.0", "0.012"],
+        ["full fine-tuning", "4", "\N{EN DASH}", "\N{EN DASH}", "0.5"],
+    ]

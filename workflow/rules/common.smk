@@ -73,6 +73,27 @@ CURVES = [name for name, method in GRID.methods.items() if method.form == "curve
 ENCODED = "encoded"  # in place of a geometry: photos as published, decoded when used
 GEOMETRIES = {ENCODED: None} | {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
 LARGE = 5000  # images from which preparing a dataset pays for several threads
+# What figures show, and under which names.
+SHOWN = {name: method for name, method in GRID.methods.items() if method.form != "curve"}
+COMMON = [name for name in GRID.shared_methods() if name in SHOWN]
+METHOD = next(iter(name for name in ("ft", *COMMON) if name in COMMON), None)
+TARGET = next(iter(name for name in (GRID.family.example_target, *GRID.targets) if name in GRID.targets), None)
+FIRST = next(iter(GRID.models))
+LABELS = {name: model.label for name, model in GRID.models.items()}
+METHOD_LABELS = {name: method.label for name, method in SHOWN.items()}
+DATASET_LABELS = {name: dataset.label for name, dataset in GRID.datasets.items()}
+TARGET_LABELS = {name: DATASET_LABELS[name] for name in GRID.targets}
+SHEET = {name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable}
+EXAMPLE = {
+    "target": TARGET,
+    "method": METHOD,
+    "method_label": METHOD_LABELS.get(METHOD),
+    "datasets": DATASET_LABELS,
+}
+CONFIDENCE = CONFIG["statistics"]["confidence"]
+# What the files of rules/analysis/ add to the run (see `analysis`).
+ANALYSES = {}
+FIGURE = f"{REPORTS}/figures/{{figure}}"
 
 
 wildcard_constraints:
@@ -95,6 +116,20 @@ def local(path):
 def digest(stage, *modules):
     """Digest of the source that a stage's script and these modules run."""
     return code.digest(WORKFLOW / "scripts" / f"{stage}.py", *map(Path, modules))
+
+
+def figure_files(names):
+    """Files of some figures."""
+    return expand(f"{FIGURE}.{{ending}}", figure=names, ending=["png", "pdf", "csv"])
+
+
+def analysis(name, tables, figures, optional):
+    """Register an analysis: its tables by name, and what its figures read and their settings (as in FIGURE_JOBS).
+
+    An optional one is part of the run only where config's `analyses` names it; its rules are always there.
+    """
+    chosen = not optional or CONFIG["analyses"] == "all" or name in CONFIG["analyses"]
+    ANALYSES[name] = {"tables": tables, "figures": figures, "optional": optional, "chosen": chosen}
 
 
 def of_form(*forms):

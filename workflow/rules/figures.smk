@@ -1,22 +1,5 @@
 # Figures: pure functions of tables, each as PDF, PNG and the CSV it shows. A grid without fine-tuned runs has none.
 
-SHOWN = {name: method for name, method in GRID.methods.items() if method.form != "curve"}
-COMMON = [name for name in GRID.shared_methods() if name in SHOWN]
-METHOD = next(iter(name for name in ("ft", *COMMON) if name in COMMON), None)
-TARGET = next(iter(name for name in (GRID.family.example_target, *GRID.targets) if name in GRID.targets), None)
-FIRST = next(iter(GRID.models))
-LABELS = {name: model.label for name, model in GRID.models.items()}
-METHOD_LABELS = {name: method.label for name, method in SHOWN.items()}
-DATASET_LABELS = {name: dataset.label for name, dataset in GRID.datasets.items()}
-TARGET_LABELS = {name: DATASET_LABELS[name] for name in GRID.targets}
-SHEET = {name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable}
-EXAMPLE = {
-    "target": TARGET,
-    "method": METHOD,
-    "method_label": METHOD_LABELS.get(METHOD),
-    "datasets": DATASET_LABELS,
-}
-CONFIDENCE = CONFIG["statistics"]["confidence"]
 # Per figure, in the order of the page: what `draw` of its module reads, and its settings.
 FIGURE_JOBS = {
     "protocol": (
@@ -71,10 +54,13 @@ FIGURE_JOBS = {
         {"datasets": SHEET, "model_label": LABELS[FIRST], "objects": 8},
     ),
 }
-FIGURE = f"{REPORTS}/figures/{{figure}}"
 if not SHEET:
     del FIGURE_JOBS["examples"]
-FIGURES = expand(f"{FIGURE}.{{ending}}", figure=FIGURE_JOBS, ending=["png", "pdf", "csv"]) if METHOD and TARGET else []
+FIGURES = figure_files(FIGURE_JOBS) if METHOD and TARGET else []
+for analysis in ANALYSES.values():
+    FIGURE_JOBS |= analysis["figures"]
+    if analysis["chosen"] and METHOD and TARGET:
+        FIGURES += figure_files(analysis["figures"])
 
 
 rule plot_figure:

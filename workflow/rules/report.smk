@@ -40,9 +40,11 @@ rule write_page:
         mri=TABLES["mri"],
         ri=TABLES["ri"],
         accuracy=TABLES["accuracy"],
+        extra=list(EXTRA_TABLES.values()),
         figures=[path for path in FIGURES if path.endswith(".png")],
         records=RECORDS,
         captions=local(WORKFLOW / "report/figures.rst"),
+        columns=local(WORKFLOW / "report/tables.yaml"),
         citation=local(WORKFLOW.parent / "CITATION.cff"),
     output:
         page=PAGE,
@@ -57,6 +59,7 @@ rule write_page:
     params:
         cfg={
             "upstream": UPSTREAM,
+            "extra": list(EXTRA_TABLES),
             "prepared": {
                 entry.label: prepared("manifest.json", entry.name, geometry(FIRST)) for entry in DATASETS_READ
             },

@@ -10,6 +10,8 @@ with run(snakemake, "report") as out:
     files = snakemake.input
     write_page(
         tables={name: Path(files[name]) for name in ("mri", "ri", "accuracy")},
+        extra=dict(zip(snakemake.params.cfg["extra"], map(Path, files.extra), strict=True)),
+        columns=Path(files.columns),
         figures=[Path(path) for path in files.figures],
         records=[*snakemake.params.cfg["upstream"], *files.records],
         captions=Path(files.captions),

@@ -28,6 +28,8 @@ Cell = tuple[str, object]  # what is shown, and what to sort by: a number, a tex
 def write_page(
     *,
     tables: Mapping[str, Path],
+    extra: Mapping[str, Path],
+    columns: Path,
     figures: Iterable[Path],
     records: Iterable[str],
     captions: Path,
@@ -40,6 +42,8 @@ def write_page(
 
     Args:
         tables: paths of `mri`, `ri` and `accuracy` as CSV.
+        extra: paths of the analyses' tables by name, as CSV.
+        columns: YAML file that says how those are shown (workflow/report/tables.yaml).
         figures: PNG files, in the order of the page.
         records: paths of the provenance records of the run's jobs; of one that was not pulled, the gathered record
             is taken.
@@ -61,7 +65,7 @@ def write_page(
         about=about,
         config=yaml.safe_dump(about["config"], sort_keys=False),
         figures=[_figure(path, captions) for path in figures],
-        tables=result_tables(read, about),
+        tables=[*result_tables(read, about), *extra_tables(extra, columns, about)],
         run=run,
         stage_rows=[_stage_row(stage) for stage in run["stages"]],
         cost_per_mri=run["seconds"] / len(read["mri"]) if len(read["mri"]) else None,
@@ -153,6 +157,50 @@ def result_tables(read: Mapping[str, pd.DataFrame], about: Mapping) -> list[dict
             ],
         },
     ]
+
+
+def extra_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> list[dict]:
+    """The analyses' tables, shown as a file of columns says; each is in the form of `result_tables`.
+
+    Args:
+        paths: CSV by name.
+        columns: of each table its title, note and columns by header: a column of the CSV, or value, form and interval.
+        about: see `write_page`.
+    """
+    known = yaml.safe_load(columns.read_text(encoding="utf-8"))
+    sure = f"{100 * about['config']['statistics']['confidence']:g} % interval"
+    found = []
+    for name, path in paths.items():
+        look = known[name]
+        table = _labelled(pd.read_csv(path, dtype={"size": str}), about)
+        parts = {
+            header: part if isinstance(part, dict) else {"value": part} for header, part in look["columns"].items()
+        }
+        header = [text for key, part in parts.items() for text in ([key, sure] if "interval" in part else [key])]
+        rows = [[cell for part in parts.values() for cell in _cells(line, part)] for line in table.to_dict("records")]
+        found.append({"title": look["title"], "note": look["note"], "file": path.name, "header": header, "rows": rows})
+    return found
+
+
+def _cells(line: Mapping, part: Mapping) -> list[Cell]:
+    """A value, and its interval where it has one."""
+    value = line[part["value"]]
+    usual = "text" if isinstance(value, str | bool) else "count" if isinstance(value, int) else "number"
+    form = part.get("form", usual)
+    if value != value:  # NaN: there is none
+        return [("\N{EN DASH}", float("-inf"))] * (2 if "interval" in part else 1)
+    cell = {
+        "signed": lambda: (_plus(value), value),
+        "number": lambda: _number(value),
+        "count": lambda: _count(value),
+        "p": lambda: (f"{value:.2g}", value),
+        "text": lambda: (str(value), value),
+    }[form]()
+    if "interval" not in part:
+        return [cell]
+    write = _plus if form == "signed" else lambda number: _number(number)[0]
+    low, high = (line[key] for key in part["interval"])
+    return [cell, (f"{write(low)} to {write(high)}", low)]
 
 
 def catalogue_rows(accuracy: pd.DataFrame, about: Mapping) -> dict[str, list[list[Cell]]]:

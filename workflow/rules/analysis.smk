@@ -1,0 +1,13 @@
+# Analyses of rows, tables and features: each a file of rules/analysis/, with its rules and a call of `analysis`.
+
+for path in sorted((WORKFLOW / "rules/analysis").glob("*.smk")):
+
+    include: path
+
+
+OPTIONAL = [name for name, entry in ANALYSES.items() if entry["optional"]]
+for name in [] if CONFIG["analyses"] == "all" else CONFIG["analyses"]:
+    if name not in OPTIONAL:
+        raise WorkflowError(f"config, analyses: there is no '{name}'; there are {', '.join(OPTIONAL) or 'none'}.")
+EXTRA_TABLES = {name: path for entry in ANALYSES.values() if entry["chosen"] for name, path in entry["tables"].items()}
+ALL_TABLES = [*TABLES.values(), *EXTRA_TABLES.values()]
