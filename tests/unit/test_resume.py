@@ -1,10 +1,16 @@
 """A training that is killed goes on to the same bytes, whatever the method and the moment."""
 
 import copy
+import json
+import os
+import random
+import signal
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import timm
 import torch
 
@@ -85,6 +91,35 @@ def test_a_training_killed_again_and_again_gives_the_same_bytes(catalog, network
     assert sum(done) < STEPS, "it did not begin anew"
     assert again == history and resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+
+
+def test_a_process_killed_at_random_moments_gives_the_same_bytes(catalog, network, images, tmp_path, monkeypatch):
+    """SIGKILL, in the midst of a step or of a save, again and again until one comes through."""
+    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
+    saved, ended = tmp_path / "state.safetensors", tmp_path / "ended"
+    begun = time.monotonic()
+    history, whole = trained(catalog, "ft", network, images)
+    length = time.monotonic() - begun
+    moments, kills = random.Random(0), 0
+    while True:
+        child = os.fork()
+        if child == 0:
+            try:
+                again, resumed = trained(catalog, "ft", network, images, saved)
+                safetensors.torch.save_file(resumed, ended, {"history": json.dumps(again)})
+            finally:
+                os._exit(0)
+        time.sleep(moments.uniform(0.1, 0.7) * length)
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            break
+        kills += 1
+        assert kills < 60, "it never comes through"
+    with safetensors.safe_open(ended, "pt") as file:
+        assert json.loads(file.metadata()["history"]) == history
+        assert all(torch.equal(file.get_tensor(key), whole[key]) for key in whole)
+    assert kills > 1, "it was not killed in the midst"
 
 
 def test_random_numbers_go_on_where_they_were(catalog, images, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import timm
 import torch
 
 from rib.io import sha256
+from rib.models.checkpoint import unpacked
 
 METHODS = ["ft", "linear_probe", "lwf", "wise_ft"]
 
@@ -81,7 +82,7 @@ def test_a_linear_probe_is_stored_in_the_size_of_its_head(finished):
     results = finished[0].folder / "results/tiny/paper/finetune/tiny_cnn/red"
     sizes = {name: (results / f"{name}/all/0/checkpoint.safetensors").stat().st_size for name in ("ft", "linear_probe")}
     head = (256 + 1) * 1000 * 4
-    assert head < sizes["linear_probe"] < head + 1000 < sizes["ft"]
+    assert sizes["linear_probe"] < head and 5 * sizes["linear_probe"] < sizes["ft"]
 
 
 def test_a_second_run_has_nothing_to_do(finished):
@@ -179,9 +180,8 @@ def test_rows_equal_those_of_a_network_loaded_without_the_library(finished):
     space = json.loads((results / "prepare/blue/160px-bicubic-crop1/classes.json").read_text())
     inputs = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
     pretrained = safetensors.torch.load_file(results / "models/tiny_cnn/weights.safetensors")
-    tuned = pretrained | safetensors.torch.load_file(
-        results / "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
-    )
+    stored = safetensors.torch.load_file(results / "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors")
+    tuned = pretrained | unpacked(stored, pretrained)
     middle = {k: (v + tuned[k]) / 2 if v.is_floating_point() else v for k, v in pretrained.items()}
     found = {}
     for method, state in {"pretrained": pretrained, "ft": tuned, "wise_ft": middle}.items():

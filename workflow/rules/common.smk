@@ -62,7 +62,7 @@ LOGS = f"logs/{FAMILY}"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
 PREPARED_FILES = ["images.npy", "index.parquet", "classes.json"]
 THREADS = CONFIG["compute"]["threads_per_job"]
-COMPUTE = {"device": CONFIG["compute"]["device"], "threads": THREADS}
+COMPUTE = {"threads": THREADS} | {key: CONFIG["compute"][key] for key in ("device", "precision", "compile")}
 GPU = (
     0 if CONFIG["compute"]["device"] == "cpu" else 1
 )  # a job's claim on --resources gpu=N; none is taken where none is
@@ -317,6 +317,24 @@ def evaluation_inputs(w):
         "checkpoints": ancient(checkpoints("checkpoint.safetensors", w, methods)),
         "suite": f"{SUITE}/manifest.json".format(suite=w.suite, geometry=geometry(w.model)),
         "apart": apart(w, SUITES[w.suite]),
+    }
+
+
+@cache
+def shared_passes(model):
+    """A model's runs that may be scored in one pass over encoded photos (rib.passes.scorings)."""
+    most = CONFIG["compute"]["checkpoints_per_pass"]
+    if most == 1:
+        return None
+    runs = [{**vars(run), "seed": str(run.seed)} for run in GRID.runs() if run.model == model]
+    trained = {name: [name] if method.trains else list(method.parents) for name, method in GRID.methods.items()}
+    return {
+        "runs": runs,
+        "parents": {PRETRAINED: [], **trained},
+        "merged": [name for name, method in GRID.methods.items() if not method.trains],
+        "checkpoint": f"{RUNS}/finetune/{RUN}/checkpoint.safetensors",
+        "recipe": f"{RUNS}/merge/{RUN}/recipe.json",
+        "most": most,
     }
 
 

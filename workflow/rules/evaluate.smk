@@ -28,5 +28,7 @@ rule evaluate_run:
             "compute": COMPUTE,
             "code": digest("evaluate"),
         },
+        # No setting of the result (as it takes `input`, Snakemake doesn't compare it): who else may use decoded photos.
+        together=lambda w, input: shared_passes(w.model) if LARGE_SETS.intersection(SUITES[w.suite]) else None,
     script:
         "../scripts/evaluate.py"

@@ -1,5 +1,6 @@
 """Evaluation of one run on one suite of datasets: a row per image, from which every number derives."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,72 +12,78 @@ from torch import Tensor, nn
 from rib.data.prepared import PreparedDataset
 from rib.data.splits import TEST, opened, part
 from rib.io import Progress, UserError, write_json
-from rib.merge import State
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.class_logits import class_logits, class_members
-from rib.models.fold import fold_batch_norm
+from rib.models.fold import EXAMPLE, fold_batch_norm
 from rib.models.inputs import Inputs
 from rib.models.pretrained import load
-
-EXAMPLE = 4  # images with which folding is checked
+from rib.passes import Scoring
 
 
 def evaluate(
     *,
     model_folder: Path,
-    states: Sequence[State],
-    checkpoints: Mapping[str, Path],
+    scorings: Sequence[Scoring],
     datasets: Mapping[str, Path],
     apart: Mapping[str, Path],
     images: Mapping,
     shares: Mapping[str, float] | None,
-    run: Mapping[str, object],
     batch_size: int,
     compute: Mapping,
-    rows: Path,
-    manifest: Path,
 ) -> None:
-    """Score a run on a suite.
+    """Score runs of one model on a suite; each image is read once and passes through all their states.
+
+    Written per run, as its `rows` and `manifest` say. Rows, as Parquet: the run's five columns, which are repeated in every
+    row, alpha (null unless the run is a curve), dataset, row, image_id, source_id, object_id, label, prediction (indices
+    into the dataset's class space), confidence (softmax probability of the prediction), margin (the label's logit less the
+    highest other class logit). The manifest, as JSON: the device, per dataset n and the class space's digest.
 
     Args:
         model_folder: what a models job wrote.
-        states: alpha and weight of each averaged method (see rib.merge.run_states); each image passes through all.
-        checkpoints: file of each fine-tuned method.
+        scorings: the runs.
         datasets: what the prepare jobs wrote, by dataset.
         apart: folder of the dataset of which a part stands for pretraining, by dataset that shares its sources.
         images: how datasets are seen (rib.data.splits.opened).
         shares: of the splits (protocol `held_out`), of which the test part is scored, or None for all images.
-        run: model, target, method, size, seed: repeated in every row.
         batch_size: images per forward pass.
-        compute: device, threads (see rib.models.device.start).
-        rows: written as Parquet: the run's five columns, alpha (null unless the run is a curve), dataset, row, image_id, source_id, object_id, label,
-            prediction (indices into the dataset's class space), confidence (softmax probability of the
-            prediction), margin (the label's logit less the highest other class logit).
-        manifest: written as JSON: the device, per dataset n and the class space's digest.
+        compute: see rib.models.device.start.
 
     Raises:
         UserError: a logit is not finite.
     """
+    if not scorings:
+        return
     device = devices.start(**compute)
     preprocessing = load(model_folder, torch.device("cpu"))[1]["preprocessing"]
     suite = [part(opened(folder, name, images, apart.get(name)), TEST, shares) for name, folder in datasets.items()]
     pixels = [Inputs(d.images, preprocessing["mean"], preprocessing["std"], device, d.rows) for d in suite]
-    models = [_model(model_folder, weights, checkpoints, pixels[0][slice(EXAMPLE)], device) for _, weights in states]
-    title = "/".join(map(str, run.values()))
+    example = pixels[0][slice(EXAMPLE)]
+    states = [
+        (scoring, alpha, _model(model_folder, weights, scoring.checkpoints, example, device))
+        for scoring in scorings
+        for alpha, weights in scoring.states
+    ]
+    title = ", ".join("/".join(map(str, scoring.run.values())) for scoring in scorings)
     progress = Progress(desc=f"evaluating {title}", total=sum(len(dataset.labels) for dataset in suite), unit="image")
-    tables = []
+    tables: dict[Path, list[pa.Table]] = {scoring.rows: [] for scoring in scorings}
     for dataset, inputs in zip(suite, pixels, strict=True):
-        for (alpha, _), scores in zip(states, score(models, inputs, dataset, batch_size, progress), strict=True):
+        found = score([model for *_, model in states], inputs, dataset, batch_size, progress)
+        for (scoring, alpha, _), scores in zip(states, found, strict=True):
             if not scores["margin"].isfinite().all():
+                which = "/".join(map(str, scoring.run.values()))
                 raise UserError(
-                    f"evaluating {title} on {dataset.name}: a logit is not finite; don't use these weights."
+                    f"evaluating {which} on {dataset.name}: a logit is not finite; don't use these weights."
                 )
-            tables.append(_rows(dataset, scores, run, alpha))
+            tables[scoring.rows].append(_rows(dataset, scores, scoring.run, alpha))
     progress.close()
-    pq.write_table(pa.concat_tables(tables).unify_dictionaries(), rows, compression="zstd")
-    facts_of = {dataset.name: {"n": len(dataset.labels), "class_space": dataset.space.digest} for dataset in suite}
-    write_json(manifest, {"device": device.type, "datasets": facts_of})
+    facts = {dataset.name: {"n": len(dataset.labels), "class_space": dataset.space.digest} for dataset in suite}
+    for scoring in scorings:
+        write_json(scoring.manifest, {"device": device.type, "datasets": facts})
+        unfinished = scoring.rows.with_suffix(".tmp")
+        table = pa.concat_tables(tables.pop(scoring.rows)).unify_dictionaries()
+        pq.write_table(table, unfinished, compression="zstd")
+        os.replace(unfinished, scoring.rows)  # last, since it says that all is there
 
 
 def _model(
@@ -86,7 +93,7 @@ def _model(
     model = apply(load(folder, device)[0], weights, checkpoints).eval()
     if device.type == "cpu":  # on a GPU it gains little, and rounds weights anew in bf16
         fold_batch_norm(model, example)
-    return model
+    return devices.compiled(model)
 
 
 @torch.inference_mode()

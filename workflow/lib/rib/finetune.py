@@ -22,7 +22,7 @@ from rib.io import Progress, UserError, log, write_json
 from rib.methods import load_mechanism
 from rib.methods._base import FineTuning, Images, Task
 from rib.models import device as devices
-from rib.models.checkpoint import apply
+from rib.models.checkpoint import apply, packed
 from rib.models.class_logits import class_logits, class_members
 from rib.models.inputs import Inputs
 from rib.models.pretrained import load
@@ -103,7 +103,7 @@ def finetune(
         saved.unlink(missing_ok=True)  # it leads nowhere
         raise UserError(f"{error}; {_rescued(error, rescue)}lower lr in the method's entry.") from error
     _warn_of_chance(rows, target, "/".join(what.values()))
-    safetensors.torch.save_file(changed, checkpoint)
+    safetensors.torch.save_file(packed(changed, pretrained), checkpoint)
     with open(history, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["epoch", "lr", "loss", "cross_entropy", "accuracy"], lineterminator="\n")
         writer.writeheader()
@@ -180,6 +180,7 @@ def train(
         fused=device.type == "cuda",
     )
     method.train_mode()
+    devices.compiled(method.model)
     state = TrainingState(saved, method.model, optimizer, trainable)
     first, skipped, rows, sums, good = state.restore()
     per_epoch = math.ceil(len(images) / training["batch_size"])

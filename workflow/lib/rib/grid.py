@@ -432,7 +432,9 @@ class Grid:
     def resolved(self) -> dict:
         """The configuration with every `default` and `all` replaced by what it stands for, less what is a machine's."""
         compute = {
-            key: value for key, value in self.config["compute"].items() if key not in ("warm_start", "jobs_per_gpu")
+            key: value
+            for key, value in self.config["compute"].items()
+            if key not in ("warm_start", "jobs_per_gpu", "checkpoints_per_pass")
         }
         return {
             **{key: value for key, value in self.config.items() if key not in ("catalog", "archives")},

@@ -111,9 +111,8 @@ def job(
         if repr(json.loads(json.dumps(cfg))) != repr(cfg):
             raise ValueError(f"cfg of rule {rule} holds what JSON has no form for, a tuple for example: {cfg}")
         hashes = input_hashes(inputs)
-        identity = new_sha256(repr((stage, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
-        folder = Path("work") / identity
-        _sweep(folder, log_file, keep=resumes is not None)
+        folder = Path("work") / identity(stage, name, outputs, cfg, hashes)
+        private_folder(folder, log_file, keep=resumes is not None)
         staged = Outputs(folder, outputs)
         yield staged
         times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - clock, 2)}
@@ -167,7 +166,12 @@ def _sentence(error: Exception, stage: str, log_file: str) -> str:
     return f"{type(error).__name__}: {error} (the full report is in {log_file})"
 
 
-def _sweep(folder: Path, log_file: str, keep: bool) -> None:
+def identity(stage: str, name: str, outputs: Mapping[str, str], cfg: Mapping, hashes: Mapping[str, str]) -> str:
+    """What tells a job from every other, the same job with other settings or inputs included; see `job`."""
+    return new_sha256(repr((stage, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
+
+
+def private_folder(folder: Path, log_file: str, keep: bool) -> None:
     """Make a job's private folder, and take away what the same job left with other settings or inputs.
 
     Args:

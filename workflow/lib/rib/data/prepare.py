@@ -25,7 +25,7 @@ from rib.geometry import Geometry
 from rib.io import Progress, UserError, log, refuse_full_disk, verify_digest, write_json
 from rib.plugins import load_module
 
-ROW_GROUP = 1 << 14  # rows of the index that are held in memory
+ROW_GROUP = 1 << 12  # rows of the index that are held in memory
 SAVED_EVERY = 512  # images between two points from which a killed job goes on
 AHEAD = 4  # images per worker that are read before the oldest is written
 COLUMNS = ("image_id", "label", "source_id", "object_id", "sha256")

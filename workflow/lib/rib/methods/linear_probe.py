@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rib.methods import mechanism
 from rib.methods._base import FineTuning, Task
 from rib.models.device import autocast
+from rib.models.fold import EXAMPLE, frozen_copy
 from rib.models.inputs import in_batches
 
 FEATURE_BATCH = 64
@@ -32,9 +33,11 @@ class LinearProbing(FineTuning):
         if not isinstance(self.model.get_classifier(), nn.Module):
             raise ValueError("the network has several heads, and linear probing trains one")
 
+        network = frozen_copy(self.model, self.inputs[slice(EXAMPLE)])
+
         def head_inputs(images: Tensor) -> Tensor:
             with autocast(self.inputs.device):
-                return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
+                return network.forward_head(network.forward_features(images), pre_logits=True)
 
         self.features = in_batches(head_inputs, self.inputs, FEATURE_BATCH, "features")  # (n, d)
 

@@ -1,8 +1,9 @@
 """Checkpoints hold what fine-tuning changed; a merge is an average of checkpoints, taken when loaded.
 
-Three forms, told apart by the tensors' names, so that a file is enough to restore a run:
+Four forms, told apart by the tensors' names, so that a file is enough to restore a run:
 
     <name>                        a tensor of the state dict, in place of the pretrained one
+    <name>.xor                    its bits XOR those of the pretrained one, compressed (see `packed`)
     <name>.lora_A, <name>.lora_B  factors (r, in) and (out, r): B A, in the tensor's shape, is added to it
     input_frame.<side>            a strip of the frame that is added to the input (rib.models.frame)
 """
@@ -11,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from rib.io import UserError
 from rib.models.frame import Frame
 
+XOR = ".xor"
 LORA_A, LORA_B = ".lora_A", ".lora_B"
 FRAME = "input_frame."
 COUNTER = "num_batches_tracked"  # of BatchNorm: plays no part in evaluation, and differs where statistics trained
@@ -30,6 +33,57 @@ def changed_tensors(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -
         for name, tensor in after.items()
         if not torch.equal(tensor.cpu(), before[name].cpu())
     }
+
+
+def packed(changes: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Changed tensors in the form in which they are stored, without loss.
+
+    Fine-tuning moves weights little, so that sign, exponent and first digits mostly agree with the pretrained ones: XOR of
+    the bits leaves zeros there, and their bytes, the first of all numbers first, compress to less than half (0.39 to 0.50
+    for EfficientNet-Lite0 on five emoji sets).
+
+    Args:
+        changes: tensors that differ, contiguous and on the CPU.
+        start: the pretrained state dict.
+    """
+    return dict(_packed(name, tensor, start.get(name)) for name, tensor in changes.items())
+
+
+def _packed(name: str, tensor: Tensor, before: Tensor | None) -> tuple[str, Tensor]:
+    if before is None or tensor.dtype != torch.float32 or tensor.shape != before.shape:
+        return name, tensor
+    bits = tensor.flatten().view(torch.int32) ^ before.cpu().contiguous().flatten().view(torch.int32)
+    planes = bits.view(torch.uint8).view(-1, 4).T.contiguous()
+    data = pa.compress(planes.numpy().data, codec="zstd", asbytes=True)
+    if len(data) >= planes.numel():
+        return name, tensor
+    return name + XOR, torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def unpacked(stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `packed`.
+
+    Args:
+        stored: a checkpoint's tensors.
+        start: the pretrained state dict, on the CPU.
+
+    Raises:
+        ValueError: the checkpoint has a tensor that the network lacks.
+    """
+    return dict(_unpacked(name, tensor, start) for name, tensor in stored.items())
+
+
+def _unpacked(name: str, tensor: Tensor, start: Mapping[str, Tensor]) -> tuple[str, Tensor]:
+    if not name.endswith(XOR):
+        return name, tensor
+    name = name.removesuffix(XOR)
+    if name not in start:
+        raise ValueError(f"the checkpoint has a tensor '{name}' that the network lacks")
+    before = start[name]
+    data = pa.decompress(tensor.numpy().data, 4 * before.numel(), codec="zstd", asbytes=True)
+    planes = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(4, -1)
+    bits = planes.T.contiguous().view(torch.int32).flatten() ^ before.contiguous().flatten().view(torch.int32)
+    return name, bits.view(torch.float32).view(before.shape)
 
 
 def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
@@ -82,7 +136,7 @@ def apply(model: nn.Module, weights: Mapping[str, float], checkpoints: Mapping[s
     """
     start = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     stored = {
-        method: safetensors.torch.load_file(checkpoints[method]) if method in checkpoints else {}
+        method: unpacked(safetensors.torch.load_file(checkpoints[method]), start) if method in checkpoints else {}
         for method, weight in weights.items()
         if weight
     }

@@ -1,15 +1,28 @@
 """Folding of BatchNorm into the convolution before it: the same function, faster in evaluation."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rib.io import log
 
+EXAMPLE = 4  # images with which folding is checked
 TOLERANCE = 1e-3  # largest change of a logit; folding moves them by rounding only, about 1e-5
 
 
-@torch.inference_mode()
+def frozen_copy(model: nn.Module, example: Tensor) -> nn.Module:
+    """What computes outputs of a network that stays as it is: on a CPU a folded copy, else the network itself.
+
+    Args:
+        model: in evaluation mode; left alone.
+        example: (N, 3, H, W) input.
+    """
+    return model if example.is_cuda else fold_batch_norm(copy.deepcopy(model), example)
+
+
+@torch.no_grad()
 def fold_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
     """Replace each BatchNorm that directly follows a convolution by scaled weights and a bias.
 
@@ -24,10 +37,12 @@ def fold_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
     Returns:
         The model.
     """
-    expected = model(example)
+    if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        return model
+    pairs, expected = _adjacent(model, example)
     state = {name: module for name, module in model.named_modules() if name}
     replaced = {}
-    for conv_name, norm_name in _adjacent(model, example):
+    for conv_name, norm_name in pairs:
         conv, norm = state[conv_name], state[norm_name]
         replaced[conv_name] = fuse_conv_bn_eval(conv, norm)
         replaced[norm_name] = nn.Sequential(
@@ -36,15 +51,16 @@ def fold_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
     for name, module in replaced.items():
         model.set_submodule(name, module)
     model.to(memory_format=torch.channels_last)
-    if not torch.allclose(model(example), expected, rtol=TOLERANCE, atol=TOLERANCE):
-        log.warning("BatchNorm is not folded: logits would change by %.2g", (model(example) - expected).abs().max())
+    found = model(example)
+    if not torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
+        log.warning("BatchNorm is not folded: logits would change by %.2g", (found - expected).abs().max())
         for name in replaced:
             model.set_submodule(name, state[name])
     return model
 
 
-def _adjacent(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
-    """(convolution, BatchNorm) pairs, by name, of which the second got the first's output."""
+def _adjacent(model: nn.Module, example: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
+    """(convolution, BatchNorm) pairs, by name, of which the second got the first's output; and the logits."""
     made_by: dict[int, tuple[str, Tensor]] = {}  # the tensor is kept, so that its id is not given to another
     pairs = []
     hooks = []
@@ -60,7 +76,7 @@ def _adjacent(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
             hooks.append(module.register_forward_hook(remember(name)))
         elif isinstance(module, nn.BatchNorm2d):
             hooks.append(module.register_forward_pre_hook(match(name)))
-    model(example)
+    logits = model(example)
     for hook in hooks:
         hook.remove()
-    return pairs
+    return pairs, logits
