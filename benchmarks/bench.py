@@ -439,6 +439,10 @@ def page(rows: list[tuple[str, str, str, str]]) -> str:
     lines.append(
         "| B9 | ViT-B/16 on a GPU, over the bare loop and the loader's ceiling | | not measured: no GPU here |"
     )
+    lines += [
+        "",
+        "What was decided by these numbers, and why a mark is missed: [benchmarks/README.md](../benchmarks/README.md).",
+    ]
     return "\n".join(lines) + "\n"
 
 
