@@ -166,6 +166,7 @@ def _in_latex(cell: Cell) -> str:
 
 def _csv(cells: Cells, rows: Rows, columns: Mapping[str, str]) -> str:
     lines = []
+    names = [name for column in columns for name in (column, *(f"{column}_{part}" for part in ("low", "high", "best")))]
     for model, found in rows.items():
         for size, method in found:
             line: dict[str, object] = {"model": model, "method": method, "size": size}
@@ -174,4 +175,6 @@ def _csv(cells: Cells, rows: Rows, columns: Mapping[str, str]) -> str:
                 line |= {column: cell.value, f"{column}_low": cell.low, f"{column}_high": cell.high}
                 line[f"{column}_best"] = int(cell.best)
             lines.append(line)
-    return pd.DataFrame(lines).to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    return pd.DataFrame(lines, columns=["model", "method", "size", *names]).to_csv(
+        index=False, float_format="%.6f", lineterminator="\n"
+    )

@@ -42,15 +42,9 @@ def draw(
     for (left, right), model in zip(panels, drawn, strict=bool(drawn)):
         rows = shown[shown["model"] == model].reset_index(drop=True)
         _draw_costs(left, rows, length)
-        right.errorbar(
-            rows["mri"],
-            rows.index,
-            xerr=[rows["mri"] - rows["ci_low"], rows["ci_high"] - rows["mri"]],
-            fmt="o",
-            color=DOT,
-            markersize=5,
-            elinewidth=1.2,
-        )
+        middle, half = (rows["ci_high"] + rows["ci_low"]) / 2, (rows["ci_high"] - rows["ci_low"]) / 2
+        right.errorbar(middle, rows.index, xerr=half, fmt="none", ecolor=DOT, elinewidth=1.2)
+        right.plot(rows["mri"], rows.index, "o", color=DOT, markersize=5)
         right.axvline(0, color="#252525", linewidth=1)
         for axes in (left, right):
             axes.set_ylim(len(rows) - 0.4, -0.6)

@@ -52,16 +52,17 @@ def draw(
         down, across, figsize=(0.4 + 3.9 * across, 0.7 + 3.3 * down), squeeze=False, sharex=True, sharey=True
     )
     looks = dict(zip(targets, itertools.cycle(zip(COLOURS, MARKERS, strict=True)), strict=False))
+    ends: dict[str, dict[str, pd.Series]] = {model: {} for model in drawn}
     for axes, model in zip(panels.flat, drawn, strict=False):
-        ends = {}
         for target, (colour, marker) in looks.items():
             rows = shown[(shown["model"] == model) & (shown["target"] == target)]
             if len(rows):
                 _draw_line(axes, rows, colour, marker)
-                ends[target] = rows.iloc[-1]
-        _name_lines(axes, ends, targets, looks)
+                ends[model][target] = rows.iloc[-1]
         axes.set_title(models[model], loc="left")
         axes.grid(True, axis="both")
+    for axes, model in zip(panels.flat, drawn, strict=False):  # when the axes that panels share are settled
+        _name_lines(axes, ends[model], targets, looks)
     for axes in panels.flat[len(drawn) :]:
         axes.axis("off")
     figure.supxlabel("accuracy on the target (%)", fontsize=9)
@@ -81,17 +82,10 @@ def _draw_line(axes, rows: pd.DataFrame, colour: str, marker: str) -> None:
     axes.plot(rows["downstream"], rows["ood"], color=colour, linewidth=1.4)
     for alpha, fill in MARKED.items():
         for row in rows[np.isclose(rows["alpha"], alpha)].to_dict("records"):
-            axes.errorbar(
-                row["downstream"],
-                row["ood"],
-                yerr=[[row["ood"] - row["ood_low"]], [row["ood_high"] - row["ood"]]],
-                color=colour,
-                marker=marker,
-                markersize=6,
-                markerfacecolor=fill or colour,
-                elinewidth=0.7,
-                capsize=2,
-            )
+            middle, half = (row["ood_high"] + row["ood_low"]) / 2, (row["ood_high"] - row["ood_low"]) / 2
+            axes.errorbar(row["downstream"], middle, yerr=half, fmt="none", ecolor=colour, elinewidth=0.7, capsize=2)
+            face = fill or colour
+            axes.plot(row["downstream"], row["ood"], marker, color=colour, markersize=6, markerfacecolor=face, zorder=3)
 
 
 def _name_lines(axes, ends: Mapping[str, pd.Series], targets: Mapping[str, str], looks: Mapping) -> None:

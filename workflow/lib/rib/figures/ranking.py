@@ -66,8 +66,15 @@ def draw(
 def _draw_method(axes, place: int, row: Mapping, look: Mapping) -> None:
     axes.plot([row["ci_low"], row["ci_high"]], [place, place], color=look["colour"], linewidth=3, solid_capstyle="butt")
     if not np.isnan(row["seed_low"]):
-        ends = [[row["mri"] - row["seed_low"]], [row["seed_high"] - row["mri"]]]
-        axes.errorbar(row["mri"], place, xerr=ends, color=INK, elinewidth=0.9, capsize=3, zorder=3)
+        axes.errorbar(
+            (row["seed_low"] + row["seed_high"]) / 2,
+            place,
+            xerr=(row["seed_high"] - row["seed_low"]) / 2,
+            fmt="none",
+            ecolor=INK,
+            elinewidth=0.9,
+            zorder=3,
+        )
     axes.plot(
         row["mri"],
         place,

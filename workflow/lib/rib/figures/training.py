@@ -63,7 +63,7 @@ def draw(
     for line, label in enumerate(list(ROWS.values()) * blocks):
         panels[line, 0].set_ylabel(label, fontsize=8)
         if line % 2 == 0:
-            panels[line, 0].set_ylim(bottom=0)
+            panels[line, 0].set_ylim(0, 1.05 * max(1e-9, shown["cross_entropy"].max()))
     figure.supxlabel("epoch", fontsize=8)
     looks = [Line2D([], [], **_look(methods[method]), label=methods[method]["label"]) for method in trained]
     note = "; thick: mean over seeds, thin: each" if several else ""
