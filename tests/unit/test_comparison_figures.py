@@ -182,3 +182,7 @@ def test_training_of_many_targets_goes_on_below():
     figure, _ = draw_training(table, targets)
     titled = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titled == list("abcdefg") and sum(axes.axison for axes in figure.axes) == 14
+    above_nothing = figure.axes[4 + 3]
+    assert above_nothing.xaxis.get_tick_params()["labelbottom"], (
+        "the last column's upper panels have no others below them"
+    )

@@ -96,13 +96,12 @@ def _name_lines(axes, ends: Mapping[str, pd.Series], targets: Mapping[str, str],
     heights = [float(ends[target]["ood"]) for target in order]
     for place in range(1, len(heights)):
         heights[place] = max(heights[place], heights[place - 1] + gap)
-    shift = (sum(heights) - sum(float(ends[target]["ood"]) for target in order)) / max(1, len(order))
     for target, height in zip(order, heights, strict=True):
         colour = looks[target][0]
         axes.annotate(
             targets[target],
             (ends[target]["downstream"], ends[target]["ood"]),
-            xytext=(1.02, height - shift),
+            xytext=(1.02, height),
             textcoords=axes.get_yaxis_transform(),
             fontsize=7.5,
             color=colour,

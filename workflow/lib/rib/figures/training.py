@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-ACROSS = 5  # targets beside each other
+ACROSS = 5  # targets beside each other, at most
 ROWS = {"cross_entropy": "cross-entropy", "accuracy": "accuracy (%)"}
 
 
@@ -34,8 +34,8 @@ def draw(
     """
     shown = training[training["model"] == model]
     several = shown["seed"].nunique() > 1
-    across = min(ACROSS, len(targets))
-    blocks = -(-len(targets) // across)
+    blocks = -(-len(targets) // ACROSS)
+    across = -(-len(targets) // blocks)
     figure, panels = plt.subplots(
         2 * blocks,
         across,
@@ -60,6 +60,8 @@ def draw(
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.tick_params(labelsize=7)
         pair[0].set_title(targets[target], fontsize=8)
+        if place + across >= len(targets):  # none of its own below it
+            pair[1].xaxis.set_tick_params(labelbottom=True)
     for line, label in enumerate(list(ROWS.values()) * blocks):
         panels[line, 0].set_ylabel(label, fontsize=8)
         if line % 2 == 0:
