@@ -307,6 +307,21 @@ def test_tables_agree_with_mri_and_its_intervals(tables):
         assert list(table) == [*comparison.COLUMNS[name], "conditions"]
 
 
+def test_intervals_of_differences_are_of_paired_replicates(tables):
+    counts = metrics.count([rows("m"), rows("n", 1)])
+    ood = metrics.ood_accuracies(counts, metrics.object_weights(counts.objects, 300, 0))
+    for line in tables[1]["comparisons"].query("other != 'pretrained'").itertuples():
+        one, other = (
+            np.mean(
+                [pair.after - pair.before for state, pair in ood.items() if state[:2] == (line.model, method)], axis=0
+            )
+            for method in (line.method, line.other)
+        )
+        assert line.difference == pytest.approx((one - other)[0], abs=1e-6)
+        low, high = np.percentile((one - other)[1:], [2.5, 97.5])
+        assert (line.ci_low, line.ci_high) == pytest.approx((low, high), abs=1e-6)
+
+
 def test_the_spread_over_seeds_is_that_of_the_seeds_mri(tables):
     counts = metrics.count([rows("m"), rows("n", 1)])
     ri = metrics.ri_table(metrics.ood_accuracies(counts, metrics.object_weights(counts.objects, 10, 0)), 0.95)
