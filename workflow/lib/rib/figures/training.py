@@ -53,12 +53,7 @@ def draw(
                 axes.axis("off")
             continue
         target = list(targets)[place]
-        for axes, quantity in zip(pair, ROWS, strict=True):
-            for method in trained:
-                runs = shown[(shown["method"] == method) & (shown["target"] == target)]
-                _draw_method(axes, runs, quantity, methods[method], several)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.tick_params(labelsize=7)
+        _draw_target(pair, shown[shown["target"] == target], {method: methods[method] for method in trained}, several)
         pair[0].set_title(targets[target], fontsize=8)
         if place + across >= len(targets):  # none of its own below it
             pair[1].xaxis.set_tick_params(labelbottom=True)
@@ -82,6 +77,15 @@ def draw(
 
 def _look(look: Mapping) -> dict[str, object]:
     return {"color": look["colour"], "marker": look["marker"], "markersize": 3.5, "linewidth": 1.4}
+
+
+def _draw_target(pair, runs: pd.DataFrame, methods: Mapping[str, Mapping], several: bool) -> None:
+    """The two panels of a target."""
+    for axes, quantity in zip(pair, ROWS, strict=True):
+        for method, look in methods.items():
+            _draw_method(axes, runs[runs["method"] == method], quantity, look, several)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.tick_params(labelsize=7)
 
 
 def _draw_method(axes, runs: pd.DataFrame, quantity: str, look: Mapping, several: bool) -> None:
