@@ -33,6 +33,15 @@ def test_the_pretrained_models_see_far_more_than_chance():
     assert (pretrained > 10).all(), "chance is 0.5 % for 200 classes"
 
 
+def test_every_method_gains_and_lwf_least():
+    """On both models: the mean over targets is better than no fine-tuning, and full fine-tuning better than LwF."""
+    ranking = pd.read_csv(TABLES / "ranking.csv").set_index(["model", "method"])
+    for model in ranking.index.unique("model"):
+        lines = ranking.loc[model]
+        assert (lines["pretrained"] == "better").all() and lines.index[-1] == "lwf"
+        assert not set(lines.loc["ft", "ties"]) & set(lines.loc["lwf", "ties"])
+
+
 def test_mri_json_and_csv_agree():
     table = pd.read_csv(TABLES / "mri.csv")
     nested = json.loads((TABLES / "mri.json").read_text())
@@ -49,7 +58,8 @@ def test_every_fine_tuned_method_but_ft_on_line_art_learned_its_target(ri):
 
 
 def test_figures_and_pages_are_there():
-    for figure in ("protocol", "before_after", "radar", "ri_matrix", "accuracy_matrix", "examples"):
+    figures = ("protocol", "before_after", "radar", "ri_matrix", "accuracy_matrix", "examples")
+    for figure in (*figures, "ranking", "cost", "training"):
         for ending in ("png", "pdf", "csv"):
             assert (ROOT / f"reports/emoji/figures/{figure}.{ending}").stat().st_size > 200
     for page in ("index", "report"):

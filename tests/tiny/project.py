@@ -82,12 +82,12 @@ class Project:
         (self.folder / path).write_text(text.replace(old, new, 1))
 
     def products(self) -> dict[str, bytes]:
-        """Bytes of every result that must be reproducible: all but records, and pages that tell times."""
+        """Bytes of every result that must be reproducible: all but records, and what tells times: pages and costs."""
         files = [path for part in ("results", "reports") for path in (self.folder / part).rglob("*") if path.is_file()]
         return {
             str(path.relative_to(self.folder)): path.read_bytes()
             for path in files
-            if not path.name.endswith(("provenance.json", ".html"))
+            if not path.name.endswith(("provenance.json", ".html")) and path.stem != "cost"
         }
 
 

@@ -111,6 +111,7 @@ def page(tmp_path, tables, records, figures):
     write_page(
         tables=tables,
         extra={},
+        files={"For <papers>": ["summary.tex"]},
         columns=ROOT / "workflow/report/tables.yaml",
         figures=figures,
         records=[*map(str, paths), "was/not/pulled.json"],
@@ -127,6 +128,7 @@ def test_the_page_escapes_names_and_needs_no_network(tmp_path, tables):
     Image.new("RGB", (20, 10)).save(tmp_path / "radar.png")
     text = page(tmp_path, tables, [record()], [tmp_path / "radar.png"])
     assert "Toys &amp; &lt;games&gt;" in text and "<games>" not in text
+    assert 'For &lt;papers&gt;: <a href="tables/summary.tex">summary.tex</a>' in text
     assert 'src="data:image/png;base64,' in text and 'src="http' not in text and "@import" not in text
     assert "Accuracy on each dataset before" in text and "max-width: 12px" in text
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]["title"] in text.replace(

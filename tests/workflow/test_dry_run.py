@@ -24,7 +24,11 @@ def test_the_default_grid(emoji):
         "merge_weights": models * targets,
         "evaluate_run": models * (1 + methods * targets),
         "compute_metrics": 1,
-        "plot_figure": 6,
+        "compare_methods": 1,
+        "write_summary": 1,
+        "count_costs": 1,
+        "gather_histories": 1,
+        "plot_figure": 9,
         "write_page": 1,
     }
 

@@ -76,6 +76,8 @@ def test_a_curve_is_one_run_with_a_state_per_alpha(held_out):
     curves, ri = pd.read_csv(tables / "curves.csv"), pd.read_csv(tables / "ri.csv").set_index("method")["ri"]
     assert len(curves) == 11 and curves["ri"].iloc[0] == 0 and "wise_ft_curve" not in ri.index
     assert curves["ri"].iloc[-1] == pytest.approx(ri["ft"], abs=1e-5)
+    assert ((curves["ood_low"] <= curves["ood"]) & (curves["ood"] <= curves["ood_high"])).all()
+    assert (held_out.folder / "reports/tiny/figures/curves.png").stat().st_size > 100
 
 
 def test_the_reference_dataset_is_used_and_not_evaluated(held_out):

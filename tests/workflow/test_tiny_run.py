@@ -18,6 +18,8 @@ from rib.io import sha256
 from rib.models.checkpoint import unpacked
 
 METHODS = ["ft", "linear_probe", "lwf", "wise_ft"]
+# What a new run of the grid leads to, besides figures.
+TABLES = {"compute_metrics": 1, "compare_methods": 1, "write_summary": 1, "count_costs": 1, "gather_histories": 1}
 
 
 def tables(project):
@@ -30,7 +32,8 @@ def test_tables_and_figure_are_made(finished):
     made = tables(project)
     assert len(made["accuracy"]) == (1 + 4 * 2) * 4 and set(made["accuracy"]["n"]) == {20}
     assert len(made["ri"]) == 4 * 2 and list(made["mri"]["method"]) == METHODS
-    for figure in ("before_after", "radar", "ri_matrix", "accuracy_matrix", "examples", "protocol"):
+    figures = ("before_after", "radar", "ri_matrix", "accuracy_matrix", "examples", "protocol")
+    for figure in (*figures, "ranking", "cost", "training"):
         for ending in ("png", "pdf", "csv"):
             assert (project.folder / f"reports/tiny/figures/{figure}.{ending}").stat().st_size > 100
     assert "What was made: reports/tiny/index.html" in printed
@@ -50,6 +53,24 @@ def test_mri_follows_from_the_accuracies_by_the_papers_definition(finished):
         assert line.mri == pytest.approx(after - before, abs=1e-5)
     values = json.loads((finished[0].folder / "reports/tiny/tables/mri.json").read_text())
     assert values["tiny_cnn"]["ft"] == pytest.approx(made["mri"].set_index("method").loc["ft", "mri"], abs=1e-6)
+
+
+def test_methods_are_compared_and_ranked_by_the_mri_of_the_table(finished):
+    folder = finished[0].folder / "reports/tiny/tables"
+    compared, ranking, seeds = (pd.read_csv(folder / f"{name}.csv") for name in ("comparisons", "ranking", "seeds"))
+    mri = tables(finished[0])["mri"].set_index("method")
+    assert len(compared) == 4 + 6, "four methods against no change, and among each other"
+    for line in compared.itertuples():
+        other = 0 if line.other == "pretrained" else mri.loc[line.other, "mri"]
+        assert line.difference == pytest.approx(mri.loc[line.method, "mri"] - other, abs=1e-5) and line.p <= line.p_holm
+    assert ranking["mri"].tolist() == pytest.approx(sorted(mri["mri"], reverse=True), abs=1e-5)
+    assert (seeds["seeds"] == 1).all() and seeds[["sd", "seed_low", "seed_high"]].isna().all(axis=None)
+    summary = (folder / "summary.md").read_text()
+    assert "## tiny_cnn" in summary and summary.count("\n| ") == 2 + 4
+    assert (
+        len(pd.read_csv(folder / "training.csv")) == 3 * 2 * 2
+        and (pd.read_csv(folder / "cost.csv")["seconds"] > 0).all()
+    )
 
 
 def test_rows_are_per_image_and_hold_all_that_metrics_need(finished):
@@ -107,7 +128,7 @@ def test_editing_a_docstring_or_comment_re_runs_nothing(finished_copy):
 def test_editing_the_lwf_module_re_runs_lwf_and_what_hangs_on_it(finished_copy):
     finished_copy.edit("workflow/lib/rib/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
     planned = finished_copy.planned()
-    assert planned == {"finetune": 2, "evaluate_run": 2, "compute_metrics": 1, "plot_figure": 5, "write_page": 1}
+    assert planned == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 8, "write_page": 1}
     assert finished_copy.planned_methods("finetune") == finished_copy.planned_methods("evaluate_run") == {"lwf"}
 
 
@@ -125,8 +146,8 @@ def test_a_new_target_adds_its_own_jobs_only(finished_copy):
         "finetune": 3,
         "merge_weights": 1,
         "evaluate_run": 4,
-        "compute_metrics": 1,
-        "plot_figure": 5,
+        **TABLES,
+        "plot_figure": 8,
         "write_page": 1,
     }
 
@@ -152,12 +173,12 @@ def test_a_pending_download_hides_no_other_work(finished_copy):
 
 def test_how_a_model_is_drawn_is_no_reason_to_train_it_again(finished_copy):
     finished_copy.edit("mine/models.yaml", "label: tiny_cnn", "label: another")
-    assert set(finished_copy.planned()) <= {"plot_figure", "write_page"}
+    assert set(finished_copy.planned()) <= {"plot_figure", "write_summary", "write_page"}
 
 
 def test_editing_the_figures_style_draws_them_again(finished_copy):
     finished_copy.edit("workflow/lib/rib/figures/rib.mplstyle", "font.size: 9", "font.size: 8")
-    assert finished_copy.planned() == {"plot_figure": 6, "write_page": 1}
+    assert finished_copy.planned() == {"plot_figure": 9, "write_page": 1}
 
 
 def test_a_lost_part_of_a_prepared_dataset_is_made_again(finished_copy):
@@ -213,7 +234,7 @@ def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project)
 
 def test_figures_can_be_drawn_again_without_anything_else(finished_copy):
     shutil.rmtree(finished_copy.folder / "reports/tiny/figures")
-    assert finished_copy.planned("figures") == {"plot_figure": 6}
+    assert finished_copy.planned("figures") == {"plot_figure": 9}
 
 
 def test_a_vit_runs_too(project):

@@ -10,4 +10,7 @@ for name in [] if CONFIG["analyses"] == "all" else CONFIG["analyses"]:
     if name not in OPTIONAL:
         raise WorkflowError(f"config, analyses: there is no '{name}'; there are {', '.join(OPTIONAL) or 'none'}.")
 EXTRA_TABLES = {name: path for entry in ANALYSES.values() if entry["chosen"] for name, path in entry["tables"].items()}
-ALL_TABLES = [*TABLES.values(), *EXTRA_TABLES.values()]
+EXTRA_FILES = {
+    title: paths for entry in ANALYSES.values() if entry["chosen"] for title, paths in entry["files"].items()
+}
+ALL_TABLES = [*TABLES.values(), *EXTRA_TABLES.values(), *(path for paths in EXTRA_FILES.values() for path in paths)]

@@ -81,6 +81,7 @@ TARGET = next(iter(name for name in (GRID.family.example_target, *GRID.targets) 
 FIRST = next(iter(GRID.models))
 LABELS = {name: model.label for name, model in GRID.models.items()}
 METHOD_LABELS = {name: method.label for name, method in SHOWN.items()}
+METHOD_LOOKS = {name: {"label": method.label, **method.style} for name, method in SHOWN.items()}
 DATASET_LABELS = {name: dataset.label for name, dataset in GRID.datasets.items()}
 TARGET_LABELS = {name: DATASET_LABELS[name] for name in GRID.targets}
 SHEET = {name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable}
@@ -123,13 +124,19 @@ def figure_files(names):
     return expand(f"{FIGURE}.{{ending}}", figure=names, ending=["png", "pdf", "csv"])
 
 
-def analysis(name, tables, figures, optional):
+def analysis(name, tables, figures, optional, files=None):
     """Register an analysis: its tables by name, and what its figures read and their settings (as in FIGURE_JOBS).
 
-    An optional one is part of the run only where config's `analyses` names it; its rules are always there.
+    Its further files, lists by what they are called, are made and linked, not shown. An optional one is part of the run only where config's `analyses` names it; its rules are always there.
     """
     chosen = not optional or CONFIG["analyses"] == "all" or name in CONFIG["analyses"]
-    ANALYSES[name] = {"tables": tables, "figures": figures, "optional": optional, "chosen": chosen}
+    ANALYSES[name] = {
+        "tables": tables,
+        "figures": figures,
+        "optional": optional,
+        "chosen": chosen,
+        "files": files or {},
+    }
 
 
 def of_form(*forms):

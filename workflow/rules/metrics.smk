@@ -2,6 +2,8 @@
 
 ROWS = [f"{RUNS}/evaluate/{RUN}/{suite}.parquet".format(**vars(run)) for run in GRID.runs() for suite in SUITES]
 GROUPS = {name: dataset.source_group for name, dataset in GRID.datasets.items() if dataset.source_group}
+# Of held-out parts nothing was trained on, whatever it was made from.
+LEAK_FREE_GROUPS = GROUPS if CONFIG["leak_free"] and GRID.shares is None else None
 TABLES = {
     "accuracy": f"{REPORTS}/tables/accuracy.csv",
     "ri": f"{REPORTS}/tables/ri.csv",
@@ -10,6 +12,9 @@ TABLES = {
     "ood": f"{REPORTS}/tables/ood.csv",
     "curves": f"{REPORTS}/tables/curves.csv",
 }
+# Right answers per run, dataset and object, of which comparisons are made. Beside the tables, so that those who pull
+# rows and reports alone have it.
+COUNTS = f"{REPORTS}/tables/counts.npz"
 
 
 rule compute_metrics:
@@ -18,6 +23,7 @@ rule compute_metrics:
         rows=ancient(ROWS),
     output:
         **TABLES,
+        counts=COUNTS,
         provenance=f"{REPORTS}/tables/provenance.json",
     log:
         f"{LOGS}/metrics.log",
@@ -29,8 +35,7 @@ rule compute_metrics:
     params:
         cfg={
             "among": GRID.ood(),
-            # Of held-out parts nothing was trained on, whatever it was made from.
-            "groups": GROUPS if CONFIG["leak_free"] and GRID.shares is None else None,
+            "groups": LEAK_FREE_GROUPS,
             "conditions": "; ".join(GRID.conditions()),
             "statistics": CONFIG["statistics"],
             "code": digest("metrics"),

@@ -41,6 +41,7 @@ rule write_page:
         ri=TABLES["ri"],
         accuracy=TABLES["accuracy"],
         extra=list(EXTRA_TABLES.values()),
+        files=list(dict.fromkeys(path for paths in EXTRA_FILES.values() for path in paths)),
         figures=[path for path in FIGURES if path.endswith(".png")],
         records=RECORDS,
         captions=local(WORKFLOW / "report/figures.rst"),
@@ -60,6 +61,7 @@ rule write_page:
         cfg={
             "upstream": UPSTREAM,
             "extra": list(EXTRA_TABLES),
+            "files": {title: [Path(path).name for path in paths] for title, paths in EXTRA_FILES.items()},
             "prepared": {
                 entry.label: prepared("manifest.json", entry.name, geometry(FIRST)) for entry in DATASETS_READ
             },

@@ -5,7 +5,7 @@ from _run import run
 with run(snakemake, "metrics") as out:
     from rib.metrics import write_tables
 
-    names = ("accuracy", "ri", "mri", "mri_json", "ood", "curves")
+    names = ("accuracy", "ri", "mri", "mri_json", "ood", "curves", "counts")
     write_tables(
         rows=snakemake.input.rows,
         manifests=snakemake.input.manifests,

@@ -11,6 +11,7 @@ with run(snakemake, "report") as out:
     write_page(
         tables={name: Path(files[name]) for name in ("mri", "ri", "accuracy")},
         extra=dict(zip(snakemake.params.cfg["extra"], map(Path, files.extra), strict=True)),
+        files=snakemake.params.cfg["files"],
         columns=Path(files.columns),
         figures=[Path(path) for path in files.figures],
         records=[*snakemake.params.cfg["upstream"], *files.records],

@@ -14,8 +14,9 @@ With several seeds, each is the mean over seeds too; sizes of the training part 
 has a state per alpha; its numbers are in a table of their own.
 """
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,11 @@ class Counts:
         shown = (counted @ self.images[dataset][objects].astype(np.float64))[:, None]
         return 100 * np.divide(right, shown, where=shown > 0, out=np.full_like(right, np.nan))
 
+    def of(self, states: Sequence[int]) -> "Counts":
+        """The counts of some states, by place."""
+        correct = {dataset: right[states] for dataset, right in self.correct.items()}
+        return replace(self, states=[self.states[place] for place in states], correct=correct)
+
     def shared(self, dataset: str, target: str) -> np.ndarray:
         """Which of a dataset's objects the target has too: (n,) bool."""
         return np.isin(self.places[dataset], self.places[target], assume_unique=True)
@@ -119,6 +125,39 @@ def count(parts: Iterable[pd.DataFrame]) -> Counts:
         images=images,
         correct={dataset: np.stack([found[state][dataset] for state in states]) for dataset in names},
     )
+
+
+def write_counts(counts: Counts, path: Path) -> None:
+    """Write counts as .npz, so that rows are read once; the same counts give the same bytes.
+
+    It holds `facts` (JSON: states, datasets, objects), `places/<dataset>`, `images/<dataset>`, and per model
+    `correct/<model>/<dataset>`: each can be read without the others.
+    """
+    facts = {"states": counts.states, "datasets": counts.datasets, "objects": counts.objects}
+    arrays = {"facts": np.array(json.dumps(facts, default=int))}  # seeds are of a kind that JSON does not know
+    for dataset in counts.datasets:
+        arrays[f"places/{dataset}"] = counts.places[dataset]
+        arrays[f"images/{dataset}"] = counts.images[dataset]
+    for model in dict.fromkeys(state[0] for state in counts.states):
+        own = counts.of([place for place, state in enumerate(counts.states) if state[0] == model])
+        arrays |= {f"correct/{model}/{dataset}": right for dataset, right in own.correct.items()}
+    np.savez_compressed(path, **arrays)
+
+
+def read_counts(path: Path) -> Iterable[Counts]:
+    """The counts of each model in turn, which is all that is in memory; places stay those among all objects."""
+    with np.load(path, allow_pickle=False) as stored:
+        facts = json.loads(str(stored["facts"]))
+        states = [tuple(state) for state in facts["states"]]
+        shared = {part: {name: stored[f"{part}/{name}"] for name in facts["datasets"]} for part in ("places", "images")}
+        for model in dict.fromkeys(state[0] for state in states):
+            yield Counts(
+                states=[state for state in states if state[0] == model],
+                datasets=facts["datasets"],
+                objects=facts["objects"],
+                correct={name: stored[f"correct/{model}/{name}"] for name in facts["datasets"]},
+                **shared,
+            )
 
 
 def object_weights(objects: int, replicates: int, seed: int) -> np.ndarray:
@@ -191,14 +230,7 @@ def ood_accuracies(
     accuracy = counts.accuracy(weights)
     found = {}
     for target in sorted({state[2] for state in states}):
-        others = [name for name in counts.datasets if name != target and (among is None or name in among)]
-        left = {name: _leak_free(counts, name, target, groups or {}) for name in others}
-        left = {name: objects for name, objects in left.items() if objects is None or objects.any()}
-        if not left:
-            raise UserError(
-                f"leak_free: every dataset was made from the images that {target} was made from, so nothing is left to "
-                "evaluate on; set leak_free to false or evaluate on more datasets."
-            )
+        left = _off_target(counts, target, among, groups or {})
         images = sum(
             int(counts.images[name][slice(None) if kept is None else kept].sum()) for name, kept in left.items()
         )
@@ -211,6 +243,49 @@ def ood_accuracies(
         ]
         found |= {state: Ood(means[0][:, i], means[1][:, i], images) for i, state in enumerate(of_target)}
     return {state: found[state] for state in states}
+
+
+def ri_parts(
+    counts: Counts, among: Collection[str] | None = None, groups: Mapping[str, str] | None = None
+) -> dict[State, np.ndarray]:
+    """What each object adds to the RI of every fine-tuned state.
+
+    Args:
+        counts, among, groups: as in `ood_accuracies`.
+
+    Returns:
+        By state (objects,) percentage points, whose sum is RI: a dataset is divided by the number of its images,
+        whichever objects one looks at.
+    """
+    place = {state: position for position, state in enumerate(counts.states)}
+    found = {}
+    for target in sorted({state[2] for state in counts.states if state[1] != PRETRAINED}):
+        left = _off_target(counts, target, among, groups or {})
+        for state in counts.states:
+            if state[2] == target:
+                rows = [place[state], place[state[0], PRETRAINED, NO_TARGET, ALL, 0, None]]
+                found[state] = np.zeros(counts.objects)
+                for name, kept in left.items():
+                    chosen = slice(None) if kept is None else kept
+                    after, before = counts.correct[name][rows][:, chosen].astype(np.float64)
+                    n = counts.images[name][chosen].sum(dtype=np.int64)
+                    found[state][counts.places[name][chosen]] += 100 * (after - before) / n / len(left)
+    return found
+
+
+def _off_target(
+    counts: Counts, target: str, among: Collection[str] | None, groups: Mapping[str, str]
+) -> dict[str, np.ndarray | None]:
+    """Datasets that count in a target's RI, and which of their objects: (n,) bool, None for all."""
+    others = [name for name in counts.datasets if name != target and (among is None or name in among)]
+    left = {name: _leak_free(counts, name, target, groups) for name in others}
+    left = {name: objects for name, objects in left.items() if objects is None or objects.any()}
+    if not left:
+        raise UserError(
+            f"leak_free: every dataset was made from the images that {target} was made from, so nothing is left to "
+            "evaluate on; set leak_free to false or evaluate on more datasets."
+        )
+    return left
 
 
 def _leak_free(counts: Counts, dataset: str, target: str, groups: Mapping[str, str]) -> np.ndarray | None:
@@ -257,10 +332,10 @@ def ri_table(ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*STATE, "n", "ri", "ci_low", "ci_high"]).astype({"alpha": float})
 
 
-def curve_table(ri: pd.DataFrame, counts: Counts, ood: Mapping[State, Ood]) -> pd.DataFrame:
+def curve_table(ri: pd.DataFrame, counts: Counts, ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
     """The states of curves: what `ri_table` says of each, and accuracies on the target (downstream) and off it (ood).
 
-    Accuracies are in percent; downstream is NaN where the target is not evaluated.
+    Accuracies are in percent; that off the target has an interval, downstream is NaN where the target is not evaluated.
     """
     place = {state: position for position, state in enumerate(counts.states)}
 
@@ -270,9 +345,14 @@ def curve_table(ri: pd.DataFrame, counts: Counts, ood: Mapping[State, Ood]) -> p
             return np.nan
         return 100 * counts.correct[target][place[state]].sum() / counts.images[target].sum()
 
-    after = [(downstream(state), pair.after[0]) for state, pair in ood.items()]
-    named = pd.DataFrame(after, columns=["downstream", "ood"], index=ri.index)
-    return pd.concat([ri[STATE], named, ri[["n", "ri", "ci_low", "ci_high"]]], axis=1).dropna(subset=["alpha"])
+    after = [
+        (downstream(state), pair.after[0], *interval(pair.after[1:], confidence))
+        for state, pair in ood.items()
+        if state[-1] is not None
+    ]
+    ri = ri.dropna(subset=["alpha"])
+    named = pd.DataFrame(after, columns=["downstream", "ood", "ood_low", "ood_high"], index=ri.index)
+    return pd.concat([ri[STATE], named, ri[["n", "ri", "ci_low", "ci_high"]]], axis=1)
 
 
 def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -311,7 +391,7 @@ def write_tables(
     seed: int,
     outputs: Mapping[str, Path],
 ) -> None:
-    """Write accuracy, ri, mri, mri_json, ood and curves from the evaluation rows of a grid.
+    """Write accuracy, ri, mri, mri_json, ood, curves and counts from the evaluation rows of a grid.
 
     Args:
         rows: Parquet files.
@@ -335,6 +415,7 @@ def write_tables(
         )
     files = Progress(rows, desc="reading rows", unit="file")
     counts = count(pd.read_parquet(path, columns=COLUMNS) for path in files)
+    write_counts(counts, outputs["counts"])
     ood = ood_accuracies(counts, object_weights(counts.objects, replicates, seed), among, groups)
     mri, means = mri_tables(ood, confidence)
     ri = ri_table(ood, confidence)
@@ -346,7 +427,7 @@ def write_tables(
         "ri": ri[ri["alpha"].isna()].drop(columns="alpha"),
         "mri": mri,
         "ood": means,
-        "curves": curve_table(ri, counts, ood),
+        "curves": curve_table(ri, counts, ood, confidence),
     }
     for name, table in tables.items():
         text = table.assign(conditions=conditions).to_csv(index=False, float_format="%.6f", lineterminator="\n")

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +29,7 @@ def write_page(
     *,
     tables: Mapping[str, Path],
     extra: Mapping[str, Path],
+    files: Mapping[str, Sequence[str]],
     columns: Path,
     figures: Iterable[Path],
     records: Iterable[str],
@@ -43,7 +44,8 @@ def write_page(
     Args:
         tables: paths of `mri`, `ri` and `accuracy` as CSV.
         extra: paths of the analyses' tables by name, as CSV.
-        columns: YAML file that says how those are shown (workflow/report/tables.yaml).
+        files: names of further files beside the tables, by what they are called.
+        columns: YAML file that says how the analyses' tables are shown (workflow/report/tables.yaml).
         figures: PNG files, in the order of the page.
         records: paths of the provenance records of the run's jobs; of one that was not pulled, the gathered record
             is taken.
@@ -66,6 +68,7 @@ def write_page(
         config=yaml.safe_dump(about["config"], sort_keys=False),
         figures=[_figure(path, captions) for path in figures],
         tables=[*result_tables(read, about), *extra_tables(extra, columns, about)],
+        files=files,
         run=run,
         stage_rows=[_stage_row(stage) for stage in run["stages"]],
         cost_per_mri=run["seconds"] / len(read["mri"]) if len(read["mri"]) else None,
@@ -229,7 +232,7 @@ def _settings(settings: Mapping) -> str:
 
 def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
     """A table with names replaced by labels, where there is one."""
-    kinds = {"model": "models", "method": "methods", "target": "datasets", "dataset": "datasets"}
+    kinds = {"model": "models", "method": "methods", "other": "methods", "target": "datasets", "dataset": "datasets"}
     for column in set(kinds) & set(table):
         labels = {name: entry["label"] for name, entry in about[kinds[column]].items()}
         table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})

@@ -1,0 +1,452 @@
+"""Comparisons of methods against independent references, and what intervals and tests promise, by simulation."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from rib import metrics
+from rib.analysis import comparison
+from rib.analysis.comparison import compare, effects_of, holm, letters, rank, seed_spread, sign_flip_p
+from rib.metrics import Counts, Ood
+from rib.runs import PRETRAINED
+
+DATASETS = {"a": 9, "b": 7, "c": 12}
+TARGETS = ["a", "b"]
+GROUPS = {"a": "g", "c": "g"}
+RUNS = [
+    (PRETRAINED, "none", 0),
+    *((method, target, seed) for method in ("ft", "lwf", "probe") for target in TARGETS for seed in (0, 1, 2)),
+]
+
+
+def rows(model="m", seed=0, runs=RUNS):
+    """Rows of one model; objects overlap between datasets, and some have two images."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for method, target, number in runs:
+        for dataset, n in DATASETS.items():
+            objects = [f"o{i}" for i in range(n)] + ["o0", "o3"]
+            labels = np.arange(len(objects))
+            run = {"model": model, "method": method, "target": target, "size": "all", "seed": number, "alpha": np.nan}
+            answers = {"label": labels, "prediction": labels + (rng.random(len(objects)) < 0.4)}
+            parts.append(pd.DataFrame({**run, "dataset": dataset, "object_id": objects, **answers}))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def counts():
+    return metrics.count([rows()])
+
+
+def effects(counts, groups=None, replicates=300):
+    weights = metrics.object_weights(counts.objects, replicates, seed=1)
+    ood = metrics.ood_accuracies(counts, weights, groups=groups)
+    return effects_of(ood, metrics.ri_parts(counts, groups=groups), "all")
+
+
+def written(path, tables, **more):
+    """The comparison of what `metrics` wrote, read back by name."""
+    names = comparison.COLUMNS
+    comparison.write_comparison(
+        counts=path / "counts.npz",
+        among=list(DATASETS),
+        groups=None,
+        conditions="protocol paper",
+        replicates=300,
+        confidence=0.95,
+        seed=0,
+        **{"draws": 500, **more},
+        outputs={name: path / f"{tables}_{name}.csv" for name in names},
+    )
+    return {name: pd.read_csv(path / f"{tables}_{name}.csv", dtype={"size": str}) for name in names}
+
+
+# Counts
+
+
+def test_counts_are_read_back_as_they_were_one_model_at_a_time(tmp_path):
+    curve = rows("n", 2, [("curve", "a", 0)]).assign(alpha=0.5)
+    counts = metrics.count([rows("m"), rows("n", 1), curve])
+    metrics.write_counts(counts, tmp_path / "c.npz")
+    first, second = metrics.read_counts(tmp_path / "c.npz")
+    assert first.states + second.states == counts.states and {state[0] for state in first.states} == {"m"}
+    for dataset in DATASETS:
+        both = np.concatenate([first.correct[dataset], second.correct[dataset]])
+        assert (both == counts.correct[dataset]).all() and both.dtype == np.uint16
+        for part in ("places", "images"):
+            assert (getattr(second, part)[dataset] == getattr(counts, part)[dataset]).all()
+    assert first.objects == counts.objects
+
+
+def test_the_same_counts_give_the_same_bytes(tmp_path, counts):
+    for name in ("a.npz", "b.npz"):
+        metrics.write_counts(counts, tmp_path / name)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+# Parts of a difference
+
+
+@pytest.mark.parametrize("groups", [None, GROUPS], ids=["all", "leak-free"])
+def test_parts_of_objects_sum_to_ri_and_to_the_difference_of_mri(counts, groups):
+    weights = metrics.object_weights(counts.objects, 100, seed=1)
+    ood = metrics.ood_accuracies(counts, weights, groups=groups)
+    parts = metrics.ri_parts(counts, groups=groups)
+    for state, pair in ood.items():
+        assert parts[state].sum() == pytest.approx((pair.after - pair.before)[0], abs=1e-10)
+    found = effects(counts, groups)
+    mri = metrics.mri_tables(ood, 0.95)[0].set_index("method")["mri"]
+    for a, b in found.pairs:
+        one, other = (0.0 if name == PRETRAINED else mri[name] for name in (found.methods[a], found.methods[b]))
+        assert (found.parts[a, -1] - found.parts[b, -1]).sum() == pytest.approx(one - other, abs=1e-10)
+
+
+def test_an_object_that_no_dataset_off_the_target_has_adds_nothing(counts):
+    names = sorted({f"o{i}" for i in range(12)})
+    for state, parts in metrics.ri_parts(counts, among=["a", "b"]).items():
+        missing = [place for place, name in enumerate(names) if int(name[1:]) >= (7 if state[2] == "a" else 9)]
+        assert missing and (parts[missing] == 0).all()
+
+
+# Sign flips
+
+
+def exact_p(parts):
+    """Over all patterns of signs, written out."""
+    sums = [abs(np.dot(signs, parts)) for signs in itertools.product((-1, 1), repeat=len(parts))]
+    return np.mean(np.array(sums) >= abs(parts.sum()) - 1e-9)
+
+
+def as_pair(difference):
+    """Parts of two methods of which the second changes nothing, in one column."""
+    return np.stack([difference, np.zeros_like(difference)])[:, None]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_p_is_that_of_all_sign_patterns(seed):
+    """Whole numbers, so that many patterns tie with the observed one."""
+    parts = np.random.default_rng(seed).integers(-2, 4, 11).astype(float)
+    expected = exact_p(parts)
+    by_scipy = stats.permutation_test(
+        (parts,), lambda x, axis: x.sum(axis=axis), permutation_type="samples", vectorized=True, n_resamples=np.inf
+    )
+    assert by_scipy.pvalue == pytest.approx(expected)
+    found = sign_flip_p(as_pair(parts), [(0, 1)], 100_000, seed)[0, 0]
+    assert found == pytest.approx(expected, abs=4 * np.sqrt(0.25 / 100_000))
+
+
+def test_p_of_many_objects_is_scipys():
+    parts = np.random.default_rng(3).normal(0.12, 1, 150)
+    by_scipy = stats.permutation_test(
+        (parts,),
+        lambda x, axis: x.sum(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=20_000,
+        batch=2000,
+        rng=0,
+    ).pvalue
+    found = sign_flip_p(as_pair(parts), [(0, 1)], 100_000, 0)[0, 0]
+    assert 0.01 < found < 0.6 and found == pytest.approx(by_scipy, abs=0.015)
+
+
+def test_p_counts_the_observed_draw_and_is_one_where_nothing_differs():
+    assert sign_flip_p(as_pair(np.ones(60)), [(0, 1)], 1000, 0)[0, 0] == pytest.approx(1 / 1001)
+    same = np.stack([np.arange(20.0)] * 2)[:, None]
+    assert sign_flip_p(same, [(0, 1)], 1000, 0)[0, 0] == 1
+    assert sign_flip_p(np.zeros((2, 1, 20)), [(0, 1)], 1000, 0)[0, 0] == 1
+
+
+def test_p_does_not_depend_on_how_many_signs_are_in_memory(monkeypatch):
+    parts = np.random.default_rng(0).normal(size=(3, 2, 70))
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    at_once = sign_flip_p(parts, pairs, 5000, 1)
+    monkeypatch.setattr(comparison, "CHUNK", 8 * (70 + 12) * 33)
+    assert (sign_flip_p(parts, pairs, 5000, 1) == at_once).all()
+
+
+def test_p_is_uniform_where_methods_can_be_exchanged():
+    """2,000 pairs of methods without a difference; objects differ in how much they say."""
+    rng = np.random.default_rng(0)
+    parts = rng.normal(size=(2, 2000, 200)) * rng.gamma(1, size=200)
+    p = sign_flip_p(parts, [(0, 1)], 4000, 1)[0]
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    assert np.mean(p <= 0.05) == pytest.approx(0.05, abs=0.015)
+
+
+def test_p_of_counts_rejects_no_true_hypothesis_too_often():
+    """Answers right or wrong: differences tie often, which makes the test careful."""
+    rng = np.random.default_rng(1)
+    ability = rng.normal(size=(2000, 200))
+    right = (ability[None] + rng.normal(size=(2, 2000, 200)) > 0.5).astype(float)
+    p = sign_flip_p(right, [(0, 1)], 4000, 1)[0]
+    assert 0.03 < np.mean(p <= 0.05) < 0.06
+
+
+# Holm, seeds, letters
+
+
+def test_holm_by_hand():
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.4, 0.9])) == pytest.approx([0.8, 0.9])
+    assert holm(np.array([0.5, 0.7, 0.9])).max() == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_is_the_closure_of_bonferroni(seed):
+    """A hypothesis is rejected when Bonferroni rejects every set of hypotheses that holds it."""
+    p = np.random.default_rng(seed).random(6) ** 3
+    sets = [s for size in range(1, 7) for s in itertools.combinations(range(6), size)]
+    expected = [max(min(1, len(s) * min(p[list(s)])) for s in sets if i in s) for i in range(6)]
+    assert holm(p) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_the_interval_over_seeds_is_students(n):
+    values = np.random.default_rng(n).normal(3, 2, n)
+    seeds, sd, low, high = seed_spread(values, 0.9)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    assert (seeds, sd) == (n, pytest.approx(np.std(values, ddof=1))) and (low, high) == pytest.approx(expected)
+
+
+def test_one_seed_tells_nothing_of_others():
+    n, *spread = seed_spread(np.array([4.0]), 0.95)
+    assert n == 1 and np.isnan(spread).all()
+
+
+def test_items_share_a_letter_if_and_only_if_they_tie():
+    rng = np.random.default_rng(0)
+    for items in (1, 2, 3, 5, 8):
+        for share in (0.0, 0.3, 0.7, 1.0):
+            upper = np.triu(rng.random((items, items)) < share, 1)
+            tied = upper | upper.T | np.eye(items, dtype=bool)
+            found = letters(tied)
+            for a, b in itertools.combinations(range(items), 2):
+                assert bool(set(found[a]) & set(found[b])) == tied[a, b], (tied, found)
+            assert all(found)
+
+
+def test_more_groups_than_letters_have_a_number():
+    found = letters(np.eye(30, dtype=bool))
+    assert found[:2] == ["a", "b"] and found[26:28] == ["a1", "b1"] and len(set(found)) == 30
+
+
+# Ranking
+
+
+def made_effects(means, sds, objects=200, seeds=1):
+    """Effects of methods with normal parts, in one target; the pretrained model is last."""
+    rng = np.random.default_rng(0)
+    parts = np.stack([rng.normal(mean / objects, sd / objects, objects) for mean, sd in zip(means, sds, strict=True)])
+    parts += (np.array(means) - parts.sum(axis=1))[:, None] / objects  # so that sums are the means
+    parts = np.concatenate([parts, np.zeros((1, objects))])[:, None].repeat(2, axis=1)
+    weights = metrics.object_weights(objects, 400, 0)[1:].astype(float)
+    names = [f"m{i}" for i in range(len(means))]
+    values = parts.sum(axis=2)[..., None].repeat(seeds, axis=2)
+    return comparison.Effects([*names, PRETRAINED], ["t"], values, parts @ weights.T, parts)
+
+
+def ranked(effects, confidence=0.95):
+    compared = compare(effects, confidence, 2000, 0)
+    return compared, rank(effects, compared[compared["target"].isna()], confidence).set_index("method")
+
+
+def test_methods_far_apart_have_ranks_of_their_own():
+    _, table = ranked(made_effects([1.0, 9.0, -5.0], [2, 2, 2]))
+    assert table.index.tolist() == ["m1", "m0", "m2"] and table["ties"].tolist() == ["a", "b", "c"]
+    assert table["rank_best"].tolist() == table["rank_worst"].tolist() == [1, 2, 3]
+    assert table["pretrained"].tolist() == ["better", "better", "worse"]
+
+
+def test_methods_that_the_test_cannot_tell_apart_tie():
+    compared, table = ranked(made_effects([5.0, 5.1, 20.0, 0.1], [10, 10, 10, 10]))
+    assert table.index.tolist() == ["m2", "m1", "m0", "m3"] and table["ties"].tolist() == ["a", "b", "b", "c"]
+    assert table[["rank_best", "rank_worst"]].to_numpy().tolist() == [[1, 1], [2, 3], [2, 3], [4, 4]]
+    assert table.loc["m3", "pretrained"] == "tied"
+    pair = compared[compared["target"].isna() & (compared["method"] == "m0") & (compared["other"] == "m1")].iloc[0]
+    assert pair["p_holm"] > 0.05 and pair["difference"] == pytest.approx(-0.1)
+
+
+def test_ties_need_not_be_transitive():
+    """The first and the third differ, and both tie with the noisy second."""
+    _, table = ranked(made_effects([6.0, 4.0, 2.0], [6, 25, 6]))
+    assert table["ties"].tolist() == ["a", "ab", "b"]
+    assert table[["rank_best", "rank_worst"]].to_numpy().tolist() == [[1, 2], [1, 3], [2, 3]]
+
+
+# Tables
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    metrics.write_counts(metrics.count([rows("m"), rows("n", 1)]), folder / "counts.npz")
+    return folder, written(folder, "first")
+
+
+def test_tables_agree_with_mri_and_its_intervals(tables):
+    made = tables[1]
+    counts = metrics.count([rows("m"), rows("n", 1)])
+    ood = metrics.ood_accuracies(counts, metrics.object_weights(counts.objects, 300, 0))
+    mri = metrics.mri_tables(ood, 0.95)[0].set_index(["model", "method"])
+    against = made["comparisons"].query("other == 'pretrained'").set_index(["model", "method"])
+    for key, line in mri.iterrows():
+        for table, value in (
+            (against.loc[key], "difference"),
+            (made["seeds"].set_index(["model", "method"]).loc[key], "mri"),
+        ):
+            assert table[value] == pytest.approx(line["mri"], abs=1e-6)
+            assert table["ci_low"] == pytest.approx(line["ci_low"], abs=1e-6)
+            assert table["ci_high"] == pytest.approx(line["ci_high"], abs=1e-6)  # fmt: skip
+    assert len(made["comparisons"]) == 2 * 6 and len(made["comparisons_ri"]) == 2 * 2 * 6
+    assert len(made["ranking"]) == len(made["seeds"]) == 2 * 3 and len(made["seeds_ri"]) == 2 * 2 * 3
+    for name, table in made.items():
+        assert list(table) == [*comparison.COLUMNS[name], "conditions"]
+
+
+def test_intervals_of_differences_are_of_paired_replicates(tables):
+    counts = metrics.count([rows("m"), rows("n", 1)])
+    ood = metrics.ood_accuracies(counts, metrics.object_weights(counts.objects, 300, 0))
+    for line in tables[1]["comparisons"].query("other != 'pretrained'").itertuples():
+        one, other = (
+            np.mean(
+                [pair.after - pair.before for state, pair in ood.items() if state[:2] == (line.model, method)], axis=0
+            )
+            for method in (line.method, line.other)
+        )
+        assert line.difference == pytest.approx((one - other)[0], abs=1e-6)
+        low, high = np.percentile((one - other)[1:], [2.5, 97.5])
+        assert (line.ci_low, line.ci_high) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_the_spread_over_seeds_is_that_of_the_seeds_mri(tables):
+    counts = metrics.count([rows("m"), rows("n", 1)])
+    ri = metrics.ri_table(metrics.ood_accuracies(counts, metrics.object_weights(counts.objects, 10, 0)), 0.95)
+    per_seed = ri.groupby(["model", "method", "seed"])["ri"].mean()
+    for line in tables[1]["seeds"].itertuples():
+        values = per_seed[line.model, line.method].to_numpy()
+        interval = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+        assert line.seeds == 3 and line.sd == pytest.approx(values.std(ddof=1), abs=1e-6)
+        assert (line.seed_low, line.seed_high) == pytest.approx(interval, abs=1e-6)
+    of_target = ri.set_index(["model", "method", "target"])["ri"]
+    for line in tables[1]["seeds_ri"].itertuples():
+        values = of_target[line.model, line.method, line.target].to_numpy()
+        assert (line.ri, line.sd) == pytest.approx((values.mean(), values.std(ddof=1)), abs=1e-6)
+
+
+def test_the_same_counts_and_seed_give_the_same_tables(tables):
+    folder, _ = tables
+    written(folder, "second")
+    for name in comparison.COLUMNS:
+        assert (folder / f"first_{name}.csv").read_bytes() == (folder / f"second_{name}.csv").read_bytes()
+
+
+def test_a_model_of_its_own_is_compared_as_beside_others(tables, tmp_path):
+    """Methods are compared within a model: another model changes nothing, if it was scored on the same objects."""
+    metrics.write_counts(metrics.count([rows("n", 1)]), tmp_path / "counts.npz")
+    alone = written(tmp_path, "alone")
+    for name, table in tables[1].items():
+        pd.testing.assert_frame_equal(alone[name], table[table["model"] == "n"].reset_index(drop=True))
+
+
+def test_with_one_seed_the_columns_of_seeds_are_empty(tmp_path):
+    one = [run for run in RUNS if run[2] == 0]
+    metrics.write_counts(metrics.count([rows(runs=one)]), tmp_path / "counts.npz")
+    for name, table in written(tmp_path, "t").items():
+        if name != "ranking":
+            assert set(table["seeds"]) == {1} and table[["sd", "seed_low", "seed_high"]].isna().all(axis=None)
+
+
+def test_sizes_are_compared_apart_and_curves_not_at_all(tmp_path):
+    small = rows(seed=5, runs=RUNS[1:]).assign(size="10")
+    curve = rows(seed=6, runs=[("curve", "a", 0), ("curve", "b", 0)]).assign(alpha=0.5)
+    metrics.write_counts(metrics.count([rows(), small, curve]), tmp_path / "counts.npz")
+    made = written(tmp_path, "t")
+    assert made["ranking"].groupby("size").size().to_dict() == {"10": 3, "all": 3}
+    assert "curve" not in set(made["comparisons"]["method"]) and len(made["comparisons"]) == 2 * 6
+
+
+def test_a_grid_of_the_pretrained_model_alone_has_tables_without_lines(tmp_path):
+    metrics.write_counts(metrics.count([rows(runs=RUNS[:1])]), tmp_path / "counts.npz")
+    for name, table in written(tmp_path, "t").items():
+        assert len(table) == 0 and list(table) == [*comparison.COLUMNS[name], "conditions"]
+
+
+# Coverage
+
+OBJECTS, SEEDS_RUN, SIMULATED = 200, 3, 2000
+SIZES = {"t": 200, "b": 150, "c": 100}  # images of each dataset, one of an object
+THRESHOLDS = {"t": 0.0, "b": 0.4, "c": 0.8}
+GAINS = {"one": 0.35, "other": 0.1}
+
+
+def simulated(rng, how_many):
+    """Counts of so many models, each scored on objects of its own: a grid of two methods, one target, three seeds.
+
+    An answer is right where the object's ease, shared by all runs, plus noise of the run's own exceeds the dataset's
+    threshold less the method's gain; seeds differ in their gains.
+    """
+    states = [(f"{i:04}", PRETRAINED, "none", "all", 0, None) for i in range(how_many)]
+    gains = [0.0] * how_many
+    for method, gain in GAINS.items():
+        for seed in range(SEEDS_RUN):
+            states += [(f"{i:04}", method, "t", "all", seed, None) for i in range(how_many)]
+            gains += [gain + 0.1 * (seed - 1)] * how_many
+    ease = rng.normal(size=(how_many, OBJECTS))[[int(state[0]) for state in states]]
+    correct, places = {}, {}
+    for dataset, n in SIZES.items():
+        places[dataset] = np.arange(OBJECTS)[-n:]
+        score = ease[:, places[dataset]] + 0.7 * rng.normal(size=(len(states), n)) + np.array(gains)[:, None]
+        correct[dataset] = (score > THRESHOLDS[dataset]).astype(np.uint16)
+    images = {dataset: np.ones(n, np.uint16) for dataset, n in SIZES.items()}
+    return Counts(states, list(SIZES), OBJECTS, places, images, correct)
+
+
+def true_difference():
+    """Of the methods' mRI, in percentage points: over all objects there could be, for the seeds that were run."""
+    scale = np.sqrt(1 + 0.7**2)
+    right = {
+        method: [
+            stats.norm.sf((THRESHOLDS[dataset] - gain - 0.1 * (seed - 1)) / scale)
+            for dataset in ("b", "c")
+            for seed in range(SEEDS_RUN)
+        ]
+        for method, gain in GAINS.items()
+    }
+    return 100 * (np.mean(right["one"]) - np.mean(right["other"]))
+
+
+def test_intervals_of_differences_cover_the_truth_as_often_as_they_say():
+    rng, hits, truth, batch = np.random.default_rng(0), 0, true_difference(), 100
+    for number in range(SIMULATED // batch):
+        counts = simulated(rng, batch)
+        weights = metrics.object_weights(OBJECTS, 500, number)
+        ood = metrics.ood_accuracies(counts, weights)
+        by_model: dict[str, dict] = {}
+        for state, pair in ood.items():
+            by_model.setdefault(state[0], {})[state] = pair
+        for pairs in by_model.values():
+            found = effects_of(pairs, dict.fromkeys(pairs, np.zeros(1)), "all")
+            low, high = metrics.interval(found.replicates[0, -1] - found.replicates[1, -1], 0.95)
+            hits += low <= truth <= high
+    assert 0.93 < hits / SIMULATED < 0.97
+
+
+def test_effects_are_of_the_mean_over_seeds_and_targets():
+    """Replicate by replicate, from numbers made up."""
+    rng = np.random.default_rng(0)
+    states = [("m", m, t, "all", s, None) for m in ("x", "y") for t in ("a", "b") for s in (0, 1)]
+    ood = {state: Ood(rng.random(5), rng.random(5), 1) for state in states}
+    parts = {state: rng.random(4) for state in states}
+    found = effects_of(ood, parts, "all")
+    change = {state: pair.after - pair.before for state, pair in ood.items()}
+    mine = [state for state in states if state[1] == "y"]
+    assert found.replicates[1, 2] == pytest.approx(np.mean([change[state][1:] for state in mine], axis=0))
+    assert found.parts[1, 1] == pytest.approx(np.mean([parts[s] for s in mine if s[2] == "b"], axis=0))
+    assert found.values[1, 2].tolist() == pytest.approx(
+        [np.mean([change[s][0] for s in mine if s[4] == seed]) for seed in (0, 1)]
+    )
+    assert (found.values[2] == 0).all() and found.methods == ["x", "y", PRETRAINED]

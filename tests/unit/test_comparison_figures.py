@@ -1,0 +1,188 @@
+"""Figures of comparisons, costs and curves show the numbers of their tables: read back from the drawn objects."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
+
+from rib.figures import cost, curves, ranking, training
+
+LOOKS = {
+    "ft": {"label": "FT", "colour": "#d55e00", "marker": "o"},
+    "lwf": {"label": "LwF", "colour": "#009e73", "marker": "^"},
+    "wise": {"label": "WiSE", "colour": "#cc79a7", "marker": "D"},
+}
+LABELS = {name: look["label"] for name, look in LOOKS.items()}
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def ranked(seeds=1):
+    lines = [("m", "wise", "all", 4.0, 3.0, 5.5, 1, 2, "a"), ("m", "ft", "all", 3.0, 2.0, 4.0, 1, 3, "ab"),
+             ("m", "lwf", "all", -1.0, -2.0, 0.5, 2, 3, "b")]  # fmt: skip
+    names = ["model", "method", "size", "mri", "ci_low", "ci_high", "rank_best", "rank_worst", "ties"]
+    ranks = pd.DataFrame(lines, columns=names)
+    spread = [("m", name, "all", seeds, *((1.5, 2.5) if seeds > 1 else (np.nan, np.nan))) for name in LOOKS]
+    return ranks, pd.DataFrame(spread, columns=["model", "method", "size", "seeds", "seed_low", "seed_high"])
+
+
+def draw_ranking(seeds):
+    return ranking.draw(*ranked(seeds), models={"m": "M", "none": "N"}, methods=LOOKS, confidence=0.95)
+
+
+def test_ranking_has_intervals_in_order_and_a_line_at_zero():
+    figure, shown = draw_ranking(1)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["WiSE", "FT", "LwF"]
+    bars = [line for line in axes.lines if line.get_linewidth() == 3]
+    assert [list(bar.get_xdata()) for bar in bars] == [[3, 5.5], [2, 4], [-2, 0.5]]
+    assert [to_hex(bar.get_color()) for bar in bars] == ["#cc79a7", "#d55e00", "#009e73"]
+    assert any(list(line.get_xdata()) == [0, 0] for line in axes.lines) and axes.yaxis_inverted()
+    assert "intervals: images only (one seed)" in figure.get_supxlabel() and not axes.containers
+    assert len(shown) == 3
+
+
+def test_ranking_joins_methods_that_tie():
+    (axes,) = draw_ranking(1)[0].axes
+    placed = [(text.get_text(), text.get_position()[1]) for text in axes.texts]
+    assert placed == [("a", 0), ("a", 1), ("b", 1), ("b", 2)]
+    joined = [tuple(line.get_ydata()) for line in axes.lines if line.get_linewidth() == 1.2]
+    assert joined == [(0, 1), (1, 2)]
+
+
+def test_ranking_has_a_second_whisker_for_several_seeds():
+    figure, _ = draw_ranking(3)
+    (axes,) = figure.axes
+    ends = [tuple(segment[:, 0]) for lines in axes.collections for segment in lines.get_segments()]
+    assert ends == [(1.5, 2.5)] * 3 and "t-intervals over 3 seeds" in figure.get_supxlabel()
+
+
+def costs(ft=100.0, wise=110.0, lwf=90.0):
+    lines = [("m", name, "all", "cpu", took) for name, took in {"ft": ft, "lwf": lwf, "wise": wise}.items()]
+    return pd.DataFrame(lines, columns=["model", "method", "size", "device", "seconds"])
+
+
+def draw_cost(table):
+    return cost.draw(table, ranked()[0], models={"m": "M"}, methods=LABELS, confidence=0.95)
+
+
+def test_cost_has_bars_by_length_beside_mri():
+    figure, shown = draw_cost(costs())
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["LwF", "FT", "WiSE"]
+    assert [bar.get_width() for bar in left.patches] == [90, 100, 110] and texts(left) == ["90", "100", "110"]
+    assert left.get_xscale() == "linear" and left.get_xlabel() == "CPU seconds for one mRI"
+    ends = [tuple(segment[:, 0]) for lines in right.collections for segment in lines.get_segments()]
+    assert ends == [(-2, 0.5), (2, 4), (3, 5.5)] and shown["method"].tolist() == ["lwf", "ft", "wise"]
+
+
+def test_cost_has_a_logarithmic_axis_where_methods_are_far_apart_and_larger_units():
+    figure, _ = draw_cost(costs(ft=90_000.0, lwf=3600.0).assign(device="cuda"))
+    left = figure.axes[0]
+    assert left.get_xscale() == "log" and left.get_xlabel() == "GPU hours for one mRI"
+    assert left.patches[-1].get_width() == 25
+    figure, _ = draw_cost(costs(lwf=4.9).assign(device=["cpu", "cpu+cuda", "cpu"]))
+    assert figure.axes[0].get_xscale() == "log" and figure.axes[0].get_xlabel() == "CPU and GPU seconds for one mRI"
+
+
+@pytest.fixture
+def alphas():
+    """Two targets, two seeds, five alphas; seeds differ by 2 on the target."""
+    lines = [
+        (
+            "m",
+            "curve",
+            target,
+            seed,
+            alpha,
+            10 + 50 * alpha + 2 * seed,
+            base + alpha,
+            base + alpha - 3,
+            base + alpha + 2,
+        )
+        for target, base in (("a", 30.0), ("b", 31.0))
+        for seed in (0, 1)
+        for alpha in (0, 0.25, 0.5, 0.75, 1)
+    ]
+    names = ["model", "method", "target", "seed", "alpha", "downstream", "ood", "ood_low", "ood_high"]
+    return pd.DataFrame(lines, columns=names)
+
+
+def draw_curves(table, targets):
+    return curves.draw(
+        table, method="curve", method_label="WiSE-FT", models={"m": "M"}, targets=targets, confidence=0.95
+    )
+
+
+def test_curves_have_a_named_line_per_target_with_intervals_at_three_alphas(alphas):
+    figure, shown = draw_curves(alphas, {"a": "Set A", "b": "Set B"})
+    (axes,) = figure.axes
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 5]
+    assert [list(line.get_xdata()) for line in lines] == [[11, 23.5, 36, 48.5, 61]] * 2
+    assert [list(line.get_ydata()) for line in lines] == [[30, 30.25, 30.5, 30.75, 31], [31, 31.25, 31.5, 31.75, 32]]
+    ends = [tuple(segment[:, 1]) for found in axes.collections for segment in found.get_segments()]
+    assert ends[:3] == [(27, 32), (27.5, 32.5), (28, 33)] and len(ends) == 6
+    fills = [to_hex(line.get_markerfacecolor()) for line in axes.lines if line.get_marker() == "o"]
+    assert fills[:2] == ["#ffffff", "#bdbdbd"] and fills[2] == to_hex(lines[0].get_color())
+    assert set(texts(axes)) == {"Set A", "Set B"} and lines[0].get_color() != lines[1].get_color()
+    assert [text.get_text() for text in figure.legends[0].get_texts()][1] == r"$\alpha$ = 0.5" and len(shown) == 10
+
+
+def test_names_of_curves_that_end_together_do_not_overlap(alphas):
+    targets = {name: f"Set {name}" for name in "abcdefgh"}
+    same = pd.concat([alphas[alphas["target"] == "a"].assign(target=name) for name in targets])
+    figure, _ = draw_curves(same, targets)
+    figure.canvas.draw()
+    boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]  # less the line to the curve's end
+    boxes.sort(key=lambda box: box.y0)
+    assert all(below.y1 <= above.y0 for below, above in itertools.pairwise(boxes)) and len(boxes) == 8
+
+
+def histories(seeds):
+    lines = [
+        ("m", method, target, seed, epoch, 5.0 - epoch + seed, 20.0 * epoch + 4 * seed)
+        for method in ("ft", "lwf")
+        for target in ("a", "b")
+        for seed in seeds
+        for epoch in (1, 2, 3)
+    ]
+    return pd.DataFrame(lines, columns=["model", "method", "target", "seed", "epoch", "cross_entropy", "accuracy"])
+
+
+def draw_training(table, targets):
+    return training.draw(table, model="m", model_label="M", methods=LOOKS, targets=targets)
+
+
+def test_training_has_a_column_per_target_and_a_line_per_trained_method():
+    figure, shown = draw_training(histories([0]), {"a": "Set A", "b": "Set B"})
+    assert [axes.get_title() for axes in figure.axes] == ["Set A", "Set B", "", ""]
+    loss, accuracy = figure.axes[0], figure.axes[2]
+    assert [list(line.get_ydata()) for line in loss.lines] == [[4, 3, 2]] * 2
+    assert [list(line.get_ydata()) for line in accuracy.lines] == [[20, 40, 60]] * 2
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["FT", "LwF"] and len(shown) == 12
+    assert loss.get_ylim()[0] == 0 and loss.get_ylim()[1] > 4
+
+
+def test_training_has_thin_lines_per_seed_and_their_mean():
+    figure, _ = draw_training(histories([0, 1]), {"a": "Set A", "b": "Set B"})
+    lines = figure.axes[0].lines[:3]
+    assert [list(line.get_ydata()) for line in lines] == [[4, 3, 2], [5, 4, 3], [4.5, 3.5, 2.5]]
+    assert lines[0].get_linewidth() == lines[1].get_linewidth() < lines[2].get_linewidth()
+    assert "thin: each" in figure.legends[0].get_title().get_text()
+
+
+def test_training_of_many_targets_goes_on_below():
+    targets = {name: name for name in "abcdefg"}
+    table = pd.concat([histories([0]).query("target == 'a'").assign(target=name) for name in targets])
+    figure, _ = draw_training(table, targets)
+    titled = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titled == list("abcdefg") and sum(axes.axison for axes in figure.axes) == 14
+    above_nothing = figure.axes[4 + 3]
+    assert above_nothing.xaxis.get_tick_params()["labelbottom"], (
+        "the last column's upper panels have no others below them"
+    )

@@ -1,0 +1,100 @@
+"""What an mRI costs, from records made up; histories gathered."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from rib.analysis.cost import cost_table, jobs_of, write_costs
+from rib.analysis.training import write_training
+
+PARENTS = {"ft": [], "wise": ["ft"], "probe": [], "lp_ft": ["probe"]}
+SECONDS = {"ft": 100.0, "probe": 10.0, "lp_ft": 50.0}
+SEEDS, TARGETS = (0, 1), ("a", "b")
+
+
+def record(path, seconds, device=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"rule": "r", "log": "l", "cfg": {}, "inputs": {}, "outputs": {}, "seconds": seconds, "ended": "now"}
+    path.write_text(json.dumps(facts))
+    if device:
+        path.with_name(path.name.replace("provenance", "manifest")).write_text(json.dumps({"device": device}))
+    return str(path)
+
+
+@pytest.fixture
+def records(tmp_path):
+    """One model: each evaluation takes 1 s, 2 s on the second suite, the pretrained model's 5 s; the second seed twice."""
+    base = tmp_path / "results/f/paper"
+    found = [record(base / "evaluate/net/none/pretrained/all/0/s.provenance.json", 5.0, "cpu")]
+    for target in TARGETS:
+        for seed in SEEDS:
+            for method in PARENTS:
+                run = f"net/{target}/{method}/all/{seed}"
+                if method in SECONDS:
+                    took = SECONDS[method] * (1 + seed)
+                    found.append(record(base / f"finetune/{run}/provenance.json", took, "cpu"))
+                else:
+                    found.append(record(base / f"merge/{run}/provenance.json", 0.5))
+                for suite, took in (("s", 1.0), ("t", 2.0)):
+                    found.append(record(base / f"evaluate/{run}/{suite}.provenance.json", took, "cpu"))
+    return found
+
+
+def test_a_methods_cost_has_what_it_needs_and_is_the_mean_over_seeds(records):
+    table = cost_table(jobs_of(records), PARENTS).set_index("method")
+    evaluated = 2 * (1 + 2) + 5
+    for method, trained, merged in (("ft", 300, 0), ("wise", 300, 1), ("probe", 30, 0), ("lp_ft", 180, 0)):
+        line = table.loc[method]
+        assert (line["finetune"], line["merge"], line["evaluate"]) == (trained, merged, evaluated)
+        assert line["seconds"] == trained + merged + evaluated and line["device"] == "cpu"
+    # fine-tuning of itself or its parent, merge, two evaluations, for two targets; the pretrained model's evaluation
+    assert table["jobs"].to_dict() == {"ft": 2 * 3 + 1, "wise": 2 * 4 + 1, "probe": 2 * 3 + 1, "lp_ft": 2 * 4 + 1}
+
+
+def test_a_method_of_which_a_record_is_missing_is_left_out(records, tmp_path):
+    (missing,) = [path for path in records if "finetune/net/a/ft/all/1/" in path]
+    (tmp_path / missing).unlink()
+    assert cost_table(jobs_of(records), PARENTS)["method"].tolist() == ["probe", "lp_ft"]
+
+
+def test_records_that_were_gathered_stand_for_those_not_pulled(records, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (gone,) = [path for path in records if "finetune/net/a/ft/all/1/" in path]
+    content = json.loads((tmp_path / gone).read_text())
+    (tmp_path / gone).unlink()
+    (tmp_path / "provenance.jsonl").write_text(json.dumps({"path": gone, **content}) + "\n")
+    assert "ft" in set(cost_table(jobs_of(records), PARENTS)["method"])
+
+
+def test_devices_are_told(records, tmp_path):
+    (path,) = [path for path in records if "finetune/net/a/probe/all/0/" in path]
+    record(tmp_path / path, 1.0, "cuda")
+    table = cost_table(jobs_of(records), PARENTS).set_index("method")["device"]
+    assert table.to_dict() == {"ft": "cpu", "wise": "cpu", "probe": "cpu+cuda", "lp_ft": "cpu+cuda"}
+
+
+def test_the_table_of_a_grid_without_methods_has_no_lines(tmp_path):
+    path = record(tmp_path / "results/f/paper/evaluate/net/none/pretrained/all/0/s.provenance.json", 5.0, "cpu")
+    write_costs(records=[path], parents={}, conditions="protocol paper", table=tmp_path / "cost.csv")
+    assert (
+        (tmp_path / "cost.csv").read_text().startswith("model,method,size,device,jobs,finetune,merge,evaluate,seconds")
+    )
+
+
+def test_histories_are_gathered_with_their_run(tmp_path):
+    paths = []
+    for seed in (0, 1):
+        path = tmp_path / f"finetune/net/a/ft/0.5/{seed}/history.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"epoch,lr,loss,cross_entropy,accuracy\n1,1.25e-07,3.5,2.5,0.{seed}25\n")
+        paths.append(str(path))
+    write_training(histories=paths, conditions="protocol paper", table=tmp_path / "training.csv")
+    table = pd.read_csv(tmp_path / "training.csv")
+    assert table[["model", "method", "target", "size", "seed"]].to_numpy().tolist() == [
+        ["net", "ft", "a", 0.5, 0],
+        ["net", "ft", "a", 0.5, 1],
+    ]
+    assert table["accuracy"].tolist() == [2.5, 12.5] and set(table["lr"]) == {1.25e-07}
+    write_training(histories=[], conditions="protocol paper", table=tmp_path / "none.csv")
+    assert len(pd.read_csv(tmp_path / "none.csv")) == 0

@@ -1,0 +1,28 @@
+"""The histories of all fine-tunings in one table. No torch."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from rib.io import write_text
+
+COLUMNS = ["model", "method", "target", "size", "seed", "epoch", "lr", "loss", "cross_entropy", "accuracy"]
+
+
+def write_training(*, histories: Iterable[str], conditions: str, table: Path) -> None:
+    """Write a line per run and epoch: what its history says, accuracy in percent.
+
+    Args:
+        histories: CSV files `.../<model>/<target>/<method>/<size>/<seed>/history.csv` (see rib.finetune).
+        conditions: what the numbers hang on besides their columns; the last column.
+        table: the CSV. Its numbers have eight significant digits, since learning rates are small.
+    """
+    parts = [pd.DataFrame(columns=COLUMNS)]
+    for path in histories:
+        model, target, method, size, seed = Path(path).parts[-6:-1]
+        history = pd.read_csv(path)
+        run = {"model": model, "method": method, "target": target, "size": size, "seed": int(seed)}
+        parts.append(history.assign(**run, accuracy=100 * history["accuracy"])[COLUMNS])
+    gathered = pd.concat(parts[1:] or parts, ignore_index=True).assign(conditions=conditions)
+    write_text(table, gathered.to_csv(index=False, float_format="%.8g", lineterminator="\n"))

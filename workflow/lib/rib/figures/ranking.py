@@ -1,0 +1,121 @@
+"""Methods ranked by mRI, a panel per model; bars beside it join methods that tie."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+INK, TIE = "#252525", "#525252"
+
+
+def draw(
+    ranking: pd.DataFrame,
+    seeds: pd.DataFrame,
+    *,
+    models: Mapping[str, str],
+    methods: Mapping[str, Mapping],
+    confidence: float,
+) -> tuple[Figure, pd.DataFrame]:
+    """mRI of every method in percentage points, best on top, with the images' interval and that over seeds.
+
+    Args:
+        ranking: columns model, method, size, mri, ci_low, ci_high, rank_best, rank_worst, ties, in the order to draw.
+        seeds: columns model, method, size, seeds, seed_low, seed_high.
+        models: label of each model, one panel each.
+        methods: label, colour and marker of each method.
+        confidence: coverage of the intervals, between 0 and 1.
+
+    Returns:
+        The figure and the rows it shows.
+    """
+    spread = seeds[["model", "method", "size", "seeds", "seed_low", "seed_high"]]
+    shown = ranking.merge(spread, on=["model", "method", "size"], how="left", validate="one_to_one")
+    drawn = [model for model in models if model in set(shown["model"])]
+    lines = [int((shown["model"] == model).sum()) for model in drawn]
+    letters = max(len(_letters(text)) for text in ["".join(part["ties"]) for _, part in shown.groupby("model")])
+    figure, panels = plt.subplots(
+        len(drawn),
+        1,
+        figsize=(5.2 + 0.16 * letters, 0.9 + sum(0.45 + 0.26 * count for count in lines)),
+        height_ratios=[count + 0.6 for count in lines],
+        squeeze=False,
+        sharex=True,
+    )
+    for axes, model in zip(panels[:, 0], drawn, strict=True):
+        rows = shown[shown["model"] == model].reset_index(drop=True)
+        for place, row in enumerate(rows.to_dict("records")):
+            _draw_method(axes, place, row, methods[row["method"]])
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.set_yticks(range(len(rows)), [methods[method]["label"] for method in rows["method"]])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(True, axis="x")
+        axes.grid(False, axis="y")
+        axes.set_title(models[model], loc="left")
+        _draw_ties(axes, rows["ties"].tolist())
+    n = int(shown["seeds"].max())
+    over_images = f"{confidence:.0%} intervals over images"
+    several = f"thick: {over_images}; thin: {confidence:.0%} t-intervals over {n} seeds"
+    whiskers = several if n > 1 else f"{over_images}; intervals: images only (one seed)"
+    figure.supxlabel(f"mRI (percentage points)\n{whiskers}\nmethods that share a letter tie", fontsize=8)
+    return figure, shown
+
+
+def _draw_method(axes, place: int, row: Mapping, look: Mapping) -> None:
+    axes.plot([row["ci_low"], row["ci_high"]], [place, place], color=look["colour"], linewidth=3, solid_capstyle="butt")
+    if not np.isnan(row["seed_low"]):
+        axes.errorbar(
+            (row["seed_low"] + row["seed_high"]) / 2,
+            place,
+            xerr=(row["seed_high"] - row["seed_low"]) / 2,
+            fmt="none",
+            ecolor=INK,
+            elinewidth=0.9,
+            zorder=3,
+        )
+    axes.plot(
+        row["mri"],
+        place,
+        marker=look["marker"],
+        color=look["colour"],
+        markersize=7,
+        markeredgecolor=INK,
+        markeredgewidth=0.6,
+        zorder=4,
+    )
+
+
+def _letters(text: str) -> list[str]:
+    """Distinct letters, each with the number that may follow it, in order."""
+    found: list[str] = []
+    for char in text:
+        if char.isdigit():
+            found[-1] += char
+        else:
+            found.append(char)
+    return list(dict.fromkeys(found))
+
+
+def _draw_ties(axes, ties: list[str]) -> None:
+    """A column per letter right of the panel: the letter at each method that has it, joined by a line."""
+    across = axes.get_yaxis_transform()  # x in parts of the panel, y in methods
+    for column, letter in enumerate(sorted(_letters("".join(ties)), key=lambda text: (len(text), text))):
+        x = 1.03 + 0.035 * column
+        places = [place for place, text in enumerate(ties) if letter in _letters(text)]
+        if len(places) > 1:
+            axes.plot(
+                [x, x], [places[0], places[-1]], color=TIE, linewidth=1.2, transform=across, clip_on=False, zorder=2
+            )
+        for place in places:
+            axes.text(
+                x,
+                place,
+                letter,
+                transform=across,
+                ha="center",
+                va="center",
+                fontsize=8,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+            )
