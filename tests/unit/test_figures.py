@@ -6,7 +6,18 @@ import pytest
 
 from rib.classes import ClassSpace
 from rib.data.prepared import PreparedDataset
-from rib.figures import accuracy_matrix, before_after, examples, protocol, radar, ri_matrix, text_colour, write_figure
+from rib.figures import (
+    accuracy_matrix,
+    before_after,
+    calibration,
+    examples,
+    flips,
+    protocol,
+    radar,
+    ri_matrix,
+    text_colour,
+    write_figure,
+)
 
 OOD = pd.DataFrame(
     [
@@ -185,3 +196,42 @@ def test_a_method_that_a_model_has_not_leaves_its_place_out(accuracy):
         groups={},
     )
     assert [axes.axison for axes in figure.axes[:2]] == [True, False] and "for_vits" not in set(shown["method"])
+
+
+def test_flips_diverge_from_zero_with_their_intervals():
+    shares = {"agreement": (60.0, 50.0, 72.0), "right_to_wrong": (5.0, 3.0, 8.0), "wrong_to_right": (9.0, 8.0, 12.0)}
+    values = {
+        f"{name}{end}": x
+        for name, spread in shares.items()
+        for end, x in zip(("", "_low", "_high"), spread, strict=True)
+    }
+    table = pd.DataFrame([{"model": "m", "method": method, **values} for method in ("ft", "lwf", "not drawn")])
+    figure, shown = flips.draw(table, models={"m": "M"}, methods={"lwf": "LwF", "ft": "FT"}, confidence=0.9)
+    left, right = figure.axes
+    assert [bar.get_width() for bar in left.patches] == [-5, -5, 9, 9]
+    ends = [tuple(segment[:, 0]) for lines in left.collections for segment in lines.get_segments()]
+    assert ends == [(-8, -3)] * 2 + [(8, 12)] * 2
+    assert [tuple(segment[:, 0]) for segment in right.collections[0].get_segments()] == [(50, 72)] * 2
+    assert [label.get_text() for label in left.get_yticklabels()] == ["LwF", "FT"] and left.yaxis_inverted()
+    assert texts(figure) == ["5.0", "5.0", "9.0", "9.0", "60", "60"] and set(shown["method"]) == {"ft", "lwf"}
+    assert "90%" in figure.get_supxlabel()
+
+
+def test_calibration_joins_the_errors_before_and_after_off_the_target():
+    lines = [
+        ("m", "ft", target, seed, dataset, 20.0, 10.0 + 4 * seed if target != dataset else 99.0)
+        for target in TARGETS
+        for seed in (0, 1)
+        for dataset in TARGETS
+    ]
+    columns = ["model", "method", "target", "seed", "dataset", "ece_before", "ece_after"]
+    figure, shown = calibration.draw(
+        pd.DataFrame(lines, columns=columns), models={"m": "M"}, methods={"ft": "FT", "vit": "V"}, datasets=DATASETS
+    )
+    axes, absent = figure.axes
+    assert shown[["ece_before", "ece_after"]].to_numpy().tolist() == [[20, 12]] * 2 and not absent.axison
+    joined, before, after = axes.collections
+    assert [tuple(segment[:, 0]) for segment in joined.get_segments()][:2] == [(20, 12)] * 2
+    assert [tuple(place) for place in before.get_offsets()[:2]] == [(20, 0), (20, 1)]
+    assert [tuple(place) for place in after.get_offsets()[:2]] == [(12, 0), (12, 1)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(DATASETS.values())

@@ -24,7 +24,8 @@ def test_the_default_grid(emoji):
         "merge_weights": models * targets,
         "evaluate_run": models * (1 + methods * targets),
         "compute_metrics": 1,
-        "plot_figure": 6,
+        "compare_samples": 1,
+        "plot_figure": 8,
         "write_page": 1,
     }
 

@@ -87,7 +87,14 @@ def test_git_holds_records_and_dvc_files_only(shared):
 def test_one_setting_of_lwf_re_runs_lwf_and_what_hangs_on_it(colleague):
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
     planned = colleague.planned()
-    assert planned == {"finetune": 2, "evaluate_run": 2, "compute_metrics": 1, "plot_figure": 5, "write_page": 1}
+    assert planned == {
+        "finetune": 2,
+        "evaluate_run": 2,
+        "compute_metrics": 1,
+        "compare_samples": 1,
+        "plot_figure": 7,
+        "write_page": 1,
+    }
     assert colleague.planned_methods("finetune") == colleague.planned_methods("evaluate_run") == {"lwf"}
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 3.0", "temperature: 2.0")
     assert colleague.planned() == {}

@@ -191,14 +191,7 @@ def ood_accuracies(
     accuracy = counts.accuracy(weights)
     found = {}
     for target in sorted({state[2] for state in states}):
-        others = [name for name in counts.datasets if name != target and (among is None or name in among)]
-        left = {name: _leak_free(counts, name, target, groups or {}) for name in others}
-        left = {name: objects for name, objects in left.items() if objects is None or objects.any()}
-        if not left:
-            raise UserError(
-                f"leak_free: every dataset was made from the images that {target} was made from, so nothing is left to "
-                "evaluate on; set leak_free to false or evaluate on more datasets."
-            )
+        left = off_target(counts, target, among, groups or {})
         images = sum(
             int(counts.images[name][slice(None) if kept is None else kept].sum()) for name, kept in left.items()
         )
@@ -211,6 +204,27 @@ def ood_accuracies(
         ]
         found |= {state: Ood(means[0][:, i], means[1][:, i], images) for i, state in enumerate(of_target)}
     return {state: found[state] for state in states}
+
+
+def off_target(
+    counts: Counts, target: str, among: Collection[str] | None, groups: Mapping[str, str]
+) -> dict[str, np.ndarray | None]:
+    """Datasets that RI of a target is the mean over, and which of their objects count: (n,) bool, None for all.
+
+    Args: see `ood_accuracies`.
+
+    Raises:
+        UserError: nothing is left of all datasets.
+    """
+    others = [name for name in counts.datasets if name != target and (among is None or name in among)]
+    left = {name: _leak_free(counts, name, target, groups) for name in others}
+    left = {name: objects for name, objects in left.items() if objects is None or objects.any()}
+    if not left:
+        raise UserError(
+            f"leak_free: every dataset was made from the images that {target} was made from, so nothing is left to "
+            "evaluate on; set leak_free to false or evaluate on more datasets."
+        )
+    return left
 
 
 def _leak_free(counts: Counts, dataset: str, target: str, groups: Mapping[str, str]) -> np.ndarray | None:
