@@ -10,6 +10,7 @@ from rib.figures import (
     accuracy_matrix,
     before_after,
     calibration,
+    effective_robustness,
     examples,
     flips,
     protocol,
@@ -36,6 +37,7 @@ BEFORE_AFTER = {
     "datasets": 8,
     "targets": 5,
     "confidence": 0.95,
+    "paper": {},
 }
 DATASETS = {"a": "Set A", "b": "Set B", "c": "Set C"}
 TARGETS = {"a": "Set A", "b": "Set B"}
@@ -83,6 +85,18 @@ def test_before_after_has_bars_and_whiskers_of_the_tables_numbers():
     ends = [tuple(segment[:, 1]) for lines in axes.collections for segment in lines.get_segments()]
     assert ends == [(35, 46), (15, 26), (8, 13), (28, 33)]
     assert set(shown["method"]) == {"ft"} and len(shown) == 4
+
+
+def test_before_after_marks_the_papers_bars_where_it_has_them():
+    paper = {"m2": {"before": 44.0, "after": 70.0}}
+    figure, shown = before_after.draw(OOD, **{**BEFORE_AFTER, "paper": paper})
+    before, after = (line for line in figure.axes[0].lines if line.get_marker() == "D")
+    np.testing.assert_equal([before.get_ydata(), after.get_ydata()], [[44, np.nan], [70, np.nan]])
+    assert figure.axes[0].get_legend().get_texts()[-1].get_text() == "paper (read off its figure)"
+    assert figure.axes[0].get_ylim()[1] > 70 and shown.set_index(["model", "when"]).loc[("m2", "after"), "paper"] == 70
+    plain, _ = before_after.draw(OOD, **BEFORE_AFTER)
+    assert not [line for line in plain.axes[0].lines if line.get_marker() == "D"]
+    assert len(plain.axes[0].get_legend().get_texts()) == 2
 
 
 def test_radar_closes_a_line_before_and_a_dashed_one_after(accuracy):
@@ -235,3 +249,42 @@ def test_calibration_joins_the_errors_before_and_after_off_the_target():
     assert [tuple(place) for place in before.get_offsets()[:2]] == [(20, 0), (20, 1)]
     assert [tuple(place) for place in after.get_offsets()[:2]] == [(12, 0), (12, 1)]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(DATASETS.values())
+
+
+def test_effective_robustness_joins_before_and_after_beside_the_baselines():
+    baselines = [
+        {"model": f"b{i}", "dataset": "b", "in_distribution": "a", "id": x, "ood": x - 20.0}
+        for i, x in enumerate((50.0, 60.0, 80.0))
+    ]
+    values = {
+        "id_before": 85.0,
+        "ood_before": 70.0,
+        "id_after": 40.0,
+        "ood_after": 15.0,
+        "rho_before": 5.0,
+        "rho_after": -5.0,
+    }
+    lines = [
+        {"model": "m", "method": method, "target": target, "dataset": "b", "in_distribution": "a", **values}
+        for method in ("ft", "lwf")
+        for target in ("b", "c")
+    ]
+    figure, shown = effective_robustness.draw(
+        pd.DataFrame(lines),
+        baselines=baselines,
+        models={"m": {"label": "M", "colour": "#0072B2", "marker": "s"}},
+        methods={"ft": "FT", "lwf": "LwF"},
+        datasets=DATASETS,
+        confidence=0.9,
+    )
+    assert len(figure.axes) == 2 and set(shown["target"]) == {"c"}, "what was fine-tuned on is not shown"
+    axes = figure.axes[0]
+    _, _, dots, before, after = axes.lines
+    assert list(dots.get_xdata()) == [50, 60, 80] and list(dots.get_ydata()) == [30, 40, 60]
+    assert (before.get_xydata().tolist(), before.get_markerfacecolor()) == ([[85, 70]], "white")
+    assert (after.get_xydata().tolist(), after.get_markerfacecolor()) == ([[40, 15]], "#0072B2")
+    (arrow,) = axes.texts
+    assert (arrow.xyann, arrow.xy) == ((85, 70), (40, 15))
+    assert [panel.get_title() for panel in figure.axes] == ["Set B, FT", "Set B, LwF"]
+    assert figure.axes[1].get_xlabel() == "Set A (%)" and "90%" in figure.legends[0].get_texts()[-1].get_text()
+    assert axes.get_xlim()[0] < 40 and axes.get_xlim()[1] > 85 and axes.get_ylim()[0] < 15

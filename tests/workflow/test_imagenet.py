@@ -62,3 +62,15 @@ def test_a_pair_that_does_not_exist_says_which_do(imagenet):
         "there is no 'vit_small_patch16_224.sam_in1k': 'vit_small_patch16_224' has augreg_in1k, augreg_in21k_ft_in1k; "
         "'sam_in1k' exists for vit_base_patch16_224, vit_base_patch32_224." in printed
     )
+
+
+def test_effective_robustness_is_there_where_classes_and_published_numbers_are(imagenet):
+    planned = imagenet.planned()
+    assert planned["set_against_baselines"] == 1
+    ran = imagenet.snakemake("-n", "reports/imagenet/tables/effective_robustness.csv")
+    assert "imagenet_val_r" not in ran
+    names = "imagenet_val,imagenet_v2,imagenet_r,imagenet_val_r"
+    more = imagenet.planned(config=(f"datasets=[{names}]", "targets=[imagenet_v2]", "methods=[ft]"))
+    assert more["prepare"] == 3 * 4 and more["evaluate_run"] == MODELS * 2 * 2 and more["set_against_baselines"] == 1
+    only = imagenet.planned(config=("datasets=[imagenet_val,imagenet_a]", "targets=[imagenet_a]", "methods=[ft]"))
+    assert "set_against_baselines" not in only
