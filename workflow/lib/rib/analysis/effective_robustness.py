@@ -27,7 +27,7 @@ from rib.metrics import RUN
 from rib.runs import PRETRAINED
 
 FEWEST = 3  # models that a line and its interval take
-ACCURACIES = np.ndarray | pd.Series
+Accuracies = np.ndarray | pd.Series
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Line:
     lowest: float
     highest: float
 
-    def at(self, accuracy: ACCURACIES) -> np.ndarray:
+    def at(self, accuracy: Accuracies) -> np.ndarray:
         """Accuracy out of distribution that the line gives to ones in distribution, in percent."""
         return 100 * expit(self.intercept + self.slope * logit(np.asarray(accuracy) / 100))
 
-    def interval(self, accuracy: ACCURACIES, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    def interval(self, accuracy: Accuracies, confidence: float) -> tuple[np.ndarray, np.ndarray]:
         """Interval of the line at accuracies in distribution, in percent."""
         places = logit(np.asarray(accuracy) / 100)
         error = self.residual * np.sqrt(1 / self.models + (places - self.centre) ** 2 / self.spread)
@@ -66,7 +66,7 @@ class Line:
         return 100 * expit(middle - half), 100 * expit(middle + half)
 
 
-def fit(inside: ACCURACIES, outside: ACCURACIES) -> Line:
+def fit(inside: Accuracies, outside: Accuracies) -> Line:
     """The line of models' accuracies.
 
     Args:
