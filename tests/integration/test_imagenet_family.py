@@ -192,6 +192,22 @@ def test_val_is_evaluated_and_no_part_of_ri(imagenet):
     }
 
 
+def test_effective_robustness_is_the_height_above_the_published_models_line(imagenet):
+    tables = imagenet[0].folder / "reports/imagenet/tables"
+    table, lines = (pd.read_csv(tables / f"{name}.csv") for name in ("effective_robustness", "baseline_lines"))
+    assert set(lines["dataset"]) == {"imagenet_v2", "imagenet_sketch"} and set(lines["models"]) == {39}
+    assert (
+        len(table) == 2 * 2 * 2 and (imagenet[0].folder / "reports/imagenet/figures/effective_robustness.png").is_file()
+    )
+    accuracy = pd.read_csv(tables / "accuracy.csv").set_index(["method", "target", "dataset"])["accuracy"]
+    line = lines.set_index("dataset").loc["imagenet_v2"]
+    run = table.query("method == 'ft' and target == 'imagenet_a' and dataset == 'imagenet_v2'").iloc[0]
+    places = (np.clip(accuracy["ft", "imagenet_a", name], 0.05, 99.95) for name in ("imagenet_val", "imagenet_v2"))
+    inside, outside = places  # a thousand images each, of which none right counts as half an image
+    expected = line["intercept"] + line["slope"] * np.log(inside / (100 - inside))
+    assert run["rho_after"] == pytest.approx(outside - 100 / (1 + np.exp(-expected)), abs=1e-4)
+
+
 def test_a_second_run_has_nothing_to_do_and_a_budget_makes_only_what_hangs_on_it(imagenet):
     project, config, _ = imagenet
     assert "Nothing to be done" in project.snakemake("-n", config=config)

@@ -6,7 +6,19 @@ import pytest
 
 from rib.classes import ClassSpace
 from rib.data.prepared import PreparedDataset
-from rib.figures import accuracy_matrix, before_after, examples, protocol, radar, ri_matrix, text_colour, write_figure
+from rib.figures import (
+    accuracy_matrix,
+    before_after,
+    calibration,
+    effective_robustness,
+    examples,
+    flips,
+    protocol,
+    radar,
+    ri_matrix,
+    text_colour,
+    write_figure,
+)
 
 OOD = pd.DataFrame(
     [
@@ -25,6 +37,7 @@ BEFORE_AFTER = {
     "datasets": 8,
     "targets": 5,
     "confidence": 0.95,
+    "paper": {},
 }
 DATASETS = {"a": "Set A", "b": "Set B", "c": "Set C"}
 TARGETS = {"a": "Set A", "b": "Set B"}
@@ -72,6 +85,18 @@ def test_before_after_has_bars_and_whiskers_of_the_tables_numbers():
     ends = [tuple(segment[:, 1]) for lines in axes.collections for segment in lines.get_segments()]
     assert ends == [(35, 46), (15, 26), (8, 13), (28, 33)]
     assert set(shown["method"]) == {"ft"} and len(shown) == 4
+
+
+def test_before_after_marks_the_papers_bars_where_it_has_them():
+    paper = {"m2": {"before": 44.0, "after": 70.0}}
+    figure, shown = before_after.draw(OOD, **{**BEFORE_AFTER, "paper": paper})
+    before, after = (line for line in figure.axes[0].lines if line.get_marker() == "D")
+    np.testing.assert_equal([before.get_ydata(), after.get_ydata()], [[44, np.nan], [70, np.nan]])
+    assert figure.axes[0].get_legend().get_texts()[-1].get_text() == "paper (read off its figure)"
+    assert figure.axes[0].get_ylim()[1] > 70 and shown.set_index(["model", "when"]).loc[("m2", "after"), "paper"] == 70
+    plain, _ = before_after.draw(OOD, **BEFORE_AFTER)
+    assert not [line for line in plain.axes[0].lines if line.get_marker() == "D"]
+    assert len(plain.axes[0].get_legend().get_texts()) == 2
 
 
 def test_radar_closes_a_line_before_and_a_dashed_one_after(accuracy):
@@ -185,3 +210,81 @@ def test_a_method_that_a_model_has_not_leaves_its_place_out(accuracy):
         groups={},
     )
     assert [axes.axison for axes in figure.axes[:2]] == [True, False] and "for_vits" not in set(shown["method"])
+
+
+def test_flips_diverge_from_zero_with_their_intervals():
+    shares = {"agreement": (60.0, 50.0, 72.0), "right_to_wrong": (5.0, 3.0, 8.0), "wrong_to_right": (9.0, 8.0, 12.0)}
+    values = {
+        f"{name}{end}": x
+        for name, spread in shares.items()
+        for end, x in zip(("", "_low", "_high"), spread, strict=True)
+    }
+    table = pd.DataFrame([{"model": "m", "method": method, **values} for method in ("ft", "lwf", "not drawn")])
+    figure, shown = flips.draw(table, models={"m": "M"}, methods={"lwf": "LwF", "ft": "FT"}, confidence=0.9)
+    left, right = figure.axes
+    assert [bar.get_width() for bar in left.patches] == [-5, -5, 9, 9]
+    ends = [tuple(segment[:, 0]) for lines in left.collections for segment in lines.get_segments()]
+    assert ends == [(-8, -3)] * 2 + [(8, 12)] * 2
+    assert [tuple(segment[:, 0]) for segment in right.collections[0].get_segments()] == [(50, 72)] * 2
+    assert [label.get_text() for label in left.get_yticklabels()] == ["LwF", "FT"] and left.yaxis_inverted()
+    assert texts(figure) == ["5.0", "5.0", "9.0", "9.0", "60", "60"] and set(shown["method"]) == {"ft", "lwf"}
+    assert "90%" in figure.get_supxlabel()
+
+
+def test_calibration_joins_the_errors_before_and_after_off_the_target():
+    lines = [
+        ("m", "ft", target, seed, dataset, 20.0, 10.0 + 4 * seed if target != dataset else 99.0)
+        for target in TARGETS
+        for seed in (0, 1)
+        for dataset in TARGETS
+    ]
+    columns = ["model", "method", "target", "seed", "dataset", "ece_before", "ece_after"]
+    figure, shown = calibration.draw(
+        pd.DataFrame(lines, columns=columns), models={"m": "M"}, methods={"ft": "FT", "vit": "V"}, datasets=DATASETS
+    )
+    axes, absent = figure.axes
+    assert shown[["ece_before", "ece_after"]].to_numpy().tolist() == [[20, 12]] * 2 and not absent.axison
+    joined, before, after = axes.collections
+    assert [tuple(segment[:, 0]) for segment in joined.get_segments()][:2] == [(20, 12)] * 2
+    assert [tuple(place) for place in before.get_offsets()[:2]] == [(20, 0), (20, 1)]
+    assert [tuple(place) for place in after.get_offsets()[:2]] == [(12, 0), (12, 1)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(DATASETS.values())
+
+
+def test_effective_robustness_joins_before_and_after_beside_the_baselines():
+    baselines = [
+        {"model": f"b{i}", "dataset": "b", "in_distribution": "a", "id": x, "ood": x - 20.0}
+        for i, x in enumerate((50.0, 60.0, 80.0))
+    ]
+    values = {
+        "id_before": 85.0,
+        "ood_before": 70.0,
+        "id_after": 40.0,
+        "ood_after": 15.0,
+        "rho_before": 5.0,
+        "rho_after": -5.0,
+    }
+    lines = [
+        {"model": "m", "method": method, "target": target, "dataset": "b", "in_distribution": "a", **values}
+        for method in ("ft", "lwf")
+        for target in ("b", "c")
+    ]
+    figure, shown = effective_robustness.draw(
+        pd.DataFrame(lines),
+        baselines=baselines,
+        models={"m": {"label": "M", "colour": "#0072B2", "marker": "s"}},
+        methods={"ft": "FT", "lwf": "LwF"},
+        datasets=DATASETS,
+        confidence=0.9,
+    )
+    assert len(figure.axes) == 2 and set(shown["target"]) == {"c"}, "what was fine-tuned on is not shown"
+    axes = figure.axes[0]
+    _, _, dots, before, after = axes.lines
+    assert list(dots.get_xdata()) == [50, 60, 80] and list(dots.get_ydata()) == [30, 40, 60]
+    assert (before.get_xydata().tolist(), before.get_markerfacecolor()) == ([[85, 70]], "white")
+    assert (after.get_xydata().tolist(), after.get_markerfacecolor()) == ([[40, 15]], "#0072B2")
+    (arrow,) = axes.texts
+    assert (arrow.xyann, arrow.xy) == ((85, 70), (40, 15))
+    assert [panel.get_title() for panel in figure.axes] == ["Set B, FT", "Set B, LwF"]
+    assert figure.axes[1].get_xlabel() == "Set A (%)" and "90%" in figure.legends[0].get_texts()[-1].get_text()
+    assert axes.get_xlim()[0] < 40 and axes.get_xlim()[1] > 85 and axes.get_ylim()[0] < 15

@@ -64,10 +64,37 @@ def test_clip_entries_are_open_clips_own_record_and_openai_has_quickgelu(catalog
 
 def test_every_published_number_is_of_a_model_and_dataset_of_the_catalogue(catalog):
     rows = [row for _, row in catalog.table("published.csv", ("model", "dataset", "accuracy", "source"))]
-    assert len(rows) == len({(row["model"], row["dataset"]) for row in rows}) == 149
+    assert len(rows) == len({(row["model"], row["dataset"]) for row in rows}) == 157
     for row in rows:
         assert row["model"] in catalog.models and row["dataset"] in catalog.datasets
         assert 0 < float(row["accuracy"]) < 100 and row["source"]
+
+
+def test_lines_are_fitted_on_models_that_saw_imagenet_1k_with_labels_alone(catalog):
+    """What publishers say of the training data is in a model's tag: no pretraining, no distillation."""
+    own = {name for name, entry in catalog.models.items() if entry.baseline}
+    assert own == {
+        name
+        for name, entry in catalog.models.items()
+        if entry.pretraining.startswith("ImageNet-1K,") and "imagenet" in entry.families
+    }
+    rows = [row for _, row in catalog.table("baselines.csv", ("model", "dataset", "accuracy", "source"))]
+    assert len(rows) == len({(row["model"], row["dataset"]) for row in rows}) == 29 * 5
+    for row in rows:
+        assert row["dataset"] in catalog.datasets and row["model"] not in catalog.models
+        assert row["model"].endswith("in1k") and not any(
+            word in row["model"] for word in ("dist", "21k", "jft", "_adv")
+        )
+        assert timm.models.is_model(row["model"].split(".")[0]) and 0 < float(row["accuracy"]) < 100
+
+
+def test_the_papers_bars_are_those_of_the_default_models(catalog):
+    columns = ("family", "model", "method", "ood_before", "ood_after", "source")
+    rows = [row for _, row in catalog.table("paper.csv", columns)]
+    assert [row["model"] for row in rows] == catalog.families["imagenet"].defaults["models"]
+    assert all(row["family"] == "imagenet" and row["method"] in catalog.methods and row["source"] for row in rows)
+    change = {row["model"]: float(row["ood_after"]) - float(row["ood_before"]) for row in rows}
+    assert min(change, key=change.get).endswith("laion2b_ft_in1k") and max(change.values()) == pytest.approx(2.5)
 
 
 def test_every_architecture_has_a_stated_speed(catalog):

@@ -28,7 +28,8 @@ def test_the_default_grid(emoji):
         "write_summary": 1,
         "count_costs": 1,
         "gather_histories": 1,
-        "plot_figure": 9,
+        "compare_samples": 1,
+        "plot_figure": 11,
         "write_page": 1,
     }
 

@@ -20,6 +20,7 @@ def test_the_papers_grid_is_planned_without_data(imagenet):
     assert planned["finetune"] == MODELS * TRAINED * TARGETS
     assert planned["merge_weights"] == MODELS * (METHODS - TRAINED) * TARGETS
     assert planned["evaluate_run"] == MODELS * (1 + METHODS * TARGETS) * SUITES
+    assert planned["compare_samples"] == planned["set_against_baselines"] == 1
     # nine datasets; val with its kit and C in four parts; seven models
     assert planned["download"] == 7 + 2 + 4 + MODELS
     # three geometries, and C in one form for all
@@ -62,3 +63,13 @@ def test_a_pair_that_does_not_exist_says_which_do(imagenet):
         "there is no 'vit_small_patch16_224.sam_in1k': 'vit_small_patch16_224' has augreg_in1k, augreg_in21k_ft_in1k; "
         "'sam_in1k' exists for vit_base_patch16_224, vit_base_patch32_224." in printed
     )
+
+
+def test_a_dataset_of_fewer_classes_has_a_line_where_val_is_scored_among_them(imagenet):
+    config = ("targets=[imagenet_a]", "methods=[ft]")
+    names = "imagenet_val,imagenet_val_r,imagenet_a,imagenet_r"
+    planned = imagenet.planned(config=(*config, f"datasets=[{names}]"))
+    assert planned["prepare"] == 3 * 4 and planned["evaluate_run"] == MODELS * 2 * 2
+    assert planned["set_against_baselines"] == 1
+    planned = imagenet.planned(config=(*config, f"datasets=[{names.replace('imagenet_val_r,', '')}]"))
+    assert "set_against_baselines" not in planned

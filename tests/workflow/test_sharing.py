@@ -87,8 +87,15 @@ def test_git_holds_records_and_dvc_files_only(shared):
 def test_one_setting_of_lwf_re_runs_lwf_and_what_hangs_on_it(colleague):
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
     planned = colleague.planned()
-    tables = ("compute_metrics", "compare_methods", "write_summary", "count_costs", "gather_histories")
-    assert planned == {"finetune": 2, "evaluate_run": 2, **dict.fromkeys(tables, 1), "plot_figure": 8, "write_page": 1}
+    tables = (
+        "compute_metrics",
+        "compare_methods",
+        "write_summary",
+        "count_costs",
+        "gather_histories",
+        "compare_samples",
+    )
+    assert planned == {"finetune": 2, "evaluate_run": 2, **dict.fromkeys(tables, 1), "plot_figure": 10, "write_page": 1}
     assert colleague.planned_methods("finetune") == colleague.planned_methods("evaluate_run") == {"lwf"}
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 3.0", "temperature: 2.0")
     assert colleague.planned() == {}

@@ -19,7 +19,14 @@ from rib.models.checkpoint import unpacked
 
 METHODS = ["ft", "linear_probe", "lwf", "wise_ft"]
 # What a new run of the grid leads to, besides figures.
-TABLES = {"compute_metrics": 1, "compare_methods": 1, "write_summary": 1, "count_costs": 1, "gather_histories": 1}
+TABLES = {
+    "compute_metrics": 1,
+    "compare_methods": 1,
+    "write_summary": 1,
+    "count_costs": 1,
+    "gather_histories": 1,
+    "compare_samples": 1,
+}
 
 
 def tables(project):
@@ -128,7 +135,7 @@ def test_editing_a_docstring_or_comment_re_runs_nothing(finished_copy):
 def test_editing_the_lwf_module_re_runs_lwf_and_what_hangs_on_it(finished_copy):
     finished_copy.edit("workflow/lib/rib/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
     planned = finished_copy.planned()
-    assert planned == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 8, "write_page": 1}
+    assert planned == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 10, "write_page": 1}
     assert finished_copy.planned_methods("finetune") == finished_copy.planned_methods("evaluate_run") == {"lwf"}
 
 
@@ -147,7 +154,7 @@ def test_a_new_target_adds_its_own_jobs_only(finished_copy):
         "merge_weights": 1,
         "evaluate_run": 4,
         **TABLES,
-        "plot_figure": 8,
+        "plot_figure": 10,
         "write_page": 1,
     }
 
@@ -178,7 +185,7 @@ def test_how_a_model_is_drawn_is_no_reason_to_train_it_again(finished_copy):
 
 def test_editing_the_figures_style_draws_them_again(finished_copy):
     finished_copy.edit("workflow/lib/rib/figures/rib.mplstyle", "font.size: 9", "font.size: 8")
-    assert finished_copy.planned() == {"plot_figure": 9, "write_page": 1}
+    assert finished_copy.planned() == {"plot_figure": 11, "write_page": 1}
 
 
 def test_a_lost_part_of_a_prepared_dataset_is_made_again(finished_copy):
@@ -234,7 +241,7 @@ def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project)
 
 def test_figures_can_be_drawn_again_without_anything_else(finished_copy):
     shutil.rmtree(finished_copy.folder / "reports/tiny/figures")
-    assert finished_copy.planned("figures") == {"plot_figure": 9}
+    assert finished_copy.planned("figures") == {"plot_figure": 11}
 
 
 def test_a_vit_runs_too(project):

@@ -1,5 +1,11 @@
 # Figures: pure functions of tables, each as PDF, PNG and the CSV it shows. A grid without fine-tuned runs has none.
 
+# The paper's bars that this run has too.
+IN_PAPER = {
+    row["model"]: {when: float(row[f"ood_{when}"]) for when in ("before", "after")}
+    for _, row in CATALOG.table("paper.csv", ("family", "model", "method", "ood_before", "ood_after", "source"))
+    if (row["family"], row["method"], CONFIG["protocol"]) == (FAMILY, METHOD, "paper") and row["model"] in GRID.models
+}
 # Per figure, in the order of the page: what `draw` of its module reads, and its settings.
 FIGURE_JOBS = {
     "protocol": (
@@ -15,6 +21,7 @@ FIGURE_JOBS = {
             "datasets": len(GRID.ood()),
             "targets": len(GRID.targets),
             "confidence": CONFIDENCE,
+            "paper": IN_PAPER,
         },
     ),
     "ri_matrix": (

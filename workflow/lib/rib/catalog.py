@@ -82,6 +82,7 @@ class Dataset:
     role: str = "ood"
     optional: bool = False
     variant_of: str | None = None
+    adversarially_filtered: bool = False
     storage: str = "array"
     publishable: bool = True
     tuning: dict | None = None
@@ -107,6 +108,7 @@ class Model:
     licence: str
     style: dict
     head: str = "published"
+    baseline: bool = False
     parameters: int | None = None
 
     @property

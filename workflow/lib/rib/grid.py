@@ -219,6 +219,36 @@ class Grid:
             if dataset.role == "ood" and dataset.variant_of not in self.datasets
         ]
 
+    def in_distribution(self, dataset: str) -> str | None:
+        """The in-distribution dataset that is scored among the same classes as a dataset, None where there is none.
+
+        Accuracies among 200 classes and among 1000 are not comparable: what is fine-tuned on 200 may lose the others.
+        """
+        space = self.catalog.space(self.datasets[dataset]).digest
+        fit = (name for name, entry in self.datasets.items() if entry.role == "in_distribution")
+        return next((name for name in fit if self.catalog.space(self.datasets[name]).digest == space), None)
+
+    def baselines(self) -> list[dict]:
+        """Published accuracies of models trained on in-distribution images alone, on which lines are fitted.
+
+        Returns:
+            One per model and dataset out of distribution that has an in-distribution one (`in_distribution`) and was not
+            chosen by a network: model, dataset, in_distribution, id, ood (percent). Of baselines.csv, and of published.csv
+            where the model's entry says baseline.
+        """
+        columns = ("model", "dataset", "accuracy", "source")
+        rows = [row for _, row in self.catalog.table("baselines.csv", columns)]
+        own = {name for name, entry in self.catalog.models.items() if entry.baseline}
+        rows += [row for _, row in self.catalog.table("published.csv", columns) if row["model"] in own]
+        stated = {(row["model"], row["dataset"]): float(row["accuracy"]) for row in rows}
+        return [
+            {"model": model, "dataset": name, "in_distribution": inside, "id": stated[model, inside], "ood": accuracy}
+            for name in self.ood()
+            if not self.datasets[name].adversarially_filtered and (inside := self.in_distribution(name))
+            for (model, dataset), accuracy in stated.items()
+            if dataset == name and (model, inside) in stated
+        ]
+
     def _targets(self) -> list[str]:
         """Datasets to fine-tune on: those chosen, less those that may not be tuned on.
 

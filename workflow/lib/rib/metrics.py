@@ -230,7 +230,7 @@ def ood_accuracies(
     accuracy = counts.accuracy(weights)
     found = {}
     for target in sorted({state[2] for state in states}):
-        left = _off_target(counts, target, among, groups or {})
+        left = off_target(counts, target, among, groups or {})
         images = sum(
             int(counts.images[name][slice(None) if kept is None else kept].sum()) for name, kept in left.items()
         )
@@ -260,7 +260,7 @@ def ri_parts(
     place = {state: position for position, state in enumerate(counts.states)}
     found = {}
     for target in sorted({state[2] for state in counts.states if state[1] != PRETRAINED}):
-        left = _off_target(counts, target, among, groups or {})
+        left = off_target(counts, target, among, groups or {})
         for state in counts.states:
             if state[2] == target:
                 rows = [place[state], place[state[0], PRETRAINED, NO_TARGET, ALL, 0, None]]
@@ -273,10 +273,16 @@ def ri_parts(
     return found
 
 
-def _off_target(
+def off_target(
     counts: Counts, target: str, among: Collection[str] | None, groups: Mapping[str, str]
 ) -> dict[str, np.ndarray | None]:
-    """Datasets that count in a target's RI, and which of their objects: (n,) bool, None for all."""
+    """Datasets that RI of a target is the mean over, and which of their objects count: (n,) bool, None for all.
+
+    Args: see `ood_accuracies`.
+
+    Raises:
+        UserError: nothing is left of all datasets.
+    """
     others = [name for name in counts.datasets if name != target and (among is None or name in among)]
     left = {name: _leak_free(counts, name, target, groups) for name in others}
     left = {name: objects for name, objects in left.items() if objects is None or objects.any()}

@@ -80,3 +80,11 @@ def text_colour(image, value: float) -> str:
     """Black or white, whichever is readable on an image's colour for a value."""
     red, green, blue, _ = image.cmap(image.norm(value))
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+
+
+def panel_lines(runs: list[tuple[str, str]], columns: int) -> list[list[tuple[str, str] | None]]:
+    """Runs in lines of so many columns, the last one filled up with None."""
+    starts = range(0, len(runs), columns)
+    return [
+        [*runs[start : start + columns], *[None] * (columns - len(runs[start : start + columns]))] for start in starts
+    ]

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from rib.figures import text_colour
+from rib.figures import panel_lines, text_colour
 from rib.runs import PRETRAINED
 
 MARK = "†"
@@ -41,7 +41,7 @@ def draw(
     scored = set(shown.index.droplevel(["target", "dataset"]))
     runs = [(model, method) for model in models for method in methods if (model, method) in scored]
     columns = min(WIDEST, len(methods))
-    lines = [line for model in models for line in _lines([run for run in runs if run[0] == model], columns)]
+    lines = [line for model in models for line in panel_lines([run for run in runs if run[0] == model], columns)]
     rows = {"none": "pretrained", **targets}
     figure, panels = plt.subplots(
         len(lines),
@@ -77,14 +77,6 @@ def draw(
     bar.ax.tick_params(labelsize=7)
     bar.ax.grid(False)
     return figure, shown.reset_index()
-
-
-def _lines(runs: list[tuple[str, str]], columns: int) -> list[list[tuple[str, str] | None]]:
-    """Runs in lines of so many columns, the last one filled up with None."""
-    starts = range(0, len(runs), columns)
-    return [
-        [*runs[start : start + columns], *[None] * (columns - len(runs[start : start + columns]))] for start in starts
-    ]
 
 
 def _write_cells(

@@ -1,5 +1,6 @@
 """The paper's bar figure: mean out-of-distribution accuracy before and after fine-tuning, per model."""
 
+import textwrap
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -13,6 +14,8 @@ BARS = {
     "after": {"color": "#08519c", "hatch": None, "label": "after {method}"},
 }
 WIDTH = 0.38
+PAPER = {"marker": "D", "markersize": 4.5, "markerfacecolor": "white", "markeredgecolor": "black", "linestyle": "none"}
+PAPER_LABEL = "paper (read off its figure)"
 
 
 def draw(
@@ -24,6 +27,7 @@ def draw(
     datasets: int,
     targets: int,
     confidence: float,
+    paper: Mapping[str, Mapping[str, float]],
 ) -> tuple[Figure, pd.DataFrame]:
     """Bars of mean OOD accuracy (percent) with intervals, one pair per model.
 
@@ -35,14 +39,16 @@ def draw(
         datasets: number of datasets of the family.
         targets: number of targets averaged over.
         confidence: coverage of the intervals, between 0 and 1.
+        paper: of models that the paper shows, its accuracy before and after (percent).
 
     Returns:
-        The figure and the rows it shows.
+        The figure and the rows it shows, beside the paper's value where there is one.
 
     Source: arXiv 2410.21582, bar figure of the average OOD accuracy per pretraining source.
     """
     shown = ood[(ood["method"] == method) & ood["model"].isin(list(labels))]
-    figure, axes = plt.subplots()
+    shown = shown.assign(paper=[paper.get(row.model, {}).get(row.when, np.nan) for row in shown.itertuples()])
+    figure, axes = plt.subplots(figsize=(max(4.6, 0.5 + 1.05 * len(labels)), 3.4))
     for side, (when, look) in zip((-1, 1), BARS.items(), strict=True):
         rows = shown[shown["when"] == when].set_index("model").loc[list(labels)]
         places = np.arange(len(labels)) + side * WIDTH / 2
@@ -63,13 +69,21 @@ def draw(
             axes.annotate(
                 f"{value:.1f}", (place, top), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8
             )
-    axes.set_xticks(np.arange(len(labels)), list(labels.values()))
+        if paper:  # beside the pair, clear of whiskers and numbers
+            axes.plot(places + side * 0.68 * WIDTH, rows["paper"], label=PAPER_LABEL if side > 0 else None, **PAPER)
+    names = (
+        [textwrap.fill(name, 12, break_on_hyphens=False) for name in labels.values()]
+        if len(labels) > 3
+        else list(labels.values())
+    )
+    axes.set_xticks(np.arange(len(labels)), names, fontsize=8 if len(labels) > 3 else None)
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("Mean OOD accuracy (%)")
     axes.set_xlabel(
         f"Mean over {targets} targets of the other {datasets - 1} datasets; whiskers: {confidence:.0%} intervals over objects",
         fontsize=7,
     )
-    axes.set_ylim(0, 1.25 * shown["ci_high"].max())
-    axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.1))
-    return figure, shown.reset_index(drop=True)
+    axes.set_ylim(0, 1.25 * shown[["ci_high", "paper"]].max().max())
+    handles = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] == PAPER_LABEL)
+    axes.legend(*zip(*handles, strict=True), loc="upper center", ncols=3, bbox_to_anchor=(0.5, 1.1))
+    return figure, (shown if paper else shown.drop(columns="paper")).reset_index(drop=True)

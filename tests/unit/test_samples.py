@@ -1,0 +1,154 @@
+"""Agreement, flips and calibration against counts by hand, and against what metrics says of the same rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rib import metrics
+from rib.analysis import samples
+from rib.analysis.samples import Scored, calibration_error, compared
+
+STATISTICS = {"replicates": 300, "confidence": 0.9, "seed": 5}
+SIZES = {"a": 9, "b": 7, "c": 12}
+RUNS = [("pretrained", "none", 0), *((m, t, s) for m in ("ft", "lwf") for t in ("a", "b") for s in (0, 1))]
+
+
+def rows_of(method, target, seed, rng):
+    """A run's rows: three classes, one object each in `a` and `b`, two images of an object in `c`."""
+    parts = []
+    for dataset, n in SIZES.items():
+        numbers = np.arange(n)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "dataset": dataset,
+                    "row": numbers,
+                    "object_id": [f"o{i // 2 if dataset == 'c' else i}" for i in numbers],
+                    "label": numbers % 3,
+                    "prediction": (numbers + rng.choice(3, n, p=[0.6, 0.2, 0.2])) % 3,
+                    "confidence": rng.uniform(0.3, 1, n).astype(np.float32),
+                }
+            )
+        )
+    run = {"model": "m", "method": method, "target": target, "size": "all", "seed": seed, "alpha": np.nan}
+    return pd.concat(parts, ignore_index=True).assign(**run)
+
+
+@pytest.fixture
+def grid(tmp_path):
+    """Rows of a small grid, and where they lie."""
+    rng = np.random.default_rng(0)
+    rows = {run: rows_of(*run, rng) for run in RUNS}
+    paths = []
+    for (method, target, seed), part in rows.items():
+        paths.append(tmp_path / f"m/{target}/{method}/all/{seed}/suite.parquet")
+        paths[-1].parent.mkdir(parents=True)
+        part.to_parquet(paths[-1])
+    return rows, paths
+
+
+def written(tmp_path, paths, **choices):
+    settings = {"among": list(SIZES), "groups": None, "conditions": "protocol paper", **STATISTICS, **choices}
+    outputs = {name: tmp_path / f"{name}.csv" for name in ("samples", "flips")}
+    samples.write_tables(rows=paths, **settings, **outputs)
+    return [pd.read_csv(path) for path in outputs.values()]
+
+
+def test_shares_are_counts_and_their_difference_is_the_change_of_accuracy(grid, tmp_path):
+    rows, paths = grid
+    table, _ = written(tmp_path, paths)
+    accuracy = metrics.accuracy_table(metrics.count(rows.values())).set_index(["method", "target", "seed", "dataset"])
+    assert len(table) == 8 * 3 and set(table["conditions"]) == {"protocol paper"}
+    for line in table.itertuples():
+        before, after = rows["pretrained", "none", 0], rows[line.method, line.target, line.seed]
+        before, after = (part[part["dataset"] == line.dataset].reset_index() for part in (before, after))
+        same = sum(p == q for p, q in zip(before["prediction"], after["prediction"], strict=True))
+        assert line.agreement == pytest.approx(100 * same / SIZES[line.dataset], abs=1e-5)
+        change = accuracy.loc[(line.method, line.target, line.seed, line.dataset), "accuracy"]
+        change -= accuracy.loc[("pretrained", "none", 0, line.dataset), "accuracy"]
+        assert line.wrong_to_right - line.right_to_wrong == pytest.approx(change, abs=1e-5)
+        assert line.n == SIZES[line.dataset] and line.right_to_wrong > 0
+        assert line.ece_after == pytest.approx(
+            slow_error(after["confidence"], after["label"] == after["prediction"]), abs=1e-5
+        )
+
+
+def slow_error(confidence, right):
+    """Expected calibration error bin by bin, as it is defined."""
+    total = 0.0
+    for number in range(samples.BINS):
+        low, high = number / samples.BINS, (number + 1) / samples.BINS
+        own = [i for i, c in enumerate(confidence) if low <= c < high or (c == high == 1)]
+        if own:
+            gap = np.mean([right[i] for i in own]) - np.mean([float(confidence[i]) for i in own])
+            total += len(own) / len(confidence) * abs(gap)
+    return 100 * total
+
+
+@pytest.mark.parametrize("groups", [None, {"a": "g", "c": "g"}], ids=["all", "leak-free"])
+def test_means_differ_by_mri_and_their_intervals_by_the_same_draws(grid, tmp_path, groups):
+    rows, paths = grid
+    _, flips = written(tmp_path, paths, groups=groups)
+    counts = metrics.count(rows.values())
+    weights = metrics.object_weights(counts.objects, STATISTICS["replicates"], STATISTICS["seed"])
+    mri, _ = metrics.mri_tables(metrics.ood_accuracies(counts, weights, groups=groups), STATISTICS["confidence"])
+    both = flips.merge(mri, on=["model", "method", "size"])
+    assert len(both) == 2
+    np.testing.assert_allclose(both["wrong_to_right"] - both["right_to_wrong"], both["mri"], atol=1e-5)
+
+
+def test_intervals_equal_those_of_a_bootstrap_by_hand(grid, tmp_path):
+    """Rows repeated as often as their object was drawn, shares recomputed from scratch."""
+    rows, paths = grid
+    _, flips = written(tmp_path, paths)
+    objects = sorted({name for part in rows.values() for name in part["object_id"]})
+    weights = metrics.object_weights(len(objects), STATISTICS["replicates"], STATISTICS["seed"])
+    before, found = rows["pretrained", "none", 0], []
+    for draw in weights[1:]:
+        times = before["object_id"].map(dict(zip(objects, draw.astype(int), strict=True)))
+        drawn = before.index.repeat(times)
+        shares = []
+        for target in ("a", "b"):
+            for seed in (0, 1):
+                flipped = (before["prediction"] == before["label"]) & (
+                    rows["ft", target, seed]["prediction"] != before["label"]
+                )
+                by_dataset = flipped.loc[drawn].groupby(before["dataset"].loc[drawn]).mean()
+                shares.append(by_dataset.drop(target).mean())
+        found.append(100 * np.mean(shares))
+    line = flips.set_index("method").loc["ft"]
+    expected = np.percentile(found, [5, 95])
+    assert (line["right_to_wrong_low"], line["right_to_wrong_high"]) == pytest.approx(tuple(expected), abs=1e-5)
+
+
+def test_what_all_objects_share_has_no_spread(grid, tmp_path):
+    """A run that repeats the pretrained one agrees on every image, whatever is drawn."""
+    rows, _ = grid
+    paths = [tmp_path / f"same/m/{place}/all/0/suite.parquet" for place in ("none/pretrained", "a/ft")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        rows["pretrained", "none", 0].to_parquet(path)
+    _, flips = written(tmp_path, paths)
+    line = flips.iloc[0]
+    assert line[["agreement", "agreement_low", "agreement_high"]].tolist() == [100, 100, 100]
+    assert line[["right_to_wrong_low", "right_to_wrong_high", "wrong_to_right"]].tolist() == [0, 0, 0]
+
+
+def test_calibration_error_of_known_cases():
+    half = np.full(1000, 0.5)
+    assert calibration_error(half, np.arange(1000) < 500) == 0, "perfectly calibrated"
+    assert calibration_error(np.ones(10), np.zeros(10, bool)) == 100, "sure and always wrong"
+    assert calibration_error(np.ones(10), np.ones(10, bool)) == 0, "sure and always right"
+    # Bins of width 1/15: 0.31 and 0.32 share one (accuracy 1/2), 0.9 is alone: (|1 - 0.63| + |0 - 0.9|) / 3.
+    confidence, right = np.array([0.31, 0.32, 0.9]), np.array([True, False, False])
+    assert calibration_error(confidence, right) == pytest.approx(100 * (0.37 + 0.9) / 3)
+    # What is too sure on one half and too unsure on the other does not cancel out between bins.
+    assert calibration_error(np.array([0.9, 0.1]), np.array([False, True])) == pytest.approx(90)
+    assert calibration_error(np.array([1.0000001], np.float32), np.array([False])) == 100, "rounded past 1"
+
+
+def test_runs_on_different_images_are_refused():
+    scored = Scored(np.arange(3), np.arange(3), np.arange(3), np.ones(3))
+    other = Scored(np.array([0, 1, 4]), np.arange(3), np.arange(3), np.ones(3))
+    with pytest.raises(ValueError, match="not scored on the same images"):
+        compared(scored, other)

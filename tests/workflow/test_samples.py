@@ -1,0 +1,31 @@
+"""Agreement and flips of a run, beside its accuracies and its page."""
+
+import pandas as pd
+import pytest
+
+
+def test_flips_explain_every_change_of_accuracy_and_mri(finished):
+    folder = finished[0].folder / "reports/tiny/tables"
+    samples, flips, accuracy, mri = (
+        pd.read_csv(folder / f"{name}.csv") for name in ("samples", "flips", "accuracy", "mri")
+    )
+    before = accuracy.query("method == 'pretrained'").set_index("dataset")["accuracy"]
+    both = samples.merge(accuracy, on=["model", "method", "target", "size", "seed", "dataset", "n", "conditions"])
+    assert len(both) == len(samples) == 4 * 2 * 4
+    change = both["accuracy"] - both["dataset"].map(before)
+    assert (both["wrong_to_right"] - both["right_to_wrong"]).tolist() == pytest.approx(change.tolist(), abs=1e-5)
+    means = flips.merge(mri, on=["model", "method", "size", "conditions"])
+    assert len(means) == len(mri) == 4
+    assert (means["wrong_to_right"] - means["right_to_wrong"]).tolist() == pytest.approx(
+        means["mri"].tolist(), abs=1e-5
+    )
+    page = (finished[0].folder / "reports/tiny/index.html").read_text()
+    assert "Agreement with the pretrained model" in page and 'id="calibration"' in page
+
+
+def test_a_curve_is_left_out_and_a_grid_without_fine_tuning_has_empty_tables(finished_copy):
+    finished_copy.snakemake("tables", "--cores", "2", config=("methods=[wise_ft_curve]", "targets=[red]"))
+    folder = finished_copy.folder / "reports/tiny/tables"
+    assert set(pd.read_csv(folder / "samples.csv")["method"]) == {"ft"}
+    finished_copy.snakemake("tables", "--cores", "2", config=("methods=[pretrained]",))
+    assert pd.read_csv(folder / "samples.csv").empty and pd.read_csv(folder / "flips.csv").empty
