@@ -13,11 +13,10 @@ from rib.data.splits import TEST, opened, part
 from rib.io import Progress, UserError, write_json
 from rib.merge import State
 from rib.models import device as devices
-from rib.models.checkpoint import apply
 from rib.models.class_logits import class_logits, class_members
-from rib.models.fold import fold_batch_norm
 from rib.models.inputs import Inputs
 from rib.models.pretrained import load
+from rib.models.state import network_in_state
 
 EXAMPLE = 4  # images with which folding is checked
 
@@ -62,7 +61,8 @@ def evaluate(
     preprocessing = load(model_folder, torch.device("cpu"))[1]["preprocessing"]
     suite = [part(opened(folder, name, images, apart.get(name)), TEST, shares) for name, folder in datasets.items()]
     pixels = [Inputs(d.images, preprocessing["mean"], preprocessing["std"], device, d.rows) for d in suite]
-    models = [_model(model_folder, weights, checkpoints, pixels[0][slice(EXAMPLE)], device) for _, weights in states]
+    example = pixels[0][slice(EXAMPLE)]
+    models = [network_in_state(model_folder, weights, checkpoints, example, device) for _, weights in states]
     title = "/".join(map(str, run.values()))
     progress = Progress(desc=f"evaluating {title}", total=sum(len(dataset.labels) for dataset in suite), unit="image")
     tables = []
@@ -77,16 +77,6 @@ def evaluate(
     pq.write_table(pa.concat_tables(tables).unify_dictionaries(), rows, compression="zstd")
     facts_of = {dataset.name: {"n": len(dataset.labels), "class_space": dataset.space.digest} for dataset in suite}
     write_json(manifest, {"device": device.type, "datasets": facts_of})
-
-
-def _model(
-    folder: Path, weights: Mapping[str, float], checkpoints: Mapping[str, Path], example: Tensor, device: torch.device
-) -> nn.Module:
-    """The network in one state, ready to score."""
-    model = apply(load(folder, device)[0], weights, checkpoints).eval()
-    if device.type == "cpu":  # on a GPU it gains little, and rounds weights anew in bf16
-        fold_batch_norm(model, example)
-    return model
 
 
 @torch.inference_mode()
