@@ -9,6 +9,9 @@ DISTANCE_TABLES = {
     "distances": f"{REPORTS}/tables/distances.csv",
     "association": f"{REPORTS}/tables/association.csv",
 }
+FEATURES_BEFORE = FEATURES.format(
+    model="{model}", target="none", method=PRETRAINED, size="all", seed=0, dataset="{dataset}"
+)
 DISTANCES_OF = f"{RUNS}/distances/{{model}}/features"
 COMPRESSION_OF = f"{RUNS}/distances/{{geometry}}/compression"
 
@@ -45,26 +48,9 @@ analysis(
 
 rule measure_distances:
     input:
-        manifests=lambda w: expand(
-            f"{FEATURES}.manifest.json",
-            model=w.model,
-            target="none",
-            method=PRETRAINED,
-            size="all",
-            seed=0,
-            dataset=DISTANCE_SETS,
-        ),
-        features=lambda w: ancient(
-            expand(
-                f"{FEATURES}.safetensors",
-                model=w.model,
-                target="none",
-                method=PRETRAINED,
-                size="all",
-                seed=0,
-                dataset=DISTANCE_SETS,
-            )
-        ),
+        manifests=expand(f"{FEATURES_BEFORE}.manifest.json", dataset=DISTANCE_SETS, allow_missing=True),
+        features=ancient(expand(f"{FEATURES_BEFORE}.safetensors", dataset=DISTANCE_SETS, allow_missing=True)),
+        index=ancient(expand(f"{FEATURES_BEFORE}.index.parquet", dataset=DISTANCE_SETS, allow_missing=True)),
     output:
         table=f"{DISTANCES_OF}.csv",
         provenance=f"{DISTANCES_OF}.provenance.json",
@@ -84,11 +70,9 @@ rule measure_distances:
 # Once for all models that see images alike.
 rule compress_datasets:
     input:
-        manifests=lambda w: [prepared("manifest.json", name, w.geometry) for name in DISTANCE_SETS],
-        images=lambda w: ancient(
-            [prepared(file, name, w.geometry) for name in DISTANCE_SETS for file in PREPARED_FILES]
-        ),
-        apart=lambda w: prepared("manifest.json", GRID.reference.name, w.geometry) if DISTANCES_APART else [],
+        manifests=[prepared("manifest.json", name, "{geometry}") for name in DISTANCE_SETS],
+        images=ancient([prepared(file, name, "{geometry}") for name in DISTANCE_SETS for file in PREPARED_FILES]),
+        apart=prepared("manifest.json", GRID.reference.name, "{geometry}") if DISTANCES_APART else [],
     output:
         table=f"{COMPRESSION_OF}.csv",
         provenance=f"{COMPRESSION_OF}.provenance.json",

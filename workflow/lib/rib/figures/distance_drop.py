@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rib.analysis.association import to_targets
 
@@ -97,6 +98,7 @@ def _points(axes, points: Sequence[tuple], targets: Mapping[str, str]) -> None:
             label=targets[name],
         )
     axes.margins(x=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.tick_params(labelsize=7)
 
 

@@ -51,15 +51,15 @@ def draw(
             axes.grid(False)
             axes.spines[["left", "bottom"]].set_visible(False)
         line[0].set_ylabel(label, fontsize=9)
-    figure.supxlabel("darker: farther apart; n: images of each dataset", fontsize=7)
+    figure.supxlabel("darker: farther apart, by each panel's own range; n: images of each dataset", fontsize=7)
     return figure, distances[distances["model"].isin(list(models))]
 
 
 def _write_cells(axes, image, grid: np.ndarray) -> None:
-    """Each distance with three digits that count."""
-    largest = np.nanmax(np.abs(grid))
-    digits = max(0, 2 - int(np.floor(np.log10(largest)))) if largest > 0 else 0
+    """Each distance, with digits that tell it from the others where three decimals do."""
+    spread = np.nanmax(grid) - np.nanmin(grid)
+    digits = np.clip(2 - np.floor(np.log10(spread)), 0, 3) if spread > 0 else 1
     for row, column in np.argwhere(~np.isnan(grid)):
         value = grid[row, column]
-        text = f"{value:.{min(digits, 3)}f}"
+        text = f"{value:.{int(digits)}f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=text_colour(image, value))
