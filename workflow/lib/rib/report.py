@@ -193,12 +193,13 @@ def _cells(line: Mapping, part: Mapping) -> list[Cell]:
         "signed": lambda: (_plus(value), value),
         "number": lambda: _number(value),
         "count": lambda: _count(value),
+        "decimals": lambda: (_decimals(value), value),
         "p": lambda: (f"{value:.2g}", value),
         "text": lambda: (str(value), value),
     }[form]()
     if "interval" not in part:
         return [cell]
-    write = _plus if form == "signed" else lambda number: _number(number)[0]
+    write = {"signed": _plus, "decimals": _decimals}.get(form, lambda number: _number(number)[0])
     low, high = (line[key] for key in part["interval"])
     return [cell, (f"{write(low)} to {write(high)}", low)]
 
@@ -246,6 +247,11 @@ def _count(value: int) -> Cell:
 
 def _number(value: float) -> Cell:
     return f"{value:.{DECIMALS}f}", value
+
+
+def _decimals(value: float) -> str:
+    """A number of the size of 1, of which one decimal would say too little."""
+    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _signed(line: Mapping, column: str) -> list[Cell]:
