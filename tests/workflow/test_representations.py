@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import safetensors.numpy
 import safetensors.torch
@@ -55,3 +56,20 @@ def test_a_curve_has_no_features(finished_copy):
     name = features("tiny_cnn/red/wise_ft_curve/all/0", "blue")
     printed = finished_copy.snakemake("-n", name, config=("methods=[ft,wise_ft_curve]",), check=False)
     assert "MissingRuleException" in printed
+
+
+def test_representations_compare_each_layer_with_the_pretrained_models(finished_copy):
+    config = ("models=[tiny_vit]", "datasets=[red,blue]", "targets=[red]", "methods=[ft,linear_probe]")
+    planned = finished_copy.planned("representations", config=config)
+    assert planned["compute_features"] == 3 * 2 and planned["compute_cka"] == planned["plot_figure"] == 1
+    finished_copy.snakemake("--cores", "1", "representations", config=config)
+    reports = finished_copy.folder / "reports/tiny"
+    table = pd.read_csv(reports / "tables/cka.csv", dtype={"size": str})
+    assert len(table) == 2 * 5 * 3 and set(table["dataset"]) == {"red", "blue", "others"}
+    assert (table["ci_low"] <= table["cka"]).all() and (table["cka"] <= table["ci_high"]).all()
+    assert (table.query("method == 'linear_probe'")["cka"] > 1 - 1e-6).all(), "a probe leaves features alone"
+    assert table.query("method == 'ft' and layer == 'pre_logits'")["cka"].max() < 0.9999
+    assert (reports / "figures/cka_layers.png").stat().st_size > 1000
+    config = (*config, "representations={methods: [no]}")
+    printed = finished_copy.snakemake("-n", "representations", config=config, check=False)
+    assert "config, representations: unknown method of this run with one state 'no'" in printed

@@ -34,6 +34,7 @@ try:
     FOLDERS = [str(WORKFLOW / "catalog"), *([EXTRA] if isinstance(EXTRA, str) else EXTRA)]
     CATALOG = Catalog(FOLDERS)
     GRID = Grid(CONFIG, CATALOG)
+    COMPARED = GRID.compared_runs()
     for dataset in GRID.datasets.values():
         CATALOG.space(dataset)  # a bad class map stops here, before any job
     if workflow.is_main_process:
