@@ -82,7 +82,7 @@ def test_each_target_is_a_point_with_its_interval(distances, association, ri):
     np.testing.assert_allclose(drawn, [(15, 5.5), (25, -6.5)])
     np.testing.assert_allclose(ends, [(4, 7), (-8, -5)])
     np.testing.assert_allclose(points(panels[3])[0], [(0.15, 5.5), (0.25, -6.5)])
-    assert panels[0].get_title() == "Pearson +0.50 (p = 0.25)\nSpearman \N{MINUS SIGN}0.75 (p = 0.25)"
+    assert panels[0].get_title() == "Pearson +0.500 (p = 0.25)\nSpearman \N{MINUS SIGN}0.750 (p = 0.25)"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(TARGETS.values())
     assert figure.legends[0].get_title().get_text() == "target of FT"
     written = figure._supxlabel.get_text()

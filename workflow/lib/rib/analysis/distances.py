@@ -7,7 +7,9 @@ the features save for MMD:
     mmd2     unbiased squared maximum mean discrepancy (Gretton et al. 2012, Lemma 6); a negative value is noise
     frechet  between Gaussians fitted after one PCA for all sets (Dowson & Landau 1982); FID is the square of such a one
 
-Sets of one family often show the same objects, so that samples are not independent; that moves all estimates alike.
+OTDD and the Frechet distance of samples lie above 0 even where both come from one distribution, the more so the smaller
+the samples; they tell pairs apart and have no zero of their own. Sets of a family often show the same objects, so that
+their samples are not independent, as the estimates take them to be.
 """
 
 import itertools

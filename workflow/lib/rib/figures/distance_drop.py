@@ -108,5 +108,5 @@ def _correlations(association: pd.DataFrame, model: str, method: str, kind: str)
     lines = association[(association[list(keys)] == pd.Series(keys)).all(axis=1)].set_index("statistic")
     if lines["value"].isna().any():
         return "too few or equal points"
-    parts = [f"{name.title()} {line['value']:+.2f} (p = {line['p']:.2g})" for name, line in lines.iterrows()]
+    parts = [f"{name.title()} {line['value']:+.3f} (p = {line['p']:.2g})" for name, line in lines.iterrows()]
     return "\n".join(parts).replace("-", "\N{MINUS SIGN}")
