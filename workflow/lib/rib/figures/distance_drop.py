@@ -48,14 +48,9 @@ def draw(
     Returns:
         The figure and the points it shows.
     """
-    figure, panels = plt.subplots(
-        len(models),
-        len(kinds),
-        figsize=(0.6 + 2.0 * len(kinds), 1.1 + 2.0 * len(models)),
-        squeeze=False,
-        sharex="col",
-        sharey="row",
-    )
+    height, width = len(models), len(kinds)
+    size = (0.6 + 2.0 * width, 1.1 + 2.0 * height)
+    figure, panels = plt.subplots(height, width, figsize=size, squeeze=False, sharex="col", sharey="row")
     means = ri[ri["method"] == method].groupby(["model", "target"])[["ri", "ci_low", "ci_high"]].mean()
     lines = []
     for row, (model, label) in zip(panels, models.items(), strict=True):
@@ -67,15 +62,13 @@ def draw(
             axes.set_title(_correlations(association, model, method, kind), fontsize=7)
             lines += points
         row[0].set_ylabel(f"{label}\nRI (percentage points)", fontsize=8)
-    to = f"distance to {in_distribution_label}" if in_distribution else "mean distance to the other datasets"
     for axes, kind in zip(panels[-1], kinds.values(), strict=True):
         axes.set_xlabel(kind, fontsize=8)
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=min(len(labels), 5), title=f"target of {method_label}"
-    )
-    note = f"across: {to}; whiskers: {confidence:.0%} intervals of RI"
-    figure.supxlabel(note, fontsize=7)
+    title = f"target of {method_label}"
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5), title=title)
+    to = f"distance to {in_distribution_label}" if in_distribution else "mean distance to the other datasets"
+    figure.supxlabel(f"across: {to}; whiskers: {confidence:.0%} intervals of RI", fontsize=7)
     columns = ["model", "distance", "target", "value", "ri", "ci_low", "ci_high"]
     return figure, pd.DataFrame(lines, columns=columns)
 
