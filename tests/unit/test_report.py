@@ -171,3 +171,18 @@ def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
         ["full fine-tuning", "3", "\N{MINUS SIGN}1.2", "\N{MINUS SIGN}2.0 to +0.0", "0.012"],
         ["full fine-tuning", "4", "\N{EN DASH}", "\N{EN DASH}", "0.5"],
     ]
+
+
+def test_a_number_without_an_interval_and_labels_of_pairs(tmp_path):
+    pd.DataFrame([{"first": "a", "second": "other", "r": -0.12345, "low": None, "high": None}]).to_csv(
+        tmp_path / "x.csv", index=False
+    )
+    columns = {
+        "First": "first",
+        "Second": "second",
+        "R": {"value": "r", "form": "decimals", "interval": ["low", "high"]},
+    }
+    look = {"x": {"title": "X", "note": "", "columns": columns}}
+    (tmp_path / "columns.yaml").write_text(yaml.safe_dump(look, sort_keys=False))
+    (table,) = extra_tables({"x": tmp_path / "x.csv"}, tmp_path / "columns.yaml", ABOUT)
+    assert [shown for shown, _ in table["rows"][0]] == ["A", "other", "\N{MINUS SIGN}0.123", "\N{EN DASH}"]

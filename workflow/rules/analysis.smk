@@ -1,5 +1,9 @@
 # Analyses of rows, tables and features: each a file of rules/analysis/, with its rules and a call of `analysis`.
 
+
+include: "features.smk"
+
+
 for path in sorted((WORKFLOW / "rules/analysis").glob("*.smk")):
 
     include: path

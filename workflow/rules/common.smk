@@ -34,6 +34,7 @@ try:
     FOLDERS = [str(WORKFLOW / "catalog"), *([EXTRA] if isinstance(EXTRA, str) else EXTRA)]
     CATALOG = Catalog(FOLDERS)
     GRID = Grid(CONFIG, CATALOG)
+    COMPARED = GRID.compared_runs()
     for dataset in GRID.datasets.values():
         CATALOG.space(dataset)  # a bad class map stops here, before any job
     if workflow.is_main_process:
@@ -313,8 +314,8 @@ def selection_inputs(w):
     }
 
 
-def evaluation_inputs(w):
-    """Inputs of an evaluate job by name; one function, since each costs a dry-run of thousands of jobs its time."""
+def state_inputs(w):
+    """Inputs by name of a job that passes images through a run's network: what its weights are made from."""
     methods = checkpointed(w)
     return {
         "model": f"{MODEL}/manifest.json".format(model=w.model),
@@ -322,6 +323,13 @@ def evaluation_inputs(w):
         "recipe": recipe(w),
         "manifests": checkpoints("manifest.json", w, methods),
         "checkpoints": ancient(checkpoints("checkpoint.safetensors", w, methods)),
+    }
+
+
+def evaluation_inputs(w):
+    """Inputs of an evaluate job by name; one function, since each costs a dry-run of thousands of jobs its time."""
+    return {
+        **state_inputs(w),
         "suite": f"{SUITE}/manifest.json".format(suite=w.suite, geometry=geometry(w.model)),
         "apart": apart(w, SUITES[w.suite]),
     }
@@ -342,6 +350,16 @@ def shared_passes(model):
         "checkpoint": f"{RUNS}/finetune/{RUN}/checkpoint.safetensors",
         "recipe": f"{RUNS}/merge/{RUN}/recipe.json",
         "most": most,
+    }
+
+
+def feature_inputs(w):
+    """Inputs of a features job by name."""
+    return {
+        **state_inputs(w),
+        "dataset": prepared("manifest.json", w.dataset, geometry(w.model)),
+        "images": ancient([prepared(file, w.dataset, geometry(w.model)) for file in PREPARED_FILES]),
+        "apart": apart(w, [w.dataset]),
     }
 
 

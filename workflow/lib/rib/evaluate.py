@@ -13,11 +13,11 @@ from rib.data.prepared import PreparedDataset
 from rib.data.splits import TEST, opened, part
 from rib.io import Progress, UserError, write_json
 from rib.models import device as devices
-from rib.models.checkpoint import apply
 from rib.models.class_logits import class_logits, class_members
-from rib.models.fold import EXAMPLE, fold_batch_norm
+from rib.models.fold import EXAMPLE
 from rib.models.inputs import Inputs
 from rib.models.pretrained import load
+from rib.models.state import network_in_state
 from rib.passes import Scoring
 
 
@@ -60,7 +60,7 @@ def evaluate(
     pixels = [Inputs(d.images, preprocessing["mean"], preprocessing["std"], device, d.rows) for d in suite]
     example = pixels[0][slice(EXAMPLE)]
     states = [
-        (scoring, alpha, _model(model_folder, weights, scoring.checkpoints, example, device))
+        (scoring, alpha, network_in_state(model_folder, weights, scoring.checkpoints, example, device))
         for scoring in scorings
         for alpha, weights in scoring.states
     ]
@@ -84,16 +84,6 @@ def evaluate(
         table = pa.concat_tables(tables.pop(scoring.rows)).unify_dictionaries()
         pq.write_table(table, unfinished, compression="zstd")
         os.replace(unfinished, scoring.rows)  # last, since it says that all is there
-
-
-def _model(
-    folder: Path, weights: Mapping[str, float], checkpoints: Mapping[str, Path], example: Tensor, device: torch.device
-) -> nn.Module:
-    """The network in one state, ready to score."""
-    model = apply(load(folder, device)[0], weights, checkpoints).eval()
-    if device.type == "cpu":  # on a GPU it gains little, and rounds weights anew in bf16
-        fold_batch_norm(model, example)
-    return devices.compiled(model)
 
 
 @torch.inference_mode()

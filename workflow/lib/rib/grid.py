@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from rib.catalog import SELECT, Catalog, Dataset, Family, Method, Model, check_settings, known_name
+from rib.catalog import CURVE, SELECT, Catalog, Dataset, Family, Method, Model, check_settings, known_name
 from rib.geometry import Geometry
 from rib.io import UserError
 from rib.runs import ALL, NO_TARGET, PRETRAINED, Run
@@ -432,6 +432,24 @@ class Grid:
                 ),
             ]
         ]
+
+    def compared_runs(self) -> list[Run]:
+        """Fine-tuned runs whose representations are compared with the pretrained model's (config, representations).
+
+        Raises:
+            UserError: an unknown target or method, or a method that is a curve, which has several states.
+        """
+        chosen, where = self.config["representations"], "config, representations"
+        single = [name for name, method in self.methods.items() if method.form != CURVE]
+        targets, methods = ([] if chosen[key] in ("default", "all") else chosen[key] for key in ("targets", "methods"))
+        for name in targets:
+            known_name(name, self.targets, "target of this run", where)
+        for name in methods:
+            known_name(name, single, "method of this run with one state", where)
+        if chosen["targets"] == "default":
+            targets = [name for name in (self.family.example_target, *self.targets) if name in self.targets][:1]
+        targets, methods = targets or self.targets, methods or single
+        return [run for run in self.runs() if run.target in targets and run.method in methods]
 
     def suites(self) -> dict[str, list[str]]:
         """Datasets of each evaluation suite, in catalogue order."""

@@ -34,6 +34,7 @@ LIBRARIES = (
     "open_clip_torch",
     "peft",
     "pandas",
+    "scipy",
     "pyarrow",
     "pillow",
     "resvg_py",

@@ -20,9 +20,11 @@ from rib.io import in_bytes, read_json, write_text
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 DECIMALS = 1  # of percentages and their differences
 CLOCK = "%Y-%m-%d %H:%M UTC"
+DATASET_COLUMNS = ("target", "dataset", "first", "second")  # of tables, that name datasets
 PIXELS = 0.6  # of the page, per pixel of a figure
 
 Cell = tuple[str, object]  # what is shown, and what to sort by: a number, a text, or None for running text
+NONE: Cell = ("\N{EN DASH}", float("-inf"))  # there is no such number
 
 
 def write_page(
@@ -191,19 +193,20 @@ def _cells(line: Mapping, part: Mapping) -> list[Cell]:
     usual = "text" if isinstance(value, str | bool) else "count" if isinstance(value, int) else "number"
     form = part.get("form", usual)
     if value != value:  # NaN: there is none
-        return [("\N{EN DASH}", float("-inf"))] * (2 if "interval" in part else 1)
+        return [NONE] * (2 if "interval" in part else 1)
     cell = {
         "signed": lambda: (_plus(value), value),
         "number": lambda: _number(value),
         "count": lambda: _count(value),
+        "decimals": lambda: (_decimals(value), value),
         "p": lambda: (f"{value:.2g}", value),
         "text": lambda: (str(value), value),
     }[form]()
     if "interval" not in part:
         return [cell]
-    write = _plus if form == "signed" else lambda number: _number(number)[0]
+    write = {"signed": _plus, "decimals": _decimals}.get(form, lambda number: _number(number)[0])
     low, high = (line[key] for key in part["interval"])
-    return [cell, (f"{write(low)} to {write(high)}", low)]
+    return [cell, NONE if low != low else (f"{write(low)} to {write(high)}", low)]
 
 
 def catalogue_rows(accuracy: pd.DataFrame, about: Mapping) -> dict[str, list[list[Cell]]]:
@@ -232,7 +235,7 @@ def _settings(settings: Mapping) -> str:
 
 def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
     """A table with names replaced by labels, where there is one."""
-    kinds = {"model": "models", "method": "methods", "other": "methods", "target": "datasets", "dataset": "datasets"}
+    kinds = {"model": "models", "method": "methods", "other": "methods"} | dict.fromkeys(DATASET_COLUMNS, "datasets")
     for column in set(kinds) & set(table):
         labels = {name: entry["label"] for name, entry in about[kinds[column]].items()}
         table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})
@@ -249,6 +252,11 @@ def _count(value: int) -> Cell:
 
 def _number(value: float) -> Cell:
     return f"{value:.{DECIMALS}f}", value
+
+
+def _decimals(value: float) -> str:
+    """A number of the size of 1, of which one decimal would say too little."""
+    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _signed(line: Mapping, column: str) -> list[Cell]:

@@ -1,0 +1,190 @@
+"""Correlations, their permutation tests and Mantel's, against scipy and against loops over every permutation."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from rib.analysis import association
+
+NAMES = ["a", "b", "c", "d", "e"]
+TARGETS = ["a", "b", "c", "d"]
+STATISTICS = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}
+
+
+def p_of(x, y, ranks, orders, exact):
+    value, p = association.permuted_p(x.__getitem__, y[None], orders, exact, ranks)
+    return value[0], p[0]
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_correlations_and_their_p_are_those_of_every_permutation(statistic):
+    rng = np.random.default_rng(0)
+    for x, y in (rng.normal(size=(2, 6)), rng.integers(0, 4, (2, 6)).astype(float)):  # with and without ties
+        found, p = p_of(x, y, statistic == "spearman", *association.permutations(6, seed=0))
+        reference = STATISTICS[statistic]
+        assert found == pytest.approx(reference(x, y)[0])
+        every = [abs(reference(np.array(order), y)[0]) for order in itertools.permutations(x)]
+        assert p == pytest.approx(np.mean(np.array(every) >= abs(found) - 1e-9))
+
+
+def test_p_is_that_of_scipys_permutations():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, 7))
+    expected = stats.permutation_test(
+        (x,),
+        lambda order: stats.pearsonr(order, y).statistic,
+        permutation_type="pairings",
+        vectorized=False,
+        n_resamples=np.inf,
+    )
+    _, p = p_of(x, y, False, *association.permutations(7, seed=0))
+    assert len(expected.null_distribution) == math.factorial(7)
+    # two-sided by distance from 0, where scipy doubles the smaller tail
+    assert p == pytest.approx(np.mean(np.abs(expected.null_distribution) >= abs(expected.statistic) - 1e-9))
+
+
+def test_few_permutations_are_all_tried_and_many_are_drawn(monkeypatch):
+    orders, exact = association.permutations(5, seed=0)
+    assert exact and len({tuple(order) for order in orders}) == 120
+    assert len(association.permutations(9, seed=0)[0]) == math.factorial(9)
+    monkeypatch.setattr(association, "DRAWS", 500)
+    orders, exact = association.permutations(10, seed=3)
+    assert not exact and orders.shape == (500, 10) and (np.sort(orders) == np.arange(10)).all()
+    assert (orders == association.permutations(10, seed=3)[0]).all()
+    assert (orders != association.permutations(10, seed=4)[0]).any()
+    x = np.arange(10.0)
+    assert p_of(x, x, False, orders, exact) == (pytest.approx(1), pytest.approx(1 / 501))  # never 0
+
+
+@pytest.mark.parametrize("ranks", [False, True])
+def test_p_is_uniform_where_there_is_no_association(ranks):
+    rng = np.random.default_rng(2)
+    orders = association.permutations(5, seed=0)
+    x = rng.normal(size=5)
+    _, p = association.permuted_p(x.__getitem__, rng.normal(size=(3000, 5)), *orders, ranks)
+    for level in (0.05, 0.1, 0.25, 0.5):
+        # of 120 orders and their mirror images p is a multiple of 1/120; it is never too small too often
+        assert np.mean(p <= level) <= level + 3 * np.sqrt(level / 3000)
+    if not ranks:  # without ties it is uniform on its steps
+        assert np.mean(p <= 0.25) == pytest.approx(0.25, abs=0.025) and np.mean(p) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("ranks", [False, True])
+def test_intervals_cover_the_true_correlation(ranks):
+    """Of normal pairs with correlation 0.5; Spearman's is then 6/pi arcsin(1/4)."""
+    rng, truth, n, trials = np.random.default_rng(3), 0.5, 8, 2000
+    expected = 6 / np.pi * np.arcsin(truth / 2) if ranks else truth
+    hits = 0
+    for x, noise in rng.normal(size=(trials, 2, n)):
+        y = truth * x + np.sqrt(1 - truth**2) * noise
+        value = (stats.spearmanr if ranks else stats.pearsonr)(x, y)[0]
+        low, high = association.interval(value, n, 0.95, ranks)
+        hits += not low <= high or low <= expected <= high
+    assert hits / trials == pytest.approx(0.95, abs=0.02)
+
+
+def test_the_interval_is_scipys_and_absent_where_nothing_is_known():
+    x, y = np.random.default_rng(4).normal(size=(2, 9))
+    result = stats.pearsonr(x, y)
+    assert association.interval(result.statistic, 9, 0.9, ranks=False) == pytest.approx(
+        tuple(result.confidence_interval(0.9))
+    )
+    for value, n in ((0.5, 3), (1.0, 5), (-1.0, 5), (np.nan, 5)):
+        assert np.isnan(association.interval(value, n, 0.95, ranks=True)).all()
+
+
+@pytest.fixture
+def tables():
+    """One model, two methods, two seeds: random distances and accuracies; `val` is in distribution."""
+    rng = np.random.default_rng(5)
+    every = [*NAMES, "val"]
+    distances = pd.DataFrame(
+        [("m", *pair, kind, rng.random()) for kind in ("otdd", "ncd") for pair in itertools.combinations(every, 2)],
+        columns=["model", "first", "second", "distance", "value"],
+    )
+    states = [("pretrained", "none", 0), *itertools.product(("ft", "lwf"), TARGETS, (0, 1))]
+    accuracy = pd.DataFrame(
+        [("m", method, target, "all", seed, j, 100 * rng.random()) for method, target, seed in states for j in every],
+        columns=["model", "method", "target", "size", "seed", "dataset", "accuracy"],
+    )
+    ri = accuracy[accuracy["method"] != "pretrained"].groupby(["model", "method", "target", "size", "seed"])
+    return distances, accuracy, ri["accuracy"].mean().rename("ri").reset_index()
+
+
+def tabled(tables, **choices):
+    usual = {"targets": TARGETS, "among": NAMES, "in_distribution": "val", "pairs": True, "confidence": 0.95, "seed": 0}
+    return association.association_table(*tables, **{**usual, **choices})
+
+
+def distance(tables, kind, i, j):
+    part = tables[0].query("distance == @kind")
+    (value,) = part[[{i, j} == {a, b} for a, b in zip(part["first"], part["second"], strict=True)]]["value"]
+    return value
+
+
+def change(tables, method, i, j):
+    found = tables[1].query("dataset == @j")
+    before = found.query("method == 'pretrained'")["accuracy"].item()
+    return found.query("method == @method and target == @i")["accuracy"].mean() - before
+
+
+def test_the_mantel_test_of_pairs_is_a_loop_over_renamed_datasets(tables):
+    table = tabled(tables).query("level == 'pairs'").set_index(["method", "distance", "statistic"])
+    cells = [(i, j) for i in TARGETS for j in NAMES if i != j]
+    known = {
+        (kind, i, j): distance(tables, kind, i, j)
+        for kind, (i, j) in itertools.product(("otdd", "ncd"), itertools.permutations(NAMES, 2))
+    }
+    changed = {method: [change(tables, method, *cell) for cell in cells] for method in ("ft", "lwf")}
+    for (method, kind, statistic), line in table.iterrows():
+        prepare = stats.rankdata if statistic == "spearman" else np.array
+        changes = prepare(changed[method])
+        value = np.corrcoef(prepare([known[kind, *cell] for cell in cells]), changes)[0, 1]
+        assert line["value"] == pytest.approx(value) and line["n"] == len(cells) == 16
+        beyond = []
+        for order in itertools.permutations(NAMES):
+            renamed = dict(zip(NAMES, order, strict=True))
+            moved = [known[kind, renamed[i], renamed[j]] for i, j in cells]
+            beyond.append(abs(np.corrcoef(prepare(moved), changes)[0, 1]) >= abs(value) - 1e-9)
+        assert line["p"] == pytest.approx(np.mean(beyond))
+        assert line["permutations"] == 120 and line["exact"] and np.isnan(line["ci_low"])
+
+
+def test_targets_are_compared_by_their_distance_to_what_is_in_distribution(tables):
+    table = tabled(tables).set_index(["method", "distance", "level", "statistic"])
+    gains = tables[2].groupby(["method", "target"])["ri"].mean()
+    for method, kind in itertools.product(("ft", "lwf"), ("otdd", "ncd")):
+        apart = [distance(tables, kind, i, "val") for i in TARGETS]
+        line = table.loc[(method, kind, "targets", "pearson")]
+        assert line["value"] == pytest.approx(stats.pearsonr(apart, [gains[method, i] for i in TARGETS])[0])
+        assert line["n"] == 4 and line["permutations"] == 24 and line["ci_low"] < line["value"] < line["ci_high"]
+        line = table.loc[(method, kind, "in_distribution", "spearman")]
+        assert line["value"] == pytest.approx(
+            stats.spearmanr(apart, [change(tables, method, i, "val") for i in TARGETS])[0]
+        )
+
+
+def test_without_it_by_their_mean_distance_to_the_others(tables):
+    table = tabled(tables, in_distribution=None).set_index(["method", "distance", "level", "statistic"])
+    assert set(table.index.get_level_values("level")) == {"pairs", "targets"}
+    gains = tables[2].groupby(["method", "target"])["ri"].mean()
+    apart = [np.mean([distance(tables, "ncd", i, j) for j in NAMES if j != i]) for i in TARGETS]
+    expected = stats.pearsonr(apart, [gains["lwf", i] for i in TARGETS])[0]
+    assert table.loc[("lwf", "ncd", "targets", "pearson")]["value"] == pytest.approx(expected)
+
+
+def test_two_points_have_no_correlation_and_pairs_can_be_left_out(tables):
+    few = tuple(table[table["target"].isin(["a", "b", "none"])] if "target" in table else table for table in tables)
+    table = tabled(few, targets=["a", "b"], pairs=False)
+    assert set(table["level"]) == {"targets", "in_distribution"}
+    assert table[["value", "ci_low", "p"]].isna().all(axis=None) and set(table["permutations"]) == {0}
+    assert list(table) == association.COLUMNS
+
+
+def test_without_fine_tuned_runs_the_table_is_empty(tables):
+    before = tables[1].query("method == 'pretrained'")
+    assert len(tabled((tables[0], before, tables[2].iloc[:0]))) == 0

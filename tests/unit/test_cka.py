@@ -1,0 +1,163 @@
+"""CKA against a reference that follows the definitions word by word, its invariances, and its intervals' coverage."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import save_file
+
+from rib.analysis.cka import Kernel, cka, hsic, jackknife_interval, mean_over, plain_cka, write_cka
+from rib.io import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def each(n):
+    """Every image an object of its own."""
+    return np.arange(n)
+
+
+def naive_hsic(x, y):
+    """Song et al. 2012, equation 5, with sums over distinct indices in place of matrix products."""
+    n = len(x)
+    k, m = x @ x.T, y @ y.T
+    pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
+    trace = sum(k[i, j] * m[i, j] for i, j in pairs)
+    total = sum(k[pair] for pair in pairs) * sum(m[pair] for pair in pairs)
+    cross = sum(k[i, j] * m[j, h] for i, j in pairs for h in range(n) if h != j)
+    return (trace + total / ((n - 1) * (n - 2)) - 2 * cross / (n - 2)) / (n * (n - 3))
+
+
+def naive_cka(x, y):
+    return naive_hsic(x, y) / np.sqrt(naive_hsic(x, x) * naive_hsic(y, y))
+
+
+def of(x, y, groups=None):
+    groups = each(len(x)) if groups is None else groups
+    return cka(Kernel.of(x, groups), Kernel.of(y, groups))
+
+
+@pytest.fixture
+def features():
+    """Two related sets of features of 30 images."""
+    x = RNG.normal(size=(30, 7))
+    return x, x @ RNG.normal(size=(7, 5)) + RNG.normal(size=(30, 5))
+
+
+def test_hsic_and_cka_equal_a_naive_reference(features):
+    x, y = (part[:12] for part in features)
+    assert hsic(*(Kernel.of(part, each(12)) for part in (x, y)))[0] == pytest.approx(naive_hsic(x, y), rel=1e-10)
+    assert of(x, y)[0] == pytest.approx(naive_cka(x, y), rel=1e-10)
+
+
+def test_each_value_without_a_group_equals_computing_it_again_without_its_images(features):
+    x, y = (part[:14] for part in features)
+    groups = np.array([0, 1, 2, 2, 3, 4, 5, 5, 5, 1, 6, 7, 8, 3])
+    values = of(x, y, groups)
+    assert len(values) == 10
+    for group, value in enumerate(values[1:]):
+        kept = groups != group
+        assert value == pytest.approx(naive_cka(x[kept], y[kept]), rel=1e-9)
+
+
+def test_unbiased_hsic_of_independent_features_is_0_on_average():
+    draws = [hsic(*(Kernel.of(RNG.normal(size=(8, 3)), each(8)) for _ in range(2)))[0] for _ in range(4000)]
+    assert abs(np.mean(draws)) < 4 * np.std(draws) / np.sqrt(len(draws))
+
+
+@pytest.mark.parametrize("estimate", [lambda x, y: of(x, y)[0], plain_cka], ids=["debiased", "plain"])
+def test_invariances(estimate, features):
+    x, y = features
+    rotation = np.linalg.qr(RNG.normal(size=(7, 7)))[0]
+    value = estimate(x, y)
+    assert 0.2 < value < 0.99
+    assert estimate(x @ rotation, y) == pytest.approx(value, rel=1e-9)
+    assert estimate(-3.7 * x, 100 * y) == pytest.approx(value, rel=1e-9)
+    assert estimate(x + 5, y - 2) == pytest.approx(value, rel=1e-9)
+    assert estimate(y, x) == pytest.approx(value, rel=1e-9)
+    order = RNG.permutation(len(x))
+    assert estimate(x[order], y[order]) == pytest.approx(value, rel=1e-9)
+    assert estimate(x, x @ rotation) == pytest.approx(1, rel=1e-9)
+    assert estimate(x * [100, 1, 1, 1, 1, 1, 1], y) != pytest.approx(value, rel=1e-2), "not to any linear map"
+
+
+def test_with_fewer_images_than_dimensions_independent_features_are_near_0_and_the_plain_estimate_is_not():
+    pairs = [[RNG.normal(size=(50, 500)) for _ in range(2)] for _ in range(20)]
+    assert abs(np.mean([of(*pair)[0] for pair in pairs])) < 0.02
+    assert np.mean([plain_cka(*pair) for pair in pairs]) > 0.8
+
+
+def test_plain_cka_is_the_papers_formula(features):
+    x, y = (part - part.mean(axis=0) for part in features)
+    norm = np.linalg.norm
+    expected = norm(y.T @ x) ** 2 / (norm(x.T @ x) * norm(y.T @ y))  # Kornblith et al. 2019, section 3
+    assert plain_cka(*features) == pytest.approx(expected, rel=1e-10)
+
+
+def test_equal_features_have_a_cka_of_exactly_1_and_constant_ones_none(features):
+    values = of(features[0], features[0].copy())
+    assert jackknife_interval(values, 0.95) == pytest.approx((1, 1), abs=1e-9) and values[0] == pytest.approx(1)
+    assert np.isnan(of(features[0], np.ones((30, 4)))).all()
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    """Gaussian features with latent z shared: x = z, y = z + noise of the same size; CKA of many images is the truth."""
+    dimensions, spread = 5, np.arange(1, 6) / 2
+
+    def draw(n):
+        z = RNG.normal(size=(n, dimensions)) * spread
+        return z, z + RNG.normal(size=(n, dimensions)) * spread
+
+    truth = plain_cka(*draw(4000))
+    hits = []
+    for _ in range(300):
+        values = of(*draw(60))
+        low, high = jackknife_interval(values, 0.9)
+        assert low < values[0] < high < 1
+        hits.append(low <= truth <= high)
+    assert 0.84 < np.mean(hits) < 0.96
+
+
+def test_an_object_is_left_out_of_all_datasets_that_have_it():
+    parts = [(np.array([0.5, 0.4, 0.6]), ["a", "b"]), (np.array([0.9, 0.8, 1.0]), ["b", "c"])]
+    assert mean_over(parts) == pytest.approx([0.7, (0.4 + 0.9) / 2, (0.6 + 0.8) / 2, (0.5 + 1.0) / 2])
+
+
+def stored(folder, run, dataset, features, ids=None):
+    path = folder / run / f"{dataset}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"pre_logits": features.astype(np.float32)}, path)
+    names = ids or [f"i{number}" for number in range(len(features))]
+    pd.DataFrame({"image_id": names, "object_id": names}).to_parquet(path.with_suffix(".index.parquet"))
+    return path
+
+
+def test_the_table_has_a_line_per_run_dataset_and_layer_and_the_mean_over_the_others(tmp_path, features):
+    before = {name: RNG.normal(size=(30, 7)) for name in ("a", "b", "c", "val")}
+    after = {name: part + RNG.normal(size=part.shape) for name, part in before.items()}
+    paths = [stored(tmp_path, "m/none/pretrained/all/0", name, part) for name, part in before.items()]
+    paths += [stored(tmp_path, "m/a/ft/all/3", name, part) for name, part in after.items()]
+    write_cka(
+        features=paths, among=["a", "b", "c"], conditions="protocol paper", confidence=0.95, table=tmp_path / "t.csv"
+    )
+    table = pd.read_csv(tmp_path / "t.csv").set_index("dataset")
+    assert list(table.index) == ["a", "b", "c", "val", "others"] and set(table["seed"]) == {3}
+    values = {name: of(*(part[name].astype(np.float32) for part in (before, after)))[0] for name in before}
+    for name, value in values.items():
+        assert table.loc[name, "cka"] == pytest.approx(value, abs=1e-5)
+    assert table.loc["others", "cka"] == pytest.approx((values["b"] + values["c"]) / 2, abs=1e-5)
+    assert table.loc["others", "n"] == 60 and (table["ci_low"] < table["cka"]).all()
+    assert set(table["conditions"]) == {"protocol paper"} and (table["depth"] == 5).all()
+
+
+def test_features_of_other_images_or_too_few_or_of_no_run_are_one_sentence(tmp_path):
+    settings = {"among": ["a"], "conditions": "", "confidence": 0.95, "table": tmp_path / "t.csv"}
+    x = RNG.normal(size=(10, 3))
+    before = stored(tmp_path, "m/none/pretrained/all/0", "a", x)
+    other = stored(tmp_path, "m/a/ft/all/0", "a", x, ids=[f"other{number}" for number in range(10)])
+    with pytest.raises(UserError, match="are of different images"):
+        write_cka(features=[before, other], **settings)
+    with pytest.raises(UserError, match="no fine-tuned run is chosen"):
+        write_cka(features=[before], **settings)
+    few = [stored(tmp_path, run, "a", x[:4]) for run in ("m/none/pretrained/all/0", "m/a/ft/all/0")]
+    with pytest.raises(UserError, match="needs at least 4 images"):
+        write_cka(features=few, **settings)

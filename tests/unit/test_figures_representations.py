@@ -1,0 +1,58 @@
+"""Figures of representations show the numbers of their tables: read back from the drawn objects."""
+
+import pandas as pd
+import pytest
+
+from rib.figures import cka_layers
+from rib.report import extra_tables
+from tiny.project import ROOT
+
+METHODS = {
+    "ft": {"label": "FT", "colour": "#D55E00", "marker": "o"},
+    "lwf": {"label": "LwF", "colour": "#009E73", "marker": "^"},
+}
+LOOK = {"models": {"m": "M"}, "methods": METHODS, "targets": {"a": "Set A"}, "confidence": 0.9}
+
+
+@pytest.fixture
+def cka():
+    """CKA of two methods and two layers on the target and three other places, which differ in the second decimal."""
+    lines = [
+        ("m", method, "a", seed, dataset, layer, depth, value + seed / 50, value - 0.1, value + 0.05)
+        for method, start in (("ft", 0.5), ("lwf", 0.7))
+        for seed in (0, 1)
+        for layer, depth in (("stage1", 1), ("pre_logits", 5))
+        for dataset, value in (("a", start), ("b", 0.11), ("others", start - 0.2 - depth / 100))
+    ]
+    columns = ["model", "method", "target", "seed", "dataset", "layer", "depth", "cka", "ci_low", "ci_high"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def test_cka_layers_has_a_line_per_method_with_its_intervals_on_the_target_and_off_it(cka):
+    figure, shown = cka_layers.draw(cka, **LOOK)
+    own, others = figure.axes
+    assert own.get_title("left") == "M, on the target" and "other datasets" in others.get_title("left")
+    lines = [container.lines[0].get_ydata() for axes in (own, others) for container in axes.containers]
+    means_over_seeds = [[0.51, 0.51], [0.71, 0.71], [0.3, 0.26], [0.5, 0.46]]
+    assert [pytest.approx(line) for line in means_over_seeds] == [list(line) for line in lines]
+    (ends,) = own.containers[0].lines[2]
+    assert [pytest.approx(list(segment[:, 1])) for segment in ends.get_segments()] == [[0.4, 0.55]] * 2
+    assert len(own.collections) == 4  # bands and whiskers
+    assert [label.get_text() for label in own.get_xticklabels()] == ["¼", "head's\ninput"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["FT", "LwF"]
+    assert "Set A" in figure.get_supxlabel() and "90%" in figure.get_supxlabel()
+    assert set(shown["dataset"]) == {"target", "others"} and len(shown) == 8
+
+
+def test_a_method_that_a_model_lacks_has_no_line(cka):
+    figure, _ = cka_layers.draw(cka[cka["method"] == "ft"], **LOOK)
+    assert [len(container.lines[0].get_ydata()) for container in figure.axes[0].containers] == [2, 0]
+
+
+def test_the_page_shows_cka_with_three_decimals_and_its_interval(cka, tmp_path):
+    cka.assign(size="all", n=20, biased=0.8).to_csv(tmp_path / "cka.csv", index=False)
+    about = {"config": {"statistics": {"confidence": 0.9}}} | {key: {} for key in ("models", "methods", "datasets")}
+    (shown,) = extra_tables({"cka": tmp_path / "cka.csv"}, ROOT / "workflow/report/tables.yaml", about)
+    texts = dict(zip(shown["header"], (cell[0] for cell in shown["rows"][0]), strict=True))
+    assert (texts["CKA"], texts["90 % interval"], texts["Biased"]) == ("0.500", "0.400 to 0.550", "0.800")

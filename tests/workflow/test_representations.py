@@ -1,0 +1,75 @@
+"""Features of the tiny family's runs, and what is compared by them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import safetensors.numpy
+import safetensors.torch
+
+LAYERS = ["pre_logits", "stage1", "stage2", "stage3", "stage4"]
+
+
+def features(run, dataset):
+    return f"results/tiny/paper/features/{run}/{dataset}.safetensors"
+
+
+def test_features_are_those_that_the_stored_rows_were_scored_with(finished_copy):
+    """The head on pre_logits must give the predictions of the evaluation's rows."""
+    runs = ["tiny_cnn/none/pretrained/all/0", "tiny_cnn/red/wise_ft/all/0"]
+    folder = finished_copy.folder
+    finished_copy.snakemake("--cores", "1", *(features(run, "blue") for run in runs))
+    results = folder / "results/tiny"
+    space = json.loads((results / "prepare/blue/160px-bicubic-crop1/classes.json").read_text())
+    head = safetensors.torch.load_file(results / "models/tiny_cnn/weights.safetensors")
+    tuned = safetensors.torch.load_file(results / "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors")
+    for run, share in zip(runs, (0.0, 0.5), strict=True):
+        weight, bias = (
+            ((1 - share) * head[name] + share * tuned.get(name, head[name])).numpy()
+            for name in ("classifier.weight", "classifier.bias")
+        )
+        found = safetensors.numpy.load_file(folder / features(run, "blue"))
+        assert sorted(found) == LAYERS and {part.dtype for part in found.values()} == {np.dtype("float32")}
+        scores = (found["pre_logits"] @ weight.T + bias)[:, [row[0] for row in space["indices"]]]
+        rows = pq.read_table(folder / f"results/tiny/paper/evaluate/{run}/tiny.parquet").to_pandas()
+        rows = rows[rows["dataset"] == "blue"]
+        assert (rows["prediction"] == scores.argmax(axis=1)).all()
+        index = pq.read_table((folder / features(run, "blue")).with_suffix(".index.parquet")).to_pandas()
+        assert list(index["image_id"]) == list(rows["image_id"]) and list(index["label"]) == list(rows["label"])
+        manifest = json.loads((folder / features(run, "blue")).with_suffix(".manifest.json").read_text())
+        assert manifest["n"] == 20 and manifest["layers"]["pre_logits"] == 256
+        assert set(manifest["files"]) == {"blue.safetensors", "blue.index.parquet"}
+
+
+def test_of_a_large_dataset_a_balanced_part_is_taken_and_layers_can_be_chosen(finished_copy):
+    name = features("tiny_cnn/red/linear_probe/all/0", "green")
+    config = ("representations={images: 10, layers: [pre_logits]}",)
+    finished_copy.snakemake("--cores", "1", name, config=config)
+    found = safetensors.numpy.load_file(finished_copy.folder / name)
+    assert {layer: part.shape for layer, part in found.items()} == {"pre_logits": (10, 256)}
+    index = pq.read_table((finished_copy.folder / name).with_suffix(".index.parquet")).to_pandas()
+    assert list(index["label"].value_counts()) == [2] * 5 and index["row"].is_monotonic_increasing
+
+
+def test_a_curve_has_no_features(finished_copy):
+    name = features("tiny_cnn/red/wise_ft_curve/all/0", "blue")
+    printed = finished_copy.snakemake("-n", name, config=("methods=[ft,wise_ft_curve]",), check=False)
+    assert "MissingRuleException" in printed
+
+
+def test_representations_compare_each_layer_with_the_pretrained_models(finished_copy):
+    config = ("models=[tiny_vit]", "datasets=[red,blue]", "targets=[red]", "methods=[ft,linear_probe]")
+    planned = finished_copy.planned("representations", config=config)
+    assert planned["compute_features"] == 3 * 2 and planned["compute_cka"] == planned["plot_figure"] == 1
+    finished_copy.snakemake("--cores", "1", "representations", config=config)
+    reports = finished_copy.folder / "reports/tiny"
+    table = pd.read_csv(reports / "tables/cka.csv", dtype={"size": str})
+    assert len(table) == 2 * 5 * 3 and set(table["dataset"]) == {"red", "blue", "others"}
+    assert (table["ci_low"] <= table["cka"]).all() and (table["cka"] <= table["ci_high"]).all()
+    assert (table.query("method == 'linear_probe'")["cka"] > 1 - 1e-6).all(), "a probe leaves features alone"
+    assert table.query("method == 'ft' and layer == 'pre_logits'")["cka"].max() < 0.9999
+    assert (reports / "figures/cka_layers.png").stat().st_size > 1000
+    config = (*config, "representations={methods: [no]}")
+    printed = finished_copy.snakemake("-n", "representations", config=config, check=False)
+    assert "config, representations: unknown method of this run with one state 'no'" in printed

@@ -1,0 +1,248 @@
+"""How alike two runs represent the same images: linear CKA, debiased, with jackknife intervals.
+
+CKA (Kornblith et al. 2019, arXiv 1905.00414, section 3) of features X (n, p) and Y (n, q) of the same n images, with
+K = X X^T and L = Y Y^T, is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)): 1 for features that are equal up to rotation, scale
+and shift, 0 for unrelated ones. The plain estimator of HSIC is biased: with n below p and q, CKA of unrelated features is
+near 1 (Murphy et al. 2024, arXiv 2405.01012). So the unbiased estimator of Song et al. 2012 (JMLR 13, equation 5) takes its
+place, as in Nguyen et al. 2020 (arXiv 2010.15327, section 2). That is an inner product of U-centred kernels (Szekely and
+Rizzo 2014, arXiv 1310.2926), so that CKA stays within -1..1.
+
+Intervals leave out one object at a time: a bootstrap draws images twice, which are alike in every representation, and so
+shifts CKA upwards. The jackknife is taken of artanh(CKA), as is usual for correlations, so that intervals stay below 1.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file
+
+from rib.io import Progress, UserError, write_text
+from rib.metrics import RUN
+from rib.runs import PRETRAINED
+
+DEPTHS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, "pre_logits": 5}  # see rib.features
+OTHERS = "others"  # in place of a dataset: the mean over all but the target
+FEWEST = 4  # images below which the unbiased estimator is not defined
+CLOSEST = 1 - 1e-12  # to 1, of which artanh has no value
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The linear kernel of features, with what leaving groups of images out takes.
+
+    Attributes:
+        values: (n, n), the diagonal 0.
+        groups: (n,) int64, the group of each image, 0 to g - 1.
+        sums: (n,) of the rows.
+        to_groups: (n, g) sums of each row over the images of each group.
+    """
+
+    values: np.ndarray
+    groups: np.ndarray
+    sums: np.ndarray
+    to_groups: np.ndarray
+
+    @classmethod
+    def of(cls, features: np.ndarray, groups: np.ndarray) -> "Kernel":
+        """Of features (n, d), in double precision.
+
+        Raises:
+            ValueError: too few images are left when a group is left out.
+        """
+        if len(features) - np.bincount(groups).max() < FEWEST:
+            raise ValueError(f"CKA needs at least {FEWEST} images, and one object more")
+        centred = features.astype(np.float64)
+        centred -= centred.mean(axis=0)  # changes nothing but rounding
+        values = centred @ centred.T
+        np.fill_diagonal(values, 0)
+        return cls(values, groups, values.sum(axis=1), _group_sums(values.T, groups).T)
+
+
+def _group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Sums over the rows of each group: (n, ...) to (g, ...)."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(groups[order]) > 0])
+    return np.add.reduceat(values[order], starts, axis=0)
+
+
+def hsic(one: Kernel, other: Kernel) -> np.ndarray:
+    """Unbiased HSIC on all images, then with each group left out: (1 + g,).
+
+    Source: Song et al. 2012, equation 5; sums without a group are those of all less the group's rows and columns.
+    """
+    groups, n = one.groups, len(one.groups)
+    products = one.values * other.values
+    within_products, within_one, within_other = (
+        _within(part, groups) for part in (_group_sums(products.T, groups).T, one.to_groups, other.to_groups)
+    )
+    trace = _without(products.sum(axis=1), within_products, groups)
+    sum_one, sum_other = _without(one.sums, within_one, groups), _without(other.sums, within_other, groups)
+    # 1^T K L 1 without a group: over the images that stay, products of their sums over those that stay.
+    left = (one.sums[:, None] - one.to_groups) * (other.sums[:, None] - other.to_groups)
+    cross = np.r_[one.sums @ other.sums, left.sum(axis=0) - _within(left, groups)]
+    left_n = np.r_[n, n - np.bincount(groups)].astype(np.float64)
+    found = trace + sum_one * sum_other / ((left_n - 1) * (left_n - 2)) - 2 * cross / (left_n - 2)
+    return found / (left_n * (left_n - 3))
+
+
+def _within(to_groups: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Sum over the images of each group of their value for that group: (n, g) to (g,)."""
+    return np.bincount(groups, weights=to_groups[np.arange(len(groups)), groups])
+
+
+def _without(sums: np.ndarray, within: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The sum of a symmetric matrix, whole and without each group's rows and columns: (1 + g,).
+
+    Args:
+        sums: (n,) of its rows.
+        within: (g,) of each group's rows and columns among themselves.
+        groups: (n,) of each image.
+    """
+    return sums.sum() - np.r_[0, 2 * np.bincount(groups, weights=sums) - within]
+
+
+def cka(one: Kernel, other: Kernel, own: np.ndarray | None = None) -> np.ndarray:
+    """Debiased linear CKA on all images, then with each group left out: (1 + g,); NaN for constant features.
+
+    Args:
+        one: of the first features.
+        other: of the second.
+        own: `hsic(one, one)`, where that is known already.
+    """
+    own = hsic(one, one) if own is None else own
+    scale = own * hsic(other, other)
+    return hsic(one, other) / np.sqrt(np.where(scale > 0, scale, np.nan))
+
+
+def plain_cka(one: np.ndarray, other: np.ndarray) -> float:
+    """Linear CKA with the biased estimator, 0..1, as Kornblith et al. 2019 give it (section 3, table 1).
+
+    Args:
+        one: (n, p).
+        other: (n, q).
+    """
+    one, other = (part - part.mean(axis=0) for part in (one.astype(np.float64), other.astype(np.float64)))
+    kernels = [part @ part.T for part in (one, other)]
+    scale = np.prod([np.linalg.norm(kernel) for kernel in kernels])
+    return float(np.sum(kernels[0] * kernels[1]) / scale) if scale else float("nan")
+
+
+def jackknife_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Interval of a CKA from its values with each group left out.
+
+    Args:
+        values: (1 + g,): on all images, then without each group.
+        confidence: coverage, between 0 and 1.
+
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 11.2 (standard error), on the scale of
+    artanh.
+    """
+    whole, *left = np.arctanh(np.clip(values, -CLOSEST, CLOSEST))
+    error = np.sqrt((len(left) - 1) * np.var(left))
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * error
+    return float(np.tanh(whole - half)), float(np.tanh(whole + half))
+
+
+def mean_over(parts: Sequence[tuple[np.ndarray, Sequence[str]]]) -> np.ndarray:
+    """Mean of several datasets' CKA, whole and without each object of any: (1 + objects,).
+
+    An object that several datasets have is left out of all at once; one that a dataset lacks leaves its CKA as it is.
+
+    Args:
+        parts: of each dataset its values (1 + g,) and the names of its g objects.
+    """
+    objects = sorted(set().union(*(names for _, names in parts)))
+    left = [pd.Series(values[1:], names).reindex(objects, fill_value=values[0]).to_numpy() for values, names in parts]
+    return np.r_[np.mean([values[0] for values, _ in parts]), np.mean(left, axis=0)]
+
+
+def write_cka(
+    *, features: Iterable[Path], among: Collection[str], conditions: str, confidence: float, table: Path
+) -> None:
+    """Write the CKA of every fine-tuned run with its pretrained model, per dataset and layer.
+
+    Args:
+        features: what features jobs wrote: <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors, of
+            fine-tuned runs and of the pretrained models, on the same datasets.
+        among: datasets over which, but for the target, `others` is the mean.
+        conditions: what the numbers hang on besides their columns; the last column.
+        confidence: coverage of the intervals, between 0 and 1.
+        table: written as CSV: model, method, target, size, seed, dataset, layer, depth (1 next to the input), n, cka,
+            ci_low, ci_high, biased (the plain estimator, to compare with published numbers).
+
+    Raises:
+        UserError: there is no fine-tuned run, or too few images.
+    """
+    runs: dict[tuple, dict[str, Path]] = {}
+    for path in map(Path, features):
+        model, target, method, size, seed = path.parts[-6:-1]
+        runs.setdefault((model, method, target, size, int(seed)), {})[path.stem] = path
+    before = {run[0]: paths for run, paths in runs.items() if run[1] == PRETRAINED}
+    tuned = {run: paths for run, paths in runs.items() if run[1] != PRETRAINED}
+    if not tuned:
+        raise UserError("representations: no fine-tuned run is chosen; choose methods and targets in config.yaml.")
+    found: dict[tuple, tuple[np.ndarray, list[str], float, int]] = {}
+    cells = [(model, dataset) for model, paths in before.items() for dataset in paths]
+    for model, dataset in Progress(cells, desc="CKA", unit="dataset"):
+        others = {run: paths[dataset] for run, paths in tuned.items() if run[0] == model and dataset in paths}
+        found |= {(*run, dataset, layer): value for (run, layer), value in compare(before[model][dataset], others)}
+    lines = []
+    for run in tuned:
+        for layer in (name for name in DEPTHS if any(key[:5] == run and key[6] == name for key in found)):
+            own = {key[5]: value for key, value in found.items() if key[:5] == run and key[6] == layer}
+            lines += _lines(run, layer, own, among, confidence)
+    columns = [*RUN, "dataset", "layer", "depth", "n", "cka", "ci_low", "ci_high", "biased"]
+    written = pd.DataFrame(lines, columns=columns).assign(conditions=conditions)
+    write_text(table, written.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def compare(before: Path, after: Mapping[tuple, Path]):
+    """CKA of some runs' features with one run's, on one dataset.
+
+    Args:
+        before: features of the one.
+        after: of the others, by run.
+
+    Yields:
+        (run, layer), and its CKA whole and without each object (1 + g,), the objects' names, the plain CKA, and n.
+
+    Raises:
+        UserError: the runs' features are of different images, or of too few.
+    """
+    index = _index(before)
+    names, groups = np.unique(index["object_id"].astype(str), return_inverse=True)
+    first = load_file(before)
+    try:
+        kernels = {layer: Kernel.of(part, groups) for layer, part in first.items()}
+    except ValueError as error:
+        raise UserError(f"{before.stem}: {error}; it has {len(index)}.") from error
+    own = {layer: hsic(kernel, kernel) for layer, kernel in kernels.items()}
+    for run, path in after.items():
+        if not _index(path).equals(index):
+            raise UserError(f"{path} and {before} are of different images; delete both and run again.")
+        for layer, part in load_file(path).items():
+            values = cka(kernels[layer], Kernel.of(part, groups), own[layer])
+            yield (run, layer), (values, list(names), plain_cka(first[layer], part), len(index))
+
+
+def _index(features: Path) -> pd.DataFrame:
+    return pd.read_parquet(features.with_suffix(".index.parquet"), columns=["image_id", "object_id"])
+
+
+def _lines(run: tuple, layer: str, own: Mapping[str, tuple], among: Collection[str], confidence: float) -> list[tuple]:
+    """Lines of the table for a run and a layer: each dataset, then the mean over those that are not the target."""
+    lines = [
+        (*run, dataset, layer, DEPTHS[layer], n, values[0], *jackknife_interval(values, confidence), plain)
+        for dataset, (values, _, plain, n) in own.items()
+    ]
+    others = [own[dataset] for dataset in own if dataset in among and dataset != run[2]]
+    if others:
+        values = mean_over([(values, names) for values, names, _, _ in others])
+        n, plain = sum(part[3] for part in others), np.mean([part[2] for part in others])
+        interval = jackknife_interval(values, confidence)
+        lines.append((*run, OTHERS, layer, DEPTHS[layer], n, values[0], *interval, plain))
+    return lines

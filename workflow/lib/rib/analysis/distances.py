@@ -1,0 +1,219 @@
+"""Distances between datasets in a pretrained model's feature space.
+
+Every dataset gives the same number of images, since all estimates here depend on it. Three distances, in units of
+the features save for MMD:
+
+    otdd     optimal transport between labelled sets (Alvarez-Melis & Fusi 2020, arXiv 2002.02923, section 4, with p = 2)
+    mmd2     unbiased squared maximum mean discrepancy (Gretton et al. 2012, Lemma 6); a negative value is noise
+    frechet  between Gaussians fitted after one PCA for all sets (Dowson & Landau 1982); FID is the square of such a one
+
+OTDD and the Frechet distance of samples lie above 0 even where both come from one distribution, the more so the smaller
+the samples; they tell pairs apart and have no zero of their own. Sets of a family often show the same objects, so that
+their samples are not independent, as the estimates take them to be.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linear_sum_assignment
+
+from rib.data.splits import balanced_order
+from rib.data.stored_features import read_features
+from rib.io import Progress, UserError, write_text
+
+COLUMNS = ["first", "second", "distance", "value", "n", "note"]
+FEWEST = 5  # images per class from which a class has a Gaussian in OTDD
+SAMPLE_PER_DIMENSION = 5  # images per dimension, at least, where a covariance is fitted
+MEDIAN_OF = 4000  # images whose distances give MMD's bandwidth
+LAYER = "pre_logits"  # what the head reads
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images of one dataset in a feature space.
+
+    Attributes:
+        features: (n, d) float64.
+        labels: (n,) int64, of the dataset's own classes.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+
+
+def squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Squared Euclidean distances between the rows of (n, d) and (m, d): (n, m), never negative."""
+    middle = (first.mean(axis=0) + second.mean(axis=0)) / 2  # near the origin less is lost to rounding
+    first, second = first - middle, second - middle
+    squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)
+    return np.maximum(squares - 2 * first @ second.T, 0)
+
+
+def covariance_root(features: np.ndarray) -> np.ndarray:
+    """A matrix R of at most d rows with R'R the unbiased covariance of (n, d); one image has none, so zeros."""
+    if len(features) < 2:
+        return np.zeros((1, features.shape[1]))
+    centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
+    return np.linalg.qr(centred, mode="r") if len(features) > features.shape[1] else centred
+
+
+def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> np.ndarray:
+    """Squared 2-Wasserstein distances between Gaussians fitted to each of two lists of sets.
+
+    It is |m1 - m2|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) (Dowson & Landau 1982). With A = R'R and B = S'S the last trace is
+    the sum of the singular values of RS', a matrix no larger than the sets are.
+
+    Args:
+        first: sets (n, d).
+        second: sets (m, d).
+
+    Returns:
+        (len(first), len(second)), never negative.
+    """
+    means = [np.stack([part.mean(axis=0) for part in parts]) for parts in (first, second)]
+    roots = [[covariance_root(part) for part in parts] for parts in (first, second)]
+    traces = [np.array([(root**2).sum() for root in found]) for found in roots]
+    rows = max(len(root) for root in roots[1])
+    # Rows of zeros change no singular value, and let one call do all of them.
+    padded = np.stack([np.pad(root, ((0, rows - len(root)), (0, 0))) for root in roots[1]])
+    flat = padded.reshape(-1, padded.shape[2]).T
+    shared = [
+        np.linalg.svd((root @ flat).reshape(len(root), -1, rows).transpose(1, 0, 2), compute_uv=False).sum(axis=1)
+        for root in roots[0]
+    ]
+    spread = traces[0][:, None] + traces[1] - 2 * np.stack(shared)
+    return squared_distances(*means) + np.maximum(spread, 0)
+
+
+def otdd(first: Sample, second: Sample, gaussian: bool) -> float:
+    """Optimal transport dataset distance between samples of one size.
+
+    Moving an image costs its squared distance and the squared 2-Wasserstein distance between its label's images and the
+    other label's, both taken as Gaussians. The plan is exact: between samples of one size an optimal one is a
+    matching. Of the mean cost the root is taken, so that the distance is in the features' units.
+
+    Args:
+        first: n images.
+        second: n images.
+        gaussian: False where classes are too small for a covariance: each is then its mean.
+
+    Raises:
+        ValueError: the samples differ in size.
+    """
+    if len(first.labels) != len(second.labels):
+        raise ValueError("OTDD is between samples of one size here")
+    places, classes = [], []
+    for sample in (first, second):
+        names, place = np.unique(sample.labels, return_inverse=True)
+        places.append(place)
+        classes.append([sample.features[place == position] for position in range(len(names))])
+    if not gaussian:
+        classes = [[part.mean(axis=0, keepdims=True) for part in parts] for parts in classes]
+    cost = squared_distances(first.features, second.features) + gaussian_distances(*classes)[np.ix_(*places)]
+    return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
+
+
+def median_distance(samples: Iterable[np.ndarray]) -> float:
+    """Median distance between the images of all sets (n, d) together: the bandwidth of MMD's kernel.
+
+    Source: Gretton et al. 2012, section 8. Of large sets the first images are taken.
+    """
+    samples = list(samples)
+    pooled = np.concatenate([part[: max(2, MEDIAN_OF // len(samples))] for part in samples])
+    return float(np.sqrt(np.median(squared_distances(pooled, pooled)[np.triu_indices(len(pooled), 1)])))
+
+
+def mmd2(first: np.ndarray, second: np.ndarray, bandwidth: float) -> float:
+    """Unbiased estimate of the squared maximum mean discrepancy between what (n, d) and (m, d) were drawn from.
+
+    The kernel is exp(-|x - y|^2 / (2 bandwidth^2)). Expected to be 0 for one distribution, so it can be negative.
+
+    Source: Gretton et al. 2012, Lemma 6.
+    """
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.exp(squared_distances(x, y) / (-2 * bandwidth**2))
+
+    def within(x: np.ndarray) -> float:
+        values = kernel(x, x)
+        return (values.sum() - np.trace(values)) / (len(x) * (len(x) - 1))
+
+    return float(within(first) + within(second) - 2 * kernel(first, second).mean())
+
+
+def principal_axes(samples: Iterable[np.ndarray], axes: int) -> tuple[np.ndarray, float]:
+    """Principal axes of sets of one size (n, d) taken together: (d, axes), and their share of the variance, 0 to 1."""
+    pooled = np.concatenate(list(samples))
+    variances, vectors = np.linalg.eigh(np.cov(pooled.T).reshape(pooled.shape[1], -1))
+    return vectors[:, ::-1][:, :axes], float(variances[::-1][:axes].sum() / variances.sum())
+
+
+def frechet(first: np.ndarray, second: np.ndarray) -> float:
+    """Frechet distance between Gaussians fitted to (n, k) and (m, k)."""
+    return float(np.sqrt(gaussian_distances([first], [second])[0, 0]))
+
+
+def distance_table(samples: Mapping[str, Sample]) -> pd.DataFrame:
+    """Distances between every two datasets: first, second, distance, value, n (images of each), note.
+
+    Args:
+        samples: by dataset, all of one size n of 6 images at least; of each the first images are a fair part.
+    """
+    (n,) = {len(sample.labels) for sample in samples.values()}
+    features = [sample.features for sample in samples.values()]
+    gaussian = all(n >= FEWEST * len(np.unique(sample.labels)) for sample in samples.values())
+    labels = (
+        "labels as Gaussians" if gaussian else f"labels as points: fewer than {FEWEST} images per class in some sets"
+    )
+    bandwidth = median_distance(features)
+    axes, explained = principal_axes(features, min(features[0].shape[1], (n - 1) // SAMPLE_PER_DIMENSION))
+    fitted = f"{axes.shape[1]} principal components, {explained:.1%} of the variance"
+    lines = []
+    pairs = list(itertools.combinations(samples, 2))
+    for pair in Progress(pairs, desc="distances", unit="pair"):
+        first, second = (samples[name] for name in pair)
+        lines += [
+            (*pair, "otdd", otdd(first, second, gaussian), n, labels),
+            (*pair, "mmd2", mmd2(first.features, second.features, bandwidth), n, f"bandwidth {bandwidth:.4g}"),
+            (*pair, "frechet", frechet(first.features @ axes, second.features @ axes), n, fitted),
+        ]
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
+    """As many images of every dataset as the smallest has: the first in the class-balanced order.
+
+    Args:
+        features: by dataset what a features job wrote.
+
+    Raises:
+        UserError: the smallest has too few to tell anything.
+    """
+    stored = {name: read_features(path, LAYER) for name, path in features.items()}
+    smallest = min(stored, key=lambda name: len(stored[name][0]))
+    n = len(stored[smallest][0])
+    if n <= SAMPLE_PER_DIMENSION:
+        raise UserError(
+            f"distances: {smallest} gives {n} images, and the others then give no more, which is too few to measure a "
+            f"distance; choose datasets of more than {SAMPLE_PER_DIMENSION} images, or raise representations.images."
+        )
+    samples = {}
+    for name, (values, dataset) in stored.items():
+        order = balanced_order(dataset)[:n]
+        samples[name] = Sample(values[order].astype(np.float64), dataset.labels[order])
+    return samples
+
+
+def write_distances(features: Mapping[str, Path], table: Path) -> None:
+    """Write `distance_table` of one model as CSV.
+
+    Args:
+        features: by dataset what a features job of the pretrained model wrote.
+        table: the CSV.
+    """
+    found = distance_table(equal_samples(features))
+    write_text(table, found.to_csv(index=False, float_format="%.6f", lineterminator="\n"))

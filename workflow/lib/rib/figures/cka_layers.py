@@ -1,0 +1,76 @@
+"""CKA of each layer between a model before and after fine-tuning, one panel per model."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+TICKS = {"stage1": "¼", "stage2": "½", "stage3": "¾", "stage4": "all", "pre_logits": "head's\ninput"}
+OWN, OTHERS = "target", "others"
+COLUMNS = {OWN: "on the target", OTHERS: "on the other datasets (mean)"}
+SIDESTEP = 0.05  # between lines, in layers, so that points of equal height stay apart
+
+
+def draw(
+    cka: pd.DataFrame,
+    *,
+    models: Mapping[str, str],
+    methods: Mapping[str, Mapping],
+    targets: Mapping[str, str],
+    confidence: float,
+) -> tuple[Figure, pd.DataFrame]:
+    """CKA with intervals against depth: on the target's images, and the mean over the other datasets'.
+
+    Args:
+        cka: columns model, method, target, seed, dataset, layer, depth, cka, ci_low, ci_high; several targets and seeds
+            are averaged, and so are the ends of their intervals.
+        models: label of each model, one row of panels each.
+        methods: label, colour and marker of each method, one line each.
+        targets: label of each target that was compared.
+        confidence: coverage of the intervals, between 0 and 1.
+
+    Returns:
+        The figure and the rows it shows.
+    """
+    own = cka[cka["dataset"] == cka["target"]].assign(dataset=OWN)
+    rows = pd.concat([own, cka[cka["dataset"] == OTHERS]])
+    keys = ["model", "dataset", "method", "layer", "depth"]
+    shown = rows.groupby(keys, sort=False)[["cka", "ci_low", "ci_high"]].mean().reset_index()
+    figure, panels = plt.subplots(
+        len(models), 2, figsize=(7.2, 0.9 + 2.3 * len(models)), sharex=True, sharey=True, squeeze=False
+    )
+    for line, (model, label) in zip(panels, models.items(), strict=True):
+        for axes, (place, title) in zip(line, COLUMNS.items(), strict=True):
+            _panel(axes, shown[(shown["model"] == model) & (shown["dataset"] == place)], methods)
+            axes.set_title(f"{label}, {title}", loc="left")
+        line[0].set_ylabel("Linear CKA with\npretrained (debiased)")
+    layers = shown.drop_duplicates("layer").sort_values("depth")
+    panels[0, 0].set_xticks(layers["depth"], [TICKS[name] for name in layers["layer"]])
+    what = next(iter(targets.values())) if len(targets) == 1 else f"{len(targets)} targets, averaged"
+    figure.supxlabel(
+        f"Share of the network passed; fine-tuned on {what}; bands: {confidence:.0%} intervals over objects", fontsize=8
+    )
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(methods)))
+    return figure, shown
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, methods: Mapping[str, Mapping]) -> None:
+    """A line with its band for each method that there is."""
+    for place, (method, look) in enumerate(methods.items()):
+        part = rows[rows["method"] == method].sort_values("depth")
+        depth = part["depth"] + SIDESTEP * (place - (len(methods) - 1) / 2)
+        axes.fill_between(depth, part["ci_low"], part["ci_high"], color=look["colour"], alpha=0.2, linewidth=0)
+        axes.errorbar(
+            depth,
+            part["cka"],
+            [part["cka"] - part["ci_low"], part["ci_high"] - part["cka"]],
+            color=look["colour"],
+            marker=look["marker"],
+            markersize=4.5,
+            linewidth=1.2,
+            elinewidth=0.8,
+            capsize=2,
+            label=look["label"],
+        )

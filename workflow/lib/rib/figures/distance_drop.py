@@ -1,0 +1,105 @@
+"""Does distance predict the loss? RI of every target against its distance, a panel per kind of distance."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rib.analysis.association import to_targets
+
+# Told apart by shape as well as by colour (Okabe & Ito 2008, less yellow, which is too light for thin lines).
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+MARKERS = "osD^vP*X<>"
+
+
+def draw(
+    distances: pd.DataFrame,
+    association: pd.DataFrame,
+    ri: pd.DataFrame,
+    *,
+    models: Mapping[str, str],
+    method: str,
+    method_label: str,
+    targets: Mapping[str, str],
+    among: Sequence[str],
+    in_distribution: str | None,
+    in_distribution_label: str | None,
+    kinds: Mapping[str, str],
+    confidence: float,
+) -> tuple[Figure, pd.DataFrame]:
+    """A point per target with the interval of its RI; above each panel the correlations and their p.
+
+    Args:
+        distances: columns model, first, second, distance, value.
+        association: columns model, method, distance, level, statistic, value, p.
+        ri: columns model, method, target, seed, ri, ci_low, ci_high; several seeds are averaged.
+        models: label of each model, one line of panels each.
+        method: whose RI is shown.
+        method_label: its name.
+        targets: label of each target, a point each.
+        among: datasets that are out of distribution.
+        in_distribution: the dataset to which distances are, None for the mean distance to the others.
+        in_distribution_label: its label.
+        kinds: label of each kind of distance, one column of panels each.
+        confidence: coverage of the intervals, between 0 and 1.
+
+    Returns:
+        The figure and the points it shows.
+    """
+    height, width = len(models), len(kinds)
+    size = (0.6 + 2.0 * width, 1.1 + 2.0 * height)
+    figure, panels = plt.subplots(height, width, figsize=size, squeeze=False, sharex="col", sharey="row")
+    means = ri[ri["method"] == method].groupby(["model", "target"])[["ri", "ci_low", "ci_high"]].mean()
+    lines = []
+    for row, (model, label) in zip(panels, models.items(), strict=True):
+        for axes, kind in zip(row, kinds, strict=True):
+            part = distances[(distances["model"] == model) & (distances["distance"] == kind)]
+            apart = to_targets(part, list(targets), among, in_distribution)
+            points = [(model, kind, name, apart[name], *means.loc[(model, name)]) for name in targets]
+            _points(axes, points, targets)
+            axes.set_title(_correlations(association, model, method, kind), fontsize=7)
+            lines += points
+        row[0].set_ylabel(f"{label}\nRI (percentage points)", fontsize=8)
+    for axes, kind in zip(panels[-1], kinds.values(), strict=True):
+        axes.set_xlabel(kind, fontsize=8)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    title = f"target of {method_label}"
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5), title=title)
+    to = f"distance to {in_distribution_label}" if in_distribution else "mean distance to the other datasets"
+    figure.supxlabel(f"across: {to}; whiskers: {confidence:.0%} intervals of RI", fontsize=7)
+    columns = ["model", "distance", "target", "value", "ri", "ci_low", "ci_high"]
+    return figure, pd.DataFrame(lines, columns=columns)
+
+
+def _points(axes, points: Sequence[tuple], targets: Mapping[str, str]) -> None:
+    axes.axhline(0, color="#525252", linewidth=0.8)
+    for place, (*_, name, apart, value, low, high) in enumerate(points):
+        axes.errorbar(
+            apart,
+            value,
+            yerr=[[value - low], [high - value]],
+            color=COLOURS[place % len(COLOURS)],
+            marker=MARKERS[place % len(MARKERS)],
+            markersize=5,
+            markeredgecolor="black",
+            markeredgewidth=0.4,
+            linestyle="none",
+            elinewidth=1,
+            capsize=2,
+            label=targets[name],
+        )
+    axes.margins(x=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.tick_params(labelsize=7)
+
+
+def _correlations(association: pd.DataFrame, model: str, method: str, kind: str) -> str:
+    """What the table says of a panel's points."""
+    keys = {"model": model, "method": method, "distance": kind, "level": "targets"}
+    lines = association[(association[list(keys)] == pd.Series(keys)).all(axis=1)].set_index("statistic")
+    if lines["value"].isna().any():
+        return "too few or equal points"
+    parts = [f"{name.title()} {line['value']:+.3f} (p = {line['p']:.2g})" for name, line in lines.iterrows()]
+    return "\n".join(parts).replace("-", "\N{MINUS SIGN}")

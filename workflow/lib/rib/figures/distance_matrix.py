@@ -1,0 +1,65 @@
+"""Heat maps of the distances between datasets: a line of panels per model, a panel per kind of distance."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rib.figures import text_colour
+
+
+def draw(
+    distances: pd.DataFrame, *, models: Mapping[str, str], datasets: Mapping[str, str], kinds: Mapping[str, str]
+) -> tuple[Figure, pd.DataFrame]:
+    """Distances as colour and number; each kind has units, and so a range of colours, of its own.
+
+    Args:
+        distances: columns model, first, second, distance, value, n.
+        models: label of each model, one line of panels each.
+        datasets: label of each dataset, one line and column of a panel each.
+        kinds: label of each kind of distance, one column of panels each.
+
+    Returns:
+        The figure and the rows it shows.
+    """
+    names, size = list(datasets), 0.34 * len(datasets)
+    figure, panels = plt.subplots(
+        len(models),
+        len(kinds),
+        figsize=(1.0 + len(kinds) * (size + 0.25), 1.0 + len(models) * (size + 0.35)),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+    )
+    for line, (model, label) in zip(panels, models.items(), strict=True):
+        for axes, (kind, title) in zip(line, kinds.items(), strict=True):
+            part = distances[(distances["model"] == model) & (distances["distance"] == kind)]
+            grid = np.full((len(names), len(names)), np.nan)
+            for first, second, value in part[["first", "second", "value"]].itertuples(index=False):
+                row, column = sorted((names.index(first), names.index(second)), reverse=True)
+                grid[row, column] = value
+            image = axes.imshow(grid, cmap="Blues", aspect="equal")
+            _write_cells(axes, image, grid)
+            axes.set_title(f"{title}, n = {part['n'].iloc[0]}", fontsize=8)
+            axes.set_xticks(range(len(names) - 1), list(datasets.values())[:-1], rotation=40, ha="right", fontsize=7)
+            axes.set_yticks(range(1, len(names)), list(datasets.values())[1:], fontsize=7)
+            axes.set_xlim(-0.5, len(names) - 1.5)
+            axes.set_ylim(len(names) - 0.5, 0.5)
+            axes.tick_params(length=0)
+            axes.grid(False)
+            axes.spines[["left", "bottom"]].set_visible(False)
+        line[0].set_ylabel(label, fontsize=9)
+    figure.supxlabel("darker: farther apart, by each panel's own range; n: images of each dataset", fontsize=7)
+    return figure, distances[distances["model"].isin(list(models))]
+
+
+def _write_cells(axes, image, grid: np.ndarray) -> None:
+    """Each distance, with digits that tell it from the others where three decimals do."""
+    spread = np.nanmax(grid) - np.nanmin(grid)
+    digits = np.clip(2 - np.floor(np.log10(spread)), 0, 3) if spread > 0 else 1
+    for row, column in np.argwhere(~np.isnan(grid)):
+        value = grid[row, column]
+        text = f"{value:.{int(digits)}f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=text_colour(image, value))
