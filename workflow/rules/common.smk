@@ -92,6 +92,7 @@ EXAMPLE = {
     "datasets": DATASET_LABELS,
 }
 CONFIDENCE = CONFIG["statistics"]["confidence"]
+PRETRAINED_RUNS = {run.model: run for run in GRID.runs() if run.method == PRETRAINED}
 # What the files of rules/analysis/ add to the run (see `analysis`).
 ANALYSES = {}
 FIGURE = f"{REPORTS}/figures/{{figure}}"

@@ -3,7 +3,7 @@
 CKA = f"{REPORTS}/tables/cka.csv"
 COMPARED_FEATURES = [
     f"{FEATURES}.safetensors".format(**vars(run), dataset=dataset)
-    for run in [*(run for run in GRID.runs() if run.method == PRETRAINED), *COMPARED]
+    for run in [*PRETRAINED_RUNS.values(), *COMPARED]
     for dataset in GRID.ood()
 ]
 COMPARED_LOOK = {
