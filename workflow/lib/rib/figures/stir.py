@@ -13,6 +13,7 @@ DOTS = {
     "fine-tuned": {"label": "STIR(pretrained | fine-tuned)", "color": "#0072B2", "marker": "s"},
     "cka": {"label": "CKA on the images themselves", "color": "#555555", "marker": "D", "markerfacecolor": "white"},
 }
+CEILING = "the reference on its own inversions"  # how far they got: STIR can hardly be higher
 SIDESTEP = 0.22
 
 
@@ -24,10 +25,11 @@ def draw(
     targets: Mapping[str, str],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """STIR and CKA with intervals, three dots per method.
+    """STIR and CKA with intervals, three dots per method, and how far inversions got as a bar by each STIR.
 
     Args:
-        stir: columns model, method, target, seed, reference, stir, ci_low, ci_high, cka, cka_low, cka_high, n, residual;
+        stir: columns model, method, target, seed, reference, stir, ci_low, ci_high, cka, cka_low, cka_high, fidelity,
+            n, residual;
             several targets and seeds are averaged, and so are the ends of their intervals.
         models: label of each model, one panel each.
         methods: label of each method, one place each.
@@ -37,7 +39,7 @@ def draw(
     Returns:
         The figure and the rows it shows.
     """
-    numbers = ["stir", "ci_low", "ci_high", "cka", "cka_low", "cka_high", "residual"]
+    numbers = ["stir", "ci_low", "ci_high", "cka", "cka_low", "cka_high", "fidelity", "residual"]
     shown = stir.groupby(["model", "method", "reference"], sort=False)[numbers].mean().reset_index()
     figure, panels = plt.subplots(
         len(models), 1, figsize=(5.6, 0.9 + 2.2 * len(models)), sharex=True, sharey=True, squeeze=False
@@ -50,6 +52,9 @@ def draw(
             value, low, high = (rows.set_index("method")[column].reindex(list(methods)) for column in kind)
             places = np.arange(len(methods)) + side * SIDESTEP
             axes.errorbar(places, value, [value - low, high - value], linestyle="", markersize=5, elinewidth=1, **look)
+            if reference != "cka":
+                own = rows.set_index("method")["fidelity"].reindex(list(methods))
+                axes.plot(places, own, "_", color="black", markersize=13, label=CEILING if side == -1 else None)
         axes.set_title(label, loc="left")
         axes.set_ylabel("Similarity")
         axes.set_xticks(range(len(methods)), [look["label"] for look in methods.values()])
@@ -62,5 +67,5 @@ def draw(
         f"{100 * shown['residual'].max():.0f} % of its norm",
         fontsize=7,
     )
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=7)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=7)
     return figure, shown
