@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from rib.figures import cka_layers, stir
+from rib.figures import cka_epochs, cka_layers, stir
 from rib.report import extra_tables
 from tiny.project import ROOT
 
@@ -88,3 +88,12 @@ def test_stir_shows_both_directions_and_cka_with_their_intervals():
     legend = [text.get_text() for text in figure.legends[0].get_texts() if "own inversions" not in text.get_text()]
     assert legend == ["STIR(fine-tuned | pretrained)", "STIR(pretrained | fine-tuned)", "CKA on the images themselves"]
     assert "64 images" in figure.get_supxlabel() and "by 5 to 11 %" in figure.get_supxlabel() and len(shown) == 4
+
+
+def test_cka_epochs_starts_at_1_and_has_a_point_per_epoch(cka):
+    epochs = cka[cka["layer"] == "stage1"].drop(columns=["layer", "depth"])
+    epochs = pd.concat([epochs.assign(epoch=1), epochs.assign(epoch=2, cka=epochs["cka"] - 0.05)])
+    figure, shown = cka_epochs.draw(epochs, **LOOK)
+    lines = [list(container.lines[0].get_ydata()) for axes in figure.axes for container in axes.containers]
+    assert lines == [pytest.approx([1, start, start - 0.05]) for start in (0.51, 0.71, 0.3, 0.5)]
+    assert set(shown["epoch"]) == {0, 1, 2} and "Epochs of fine-tuning" in figure.get_supxlabel()
