@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from rib.analysis.cka import Kernel, cka, hsic, jackknife_interval, mean_over, plain_cka, write_cka
+from rib.analysis.cka import Kernel, cka, hsic, jackknife_interval, mean_over, plain_cka, write_cka, write_cka_epochs
 from rib.io import UserError
 
 RNG = np.random.default_rng(0)
@@ -161,3 +161,19 @@ def test_features_of_other_images_or_too_few_or_of_no_run_are_one_sentence(tmp_p
     few = [stored(tmp_path, run, "a", x[:4]) for run in ("m/none/pretrained/all/0", "m/a/ft/all/0")]
     with pytest.raises(UserError, match="needs at least 4 images"):
         write_cka(features=few, **settings)
+
+
+def test_epochs_are_compared_with_what_the_pretrained_head_reads(tmp_path, features):
+    x = features[0]
+    before = stored(tmp_path / "features", "m/none/pretrained/all/0", "a", x)
+    after = stored(tmp_path / "epochs", "m/a/ft/all/0", "a", x)
+    noisy = x + RNG.normal(size=x.shape)
+    save_file({"epoch1": 3 * x.astype(np.float32), "epoch2": noisy.astype(np.float32)}, after)
+    settings = {"among": ["a"], "conditions": "", "confidence": 0.95, "table": tmp_path / "t.csv"}
+    write_cka_epochs(before=[before], after=[after], epochs=2, **settings)
+    table = pd.read_csv(tmp_path / "t.csv").set_index("epoch")
+    assert table.loc[1, "cka"] == pytest.approx(1, abs=1e-6)
+    assert table.loc[2, "cka"] == pytest.approx(of(x, noisy)[0], abs=1e-5)
+    save_file({"stage4": x.astype(np.float32)}, before)
+    with pytest.raises(UserError, match="'pre_logits' is to be compared too"):
+        write_cka_epochs(before=[before], after=[after], epochs=2, **settings)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from rib.figures import cka_layers
+from rib.figures import cka_epochs, cka_layers, stir
 from rib.report import extra_tables
 from tiny.project import ROOT
 
@@ -56,3 +56,44 @@ def test_the_page_shows_cka_with_three_decimals_and_its_interval(cka, tmp_path):
     (shown,) = extra_tables({"cka": tmp_path / "cka.csv"}, ROOT / "workflow/report/tables.yaml", about)
     texts = dict(zip(shown["header"], (cell[0] for cell in shown["rows"][0]), strict=True))
     assert (texts["CKA"], texts["90 % interval"], texts["Biased"]) == ("0.500", "0.400 to 0.550", "0.800")
+
+
+def test_stir_shows_both_directions_and_cka_with_their_intervals():
+    lines = [
+        ("m", method, "a", 0, reference, value, value - 0.1, value + 0.1, 0.9, 0.8, 0.95, 64, residual, 0.99)
+        for method, start in (("ft", 0.3), ("lwf", 0.5))
+        for reference, value, residual in (("pretrained", start, 0.05), ("fine-tuned", start + 0.2, 0.11))
+    ]
+    columns = [
+        "model",
+        "method",
+        "target",
+        "seed",
+        "reference",
+        "stir",
+        "ci_low",
+        "ci_high",
+        "cka",
+        "cka_low",
+        "cka_high",
+    ]
+    figure, shown = stir.draw(pd.DataFrame(lines, columns=[*columns, "n", "residual", "fidelity"]), **LOOK)
+    (axes,) = figure.axes
+    heights = [list(container.lines[0].get_ydata()) for container in axes.containers]
+    assert heights == [pytest.approx([0.3, 0.5]), pytest.approx([0.5, 0.7]), pytest.approx([0.9, 0.9])]
+    (ends,) = axes.containers[0].lines[2]
+    assert [pytest.approx(list(segment[:, 1])) for segment in ends.get_segments()] == [[0.2, 0.4], [0.4, 0.6]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["FT", "LwF"]
+    assert [list(line.get_ydata()) for line in axes.lines if line.get_marker() == "_"] == [[0.99] * 2] * 2
+    legend = [text.get_text() for text in figure.legends[0].get_texts() if "own inversions" not in text.get_text()]
+    assert legend == ["STIR(fine-tuned | pretrained)", "STIR(pretrained | fine-tuned)", "CKA on the images themselves"]
+    assert "64 images" in figure.get_supxlabel() and "by 5 to 11 %" in figure.get_supxlabel() and len(shown) == 4
+
+
+def test_cka_epochs_starts_at_1_and_has_a_point_per_epoch(cka):
+    epochs = cka[cka["layer"] == "stage1"].drop(columns=["layer", "depth"])
+    epochs = pd.concat([epochs.assign(epoch=1), epochs.assign(epoch=2, cka=epochs["cka"] - 0.05)])
+    figure, shown = cka_epochs.draw(epochs, **LOOK)
+    lines = [list(container.lines[0].get_ydata()) for axes in figure.axes for container in axes.containers]
+    assert lines == [pytest.approx([1, start, start - 0.05]) for start in (0.51, 0.71, 0.3, 0.5)]
+    assert set(shown["epoch"]) == {0, 1, 2} and "Epochs of fine-tuning" in figure.get_supxlabel()

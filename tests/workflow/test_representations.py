@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+import pytest
 import safetensors.numpy
 import safetensors.torch
 
@@ -73,3 +74,36 @@ def test_representations_compare_each_layer_with_the_pretrained_models(finished_
     config = (*config, "representations={methods: [no]}")
     printed = finished_copy.snakemake("-n", "representations", config=config, check=False)
     assert "config, representations: unknown method of this run with one state 'no'" in printed
+
+
+def test_epochs_train_again_to_the_same_weights_and_compare_after_each(finished_copy):
+    """The run that is looked at must be the run whose results are reported."""
+    config = ("datasets=[red,blue]", "targets=[red]", "methods=[ft,linear_probe]", "models=[tiny_vit]")
+    finished_copy.snakemake("--cores", "1", "epochs", "representations", config=config)
+    results = finished_copy.folder / "results/tiny/paper"
+    for method in ("ft", "linear_probe"):
+        run = f"tiny_vit/red/{method}/all/0"
+        last = results / f"snapshots/{run}/epoch2.safetensors"
+        assert last.read_bytes() == (results / f"finetune/{run}/checkpoint.safetensors").read_bytes()
+        assert last.read_bytes() != last.with_name("epoch1.safetensors").read_bytes()
+    table = pd.read_csv(finished_copy.folder / "reports/tiny/tables/cka_epochs.csv")
+    assert len(table) == 2 * 2 * 3 and set(table["epoch"]) == {1, 2}
+    own = table.query("dataset == 'red'").set_index(["method", "epoch"])["cka"]
+    assert own["linear_probe"].min() > 1 - 1e-6 and own["ft", 2] < own["ft", 1] < 0.99999
+    whole = pd.read_csv(finished_copy.folder / "reports/tiny/tables/cka.csv").query("layer == 'pre_logits'")
+    last = table.query("epoch == 2").set_index(["method", "dataset"])["cka"]
+    assert last.to_dict() == pytest.approx(whole.set_index(["method", "dataset"])["cka"].to_dict(), abs=1e-6)
+
+
+def test_stir_inverts_each_network_once_and_reports_both_directions(finished_copy):
+    config = ("models=[tiny_cnn]", "targets=[red]", "methods=[lwf,wise_ft]", "stir={images: 8, steps: 4}")
+    planned = finished_copy.planned("stir", config=(*config, "representations={methods: [lwf, wise_ft]}"))
+    assert planned["invert_representation"] == 3 and planned["cross_inversions"] == 2 and "finetune" not in planned
+    finished_copy.snakemake("--cores", "1", "stir", config=(*config, "representations={methods: [wise_ft]}"))
+    table = pd.read_csv(finished_copy.folder / "reports/tiny/tables/stir.csv")
+    assert list(table["reference"]) == ["pretrained", "fine-tuned"] and set(table["passes"]) == {32}
+    assert table[["stir", "cka", "fidelity"]].abs().to_numpy().max() <= 1 and (table["residual"] > 0).all()
+    path = finished_copy.folder / "results/tiny/paper/inversions/tiny_cnn/none/pretrained/all/0/red.safetensors"
+    images = safetensors.numpy.load_file(path)["inverted"]
+    assert images.shape == (8, 3, 160, 160) and images.min() >= 0 and images.max() <= 1
+    assert (finished_copy.folder / "reports/tiny/figures/stir.png").stat().st_size > 1000

@@ -93,6 +93,7 @@ EXAMPLE = {
     "datasets": DATASET_LABELS,
 }
 CONFIDENCE = CONFIG["statistics"]["confidence"]
+PRETRAINED_RUNS = {run.model: run for run in GRID.runs() if run.method == PRETRAINED}
 # What the files of rules/analysis/ add to the run (see `analysis`).
 ANALYSES = {}
 FIGURE = f"{REPORTS}/figures/{{figure}}"
@@ -279,6 +280,18 @@ def method_job(stage, name, **more):
     return {**settings, **more, "code": digest(stage, mechanism)}
 
 
+def training(stage, w):
+    """Settings of a job that trains a run."""
+    return method_job(
+        stage,
+        w.method,
+        training=GRID.training(),
+        images=images(w.model),
+        shares=GRID.shares,
+        compute=COMPUTE,
+    )
+
+
 def recipe(w):
     """A merge's recipe, nothing for other methods."""
     trained = w.method == PRETRAINED or GRID.methods[w.method].trains
@@ -353,14 +366,18 @@ def shared_passes(model):
     }
 
 
-def feature_inputs(w):
-    """Inputs of a features job by name."""
+def dataset_inputs(w):
+    """Inputs by name of a job that passes one dataset's images through a network."""
     return {
-        **state_inputs(w),
         "dataset": prepared("manifest.json", w.dataset, geometry(w.model)),
         "images": ancient([prepared(file, w.dataset, geometry(w.model)) for file in PREPARED_FILES]),
         "apart": apart(w, [w.dataset]),
     }
+
+
+def feature_inputs(w):
+    """Inputs of a features job by name."""
+    return {**state_inputs(w), **dataset_inputs(w)}
 
 
 def published_table(w):

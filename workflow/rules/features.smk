@@ -1,6 +1,23 @@
 # Features of one run on one dataset, computed once, for the analyses that compare representations or datasets.
 
 FEATURES = f"{RUNS}/features/{RUN}/{{dataset}}"
+# Of the runs that are compared, and how figures show them.
+PRETRAINED_FEATURES, TUNED_FEATURES = (
+    [f"{FEATURES}.safetensors".format(**vars(run), dataset=dataset) for run in runs for dataset in GRID.ood()]
+    for runs in (PRETRAINED_RUNS.values(), COMPARED)
+)
+# Kernels of a network's layers and of one more, and their sums over objects.
+KERNEL_MEMORY = 2000 + CONFIG["representations"]["images"] ** 2 * 8 * 20 // 2**20
+COMPARED_LOOK = {
+    "models": LABELS,
+    "methods": {
+        name: {"label": METHOD_LABELS[name], **method.style}
+        for name, method in GRID.methods.items()
+        if name in {run.method for run in COMPARED}
+    },
+    "targets": {name: label for name, label in TARGET_LABELS.items() if name in {run.target for run in COMPARED}},
+    "confidence": CONFIDENCE,
+}
 
 
 rule compute_features:

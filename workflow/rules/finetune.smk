@@ -21,13 +21,6 @@ rule finetune:
         mem_mb=lambda w: memory([w.target], 4000),
         runtime=lambda w: 2880 if w.target in LARGE_SETS else 240,
     params:
-        cfg=lambda w: method_job(
-            "finetune",
-            w.method,
-            training=GRID.training(),
-            images=images(w.model),
-            shares=GRID.shares,
-            compute=COMPUTE,
-        ),
+        cfg=lambda w: training("finetune", w),
     script:
         "../scripts/finetune.py"

@@ -78,9 +78,7 @@ def compute_features(
     if len(states) > 1:
         raise UserError(f"features of {title}: a curve has several states; ask for one of its ends instead.")
     device = devices.start(**compute)
-    dataset = first_images(part(opened(dataset_folder, what["dataset"], images, apart), TEST, shares), limit)
-    preprocessing = read_json(model_folder / "model.json")["preprocessing"]
-    inputs = Inputs(dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows)
+    dataset, inputs = _inputs(model_folder, dataset_folder, what["dataset"], images, apart, shares, limit, device)
     model = network_in_state(model_folder, states[0][1], checkpoints, inputs[slice(EXAMPLE)], device)
     found = features_of(model, inputs, batch_size, f"features of {title}")
     if missing := [] if layers == DEFAULT else [name for name in layers if name not in found]:
@@ -88,10 +86,76 @@ def compute_features(
             f"config, representations.layers: {what['model']} has no '{missing[0]}', but {', '.join(found)}; name some of those."
         )
     found = {name: tensor for name, tensor in found.items() if layers == DEFAULT or name in layers}
+    _store(found, dataset, device, title, features, index, manifest)
+
+
+def compute_epoch_features(
+    *,
+    model_folder: Path,
+    snapshots: Sequence[Path],
+    dataset_folder: Path,
+    apart: Path | None,
+    images: Mapping,
+    shares: Mapping[str, float] | None,
+    what: Mapping[str, str],
+    limit: int,
+    batch_size: int,
+    compute: Mapping,
+    features: Path,
+    index: Path,
+    manifest: Path,
+) -> None:
+    """Pass a dataset through a run's network as it was after each epoch, and keep what its head reads.
+
+    Args:
+        snapshots: what rib.finetune wrote after each epoch.
+        features: written as .safetensors: (n, d) float32 by epoch, `epoch1` first.
+
+    The others are those of `compute_features`.
+
+    Raises:
+        UserError: a feature is not finite.
+    """
+    title, method = "/".join(what.values()), what["method"]
+    device = devices.start(**compute)
+    dataset, inputs = _inputs(model_folder, dataset_folder, what["dataset"], images, apart, shares, limit, device)
+    found = {}
+    for epoch, path in enumerate(snapshots, start=1):
+        model = network_in_state(model_folder, {method: 1.0}, {method: path}, inputs[slice(EXAMPLE)], device)
+        name = f"epoch{epoch}"
+        found[name] = features_of(model, inputs, batch_size, f"features of {title}, {name}")[PRE_LOGITS]
+    _store(found, dataset, device, title, features, index, manifest)
+
+
+def _inputs(
+    model_folder: Path,
+    dataset_folder: Path,
+    name: str,
+    images: Mapping,
+    apart: Path | None,
+    shares: Mapping[str, float] | None,
+    limit: int,
+    device: torch.device,
+) -> tuple[PreparedDataset, Inputs]:
+    """The images whose features are taken: at most `limit`, of protocol held_out's test part."""
+    dataset = first_images(part(opened(dataset_folder, name, images, apart), TEST, shares), limit)
+    preprocessing = read_json(model_folder / "model.json")["preprocessing"]
+    return dataset, Inputs(dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows)
+
+
+def _store(
+    found: Mapping[str, Tensor],
+    dataset: PreparedDataset,
+    device: torch.device,
+    title: str,
+    features: Path,
+    index: Path,
+    manifest: Path,
+) -> None:
     for name, tensor in found.items():
         if not tensor.isfinite().all():
             raise UserError(f"features of {title}: one of '{name}' is not finite; don't use these weights.")
-    safetensors.torch.save_file(found, features)
+    safetensors.torch.save_file(dict(found), features)
     pq.write_table(dataset.index.select(["row", "image_id", "label", "source_id", "object_id"]), index)
     sizes = {name: tensor.shape[1] for name, tensor in found.items()}
     write_json(manifest, {"device": device.type, "n": len(dataset.labels), "layers": sizes})

@@ -7,7 +7,7 @@ momentum, linear warm-up then cosine to zero, the evaluation transform without a
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,7 @@ def finetune(
     checkpoint: Path,
     history: Path,
     manifest: Path,
+    snapshots: Sequence[Path] = (),
 ) -> None:
     """Train, then write what changed and the history.
 
@@ -77,6 +78,7 @@ def finetune(
         history: written as CSV: epoch, lr (of its last step), loss and the cross-entropy in it (means over
             images), accuracy (fraction).
         manifest: written as JSON: the device, the class space's digest and the number of images seen.
+        snapshots: where what changed is kept after each epoch, as in `checkpoint`; empty to keep none.
 
     Raises:
         UserError: the loss or a trained tensor is not finite, or the method can't train this network.
@@ -98,7 +100,7 @@ def finetune(
     except ValueError as error:
         raise UserError(f"method {what['method']} on model {what['model']}: {error}.") from error
     try:
-        rows, changed = train(method, pretrained, training, seed, device, what, saved)
+        rows, changed = train(method, pretrained, training, seed, device, what, saved, snapshots)
     except DivergenceError as error:
         saved.unlink(missing_ok=True)  # it leads nowhere
         raise UserError(f"{error}; {_rescued(error, rescue)}lower lr in the method's entry.") from error
@@ -156,11 +158,13 @@ def train(
     device: torch.device,
     what: Mapping,
     saved: Path | None = None,
+    snapshots: Sequence[Path] = (),
 ) -> tuple[list[dict], dict[str, Tensor]]:
     """Train a method that has begun; from where a killed training was, if that was saved.
 
     Args:
         saved: where the state is kept now and then.
+        snapshots: where what changed is kept after each epoch.
 
     Returns:
         A row of the history per epoch, and what changed.
@@ -199,6 +203,8 @@ def train(
             progress.update(len(batch))
             state.save_if_due(epoch, len(sums), rows, sums, good)
         good = _finite_changes(method, pretrained, torch.stack(sums), epoch, what, good)
+        if snapshots:
+            safetensors.torch.save_file(good, snapshots[epoch])
         means = (torch.stack(sums).sum(dim=0) / len(images)).tolist()
         rows.append(
             {"epoch": epoch + 1, "lr": rates[method.step - 1]}

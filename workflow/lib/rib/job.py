@@ -50,6 +50,11 @@ MEMORY_SETTING = {
     "finetune": "training.micro_batch_size",
     "evaluate": "compute.evaluation_batch_size",
     "selection": "compute.evaluation_batch_size",
+    "features": "compute.evaluation_batch_size",
+    "inversions": "compute.evaluation_batch_size",
+    "stir": "compute.evaluation_batch_size",
+    "snapshots": "training.micro_batch_size",
+    "epochs": "compute.evaluation_batch_size",
 }
 
 

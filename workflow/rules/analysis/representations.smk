@@ -1,21 +1,7 @@
 # How fine-tuning changes representations: CKA of each layer with the pretrained model's, on the same images.
 
 CKA = f"{REPORTS}/tables/cka.csv"
-COMPARED_FEATURES = [
-    f"{FEATURES}.safetensors".format(**vars(run), dataset=dataset)
-    for run in [*(run for run in GRID.runs() if run.method == PRETRAINED), *COMPARED]
-    for dataset in GRID.ood()
-]
-COMPARED_LOOK = {
-    "models": LABELS,
-    "methods": {
-        name: {"label": METHOD_LABELS[name], **method.style}
-        for name, method in GRID.methods.items()
-        if name in {run.method for run in COMPARED}
-    },
-    "targets": {name: label for name, label in TARGET_LABELS.items() if name in {run.target for run in COMPARED}},
-    "confidence": CONFIDENCE,
-}
+COMPARED_FEATURES = [*PRETRAINED_FEATURES, *TUNED_FEATURES]
 
 analysis(
     "representations",
@@ -37,8 +23,7 @@ rule compute_cka:
     conda:
         "../../../envs/report.yaml"
     resources:
-        # kernels of two networks' layers, and their sums over objects
-        mem_mb=2000 + CONFIG["representations"]["images"] ** 2 * 8 * 14 // 2**20,
+        mem_mb=KERNEL_MEMORY,
         runtime=120,
     params:
         cfg={

@@ -24,7 +24,8 @@ from rib.io import Progress, UserError, write_text
 from rib.metrics import RUN
 from rib.runs import PRETRAINED
 
-DEPTHS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, "pre_logits": 5}  # see rib.features
+PRE_LOGITS = "pre_logits"
+DEPTHS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, PRE_LOGITS: 5}  # see rib.features
 OTHERS = "others"  # in place of a dataset: the mean over all but the target
 FEWEST = 4  # images below which the unbiased estimator is not defined
 CLOSEST = 1 - 1e-12  # to 1, of which artanh has no value
@@ -177,45 +178,109 @@ def write_cka(
     Raises:
         UserError: there is no fine-tuned run, or too few images.
     """
+    runs = _by_run(features)
+    before = {run[0]: paths for run, paths in runs.items() if run[1] == PRETRAINED}
+    tuned = {run: paths for run, paths in runs.items() if run[1] != PRETRAINED}
+    _write(before, tuned, {layer: (layer, depth) for layer, depth in DEPTHS.items()}, None, ["layer", "depth"],
+           among, conditions, confidence, table)  # fmt: skip
+
+
+def write_cka_epochs(
+    *,
+    before: Iterable[Path],
+    after: Iterable[Path],
+    epochs: int,
+    among: Collection[str],
+    conditions: str,
+    confidence: float,
+    table: Path,
+) -> None:
+    """Write the CKA of what the head reads with the pretrained model's, after each epoch.
+
+    Args:
+        before: features of the pretrained models, as for `write_cka`.
+        after: what epochs jobs wrote, in folders as those: features by epoch.
+        epochs: how many there are.
+        table: written as CSV, like `write_cka`'s with epoch (from 1) in place of layer and depth.
+
+    The others are those of `write_cka`.
+
+    Raises:
+        UserError: there is no fine-tuned run, too few images, or the pretrained features lack what the head reads.
+    """
+    names = {f"epoch{epoch}": (epoch,) for epoch in range(1, epochs + 1)}
+    start = {run[0]: paths for run, paths in _by_run(before).items()}
+    _write(start, _by_run(after), names, PRE_LOGITS, ["epoch"], among, conditions, confidence, table)
+
+
+def _by_run(features: Iterable[Path]) -> dict[tuple, dict[str, Path]]:
+    """Files by run (the columns RUN) and dataset, which their paths name."""
     runs: dict[tuple, dict[str, Path]] = {}
     for path in map(Path, features):
         model, target, method, size, seed = path.parts[-6:-1]
         runs.setdefault((model, method, target, size, int(seed)), {})[path.stem] = path
-    before = {run[0]: paths for run, paths in runs.items() if run[1] == PRETRAINED}
-    tuned = {run: paths for run, paths in runs.items() if run[1] != PRETRAINED}
+    return runs
+
+
+def _write(
+    before: Mapping[str, Mapping[str, Path]],
+    tuned: Mapping[tuple, Mapping[str, Path]],
+    names: Mapping[str, tuple],
+    against: str | None,
+    columns: Sequence[str],
+    among: Collection[str],
+    conditions: str,
+    confidence: float,
+    table: Path,
+) -> None:
+    """Compare runs with their pretrained models and write a line per run, name and dataset.
+
+    Args:
+        before: features of the pretrained model by dataset, by model.
+        tuned: features of each run by dataset.
+        names: of the features in the runs' files, in order: what their lines have in `columns`.
+        against: see `compare`.
+    """
     if not tuned:
         raise UserError("representations: no fine-tuned run is chosen; choose methods and targets in config.yaml.")
-    found: dict[tuple, tuple[np.ndarray, list[str], float, int]] = {}
+    found: dict[tuple, dict[str, tuple]] = {}
     cells = [(model, dataset) for model, paths in before.items() for dataset in paths]
     for model, dataset in Progress(cells, desc="CKA", unit="dataset"):
         others = {run: paths[dataset] for run, paths in tuned.items() if run[0] == model and dataset in paths}
-        found |= {(*run, dataset, layer): value for (run, layer), value in compare(before[model][dataset], others)}
-    lines = []
-    for run in tuned:
-        for layer in (name for name in DEPTHS if any(key[:5] == run and key[6] == name for key in found)):
-            own = {key[5]: value for key, value in found.items() if key[:5] == run and key[6] == layer}
-            lines += _lines(run, layer, own, among, confidence)
-    columns = [*RUN, "dataset", "layer", "depth", "n", "cka", "ci_low", "ci_high", "biased"]
+        for key, value in compare(before[model][dataset], others, against):
+            found.setdefault(key, {})[dataset] = value
+    lines = [
+        (*run, dataset, *names[name], *rest)
+        for run in tuned
+        for name in names
+        if (run, name) in found
+        for dataset, *rest in _lines(run[2], found[run, name], among, confidence)
+    ]
+    columns = [*RUN, "dataset", *columns, "n", "cka", "ci_low", "ci_high", "biased"]
     written = pd.DataFrame(lines, columns=columns).assign(conditions=conditions)
     write_text(table, written.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
-def compare(before: Path, after: Mapping[tuple, Path]):
+def compare(before: Path, after: Mapping[tuple, Path], against: str | None = None):
     """CKA of some runs' features with one run's, on one dataset.
 
     Args:
         before: features of the one.
         after: of the others, by run.
+        against: layer of the one with which all of the others' are compared; each with its own when None.
 
     Yields:
-        (run, layer), and its CKA whole and without each object (1 + g,), the objects' names, the plain CKA, and n.
+        (run, name of the features), and their CKA whole and without each object (1 + g,), the objects' names, the plain
+        CKA, and n.
 
     Raises:
-        UserError: the runs' features are of different images, or of too few.
+        UserError: the runs' features are of different images, or of too few, or the layer is not there.
     """
     index = _index(before)
     names, groups = np.unique(index["object_id"].astype(str), return_inverse=True)
     first = load_file(before)
+    if against is not None and against not in first:
+        raise UserError(f"config, representations.layers: '{against}' is to be compared too; add it to the list.")
     try:
         kernels = {layer: Kernel.of(part, groups) for layer, part in first.items()}
     except ValueError as error:
@@ -224,25 +289,25 @@ def compare(before: Path, after: Mapping[tuple, Path]):
     for run, path in after.items():
         if not _index(path).equals(index):
             raise UserError(f"{path} and {before} are of different images; delete both and run again.")
-        for layer, part in load_file(path).items():
+        for name, part in load_file(path).items():
+            layer = against or name
             values = cka(kernels[layer], Kernel.of(part, groups), own[layer])
-            yield (run, layer), (values, list(names), plain_cka(first[layer], part), len(index))
+            yield (run, name), (values, list(names), plain_cka(first[layer], part), len(index))
 
 
 def _index(features: Path) -> pd.DataFrame:
     return pd.read_parquet(features.with_suffix(".index.parquet"), columns=["image_id", "object_id"])
 
 
-def _lines(run: tuple, layer: str, own: Mapping[str, tuple], among: Collection[str], confidence: float) -> list[tuple]:
-    """Lines of the table for a run and a layer: each dataset, then the mean over those that are not the target."""
+def _lines(target: str, own: Mapping[str, tuple], among: Collection[str], confidence: float) -> list[tuple]:
+    """Dataset, n, CKA with its interval, and plain CKA: of each dataset, then of the mean over those off the target."""
     lines = [
-        (*run, dataset, layer, DEPTHS[layer], n, values[0], *jackknife_interval(values, confidence), plain)
+        (dataset, n, values[0], *jackknife_interval(values, confidence), plain)
         for dataset, (values, _, plain, n) in own.items()
     ]
-    others = [own[dataset] for dataset in own if dataset in among and dataset != run[2]]
+    others = [own[dataset] for dataset in own if dataset in among and dataset != target]
     if others:
         values = mean_over([(values, names) for values, names, _, _ in others])
         n, plain = sum(part[3] for part in others), np.mean([part[2] for part in others])
-        interval = jackknife_interval(values, confidence)
-        lines.append((*run, OTHERS, layer, DEPTHS[layer], n, values[0], *interval, plain))
+        lines.append((OTHERS, n, values[0], *jackknife_interval(values, confidence), plain))
     return lines

@@ -1,8 +1,9 @@
 """CKA of each layer between a model before and after fine-tuning, one panel per model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 TICKS = {"stage1": "¼", "stage2": "½", "stage3": "¾", "stage4": "all", "pre_logits": "head's\ninput"}
 OWN, OTHERS = "target", "others"
 COLUMNS = {OWN: "on the target", OTHERS: "on the other datasets (mean)"}
-SIDESTEP = 0.05  # between lines, in layers, so that points of equal height stay apart
+SIDESTEP = 0.05  # between lines, in steps of the axis, so that points of equal height stay apart
 
 
 def draw(
@@ -34,36 +35,57 @@ def draw(
     Returns:
         The figure and the rows it shows.
     """
+    figure, panels, shown = draw_lines(cka, ["layer", "depth"], models, methods)
+    layers = shown.drop_duplicates("layer").sort_values("depth")
+    panels[0, 0].set_xticks(layers["depth"], [TICKS[name] for name in layers["layer"]])
+    figure.supxlabel(f"Share of the network passed; {note(targets, confidence)}", fontsize=8)
+    return figure, shown
+
+
+def note(targets: Mapping[str, str], confidence: float) -> str:
+    """What lines of CKA are of."""
+    what = next(iter(targets.values())) if len(targets) == 1 else f"{len(targets)} targets, averaged"
+    return f"fine-tuned on {what}; bands: {confidence:.0%} intervals over objects"
+
+
+def draw_lines(
+    cka: pd.DataFrame, along: Sequence[str], models: Mapping[str, str], methods: Mapping[str, Mapping]
+) -> tuple[Figure, np.ndarray, pd.DataFrame]:
+    """Panels of CKA, models by datasets (the target, the mean over the others), a line with its band per method.
+
+    Args:
+        cka: see `draw`.
+        along: columns that tell the points of a line apart, the last of which is the horizontal axis.
+        models: label of each.
+        methods: label, colour and marker of each.
+
+    Returns:
+        The figure, its panels, and the rows it shows.
+    """
     own = cka[cka["dataset"] == cka["target"]].assign(dataset=OWN)
     rows = pd.concat([own, cka[cka["dataset"] == OTHERS]])
-    keys = ["model", "dataset", "method", "layer", "depth"]
+    keys = ["model", "dataset", "method", *along]
     shown = rows.groupby(keys, sort=False)[["cka", "ci_low", "ci_high"]].mean().reset_index()
     figure, panels = plt.subplots(
         len(models), 2, figsize=(7.2, 0.9 + 2.3 * len(models)), sharex=True, sharey=True, squeeze=False
     )
     for line, (model, label) in zip(panels, models.items(), strict=True):
         for axes, (place, title) in zip(line, COLUMNS.items(), strict=True):
-            _panel(axes, shown[(shown["model"] == model) & (shown["dataset"] == place)], methods)
+            _panel(axes, shown[(shown["model"] == model) & (shown["dataset"] == place)], along[-1], methods)
             axes.set_title(f"{label}, {title}", loc="left")
         line[0].set_ylabel("Linear CKA with\npretrained (debiased)")
-    layers = shown.drop_duplicates("layer").sort_values("depth")
-    panels[0, 0].set_xticks(layers["depth"], [TICKS[name] for name in layers["layer"]])
-    what = next(iter(targets.values())) if len(targets) == 1 else f"{len(targets)} targets, averaged"
-    figure.supxlabel(
-        f"Share of the network passed; fine-tuned on {what}; bands: {confidence:.0%} intervals over objects", fontsize=8
-    )
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(methods)))
-    return figure, shown
+    return figure, panels, shown
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, methods: Mapping[str, Mapping]) -> None:
+def _panel(axes: Axes, rows: pd.DataFrame, along: str, methods: Mapping[str, Mapping]) -> None:
     """A line with its band for each method that there is."""
     for place, (method, look) in enumerate(methods.items()):
-        part = rows[rows["method"] == method].sort_values("depth")
-        depth = part["depth"] + SIDESTEP * (place - (len(methods) - 1) / 2)
-        axes.fill_between(depth, part["ci_low"], part["ci_high"], color=look["colour"], alpha=0.2, linewidth=0)
+        part = rows[rows["method"] == method].sort_values(along)
+        where = part[along] + SIDESTEP * (place - (len(methods) - 1) / 2)
+        axes.fill_between(where, part["ci_low"], part["ci_high"], color=look["colour"], alpha=0.2, linewidth=0)
         axes.errorbar(
-            depth,
+            where,
             part["cka"],
             [part["cka"] - part["ci_low"], part["ci_high"] - part["cka"]],
             color=look["colour"],

@@ -1,0 +1,69 @@
+"""The table of STIR: how far a fine-tuned network and its pretrained one share what they ignore (see rib.stir)."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file
+
+from rib.analysis.cka import Kernel, cka, jackknife_interval
+from rib.io import UserError, write_text
+from rib.metrics import RUN
+
+REFERENCES = {"pretrained": ("before", "after"), "fine-tuned": ("after", "before")}  # whose inversions, who sees them
+
+
+def write_stir(
+    *,
+    features: Iterable[Path],
+    indexes: Iterable[Path],
+    layer: str,
+    steps: int,
+    conditions: str,
+    confidence: float,
+    table: Path,
+) -> None:
+    """Write STIR of every fine-tuned run and its pretrained model, in both directions.
+
+    Args:
+        features: what stir jobs wrote: <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
+        indexes: of the same images.
+        layer: at which representations were taken.
+        steps: of each inversion.
+        conditions: what the numbers hang on besides their columns; the last column.
+        confidence: coverage of the intervals, between 0 and 1.
+        table: written as CSV, a line per run and reference: model, method, target, size, seed, dataset, layer,
+            reference (whose representation was inverted), n, stir, ci_low, ci_high; cka, cka_low, cka_high of both
+            networks on the images themselves; fidelity (the reference's own CKA of images and inversions: STIR with
+            itself), residual (of the inversions, mean) and passes (an image forward and back) of the inversion.
+
+    Raises:
+        UserError: there is no fine-tuned run, or too few images.
+    """
+    lines = []
+    for path, index in zip(map(Path, features), indexes, strict=True):
+        model, target, method, size, seed = path.parts[-6:-1]
+        objects = pd.read_parquet(index, columns=["object_id"])["object_id"].astype(str)
+        groups = np.unique(objects, return_inverse=True)[1]
+        stored = load_file(path)
+        try:
+            kernels = {name: Kernel.of(part, groups) for name, part in stored.items() if "." in name}
+        except ValueError as error:
+            raise UserError(f"{path.stem}: {error}; it has {len(groups)}.") from error
+        plain = cka(kernels["before.images"], kernels["after.images"])
+        for reference, (inverted, sees) in REFERENCES.items():
+            values = cka(kernels[f"{sees}.images"], kernels[f"{sees}.inverted_{inverted}"])
+            own = cka(kernels[f"{inverted}.images"], kernels[f"{inverted}.inverted_{inverted}"])
+            what = (model, method, target, size, int(seed), path.stem, layer, reference, len(groups))
+            numbers = [number for one in (values, plain) for number in (one[0], *jackknife_interval(one, confidence))]
+            residual = stored[f"residual_{inverted}"].mean(dtype=np.float64)
+            lines.append((*what, *numbers, own[0], residual, len(groups) * steps))
+    if not lines:
+        raise UserError(
+            "stir: no fine-tuned run is chosen; choose methods and targets under representations in config.yaml."
+        )
+    intervals = [*(f"{part}{end}" for part in ("ci", "cka") for end in ("_low", "_high"))]
+    columns = [*RUN, "dataset", "layer", "reference", "n", "stir", *intervals[:2], "cka", *intervals[2:]]
+    written = pd.DataFrame(lines, columns=[*columns, "fidelity", "residual", "passes"]).assign(conditions=conditions)
+    write_text(table, written.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
