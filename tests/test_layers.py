@@ -10,7 +10,7 @@ LAYERS = [
     {"io", "plugins", "code", "classes", "catalog", "geometry", "runs", "grid", "job", "warm", "provenance", "track"},
     {"data", "models"},
     {"methods"},
-    {"finetune", "resume", "merge", "evaluate", "selection"},
+    {"finetune", "pretrain", "resume", "merge", "evaluate", "selection"},
     {"metrics", "analysis", "plan", "published"},
     {"figures", "report"},
     {"docs", "status"},

@@ -92,7 +92,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Model:
-    """One pretrained model with its 1000-way head, its weights' source and its preprocessing."""
+    """One pretrained model: its head, its weights' source and its preprocessing.
+
+    Attributes:
+        source: of published weights; None where they are trained here.
+        pretrain: how that is done: dataset, size, test, and the settings of training; None for published weights.
+    """
 
     name: str
     families: tuple[str, ...]
@@ -101,18 +106,19 @@ class Model:
     pretraining: str
     library: str
     architecture: str
-    source: dict
     weights: dict
     preprocessing: dict
     licence: str
     style: dict
+    source: dict | None = None
+    pretrain: dict | None = None
     head: str = "published"
     parameters: int | None = None
 
     @property
     def sources(self) -> tuple[dict, ...]:
         """What is downloaded."""
-        return (self.source,)
+        return (self.source,) if self.source else ()
 
     @property
     def raw(self) -> str:

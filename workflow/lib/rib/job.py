@@ -36,6 +36,7 @@ LIBRARIES = (
     "pandas",
     "pyarrow",
     "pillow",
+    "scikit-image",
     "resvg_py",
     "matplotlib",
 )

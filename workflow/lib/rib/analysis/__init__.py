@@ -1,0 +1,1 @@
+"""Analyses of rows, tables and features, one module each. No torch."""
