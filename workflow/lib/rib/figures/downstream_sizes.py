@@ -12,7 +12,7 @@ from rib.analysis.sizes import MEAN
 from rib.figures.lines import image_axis, line_with_intervals, method_legend
 
 EVERY_SIZE = True
-COLUMNS = 4  # panels in a row, at most
+COLUMNS = 3  # panels in a row, at most
 
 
 def draw(
@@ -34,7 +34,7 @@ def draw(
         The figure and the rows it shows.
     """
     shown = sizes[(sizes["target"] == MEAN) & sizes["model"].isin(list(models)) & sizes["method"].isin(list(methods))]
-    columns = min(COLUMNS, len(models))
+    columns = 2 if len(models) == 4 else min(COLUMNS, len(models))
     lines = math.ceil(len(models) / columns)
     figure, panels = plt.subplots(
         lines, columns, figsize=(max(3.6, 1.2 + 2.1 * columns), 0.9 + 2.2 * lines), sharey=True, squeeze=False

@@ -9,6 +9,8 @@ from matplotlib.ticker import NullLocator
 
 DODGE = 0.05  # by how much of its place a line of several is shifted, so that intervals don't hide one another
 
+ENTRY = 1.75  # inches that a legend's entry takes
+
 
 def line_with_intervals(
     axes: Axes,
@@ -62,4 +64,4 @@ def image_axis(axes: Axes, numbers: Iterable[float]) -> None:
 def method_legend(figure: Figure, axes: Axes) -> None:
     """One legend of the lines of `axes` above all panels."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=max(1, int(figure.get_figwidth() / ENTRY)))
