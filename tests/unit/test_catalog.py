@@ -215,7 +215,7 @@ def test_bad_choices_of_methods_and_sizes_are_explained(choices, message):
         ({"training": {"momentum": 1.5}}, r"'training\.momentum' is 1\.5, which is not valid .*: momentum of SGD"),
         ({"seeds": []}, "'seeds' is .*whole numbers from 0"),
         ({"protocol": "held"}, "'protocol' is 'held'.*trains on the whole target"),
-        ({"family": "emojis"}, r"unknown family 'emojis' \(did you mean 'emoji'\?\); known are emoji"),
+        ({"family": "emojis"}, r"unknown family 'emojis' \(did you mean 'emoji'\?\); known are digits, emoji"),
         ({"models": ["vit"]}, "unknown model 'vit'.*known are .*efficientnet_lite0"),
         ({"methods": "loar"}, r"unknown method 'loar' \(did you mean 'lora'\?\); known are ewc, "),
         ({"targets": ["noto", "nota"]}, r"config, targets.*unknown target 'nota' \(did you mean 'noto'\?\)"),

@@ -23,9 +23,8 @@ def files(tmp_path):
     """Tables of two models that were pretrained here and a published one; returns the arguments of both functions."""
     runs = [(m, f, t, s) for m in ("m50", "m5", "published") for f in METHODS for t in "ab" for s in SIZES]
     ri = pd.DataFrame(
-        [(*run, 0, np.nan, 100, float(place), place - 1.5, place + 2.5, "paper") for place, run in enumerate(runs)]
-        + [("m5", "curve", "a", "all", 0, 0.5, 100, 99.0, 98.0, 100.0, "paper")],
-        columns=["model", "method", "target", "size", "seed", "alpha", "n", "ri", "ci_low", "ci_high", "conditions"],
+        [(*run, 0, 100, float(place), place - 1.5, place + 2.5, "paper") for place, run in enumerate(runs)],
+        columns=["model", "method", "target", "size", "seed", "n", "ri", "ci_low", "ci_high", "conditions"],
     )
     cells = sorted({(model, method, size) for model, method, _, size in runs})
     mri = pd.DataFrame(
@@ -69,7 +68,7 @@ def test_every_ri_has_its_numbers_of_images_and_mri_their_mean(files):
     write_sizes(**files[0])
     table, ri = read(files[0]["table"]), read(files[0]["ri"])
     assert list(table)[:7] == ["model", "method", "target", "size", "seed", "train_images", "pretraining_images"]
-    assert "curve" not in set(table["method"]) and len(table) == 3 * 2 * 3 * (2 + 1)
+    assert len(table) == 3 * 2 * 3 * (2 + 1)
     for line in table.itertuples():
         expected = np.mean(SIZES[line.size]) if line.target == "mean" else SIZES[line.size]["ab".index(line.target)]
         assert line.train_images == expected

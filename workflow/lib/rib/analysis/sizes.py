@@ -24,7 +24,7 @@ def write_sizes(
     """Write RI, and as target `mean` mRI, with the numbers of images behind them.
 
     Args:
-        ri: CSV of rib.metrics.ri_table.
+        ri: CSV of rib.metrics.write_tables, in which curves have no part.
         mri: CSV of rib.metrics.mri_tables.
         finetunings: one fine-tuning's model, target, size and the path of its manifest; of each such three.
         epochs: passes of a fine-tuning over its images.
@@ -39,8 +39,7 @@ def write_sizes(
             for run in finetunings
         ]
     )
-    single = _read(ri)
-    single = single[single["alpha"].isna()].merge(trained, on=CELL)
+    single = _read(ri).merge(trained, on=CELL)
     per_size = trained.groupby(["model", "size"], as_index=False)["train_images"].mean()
     mean = _read(mri).rename(columns={"mri": "ri"}).assign(target=MEAN, seed=pd.NA)
     found = pd.concat([single, mean.merge(per_size, on=["model", "size"])], ignore_index=True)

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rib.analysis.sizes import MEAN
-from rib.figures.lines import image_axis, line_with_intervals, method_legend
+from rib.figures._lines import image_axis, line_with_intervals, method_legend
 
 EVERY_SIZE = True
 COLUMNS = 3  # panels in a row, at most

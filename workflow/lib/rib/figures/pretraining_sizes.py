@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rib.figures.lines import image_axis, line_with_intervals, method_legend
+from rib.figures._lines import image_axis, line_with_intervals, method_legend
 
 BEFORE = {"label": "before (pretrained)", "colour": "#252525", "marker": "*", "line": ":"}
 
