@@ -234,6 +234,9 @@ def _sentence(error: jsonschema.ValidationError) -> str:
     if error.validator == "required":
         key = next(key for key in error.validator_value if key not in error.instance)
         return f"the key '{key}' is missing{inside}; add it."
+    if error.validator == "oneOf":
+        keys = ", ".join(key for part in error.schema["oneOf"] for key in part["required"])
+        return f"give exactly one of the keys {keys}{inside}."
     meaning = f"; it is: {error.schema['description']}" if "description" in error.schema else ""
     return f"'{place}' is {error.instance!r}, which is not valid ({error.message}){meaning}."
 

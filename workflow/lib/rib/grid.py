@@ -188,6 +188,12 @@ class Grid:
         """
         for name, model in self.models.items():
             for key, role in (("dataset", "reference"), ("test", "in_distribution")) if model.pretrain else ():
+                own = self.catalog.datasets.get(model.pretrain[key])
+                if own and own.family != self.family.name:
+                    raise UserError(
+                        f"config, models: '{name}' is trained here for family {own.family}; choose other models for family "
+                        f"{self.family.name}."
+                    )
                 known = {
                     entry.name: entry
                     for entry in self.catalog.datasets.values()
