@@ -10,7 +10,7 @@ LAYERS = [
     {"io", "plugins", "code", "classes", "catalog", "geometry", "runs", "grid", "job", "warm", "provenance", "track"},
     {"data", "models"},
     {"methods"},
-    {"finetune", "resume", "merge", "passes", "evaluate", "features", "selection", "stir"},
+    {"finetune", "pretrain", "resume", "merge", "passes", "evaluate", "features", "selection", "stir"},
     {"metrics", "analysis", "plan", "published"},
     {"figures", "report"},
     {"docs", "status"},

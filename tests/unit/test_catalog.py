@@ -215,7 +215,7 @@ def test_bad_choices_of_methods_and_sizes_are_explained(choices, message):
         ({"training": {"momentum": 1.5}}, r"'training\.momentum' is 1\.5, which is not valid .*: momentum of SGD"),
         ({"seeds": []}, "'seeds' is .*whole numbers from 0"),
         ({"protocol": "held"}, "'protocol' is 'held'.*trains on the whole target"),
-        ({"family": "emojis"}, r"unknown family 'emojis' \(did you mean 'emoji'\?\); known are emoji"),
+        ({"family": "emojis"}, r"unknown family 'emojis' \(did you mean 'emoji'\?\); known are digits, emoji"),
         ({"models": ["vit"]}, "unknown model 'vit'.*known are .*efficientnet_lite0"),
         ({"methods": "loar"}, r"unknown method 'loar' \(did you mean 'lora'\?\); known are ewc, "),
         ({"targets": ["noto", "nota"]}, r"config, targets.*unknown target 'nota' \(did you mean 'noto'\?\)"),
@@ -453,3 +453,41 @@ def test_the_data_readme_names_every_package_version_and_licence():
             assert all(source["file"] in line for source in dataset.sources)
             assert all(f"{source['size'] / 1e9:.1f}" in line for source in dataset.sources if "size" in source)
             assert ("by hand" in line) == (dataset.sources[0]["kind"] == "manual")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"source": {"kind": "hub", "repo": "a/b", "path": "c.safetensors", "file": "c.safetensors"}},
+            "give exactly one",
+        ),
+        ({"pretrain": None}, "give exactly one of the keys source, pretrain in 'mine'"),
+        ({"epochs": None}, "the key 'epochs' is missing in 'mine.pretrain'; add it"),
+        ({"augment": True}, "unknown key 'augment' in 'mine.pretrain'; allowed are batch_size, dataset"),
+        (
+            {"size": 0},
+            "'mine.pretrain.size' is 0, which is not valid.*how much of it: 'all', a number of images from 1",
+        ),
+        ({"lr": 0}, "'mine.pretrain.lr' is 0, which is not valid.*peak learning rate"),
+    ],
+)
+def test_a_bad_pretraining_is_explained(changes, message):
+    entry = yaml.safe_load((CATALOG / "models.yaml").read_text())["digits_cnn_all"]
+    for key, value in changes.items():
+        part = entry if key in ("source", "pretrain") else entry["pretrain"]
+        part |= {key: value}
+        if value is None:
+            del part[key]
+    with pytest.raises(UserError, match=f"models.yaml: .*{message}"):
+        validated({"mine": entry}, "models", "models.yaml")
+
+
+def test_a_model_pretrained_here_is_for_its_own_family():
+    chosen = grid(family="digits", models=["digits_cnn_50"])
+    assert chosen.head("digits_cnn_50") == "pretrained"
+    assert [entry.name for entry in chosen.datasets_read()][-1] == "digits" and "digits" not in chosen.datasets
+    with pytest.raises(
+        UserError, match="'digits_cnn_50' is trained here for family digits; choose other models for family emoji"
+    ):
+        grid(models=["digits_cnn_50"])

@@ -70,6 +70,7 @@ GPU = (
 SUITES = GRID.suites()
 LARGE_SETS = {name for name, entry in CATALOG.datasets.items() if entry.storage == "encoded"} & set(GRID.datasets)
 DATASETS_READ = GRID.datasets_read()
+TRAINED_HERE = [name for name, model in CATALOG.models.items() if model.pretrain]
 CURVES = [name for name, method in GRID.methods.items() if method.form == "curve"]
 ENCODED = "encoded"  # in place of a geometry: photos as published, decoded when used
 GEOMETRIES = {ENCODED: None} | {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
@@ -195,12 +196,16 @@ def target(file, w):
 @cache
 def images(model):
     """How a model's jobs see datasets (rib.data.splits.opened)."""
-    return {
+    seen = {
         "geometry": vars(GRID.geometry(model)),
         "workers": THREADS,
         "budget": CONFIG["budget"]["max_images_per_dataset"],
         "images_per_class": GRID.reference.images_per_class if GRID.reference else None,
     }
+    how = GRID.models[model].pretrain
+    if how and GRID.reference and how["dataset"] == GRID.reference.name:
+        seen["pretraining_size"] = str(how["size"])  # what it never saw doesn't stand for its pretraining
+    return seen
 
 
 def apart(w, datasets):
@@ -269,6 +274,30 @@ def conversion(w):
         "images": images(w.model) if head == "fitted" else None,
         "compute": COMPUTE,
         "code": digest("models"),
+    }
+
+
+def pretraining_inputs(w):
+    """Inputs of a pretrain job by name."""
+    how = CATALOG.models[w.model].pretrain
+    return {
+        **{key: prepared("manifest.json", how[key], geometry(w.model)) for key in ("dataset", "test")},
+        "images": ancient(
+            [prepared(file, how[key], geometry(w.model)) for key in ("dataset", "test") for file in PREPARED_FILES]
+        ),
+    }
+
+
+def pretraining(w):
+    """Settings of a pretrain job: what the model is and sees, not how figures draw it."""
+    entry = vars(CATALOG.models[w.model])
+    facts = ("name", "library", "architecture", "pretrain", "preprocessing", "pretraining", "licence")
+    return {
+        "entry": {key: entry[key] for key in facts},
+        "outputs": CATALOG.class_space(FAMILY).outputs,
+        "images": images(w.model),
+        "compute": COMPUTE,
+        "code": digest("pretrain"),
     }
 
 

@@ -2,6 +2,9 @@
 # published one, one made from class names, or one fitted on the family's reference dataset.
 
 
+include: "pretrain.smk"
+
+
 rule convert_model:
     input:
         manifest=lambda w: f"{archives(CATALOG.models[w.model])[0]}.manifest.json",
@@ -14,6 +17,8 @@ rule convert_model:
         provenance=f"{MODEL}/provenance.json",
     log:
         f"{LOGS}/models/{{model}}.log",
+    wildcard_constraints:
+        model="|".join(re.escape(name) for name in CATALOG.models if name not in TRAINED_HERE) or "(?!)",
     conda:
         "../../envs/torch.yaml"
     resources:

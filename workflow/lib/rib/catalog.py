@@ -93,7 +93,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Model:
-    """One pretrained model with its 1000-way head, its weights' source and its preprocessing."""
+    """One pretrained model: its head, its weights' source and its preprocessing.
+
+    Attributes:
+        source: of published weights; None where they are trained here.
+        pretrain: how that is done: dataset, size, test, and the settings of training; None for published weights.
+    """
 
     name: str
     families: tuple[str, ...]
@@ -102,11 +107,12 @@ class Model:
     pretraining: str
     library: str
     architecture: str
-    source: dict
     weights: dict
     preprocessing: dict
     licence: str
     style: dict
+    source: dict | None = None
+    pretrain: dict | None = None
     head: str = "published"
     baseline: bool = False
     parameters: int | None = None
@@ -114,7 +120,7 @@ class Model:
     @property
     def sources(self) -> tuple[dict, ...]:
         """What is downloaded."""
-        return (self.source,)
+        return (self.source,) if self.source else ()
 
     @property
     def raw(self) -> str:
@@ -230,6 +236,9 @@ def _sentence(error: jsonschema.ValidationError) -> str:
     if error.validator == "required":
         key = next(key for key in error.validator_value if key not in error.instance)
         return f"the key '{key}' is missing{inside}; add it."
+    if error.validator == "oneOf":
+        keys = ", ".join(key for part in error.schema["oneOf"] for key in part["required"])
+        return f"give exactly one of the keys {keys}{inside}."
     meaning = f"; it is: {error.schema['description']}" if "description" in error.schema else ""
     return f"'{place}' is {error.instance!r}, which is not valid ({error.message}){meaning}."
 

@@ -94,7 +94,7 @@ def finetune(
         )
     target = subset(part(opened(target_folder, what["target"], images, apart), TRAIN, shares), size)
     reference = reference_images(reference_folder, images, shares) if reference_folder else None
-    seen = [dataset and _on_device(dataset, facts["preprocessing"], device) for dataset in (target, reference)]
+    seen = [dataset and on_device(dataset, facts["preprocessing"], device) for dataset in (target, reference)]
     try:
         method.begin(Task(model, *seen, seed, training["batch_size"]))
     except ValueError as error:
@@ -103,23 +103,30 @@ def finetune(
         rows, changed = train(method, pretrained, training, seed, device, what, saved, snapshots)
     except DivergenceError as error:
         saved.unlink(missing_ok=True)  # it leads nowhere
-        raise UserError(f"{error}; {_rescued(error, rescue)}lower lr in the method's entry.") from error
-    _warn_of_chance(rows, target, "/".join(what.values()))
+        raise UserError(f"{error}; {rescued(error, rescue)}lower lr in the method's entry.") from error
+    warn_of_chance(rows, target, "/".join(what.values()))
     safetensors.torch.save_file(packed(changed, pretrained), checkpoint)
-    with open(history, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["epoch", "lr", "loss", "cross_entropy", "accuracy"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_history(rows, history)
     seen_images = len(target.labels) * training["epochs"]
     write_json(manifest, {"device": device.type, "class_space": target.space.digest, "images": seen_images})
 
 
-def _on_device(dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> Images:
+def write_history(rows: list[dict], path: Path) -> None:
+    """Write what `train` tells of each epoch as CSV."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", "lr", "loss", "cross_entropy", "accuracy"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def on_device(dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> Images:
+    """A dataset's images and labels as a network on a device takes them."""
     pixels = Inputs(dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows)
     return Images(pixels, torch.from_numpy(dataset.labels).to(device), class_members(dataset.space, device))
 
 
-def _warn_of_chance(rows: list[dict], target: PreparedDataset, title: str) -> None:
+def warn_of_chance(rows: list[dict], target: PreparedDataset, title: str) -> None:
+    """Warn where the last row of a history says that next to nothing was learned."""
     final = rows[-1]["cross_entropy"]
     if final > CHANCE * math.log(len(target.space.keys)):
         log.warning("%s: the cross-entropy ends at chance (%.2f); see history.csv", title, final)
@@ -142,7 +149,8 @@ class DivergenceError(Exception):
         )
 
 
-def _rescued(error: DivergenceError, path: Path) -> str:
+def rescued(error: DivergenceError, path: Path) -> str:
+    """Keep the state after the last good epoch; returns a clause that says so."""
     if not error.epochs:
         return "nothing had been learned yet; "
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -56,6 +56,7 @@ class Grid:
         self.reference: Reference | None = self._reference()
         self.models: dict[str, Model] = self._models()
         self._refuse_headless()
+        self._check_pretraining()
         self.targets: list[str] = self._targets()
         self.shares: dict[str, float] | None = self._shares()
         chosen = self._choose("methods", {PRETRAINED: None, **catalog.methods})
@@ -144,15 +145,22 @@ class Grid:
         return self.reference is not None and (methods or apart or any(self.head(m) == "fitted" for m in self.models))
 
     def head(self, model: str) -> str:
-        """Where a model's head comes from: `published`, `zero_shot` or `fitted`."""
+        """Where a model's head comes from: `published`, `zero_shot`, `fitted` or `pretrained` (here, with the rest)."""
         entry = self.models[model]
+        if entry.pretrain:
+            return "pretrained"
         own = self.family.classes["format"] == "own"
         return "fitted" if entry.head == "none" or (own and entry.head == "published") else entry.head
 
     def datasets_read(self) -> list[Dataset]:
-        """Datasets that jobs read: those that are evaluated, and the reference where it is another and used."""
-        own = list(self.datasets.values())
-        return [*own, self.reference.dataset] if self.uses_reference() and self.reference.dataset not in own else own
+        """Datasets that jobs read: those that are evaluated, the reference where it is used, and what models are trained on."""
+        read = {**self.datasets}
+        if self.uses_reference():
+            read.setdefault(self.reference.name, self.reference.dataset)
+        for model in self.models.values():
+            for key in ("dataset", "test") if model.pretrain else ():
+                read.setdefault(model.pretrain[key], self.catalog.datasets[model.pretrain[key]])
+        return list(read.values())
 
     def _refuse_headless(self) -> None:
         """Leave out, with a line, models that have no head and nothing to fit one on.
@@ -171,6 +179,28 @@ class Grid:
         for name in headless:
             del self.models[name]
             self.notices.append(f"model '{name}' is left out: it {why}")
+
+    def _check_pretraining(self) -> None:
+        """See that models that are pretrained here are trained and tested on what is kept for that.
+
+        Raises:
+            UserError: one isn't, or is for another family.
+        """
+        for name, model in self.models.items():
+            for key, role in (("dataset", "reference"), ("test", "in_distribution")) if model.pretrain else ():
+                own = self.catalog.datasets.get(model.pretrain[key])
+                if own and own.family != self.family.name:
+                    raise UserError(
+                        f"config, models: '{name}' is trained here for family {own.family}; choose other models for family "
+                        f"{self.family.name}."
+                    )
+                known = {
+                    entry.name: entry
+                    for entry in self.catalog.datasets.values()
+                    if entry.family == self.family.name and entry.role == role
+                }
+                kind = f"dataset of role {role} of family {self.family.name}"
+                known_name(model.pretrain[key], known, kind, f"models.yaml, {name}, pretrain.{key}")
 
     def kept_apart(self, dataset: str) -> bool:
         """Whether a dataset shares its source images with the part that stands for pretraining."""

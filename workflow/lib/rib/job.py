@@ -37,6 +37,7 @@ LIBRARIES = (
     "scipy",
     "pyarrow",
     "pillow",
+    "scikit-image",
     "resvg_py",
     "matplotlib",
 )

@@ -59,6 +59,9 @@ def plan(grid: Grid, catalog: Catalog, results: Path) -> Plan:
     stated = {row["architecture"]: row for _, row in catalog.table("throughput.csv", ("architecture", EVALUATE, TRAIN))}
     for name, model in grid.models.items():
         found.rates[name] = _rates(name, model, grid, stated, results)
+        if model.pretrain:
+            images = model.pretrain["epochs"] * _of_size(str(model.pretrain["size"]), counts[model.pretrain["dataset"]])
+            _add_images(found, name, {TRAIN: images})
     for run in grid.runs():
         _add_run(found, grid, run, counts)
     found.disk["rows per image"] = ROW * found.images[EVALUATE]
@@ -81,6 +84,7 @@ def _images(dataset: Dataset, catalog: Catalog, results: Path, found: Plan) -> i
 
 def _add_jobs(found: Plan, grid: Grid) -> None:
     runs = [run for run in grid.runs() if run.method != PRETRAINED]
+    here = sum(model.pretrain is not None for model in grid.models.values())
     trained = sum(grid.methods[run.method].trains for run in runs)
     geometries = {model: grid.geometry(model).key for model in grid.models}
     datasets = grid.datasets_read()
@@ -90,7 +94,7 @@ def _add_jobs(found: Plan, grid: Grid) -> None:
         ),
         "prepare": len({(d.name, _form(d, geometry)) for d in datasets for geometry in geometries.values()}),
         "list_suite": len(grid.suites()) * len(set(geometries.values())),
-        "convert_model": len(grid.models),
+        **{rule: n for rule, n in (("convert_model", len(grid.models) - here), ("pretrain_model", here)) if n},
         "finetune": trained,
         "merge": len(runs) - trained,
         "evaluate_run": len(grid.runs()) * len(grid.suites()),
@@ -117,7 +121,7 @@ def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
         found.unknown.append(f"nobody states the size of {', '.join(sorted(unsized))}")
     weights = {name: FLOAT * (model.parameters or 0) for name, model in grid.models.items()}
     for name, model in grid.models.items():
-        if not any((Path("data/raw") / name / part["file"]).is_file() for part in model.sources):
+        if model.source and not any((Path("data/raw") / name / part["file"]).is_file() for part in model.sources):
             found.download += model.source.get("size", weights[name])
     arrays = {
         (d.name, grid.geometry(model)): counts[d.name] * grid.geometry(model).size ** 2 * 3
@@ -130,7 +134,7 @@ def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
     found.disk = {
         "archives": raw,
         "prepared images": sum(arrays.values()) + encoded,
-        "pretrained weights": 2 * sum(weights.values()),
+        "pretrained weights": sum((1 + len(model.sources)) * weights[name] for name, model in grid.models.items()),
         "checkpoints, at most": sum(weights[run.model] for run in runs if grid.methods[run.method].trains),
     }
     if missing := [name for name, size in weights.items() if not size]:
@@ -180,9 +184,14 @@ def _add_run(found: Plan, grid: Grid, run: Run, counts: Mapping[str, int]) -> No
     passes = {TRAIN: 0, EVALUATE: round(states * test * sum(seen.values()))}
     if epochs:
         passes[by] += epochs * _of_size(run.size, seen[run.target] * (grid.shares["train"] if grid.shares else 1))
+    _add_images(found, run.model, passes)
+
+
+def _add_images(found: Plan, model: str, passes: Mapping[str, int]) -> None:
+    """Passes of images through a model, by kind, and the hours they take."""
     for kind, images in passes.items():
         found.images[kind] += images
-        if rate := found.rates[run.model][0].get(kind):
+        if rate := found.rates[model][0].get(kind):
             found.hours[kind] += images / rate / 3600
 
 

@@ -92,13 +92,25 @@ def _npm(source: Mapping, folder: Path, what: str) -> Path:
 
 def _pypi(source: Mapping, folder: Path, what: str) -> Path:
     package = f"{source['package']}=={source['version']}"
-    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", *_platform(source["file"])]
     if tuple(map(int, importlib.metadata.version("pip").split(".")[:2])) >= RAW_PROGRESS_SINCE:
         options.append("--progress-bar=raw")
     _run_client(
         [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), package], folder, source, what
     )
     return _only_file(folder, source, what)
+
+
+def _platform(wheel: str) -> list[str]:
+    """Options that ask pip for the pinned wheel on any machine, where it was built for one platform.
+
+    Source: PyPA's binary distribution format, file name: ...-<python>-<abi>-<platform>.whl, several platforms with dots.
+    """
+    python, abi, platforms = wheel.removesuffix(".whl").split("-")[-3:]
+    if platforms == "any":
+        return []
+    options = ["--implementation", python[:2], "--python-version", python[2:], "--abi", abi]
+    return options + [part for platform in platforms.split(".") for part in ("--platform", platform)]
 
 
 def _file(source: Mapping, folder: Path, what: str) -> Path:

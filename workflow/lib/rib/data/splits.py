@@ -54,15 +54,28 @@ def reference_images(folder: Path, images: Mapping, shares: Mapping[str, float] 
     Args:
         folder: what a prepare job wrote.
         images: geometry, workers, budget, images_per_class: so many of a dataset that is evaluated; None for all of one
-            that is kept for this.
+            that is kept for this, or, of a model that was pretrained on a part of it, for that part: `pretraining_size`.
         shares: of the splits (protocol `held_out`): of a dataset kept for this the train part is taken, since others
             may share its sources.
     """
     if not images["images_per_class"]:
-        return part(opened(folder, "reference", images), TRAIN, shares)
+        size = images.get("pretraining_size", ALL)
+        return part(pretraining_images(folder, "reference", images, size), TRAIN, shares)
     dataset = PreparedDataset.open(folder, "reference", Geometry(**images["geometry"]), images["workers"])
     chosen = _reference_sources(folder / "index.parquet", images["images_per_class"])
     return _where(dataset, lambda source: source in chosen)
+
+
+def pretraining_images(folder: Path, name: str, images: Mapping, size: str) -> PreparedDataset:
+    """Images that a model is pretrained on here; smaller parts lie inside larger ones.
+
+    Args:
+        folder: what a prepare job wrote.
+        name: the dataset.
+        images: geometry, workers, budget.
+        size: see `subset`.
+    """
+    return subset(opened(folder, name, images), size, "pretrain.size")
 
 
 def _reference_sources(index: Path, images_per_class: int) -> frozenset[str]:
@@ -113,12 +126,13 @@ def part(dataset: PreparedDataset, which: str, shares: Mapping[str, float] | Non
     return found
 
 
-def subset(dataset: PreparedDataset, size: str) -> PreparedDataset:
+def subset(dataset: PreparedDataset, size: str, setting: str = "downstream_size") -> PreparedDataset:
     """The first images in a fixed class-balanced order, so that smaller subsets lie inside larger ones.
 
     Args:
         dataset: to choose from.
         size: `all`, a number of images, or a fraction of them (with a point: 0.5).
+        setting: what says so, for messages.
 
     Raises:
         UserError: it has fewer images, or the fraction is less than one image.
@@ -129,7 +143,7 @@ def subset(dataset: PreparedDataset, size: str) -> PreparedDataset:
     wanted = round(float(size) * n) if "." in size else int(size)
     if not 1 <= wanted <= n:
         raise UserError(
-            f"downstream_size {size}: {dataset.name} has {n} images to train on; give 1 to {n}, or a fraction below 1."
+            f"{setting} {size}: {dataset.name} has {n} images to train on; give 1 to {n}, or a fraction below 1."
         )
     return dataset.take(_first(dataset, wanted))
 

@@ -1,6 +1,7 @@
 """Figures: pure functions from tables to a Matplotlib figure, one module each, and how they are written.
 
-A figure's module defines `draw(<inputs by name>, *, <settings>)`, which returns the figure and the rows it shows.
+A figure's module defines `draw(<inputs by name>, *, <settings>)`, which returns the figure and the rows it shows; one
+that compares sizes of the training part sets EVERY_SIZE.
 """
 
 import importlib
@@ -45,14 +46,15 @@ def write_figure(
         name: the figure's module.
         inputs: by argument of its `draw`: a path or a list of paths.
         settings: further keywords of its `draw`.
-        size: of the training part; runs of other sizes are not shown.
+        size: of the training part; runs of other sizes are not shown, save by figures of every size.
         geometry: at which photos that are kept encoded are shown.
     """
-    draw = importlib.import_module(f"rib.figures.{name}").draw
+    module = importlib.import_module(f"rib.figures.{name}")
+    only = None if getattr(module, "EVERY_SIZE", False) else size
     with plt.style.context(STYLE):
         shape = Geometry(**geometry) if geometry else None
-        read = {key: _of_size(_read(value, shape), size) for key, value in inputs.items()}
-        figure, shown = draw(**read, **settings)
+        read = {key: _of_size(_read(value, shape), only) for key, value in inputs.items()}
+        figure, shown = module.draw(**read, **settings)
         figure.savefig(png, metadata={"Software": None})
         figure.savefig(pdf, metadata={"CreationDate": None})
         plt.close(figure)
@@ -69,9 +71,9 @@ def _read(value: object, geometry: Geometry | None):
     return READERS[path.suffix](path)
 
 
-def _of_size(table: object, size: str):
-    """A table's rows of runs of one size and of pretrained models; what has no sizes as it is."""
-    if not isinstance(table, pd.DataFrame) or "size" not in table:
+def _of_size(table: object, size: str | None):
+    """A table's rows of runs of one size (None: of all) and of pretrained models; what has no sizes as it is."""
+    if size is None or not isinstance(table, pd.DataFrame) or "size" not in table:
         return table
     return table[(table["size"] == size) | (table["method"] == PRETRAINED)]
 

@@ -1,0 +1,185 @@
+"""The digits family as published: real packages, every part of them against the file itself."""
+
+import gzip
+import hashlib
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rib.catalog import Catalog
+from rib.data.download import download
+from rib.data.layouts import digit_fonts, digits
+from rib.data.layouts._digits import MARGIN
+from rib.data.prepare import prepare
+from rib.data.prepared import PreparedDataset
+from rib.data.splits import pretraining_images, reference_images
+from rib.geometry import Geometry
+from rib.io import UserError, archive_members, sha256
+
+ROOT = Path(__file__).parents[2]
+CATALOG = Catalog([ROOT / "workflow/catalog"])
+SPACE = CATALOG.class_space("digits")
+SETS = {name: entry for name, entry in CATALOG.datasets.items() if entry.family == "digits"}
+GEOMETRY = Geometry(32, 1.0, "bicubic")
+FILES = {"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "manifest": "manifest.json"}
+SEEN = {"geometry": vars(GEOMETRY), "workers": 1, "budget": "all", "images_per_class": None}
+ANOTHER_PROCESS = """
+import sys; sys.path[:0] = {paths!r}
+from pathlib import Path
+from integration.test_digits import made
+made("{name}", Path("{folder}"), Path("{archive}"))
+"""
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    """Archive by the dataset that owns it: the project's own download where it has one, else fetched."""
+    found = {}
+    for name in {entry.raw for entry in SETS.values()}:
+        (source,) = CATALOG.datasets[name].sources
+        found[name] = ROOT / "data/raw" / name / source["file"]
+        if not found[name].is_file():
+            found[name] = tmp_path_factory.mktemp(name) / source["file"]
+            download(source, found[name], name)
+    return found
+
+
+def made(name, folder, archive):
+    """A set prepared at 32 px in a folder of its own."""
+    entry = SETS[name]
+    folder.mkdir(parents=True)
+    prepare(
+        archives=[archive],
+        digests=[entry.sources[0]["digest"]],
+        dataset=name,
+        layout=CATALOG.layout_file(entry.layout),
+        arguments={**entry.settings, "source_group": entry.source_group, "icons": {}, "exclude": []},
+        space=SPACE,
+        storage=entry.storage,
+        geometry=GEOMETRY,
+        expected=entry.images,
+        about=entry.about_images,
+        corrupt_allowed=0,
+        workers=1,
+        **{part: folder / file for part, file in FILES.items()},
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(archives, tmp_path_factory):
+    """The folder of every set, prepared."""
+    top = tmp_path_factory.mktemp("digits")
+    return {name: made(name, top / name, archives[entry.raw]) for name, entry in SETS.items()}
+
+
+@pytest.fixture(scope="module")
+def sets(folders):
+    return {name: PreparedDataset.open(folder, name) for name, folder in folders.items()}
+
+
+@pytest.fixture(scope="module")
+def published(archives):
+    """The file's 1797 lines, read without the layout."""
+    (data,) = [read() for name, read in archive_members(archives["digits"]) if name.endswith("digits.csv.gz")]
+    return np.array([line.split(",") for line in gzip.decompress(data).decode().splitlines()], float).astype(int)
+
+
+def test_every_class_has_its_share_of_every_set(sets):
+    counts = {name: set(np.bincount(found.labels, minlength=10)) for name, found in sets.items()}
+    assert counts.pop("digits") == {70} and set(map(tuple, counts.values())) == {(20,)} and len(counts) == 6
+
+
+def test_no_two_sets_share_a_source_image(sets):
+    every = [source for found in sets.values() for source in found.source_ids]
+    assert len(every) == len(set(every)) == 700 + 6 * 200
+    handwritten = [source for name, found in sets.items() if name != "digits_font" for source in found.source_ids]
+    assert all(source.startswith("digits/") for source in handwritten)
+
+
+def test_labels_and_pixels_are_the_files(sets, published):
+    assert len(published) == 1797
+    for name in SETS.keys() - {"digits_font"}:
+        lines = published[[int(image) for image in sets[name].index["image_id"].to_pylist()]]
+        assert (lines[:, -1] == sets[name].labels).all()
+    for name in ("digits", "digits_test"):
+        for image, line in zip(
+            sets[name].images, published[sets[name].index["image_id"].to_numpy().astype(int)], strict=True
+        ):
+            side = 8 + 2 * MARGIN
+            small = np.asarray(Image.fromarray(image).convert("L").resize((side, side), Image.Resampling.BOX), float)
+            ink = (255 - small[MARGIN:-MARGIN, MARGIN:-MARGIN]) / 255 * 16
+            assert np.abs(ink - line[:-1].reshape(8, 8)).mean() < 1.5
+
+
+def test_renditions_differ_from_the_plain_digits_and_from_one_another(sets):
+    grey = {name: found.images.mean(axis=(0, 3)) for name, found in sets.items()}
+    names = [name for name in SETS if name != "digits_test"]
+    for place, one in enumerate(names):
+        for other in names[:place]:
+            assert np.abs(grey[one] - grey[other]).mean() > 4, (one, other)
+    assert np.abs(grey["digits"] - grey["digits_test"]).mean() < 4
+
+
+def test_corruptions_are_spread_evenly_over_classes(sets):
+    """Noise raises the difference of neighbours, low contrast the darkest white: in every class as often."""
+    found = sets["digits_corrupted"]
+    pale = found.images.max(axis=(1, 2, 3)) < 170
+    assert set(np.bincount(found.labels[pale])) == {4}
+
+
+@pytest.mark.parametrize("name", ["digits_corrupted", "digits_cartoon", "digits_edges", "digits_drawn", "digits_font"])
+def test_another_process_makes_the_same_bytes(name, folders, archives, tmp_path):
+    paths = [str(ROOT / "workflow/lib"), str(ROOT / "tests")]
+    text = ANOTHER_PROCESS.format(paths=paths, name=name, folder=tmp_path / name, archive=archives[SETS[name].raw])
+    subprocess.run([sys.executable, "-c", text], check=True, env={"PYTHONHASHSEED": "7"}, timeout=120)
+    for file in FILES.values():
+        assert sha256(tmp_path / name / file) == sha256(folders[name] / file)
+
+
+def test_smaller_pretraining_sets_lie_inside_larger_ones_and_are_the_models_reference(folders):
+    sizes = [str(CATALOG.models[f"digits_cnn_{size}"].pretrain["size"]) for size in (50, 150, 400, "all")]
+    parts = [pretraining_images(folders["digits"], "digits", SEEN, size) for size in sizes]
+    assert [len(part.labels) for part in parts] == [50, 150, 400, 700]
+    for small, large in itertools.pairwise(parts):
+        assert set(small.source_ids) < set(large.source_ids)
+        counts = np.bincount(small.labels)
+        assert counts.max() - counts.min() <= 1
+    reference = reference_images(folders["digits"], {**SEEN, "pretraining_size": sizes[1]}, None)
+    assert reference.source_ids == parts[1].source_ids
+    assert len(reference_images(folders["digits"], SEEN, None).labels) == 700
+
+
+def test_the_order_within_a_class_hangs_on_nothing_but_the_line(published):
+    ranks = digits.class_ranks(published[:, -1])
+    for digit in range(10):
+        own = ranks[published[:, -1] == digit]
+        assert sorted(own) == list(range(len(own)))
+    first = hashlib.sha256(b"digits/0").hexdigest()
+    lower = [
+        row
+        for row in np.flatnonzero(published[:, -1] == published[0, -1])
+        if hashlib.sha256(f"digits/{row}".encode()).hexdigest() < first
+    ]
+    assert ranks[0] == len(lower)
+
+
+def items(layout, archive, **settings):
+    names = {"space": SPACE, "geometry": GEOMETRY, "dataset": "set", "source_group": None, "icons": {}, "exclude": []}
+    return list(layout.items([archive], **names, **settings))
+
+
+def test_what_the_packages_lack_is_a_sentence(archives):
+    with pytest.raises(UserError, match="set: there is no variant 'inked'; there are plain, corrupted"):
+        items(digits, archives["digits"], variant="inked", first=0, last=1)
+    with pytest.raises(UserError, match="set: digit 8 has 174 images, so there are none from 170 to 175"):
+        items(digits, archives["digits"], variant="plain", first=170, last=175)
+    with pytest.raises(UserError, match=r"matplotlib.* holds no sklearn/datasets/data/digits\.csv\.gz"):
+        items(digits, archives["digits_font"], variant="plain", first=0, last=1)
+    with pytest.raises(UserError, match=r"matplotlib-.*whl ships no font 'Comic'; correct fonts"):
+        items(digit_fonts, archives["digits_font"], fonts=["DejaVuSans", "Comic"])

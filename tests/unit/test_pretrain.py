@@ -1,0 +1,146 @@
+"""Pretraining here: nested parts, the same bytes after a kill, what is reported, what is refused."""
+
+import csv
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from rib import finetune, resume
+from rib.data.prepared import PreparedDataset
+from rib.io import UserError, read_json, sha256
+from rib.models.pretrained import build, load
+from rib.pretrain import pretrain
+from tiny.photos import GEOMETRY, INDICES, WNIDS, jpeg, prepare_into, tar
+
+HALF = [0.5, 0.5, 0.5]
+ENTRY = {
+    "name": "net",
+    "library": "timm",
+    "architecture": "test_resnet",
+    "pretraining": "photos",
+    "licence": "none",
+    "preprocessing": {"size": 32, "crop": 1.0, "interpolation": "bicubic", "mean": HALF, "std": HALF},
+}
+HOW = {
+    "dataset": "photos",
+    "size": "all",
+    "test": "others",
+    "epochs": 6,
+    "batch_size": 8,
+    "lr": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "warmup_fraction": 0.1,
+    "seed": 0,
+}
+SEEN = {"geometry": vars(GEOMETRY), "workers": 1, "budget": "all", "images_per_class": None}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Photos of four classes by colour, and others of the same classes."""
+    top, found = tmp_path_factory.mktemp("photos"), {}
+    for group, numbers in {"photos": range(6), "others": range(6, 9)}.items():
+        files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i, (40 + n, 36)) for i in INDICES for n in numbers}
+        (top / group).mkdir()
+        archive = tar(top / f"{group}.tar", files)
+        prepare_into(top / group, "class_folders", archive, source_group=group)
+        found[group] = top / group
+    return found
+
+
+def trained(folders, out, test="others", **how):
+    """What a job does; returns model.json."""
+    out.mkdir(exist_ok=True)
+    pretrain(
+        dataset_folder=folders["photos"],
+        test_folder=folders[test],
+        entry={**ENTRY, "pretrain": {**HOW, **how}},
+        outputs=1000,
+        images=SEEN,
+        compute={"device": "cpu", "threads": 1},
+        rescue=out / "rescued.safetensors",
+        saved=out / "state.safetensors",
+        weights=out / "weights.safetensors",
+        description=out / "model.json",
+        history=out / "history.csv",
+    )
+    return read_json(out / "model.json")
+
+
+def test_a_pretrained_network_is_loaded_as_a_published_one_and_has_the_accuracy_it_states(folders, tmp_path):
+    facts = trained(folders, tmp_path / "all")
+    assert facts["trained"]["images"] == 24 and facts["trained"]["test"]["images"] == 12
+    network, _ = load(tmp_path / "all", torch.device("cpu"))
+    others = PreparedDataset.open(folders["others"], "others")
+    pixels = torch.from_numpy(np.array(others.images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.inference_mode():
+        scores = network(pixels)[:, INDICES]
+    right = (scores.argmax(dim=1).numpy() == others.labels).mean()
+    assert facts["trained"]["test"] == {"dataset": "others", "images": 12, "accuracy": pytest.approx(100 * right)}
+    assert right > 0.5, "colours are learned"
+    with open(tmp_path / "all/history.csv") as file:
+        history = list(csv.DictReader(file))
+    assert len(history) == 6 and float(history[-1]["cross_entropy"]) < float(history[0]["cross_entropy"])
+
+
+def test_seed_and_size_decide_and_nothing_else(folders, tmp_path):
+    made = {
+        name: (trained(folders, tmp_path / name, **how), sha256(tmp_path / name / "weights.safetensors"))[1]
+        for name, how in {"a": {}, "b": {}, "seed": {"seed": 1}, "size": {"size": 8}, "share": {"size": 0.5}}.items()
+    }
+    assert made["a"] == made["b"] and len(set(made.values())) == 4
+    images = [read_json(tmp_path / name / "model.json")["trained"]["images"] for name in ("seed", "size", "share")]
+    assert images == [24, 8, 12]
+
+
+def test_a_pretraining_killed_again_and_again_gives_the_same_bytes(folders, tmp_path, monkeypatch):
+    trained(folders, tmp_path / "whole")
+    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
+    step, done = finetune._step, []
+
+    def breaks(*arguments):
+        result = step(*arguments)
+        done.append(1)
+        if kills and len(done) == kills[0]:
+            del kills[0], done[:]
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(finetune, "_step", breaks)
+    kills = [1, 2, 4, 5]
+    for _ in range(len(kills)):
+        with pytest.raises(KeyboardInterrupt):
+            trained(folders, tmp_path / "killed")
+    trained(folders, tmp_path / "killed")
+    assert sum(done) < 6 * 3, "it did not begin anew"
+    for name in ("weights.safetensors", "model.json", "history.csv"):
+        assert sha256(tmp_path / "killed" / name) == sha256(tmp_path / "whole" / name)
+
+
+def test_a_divergence_is_a_sentence_and_the_state_before_is_kept(folders, tmp_path, monkeypatch):
+    step, done = finetune._step, []
+
+    def breaks(*arguments):
+        done.append(1)
+        return step(*arguments) * (float("nan") if len(done) > 7 else 1)
+
+    monkeypatch.setattr(finetune, "_step", breaks)
+    said = "model net, method pretraining, target photos: the loss at epoch 3.*kept in.*lower lr in pretrain"
+    with pytest.raises(UserError, match=said):
+        trained(folders, tmp_path / "net")
+    kept = safetensors.torch.load_file(tmp_path / "net/rescued.safetensors")
+    assert kept.keys() <= build("timm", "test_resnet").state_dict().keys()
+    assert not (tmp_path / "net/weights.safetensors").exists()
+
+
+def test_testing_on_what_was_trained_on_is_refused(folders, tmp_path):
+    with pytest.raises(UserError, match="others tests 24 source images that photos trains on"):
+        trained(folders, tmp_path / "net", test="photos")
+
+
+def test_a_size_beyond_the_dataset_is_refused(folders, tmp_path):
+    with pytest.raises(UserError, match=r"pretrain\.size 25: photos has 24 images to train on; give 1 to 24"):
+        trained(folders, tmp_path / "net", size=25)

@@ -1,0 +1,173 @@
+"""Tables by number of images against hand-made ones, and their figures against frozen tables."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from rib.analysis.sizes import write_pretraining_sizes, write_sizes
+from rib.figures import downstream_sizes, pretraining_sizes, write_figure
+
+METHODS = {
+    "ft": {"label": "FT", "colour": "#d55e00", "marker": "o"},
+    "lwf": {"label": "LwF", "colour": "#009e73", "marker": "^"},
+}
+SIZES = {"all": (80, 40), "0.5": (40, 20), "10": (10, 10)}  # images of target a and of target b
+PRETRAINED_ON = {"m5": 5, "m50": 50}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Tables of two models that were pretrained here and a published one; returns the arguments of both functions."""
+    runs = [(m, f, t, s) for m in ("m50", "m5", "published") for f in METHODS for t in "ab" for s in SIZES]
+    ri = pd.DataFrame(
+        [(*run, 0, 100, float(place), place - 1.5, place + 2.5, "paper") for place, run in enumerate(runs)],
+        columns=["model", "method", "target", "size", "seed", "n", "ri", "ci_low", "ci_high", "conditions"],
+    )
+    cells = sorted({(model, method, size) for model, method, _, size in runs})
+    mri = pd.DataFrame(
+        [
+            (*cell, place - 20.0, place - 21.0, place - 18.0, 50.0, 30.0 + place, "paper")
+            for place, cell in enumerate(cells)
+        ],
+        columns=["model", "method", "size", "mri", "ci_low", "ci_high", "ood_before", "ood_after", "conditions"],
+    )
+    ood = pd.DataFrame(
+        [
+            (*cell, when, value, value - 2.0, value + 1.0, "paper")
+            for place, cell in enumerate(cells)
+            for when, value in (("before", 50.0), ("after", 30.0 + place))
+        ],
+        columns=["model", "method", "size", "when", "accuracy", "ci_low", "ci_high", "conditions"],
+    )
+    for name, table in {"ri": ri, "mri": mri, "ood": ood}.items():
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    finetunings = []
+    for model, target, size in sorted({(model, target, size) for model, _, target, size in runs}):
+        path = tmp_path / f"{model}-{target}-{size}.json"
+        path.write_text(json.dumps({"images": 3 * SIZES[size]["ab".index(target)]}))
+        finetunings.append({"model": model, "target": target, "size": size, "manifest": str(path)})
+    for model, images in PRETRAINED_ON.items():
+        facts = {"trained": {"images": images, "test": {"dataset": "t", "images": 9, "accuracy": 80.0 + images / 10}}}
+        (tmp_path / f"{model}.model.json").write_text(json.dumps(facts))
+    shared = {"mri": tmp_path / "mri.csv", "conditions": "protocol paper"}
+    shared["descriptions"] = {model: tmp_path / f"{model}.model.json" for model in PRETRAINED_ON}
+    return (
+        {**shared, "ri": tmp_path / "ri.csv", "finetunings": finetunings, "epochs": 3, "table": tmp_path / "sizes.csv"},
+        {**shared, "ood": tmp_path / "ood.csv", "table": tmp_path / "pretraining_sizes.csv"},
+    )
+
+
+def read(path):
+    return pd.read_csv(path, dtype={"size": str})
+
+
+def test_every_ri_has_its_numbers_of_images_and_mri_their_mean(files):
+    write_sizes(**files[0])
+    table, ri = read(files[0]["table"]), read(files[0]["ri"])
+    assert list(table)[:7] == ["model", "method", "target", "size", "seed", "train_images", "pretraining_images"]
+    assert len(table) == 3 * 2 * 3 * (2 + 1)
+    for line in table.itertuples():
+        expected = np.mean(SIZES[line.size]) if line.target == "mean" else SIZES[line.size]["ab".index(line.target)]
+        assert line.train_images == expected
+        if line.model == "published":
+            assert np.isnan(line.pretraining_images)
+        else:
+            assert line.pretraining_images == PRETRAINED_ON[line.model]
+    both = table.merge(ri, on=["model", "method", "target", "size", "seed"])
+    assert len(both) == 36 and (both["ri_x"] == both["ri_y"]).all() and (both["ci_low_x"] == both["ci_low_y"]).all()
+    mean = table[table["target"] == "mean"]
+    assert mean["seed"].isna().all() and mean["ri"].nunique() == len(mean) == 18
+
+
+def test_pretraining_sizes_has_accuracies_whose_difference_is_mri(files):
+    write_pretraining_sizes(**files[1])
+    table = read(files[1]["table"])
+    assert list(table["pretraining_images"]) == sorted(table["pretraining_images"]) and set(table["model"]) == {
+        "m5",
+        "m50",
+    }
+    assert len(table) == 2 * 2 * 3
+    np.testing.assert_allclose(table["after"] - table["before"], table["mri"])
+    assert (table["before_low"] == 48).all() and (table["after_high"] == table["after"] + 1).all()
+    assert dict(zip(table["model"], table["held_out"], strict=True)) == {"m5": 80.5, "m50": 85.0}
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_the_same_input_gives_the_same_bytes(files, which):
+    write = (write_sizes, write_pretraining_sizes)[which]
+    write(**files[which])
+    first = files[which]["table"].read_bytes()
+    write(**files[which])
+    assert files[which]["table"].read_bytes() == first
+
+
+def spans(axes):
+    """Both ends of every vertical interval that was drawn."""
+    return [
+        tuple(segment[:, 1])
+        for container in axes.containers
+        for lines in container[2]
+        for segment in lines.get_segments()
+    ]
+
+
+def test_downstream_sizes_has_a_panel_per_model_and_the_tables_intervals(files):
+    write_sizes(**files[0])
+    table = read(files[0]["table"])
+    labels = {"m5": "Five", "m50": "Fifty", "published": "Published"}
+    figure, shown = downstream_sizes.draw(table, models=labels, methods=METHODS, confidence=0.95)
+    assert [axes.get_title() for axes in figure.axes] == list(labels.values())
+    assert set(shown["target"]) == {"mean"} and len(shown) == 18
+    for axes, model in zip(figure.axes, labels, strict=True):
+        assert axes.get_xscale() == "log" and [t.get_text() for t in axes.get_xticklabels()] == ["10", "30", "60"]
+        own = shown[shown["model"] == model]
+        expected = {(line.ci_low, line.ci_high) for line in own.itertuples()}
+        assert {tuple(np.round(span, 6)) for span in spans(axes)} == expected and len(spans(axes)) == 6
+        for method, look in METHODS.items():
+            (own_line,) = [
+                line
+                for line in axes.lines
+                if to_hex(line.get_color()) == look["colour"] and line.get_linestyle() == "-"
+            ]
+            rows = own[own["method"] == method].sort_values("train_images")
+            assert list(own_line.get_ydata()) == list(rows["ri"])
+            np.testing.assert_allclose(own_line.get_xdata(), rows["train_images"], rtol=0.05)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["FT", "LwF"]
+    assert figure.get_supylabel() == "mRI (percentage points)" and "95%" in figure.get_supxlabel()
+
+
+def test_pretraining_sizes_draws_before_after_and_mri(files):
+    write_pretraining_sizes(**files[1])
+    table = read(files[1]["table"])
+    series = dict.fromkeys(PRETRAINED_ON, "Net on digits")
+    whole = table[table["size"] == "all"]
+    figure, shown = pretraining_sizes.draw(whole, series=series, methods=METHODS, confidence=0.9)
+    top, bottom = figure.axes
+    assert len(shown) == 4
+    expected = {(48.0, 51.0)} | {(line.after_low, line.after_high) for line in whole.itertuples()}
+    assert {tuple(np.round(span, 6)) for span in spans(top)} == expected
+    assert {tuple(np.round(span, 6)) for span in spans(bottom)} == {
+        (line.ci_low, line.ci_high) for line in whole.itertuples()
+    }
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["before (pretrained)", "FT", "LwF"]
+    assert [text.get_text() for text in bottom.get_xticklabels()] == ["5", "50"]
+    assert top.get_ylabel() == "Mean OOD accuracy (%)" and bottom.get_ylabel() == "mRI (percentage points)"
+    assert "90%" in figure.get_supxlabel()
+
+
+def test_only_figures_of_every_size_are_given_all_of_them(files, tmp_path):
+    write_sizes(**files[0])
+    write_pretraining_sizes(**files[1])
+    made = {ending: tmp_path / f"x.{ending}" for ending in ("png", "pdf", "csv")}
+    settings = {"methods": METHODS, "confidence": 0.95}
+    inputs = {"sizes": str(files[0]["table"])}
+    write_figure("downstream_sizes", inputs, {"models": {"m5": "Five"}, **settings}, size="all", **made)
+    assert set(read(made["csv"])["size"]) == set(SIZES)
+    inputs = {"pretraining_sizes": str(files[1]["table"])}
+    series = dict.fromkeys(PRETRAINED_ON, "Net")
+    write_figure("pretraining_sizes", inputs, {"series": series, **settings}, size="all", **made)
+    assert set(read(made["csv"])["size"]) == {"all"}

@@ -1,0 +1,72 @@
+"""Digits set in the fonts that a package ships, brought to 8 x 8 counts of ink as the handwritten ones were."""
+
+import io
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rib.classes import ClassSpace
+from rib.data.images import Item
+from rib.data.layouts._digits import LEVELS, on_paper, to_geometry
+from rib.geometry import Geometry
+from rib.io import UserError, archive_members
+
+BITMAP = 32  # side of the normalised bitmap, of which each 4 x 4 pixels are counted (UCI, optdigits.names)
+DRAWN = 128  # height in pixels at which a glyph is drawn before
+
+
+def items(
+    archives: Sequence[Path],
+    *,
+    space: ClassSpace,
+    geometry: Geometry,
+    dataset: str,
+    source_group: str | None,
+    icons: Mapping[str, str],
+    exclude: Collection[str],
+    fonts: list[str],
+) -> Iterator[Item]:
+    """Yield each class's digit in each font.
+
+    Args:
+        archives: a package that ships the fonts, wherever they lie in it.
+        space: its keys are the digits.
+        icons: not used.
+        exclude: image ids (`<font>_<digit>`) to leave out.
+        fonts: names of TrueType files without their ending.
+
+    Raises:
+        UserError: the archive lacks a font.
+    """
+    found = {}
+    for archive in archives:
+        for name, read in archive_members(archive):
+            path = PurePosixPath(name)
+            if path.suffix == ".ttf" and path.stem in fonts:
+                found[path.stem] = read()
+    if missing := [name for name in fonts if name not in found]:
+        raise UserError(f"{dataset}: {archives[0].name} ships no font '{missing[0]}'; correct fonts in its settings.")
+    for label, digit in enumerate(space.keys):
+        for name in fonts:
+            if (image_id := f"{name}_{digit}") not in exclude:
+                # Another layout engine, where Pillow has one, would place glyphs otherwise.
+                font = ImageFont.truetype(io.BytesIO(found[name]), DRAWN, layout_engine=ImageFont.Layout.BASIC)
+                source = f"{source_group or dataset}/{image_id}"
+                pixels = to_geometry(on_paper(counts(digit, font)), geometry)
+                yield Item(image_id, label, source, source, pixels)
+
+
+def counts(digit: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
+    """Ink of a digit that fills its box: (8, 8) integers from 0 to 16."""
+    left, top, right, bottom = font.getbbox(digit)
+    glyph = Image.new("L", (right - left, bottom - top), 0)
+    ImageDraw.Draw(glyph).text((-left, -top), digit, fill=255, font=font)
+    scale = BITMAP / max(glyph.size)
+    glyph = glyph.resize([max(1, round(side * scale)) for side in glyph.size], Image.Resampling.BOX)
+    bitmap = Image.new("L", (BITMAP, BITMAP), 0)
+    bitmap.paste(glyph, ((BITMAP - glyph.width) // 2, (BITMAP - glyph.height) // 2))
+    side = int(LEVELS**0.5)
+    blocks = (np.asarray(bitmap) >= 128).reshape(BITMAP // side, side, BITMAP // side, side)
+    return blocks.sum(axis=(1, 3))
