@@ -212,7 +212,7 @@ def train(
             state.save_if_due(epoch, len(sums), rows, sums, good)
         good = _finite_changes(method, pretrained, torch.stack(sums), epoch, what, good)
         if snapshots:
-            safetensors.torch.save_file(good, snapshots[epoch])
+            safetensors.torch.save_file(packed(good, pretrained), snapshots[epoch])
         means = (torch.stack(sums).sum(dim=0) / len(images)).tolist()
         rows.append(
             {"epoch": epoch + 1, "lr": rates[method.step - 1]}
