@@ -78,14 +78,8 @@ def pretrain(
         raise UserError(f"{error}; {rescued(error, rescue)}lower lr in pretrain of the model's entry.") from error
     warn_of_chance(rows, dataset, "/".join(what.values()))
     write_history(rows, history)
-    _write(
-        model,
-        entry,
-        outputs,
-        {"images": len(dataset.labels), "test": _tested(model, entry, test, device)},
-        weights,
-        description,
-    )
+    trained = {"images": len(dataset.labels), "test": _tested(model, entry, test, device)}
+    _write(model, entry, outputs, trained, weights, description)
 
 
 def _refuse_shared(dataset: PreparedDataset, test: PreparedDataset) -> None:
