@@ -79,11 +79,14 @@ def evaluate(
     progress.close()
     facts = {dataset.name: {"n": len(dataset.labels), "class_space": dataset.space.digest} for dataset in suite}
     for scoring in scorings:
-        write_json(scoring.manifest, {"device": device.type, "datasets": facts})
-        unfinished = scoring.rows.with_suffix(".tmp")
-        table = pa.concat_tables(tables.pop(scoring.rows)).unify_dictionaries()
-        pq.write_table(table, unfinished, compression="zstd")
-        os.replace(unfinished, scoring.rows)  # last, since it says that all is there
+        _write(scoring, tables.pop(scoring.rows), {"device": device.type, "datasets": facts})
+
+
+def _write(scoring: Scoring, tables: Sequence[pa.Table], facts: Mapping) -> None:
+    write_json(scoring.manifest, facts)
+    unfinished = scoring.rows.with_suffix(".tmp")
+    pq.write_table(pa.concat_tables(tables).unify_dictionaries(), unfinished, compression="zstd")
+    os.replace(unfinished, scoring.rows)  # last, since it says that all is there
 
 
 @torch.inference_mode()

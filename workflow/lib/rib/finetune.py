@@ -184,13 +184,8 @@ def train(
     trainable = dict(method.trainable())
     for name, parameter in method.model.named_parameters():
         parameter.requires_grad_(name in trainable)
-    optimizer = torch.optim.SGD(
-        trainable.values(),
-        lr=method.lr,
-        momentum=training["momentum"],
-        weight_decay=training["weight_decay"],
-        fused=device.type == "cuda",
-    )
+    settings = {key: training[key] for key in ("momentum", "weight_decay")}
+    optimizer = torch.optim.SGD(trainable.values(), lr=method.lr, fused=device.type == "cuda", **settings)
     method.train_mode()
     devices.compiled(method.model)
     state = TrainingState(saved, method.model, optimizer, trainable)
