@@ -16,8 +16,8 @@ run: $(VENV)/run.done ## run the workflow on config.yaml: tables, figures and pa
 	@snakemake --quiet reason --report reports/$(FAMILY)/report.html --report-after-run
 	@echo "Open reports/$(FAMILY)/index.html (results) or reports/$(FAMILY)/report.html (how they were made)."
 
-test: $(VENV)/test.done ## every test
-	@python -m pytest
+test: $(VENV)/test.done ## every test, a file per core at once
+	@python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/test.done ## style and layering, without running anything
 	ruff check .

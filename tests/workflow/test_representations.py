@@ -9,6 +9,8 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 
+from rib.models.checkpoint import unpacked
+
 LAYERS = ["pre_logits", "stage1", "stage2", "stage3", "stage4"]
 
 
@@ -24,7 +26,8 @@ def test_features_are_those_that_the_stored_rows_were_scored_with(finished_copy)
     results = folder / "results/tiny"
     space = json.loads((results / "prepare/blue/160px-bicubic-crop1/classes.json").read_text())
     head = safetensors.torch.load_file(results / "models/tiny_cnn/weights.safetensors")
-    tuned = safetensors.torch.load_file(results / "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors")
+    stored = safetensors.torch.load_file(results / "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors")
+    tuned = unpacked(stored, head)
     for run, share in zip(runs, (0.0, 0.5), strict=True):
         weight, bias = (
             ((1 - share) * head[name] + share * tuned.get(name, head[name])).numpy()
