@@ -5,8 +5,8 @@ Layers, lowest first; a module imports from its own layer or below only (tests/t
     L0  io, code, classes, catalog, grid, job, warm, provenance, track   no torch
     L1  data/, models/
     L2  methods/
-    L3  finetune, merge, evaluate, selection
-    L4  metrics                                                          no torch
+    L3  finetune, pretrain, merge, evaluate, features, stir, selection
+    L4  metrics, analysis/, plan                                         no torch
     L5  figures/, report                                                 no torch
     L6  docs                                                             no torch
 """
