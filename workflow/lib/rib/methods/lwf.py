@@ -19,7 +19,6 @@ from rib.methods import mechanism
 from rib.methods._base import FineTuning, Task
 from rib.models.class_logits import class_logits
 from rib.models.device import autocast
-from rib.models.fold import EXAMPLE, frozen_copy
 from rib.models.inputs import in_batches
 
 TEACHER_BATCH = 64
@@ -49,7 +48,7 @@ class LearningWithoutForgetting(FineTuning):
     def begin(self, task: Task) -> None:
         super().begin(task)
 
-        teacher = frozen_copy(self.model, self.inputs[slice(EXAMPLE)])
+        teacher = self.model
 
         def outputs(images: Tensor) -> Tensor:
             with autocast(self.inputs.device):
