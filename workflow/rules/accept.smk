@@ -18,7 +18,7 @@ rule accept:
             "made": ["data/raw", f"results/{FAMILY}", REPORTS],
             "config": config,
             "cores": workflow.cores,
-            "gpus": workflow.global_resources.get("gpu"),
+            "gpus": workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else None,
         },
     script:
         "../scripts/accept.py"
