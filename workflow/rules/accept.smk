@@ -14,11 +14,13 @@ rule accept:
     params:
         cfg=lambda w: {
             "changes": code_changes(workflow, GRID_RECORDS, REPORTS, TELL_TIMES),
-            "code": FOLDERS[1:],
-            "made": ["data/raw", f"results/{FAMILY}", REPORTS],
-            "config": config,
-            "cores": workflow.cores,
-            "gpus": workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else None,
+            "mirror": {
+                "linked": FOLDERS[1:],
+                "made": ["data/raw", f"results/{FAMILY}", REPORTS],
+                "config": config,
+                "cores": workflow.cores,
+                "gpus": workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else None,
+            },
         },
     script:
         "../scripts/accept.py"

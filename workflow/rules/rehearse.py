@@ -16,7 +16,7 @@ NEEDED = ("Snakefile", "workflow", "profiles", "envs", "CITATION.cff")
 
 
 @contextlib.contextmanager
-def mirrored(linked: Iterable[str], made: Iterable[str], config: Mapping) -> Iterator[Path]:
+def _mirrored(linked: Iterable[str], made: Iterable[str], config: Mapping) -> Iterator[Path]:
     """A folder below work/ that Snakemake can run in as in the project, taken away at the end.
 
     Code is copied, what jobs made linked file by file: a job takes its outputs' names away before it writes, so that
@@ -52,47 +52,49 @@ def _link(file: Path, folder: Path) -> None:
     os.utime(folder / file, ns=(stat.st_atime_ns, stat.st_mtime_ns), follow_symlinks=False)
 
 
-def rehearse(folder: Path, by_rule: Mapping[str, Sequence[str]], cores: int, gpus: int | None, log_file: str) -> Path:
-    """Make jobs anew in a mirror, each from the inputs that the project has.
+@contextlib.contextmanager
+def rehearsed(
+    by_rule: Mapping[str, Sequence[str]],
+    *,
+    linked: Iterable[str],
+    made: Iterable[str],
+    config: Mapping,
+    cores: int,
+    gpus: int | None,
+    log_file: str,
+) -> Iterator[Path]:
+    """Make jobs anew in a mirror, each from the inputs that the project has; the mirror lasts as long as the context.
 
     Args:
-        folder: see `mirrored`.
         by_rule: paths of records by the rule that writes them.
+        linked: see `_mirrored`.
+        made: see `_mirrored`.
+        config: see `_mirrored`.
         cores: jobs at once.
         gpus: as in --resources gpu=N, None where that was not given.
         log_file: where a failure's output goes.
 
-    Returns:
-        The folder.
-
     Raises:
         UserError: a job failed.
     """
-    bound = [] if gpus is None else ["--resources", f"gpu={gpus}"]
-    with Progress(desc="making sampled jobs anew", total=sum(map(len, by_rule.values())), unit="job") as progress:
-        for rule, records in by_rule.items():
-            log.info("%s: %d jobs", rule, len(records))
-            # With one rule, nothing that a job is made from is made anew.
-            command = [
-                sys.executable,
-                "-m",
-                "snakemake",
-                *records,
-                "--force",
-                "--allowed-rules",
-                rule,
-                "--cores",
-                str(cores),
-            ]
-            # No file system is waited for: what was made lies in the project, and links to it are there.
-            done = subprocess.run(
-                [*command, *bound], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-            log.debug("%s", done.stdout)
-            if done.returncode:
-                raise UserError(
-                    f"a sampled job of {rule} fails with the code as it is now ({', '.join(records)}); nothing was accepted. Its "
-                    f"output is in {log_file}."
-                )
-            progress.update(len(records))
-    return folder
+    options = ["--force", "--cores", str(cores), *([] if gpus is None else ["--resources", f"gpu={gpus}"])]
+    total = sum(map(len, by_rule.values()))
+    with _mirrored(linked, made, config) as folder:
+        with Progress(desc="making sampled jobs anew", total=total, unit="job") as progress:
+            for rule, records in by_rule.items():
+                log.info("%s: %d job%s", rule, len(records), "s" if len(records) > 1 else "")
+                _run(folder, rule, records, options, log_file)
+                progress.update(len(records))
+        yield folder
+
+
+def _run(folder: Path, rule: str, records: Sequence[str], options: Sequence[str], log_file: str) -> None:
+    # With one rule alone, nothing that a job is made from is made anew.
+    command = [sys.executable, "-m", "snakemake", *records, "--allowed-rules", rule, *options]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    log.debug("%s", done.stdout)
+    if done.returncode:
+        raise UserError(
+            f"a sampled job of {rule} fails with the code as it is now ({', '.join(records)}); nothing was accepted. Its "
+            f"output is in {log_file}."
+        )

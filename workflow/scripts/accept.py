@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from _run import run
@@ -9,16 +10,14 @@ from _run import run
 with run(snakemake, "accept"):
     sys.path.insert(0, str(Path(snakemake.scriptdir).parent / "rules"))
     from adopt import SnakemakeRecords
-    from rehearse import mirrored, rehearse
+    from rehearse import rehearsed
 
     from rib.accept import SAMPLE, USUAL, accept, sample_size
 
-    cfg, records = snakemake.params.cfg, SnakemakeRecords()
-    number = sample_size(os.environ.get(SAMPLE, str(USUAL)))
-    with mirrored(cfg["code"], cfg["made"], cfg["config"]) as folder:
-        accept(
-            cfg["changes"],
-            number,
-            lambda by_rule: rehearse(folder, by_rule, cfg["cores"], cfg["gpus"], snakemake.log[0]),
-            records.accept,
-        )
+    cfg = snakemake.params.cfg
+    accept(
+        cfg["changes"],
+        sample_size(os.environ.get(SAMPLE, str(USUAL))),
+        partial(rehearsed, **cfg["mirror"], log_file=snakemake.log[0]),
+        SnakemakeRecords().accept,
+    )

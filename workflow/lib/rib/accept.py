@@ -8,6 +8,7 @@ since when, by which digest, and by which sample.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -61,7 +62,7 @@ def chosen(changes: Mapping[str, Mapping], number: int) -> list[str]:
 def accept(
     changes: Mapping[str, Mapping],
     number: int,
-    rehearse: Callable[[Mapping[str, list[str]]], Path],
+    rehearsed: Callable[[Mapping[str, list[str]]], AbstractContextManager[Path]],
     note: Callable[[str, Mapping], None],
 ) -> None:
     """Keep the results of jobs of which only the code changed, if a sample of them comes out the same.
@@ -69,7 +70,7 @@ def accept(
     Args:
         changes: by path of the record of each such job `rule`, `code` (digest now), `kind`, `model`.
         number: jobs of each kind in the sample.
-        rehearse: makes jobs, given as records' paths by rule, anew in another folder, and returns that.
+        rehearsed: makes jobs, given as records' paths by rule, anew in another folder, which the context is.
         note: tells Snakemake of a record that was rewritten.
 
     Raises:
@@ -81,9 +82,9 @@ def accept(
         return
     sample = chosen(changes, number)
     by_rule = {rule: [path for path in sample if changes[path]["rule"] == rule] for rule in _rules(changes, sample)}
-    print(f"of {len(changes)} jobs only the code has changed; making {len(sample)} of them anew, elsewhere", flush=True)
-    folder = rehearse(by_rule)
-    _refuse_other_bytes(sample, folder, changes)
+    print(f"only the code has changed of {_jobs(len(changes))}; making {len(sample)} anew, elsewhere", flush=True)
+    with rehearsed(by_rule) as folder:
+        _refuse_other_bytes(sample, folder, changes)
     when, here = datetime.now(UTC).isoformat(timespec="seconds"), commit()
     for path, change in changes.items():
         record = provenance.read(Path(path))
@@ -93,8 +94,12 @@ def accept(
         record["cfg"]["code"] = change["code"]
         write_text(Path(path), json.dumps(record, indent=1) + "\n")
         note(path, record)
-    print(f"{len(sample)} of {len(sample)} sampled jobs have the bytes they had: {len(changes)} jobs accepted")
+    print(f"{len(sample)} of {len(sample)} sampled jobs have the bytes they had: {_jobs(len(changes))} accepted")
     print("`snakemake -n` lists what is left to make; where results are shared, call `snakemake track` again")
+
+
+def _jobs(number: int) -> str:
+    return "1 job" if number == 1 else f"{number} jobs"
 
 
 def _rules(changes: Mapping[str, Mapping], sample: Iterable[str]) -> list[str]:
@@ -112,9 +117,7 @@ def _sound(changes: Mapping[str, Mapping]) -> dict[str, Mapping]:
         if path not in unsound and complete:
             sound[path] = change
     if left := len(changes) - len(sound):
-        print(
-            f"{left} jobs are left to be made anew: their inputs or outputs are not what their records say, or not here"
-        )
+        print(f"left to be made anew, since inputs or outputs are not what the record says, or not here: {_jobs(left)}")
     return sound
 
 
