@@ -28,6 +28,8 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/track.smk"
 include: "workflow/rules/published.smk"
 include: "workflow/rules/status.smk"
+include: "workflow/rules/verify.smk"
+include: "workflow/rules/accept.smk"
 
 
 rule all:
@@ -50,9 +52,7 @@ rule figures:
 
 onsuccess:
     if Path(PAGE).exists():
-        print(
-            f"What was made: {PAGE}, with tables and figures beside it; checkpoints and rows per image in {RUNS}/."
-        )
+        print(f"What was made: {PAGE}, with tables and figures beside it; checkpoints and rows in {RUNS}/.")
 
 
 onerror:

@@ -7,7 +7,8 @@ import pytest
 
 LIBRARY = Path(__file__).parents[1] / "workflow/lib/rib"
 LAYERS = [
-    {"io", "plugins", "code", "classes", "catalog", "geometry", "runs", "grid", "job", "warm", "provenance", "track"},
+    {"io", "plugins", "code", "classes", "catalog", "geometry", "runs", "grid", "job", "warm"}
+    | {"provenance", "integrity", "track", "verify", "accept"},
     {"data", "models"},
     {"methods"},
     {"finetune", "pretrain", "resume", "merge", "passes", "evaluate", "features", "selection", "stir"},

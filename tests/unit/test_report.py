@@ -86,6 +86,20 @@ def test_a_stage_that_lacks_a_library_is_no_mixture():
     assert run_facts([record(versions={"torch": "2.6"}), record(versions={"torch": "2.7"})])["mixed"]
 
 
+def test_a_mixture_is_told_by_library_and_stage():
+    versions = {"torch": "2.6", "numpy": "2.0"}
+    made = [record(stage=stage, versions=versions) for stage in ("prepare", "finetune", "evaluate")]
+    made += [record(stage="evaluate", versions={**versions, "torch": "2.7"})] * 2
+    assert run_facts(made)["mixed"] == ["torch 2.6 (prepare, finetune, evaluate), 2.7 (evaluate)"]
+    other = {**record()["machine"], "processor": "another"}
+    (told,) = run_facts([record(), record(stage="evaluate", machine=other)])["mixed"]
+    assert told.startswith("processor ") and "another (evaluate)" in told
+
+
+def test_accepted_jobs_are_counted():
+    assert run_facts([record(), record(accepted=[{"from": "a"}])])["accepted"] == 1
+
+
 def test_busy_time_counts_overlaps_once_and_pauses_not_at_all():
     minutes = lambda start, seconds: record(started=f"2026-01-01T10:{start:02d}:00+00:00", seconds=seconds)  # noqa: E731
     facts = run_facts([minutes(0, 120.0), minutes(1, 120.0), minutes(1, 30.0), minutes(30, 60.0)])
@@ -141,7 +155,11 @@ def test_the_page_escapes_names_and_needs_no_network(tmp_path, tables):
 
 def test_the_page_says_when_versions_differ_and_when_there_is_no_figure(tmp_path, tables):
     text = page(tmp_path, tables, [record(), record(versions={"torch": "2.7"}), record(commit=None)], [])
-    assert "different library versions" in text and "torch 2.6 (2 jobs)" in text and "torch 2.7 (1 jobs)" in text
+    assert (
+        "different library versions or machines: torch 2.6 (" in text
+        and "torch 2.6 (2 jobs)" in text
+        and "torch 2.7 (1 jobs)" in text
+    )
     assert "not run from a git checkout (1 jobs)" in text and "nothing to compare" in text
 
 

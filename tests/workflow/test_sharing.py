@@ -142,6 +142,38 @@ def test_a_damaged_file_is_named_before_anything_is_built_on_it(colleague):
     assert "Nothing to be done" in colleague.snakemake("-n")
 
 
+@pytest.mark.slow
+def test_damage_of_every_kind_is_named_at_the_start_and_all_of_it_by_verify(colleague):
+    paths = [
+        "data/raw/blue/blue.zip",
+        "results/tiny/prepare/green/160px-bicubic-crop1/images.npy",
+        "results/tiny/models/tiny_cnn/weights.safetensors",
+        "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors",
+        "results/tiny/paper/evaluate/tiny_cnn/red/lwf/all/0/tiny.parquet",
+    ]
+    for path in paths:
+        whole = (colleague.folder / path).read_bytes()
+        (colleague.folder / path).unlink()  # which may be a link into DVC's cache
+        (colleague.folder / path).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        assert f"{path}: not what its provenance record says" in colleague.snakemake("-n", check=False)
+        (colleague.folder / path).write_bytes(whole)
+    for path in paths:
+        (colleague.folder / path).write_bytes(b"damaged")
+    printed = colleague.snakemake("verify", "--quiet", "all", check=False)
+    assert "edited or damaged after it was made: 5\n" in printed and all(f"  {path}\n" in printed for path in paths)
+
+
+@pytest.mark.slow
+def test_an_accepted_refactoring_reaches_a_colleague(shared, tmp_path):
+    shared.edit(
+        "workflow/lib/rib/methods/lwf.py", "self.weight * self.temperature**2", "self.temperature**2 * self.weight"
+    )
+    shared.snakemake("accept", "--quiet", "all", RIB_ACCEPT_SAMPLE="1")
+    share(shared, "LwF refactored")
+    printed = clone(shared, tmp_path / "other").snakemake("-n")
+    assert "Nothing to be done" in printed and "Adopted the outputs of 46 jobs" in printed
+
+
 def test_an_edited_result_is_not_tracked(finished_copy):
     git(finished_copy, "init", "-q")
     table = finished_copy.folder / "reports/tiny/tables/mri.csv"

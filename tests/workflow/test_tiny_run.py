@@ -289,7 +289,7 @@ def test_a_damaged_download_is_noticed_before_anything_is_made_from_it(project):
     archive = project.folder / "data/raw/red/red.zip"
     archive.write_bytes(archive.read_bytes()[:-100])
     printed = project.snakemake(config=("methods=[ft]", "targets=[red]"), check=False)
-    assert re.search(r"red: red\.zip .*delete it if it is in data/raw, run again", printed)
+    assert re.search(r"data/raw/red/red\.zip: not what was made.* or delete it to have it made anew", printed)
     assert not list((project.folder / "results").rglob("red/*/images.npy"))
 
 

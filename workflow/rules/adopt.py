@@ -1,4 +1,4 @@
-"""Adoption of outputs that came by `dvc pull` or `dvc checkout`, at the start of a run.
+"""What Snakemake knows of outputs: adoption of those that came by `dvc pull` or `dvc checkout`, and of accepted ones.
 
 Snakemake holds no record of them and their times are those of the copying, so it would make them again. Where their
 hashes agree with the gathered provenance records, Snakemake's own record and the time of their making are restored;
@@ -8,14 +8,17 @@ tests/workflow/test_sharing.py pins what it relies on.
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from pathlib import Path
 from zlib import crc32
 
+from snakemake.iocontainers import Wildcards
 from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.persistence.file import FilePersistence
 
 from rib import provenance
+from rib.verify import related
 
 LONG_AGO = 1.0  # seconds since 1970; Snakemake takes 0 for no time at all
 
@@ -38,16 +41,14 @@ class SnakemakeRecords:
         """Whether a job that makes this file was started and has not ended."""
         return bool(self._store._filter_incomplete_keys([path]))
 
-    def adopt(self, path: str, made: Mapping, stale: bool) -> None:
-        """Note an output as if its job had run here and had ended when its provenance record says.
+    def adopt(self, path: str, made: Mapping, ended: float) -> None:
+        """Note an output as if its job had run here.
 
         Args:
             path: the output.
             made: its job's record.
-            stale: whether its inputs here are not the recorded ones; it then counts as older than any input, which
-                makes Snakemake compare their checksums, and re-run the job.
+            ended: when it was made, in seconds since 1970.
         """
-        ended = LONG_AGO if stale else datetime.fromisoformat(made["ended"]).timestamp()
         record = MetadataRecord(
             rule=made["rule"],
             input=sorted(made["inputs"]),
@@ -64,6 +65,60 @@ class SnakemakeRecords:
         self._store._unmark_incomplete(path)
         os.utime(path, (ended, ended), follow_symlinks=False)
 
+    def accept(self, path: str, made: Mapping) -> None:
+        """Note a job whose record, at `path`, was rewritten since its code changed and its bytes did not."""
+        for output in made["outputs"]:
+            self.adopt(output, made, ended_at(made))
+        # The record itself is new, and what shows records is to be made anew.
+        self.adopt(path, made, os.lstat(path).st_mtime)
+
+
+def ended_at(made: Mapping) -> float:
+    """When the job of a record ended, in seconds since 1970."""
+    return datetime.fromisoformat(made["ended"]).timestamp()
+
+
+def code_changes(workflow, records: Iterable[str], reports: str, but: Iterable[str]) -> dict[str, dict]:
+    """Finished jobs whose settings are those of their record but for the digest of their code.
+
+    Args:
+        workflow: Snakemake's.
+        records: paths of records of the grid's jobs; those that these hang on are looked at too.
+        reports: folder of the family's reports.
+        but: rules to leave out.
+
+    Returns:
+        By path of the record, `rule`, `code` (the digest now), `kind` (jobs of one kind run the same code) and `model`.
+    """
+    changes, known = {}, SnakemakeRecords()
+    for path in related([*records, *map(str, provenance.below([Path(reports)]))])[0]:
+        made = provenance.read(Path(path))
+        if made is None or made["rule"] in but or not workflow.is_rule(made["rule"]):
+            continue
+        now = _settings_now(workflow.get_rule(made["rule"]), path)
+        old, new = made["cfg"].get("code"), (now or {}).get("code")
+        if not new or old in (None, new) or repr({**now, "code": old}) != repr(made["cfg"]):
+            continue
+        if not any(map(known.is_unfinished, [*made["outputs"], path])):
+            wildcards = workflow.get_rule(made["rule"]).get_wildcards(path)
+            what = "/".join(wildcards.get(key, "") for key in ("method", "figure"))
+            kind = f"{made['rule']} {what} {old} {new}"
+            changes[path] = {"rule": made["rule"], "code": new, "kind": kind, "model": wildcards.get("model", "")}
+    return changes
+
+
+def _settings_now(rule, path: str) -> Mapping | None:
+    """Settings that a rule gives the job of a record now; None where it has no such job in this grid."""
+    if not rule.is_producer(path):
+        return None
+    cfg = rule.params.cfg
+    if not callable(cfg):
+        return cfg
+    try:
+        return cfg(Wildcards(fromdict=rule.get_wildcards(path)))
+    except KeyError:  # a model or method that was taken out of the grid
+        return None
+
 
 def adopt_pulled() -> None:
     """Adopt what came by DVC, saying how much it was.
@@ -79,6 +134,7 @@ def adopt_pulled() -> None:
     stale = provenance.made_from_others(gathered) if pulled else set()
     for path, record in pulled.items():
         for output in [*record["outputs"], path]:
-            records.adopt(output, record, path in stale)
+            # Made from others than the inputs here, it counts as older than any, which makes Snakemake compare checksums.
+            records.adopt(output, record, LONG_AGO if path in stale else ended_at(record))
     if pulled:
         print(f"Adopted the outputs of {len(pulled)} jobs, which agree with their records.", file=sys.stderr)

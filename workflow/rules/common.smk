@@ -18,7 +18,7 @@ gc.set_threshold(200_000, 50, 100)
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path[:0] = [str(WORKFLOW / "lib"), str(WORKFLOW / "rules")]
 
-from adopt import adopt_pulled  # noqa: E402
+from adopt import adopt_pulled, code_changes  # noqa: E402
 from rib import code, warm  # noqa: E402
 from rib.catalog import Catalog, validated  # noqa: E402
 from rib.data.download import ARCHIVES  # noqa: E402
@@ -37,10 +37,15 @@ try:
     COMPARED = GRID.compared_runs()
     for dataset in GRID.datasets.values():
         CATALOG.space(dataset)  # a bad class map stops here, before any job
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+try:
     if workflow.is_main_process:
         adopt_pulled()
 except UserError as error:
-    raise WorkflowError(str(error)) from None
+    # `snakemake verify` is to tell of all that is damaged, where adoption stops at the first.
+    if "verify" not in sys.argv:
+        raise WorkflowError(str(error)) from None
 if CONFIG["compute"]["warm_start"] and workflow.is_main_process:
     os.environ[warm.OWNER] = str(os.getpid())
 # Where archives lie is a machine's affair, so it is no setting of the jobs that look there.

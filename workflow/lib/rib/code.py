@@ -14,7 +14,7 @@ from pathlib import Path
 LIBRARY = Path(__file__).resolve().parent
 
 # They start jobs, move finished bytes and write records; no result depends on them.
-PLUMBING = frozenset({LIBRARY / "job.py", LIBRARY / "warm.py"})
+PLUMBING = frozenset({LIBRARY / "job.py", LIBRARY / "warm.py", LIBRARY / "integrity.py"})
 
 
 @cache

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from hashlib import sha256 as new_sha256
 from pathlib import Path
 
+from rib import integrity
 from rib.io import UserError, log, read_json, sha256, write_json, write_text
 
 # The libraries that results may depend on.
@@ -118,6 +119,7 @@ def job(
         if repr(json.loads(json.dumps(cfg))) != repr(cfg):
             raise ValueError(f"cfg of rule {rule} holds what JSON has no form for, a tuple for example: {cfg}")
         hashes = input_hashes(inputs)
+        integrity.refuse_changed(map(Path, hashes))
         folder = Path("work") / identity(stage, name, outputs, cfg, hashes)
         private_folder(folder, log_file, keep=resumes is not None)
         staged = Outputs(folder, outputs)

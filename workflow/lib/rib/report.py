@@ -1,7 +1,6 @@
 """The page of a run: one HTML file with what was run, its tables and its figures, that needs no network."""
 
 import base64
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -275,7 +274,8 @@ def run_facts(records: list[dict]) -> dict:
     Returns:
         `stages`: name, jobs, seconds, longest, cpu_seconds, peak_memory, bytes of each; `jobs`, `seconds`: in all; `busy`: seconds during which at least
         one job ran; `started`, `ended`: dates and times; `commits`, `machines`, `versions`: each distinct one with its
-        number of jobs, most frequent first; `mixed`: whether versions or machines differ.
+        number of jobs, most frequent first; `mixed`: lines that name what differs between jobs, and in which stages;
+        `accepted`: jobs whose results were kept after a change of their code (rib.accept).
     """
     stages: dict[str, list[dict]] = {}
     for record in records:
@@ -296,6 +296,7 @@ def run_facts(records: list[dict]) -> dict:
             f"{name} {version}" for record in records for name, version in record["versions"].items()
         ).most_common(),
         "mixed": _mixed(records),
+        "accepted": sum("accepted" in record for record in records),
     }
 
 
@@ -313,13 +314,21 @@ def _stage_costs(stage: str, records: list[dict]) -> dict:
     }
 
 
-def _mixed(records: list[dict]) -> bool:
-    """Whether a library has two versions, or the jobs ran on two machines; a stage need not have every library."""
-    versions: dict[str, set] = {}
+def _mixed(records: list[dict]) -> list[str]:
+    """What differs between jobs, with the stages of each: libraries of several versions, and machines.
+
+    For example `torch 2.6 (finetune, evaluate), 2.7 (evaluate)`; a stage need not have every library.
+    """
+    found: dict[str, dict[str, dict[str, None]]] = {}
     for record in records:
-        for name, version in [*record["versions"].items(), ("machine", json.dumps(record["machine"], sort_keys=True))]:
-            versions.setdefault(name, set()).add(version)
-    return any(len(found) > 1 for found in versions.values())
+        machine = {key: record["machine"].get(key, "not told") for key in ("python", "processor", "system")}
+        for name, value in {**record["versions"], **machine}.items():
+            found.setdefault(name, {}).setdefault(value, {})[record["stage"]] = None  # a set that keeps the order
+    return [
+        f"{name} " + ", ".join(f"{value} ({', '.join(stages)})" for value, stages in sorted(values.items()))
+        for name, values in found.items()
+        if len(values) > 1
+    ]
 
 
 def _covered(spans: Iterable[tuple[datetime, datetime]]) -> float:

@@ -1,0 +1,82 @@
+"""Damage and edits of what was made: all named by `snakemake verify`, and nothing is built on them."""
+
+import os
+
+import pytest
+
+ARCHIVE = "data/raw/blue/blue.zip"
+ARRAY = "results/tiny/prepare/green/160px-bicubic-crop1/images.npy"
+WEIGHTS = "results/tiny/models/tiny_cnn/weights.safetensors"
+CHECKPOINT = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
+ROWS = "results/tiny/paper/evaluate/tiny_cnn/red/lwf/all/0/tiny.parquet"
+RECIPE = "results/tiny/paper/merge/tiny_cnn/green/wise_ft/all/0/recipe.json"
+# What is made from each.
+MADE_FROM = {
+    ARCHIVE: ARRAY.replace("green", "blue"),
+    ARRAY: "results/tiny/paper/finetune/tiny_cnn/green/ft/all/0/checkpoint.safetensors",
+    WEIGHTS: CHECKPOINT,
+    CHECKPOINT: ROWS.replace("lwf", "ft"),
+    ROWS: "reports/tiny/tables/mri.csv",
+}
+
+
+def damage(path):
+    """Another last byte; size and time stay, as when a disk forgets."""
+    stat, data = path.stat(), bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def files(project):
+    """Every file with its time, but for what running Snakemake writes anyway."""
+    own = {".snakemake", "logs", "work"}
+    found = (path for path in project.folder.rglob("*") if path.relative_to(project.folder).parts[0] not in own)
+    return {path: path.stat().st_mtime_ns for path in found if path.is_file() and "__pycache__" not in path.parts}
+
+
+def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
+    before = files(finished_copy)
+    printed = finished_copy.snakemake("verify", "--quiet", "all", "--cores", "1")
+    assert "verified 46 jobs" in printed and "all agree with their records" in printed
+    assert files(finished_copy) == before
+
+    folder = finished_copy.folder
+    damage(folder / ARCHIVE)
+    with open(folder / CHECKPOINT, "ab") as file:
+        file.write(b"edited")
+    os.truncate(folder / ROWS, 100)
+    (folder / ARRAY).unlink()
+    (folder / RECIPE).with_name("provenance.json").unlink()
+    before = files(finished_copy)
+    printed = finished_copy.snakemake("verify", "--quiet", "all", "--cores", "1", check=False)
+    assert f"edited or damaged after it was made: 3\n  {ARCHIVE}\n  {ROWS}\n  {CHECKPOINT}\n" in printed
+    assert (
+        f"lost: 1\n  {ARRAY}\n" in printed and f"without a record that says how it was made: 1\n  {RECIPE}" in printed
+    )
+    assert "verify: 5 differences from the records, of 5 jobs; logs/verify.log lists all of them." in printed
+    assert "made from other inputs" not in printed and "Traceback" not in printed
+    assert files(finished_copy) == before
+
+
+def test_of_a_grid_that_was_never_run_nothing_differs(project):
+    printed = project.snakemake("verify", "--quiet", "all", "--cores", "1")
+    assert "jobs have nothing here: not run yet, or not pulled" in printed and "verified 0 jobs" in printed
+
+
+def test_nothing_is_built_on_an_edited_table(finished_copy):
+    table = finished_copy.folder / "reports/tiny/tables/ood.csv"
+    table.write_text(table.read_text().replace("tiny_cnn", "better_cnn"))
+    figure = "reports/tiny/figures/before_after.png"
+    printed = finished_copy.snakemake(figure, "--cores", "1", check=False)
+    assert "reports/tiny/tables/ood.csv: not what was made" in printed
+    assert not (finished_copy.folder / figure).exists(), "Snakemake takes outputs away before a job"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", MADE_FROM, ids=lambda path: path.rpartition("/")[2])
+def test_nothing_is_built_on_a_damaged_file(finished_copy, path):
+    damage(finished_copy.folder / path)
+    printed = finished_copy.snakemake(MADE_FROM[path], "--force", "--cores", "1", check=False)
+    assert f"{path}: not what was made, by the manifest or record beside it" in printed, printed[-2000:]
+    assert not (finished_copy.folder / MADE_FROM[path]).exists(), "Snakemake takes outputs away before a job"

@@ -1,0 +1,87 @@
+"""Results kept after a change of code that changes no bytes, and not after one that does."""
+
+import json
+
+import pytest
+
+LWF = "workflow/lib/rib/methods/lwf.py"
+RUN = "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0"
+
+
+def state(project):
+    """Bytes and times of what was made, and what Snakemake noted."""
+    kept = [
+        path
+        for part in ("results", "reports", "data", ".snakemake/metadata")
+        for path in project.folder.joinpath(part).rglob("*")
+    ]
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in kept if path.is_file()}
+
+
+def accept(project, check=True, **environment):
+    return project.snakemake("accept", "--quiet", "all", "--cores", "2", check=check, **environment)
+
+
+def test_a_refactoring_is_accepted_and_leaves_nothing_to_do(finished_copy):
+    products = finished_copy.products()
+    finished_copy.edit(LWF, "self.weight * self.temperature**2", "self.temperature**2 * self.weight")
+    assert finished_copy.planned_methods("finetune") == {"lwf"}
+    printed = accept(finished_copy, RIB_ACCEPT_SAMPLE="1")
+    assert "only the code has changed of 2 jobs; making 1 anew, elsewhere" in printed
+    assert "1 of 1 sampled jobs have the bytes they had: 2 jobs accepted" in printed
+    assert "Nothing to be done" in finished_copy.snakemake("-n")
+    assert finished_copy.products() == products and not list(finished_copy.folder.glob("work/accept-*"))
+    record = json.loads((finished_copy.folder / RUN / "provenance.json").read_text())
+    (entry,) = record["accepted"]
+    assert entry["to"] == record["cfg"]["code"] != entry["from"] and len(entry["sample"]) == 1 and entry["when"]
+    assert "all agree with their records" in finished_copy.snakemake("verify", "--quiet", "all", "--cores", "1")
+    assert "nothing to accept" in accept(finished_copy)
+
+
+def test_other_bytes_are_refused_and_nothing_is_changed(finished_copy):
+    finished_copy.edit(LWF, "self.weight * self.temperature**2", "1.5 * self.weight * self.temperature**2")
+    planned, before = finished_copy.planned(), state(finished_copy)
+    printed = accept(finished_copy, check=False)
+    assert "other bytes with the code as it is now, in 2 of 2 sampled jobs (finetune); nothing was accepted" in printed
+    assert "/lwf/all/0/checkpoint.safetensors" in printed and "Traceback" not in printed
+    assert state(finished_copy) == before and finished_copy.planned() == planned
+
+
+def test_another_setting_or_input_is_never_accepted(finished_copy):
+    finished_copy.edit(LWF, "self.weight * self.temperature**2", "self.temperature**2 * self.weight")
+    finished_copy.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
+    assert "nothing to accept" in accept(finished_copy)
+    finished_copy.edit("workflow/catalog/methods.yaml", "temperature: 3.0", "temperature: 2.0")
+    manifest = finished_copy.folder / "results/tiny/prepare/red/160px-bicubic-crop1/manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    before = state(finished_copy)
+    printed = accept(finished_copy)
+    assert "not here: 1 job\n" in printed and "1 job accepted" in printed
+    changed = {
+        str(path.relative_to(finished_copy.folder)) for path, was in state(finished_copy).items() if was != before[path]
+    }
+    assert any("/green/lwf/" in path for path in changed) and not any("/red/" in path for path in changed)
+
+
+def test_code_that_fails_is_refused_in_one_sentence(finished_copy):
+    finished_copy.edit(LWF, "self.weight * self.temperature**2", "self.wait * self.temperature**2")
+    before = state(finished_copy)
+    printed = accept(finished_copy, check=False, RIB_ACCEPT_SAMPLE="1")
+    assert "a sampled job of finetune fails with the code as it is now" in printed and "logs/accept.log" in printed
+    assert state(finished_copy) == before and "wait" in (finished_copy.folder / "logs/accept.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_module_that_all_use_is_accepted_but_for_what_tells_times(finished_copy):
+    products = finished_copy.products()
+    finished_copy.edit(
+        "workflow/lib/rib/io.py",
+        "while chunk := file.read(CHUNK):\n            digest.update(chunk)",
+        "while part := file.read(CHUNK):\n            digest.update(part)",
+    )
+    printed = accept(finished_copy, RIB_ACCEPT_SAMPLE="1")
+    assert "only the code has changed of 39 jobs" in printed and "39 jobs accepted" in printed
+    assert set(finished_copy.planned()) == {"count_costs", "plot_figure", "write_page"}
+    finished_copy.snakemake()
+    assert finished_copy.products() == products and "Nothing to be done" in finished_copy.snakemake("-n")
+    assert "jobs were made by earlier code than now" in (finished_copy.folder / "reports/tiny/index.html").read_text()
