@@ -1,5 +1,5 @@
 # make run    the embedded benchmark, from a bare machine to reports/
-# make test   every test
+# make test   every test but the long ones, which are make test-slow
 # Needs Python 3.11 or newer, make and the package registries; everything else is installed into .venv.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
-.PHONY: run test bench lint format environment docs lock clean help
+.PHONY: run test test-slow bench lint format environment docs lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -16,8 +16,11 @@ run: $(VENV)/run.done ## run the workflow on config.yaml: tables, figures and pa
 	@snakemake --quiet reason --report reports/$(FAMILY)/report.html --report-after-run
 	@echo "Open reports/$(FAMILY)/index.html (results) or reports/$(FAMILY)/report.html (how they were made)."
 
-test: $(VENV)/test.done ## every test, a file per core at once
-	@python -m pytest -n auto --dist loadfile
+test: $(VENV)/test.done ## every test but the long ones, a file per core at once
+	@python -m pytest -n auto --dist loadfile -m "not slow"
+
+test-slow: $(VENV)/test.done ## the long tests besides: all kinds of damage, accepted refactorings, a SLURM cluster
+	@python -m pytest -n auto --dist loadfile -m slow
 
 lint: $(VENV)/test.done ## style and layering, without running anything
 	ruff check .
