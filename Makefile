@@ -10,7 +10,7 @@ FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 .PHONY: run test test-slow bench lint format environment docs lock clean help
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
 
 run: $(VENV)/run.done ## run the workflow on config.yaml: tables, figures and pages in reports/
 	@snakemake --quiet reason --report reports/$(FAMILY)/report.html --report-after-run

@@ -98,6 +98,7 @@ def test_a_family_that_cannot_be_split_says_so_when_it_is_trained(project):
     assert re.search(r"protocol held_out: red: .* no image in the train part", printed) and "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
     config = ("downstream_size=[all,10,0.25]", "seeds=[0,1]", "targets=[red]", "models=[tiny_vit]")
     project.snakemake(config=(*config, "methods=[lora]", "method_settings={lora: {rank: [1, 2]}}"))

@@ -79,6 +79,7 @@ def test_representations_compare_each_layer_with_the_pretrained_models(finished_
     assert "config, representations: unknown method of this run with one state 'no'" in printed
 
 
+@pytest.mark.slow
 def test_epochs_train_again_to_the_same_weights_and_compare_after_each(finished_copy):
     """The run that is looked at must be the run whose results are reported."""
     config = ("datasets=[red,blue]", "targets=[red]", "methods=[ft,linear_probe]", "models=[tiny_vit]")

@@ -44,6 +44,7 @@ def own(project):
     return project
 
 
+@pytest.mark.slow
 def test_models_are_pretrained_benchmarked_and_compared_by_size(own):
     planned, said = (
         own.planned(config=(*CONFIG, SIZES)),

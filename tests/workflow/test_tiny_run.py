@@ -244,6 +244,7 @@ def test_figures_can_be_drawn_again_without_anything_else(finished_copy):
     assert finished_copy.planned("figures") == {"plot_figure": 11}
 
 
+@pytest.mark.slow
 def test_a_vit_runs_too(project):
     project.snakemake(config=("models=[tiny_vit]", "targets=[red]", "methods=[ft,linear_probe]"))
     assert list(tables(project)["mri"]["model"]) == ["tiny_vit", "tiny_vit"]

@@ -24,6 +24,7 @@ def wait_until(condition, seconds=20):
     return condition()
 
 
+@pytest.mark.slow
 def test_cold_starts_give_the_same_bytes(finished, project):
     project.snakemake(config=("compute={warm_start: false}", "targets=[red]", "methods=[ft,lwf]"))
     cold, warmed = project.products(), finished[0].products()
