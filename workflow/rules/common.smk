@@ -377,6 +377,11 @@ def evaluation_inputs(w):
     }
 
 
+def shared_job(w):
+    """Group of an evaluate job: on a cluster, short ones may share a job (profiles/slurm), those on large sets don't."""
+    return None if workflow.local_exec or LARGE_SETS.intersection(SUITES[w.suite]) else "scores"
+
+
 @cache
 def shared_passes(model):
     """A model's runs that may be scored in one pass over encoded photos (rib.passes.scorings)."""
