@@ -378,8 +378,9 @@ def evaluation_inputs(w):
 
 
 def shared_job(w):
-    """Group of an evaluate job: on a cluster, short ones may share a job (profiles/slurm), those on large sets don't."""
-    return None if workflow.local_exec or LARGE_SETS.intersection(SUITES[w.suite]) else "scores"
+    """Group of an evaluate job whose members may share a job of a cluster, where its profile says how many do."""
+    long = LARGE_SETS.intersection(SUITES[w.suite])
+    return "scores" if "scores" in workflow.group_settings.group_components and not long else None
 
 
 @cache
