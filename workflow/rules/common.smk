@@ -382,6 +382,12 @@ def evaluation_inputs(w):
     }
 
 
+def shared_job(w):
+    """Group of an evaluate job whose members may share a job of a cluster, where its profile says how many do."""
+    long = LARGE_SETS.intersection(SUITES[w.suite])
+    return "scores" if "scores" in workflow.group_settings.group_components and not long else None
+
+
 @cache
 def shared_passes(model):
     """A model's runs that may be scored in one pass over encoded photos (rib.passes.scorings)."""

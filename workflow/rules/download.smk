@@ -12,6 +12,7 @@ rule download:
     wildcard_constraints:
         name="|".join(map(re.escape, CATALOG.sources)),
         archive="|".join(re.escape(part["file"]) for entry in CATALOG.sources.values() for part in entry.sources),
+    localrule: True
     conda:
         "../../envs/fetch.yaml"
     resources:

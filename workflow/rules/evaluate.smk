@@ -10,11 +10,15 @@ rule evaluate_run:
         provenance=f"{RUNS}/evaluate/{RUN}/{{suite}}.provenance.json",
     log:
         f"{LOGS}/{CONFIG['protocol']}/evaluate/{RUN}/{{suite}}.log",
+    group:
+        shared_job
     conda:
         "../../envs/torch.yaml"
     threads: THREADS
     resources:
         gpu=GPU,
+        # of evaluations that share a job of a cluster, one at a time
+        turn=1,
         # a curve holds a network per alpha
         mem_mb=lambda w: (16000 if w.method in CURVES else memory(SUITES[w.suite], 4000)),
         runtime=lambda w: 720 if LARGE_SETS.intersection(SUITES[w.suite]) else 120,

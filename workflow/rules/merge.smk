@@ -11,6 +11,7 @@ rule merge_weights:
         f"{LOGS}/{CONFIG['protocol']}/merge/{RUN}.log",
     wildcard_constraints:
         method=of_form("recipe", "curve"),
+    localrule: True
     conda:
         "../../envs/fetch.yaml"
     resources:

@@ -8,6 +8,6 @@ rule status:
     conda:
         "../../envs/report.yaml"
     params:
-        cfg=lambda w: {"cells": CELLS, "jobs_at_once": workflow.cores},
+        cfg=lambda w: {"cells": CELLS, "jobs_at_once": workflow.nodes or workflow.cores},
     script:
         "../scripts/status.py"

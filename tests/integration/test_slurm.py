@@ -1,0 +1,151 @@
+"""The tiny family on a real SLURM cluster of one node, through profiles/slurm; one of its jobs is killed on the way."""
+
+import collections
+import re
+import threading
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from tiny import family, slurm
+from tiny.project import Project, copy_project
+
+LACKING = slurm.missing()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(LACKING), reason=f"SLURM and munge are not installed: {', '.join(LACKING)} missing"),
+]
+KILLED = "tiny_cnn/red/ft/all/0"
+OTHER = "tiny_cnn/green/ft/all/0"
+RUNS = "results/tiny/paper"
+WANTED = (
+    f"{RUNS}/evaluate/tiny_cnn/none/pretrained/all/0/tiny.parquet",
+    f"{RUNS}/evaluate/{KILLED}/tiny.parquet",
+    f"{RUNS}/finetune/{OTHER}/manifest.json",
+)
+# Scripts say when they start, and the first attempt at one of them waits to be killed.
+CALL = f'''    import os, time
+
+    name, first = "/".join(snakemake.wildcards), not Path("held").exists()
+    with open("calls.txt", "a") as file:
+        print(stage, name or "-", *(os.environ.get(key) for key in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")), file=file)
+    if name == "{KILLED}" and stage == "finetune" and first:
+        Path("held").touch()
+        time.sleep(600)
+    return job(
+'''
+
+
+@dataclass
+class Call:
+    """A script that was started: its stage and job, and what SLURM gave it."""
+
+    stage: str
+    name: str
+    slurm_job: str
+    device: str
+
+
+@dataclass
+class Finished:
+    """What is left of the run: its project, SLURM's jobs, the scripts that were started, the job that was killed."""
+
+    project: Project
+    jobs: dict[str, dict[str, str]]
+    calls: list[Call]
+    killed: str
+    processes: list
+
+
+def calls(project: Project) -> list[Call]:
+    path = project.folder / "calls.txt"
+    return [Call(*line.split()) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def kill_one(project: Project, cluster: slurm.Cluster, killed: list[str]) -> None:
+    """Cancel the job that waits, once the other of its kind has started beside it."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not killed:
+        started = {call.name: call.slurm_job for call in calls(project) if call.stage == "finetune"}
+        if {KILLED, OTHER} <= started.keys():
+            killed.append(started[KILLED])
+            cluster.run("scancel", started[KILLED])
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def finished_on_slurm(tmp_path_factory):
+    folder = copy_project(tmp_path_factory.mktemp("slurm") / "project")
+    family.make(folder / "mine")
+    project = Project(folder)
+    project.edit("workflow/scripts/_run.py", "    return job(\n", CALL)
+    killed = []
+    with slurm.Cluster(tmp_path_factory.mktemp("cluster") / "c") as cluster:
+        killer = threading.Thread(target=kill_one, args=(project, cluster, killed))
+        killer.start()
+        project.snakemake(
+            *WANTED,
+            *("--workflow-profile", "profiles/slurm", "--slurm-partition-config", f"{cluster.folder}/partitions.yaml"),
+            # the cluster keeps no accounts, and its jobs take seconds
+            *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"),
+            config=("methods=[ft]", "datasets=[red,green]"),
+            **cluster.environment,
+        )
+        killer.join()
+        jobs = {job["JobId"]: job for job in cluster.jobs()}
+    return Finished(project, jobs, calls(project), killed[0], cluster.daemons)
+
+
+def rule(job: dict[str, str]) -> str:
+    return re.match(r"rule_(?:scores_)?(\w+?)(?:_wildcards_.*)?$", job["Comment"])[1]
+
+
+def test_each_job_gets_what_its_rule_asks_for(finished_on_slurm):
+    got = {
+        rule(job): (
+            job["Partition"],
+            int(re.search(r"mem=(\d+)M", job["ReqTRES"])[1]),
+            job["TimeLimit"],
+            int(job["NumCPUs"]),
+            job.get("JOB_GRES"),
+        )
+        for job in finished_on_slurm.jobs.values()
+    }
+    assert got == {
+        "prepare": ("cpu", 2000, "01:00:00", 1, "(null)"),
+        "convert_model": ("cpu", 8000, "02:00:00", 1, "(null)"),
+        "finetune": ("gpu", 4000, "04:00:00", 1, "gpu:1"),
+        # two one after the other
+        "evaluate_run": ("gpu", 4000, "04:00:00", 1, "gpu:1"),
+    }
+
+
+def test_jobs_at_once_have_a_gpu_each(finished_on_slurm):
+    devices = {call.name: call.device for call in reversed(finished_on_slurm.calls) if call.stage == "finetune"}
+    assert sorted(devices) == [OTHER, KILLED]
+    assert devices[KILLED] != devices[OTHER] and set(devices.values()) <= set("0123")
+
+
+def test_scripts_run_once_per_job_and_small_ones_are_not_submitted(finished_on_slurm):
+    counted = collections.Counter((call.stage, call.name) for call in finished_on_slurm.calls)
+    assert counted.pop(("finetune", KILLED)) == 2
+    assert set(counted.values()) == {1}
+    stages = collections.defaultdict(list)
+    for call in finished_on_slurm.calls:
+        stages[call.slurm_job].append(call.stage)
+    assert set(stages.pop("None")) == {"download", "suites"}
+    assert sorted(stages) == sorted(finished_on_slurm.jobs), "SLURM ran nothing else"
+    assert [found for found in stages.values() if len(found) > 1] == [["evaluate"] * 2]
+
+
+def test_a_job_that_the_scheduler_kills_is_submitted_again(finished_on_slurm):
+    states = {number: job["JobState"] for number, job in finished_on_slurm.jobs.items()}
+    assert states.pop(finished_on_slurm.killed) == "CANCELLED"
+    assert set(states.values()) == {"COMPLETED"}
+    assert all((finished_on_slurm.project.folder / path).is_file() for path in WANTED)
+
+
+def test_the_cluster_is_gone(finished_on_slurm):
+    assert len(finished_on_slurm.processes) == 3
+    assert all(process.poll() is not None for process in finished_on_slurm.processes)

@@ -1,0 +1,76 @@
+"""What jobs would ask a cluster for, by profiles/slurm; nothing is executed and no cluster is needed."""
+
+import re
+
+import pytest
+import yaml
+
+from tiny.project import ROOT, Project, copy_project
+
+ON_SLURM = ("--workflow-profile", "profiles/slurm")
+LOCAL = {"download", "list_suite", "merge_weights", "all"}
+
+
+def asked(project, *config, targets=()):
+    """Resources of every job that a dry-run lists, as {name: value}, by rule."""
+    printed = project.snakemake(*targets, "-n", *ON_SLURM, config=config)
+    found = {}
+    for block in re.split(r"^ *(?:local)?rule ", printed, flags=re.M)[1:]:
+        if line := re.search(r"^ +resources: (.*)$", block, re.M):
+            found.setdefault(re.match(r"\w+", block)[0], []).append(
+                dict(part.split("=") for part in line[1].split(", "))
+            )
+    return found
+
+
+def groups(project, *config):
+    """Sizes of the groups of evaluations that a dry-run lists."""
+    printed = project.snakemake("-n", *ON_SLURM, config=config)
+    blocks = re.split(r"Group job scores", printed)[1:]
+    return [len(re.findall(r"^    rule evaluate_run:", block, re.M)) for block in blocks]
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    return Project(copy_project(tmp_path / "imagenet"), family="imagenet")
+
+
+def test_every_submitted_job_states_its_memory_and_time(project):
+    found = asked(project, "analyses=all")
+    assert len(found) > 15
+    for rule, jobs in found.items():
+        assert rule in LOCAL or all(int(job["mem_mb"]) > 0 and int(job["runtime"]) > 0 for job in jobs), rule
+
+
+def test_networks_ask_for_a_gpu_and_on_a_cpu_nothing_does(project):
+    gpus = {rule: {int(job.get("gpu", 0)) for job in jobs} for rule, jobs in asked(project).items()}
+    assert {rule for rule, asking in gpus.items() if asking == {1}} == {"finetune", "evaluate_run"}
+    on_cpu = asked(project, "compute={device: cpu}")
+    assert {int(job.get("gpu", 0)) for jobs in on_cpu.values() for job in jobs} == {0}
+
+
+def test_short_evaluations_share_jobs_and_long_ones_do_not(project, imagenet):
+    assert sorted(groups(project)) == [4, 5]
+    some = (
+        "models=[vit_base_patch16_224.augreg_in1k]",
+        "methods=[ft]",
+        "targets=[imagenet_a,imagenet_r]",
+        "reference=none",
+    )
+    jobs = asked(imagenet, *some)["evaluate_run"]
+    long = [job for job in jobs if job["runtime"] == "720"]
+    assert long and sum(groups(imagenet, *some)) == len(jobs) - len(long)
+
+
+def test_without_a_cluster_evaluations_are_not_grouped(project):
+    assert "Group job" not in project.snakemake("-n")
+
+
+def test_the_profile_takes_over_what_the_default_one_says():
+    default, slurm = (
+        yaml.safe_load((ROOT / f"profiles/{name}/config.yaml").read_text()) for name in ("default", "slurm")
+    )
+    assert {**default, **slurm} == {"cores": default["cores"], **slurm}
+    assert {key: slurm[key] for key in default if key != "cores"} == {
+        key: value for key, value in default.items() if key != "cores"
+    }
