@@ -51,7 +51,12 @@ def test_networks_ask_for_a_gpu_and_on_a_cpu_nothing_does(project):
 
 def test_short_evaluations_share_jobs_and_long_ones_do_not(project, imagenet):
     assert sorted(groups(project)) == [4, 5]
-    some = ("models=[vit_base_patch16_224.augreg_in1k]", "methods=[ft]", "targets=[imagenet_a,imagenet_r]", "reference=none")
+    some = (
+        "models=[vit_base_patch16_224.augreg_in1k]",
+        "methods=[ft]",
+        "targets=[imagenet_a,imagenet_r]",
+        "reference=none",
+    )
     jobs = asked(imagenet, *some)["evaluate_run"]
     long = [job for job in jobs if job["runtime"] == "720"]
     assert long and sum(groups(imagenet, *some)) == len(jobs) - len(long)
