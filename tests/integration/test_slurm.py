@@ -82,7 +82,7 @@ def finished_on_slurm(tmp_path_factory):
     project.edit("workflow/scripts/_run.py", "    return job(\n", CALL)
     killed = []
     with slurm.Cluster(tmp_path_factory.mktemp("cluster") / "c") as cluster:
-        killer = threading.Thread(target=kill_one, args=(project, cluster, killed))
+        killer = threading.Thread(target=kill_one, args=(project, cluster, killed), daemon=True)
         killer.start()
         project.snakemake(
             *WANTED,
