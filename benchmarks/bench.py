@@ -7,6 +7,7 @@ Synthetic images and random weights: speed doesn't depend on either. One torch t
 
 import argparse
 import io
+import os
 import platform
 import statistics
 import subprocess
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from pathlib import Path
 
@@ -413,31 +414,34 @@ MARKS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="which, all by default")
-    parser.add_argument("--write", action="store_true", help="write reports/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="write reports/benchmarks.md, where rows of others stay")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     devices.start("cpu", 1)
     if chosen.child:
         child(chosen.child[0], int(chosen.child[1]), Path(chosen.child[2]))
         return
-    rows = []
+    rows = {}
     for name in chosen.names or BENCHMARKS:
         with tempfile.TemporaryDirectory() as folder:
             found = BENCHMARKS[name](Path(folder))
-        rows.append((name, BENCHMARKS[name].__doc__, MARKS[name], found))
+        load = f"{os.getloadavg()[0]:.1f}"
+        rows[name] = f"| {name} | {BENCHMARKS[name].__doc__} | {MARKS[name]} | {found} | {date.today()}, {load} |"
         print(f"{name}  {BENCHMARKS[name].__doc__}: {found}; mark: {MARKS[name]}", flush=True)
     if chosen.write:
-        write_text(ROOT / "reports/benchmarks.md", page(rows))
+        written = (ROOT / "reports/benchmarks.md").read_text(encoding="utf-8").splitlines()
+        stay = {line.split(" | ")[0].removeprefix("| "): line for line in written if line.startswith("| B")}
+        write_text(ROOT / "reports/benchmarks.md", page({**stay, **rows}))
 
 
-def page(rows: list[tuple[str, str, str, str]]) -> str:
+def page(rows: Mapping[str, str]) -> str:
     """The table as Markdown, with machine, versions and date."""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
-    lines = ["# Benchmarks", "", f"Made by `make bench` on {date.today()}: {processor()}, {versions}.", ""]
-    lines += ["| | what | mark | measured |", "|---|---|---|---|"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
+    lines = ["# Benchmarks", "", f"Made by `make bench`: {processor()}, {versions}.", ""]
+    lines += ["| | what | mark | measured | when, load of the machine after it |", "|---|---|---|---|---|"]
+    lines += [rows[name] for name in BENCHMARKS if name in rows]
     lines.append(
-        "| B9 | ViT-B/16 on a GPU, over the bare loop and the loader's ceiling | | not measured: no GPU here |"
+        "| B9 | ViT-B/16 on a GPU, over the bare loop and the loader's ceiling | | not measured: no GPU here | |"
     )
     lines += [
         "",

@@ -101,7 +101,10 @@ def _letters(text: str) -> list[str]:
 def _draw_ties(axes, ties: list[str]) -> None:
     """A column per letter right of the panel: the letter at each method that has it, joined by a line."""
     across = axes.get_yaxis_transform()  # x in parts of the panel, y in methods
-    for column, letter in enumerate(sorted(_letters("".join(ties)), key=lambda text: (len(text), text))):
+    columns = sorted(_letters("".join(ties)), key=lambda text: (len(text), text))
+    # The layout leaves room for what is drawn beside a panel before the panel has its final width, so a little more.
+    axes.text(1.03 + 0.035 * (len(columns) + 1), 0, "m", transform=across, fontsize=8, alpha=0)
+    for column, letter in enumerate(columns):
         x = 1.03 + 0.035 * column
         places = [place for place, text in enumerate(ties) if letter in _letters(text)]
         if len(places) > 1:
