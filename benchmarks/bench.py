@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -29,13 +30,12 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from rib.catalog import Catalog
 from rib.classes import ClassSpace
 from rib.data.prepared import PreparedDataset
 from rib.evaluate import _rows, score
 from rib.finetune import train
 from rib.geometry import Geometry
-from rib.io import Progress, write_text
+from rib.io import Progress, read_json, write_json, write_text
 from rib.job import processor
 from rib.methods import load_mechanism
 from rib.methods._base import Images, Task
@@ -58,7 +58,14 @@ TRAINING = {
     "warmup_fraction": 0.1,
 }
 WHAT = {"model": "bench", "method": "bench", "target": "bench"}
-CATALOG = Catalog([ROOT / "workflow/catalog"])
+
+
+@cache
+def catalog():
+    """The project's catalogue; jobs get what they need of it and don't read it, so what measures one doesn't either."""
+    from rib.catalog import Catalog
+
+    return Catalog([ROOT / "workflow/catalog"])
 
 
 def ratio(real: Callable[[], None], limit: Callable[[], None], rounds: int) -> tuple[float, float, float]:
@@ -116,11 +123,11 @@ def b1(folder: Path) -> str:
     data = dataset(folder, 200)
     batches, members = in_memory(data, 32), class_members(data.space, CPU)
     labels = torch.from_numpy(data.labels).split(32)
-    settings = CATALOG.methods["ft"].settings
+    settings = catalog().methods["ft"].settings
     before = network().state_dict()
 
     def real() -> None:
-        mechanism = load_mechanism(CATALOG.mechanism_file("ft"), settings)
+        mechanism = load_mechanism(catalog().mechanism_file("ft"), settings)
         mechanism.begin(task(data, models.pop()))
         train(mechanism, before, TRAINING, 0, CPU, WHAT)
 
@@ -189,7 +196,7 @@ def b3(folder: Path) -> str:
             "classes": "classes.json",
             "manifest": "manifest.json",
         }
-        layout = {"layout": str(CATALOG.layout_file("class_folders")), "storage": "array", "geometry": geometry}
+        layout = {"layout": str(catalog().layout_file("class_folders")), "storage": "array", "geometry": geometry}
         counts = {"expected": None, "about": None, "corrupt_allowed": 0, "workers": 1}
         arguments = {"source_group": None, "icons": {}, "exclude": []}
         outputs = {key: folder / name for key, name in names.items()}
@@ -251,7 +258,7 @@ def linear_probing(folder: Path, side: int) -> tuple[float, float, float]:
     labels = torch.from_numpy(data.labels).split(32)
 
     def real() -> None:
-        mechanism = load_mechanism(CATALOG.mechanism_file("linear_probe"), CATALOG.methods["linear_probe"].settings)
+        mechanism = load_mechanism(catalog().mechanism_file("linear_probe"), catalog().methods["linear_probe"].settings)
         mechanism.begin(task(data, network()))
         train(mechanism, before, {**TRAINING, "epochs": 10}, 0, CPU, WHAT)
 
@@ -274,13 +281,13 @@ def b5(folder: Path) -> str:
     data = dataset(folder, 64)
     before = network().state_dict()
     whole, stored, methods = 0, 0, 0
-    for method in CATALOG.methods.values():
+    for method in catalog().methods.values():
         if "cnn" not in method.types:
             continue
         methods += 1
         whole += size(before.values())
         if method.trains:
-            mechanism = load_mechanism(CATALOG.mechanism_file(method.mechanism), method.settings)
+            mechanism = load_mechanism(catalog().mechanism_file(method.mechanism), method.settings)
             chosen = task(data, network())
             mechanism.begin(Task(chosen.model, chosen.target, chosen.target, 0, 32))
             changed = train(mechanism, before, TRAINING, 0, CPU, WHAT)[1]
@@ -353,7 +360,7 @@ def first_batch(kind: str, n: int, folder: Path) -> None:
     data = labelled(np.load(folder / "images.npy", mmap_mode="r"), n)
     inputs = Inputs(data.images, HALF, HALF, CPU)
     if kind == "first_finetune":
-        mechanism = load_mechanism(CATALOG.mechanism_file("ft"), CATALOG.methods["ft"].settings)
+        mechanism = load_mechanism(**read_json(folder / "mechanism.json"))
         mechanism.begin(task(data, model))
         mechanism.logits = lambda rows: sys.exit(inputs[rows] is None)
         train(mechanism, model.state_dict(), TRAINING, 0, CPU, WHAT)
@@ -386,6 +393,8 @@ def b8(folder: Path) -> str:
     dataset(folder, 32)
     state = {name: tensor.contiguous() for name, tensor in network().state_dict().items()}
     safetensors.torch.save_file(state, folder / "weights.safetensors")
+    mechanism = {"path": str(catalog().mechanism_file("ft")), "settings": catalog().methods["ft"].settings}
+    write_json(folder / "mechanism.json", mechanism)
     imports = [sys.executable, "-c", "import torch, timm"]
     quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     found = []
