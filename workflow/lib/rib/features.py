@@ -3,7 +3,7 @@
 The layers are the same for all architectures: `stage1` to `stage4`, the output after each quarter of the network's
 depth, and `pre_logits`, what the head reads. A hierarchical network's quarters are its stages of stride 4, 8, 16 and 32,
 as timm's feature_info lists them; a plain one of B blocks, such as a ViT, is cut after blocks B/4, B/2, 3B/4 and B,
-rounded up, as Li et al. 2021 (arXiv 2111.11429, section 2.2) do to put a ViT in a CNN's place. A stage's output is averaged
+rounded up, as Li et al. 2021 (arXiv 2111.11429) do to put a ViT in a CNN's place. A stage's output is averaged
 over positions, class tokens left out, so that a feature says the same of a CNN and a ViT; `pre_logits` is pooled as the
 network pools it (in most ViTs: the normalised class token).
 """

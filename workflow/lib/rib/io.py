@@ -14,9 +14,12 @@ import zlib
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 log = logging.getLogger("rib")
 
@@ -77,6 +80,17 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8", newline="\n")
     os.replace(temporary, path)
+
+
+def write_table(path: Path, table: "DataFrame", numbers: str = "%.6f") -> None:
+    """Write a table as CSV, so that equal tables give equal bytes on every system.
+
+    Args:
+        path: of the file.
+        table: its index is left out.
+        numbers: how those with a fraction are written.
+    """
+    write_text(path, table.to_csv(index=False, float_format=numbers, lineterminator="\n"))
 
 
 def read_json(path: Path) -> dict:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rib.io import Progress, UserError, log, read_json, write_json, write_text
+from rib.io import Progress, UserError, log, read_json, write_json, write_table
 from rib.runs import ALL, NO_TARGET, PRETRAINED
 
 RUN = ["model", "method", "target", "size", "seed"]
@@ -436,8 +436,7 @@ def write_tables(
         "curves": curve_table(ri, counts, ood, confidence),
     }
     for name, table in tables.items():
-        text = table.assign(conditions=conditions).to_csv(index=False, float_format="%.6f", lineterminator="\n")
-        write_text(outputs[name], text)
+        write_table(outputs[name], table.assign(conditions=conditions))
     write_json(outputs["mri_json"], json_by_method(mri))
 
 

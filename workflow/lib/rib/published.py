@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.io import log, write_text
+from rib.io import log, write_table
 
 TOLERANCE = 0.2  # percentage points; other decoders and precisions move a few images of 50,000
 KEYS = ["model", "dataset"]
@@ -38,7 +38,7 @@ def compare(
     both["difference"] = both["measured"] - both["published"]
     both["verdict"] = [_verdict(line, expected, obstacle) for line in both.to_dict("records")]
     columns = [*KEYS, "published", "measured", "difference", "images", "verdict", "source"]
-    write_text(table, both[columns].to_csv(index=False, float_format="%.3f", lineterminator="\n"))
+    write_table(table, both[columns], "%.3f")
     for line in both.to_dict("records"):
         log.info("%(model)s on %(dataset)s: %(measured).2f, published %(published).2f: %(verdict)s", line)
     log.info("%d of %d published numbers within %.1f points", both["verdict"].eq("within").sum(), len(both), TOLERANCE)

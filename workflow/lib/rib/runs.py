@@ -1,6 +1,8 @@
 """What a run is. No torch."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 PRETRAINED = "pretrained"
 NO_TARGET = "none"
@@ -22,3 +24,13 @@ class Run:
     method: str
     size: str
     seed: int
+
+    def values(self, columns: Iterable[str]) -> tuple:
+        """Some of the attributes, in the order of a table's columns."""
+        return tuple(getattr(self, column) for column in columns)
+
+
+def run_of(path: Path) -> Run:
+    """The run that a file is of: .../{model}/{target}/{method}/{size}/{seed}/{file}."""
+    model, target, method, size, seed = path.parts[-6:-1]
+    return Run(model, target, method, size, int(seed))

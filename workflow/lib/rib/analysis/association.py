@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata
 
-from rib.io import log, write_text
+from rib.io import log, write_table
 from rib.runs import PRETRAINED
 
 MOST = 1_000_000  # permutations up to which all are tried
@@ -244,5 +244,4 @@ def write_tables(
     changes, gains = (pd.read_csv(path, dtype={"size": str}) for path in (accuracy, ri))
     tables = {"distances": distances, "association": association_table(distances, changes, gains, **choices)}
     for name, table in tables.items():
-        text = table.assign(conditions=conditions).to_csv(index=False, float_format="%.6f", lineterminator="\n")
-        write_text(outputs[name], text)
+        write_table(outputs[name], table.assign(conditions=conditions))

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from rib.io import Progress, UserError, write_text
+from rib.io import Progress, UserError, write_table
 from rib.metrics import RUN
-from rib.runs import PRETRAINED
+from rib.runs import PRETRAINED, run_of
 
 PRE_LOGITS = "pre_logits"
 DEPTHS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, PRE_LOGITS: 5}  # see rib.features
@@ -217,8 +217,7 @@ def _by_run(features: Iterable[Path]) -> dict[tuple, dict[str, Path]]:
     """Files by run (the columns RUN) and dataset, which their paths name."""
     runs: dict[tuple, dict[str, Path]] = {}
     for path in map(Path, features):
-        model, target, method, size, seed = path.parts[-6:-1]
-        runs.setdefault((model, method, target, size, int(seed)), {})[path.stem] = path
+        runs.setdefault(run_of(path).values(RUN), {})[path.stem] = path
     return runs
 
 
@@ -258,7 +257,7 @@ def _write(
     ]
     columns = [*RUN, "dataset", *columns, "n", "cka", "ci_low", "ci_high", "biased"]
     written = pd.DataFrame(lines, columns=columns).assign(conditions=conditions)
-    write_text(table, written.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_table(table, written)
 
 
 def compare(before: Path, after: Mapping[tuple, Path], against: str | None = None):

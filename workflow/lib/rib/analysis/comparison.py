@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from rib.io import Progress, write_text
+from rib.io import Progress, write_table
 from rib.metrics import Counts, Ood, State, interval, object_weights, ood_accuracies, read_counts, ri_parts
 from rib.runs import PRETRAINED
 
@@ -309,4 +309,4 @@ def write_comparison(
             found[name] += parts
     for name, parts in found.items():
         table = pd.concat(parts[1:] or parts, ignore_index=True).assign(conditions=conditions)
-        write_text(outputs[name], table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+        write_table(outputs[name], table)

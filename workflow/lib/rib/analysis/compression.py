@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from rib.data.splits import TEST, opened, part, subset
-from rib.io import Progress, UserError, write_text
+from rib.io import Progress, UserError, write_table
 
 PRESET = 6  # of LZMA; a higher one takes longer and, with a window of our own, finds little more
 SMALLEST_WINDOW = 4096  # bytes, of LZMA
@@ -80,4 +80,4 @@ def write_compression(
         )
     chosen = {dataset.name: subset(dataset, str(n)) for dataset in datasets}
     found = compression_table({name: np.asarray(dataset.images[dataset.rows]) for name, dataset in chosen.items()})
-    write_text(table, found.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_table(table, found)

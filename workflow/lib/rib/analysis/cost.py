@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from rib import provenance
-from rib.io import log, read_json, write_text
+from rib.io import log, read_json, write_table
 from rib.runs import PRETRAINED
 
 STAGES = ["finetune", "merge", "evaluate"]
@@ -81,4 +81,4 @@ def write_costs(*, records: Iterable[str], parents: Mapping[str, Sequence[str]],
         table: the CSV.
     """
     costs = cost_table(jobs_of(records), parents).assign(conditions=conditions)
-    write_text(table, costs.to_csv(index=False, float_format="%.2f", lineterminator="\n"))
+    write_table(table, costs, "%.2f")

@@ -23,7 +23,7 @@ from scipy.optimize import linear_sum_assignment
 
 from rib.data.splits import balanced_order
 from rib.data.stored_features import read_features
-from rib.io import Progress, UserError, write_text
+from rib.io import Progress, UserError, write_table
 
 COLUMNS = ["first", "second", "distance", "value", "n", "note"]
 FEWEST = 5  # images per class from which a class has a Gaussian in OTDD
@@ -216,4 +216,4 @@ def write_distances(features: Mapping[str, Path], table: Path) -> None:
         table: the CSV.
     """
     found = distance_table(equal_samples(features))
-    write_text(table, found.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_table(table, found)

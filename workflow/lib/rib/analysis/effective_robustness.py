@@ -5,7 +5,7 @@ in-distribution training set alone follow, fitted between logit(acc_in) and logi
 
     effective robustness = acc_out - b(acc_in)
 
-in percentage points (Taori et al. 2020, arXiv 2007.00644, section 2, whose fits are in logits too). Each pair of
+in percentage points (Taori et al. 2020, arXiv 2007.00644, whose fits are in logits too). Each pair of
 datasets is scored among the same classes (Grid.in_distribution): a run that was fine-tuned on some classes may lose the
 others, which would pass for robustness where acc_in counts classes that acc_out doesn't.
 
@@ -22,7 +22,7 @@ import pandas as pd
 from scipy.special import expit, logit
 from scipy.stats import linregress, t
 
-from rib.io import UserError, write_text
+from rib.io import UserError, write_table
 from rib.metrics import RUN
 from rib.runs import PRETRAINED
 
@@ -192,5 +192,4 @@ def write_tables(
         baseline_lines: line_table(stated),
     }
     for path, table in tables.items():
-        text = table.assign(conditions=conditions).to_csv(index=False, float_format="%.6f", lineterminator="\n")
-        write_text(path, text)
+        write_table(path, table.assign(conditions=conditions))

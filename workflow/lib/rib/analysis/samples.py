@@ -25,9 +25,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rib.io import Progress, write_text
+from rib.io import Progress, write_table
 from rib.metrics import RUN, Counts, interval, object_weights, off_target
-from rib.runs import PRETRAINED, Run
+from rib.runs import PRETRAINED, Run, run_of
 
 BINS = 15  # of the calibration error
 SHARES = ("agreement", "right_to_wrong", "wrong_to_right")
@@ -180,12 +180,6 @@ class Flips:
             return 100 * totals[:, :-1] / totals[:, -1:]
 
 
-def run_of(path: Path) -> Run:
-    """The run whose rows a file holds: .../{model}/{target}/{method}/{size}/{seed}/{suite}.parquet."""
-    model, target, method, size, seed = path.parts[-6:-1]
-    return Run(model, target, method, size, int(seed))
-
-
 def _by_run(rows: Iterable[Path]) -> dict[Run, list[Path]]:
     """Files of each run, those of a model, method and size behind one another."""
     found: dict[Run, list[Path]] = {}
@@ -268,5 +262,4 @@ def write_tables(
         flips: pd.DataFrame(means, columns=[*GROUP, *columns]),
     }
     for path, table in tables.items():
-        text = table.assign(conditions=conditions).to_csv(index=False, float_format="%.6f", lineterminator="\n")
-        write_text(path, text)
+        write_table(path, table.assign(conditions=conditions))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.io import read_json, write_text
+from rib.io import read_json, write_table
 
 MEAN = "mean"  # in the place of a target: mRI, the mean over targets
 CELL = ["model", "target", "size"]
@@ -50,7 +50,7 @@ def write_sizes(
         conditions=conditions,
     )
     columns = ["method", "target", "size", "seed", "train_images", "pretraining_images", "ri", "ci_low", "ci_high"]
-    _write(found[["model", *columns, "conditions"]], table)
+    write_table(table, found[["model", *columns, "conditions"]])
 
 
 def write_pretraining_sizes(
@@ -80,12 +80,8 @@ def write_pretraining_sizes(
     found = found.sort_values("pretraining_images", kind="stable").assign(conditions=conditions)
     accuracies = [f"{when}{end}" for when in ("before", "after") for end in ("", "_low", "_high")]
     columns = [*key, "pretraining_images", "held_out", *accuracies, "mri", "ci_low", "ci_high", "conditions"]
-    _write(found[columns], table)
+    write_table(table, found[columns])
 
 
 def _read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"size": str}).drop(columns="conditions")
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))

@@ -8,8 +8,9 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from rib.analysis.cka import Kernel, cka, jackknife_interval
-from rib.io import UserError, write_text
+from rib.io import UserError, write_table
 from rib.metrics import RUN
+from rib.runs import run_of
 
 REFERENCES = {"pretrained": ("before", "after"), "fine-tuned": ("after", "before")}  # whose inversions, who sees them
 
@@ -43,7 +44,6 @@ def write_stir(
     """
     lines = []
     for path, index in zip(map(Path, features), indexes, strict=True):
-        model, target, method, size, seed = path.parts[-6:-1]
         objects = pd.read_parquet(index, columns=["object_id"])["object_id"].astype(str)
         groups = np.unique(objects, return_inverse=True)[1]
         stored = load_file(path)
@@ -55,7 +55,7 @@ def write_stir(
         for reference, (inverted, sees) in REFERENCES.items():
             values = cka(kernels[f"{sees}.images"], kernels[f"{sees}.inverted_{inverted}"])
             own = cka(kernels[f"{inverted}.images"], kernels[f"{inverted}.inverted_{inverted}"])
-            what = (model, method, target, size, int(seed), path.stem, layer, reference, len(groups))
+            what = (*run_of(path).values(RUN), path.stem, layer, reference, len(groups))
             numbers = [number for one in (values, plain) for number in (one[0], *jackknife_interval(one, confidence))]
             residual = stored[f"residual_{inverted}"].mean(dtype=np.float64)
             lines.append((*what, *numbers, own[0], residual, len(groups) * steps))
@@ -66,4 +66,4 @@ def write_stir(
     intervals = [*(f"{part}{end}" for part in ("ci", "cka") for end in ("_low", "_high"))]
     columns = [*RUN, "dataset", "layer", "reference", "n", "stir", *intervals[:2], "cka", *intervals[2:]]
     written = pd.DataFrame(lines, columns=[*columns, "fidelity", "residual", "passes"]).assign(conditions=conditions)
-    write_text(table, written.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_table(table, written)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.io import write_text
+from rib.io import write_table
+from rib.runs import run_of
 
 COLUMNS = ["model", "method", "target", "size", "seed", "epoch", "lr", "loss", "cross_entropy", "accuracy"]
 
@@ -20,9 +21,7 @@ def write_training(*, histories: Iterable[str], conditions: str, table: Path) ->
     """
     parts = [pd.DataFrame(columns=COLUMNS)]
     for path in histories:
-        model, target, method, size, seed = Path(path).parts[-6:-1]
         history = pd.read_csv(path)
-        run = {"model": model, "method": method, "target": target, "size": size, "seed": int(seed)}
-        parts.append(history.assign(**run, accuracy=100 * history["accuracy"])[COLUMNS])
+        parts.append(history.assign(**vars(run_of(Path(path))), accuracy=100 * history["accuracy"])[COLUMNS])
     gathered = pd.concat(parts[1:] or parts, ignore_index=True).assign(conditions=conditions)
-    write_text(table, gathered.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
+    write_table(table, gathered, "%.8g")

@@ -17,7 +17,7 @@ import pandas as pd
 
 from rib.data.prepared import PreparedDataset
 from rib.geometry import Geometry
-from rib.io import write_text
+from rib.io import write_table
 from rib.runs import PRETRAINED
 
 STYLE = Path(__file__).with_name("rib.mplstyle")
@@ -58,7 +58,7 @@ def write_figure(
         figure.savefig(png, metadata={"Software": None})
         figure.savefig(pdf, metadata={"CreationDate": None})
         plt.close(figure)
-    write_text(csv, shown.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_table(csv, shown)
 
 
 def _read(value: object, geometry: Geometry | None):
