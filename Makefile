@@ -7,7 +7,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
-.PHONY: run test test-slow bench lint format environment docs lock clean help
+.PHONY: run test test-slow torture bench lint format environment docs lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -19,8 +19,11 @@ run: $(VENV)/run.done ## run the workflow on config.yaml: tables, figures and pa
 test: $(VENV)/test.done ## every test but the long ones, a file per core at once
 	@python -m pytest -n auto --dist loadfile -m "not slow"
 
-test-slow: $(VENV)/test.done ## the long tests besides: all kinds of damage, accepted refactorings, a SLURM cluster
+test-slow: $(VENV)/slow.done ## the long tests besides: all kinds of damage, accepted refactorings, remotes, a SLURM cluster
 	@python -m pytest -n auto --dist loadfile -m slow
+
+torture: $(VENV)/test.done ## kill the default run 50 times at random moments; its bytes must be those of an undisturbed one
+	@python -m pytest -s tests/torture
 
 lint: $(VENV)/test.done ## style and layering, without running anything
 	ruff check .
@@ -47,6 +50,10 @@ $(VENV)/run.done: envs/requirements.txt envs/requirements-npm.txt
 
 $(VENV)/test.done: $(VENV)/run.done envs/requirements-dev.txt
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.txt -r envs/requirements-dev.txt
+	@touch $@
+
+$(VENV)/slow.done: $(VENV)/test.done envs/requirements-slurm.txt
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements-slurm.txt
 	@touch $@
 
 bench: $(VENV)/test.done ## ratios of the real paths to their limits, into reports/benchmarks.md

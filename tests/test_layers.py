@@ -7,7 +7,7 @@ import pytest
 
 LIBRARY = Path(__file__).parents[1] / "workflow/lib/rib"
 LAYERS = [
-    {"io", "plugins", "code", "classes", "catalog", "geometry", "runs", "grid", "job", "warm"}
+    {"io", "plugins", "code", "classes", "catalog", "geometry", "runs", "grid", "job", "warm", "owner"}
     | {"provenance", "integrity", "track", "verify", "accept"},
     {"data", "models"},
     {"methods"},

@@ -1,6 +1,7 @@
 """The tiny family on a real SLURM cluster of one node, through profiles/slurm; one of its jobs is killed on the way."""
 
 import collections
+import importlib.util
 import re
 import threading
 import time
@@ -14,6 +15,10 @@ from tiny.project import Project, copy_project
 LACKING = slurm.missing()
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("snakemake_executor_plugin_slurm") is None,
+        reason="envs/requirements-slurm.txt is not installed",
+    ),
     pytest.mark.skipif(bool(LACKING), reason=f"SLURM and munge are not installed: {', '.join(LACKING)} missing"),
 ]
 KILLED = "tiny_cnn/red/ft/all/0"

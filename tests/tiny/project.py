@@ -1,13 +1,17 @@
 """A copy of the project in a folder of its own, and Snakemake run there as users do."""
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parents[2]
 TARGET_RULES = ("total", "all", "tables", "figures")
@@ -19,6 +23,7 @@ PARTS = (
     "profiles",
     "envs",
     ".gitignore",
+    ".gitattributes",
     ".dvc/config",
     ".dvc/plots",
     ".dvcignore",
@@ -56,6 +61,31 @@ class Project:
         assert check or result.returncode != 0, result.stdout
         return result.stdout
 
+    def start(self, *command: str, **environment: str) -> subprocess.Popen:
+        """Start a command, a process group of its own, that writes to printed.txt."""
+        with open(self.folder / "printed.txt", "w") as printed:
+            return subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**os.environ, **environment},
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def printed(self) -> str:
+        """What the command that was started last has printed so far."""
+        return (self.folder / "printed.txt").read_text(errors="replace")
+
+    def processes(self) -> list[psutil.Process]:
+        """Processes at work in the project's folder."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == self.folder.resolve():
+                    found.append(process)
+        return found
+
     def _wait_for_warm_server(self) -> None:
         """The server of warm starts notices within half a second that its run has ended, and takes its socket away."""
         for _ in range(100):
@@ -69,9 +99,9 @@ class Project:
         printed = self.snakemake("-n", *arguments, config=config)
         return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", printed, re.M) if rule not in TARGET_RULES}
 
-    def planned_methods(self, rule: str) -> set[str]:
+    def planned_methods(self, rule: str, config: tuple[str, ...] = ()) -> set[str]:
         """Methods of the jobs of one rule that a dry-run lists."""
-        printed = self.snakemake("-n")
+        printed = self.snakemake("-n", config=config)
         blocks = re.findall(rf"^rule {rule}:\n((?:    .*\n)+)", printed, re.M)
         return {re.search(r"method=(\w+)", block)[1] for block in blocks}
 
@@ -100,3 +130,22 @@ def copy_project(folder: Path) -> Path:
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, folder / part, **({"ignore": shutil.ignore_patterns("__pycache__")} if source.is_dir() else {}))
     return folder
+
+
+def use_make(folder: Path, choices: Mapping[str, str]) -> None:
+    """Let `make run` in a copy use this environment, and choose in config.yaml as users do.
+
+    Args:
+        folder: of the copy.
+        choices: what is written there, and what in its place.
+    """
+    shutil.copy(ROOT / "Makefile", folder / "Makefile")
+    (folder / ".venv").mkdir()
+    for part in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / part).symlink_to(Path(sys.prefix) / part)
+    (folder / ".venv/run.done").touch()
+    config = (folder / "config.yaml").read_text()
+    for old, new in choices.items():
+        assert old in config, f"config.yaml has no {old!r}"
+        config = config.replace(old, new, 1)
+    (folder / "config.yaml").write_text(config)

@@ -1,11 +1,20 @@
 """What jobs would ask a cluster for, by profiles/slurm; nothing is executed and no cluster is needed."""
 
+import importlib.util
 import re
 
 import pytest
 import yaml
 
 from tiny.project import ROOT, Project, copy_project
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("snakemake_executor_plugin_slurm") is None,
+        reason="envs/requirements-slurm.txt is not installed",
+    ),
+]
 
 ON_SLURM = ("--workflow-profile", "profiles/slurm")
 LOCAL = {"download", "list_suite", "merge_weights", "all"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rib import warm
+from rib import owner, warm
 
 LIBRARY = Path(warm.__file__).parents[1]
 
@@ -36,7 +36,8 @@ def test_cold_starts_give_the_same_bytes(finished, project):
 def script(tmp_path, monkeypatch):
     """A script that delegates itself, says who runs it, and does as its argument tells."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(warm.OWNER, str(os.getpid()))
+    monkeypatch.setenv(owner.OWNER, str(os.getpid()))
+    monkeypatch.setenv(warm.WARM, "1")
     monkeypatch.setenv("PYTHONPATH", str(LIBRARY))
     (tmp_path / "work").mkdir()
 

@@ -18,6 +18,7 @@ from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.persistence.file import FilePersistence
 
 from rib import provenance
+from rib.owner import announce
 from rib.verify import related
 
 LONG_AGO = 1.0  # seconds since 1970; Snakemake takes 0 for no time at all
@@ -28,18 +29,23 @@ class SnakemakeRecords:
 
     def __init__(self):
         self._store = FilePersistence()
-        self._running = any(self._store._read_locks())
+        self.locked = any(self._store._read_locks())
 
     def knows(self, path: str) -> bool:
         """Whether Snakemake made or adopted this very file, or is at work on it in another process."""
         record = self._store._read_record(path)
         if record is not None and abs(record.endtime - os.lstat(path).st_mtime) < 1e-3:
             return True
-        return self._running and self.is_unfinished(path)
+        return self.locked and self.is_unfinished(path)
 
     def is_unfinished(self, path: str) -> bool:
         """Whether a job that makes this file was started and has not ended."""
         return bool(self._store._filter_incomplete_keys([path]))
+
+    def unlock(self) -> None:
+        """Take away the locks that a killed run has left here."""
+        self._store.cleanup_locks()
+        self.locked = False
 
     def adopt(self, path: str, made: Mapping, ended: float) -> None:
         """Note an output as if its job had run here.
@@ -118,6 +124,26 @@ def _settings_now(rule, path: str) -> Mapping | None:
         return cfg(Wildcards(fromdict=rule.get_wildcards(path)))
     except KeyError:  # a model or method that was taken out of the grid
         return None
+
+
+def unlock_after_kill() -> None:
+    """Announce this run, and take away Snakemake's locks where no run is left that they could be of.
+
+    Snakemake's locks are files that a killed run leaves behind; the kernel knows which runs live.
+    """
+    records = SnakemakeRecords()
+    others = announce(records.locked)
+    if not records.locked:
+        return
+    if not others:
+        records.unlock()
+        print("The run before this one was killed; going on where it was.", file=sys.stderr)
+        return
+    print(
+        f"Another run is at work in this folder ({'; '.join(others)}). Where both would make the same files this one stops: "
+        "wait for the other, or stop it; don't unlock the folder while it works.",
+        file=sys.stderr,
+    )
 
 
 def adopt_pulled() -> None:

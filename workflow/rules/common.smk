@@ -18,7 +18,7 @@ gc.set_threshold(200_000, 50, 100)
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path[:0] = [str(WORKFLOW / "lib"), str(WORKFLOW / "rules")]
 
-from adopt import adopt_pulled, code_changes  # noqa: E402
+from adopt import adopt_pulled, code_changes, unlock_after_kill  # noqa: E402
 from rib import code, warm  # noqa: E402
 from rib.catalog import Catalog, validated  # noqa: E402
 from rib.data.download import ARCHIVES  # noqa: E402
@@ -26,6 +26,7 @@ from rib.data.folders import listing  # noqa: E402
 from rib.runs import CORRUPT_ALLOWED, JOBS_PER_GPU  # noqa: E402
 from rib.grid import Grid  # noqa: E402
 from rib.io import UserError  # noqa: E402
+from rib.owner import OWNER  # noqa: E402
 from rib.runs import PRETRAINED  # noqa: E402
 
 try:
@@ -39,6 +40,10 @@ try:
         CATALOG.space(dataset)  # a bad class map stops here, before any job
 except UserError as error:
     raise WorkflowError(str(error)) from None
+if workflow.is_main_process:
+    if not os.access(".", os.W_OK):
+        raise WorkflowError(f"{Path.cwd()} can't be written; make the folder writable, or copy the project elsewhere.")
+    unlock_after_kill()
 try:
     if workflow.is_main_process:
         adopt_pulled()
@@ -46,8 +51,11 @@ except UserError as error:
     # `snakemake verify` is to tell of all that is damaged, where adoption stops at the first.
     if "verify" not in sys.argv:
         raise WorkflowError(str(error)) from None
-if CONFIG["compute"]["warm_start"] and workflow.is_main_process:
-    os.environ[warm.OWNER] = str(os.getpid())
+if workflow.is_main_process:
+    os.environ[OWNER] = str(os.getpid())
+    os.environ.pop(warm.WARM, None)
+    if CONFIG["compute"]["warm_start"]:
+        os.environ[warm.WARM] = "1"
 # Where archives lie is a machine's affair, so it is no setting of the jobs that look there.
 if folders := CONFIG["archives"]:
     os.environ[ARCHIVES] = os.pathsep.join([folders] if isinstance(folders, str) else folders)

@@ -1,12 +1,18 @@
 """The one place where a script meets Snakemake: its object unpacked into the library's job."""
 
+import signal
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from rib.job import job
+from rib.owner import end_with_owner
 from rib.warm import delegate
+
+end_with_owner()
+# Ctrl-C reaches every process of a run; jobs clean up and end without a word, Snakemake has the last one.
+signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
 
 
 def warm_start() -> None:
@@ -33,4 +39,36 @@ def named_inputs(snakemake) -> dict[str, str | list[str]]:
     return {
         name: str(value) if isinstance(value, str) else [str(path) for path in value]
         for name, value in snakemake.input.items()
+    }
+
+
+def network_and_images(snakemake) -> dict:
+    """Arguments of a job that passes one dataset's images through one run's network."""
+    from rib.merge import run_states
+
+    cfg, files, w = snakemake.params.cfg, snakemake.input, snakemake.wildcards
+    return {
+        "model_folder": Path(files.model).parent,
+        "states": run_states(w.method, files.recipe),
+        "checkpoints": dict(zip(cfg["parents"], files.checkpoints, strict=True)),
+        "dataset_folder": Path(files.dataset).parent,
+        "apart": Path(files.apart).parent if files.apart else None,
+        **{key: cfg[key] for key in ("images", "shares", "batch_size", "compute")},
+    }
+
+
+def training(snakemake) -> dict:
+    """Arguments of a job that trains one model on one target with one method."""
+    cfg, files, w = snakemake.params.cfg, snakemake.input, snakemake.wildcards
+    return {
+        "model_folder": Path(files.model).parent,
+        "target_folder": Path(files.target).parent,
+        "reference_folder": Path(files.reference).parent if files.reference else None,
+        "apart": Path(files.apart).parent if files.apart else None,
+        "start": dict(zip(cfg["parents"], map(Path, files.start_weights), strict=True)),
+        "what": {key: w[key] for key in ("model", "target", "method")},
+        "size": w.size,
+        "seed": int(w.seed),
+        **{key: cfg[key] for key in ("mechanism", "settings", "training", "images", "shares", "compute")},
+        "rescue": Path(snakemake.log[0]).with_suffix(".last_good.safetensors"),
     }

@@ -5,6 +5,7 @@ all of them are complete, by renaming; a job that fails or is killed leaves no h
 """
 
 import contextlib
+import errno
 import importlib.metadata
 import json
 import logging
@@ -21,6 +22,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256 as new_sha256
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from rib import integrity
 from rib.io import UserError, log, read_json, sha256, write_json, write_text
@@ -57,6 +60,16 @@ MEMORY_SETTING = {
     "stir": "compute.evaluation_batch_size",
     "snapshots": "training.micro_batch_size",
     "epochs": "compute.evaluation_batch_size",
+}
+
+
+# What the system says of a place where nothing can be written, and what to do about it.
+UNWRITABLE = {
+    errno.ENOSPC: "no space is left on the disk; free some",
+    errno.EDQUOT: "your quota on the disk is used up; free some space",
+    errno.EROFS: "the folder is read-only; make it writable",
+    errno.EACCES: "you may not write or read there; change its permissions",
+    errno.EPERM: "you may not write or read there; change its permissions",
 }
 
 
@@ -110,40 +123,54 @@ def job(
     Raises:
         SystemExit: the body failed; the reason is on standard error and in the log.
     """
-    _start_log(Path(log_file), f"{stage} {name}".rstrip())
-    # Clean up when Snakemake stops the job.
-    handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     started, clock, worked = datetime.now(UTC), time.monotonic(), _processor_seconds()
-    folder, done = None, False
-    try:
-        if repr(json.loads(json.dumps(cfg))) != repr(cfg):
-            raise ValueError(f"cfg of rule {rule} holds what JSON has no form for, a tuple for example: {cfg}")
-        hashes = input_hashes(inputs)
-        integrity.refuse_changed(map(Path, hashes))
-        folder = Path("work") / identity(stage, name, outputs, cfg, hashes)
-        private_folder(folder, log_file, keep=resumes is not None)
-        staged = Outputs(folder, outputs)
-        yield staged
-        times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - clock, 2)}
-        times |= {"cpu_seconds": round(_processor_seconds() - worked, 2), "peak_memory": _peak_memory()}
-        what = {"stage": stage, "rule": rule, "job": name, "log": log_file, "cfg": cfg, "inputs": hashes}
-        _publish(staged, {**what, **times})
-    except Exception as error:
-        if not isinstance(error, UserError):
-            log.debug("%s", traceback.format_exc())
-        log.error("%s", _sentence(error, stage, log_file))
-        raise SystemExit(1) from None
-    else:
-        done = True
+    with _logging(Path(log_file), f"{stage} {name}".rstrip()), _stopped_by(signal.SIGTERM):
+        try:
+            if repr(json.loads(json.dumps(cfg))) != repr(cfg):
+                raise ValueError(f"cfg of rule {rule} holds what JSON has no form for, a tuple for example: {cfg}")
+            hashes = input_hashes(inputs)
+            integrity.refuse_changed(map(Path, hashes))
+            with _private(identity(stage, name, outputs, cfg, hashes), log_file, resumes) as folder:
+                staged = Outputs(folder, outputs)
+                yield staged
+                times = {
+                    "started": started.isoformat(timespec="seconds"),
+                    "seconds": round(time.monotonic() - clock, 2),
+                }
+                times |= {"cpu_seconds": round(_processor_seconds() - worked, 2), "peak_memory": _peak_memory()}
+                what = {"stage": stage, "rule": rule, "job": name, "log": log_file, "cfg": cfg, "inputs": hashes}
+                _publish(staged, {**what, **times})
+        except Exception as error:
+            if not isinstance(error, UserError) and not _of_system(error):
+                log.debug("%s", traceback.format_exc())
+            log.error("%s", _sentence(error, stage, log_file))
+            raise SystemExit(1) from None
         made = f": {', '.join(outputs.values())}" if outputs else ""
         log.info("done in %.1f s%s", time.monotonic() - clock, made)
+
+
+@contextlib.contextmanager
+def _stopped_by(number: int) -> Iterator[None]:
+    """Let a signal end this process by an exception, so that it cleans up."""
+    handler = signal.signal(number, lambda *_: sys.exit(128 + number))
+    try:
+        yield
     finally:
-        if folder is not None and (done or not _goes_on(folder, resumes)):
-            shutil.rmtree(folder, ignore_errors=True)
-        signal.signal(signal.SIGTERM, handler)
-        for output in log.handlers:
-            output.close()
-        log.handlers.clear()
+        signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _private(name: str, log_file: str, resumes: str | None) -> Iterator[Path]:
+    """A job's private folder, which this process alone writes in; see `job` for when it is kept."""
+    folder, done = Path("work") / name, False
+    with only_one(name):
+        private_folder(folder, log_file, keep=resumes is not None)
+        try:
+            yield folder
+            done = True
+        finally:
+            if done or not _goes_on(folder, resumes):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _processor_seconds() -> float:
@@ -169,15 +196,41 @@ def _sentence(error: Exception, stage: str, log_file: str) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "out of memory; run fewer jobs at once (--cores) or lower the batch size in config.yaml."
+    if sentence := _of_system(error):
+        return sentence
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which this module doesn't import
         setting = MEMORY_SETTING.get(stage, "the batch size")
         return f"out of GPU memory; lower {setting} in config.yaml, or jobs_per_gpu."
     return f"{type(error).__name__}: {error} (the full report is in {log_file})"
 
 
+def _of_system(error: Exception) -> str | None:
+    """What to tell the user of a place where nothing can be written, None of other errors."""
+    if not isinstance(error, OSError) or error.errno not in UNWRITABLE:
+        return None
+    return f"{error.filename or Path.cwd()}: {UNWRITABLE[error.errno]}, and run again; what was finished is kept."
+
+
 def identity(stage: str, name: str, outputs: Mapping[str, str], cfg: Mapping, hashes: Mapping[str, str]) -> str:
     """What tells a job from every other, the same job with other settings or inputs included; see `job`."""
     return new_sha256(repr((stage, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def only_one(name: str) -> Iterator[None]:
+    """Wait for a process of a killed run that does the very same job still, until it has ended."""
+    Path("work").mkdir(exist_ok=True)
+    lock = FileLock(Path("work") / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("a process of an earlier run is at this job still; waiting until it ends")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def private_folder(folder: Path, log_file: str, keep: bool) -> None:
@@ -189,9 +242,10 @@ def private_folder(folder: Path, log_file: str, keep: bool) -> None:
         keep: whether what is in the folder already is kept.
     """
     for mark in folder.parent.glob(f"*/{MARK}"):
-        same = mark.read_text(encoding="utf-8") == log_file
-        if same and (mark.parent != folder or not keep):
-            shutil.rmtree(mark.parent, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # jobs end beside this one
+            same = mark.read_text(encoding="utf-8") == log_file
+            if same and (mark.parent != folder or not keep):
+                shutil.rmtree(mark.parent, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).write_text(log_file, encoding="utf-8")
 
@@ -275,12 +329,24 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _start_log(path: Path, prefix: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_file, to_screen = logging.FileHandler(path, mode="w"), logging.StreamHandler(sys.stderr)
+@contextlib.contextmanager
+def _logging(path: Path, prefix: str) -> Iterator[None]:
+    """Write log lines to a file, and those for people to standard error."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_file, to_screen = logging.FileHandler(path, mode="w"), logging.StreamHandler(sys.stderr)
+    except OSError as error:
+        sys.exit(f"{prefix}: {_of_system(error) or error}")
+    to_file.handleError = lambda record: None  # a full disk is told of by the job itself
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     to_screen.setFormatter(logging.Formatter(f"{prefix}: %(message)s"))
     to_screen.setLevel(logging.INFO)
     log.handlers[:] = [to_file, to_screen]
     log.setLevel(logging.DEBUG)
     log.propagate = False
+    try:
+        yield
+    finally:
+        for output in log.handlers:
+            output.close()
+        log.handlers.clear()

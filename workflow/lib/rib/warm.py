@@ -21,7 +21,9 @@ from pathlib import Path
 
 import psutil
 
-OWNER = "RIB_WARM_OWNER"  # environment variable: id of the Snakemake process whose jobs share a server
+from rib.owner import OWNER, owner
+
+WARM = "RIB_WARM_START"  # environment variable: set where the jobs of a Snakemake process share a server
 PRELOADED = ("torch", "timm", "safetensors.torch", "pyarrow.parquet")
 # Elsewhere forking is not safe after these imports; and CUDA must not be touched before a fork, while jobs on a GPU
 # are long enough to import torch themselves.
@@ -40,13 +42,12 @@ def delegate(script: str) -> None:
     Raises:
         SystemExit: the worker has finished, or was killed.
     """
-    if sys.platform != "linux" or NVIDIA.exists():
+    if sys.platform != "linux" or NVIDIA.exists() or WARM not in os.environ:
         return
-    owner = os.environ.get(OWNER)
-    # On a cluster's node the variable may be inherited, but its process isn't among ours.
-    if owner is None or int(owner) not in {process.pid for process in psutil.Process().parents()}:
+    run = owner()
+    if run is None:
         return
-    connection = _connect(Path(f"work/warm-{owner}.sock"), owner)
+    connection = _connect(Path(f"work/warm-{run.pid}.sock"), str(run.pid))
     if connection is None:
         return
     with connection:

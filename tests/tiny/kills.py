@@ -1,0 +1,66 @@
+"""`make run`, killed at random moments with all its processes, and called again as often as it takes."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tiny.project import Project
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A run that came through.
+
+    Attributes:
+        kills: how many times it was killed on the way.
+        seconds: between its first call and its end.
+    """
+
+    kills: int
+    seconds: float
+
+
+def ordeal(project: Project, kills: int, longest: float, seed: int) -> Iterator[Completed]:
+    """Kill runs until enough were killed; a run that comes through is followed by a new one from nothing.
+
+    Args:
+        project: prepared by `tiny.project.use_make`.
+        kills: how many in all.
+        longest: seconds that a run is left alone at most; moments are uniform in up to that.
+        seed: of the moments.
+
+    Yields:
+        Each run as it comes through; the results lie in the project until the next one is asked for.
+    """
+    moments, killed, done = random.Random(seed), 0, 0
+    begun = time.monotonic()
+    while True:
+        run = project.start("make", "run")
+        try:
+            status = run.wait(moments.uniform(0, longest) if killed < kills else None)
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+            killed += 1
+            _wait_until_gone(project)
+            print(f"kill {killed} of {kills}", flush=True)
+            continue
+        assert status == 0, project.printed()
+        yield Completed(killed - done, time.monotonic() - begun)
+        if killed >= kills:
+            return
+        done, begun = killed, time.monotonic()
+        subprocess.run(["make", "clean"], cwd=project.folder, check=True, stdout=subprocess.DEVNULL)
+
+
+def _wait_until_gone(project: Project) -> None:
+    """A killed group leaves nothing behind that could go on beside the next call."""
+    for _ in range(50):
+        if not (left := project.processes()):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"processes outlive the kill of their group: {left}")

@@ -1,0 +1,37 @@
+"""The default run, killed at random moments with all its processes until that has happened often enough (make torture).
+
+RIB_KILLS says how often, 50 where it is not set; RIB_LONGEST how many seconds a run is left alone at most.
+"""
+
+import os
+import time
+
+from tiny.kills import ordeal
+from tiny.project import Project, copy_project, use_make
+
+KILLS = int(os.environ.get("RIB_KILLS", "50"))
+LONGEST = float(os.environ.get("RIB_LONGEST", "40"))
+
+
+def default_run(folder):
+    copy_project(folder)
+    use_make(folder, {})
+    return Project(folder, "emoji")
+
+
+def test_the_default_run_survives_kills_with_the_same_bytes(tmp_path):
+    whole, begun = default_run(tmp_path / "whole"), time.monotonic()
+    run = whole.start("make", "run")
+    assert run.wait() == 0, whole.printed()
+    print(f"\nundisturbed: {time.monotonic() - begun:.0f} s", flush=True)
+    expected = whole.products()
+    killed = default_run(tmp_path / "killed")
+    for completed in ordeal(killed, KILLS, LONGEST, seed=0):
+        made = killed.products()
+        differing = [name for name in expected.keys() | made.keys() if expected.get(name) != made.get(name)]
+        print(
+            f"came through after {completed.kills} kills and {completed.seconds:.0f} s: {len(made)} files, "
+            f"{len(differing)} differ",
+            flush=True,
+        )
+        assert differing == []

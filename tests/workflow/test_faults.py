@@ -1,0 +1,159 @@
+"""What a run does when it or its surroundings fail: one sentence, nothing lost, and the next call goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tiny import family
+from tiny.kills import ordeal
+from tiny.project import Project, copy_project, use_make
+
+
+def wait_for(condition, seconds=60):
+    """Wait for a condition; its truth at the end."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not condition():
+        time.sleep(0.02)
+    return condition()
+
+
+SMALL = {"targets: default": "targets: [red]", "methods: default": "methods: [ft, wise_ft]"}
+
+
+def small_run(folder):
+    """A project in which `make run` runs a small grid of the tiny family."""
+    family.make(copy_project(folder) / "mine")
+    use_make(folder, {**SMALL, "family: emoji": "family: tiny", "catalog: []": "catalog: [mine]"})
+    return Project(folder)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Results of a run that nothing disturbed."""
+    project = small_run(tmp_path_factory.mktemp("whole") / "project")
+    run = project.start("make", "run")
+    assert run.wait(300) == 0, project.printed()
+    return project.products()
+
+
+@pytest.fixture
+def project(tmp_path):
+    return small_run(tmp_path / "project")
+
+
+def differences(project, whole):
+    """Results that differ from those of a run that nothing disturbed."""
+    products = project.products()
+    return [name for name in whole.keys() | products.keys() if whole.get(name) != products.get(name)]
+
+
+def at_work(project):
+    """Whether a fine-tuning has begun."""
+    return list((project.folder / "logs").rglob("finetune/**/*.log")) and list((project.folder / "work").glob("*/job"))
+
+
+def goes_on(project, whole):
+    """Call `make run` once more, as after any trouble, and compare; what it printed."""
+    run = project.start("make", "run")
+    assert run.wait(300) == 0, project.printed()
+    assert "Traceback" not in project.printed()
+    assert differences(project, whole) == []
+    return project.printed()
+
+
+def test_runs_killed_with_all_their_processes_go_on_to_the_same_bytes(project, whole):
+    killed = 0
+    for run in ordeal(project, kills=3, longest=10, seed=0):
+        assert differences(project, whole) == []
+        killed += run.kills
+    assert killed == 3
+
+
+@pytest.mark.slow
+def test_a_run_killed_alone_takes_its_jobs_along(project, whole):
+    run = project.start("make", "run")
+    assert wait_for(lambda: at_work(project))
+    snakemake = next(process for process in project.processes() if process.ppid() == run.pid)
+    jobs = [process for process in project.processes() if process.pid not in (run.pid, snakemake.pid)]
+    snakemake.kill()
+    run.wait()
+    assert jobs and wait_for(lambda: not project.processes(), 20), "jobs go on without their run"
+    assert "The run before this one was killed; going on where it was." in goes_on(project, whole)
+
+
+@pytest.mark.slow
+def test_a_second_run_in_the_folder_stops_and_the_first_goes_on(project, whole):
+    first = project.start("make", "run")
+    assert wait_for(lambda: at_work(project))
+    command = ("snakemake", "--cores", "1")
+    second = subprocess.run([sys.executable, "-m", *command], cwd=project.folder, capture_output=True, text=True)
+    assert second.returncode != 0 and "Traceback" not in second.stderr
+    assert "Another run is at work in this folder (process " in second.stderr
+    beside = subprocess.run([sys.executable, "-m", *command, "-n"], cwd=project.folder, capture_output=True, text=True)
+    assert beside.returncode == 0, beside.stderr
+    assert first.wait(300) == 0, project.printed()
+    assert differences(project, whole) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_ends_its_jobs_and_goes_on(project, whole, number):
+    run = project.start("make", "run")
+    assert wait_for(lambda: at_work(project))
+    os.killpg(run.pid, number)
+    assert run.wait(60) != 0
+    assert wait_for(lambda: not project.processes(), 20), "processes outlive the stop"
+    assert "Traceback" not in project.printed()
+    goes_on(project, whole)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that makes a project on a disk of its own, of some megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tiny", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting needs root: {mounted.stderr.strip()}")
+    project = small_run(folder / "project")
+
+    def mount(options):
+        subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+
+    yield project, mount
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def used(project):
+    """Bytes that are taken on the project's disk."""
+    disk = os.statvfs(project.folder)
+    return (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_a_sentence_and_nothing_is_lost(small_disk, whole):
+    project, remount = small_disk
+    # Enough for the data and models, too little for the checkpoints.
+    remount(f"size={used(project) + (3 << 20)}")
+    run = project.start("make", "run")
+    assert run.wait(300) != 0
+    printed = project.printed()
+    assert "no space is left on the disk; free some, and run again" in printed and "Traceback" not in printed
+    remount("size=1g")
+    goes_on(project, whole)
+
+
+@pytest.mark.slow
+def test_a_read_only_folder_is_a_sentence(small_disk, whole):
+    project, remount = small_disk
+    goes_on(project, whole)
+    remount("ro")
+    done = subprocess.run(["make", "run"], cwd=project.folder, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "can't be written" in done.stdout + done.stderr and "Traceback" not in done.stdout + done.stderr
+    remount("rw")
+    assert "Nothing to be done" in goes_on(project, whole)
