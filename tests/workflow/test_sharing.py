@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from rib.io import sha256
+from rib.io import file_hash, sha256
 from tiny.project import Project
 
 WHO = ("-c", "user.name=Tester", "-c", "user.email=tester@localhost")
@@ -251,3 +251,20 @@ def test_what_was_pulled_over_a_killed_run_is_adopted(shared, tmp_path):
     dvc(killed, "remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage"))
     dvc(killed, "pull")
     assert "Nothing to be done" in killed.snakemake("-n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["copy", "hardlink", "symlink"])
+def test_a_re_run_does_not_write_through_into_the_cache(shared, kind):
+    dvc(shared, "config", "--local", "cache.type", kind)
+    dvc(shared, "checkout", "--relink", "--force")
+    checkpoint = shared.folder / "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0/checkpoint.safetensors"
+    assert checkpoint.is_symlink() == (kind == "symlink") and (checkpoint.stat().st_nlink > 1) == (kind == "hardlink")
+    old = sha256(checkpoint)
+    shared.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
+    shared.snakemake()
+    assert sha256(checkpoint) != old and not checkpoint.is_symlink()
+    objects = [path for path in (shared.folder / ".dvc/cache/files/md5").glob("??/*") if path.is_file()]
+    assert len(objects) > 100
+    for path in objects:
+        assert file_hash(path, "md5").hex() == path.parent.name + path.name.removesuffix(".dir"), path

@@ -1,0 +1,110 @@
+"""Storage for DVC on 127.0.0.1: a real sshd, and a real WebDAV server, in folders of their own."""
+
+import contextlib
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# Daemons live where only root's PATH looks.
+PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+SSHD = shutil.which("sshd", path=PATH)
+PASSWORD = "not a secret"
+SSHD_CONFIG = """
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {folder}/host_key
+PidFile {folder}/sshd.pid
+AuthorizedKeysFile {folder}/user_key.pub
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+PermitRootLogin prohibit-password
+Subsystem sftp internal-sftp
+"""
+WEBDAV_CONFIG = """
+host: 127.0.0.1
+port: {port}
+server: cheroot
+provider_mapping: {{"/": "{store}"}}
+http_authenticator: {{domain_controller: null, accept_basic: true, accept_digest: true}}
+simple_dc: {{user_mapping: {{"*": {{tester: {{password: "{password}"}}}}}}}}
+verbose: 1
+"""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Storage that DVC reaches.
+
+    Attributes:
+        url: its address.
+        settings: what a user puts into .dvc/config.local besides.
+        store: where its objects lie.
+    """
+
+    url: str
+    settings: dict[str, str]
+    store: Path
+
+    def objects(self) -> list[Path]:
+        """Whole objects, sorted."""
+        found = (path for path in (self.store / "files/md5").glob("??/*") if path.is_file())
+        return sorted(path for path in found if len(path.name.removesuffix(".dir")) == 30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(command: list[str], port: int, log: Path) -> Iterator[None]:
+    """Run a server until the context ends; it listens when the body begins."""
+    with open(log, "w") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            assert server.poll() is None, log.read_text()
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError(f"the server does not listen: {log.read_text()}")
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@contextlib.contextmanager
+def ssh(folder: Path) -> Iterator[Remote]:
+    """An sshd that lets this user in with a key made for it."""
+    store, port = folder / "store", free_port()
+    store.mkdir(parents=True)
+    for name in ("host_key", "user_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    (folder / "sshd_config").write_text(SSHD_CONFIG.format(port=port, folder=folder))
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where sshd separates its privileges
+    with serving([SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], port, folder / "sshd.log"):
+        url = f"ssh://{getpass.getuser()}@127.0.0.1:{port}{store}"
+        yield Remote(url, {"keyfile": str(folder / "user_key")}, store)
+
+
+@contextlib.contextmanager
+def webdav(folder: Path) -> Iterator[Remote]:
+    """A WebDAV server with a user and a password."""
+    store, port = folder / "store", free_port()
+    store.mkdir(parents=True)
+    (folder / "webdav.yaml").write_text(WEBDAV_CONFIG.format(port=port, store=store, password=PASSWORD))
+    command = [str(Path(sys.executable).with_name("wsgidav")), "--config", str(folder / "webdav.yaml")]
+    with serving(command, port, folder / "webdav.log"):
+        yield Remote(f"webdav://127.0.0.1:{port}/", {"user": "tester", "password": PASSWORD}, store)
