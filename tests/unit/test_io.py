@@ -46,6 +46,12 @@ def test_a_truncated_archive_is_named(tmp_path):
         list(archive_members(path))
 
 
+def test_a_sentence_is_one_line_that_ends_and_steers_no_terminal():
+    assert str(UserError("a\nb\0\x1b[31m\ud800 'ü' is wrong.")) == r"a\nb\x00\x1b[31m\ud800 'ü' is wrong."
+    told = str(UserError(f"'{'x' * 9000}' is no name; correct it."))
+    assert len(told) < 400 and told.startswith("'xxx") and told.endswith("x' is no name; correct it.")
+
+
 def test_json_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "value.json"
     write_json(path, {"b": 1, "a": 2})

@@ -7,6 +7,7 @@ import json
 import logging
 import lzma
 import os
+import re
 import shutil
 import tarfile
 import zipfile
@@ -21,11 +22,42 @@ from tqdm import tqdm
 log = logging.getLogger("rib")
 
 CHUNK = 1 << 20
+ENDLESS = re.compile(r"(\S{300})\S{100,}(\S{20})")
 LARGEST_MEMBER = 4 << 30  # bytes of one file in an archive
 
 
 class UserError(Exception):
-    """Something the user can put right: one sentence with what is wrong, where, and what to do."""
+    """Something the user can put right: one sentence with what is wrong, where, and what to do.
+
+    What it quotes from files can't break the line or steer a terminal: what isn't printable is shown as Python writes it,
+    and of a word that has no end the start.
+    """
+
+    def __str__(self) -> str:
+        text = ENDLESS.sub(r"\1...\2", super().__str__())
+        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder of this name; where no path can be so named there is none."""
+    return os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises for names that are too long)
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is a file of this name, likewise."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def from_home(path: str, where: str) -> Path:
+    """A path that people wrote, a `~` at its start replaced.
+
+    Raises:
+        UserError: it names a user that the machine doesn't have.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{where}: the folder that {path} stands for is not known; write the whole path.") from error
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> bytes:
