@@ -3,6 +3,7 @@ out of the project's folders."""
 
 import contextlib
 import copy
+import hashlib
 import json
 import posixpath
 import tempfile
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from rib import catalog as catalogue
 from rib import code
-from rib.catalog import Catalog, read_yaml, validated
+from rib.catalog import Catalog, is_text, read_yaml, validated
 from rib.classes import (
     ClassSpace,
     imagenet_wnids,
@@ -26,6 +27,7 @@ from rib.classes import (
     read_timm_list,
     read_wnid_list,
 )
+from rib.data.download import ARCHIVES, download
 from rib.data.folders import files_of, listing, pack
 from rib.grid import Grid
 from tiny.fuzz import NAMES, ODD, PLAIN, POINTING, VALUES, fuzzed, mutated, outcome
@@ -538,3 +540,20 @@ def test_a_folder_with_any_names_is_packed_or_refused(names):
         told = outcome(lambda: (listing(folder), pack(folder, Path(top, "a.tar"), "set"), files_of(folder)))
         assert isinstance(told, tuple) or "holds no file" in told
         assert {path.name for path in Path(top).iterdir()} <= {"images", "a.tar"}
+
+
+@fuzzed(60)
+@given(
+    NAMES | st.just("../here.zip"), st.lists(NAMES.filter(lambda name: "\0" not in name and is_text(name)), max_size=2)
+)
+def test_any_place_of_an_archive_is_looked_at_or_refused(name, folders):
+    """A file may come from anywhere, and lies where it is told to then."""
+    own = {"x": dataset({**FILE, "path": name, "digest": f"md5:{hashlib.md5(b'zip').hexdigest()}"})}
+    with folder_of({"own/datasets.yaml": own, "here.zip": b"zip"}) as top, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(top)
+        patch.setenv(ARCHIVES, ":".join(folders))
+        (top / "raw").mkdir()
+        told = outcome(lambda: download(Catalog([top / "own"]).datasets["x"].sources[0], top / "raw/b.zip", "x"))
+        assert isinstance(told, str) or (top / "raw/b.zip").read_bytes() == b"zip"
+        assert {path.name for path in top.iterdir()} == {"own", "here.zip", "raw"}
+        assert {path.name for path in (top / "raw").iterdir()} <= {"b.zip"}
