@@ -1,6 +1,8 @@
 """Archives laid out as the ImageNet family's are published, quirks included: every label checked, hostile ones refused."""
 
+import gzip
 import io
+import re
 import tarfile
 import zipfile
 from functools import partial
@@ -11,7 +13,7 @@ from PIL import Image
 
 from rib.catalog import LIBRARY, Catalog
 from rib.classes import ClassSpace, read_timm_list
-from rib.io import UserError
+from rib.io import UserError, archive_members
 from tiny.photos import INDICES, WNIDS, devkit, encrypted, index_of, jpeg, run_prepare, space_of, tar, zipped
 
 ONE = space_of([0])
@@ -194,6 +196,60 @@ def test_an_exif_rotation_is_not_applied_as_in_the_usual_loaders(prepared, tmp_p
     path = tar(tmp_path / "a.tar", {f"x/{WNIDS[0]}/1.jpg": buffer.getvalue()})
     _, images, _ = prepared("class_folders", path, space=ONE)
     assert images[0, 4, 16, 2] > 150 > images[0, 28, 16, 2]
+
+
+ICONS = {
+    "package/icons.json": b'{"icons": {"ant": {"body": "<path/>", "width": "wide"}}}',
+    "package/chars.json": b'{"a": "ant"}',
+}
+DIGITS = "sklearn/datasets/data/digits.csv.gz"
+
+
+@pytest.mark.parametrize(
+    ("layout", "files", "settings", "message"),
+    [
+        ("class_tars", None, {}, "set: its layout takes 1 of archives (a tar of tars), and its entry has 2"),
+        ("devkit_labels", {}, {}, "takes 2 of archives (the images, then the development kit), and its entry has 1"),
+        ("integer_folders", {}, {}, "its class a is none of these classes; correct its layout or classes"),
+        ("objectnet", {}, {"border": -1, "also": {}}, "set: border is -1; give a number of pixels from 0"),
+        ("objectnet", {}, {"border": 2, "also": {"x": "y"}}, "set: also names y, which is none of its classes"),
+        ("iconify", ICONS, {"margin": 0.5}, "set: margin is 0.5; give a share from 0 to below 0.5"),
+        ("codepoint_images", {}, {"margin": -9.0}, "set: margin is -9.0; give a share"),
+        ("iconify", ICONS, {"margin": 0.1}, "the icon 'ant' has not the form of Iconify's; exclude it"),
+        ("iconify", {**ICONS, "package/icons.json": b"{"}, {"margin": 0.1}, "package/icons.json is not valid JSON"),
+        (
+            "iconify",
+            {**ICONS, "package/chars.json": b"[1]"},
+            {"margin": 0.1},
+            "chars.json has not the form of Iconify's",
+        ),
+        ("digits", {}, {"variant": "plain", "first": 0, "last": 1}, "'a' is one of its classes; correct its layout"),
+        ("digit_fonts", {"x.ttf": b"x"}, {"fonts": ["x"]}, "set: the font 'x' can't draw 'a' ("),
+    ],
+)
+def test_what_does_not_suit_a_layout_is_a_sentence(prepared, tmp_path, layout, files, settings, message):
+    space = ClassSpace(("a",), ((0,),), ("a",), 1)
+    paths = [tar(tmp_path / "a.tar", files or {})] * (1 if files is not None else 2)
+    with pytest.raises(UserError, match=re.escape(message)):
+        prepared(layout, *paths, space=space, **settings)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no gzip", gzip.compress(b"1,2\n"), gzip.compress(b"x" * 65), gzip.compress(b"17," * 64 + b"0\n")]
+)
+def test_another_file_than_the_published_digits_is_refused(prepared, tmp_path, data):
+    space = ClassSpace(("0",), ((0,),), ("0",), 1)
+    with pytest.raises(UserError, match=r"a\.tar, sklearn.* is no table of .*fetch the archive anew"):
+        prepared("digits", tar(tmp_path / "a.tar", {DIGITS: data}), space=space, variant="plain", first=0, last=1)
+
+
+@pytest.mark.parametrize(("numbers", "cut"), [("998 2000", None), ("x", None), ("998", 300)])
+def test_a_kit_with_other_tables_is_refused(prepared, tmp_path, numbers, cut):
+    images = tar(tmp_path / "val.tar", {"ILSVRC2012_val_00000001.JPEG": jpeg(2)})
+    kit = devkit(tmp_path / "kit.tar.gz", numbers)
+    parts = {name: read()[:cut] for name, read in archive_members(kit)}
+    with pytest.raises(UserError, match=r"set: .*kit\.tar\.gz has not the tables of the ILSVRC2012 development kit"):
+        prepared("devkit_labels", images, tar(kit, parts))
 
 
 HOSTILE = {

@@ -178,6 +178,27 @@ def test_a_setting_that_is_a_list_is_no_sweep(own):
     )
     catalog = with_method(own, mechanism="layered", settings={"layers": [0, 1]})
     assert Grid(config(methods=["mine"]), catalog).methods["mine"].settings == {"layers": [0, 1]}
+    for value, message in (([], "is an empty list"), (3, "holds 3; give a list"), ([0, "x"], "is 'x'; give a whole")):
+        with pytest.raises(UserError, match=f"the setting 'layers' {message}"):
+            _ = with_method(own, mechanism="layered", settings={"layers": value}).methods
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def items(\n", r"bad\.py line 1 is no Python \('\(' was never closed\); correct it"),
+        (b"\xff", r"bad\.py.* is no Python .*utf-8"),
+        (None, r"bad\.py can't be read \(Is a directory\)"),
+    ],
+)
+def test_a_module_of_the_user_that_is_no_python_is_explained(own, source, message):
+    path = own / "methods/bad.py"
+    if source is None:
+        path.mkdir()
+    else:
+        path.write_bytes(source if isinstance(source, bytes) else source.encode())
+    with pytest.raises(UserError, match=message):
+        _ = with_method(own, mechanism="bad").methods
 
 
 def test_a_module_of_the_user_does_not_hide_behind_the_librarys(own):
@@ -197,6 +218,18 @@ def test_a_module_of_the_user_does_not_hide_behind_the_librarys(own):
         ({"method_settings": {"lora": {"rank": 1.5}}}, "the setting 'rank' is 1.5; give a whole number"),
         ({"downstream_size": [0]}, "'downstream_size.0' is 0"),
         ({"downstream_size": [1.5]}, "'downstream_size.0' is 1.5"),
+        ({"downstream_size": [0.5, 0.5 + 1e-14]}, "two fractions agree in their first twelve digits"),
+        ({"method_settings": {"lora": {"rank": float("nan")}}}, "the setting 'rank' is nan; give a whole number"),
+        (
+            {"method_settings": {"lora": {"also": False}}},
+            "the setting 'also' is False; give text, in quotes where YAML",
+        ),
+        ({"method_settings": {"lora": {"lr": [[0.1]]}}}, r"the setting 'lr' is \[0\.1\]; give a number"),
+        ({"method_settings": {"lora": {3: 1}}}, "lora: unknown setting 3; allowed are"),
+        (
+            {"methods": ["lora"], "method_settings": {"lora": {"lr": [1, 10**300]}}},
+            "holds what a path can't.*not too long",
+        ),
     ],
 )
 def test_bad_choices_of_methods_and_sizes_are_explained(choices, message):
@@ -220,6 +253,15 @@ def test_bad_choices_of_methods_and_sizes_are_explained(choices, message):
         ({"methods": "loar"}, r"unknown method 'loar' \(did you mean 'lora'\?\); known are ewc, "),
         ({"targets": ["noto", "nota"]}, r"config, targets.*unknown target 'nota' \(did you mean 'noto'\?\)"),
         ({"targets": []}, "the list is empty"),
+        ({"seeds": [1.0]}, r"'seeds\.0' is 1\.0, which is not valid \(it is not of type 'integer'\)"),
+        ({"seeds": [1 << 63]}, r"'seeds\.0' is 9223372036854775808, which is not valid"),
+        ({"training": {"weight_decay": float("nan")}}, r"'training\.weight_decay' is nan, which is not valid"),
+        ({"training": {"weight_decay": "inf"}}, r"'training\.weight_decay' is 'inf', which is not valid"),
+        ({"models": ["a\nb"]}, r"unknown model 'a\\nb'; known are"),
+        ({"training": {3: 1}}, r"config\.yaml: unknown key 3 in 'training'; allowed are"),
+        ({"archives": "a\0b"}, r"'archives' is 'a\\x00b', which is not valid"),
+        ({"seeds": [10**5000]}, "it holds itself, or a number of thousands of digits"),
+        ({"budget": {"x" * 5000: 1}}, r"unknown key 'x{99}\.\.\. in 'budget'"),
     ],
 )
 def test_bad_choices_are_explained(choices, message):
@@ -306,7 +348,8 @@ def test_a_number_that_yaml_reads_as_text_is_a_number(own):
 
 def with_dataset(folder, name="mine", **changes):
     entry = yaml.safe_load((CATALOG / "datasets.yaml").read_text())["noto"]
-    (folder / "datasets.yaml").write_text(yaml.safe_dump({name: {**entry, **changes}}))
+    entry = {key: value for key, value in {**entry, **changes}.items() if value is not None}
+    (folder / "datasets.yaml").write_text(yaml.safe_dump({name: entry}))
     return Catalog([CATALOG, folder])
 
 
@@ -327,6 +370,35 @@ def test_a_layouts_number_that_yaml_reads_as_text_is_a_number(own):
         ),
         ({"name": "none"}, "'none' stands for no target"),
         ({"name": "efficientnet_lite0"}, "'efficientnet_lite0' names both a dataset and a model"),
+        ({"name": "mine\n"}, r"'mine\\n' is no name that can be used here .*a dataset's name, part of paths"),
+        ({"name": "suite_emoji"}, "'suite_emoji' is no name that can be used here"),
+        ({"name": 7}, "7 is no name that can be used here .*it is not of type 'string'"),
+        ({"settings": {"margin": [0.1, 0.2]}}, r"the setting 'margin' is \[0\.1, 0\.2\]; give a number"),
+        ({"icons_file": "../../secret.csv"}, r"'mine\.icons_file' is '\.\./\.\./secret\.csv', which is not valid"),
+        ({"exclude": {30: "too dark"}}, r"30 in 'mine\.exclude' is no name .*in quotes where YAML reads a number"),
+        ({"label": "\ud800"}, r"'mine\.label' is '\\ud800', which is not valid"),
+        (
+            {"source": None, "sources": [{"kind": "folder", "path": "a"}, {"kind": "folder", "path": "b"}]},
+            r"mine: two of its sources have the file mine\.tar; give each a name by file",
+        ),
+        ({"source": None, "archives_of": ""}, "mine: unknown dataset ''; known are"),
+        (
+            {"source": {"kind": "folder", "path": "~nobody_of_this_name/x"}},
+            "mine: the folder that ~nobody_of_this_name/x stands for is not known; write the whole path",
+        ),
+        ({"source": {"kind": "folder", "path": "a\0"}}, r"'mine\.source\.path' is 'a\\x00', which is not valid"),
+        (
+            {"source": {"kind": "npm", "package": "-g", "version": "1", "file": "x.tgz", "digest": "sha512-x"}},
+            r"'mine\.source\.package' is '-g', which is not valid",
+        ),
+        (
+            {"source": {"kind": "pypi", "package": "x", "version": "1", "file": "x.tgz", "digest": "sha512-x"}},
+            r"'mine\.source\.file' is 'x\.tgz'.*a wheel, named",
+        ),
+        (
+            {"source": {"kind": "hub", "repo": "a/b", "path": "../x.safetensors", "file": "x.safetensors"}},
+            r"'mine\.source\.path' is '\.\./x\.safetensors'.*a file in the repository",
+        ),
     ],
 )
 def test_a_bad_dataset_is_explained(own, changes, message):
@@ -403,6 +475,64 @@ def test_a_key_given_twice_in_one_file_is_refused(own):
     (own / "methods.yaml").write_text("a: {}\na: {}\n")
     with pytest.raises(UserError, match=r"methods\.yaml is not valid YAML: the key 'a' is given twice.*line 1"):
         _ = Catalog([CATALOG, own]).methods
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &a {settings: *a}", r"methods\.yaml: it holds itself"),
+        (
+            "a:\n  label: 2020-13-45",
+            r"is not valid YAML: this isn't what its form says.*line 2, column 10.*; correct it",
+        ),
+        ("a: !!bool maybe", "is not valid YAML: this isn't what its form says"),
+        ("a: !!map [1]", "is not valid YAML: expected a mapping node"),
+        ("[" * 3000, "is not valid YAML: maximum recursion depth"),
+        ("a: 0x" + "f" * 5000, "a number of thousands of digits"),
+        ("- a", r"methods\.yaml: the whole is \['a'\], which is not valid \(it is not of type 'object'\)"),
+        ("a: \xe9".encode("latin-1"), "is not valid YAML: 'utf-8' codec can't decode"),
+        (None, r"methods\.yaml can't be read \(Is a directory\); correct it or take it away"),
+    ],
+)
+def test_what_is_no_catalogue_file_is_explained(own, text, message):
+    path = own / "methods.yaml"
+    if text is None:
+        path.mkdir()
+    else:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=message):
+        _ = Catalog([CATALOG, own]).methods
+
+
+@pytest.mark.parametrize("name", ["..", "a b", "{x}", "a-b"])
+def test_a_familys_name_is_that_of_a_folder_inside_the_project(own, name):
+    (own / "families").mkdir()
+    shutil.copy(CATALOG / "families/emoji.yaml", own / f"families/{name}.yaml")
+    with pytest.raises(
+        UserError, match=r"the file's name is the family's, and part of paths; use letters, digits and _"
+    ):
+        _ = Catalog([CATALOG, own]).families
+
+
+@pytest.mark.parametrize("name", ["..", ".", "-x", "a/b", "a\n", "", "x" * 101])
+def test_a_models_name_is_that_of_a_folder_inside_the_project(own, name):
+    models = yaml.safe_load((CATALOG / "models.yaml").read_text())
+    (own / "models.yaml").write_text(yaml.safe_dump({name: models["efficientnet_lite0"]}))
+    with pytest.raises(UserError, match=r"models\.yaml: '.*is no name that can be used here"):
+        _ = Catalog([CATALOG, own]).models
+
+
+def test_a_published_number_that_is_none_is_named_with_its_line(own):
+    (own / "published.csv").write_text("model,dataset,accuracy,source\na,b,1,s\na,c,about 2,s\n")
+    with pytest.raises(UserError, match=r"published\.csv line 3: accuracy is 'about 2'; give a number"):
+        Grid(config(), Catalog([CATALOG, own])).baselines()
+
+
+def test_a_family_without_datasets_is_explained(own):
+    (own / "families").mkdir()
+    shutil.copy(CATALOG / "families/emoji.yaml", own / "families/mine.yaml")
+    with pytest.raises(UserError, match="no dataset of the catalogue is evaluated in family mine; add one"):
+        Grid(config(family="mine", targets="all"), Catalog([CATALOG, own]))
 
 
 def family_of_ones_own(folder, models="default", families=("mine",), head="published", **changes):

@@ -64,6 +64,29 @@ def test_a_wnid_list_is_ordered_by_index(tmp_path):
         read_wnid_list(path)
 
 
+def test_an_index_is_written_in_plain_digits(tmp_path):
+    path = tmp_path / "map.csv"
+    for indices in ("\u00b2", "\u0663", "1000", "-1", "9" * 5000, ""):
+        path.write_text(f"key,indices\nchair,{indices}\n")
+        with pytest.raises(UserError, match=r"map\.csv line 2: chair has the indices '.*'; give 0 to 999"):
+            read_index_map(path)
+
+
+def test_what_is_no_table_of_classes_is_explained(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("key,name\n")
+    with pytest.raises(UserError, match=r"own\.csv lists no class; add a line for each"):
+        read_own_classes(path)
+    path.write_text("key,name\n ,saw\n")
+    with pytest.raises(UserError, match=r"own\.csv line 2: the class has no key; give it one"):
+        read_own_classes(path)
+    path.write_text(f"key,name\n{'x' * 200_000},saw\n")
+    with pytest.raises(UserError, match=r"own\.csv after line 1 it is no CSV \(field larger than field limit"):
+        read_own_classes(path)
+    with pytest.raises(UserError, match="timm's class list 'imagenet12k' has .*, which is no ImageNet-1K class"):
+        read_timm_list("imagenet12k")
+
+
 def test_the_digest_tells_spaces_apart():
     one, other = ClassSpace(("a",), ((1, 2),), ("x",)), ClassSpace(("a",), ((1, 3),), ("x",))
     assert one.digest != other.digest and one.digest == ClassSpace(("a",), ((1, 2),), ("y",)).digest

@@ -45,6 +45,11 @@ def test_multibyte_text_before_a_docstring_does_not_shift_the_cut(tmp_path):
     assert essence(tmp_path, 'x = "ü"; y = 1\ndef f(): "döc"; return 1\n') == 'x = "ü"; y = 1\ndef f(): ; return 1'
 
 
+def test_a_form_feed_does_not_shift_the_cut(tmp_path):
+    assert essence(tmp_path, 'x = 1\n\x0c\ndef f():\n    """Doc."""\n    return 1\n').endswith("return 1")
+    assert "Doc" not in essence(tmp_path, 'x = "\x0c"  # why\ndef f():\n    """Doc."""\n    return 1\n')
+
+
 def test_a_job_depends_on_what_it_imports_and_on_no_other_method():
     lwf = LIBRARY / "methods/lwf.py"
     names = {path.relative_to(LIBRARY).as_posix() for path in code.closure(LIBRARY / "finetune.py", lwf)}

@@ -44,6 +44,14 @@ def test_a_broken_image_is_named():
         decode(b"\x89PNG", "set/a.png")
 
 
+def test_a_picture_that_other_programs_would_have_to_read_and_one_of_no_shape_are_refused():
+    for size, kind, why in (((4, 4), "EPS", "it is none of JPEG, PNG"), ((1, 1001), "PNG", "it is 1 x 1001 pixels")):
+        buffer = io.BytesIO()
+        Image.new("L", size).save(buffer, kind)
+        with pytest.raises(UserError, match=rf"the image x can't be decoded \({why}.*\); fetch its archive anew"):
+            decode(buffer.getvalue(), "x")
+
+
 ICONS = {
     "width": 10,
     "height": 10,

@@ -85,6 +85,21 @@ def test_a_doubly_claimed_wnid_stops_before_any_job(emoji):
     assert re.search(r"emoji\.csv line \d+: n02206856 is claimed by both ant and honeybee", printed)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("families/...yaml", "title: x", r"own/families/\.\.\.yaml: the file's name is the family's"),
+        ("published.csv", "model,dataset,accuracy,source\na,b,x,s\n", r"own/published\.csv line 2: accuracy is 'x'"),
+        ("models.yaml", "..: {}", r"own/models\.yaml: '\.\.' is no name that can be used here"),
+    ],
+)
+def test_what_is_wrong_in_a_folder_of_ones_own_is_one_sentence(emoji, name, text, message):
+    (emoji.folder / "own" / name).parent.mkdir(parents=True)
+    (emoji.folder / "own" / name).write_text(text)
+    printed = emoji.snakemake("-n", config=("catalog=own",), check=False)
+    assert re.search(message, printed) and "Traceback" not in printed and "UserError" not in printed
+
+
 def test_an_entry_with_an_unknown_key_is_named_with_its_file(emoji):
     emoji.edit("workflow/catalog/models.yaml", "  label: EfficientNet-Lite0", "  lable: EfficientNet-Lite0")
     printed = emoji.snakemake("-n", check=False)

@@ -36,8 +36,9 @@ try:
     CATALOG = Catalog(FOLDERS)
     GRID = Grid(CONFIG, CATALOG)
     COMPARED = GRID.compared_runs()
-    for dataset in GRID.datasets.values():
-        CATALOG.space(dataset)  # a bad class map stops here, before any job
+    for dataset in GRID.datasets_read():
+        CATALOG.space(dataset), CATALOG.icons(dataset)  # a bad class map stops here, before any job
+    SOURCES = CATALOG.sources
 except UserError as error:
     raise WorkflowError(str(error)) from None
 if workflow.is_main_process:
@@ -124,6 +125,14 @@ wildcard_constraints:
     geometry="[A-Za-z0-9_.-]+",
 
 
+def told(read, *arguments):
+    """What a function of the library returns; its UserError as Snakemake tells one sentence."""
+    try:
+        return read(*arguments)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
 def local(path):
     """A path as it is told to jobs: relative where it can be, so that a moved project keeps its results."""
     path = Path(path).resolve()
@@ -178,7 +187,7 @@ def archives(entry):
 
 def source(w):
     """Settings of a download job: of a folder, what lies in it too."""
-    found = next(part for part in CATALOG.sources[w.name].sources if part["file"] == w.archive)
+    found = next(part for part in SOURCES[w.name].sources if part["file"] == w.archive)
     if found["kind"] in ("file", "folder"):
         found = {**found, "path": local(found["path"])}
     if found["kind"] != "folder":

@@ -10,8 +10,8 @@ rule download:
     log:
         "logs/download/{name}/{archive}.log",
     wildcard_constraints:
-        name="|".join(map(re.escape, CATALOG.sources)),
-        archive="|".join(re.escape(part["file"]) for entry in CATALOG.sources.values() for part in entry.sources),
+        name="|".join(map(re.escape, SOURCES)),
+        archive="|".join(re.escape(part["file"]) for entry in SOURCES.values() for part in entry.sources),
     localrule: True
     conda:
         "../../envs/fetch.yaml"

@@ -1,9 +1,10 @@
 # Figures: pure functions of tables, each as PDF, PNG and the CSV it shows. A grid without fine-tuned runs has none.
 
+PAPER_BARS = ("ood_before", "ood_after")
 # The paper's bars that this run has too.
 IN_PAPER = {
     row["model"]: {when: float(row[f"ood_{when}"]) for when in ("before", "after")}
-    for _, row in CATALOG.table("paper.csv", ("family", "model", "method", "ood_before", "ood_after", "source"))
+    for row in told(CATALOG.table, "paper.csv", ("family", "model", "method", *PAPER_BARS, "source"), PAPER_BARS)
     if (row["family"], row["method"], CONFIG["protocol"]) == (FAMILY, METHOD, "paper") and row["model"] in GRID.models
 }
 # Per figure, in the order of the page: what `draw` of its module reads, and its settings.

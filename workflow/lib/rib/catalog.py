@@ -8,6 +8,10 @@ own folder comes first, folders of the user after it; a name may be defined once
 import ast
 import contextlib
 import difflib
+import json
+import os
+import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -25,7 +29,7 @@ from rib.classes import (
     read_timm_list,
     read_wnid_list,
 )
-from rib.io import UserError
+from rib.io import UserError, from_home, is_file, is_folder
 from rib.runs import NO_TARGET, PRETRAINED
 
 LIBRARY = Path(__file__).resolve().parent
@@ -34,6 +38,10 @@ SCHEMAS = LIBRARY.parents[1] / "schemas"
 LAYOUT_ARGUMENTS = {"space", "geometry", "dataset", "source_group", "icons", "exclude"}
 FINETUNE, RECIPE, CURVE, SELECT = "finetune", "recipe", "curve", "select"
 MERGES = (RECIPE, CURVE, SELECT)
+FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # of a file, so that no schema can say it
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+LARGEST = (1 << 63) - 1  # whole number
+QUOTED = 100  # characters of a bad value that a message shows
 CLASS_READERS = {
     "class_map": read_class_map,
     "wnids": read_wnid_list,
@@ -160,6 +168,41 @@ class Method:
         return self.form == FINETUNE
 
 
+def is_text(value: object) -> bool:
+    """Whether a value is text that a file can hold: half a character, as YAML's escapes can write it, is none."""
+    return isinstance(value, str) and HALF_CHARACTER.search(value) is None
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number as paths and every library write it: not 1.0, and of 64 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number that can be counted with: neither infinite nor none at all."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _matches(validator, pattern: str, value: object, schema: dict):
+    """`$` in a schema is the end, where Python's also stands before a last line break."""
+    if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value):
+        yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+JSON_SCHEMA = jsonschema.Draft202012Validator
+Validator = jsonschema.validators.extend(
+    JSON_SCHEMA,
+    {"pattern": _matches},
+    type_checker=JSON_SCHEMA.TYPE_CHECKER.redefine_many(
+        {
+            "string": lambda _, value: is_text(value),
+            "integer": lambda _, value: is_whole(value),
+            "number": lambda _, value: is_number(value),
+        }
+    ),
+)
+
+
 @cache
 def load_schema(name: str) -> dict:
     """A schema of workflow/schemas with the definitions that it shares with others."""
@@ -184,10 +227,11 @@ def validated(value: object, schema_name: str, where: str) -> dict:
         UserError: an unknown key, a missing key, or a value of the wrong type or out of bounds.
     """
     schema = load_schema(schema_name)
-    filled = _filled(value, schema)
-    errors = sorted(
-        jsonschema.Draft202012Validator(schema).iter_errors(filled), key=lambda error: list(map(str, error.path))
-    )
+    try:
+        filled = _filled(value, schema)
+        errors = sorted(Validator(schema).iter_errors(filled), key=lambda error: list(map(str, error.path)))
+    except (RecursionError, ValueError) as error:  # (see _written)
+        raise UserError(f"{where}: it holds itself, or a number of thousands of digits; correct it.") from error
     if errors:
         raise UserError(f"{where}: {_sentence(errors[0])}")
     return filled
@@ -223,28 +267,46 @@ def _number(text: str) -> int | float | None:
 
 
 def _valid(value: object, schema: dict) -> bool:
-    return "$ref" in schema or jsonschema.Draft202012Validator(schema).is_valid(value)
+    return "$ref" in schema or Validator(schema).is_valid(value)
 
 
 def _sentence(error: jsonschema.ValidationError) -> str:
     place = ".".join(map(str, error.absolute_path))
     inside = f" in '{place}'" if place else ""
+    shown = _shown(error.instance)
+    why = error.message.replace(_written(error.instance), "it", 1)
+    meaning = f"; it is: {error.schema['description']}" if "description" in error.schema else ""
+    if "propertyNames" in error.schema_path:
+        return f"{shown}{inside} is no name that can be used here ({why}){meaning}."
     if error.validator == "additionalProperties":
         allowed = list(error.schema.get("properties", {}))
         key = next(key for key in error.instance if key not in allowed)
-        return f"unknown key '{key}'{inside}{_nearest(key, allowed)}; allowed are {', '.join(sorted(allowed))}."
+        return f"unknown key {_shown(key)}{inside}{_nearest(key, allowed)}; allowed are {', '.join(sorted(allowed))}."
     if error.validator == "required":
         key = next(key for key in error.validator_value if key not in error.instance)
         return f"the key '{key}' is missing{inside}; add it."
     if error.validator == "oneOf":
         keys = ", ".join(key for part in error.schema["oneOf"] for key in part["required"])
         return f"give exactly one of the keys {keys}{inside}."
-    meaning = f"; it is: {error.schema['description']}" if "description" in error.schema else ""
-    return f"'{place}' is {error.instance!r}, which is not valid ({error.message}){meaning}."
+    what = f"'{place}' is" if place else "the whole is"
+    return f"{what} {shown}, which is not valid ({why}){meaning}."
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
+def _shown(value: object) -> str:
+    """A bad value as a message shows it."""
+    text = _written(value)
+    return text if len(text) <= QUOTED else f"{text[:QUOTED]}..."
+
+
+def _written(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no number of so many digits
+        return "a number of thousands of digits"
+
+
+def _nearest(name: object, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name[:QUOTED] if isinstance(name, str) else "", list(known), n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
@@ -257,12 +319,15 @@ def known_name(name: object, known: Iterable[str], kind: str, where: str) -> str
     known = list(known)
     if name not in known:
         raise UserError(
-            f"{where}: unknown {kind} '{name}'{_nearest(str(name), known)}; known are {', '.join(sorted(known))}."
+            f"{where}: unknown {kind} {_shown(name)}{_nearest(name, known)}; known are "
+            f"{', '.join(sorted(known)) or 'none'}."
         )
     return name
 
 
-def check_settings(settings: Mapping, wanted: Mapping[str, str], where: str, complete: bool = True) -> dict:
+def check_settings(
+    settings: Mapping, wanted: Mapping[str, str], where: str, complete: bool = True, sweeps: bool = True
+) -> dict:
     """Check the settings of a mechanism or layout against its keyword arguments.
 
     Args:
@@ -270,54 +335,94 @@ def check_settings(settings: Mapping, wanted: Mapping[str, str], where: str, com
         wanted: annotation of each keyword argument.
         where: the entry, for messages.
         complete: whether each must be given.
+        sweeps: whether a list of values may stand for one.
 
     Returns:
-        The settings, with numbers where YAML 1.1 reads text: `1e-3`. A list of values sweeps.
+        The settings, with numbers where YAML 1.1 reads text: `1e-3`.
 
     Raises:
-        UserError: an unknown or missing setting, or text where a number is due.
+        UserError: an unknown or missing setting, or a value of another kind than the annotation's.
     """
     for key in settings:
         if key not in wanted:
             allowed = ", ".join(sorted(wanted)) or "none"
-            raise UserError(f"{where}: unknown setting '{key}'{_nearest(key, wanted)}; allowed are {allowed}.")
+            raise UserError(f"{where}: unknown setting {_shown(key)}{_nearest(key, wanted)}; allowed are {allowed}.")
     for key in sorted(set(wanted) - set(settings)) if complete else ():
         raise UserError(f"{where}: the setting '{key}' is missing; add it.")
-    return {key: _checked(value, wanted[key], f"{where}: the setting '{key}'") for key, value in settings.items()}
+    return {
+        key: _checked(value, wanted[key], f"{where}: the setting '{key}'", sweeps) for key, value in settings.items()
+    }
 
 
-def _checked(value: object, wanted: str, where: str) -> object:
-    """A setting's value; of a list, which sweeps, each value."""
-    if isinstance(value, list) and not wanted.startswith("list"):
-        if not value:
-            raise UserError(f"{where} is an empty list; give a value, or several to sweep.")
-        return [_checked(item, wanted, where) for item in value]
-    if wanted in ("float", "int"):
-        number = _number(value) if isinstance(value, str) else value
-        whole = isinstance(number, int) or wanted == "float"
-        if isinstance(number, bool) or not isinstance(number, int | float) or not whole:
-            raise UserError(f"{where} is {value!r}; give a {'whole ' if wanted == 'int' else ''}number.")
-        return number
-    return value
+def _checked(value: object, wanted: str, where: str, sweeps: bool) -> object:
+    """A setting's value; of a list of values, which sweeps, each."""
+    if value == []:
+        raise UserError(f"{where} is an empty list; give a value, or several to sweep.")
+    check = _checked_list if wanted.startswith("list") else _checked_one
+    swept = isinstance(value, list) and (check is _checked_one or isinstance(value[0], list))
+    return [check(item, wanted, where) for item in value] if swept and sweeps else check(value, wanted, where)
+
+
+def _checked_list(value: object, wanted: str, where: str) -> list:
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{where} holds {_shown(value)}; give a list.")
+    return [_checked_one(item, wanted[len("list[") : -1] or "scalar", where) for item in value]
+
+
+def _checked_one(value: object, wanted: str, where: str) -> object:
+    """A value that is no list of the kind that the annotation says, with numbers where YAML reads text."""
+    found = _number(value) if isinstance(value, str) and wanted in ("float", "int") else value
+    scalar = is_text(value) or is_number(value) or isinstance(value, bool)
+    kinds = {
+        "float": ("a number", is_number(found)),
+        "int": ("a whole number", is_whole(found)),
+        "str": ("text, in quotes where YAML reads something else", is_text(value)),
+        "bool": ("true or false", isinstance(value, bool)),
+        "scalar": ("text or a number", scalar),
+        "dict": ("a value for each key", isinstance(value, dict) and _is_json(value)),
+    }
+    kind, fits = kinds.get(wanted.partition("[")[0], ("text, numbers, or lists and keys of these", _is_json(value)))
+    if not fits:
+        raise UserError(f"{where} is {_shown(value)}; give {kind}.")
+    return found
+
+
+def _is_json(value: object) -> bool:
+    """Whether a value can be recorded and read again."""
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        return is_text(text) and json.loads(text) == value
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def read_yaml(path: Path) -> object:
     """Parse a YAML file.
 
     Raises:
-        UserError: it isn't valid YAML; the sentence names file and line.
+        UserError: it can't be read or isn't valid YAML; the sentence names file and line.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); correct it or take it away.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:500]}; correct it.") from error
 
 
 class _StrictLoader(yaml.SafeLoader):
     """A safe loader that refuses a key given twice, of which plain YAML keeps the last."""
 
+    def construct_object(self, node, deep=False):
+        """A node's value; a failure to read it, as of the date 2020-13-45, tells its line."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            why = f"this isn't what its form says, a date or number for example ({error})"
+            raise yaml.constructor.ConstructorError(None, None, why, node.start_mark) from error
+
     def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
+        keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", node.start_mark)
@@ -338,8 +443,10 @@ class Catalog:
         self.folders = [Path(folder) for folder in folders]
         self._space = cache(self._read_space)  # parsed once, since every job of a grid asks
         for folder in self.folders:
-            if not folder.is_dir():
+            if not is_folder(folder):
                 raise UserError(f"catalog: the folder {folder} does not exist; correct the path.")
+            if not os.access(folder, os.R_OK | os.X_OK):
+                raise UserError(f"catalog: the folder {folder} may not be read; change its permissions.")
 
     @cached_property
     def families(self) -> dict[str, Family]:
@@ -347,6 +454,10 @@ class Catalog:
         entries: dict[str, tuple[dict, Path]] = {}
         for folder in self.folders:
             for path in sorted(folder.glob("families/*.yaml")):
+                if not FAMILY_NAME.fullmatch(path.stem):
+                    raise UserError(
+                        f"{path}: the file's name is the family's, and part of paths; use letters, digits and _ alone."
+                    )
                 self._add(entries, path.stem, validated(read_yaml(path), "family", str(path)), path)
         return {name: Family(name=name, **entry) for name, (entry, _) in entries.items()}
 
@@ -355,7 +466,7 @@ class Catalog:
         """Datasets by name; a dataset that names no suite is a suite of its own."""
         entries = self._entries("datasets")
         for name, entry in entries.items():
-            if other := entry.get("archives_of"):
+            if (other := entry.get("archives_of")) is not None:
                 known_name(other, [key for key in entries if "archives_of" not in entries[key]], "dataset", name)
                 entry |= {key: entries[other][key] for key in ("source", "sources") if key in entries[other]}
         datasets = {name: _dataset(name, entry) for name, entry in entries.items()}
@@ -366,7 +477,8 @@ class Catalog:
     def _checked_dataset(self, dataset: Dataset) -> Dataset:
         keywords = keyword_arguments(self.layout_file(dataset.layout), "items")
         wanted = {key: kind for key, kind in keywords.items() if key not in LAYOUT_ARGUMENTS}
-        return replace(dataset, settings=check_settings(dataset.settings, wanted, f"datasets.yaml, {dataset.name}"))
+        where = f"datasets.yaml, {dataset.name}"
+        return replace(dataset, settings=check_settings(dataset.settings, wanted, where, sweeps=False))
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -435,11 +547,11 @@ class Catalog:
         entries: dict[str, tuple[dict, Path]] = {}
         for folder in self.folders:
             path = folder / f"{kind}.yaml"
-            if path.is_file():
+            if path.exists():
                 for name, entry in validated(read_yaml(path), kind, str(path)).items():
                     for source in [entry.get("source"), *entry.get("sources", [])]:
                         if isinstance(source, dict) and source["kind"] in ("file", "folder"):
-                            source["path"] = str(folder / Path(source["path"]).expanduser())
+                            source["path"] = str(folder / from_home(source["path"], f"{path}, {name}"))
                     self._add(entries, name, entry, path)
         return {name: entry for name, (entry, _) in entries.items()}
 
@@ -499,10 +611,24 @@ class Catalog:
     def _read_space(self, file: str, format: str) -> ClassSpace:
         return read_timm_list(file) if format == "timm" else CLASS_READERS[format](self._class_file(file))
 
-    def table(self, name: str, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
-        """Rows, with line numbers, of a CSV file that each catalogue folder may have."""
-        paths = (folder / name for folder in self.folders)
-        return [row for path in paths if path.is_file() for row in read_table(path, columns)]
+    def table(self, name: str, columns: Iterable[str], numbers: Iterable[str]) -> list[dict[str, str]]:
+        """Rows of a CSV file that each catalogue folder may have.
+
+        Args:
+            name: the file.
+            columns: that it must have.
+            numbers: columns that must hold numbers.
+
+        Raises:
+            UserError: one holds something else; the sentence names file and line.
+        """
+        paths = [folder / name for folder in self.folders if is_file(folder / name)]
+        rows = [(path, line, row) for path in paths for line, row in read_table(path, columns)]
+        for path, line, row in rows:
+            for column in numbers:
+                if not is_number(_number(row[column])):
+                    raise UserError(f"{path} line {line}: {column} is '{row[column]}'; give a number.")
+        return [row for _, _, row in rows]
 
     def icons(self, dataset: Dataset) -> dict[str, str]:
         """Icon name by codepoint for a set whose package has no such table; empty for the others."""
@@ -513,7 +639,7 @@ class Catalog:
 
     def _class_file(self, name: str) -> Path:
         for folder in self.folders:
-            if (folder / "classes" / name).is_file():
+            if is_file(folder / "classes" / name):
                 return folder / "classes" / name
         raise UserError(f"the class file classes/{name} is in none of the catalogue folders; add it to one.")
 
@@ -521,6 +647,12 @@ class Catalog:
 def _dataset(name: str, entry: dict) -> Dataset:
     raw = entry.get("archives_of", name)
     sources = tuple({"file": f"{raw}.tar", **source} for source in entry.get("sources") or [entry["source"]])
+    files = [source["file"] for source in sources]
+    for file in files:
+        if files.count(file) > 1:
+            raise UserError(
+                f"datasets.yaml, {name}: two of its sources have the file {file}; give each a name by file."
+            )
     rest = {key: value for key, value in entry.items() if key not in ("archives_of", "source", "sources")}
     return Dataset(name=name, raw=raw, **{**rest, "sources": sources, "suite": entry.get("suite", name)})
 
@@ -533,13 +665,28 @@ def mechanism_settings(path: Path) -> tuple[str, Mapping[str, str]]:
     of the class marked with `@mechanism`, where `**common` stands for those of FineTuning. Read from the source,
     since importing it would import torch.
     """
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in _source(path).body:
         if isinstance(node, ast.FunctionDef) and node.name in MERGES:
             return node.name, _keywords(node)
         marks = getattr(node, "decorator_list", [])
         if isinstance(node, ast.ClassDef) and any(getattr(mark, "id", None) == "mechanism" for mark in marks):
             return FINETUNE, _constructor_settings(node)
     raise UserError(f"{path} has neither a class marked with @mechanism nor a function {', '.join(MERGES)}; add one.")
+
+
+def _source(path: Path) -> ast.Module:
+    """A module's source.
+
+    Raises:
+        UserError: it can't be read or is no Python; the sentence names file and line.
+    """
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); correct it or take it away.") from error
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = f" line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise UserError(f"{path}{line} is no Python ({getattr(error, 'msg', error)}); correct it.") from error
 
 
 def _constructor_settings(node: ast.ClassDef) -> Mapping[str, str]:
@@ -551,7 +698,7 @@ def _constructor_settings(node: ast.ClassDef) -> Mapping[str, str]:
 @cache
 def _common_settings() -> Mapping[str, str]:
     """Settings of every method that trains weights: the constructor's of FineTuning."""
-    body = ast.parse((LIBRARY / "methods/_base.py").read_text(encoding="utf-8")).body
+    body = _source(LIBRARY / "methods/_base.py").body
     base = next(node for node in body if isinstance(node, ast.ClassDef) and node.name == "FineTuning")
     return _keywords(next(part for part in base.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"))
 
@@ -563,7 +710,7 @@ def keyword_arguments(path: Path, function: str) -> Mapping[str, str]:
     Raises:
         UserError: the module has no such function.
     """
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in _source(path).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
             return _keywords(node)
     raise UserError(f"{path} has no function '{function}'; add it.")

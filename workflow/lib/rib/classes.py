@@ -6,14 +6,16 @@ import hashlib
 import importlib.util
 import io
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from rib.io import UserError
+from rib.io import UserError, is_file
 
 LARGEST_CLASS = 10
+INDEX = re.compile(r"[0-9]{1,3}")  # of ImageNet-1K
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def _timm_file(name: str) -> str:
             "timm is not installed in this environment; run `make run` or pip install -r envs/requirements.txt."
         )
     path = Path(spec.submodule_search_locations[0]) / "data/_info" / name
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"timm has no class list '{name}'; correct classes in the dataset's entry.")
     return path.read_text(encoding="utf-8")
 
@@ -92,10 +94,14 @@ def read_timm_list(name: str) -> ClassSpace:
         name: `imagenet` (all 1000), `imagenet_a` or `imagenet_r` (200 each).
 
     Raises:
-        UserError: timm has no such list.
+        UserError: timm has no such list, or it has other classes than ImageNet-1K's.
     """
     index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     wnids = tuple(sorted(_timm_file(f"{name}_synsets.txt").split()))
+    if other := [wnid for wnid in wnids if wnid not in index_of]:
+        raise UserError(
+            f"timm's class list '{name}' has {other[0]}, which is no ImageNet-1K class; correct classes in the entry."
+        )
     names = imagenet_names()
     return ClassSpace(wnids, tuple((index_of[wnid],) for wnid in wnids), tuple(names[wnid] for wnid in wnids))
 
@@ -108,11 +114,11 @@ def read_index_map(path: Path) -> ClassSpace:
     """
     found: dict[str, tuple[int, ...]] = {}
     claimed: dict[int, str] = {}
-    for line, row in read_table(path, ("key", "indices")):
+    for line, row in _classes(path, "key", ("key", "indices")):
         if row["key"] in found:
             raise UserError(f"{path} line {line}: {row['key']} is listed twice; remove one.")
         indices = row["indices"].split()
-        if not indices or not all(index.isdigit() and int(index) < 1000 for index in indices):
+        if not indices or not all(map(INDEX.fullmatch, indices)):
             raise UserError(f"{path} line {line}: {row['key']} has the indices '{row['indices']}'; give 0 to 999.")
         for index in map(int, indices):
             if index in claimed:
@@ -133,7 +139,7 @@ def read_class_map(path: Path) -> ClassSpace:
             wnids or with more than ten, or a row without a reason; the sentence names file and line.
     """
     index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
-    rows = list(read_table(path, ("emoji", "codepoint", "wnids", "reason")))
+    rows = _classes(path, "codepoint", ("emoji", "codepoint", "wnids", "reason"))
     claimed: dict[str, str] = {}
     for line, row in rows:
         wnids = row["wnids"].split()
@@ -165,7 +171,7 @@ def read_wnid_list(path: Path) -> ClassSpace:
     """
     index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     found: dict[int, str] = {}
-    for line, row in read_table(path, ("wnid",)):
+    for line, row in _classes(path, "wnid", ("wnid",)):
         wnid = row["wnid"]
         if wnid not in index_of:
             raise UserError(f"{path} line {line}: {wnid} is no ImageNet-1K class; correct it.")
@@ -187,7 +193,7 @@ def read_own_classes(path: Path, family: ClassSpace | None = None) -> ClassSpace
     Raises:
         UserError: a key given twice, or one that the family lacks.
     """
-    rows = list(read_table(path, ("key", "name")))
+    rows = _classes(path, "key", ("key", "name"))
     keys = [row["key"] for _, row in rows]
     for line, row in rows:
         if keys.count(row["key"]) > 1:
@@ -199,25 +205,45 @@ def read_own_classes(path: Path, family: ClassSpace | None = None) -> ClassSpace
     return ClassSpace(tuple(keys), tuple((i,) for i in outputs), names, family.outputs if family else len(keys))
 
 
+def _classes(path: Path, key: str, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+    """Rows of a table with a class on each line, told by one of its columns.
+
+    Raises:
+        UserError: there is none, or one without its key.
+    """
+    rows = list(read_table(path, columns))
+    if not rows:
+        raise UserError(f"{path} lists no class; add a line for each.")
+    for line, row in rows:
+        if not row[key].strip():
+            raise UserError(f"{path} line {line}: the class has no {key}; give it one.")
+    return rows
+
+
 def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[int, dict[str, str]]]:
     """Yield (line number, row) of a CSV file that must have the given columns.
 
     Raises:
-        UserError: the file is missing, no UTF-8 text, or lacks a column or a value.
+        UserError: the file is missing, no CSV in UTF-8, or lacks a column or a value.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{path} does not exist; the catalogue names it as a class file.")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); correct it.") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [column for column in columns if column not in (reader.fieldnames or [])]
-    if missing:
-        raise UserError(f"{path} lacks the column {missing[0]}; it needs {', '.join(columns)}.")
-    for row in reader:
-        if None in row.values() or None in row:
-            raise UserError(
-                f"{path} line {reader.line_num}: expected {len(reader.fieldnames)} values; correct the row."
-            )
-        yield reader.line_num, row
+    try:
+        missing = [column for column in columns if column not in (reader.fieldnames or [])]
+        if missing:
+            raise UserError(f"{path} lacks the column {missing[0]}; it needs {', '.join(columns)}.")
+        for row in reader:
+            if None in row.values() or None in row:
+                raise UserError(
+                    f"{path} line {reader.line_num}: expected {len(reader.fieldnames)} values; correct the row."
+                )
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise UserError(f"{path} after line {reader.line_num} it is no CSV ({error}); correct it.") from error

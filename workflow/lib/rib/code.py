@@ -26,7 +26,7 @@ def essence(path: Path) -> str:
     source = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         return source
-    lines = source.splitlines(keepends=True)
+    lines = list(io.StringIO(source))  # which ends lines where ast does, not at a form feed too
     cuts = [(*token.start, *token.end) for token in _tokens(source) if token.type == tokenize.COMMENT]
     cuts += [_span(lines, node) for node in _docstrings(ast.parse(source))]
     for row, column, end_row, end_column in sorted(cuts, reverse=True):

@@ -68,6 +68,10 @@ class Grid:
         self.methods: dict[str, Method] = self._variants(self._with_parents(wanted))
         self.seeds: list[int] = config["seeds"]
         self.sizes: list[str] = [_plain(size) for size in config["downstream_size"]]
+        if len(set(self.sizes)) < len(self.sizes):
+            raise UserError(
+                "config, downstream_size: two fractions agree in their first twelve digits; give one of them."
+            )
         for model in self.models:
             for name in self.methods.keys() - set(self.methods_of(model)):
                 self.notices.append(
@@ -81,6 +85,10 @@ class Grid:
             for name, entry in self.catalog.datasets.items()
             if entry.family == self.family.name and entry.role != "reference"
         }
+        if not family:
+            raise UserError(
+                f"config, family: no dataset of the catalogue is evaluated in family {self.family.name}; add one."
+            )
         if self.config["datasets"] == "default":
             return {name: entry for name, entry in family.items() if not entry.optional}
         chosen = self._choose("datasets", family)
@@ -267,9 +275,9 @@ class Grid:
             where the model's entry says baseline.
         """
         columns = ("model", "dataset", "accuracy", "source")
-        rows = [row for _, row in self.catalog.table("baselines.csv", columns)]
+        rows = self.catalog.table("baselines.csv", columns, ["accuracy"])
         own = {name for name, entry in self.catalog.models.items() if entry.baseline}
-        rows += [row for _, row in self.catalog.table("published.csv", columns) if row["model"] in own]
+        rows += [row for row in self.catalog.table("published.csv", columns, ["accuracy"]) if row["model"] in own]
         stated = {(row["model"], row["dataset"]): float(row["accuracy"]) for row in rows}
         return [
             {"model": model, "dataset": name, "in_distribution": inside, "id": stated[model, inside], "ood": accuracy}
@@ -415,10 +423,10 @@ class Grid:
                     settings=settings,
                     parents=tuple(parent + _suffix(part) for parent, part in inherited.items()),
                 )
-                if variant.name in found or not re.fullmatch(r"[A-Za-z0-9_.-]+", variant.name):
+                if variant.name in found or not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", variant.name):
                     raise UserError(
-                        f"the swept method '{variant.name}' can't be told from another or holds what a path can't; sweep "
-                        "over numbers or plain words, and list each once."
+                        f"the swept method '{variant.name[:200]}' can't be told from another or holds what a path can't; sweep "
+                        "over numbers or plain words, not too long, and list each once."
                     )
                 found[variant.name] = variant
         return found

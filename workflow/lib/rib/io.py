@@ -5,8 +5,8 @@ import contextlib
 import hashlib
 import json
 import logging
-import lzma
 import os
+import re
 import shutil
 import tarfile
 import zipfile
@@ -24,11 +24,42 @@ if TYPE_CHECKING:
 log = logging.getLogger("rib")
 
 CHUNK = 1 << 20
+ENDLESS = re.compile(r"(\S{300})\S{100,}(\S{20})")
 LARGEST_MEMBER = 4 << 30  # bytes of one file in an archive
 
 
 class UserError(Exception):
-    """Something the user can put right: one sentence with what is wrong, where, and what to do."""
+    """Something the user can put right: one sentence with what is wrong, where, and what to do.
+
+    What it quotes from files can't break the line or steer a terminal: what isn't printable is shown as Python writes it,
+    and of a word that has no end the start.
+    """
+
+    def __str__(self) -> str:
+        text = ENDLESS.sub(r"\1...\2", super().__str__())
+        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder of this name; where no path can be so named there is none."""
+    return os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises for names that are too long)
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is a file of this name, likewise."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def from_home(path: str, where: str) -> Path:
+    """A path that people wrote, a `~` at its start replaced.
+
+    Raises:
+        UserError: it names a user that the machine doesn't have.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{where}: the folder that {path} stands for is not known; write the whole path.") from error
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> bytes:
@@ -125,10 +156,10 @@ def archive_members(
 
     Raises:
         UserError: the archive is truncated or damaged, has a member that points outside or is far larger than an
-            image or a model, or the password is missing or wrong.
+            image or a model, is packed in a way that Python can't read, or the password is missing or wrong.
     """
     take = (lambda name: True) if wanted is None else wanted if callable(wanted) else (lambda name: name in wanted)
-    with _damage_explained(path):
+    with _damage_explained(path, passing=UserError):
         if zipfile.is_zipfile(file or path):
             with zipfile.ZipFile(file or path) as archive:
                 for info in archive.infolist():
@@ -138,7 +169,9 @@ def archive_members(
         else:
             if file:
                 file.seek(0)
-            with tarfile.open(None if file else path, fileobj=file) as archive:
+            # A name in another encoding than UTF-8 is shown escaped, the same on every machine.
+            coding = {"encoding": "utf-8", "errors": "backslashreplace"}
+            with tarfile.open(None if file else path, fileobj=file, **coding) as archive:
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # which it would keep, 1 kB of each of millions
                     _refuse_hostile(path, member.name, member.size)
@@ -151,12 +184,25 @@ def archive_members(
 
 
 @contextlib.contextmanager
-def _damage_explained(path: Path) -> Iterator[None]:
+def _damage_explained(
+    path: Path, passing: type[Exception] | tuple[type[Exception], ...] = (UserError, MemoryError)
+) -> Iterator[None]:
+    """Say of an archive that it is damaged. Over such bytes zipfile and tarfile raise whatever their parts do.
+
+    Args:
+        path: the archive.
+        passing: what is no sign of damage. Where sizes are read, want of memory is: one that nobody has is false.
+    """
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+    except passing:
+        raise
+    except NotImplementedError as error:
+        raise UserError(f"{path} is packed in a way that Python can't read ({error}); pack it anew.") from error
+    except Exception as error:
         raise UserError(
-            f"{path} can't be read as an archive ({error}); it is truncated or damaged: delete it and run again."
+            f"{path} can't be read as an archive ({str(error) or type(error).__name__}); it is truncated or damaged: "
+            "delete it and run again."
         ) from error
 
 
@@ -175,19 +221,22 @@ def _unzip(
     if not value:
         how = f"set the environment variable {variable} to the password that its download page shows"
         raise UserError(f"{path} is encrypted; {how if variable else 'its layout knows no password'}.")
-    try:
-        return archive.read(info, value.encode())
-    except (RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        if "password" in str(error) or isinstance(error, zlib.error | zipfile.BadZipFile):
-            raise UserError(
-                f"{path}: the password in {variable} doesn't open '{info.filename}' ({error}); correct it."
-            ) from None
-        raise
+    with _damage_explained(path):
+        try:
+            return archive.read(info, os.fsencode(value))
+        except (RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+            if "password" in str(error) or isinstance(error, zlib.error | zipfile.BadZipFile):
+                raise UserError(
+                    f"{path}: the password in {variable} doesn't open '{info.filename}' ({error}); correct it."
+                ) from None
+            raise
 
 
 def _refuse_hostile(archive: Path, name: str, size: int) -> None:
     if name.startswith("/") or ".." in Path(name).parts:
         raise UserError(f"{archive} holds the member '{name}', which points outside the archive; don't use this file.")
+    if size < 0:
+        raise UserError(f"{archive} holds the member '{name}' of {size} bytes; it is damaged: delete it and run again.")
     if size > LARGEST_MEMBER:
         raise UserError(
             f"{archive} holds the member '{name}' of {size / 1e9:.1f} GB, more than any image or model; don't use this file."

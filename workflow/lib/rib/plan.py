@@ -56,7 +56,8 @@ def plan(grid: Grid, catalog: Catalog, results: Path) -> Plan:
     counts = {dataset.name: _images(dataset, catalog, results, found) for dataset in grid.datasets_read()}
     _add_jobs(found, grid)
     _add_bytes(found, grid, counts)
-    stated = {row["architecture"]: row for _, row in catalog.table("throughput.csv", ("architecture", EVALUATE, TRAIN))}
+    rates = catalog.table("throughput.csv", ("architecture", EVALUATE, TRAIN), (EVALUATE, TRAIN))
+    stated = {row["architecture"]: row for row in rates}
     for name, model in grid.models.items():
         found.rates[name] = _rates(name, model, grid, stated, results)
         if model.pretrain:

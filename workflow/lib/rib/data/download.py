@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rib.data.folders import pack
 from rib.data.http import fetch
-from rib.io import Progress, UserError, log, refuse_full_disk, verify_digest
+from rib.io import Progress, UserError, from_home, is_file, log, refuse_full_disk, verify_digest
 
 RAW_PROGRESS_SINCE = (24, 1)  # pip's progress for programs
 ARCHIVES = "RIB_ARCHIVES"  # environment variable: folders with archives that are there already, as PATH lists them
@@ -59,8 +59,8 @@ def download(source: Mapping, target: Path, what: str) -> None:
 def _already_there(source: Mapping) -> Path | None:
     """The file in one of the folders where the user keeps archives, None if it is in none."""
     folders = filter(None, os.environ.get(ARCHIVES, "").split(os.pathsep))
-    paths = (Path(folder).expanduser().resolve() / source["file"] for folder in folders)
-    return next((path for path in paths if path.is_file()), None)
+    paths = (from_home(folder, "config, archives").resolve() / source["file"] for folder in folders)
+    return next((path for path in paths if is_file(path)), None)
 
 
 def _manual(source: Mapping, folder: Path, what: str) -> Path:
@@ -115,7 +115,7 @@ def _platform(wheel: str) -> list[str]:
 
 def _file(source: Mapping, folder: Path, what: str) -> Path:
     path = Path(source["path"])
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{what}: {path} does not exist; put {source['file']} there or correct its entry.")
     return Path(shutil.copyfile(path, folder / source["file"]))
 
@@ -130,7 +130,7 @@ def _hub(source: Mapping, folder: Path, what: str) -> Path:
     HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN act as everywhere.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     place = f"{source['repo']}, {source['path']}"
     try:
@@ -140,7 +140,7 @@ def _hub(source: Mapping, folder: Path, what: str) -> Path:
             f"{what}: {place} is not in the cache and the hub can't be reached (HF_HUB_OFFLINE, or no network); run where "
             f"it can be, or put the file as {source['file']} into a folder that `archives` in config.yaml names."
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(
             f"{what}: {place} can't be fetched from the hub ({' '.join(str(error).split())[:200]}); correct repo and path in "
             "its entry, or log in (HF_TOKEN) where it is gated."

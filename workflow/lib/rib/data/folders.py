@@ -1,10 +1,11 @@
 """A folder of files as one archive, so that it is kept, hashed and shared as published archives are."""
 
 import hashlib
+import os
 import tarfile
 from pathlib import Path
 
-from rib.io import Progress, UserError
+from rib.io import Progress, UserError, is_folder
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -13,7 +14,7 @@ def files_of(folder: Path) -> list[Path]:
     Raises:
         UserError: there is no such folder, or nothing in it.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(f"the folder {folder} does not exist; put the images there or correct its entry.")
     hidden = (path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts))
     root = folder.resolve()
@@ -27,7 +28,7 @@ def listing(folder: Path) -> str:
     """Digest of what lies in a folder, by names and sizes: a file that is edited without another size goes unnoticed."""
     digest = hashlib.sha256()
     for path in files_of(folder):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(os.fsencode(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0"))
     return digest.hexdigest()[:16]
 
 

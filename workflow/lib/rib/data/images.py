@@ -5,11 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from rib.geometry import Geometry
 from rib.io import UserError
 
+# What browsers show. Pillow knows more, some of which, as EPS, it has other programs read.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+LONGEST_SHAPE = 1000  # times as long as wide: more would be enlarged beyond all memory, and is no picture
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -85,17 +88,21 @@ def decode(data: bytes, name: str) -> Image.Image:
         CorruptImageError: the bytes are no image; the sentence names it.
     """
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if max(image.size) > LONGEST_SHAPE * min(image.size):
+            raise ValueError(f"it is {image.width} x {image.height} pixels")
         if image.mode.startswith("I"):  # 16 bits, which Pillow's conversion would clip to white
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         return image.convert("RGB")
-    # Pillow raises SyntaxError for some broken PNG files, and an error of its own for more pixels than a photo has.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # over broken files Pillow raises whatever its parts do
+        why = f"it is none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
         raise CorruptImageError(
-            f"the image {name} can't be decoded ({error}); fetch its archive anew or exclude it in its entry."
+            f"the image {name} can't be decoded ({why}); fetch its archive anew or exclude it in its entry."
         ) from error
 
 
@@ -109,6 +116,16 @@ def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
     image = image.resize((width, height), RESAMPLING[geometry.interpolation])
     left, top = round((width - geometry.size) / 2), round((height - geometry.size) / 2)
     return np.asarray(image.crop((left, top, left + geometry.size, top + geometry.size)))
+
+
+def refuse_margin(margin: float, dataset: str) -> None:
+    """Stop where a margin leaves nothing of a square.
+
+    Raises:
+        UserError: it does, or is negative.
+    """
+    if not 0 <= margin < 0.5:
+        raise UserError(f"{dataset}: margin is {margin}; give a share from 0 to below 0.5 in its settings.")
 
 
 def fit_on_white(image: Image.Image, geometry: Geometry, margin: float) -> np.ndarray:

@@ -254,7 +254,7 @@ def _write(
                 hint = (
                     f" ({allowed} may be left out)" if allowed else "; or let corrupt_images in config.yaml allow some"
                 )
-                raise UserError(f"{converted}{hint}") from converted
+                raise UserError(f"{str(converted).removesuffix('.')}{hint}.") from converted
             log.warning("%s: left out: %s", dataset, converted)
         else:
             written.add(item, *converted)

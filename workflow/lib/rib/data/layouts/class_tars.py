@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from rib.classes import ClassSpace
 from rib.data.images import Item, Photo, photo_item
+from rib.data.layouts._archives import taken
 from rib.data.layouts._folders import ENDINGS, refuse_missing
 from rib.geometry import Geometry
 from rib.io import archive_members
@@ -32,7 +33,7 @@ def items(
     Raises:
         UserError: a class has no tar.
     """
-    (archive,) = archives
+    (archive,) = taken(archives, dataset, "a tar of tars")
     labels = {wnid: label for label, wnid in enumerate(space.keys)}
     missing = dict(labels)
     for part, read_part in archive_members(archive):

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from rib.classes import ClassSpace
-from rib.data.images import Item, decode, fit_on_white
+from rib.data.images import Item, decode, fit_on_white, refuse_margin
+from rib.data.layouts._archives import taken
 from rib.geometry import Geometry
 from rib.io import archive_members
 
@@ -32,9 +33,10 @@ def items(
         margin: white on each side, as a share of the square's side.
 
     Raises:
-        UserError: a picture can't be decoded.
+        UserError: a picture can't be decoded, or a setting is out of bounds.
     """
-    (archive,) = archives
+    refuse_margin(margin, dataset)
+    (archive,) = taken(archives, dataset, "the npm package")
     wanted = set(space.keys) - set(exclude)
     found = {}
     for name, read in archive_members(archive):

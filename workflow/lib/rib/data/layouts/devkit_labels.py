@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from rib.classes import ClassSpace
 from rib.data.images import Item, Photo, photo_item
+from rib.data.layouts._archives import taken
 from rib.geometry import Geometry
 from rib.io import UserError, archive_members
 
@@ -38,7 +39,7 @@ def items(
     Raises:
         UserError: the kit lacks a part, or there is an image that it has no label for.
     """
-    images, kit = archives
+    images, kit = taken(archives, dataset, "the images", "the development kit")
     labels = {wnid: label for label, wnid in enumerate(space.keys)}
     wnids = _wnid_of_each_image(kit, dataset)
     for name, read in archive_members(images):
@@ -60,6 +61,9 @@ def _wnid_of_each_image(kit: Path, dataset: str) -> list[str]:
     """Wnids of the validation images, in the order of their numbers.
 
     Source: torchvision/datasets/imagenet.py, parse_devkit_archive: of the synsets those without children count.
+
+    Raises:
+        UserError: the kit lacks a table, or one is not as published.
     """
     from scipy.io import loadmat
 
@@ -68,12 +72,18 @@ def _wnid_of_each_image(kit: Path, dataset: str) -> list[str]:
     for part in (META, LABELS):
         if part not in parts:
             raise UserError(f"{dataset}: {kit} holds no {part}; it is not the ILSVRC2012 development kit.")
-    synsets = loadmat(io.BytesIO(parts[META]), squeeze_me=True)["synsets"]
-    wnid_of = {
-        int(number): str(wnid)
-        for number, wnid, children in zip(
-            synsets["ILSVRC2012_ID"], synsets["WNID"], synsets["num_children"], strict=True
-        )
-        if int(children) == 0
-    }
-    return [wnid_of[int(number)] for number in parts[LABELS].split()]
+    try:
+        synsets = loadmat(io.BytesIO(parts[META]), squeeze_me=True)["synsets"]
+        wnid_of = {
+            int(number): str(wnid)
+            for number, wnid, children in zip(
+                synsets["ILSVRC2012_ID"], synsets["WNID"], synsets["num_children"], strict=True
+            )
+            if int(children) == 0
+        }
+        return [wnid_of[int(number)] for number in parts[LABELS].split()]
+    except Exception as error:  # over other bytes SciPy raises whatever its parts do
+        raise UserError(
+            f"{dataset}: {kit} has not the tables of the ILSVRC2012 development kit ({type(error).__name__}: {error}); "
+            "fetch it anew."
+        ) from error

@@ -14,6 +14,7 @@ from rib.geometry import Geometry
 from rib.io import UserError, archive_members
 
 BITMAP = 32  # side of the normalised bitmap, of which each 4 x 4 pixels are counted (UCI, optdigits.names)
+LARGEST = 40  # pixels of a glyph's side, as a multiple of its height: more is no glyph
 DRAWN = 128  # height in pixels at which a glyph is drawn before
 
 
@@ -38,7 +39,7 @@ def items(
         fonts: names of TrueType files without their ending.
 
     Raises:
-        UserError: the archive lacks a font.
+        UserError: the archive lacks a font, or one can't be drawn.
     """
     found = {}
     for archive in archives:
@@ -51,16 +52,34 @@ def items(
     for label, digit in enumerate(space.keys):
         for name in fonts:
             if (image_id := f"{name}_{digit}") not in exclude:
-                # Another layout engine, where Pillow has one, would place glyphs otherwise.
-                font = ImageFont.truetype(io.BytesIO(found[name]), DRAWN, layout_engine=ImageFont.Layout.BASIC)
                 source = f"{source_group or dataset}/{image_id}"
-                pixels = to_geometry(on_paper(counts(digit, font)), geometry)
+                pixels = to_geometry(on_paper(_drawn(digit, found[name], f"{dataset}: the font '{name}'")), geometry)
                 yield Item(image_id, label, source, source, pixels)
 
 
+def _drawn(digit: str, data: bytes, where: str) -> np.ndarray:
+    """Ink of a digit in a font file.
+
+    Raises:
+        UserError: it is no such file, or the font has no such digit.
+    """
+    try:
+        # Another layout engine, where Pillow has one, would place glyphs otherwise.
+        font = ImageFont.truetype(io.BytesIO(data), DRAWN, layout_engine=ImageFont.Layout.BASIC)
+        return counts(digit, font)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where} can't draw '{digit}' ({error}); take it out of fonts in its settings.") from error
+
+
 def counts(digit: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
-    """Ink of a digit that fills its box: (8, 8) integers from 0 to 16."""
+    """Ink of a digit that fills its box: (8, 8) integers from 0 to 16.
+
+    Raises:
+        ValueError: the font draws nothing, or something without bounds.
+    """
     left, top, right, bottom = font.getbbox(digit)
+    if not (0 < right - left <= LARGEST * DRAWN and 0 < bottom - top <= LARGEST * DRAWN):
+        raise ValueError(f"its glyph has {right - left} x {bottom - top} pixels")
     glyph = Image.new("L", (right - left, bottom - top), 0)
     ImageDraw.Draw(glyph).text((-left, -top), digit, fill=255, font=font)
     scale = BITMAP / max(glyph.size)

@@ -7,6 +7,7 @@ the test part of Alpaydin and Kaynak's Optical Recognition of Handwritten Digits
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -16,11 +17,13 @@ from PIL import Image, ImageOps
 
 from rib.classes import ClassSpace
 from rib.data.images import Item
-from rib.data.layouts._digits import on_paper, to_geometry
+from rib.data.layouts._archives import taken
+from rib.data.layouts._digits import LEVELS, on_paper, to_geometry
 from rib.geometry import Geometry
 from rib.io import UserError, archive_members
 
 MEMBER = "sklearn/datasets/data/digits.csv.gz"
+DIGITS = tuple("0123456789")
 SIDE = 8
 GREYS = 3  # bits of a cartoon's lightness: eight flat tones
 INKS = ["#1b1b6b", "#7a1f1f", "#1f5c2e", "#5a2a6b", "#6b4a12"]  # dark colours of a cartoon, so that ink stays on paper
@@ -55,11 +58,18 @@ def items(
         last: place after that of the last one.
 
     Raises:
-        UserError: the archive lacks the file, a class lacks images, or the variant is unknown.
+        UserError: the archive lacks the file, a class is no digit or lacks images, or the variant is unknown.
     """
     if variant not in VARIANTS:
         raise UserError(f"{dataset}: there is no variant '{variant}'; there are {', '.join(VARIANTS)}.")
-    table = _read(archives[0], dataset)
+    (archive,) = taken(archives, dataset, "scikit-learn's package")
+    for key in space.keys:
+        if key not in DIGITS:
+            raise UserError(
+                f"{dataset}: its layout is for the digits 0 to 9, and '{key}' is one of its classes; correct its layout or "
+                "classes."
+            )
+    table = _read(archive, dataset)
     ranks = class_ranks(table[:, -1])
     for key in space.keys:
         found = int((table[:, -1] == int(key)).sum())
@@ -89,12 +99,29 @@ def class_ranks(digits: np.ndarray) -> np.ndarray:
 
 
 def _read(archive: Path, dataset: str) -> np.ndarray:
-    """The file's lines: (n, 65) integers."""
+    """The file's lines: (n, 65) integers.
+
+    Raises:
+        UserError: the archive has no such file, or that is no table of digits.
+    """
     for name, read in archive_members(archive):
         if name.endswith(MEMBER):  # a source archive has a folder around it
-            text = gzip.decompress(read()).decode("ascii")
-            return np.array([[int(float(value)) for value in line] for line in csv.reader(io.StringIO(text))])
+            return _table(read(), f"{dataset}: {archive}, {name}")
     raise UserError(f"{dataset}: {archive} holds no {MEMBER}; correct the dataset's source.")
+
+
+def _table(data: bytes, where: str) -> np.ndarray:
+    try:
+        lines = csv.reader(io.StringIO(gzip.decompress(data).decode("ascii")))
+        table = np.array([[int(float(value)) for value in line] for line in lines])
+    except (OSError, EOFError, zlib.error, ValueError, OverflowError, csv.Error) as error:
+        raise UserError(f"{where} is no table of digits ({error}); fetch the archive anew.") from error
+    whole = table.shape[1:] == (SIDE**2 + 1,)
+    if not whole or table.min() < 0 or table[:, :-1].max() > LEVELS or table[:, -1].max() >= len(DIGITS):
+        raise UserError(
+            f"{where} is no table of {SIDE**2} counts of ink and a digit on each line; fetch the archive anew."
+        )
+    return table
 
 
 def _plain(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:

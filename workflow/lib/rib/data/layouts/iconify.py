@@ -11,7 +11,8 @@ import numpy as np
 import resvg_py
 
 from rib.classes import ClassSpace
-from rib.data.images import Item, decode
+from rib.data.images import Item, decode, refuse_margin
+from rib.data.layouts._archives import taken
 from rib.geometry import Geometry
 from rib.io import UserError, archive_members
 
@@ -40,18 +41,44 @@ def items(
         margin: white on each side, as a share of the square's side.
 
     Raises:
-        UserError: a part of the package is missing, or an icon is unknown or can't be rendered.
+        UserError: a part of the package is missing or of another form, an icon is unknown or can't be rendered, or a
+            setting is out of bounds.
     """
-    (archive,) = archives
-    parts = {name: json.loads(read()) for name, read in archive_members(archive, {ICONS, CHARS})}
-    if ICONS not in parts:
-        raise UserError(f"{archive} has no {ICONS}; it is not an Iconify icon set: correct the entry of {dataset}.")
+    refuse_margin(margin, dataset)
+    (archive,) = taken(archives, dataset, "the npm package")
+    parts = _parts(archive, dataset)
     names = icons or parts.get(CHARS, {})
     for label, codepoint in enumerate(space.keys):
         if codepoint in names and codepoint not in exclude:
             pixels = render(parts[ICONS], names[codepoint], geometry.size, margin, where=f"{dataset} ({archive.name})")
             source = f"{source_group or dataset}/{codepoint}"
             yield Item(names[codepoint], label, source, codepoint, pixels)
+
+
+def _parts(archive: Path, dataset: str) -> dict[str, dict]:
+    """The JSON files of a package.
+
+    Raises:
+        UserError: the set's is missing, or one has another form than Iconify's.
+    """
+    parts = {}
+    for name, read in archive_members(archive, {ICONS, CHARS}):
+        try:
+            parts[name] = json.loads(read())
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{dataset}: {archive}, {name} is not valid JSON ({error}); fetch it anew.") from error
+    if ICONS not in parts:
+        raise UserError(f"{archive} has no {ICONS}; it is not an Iconify icon set: correct the entry of {dataset}.")
+    forms = {
+        ICONS: lambda part: all(isinstance(part.get(key, {}), dict) for key in ("icons", "aliases")) and _fits(part),
+        CHARS: lambda part: all(isinstance(name, str) and name.isprintable() for name in part.values()),
+    }
+    for name, part in parts.items():
+        if not isinstance(part, dict) or not forms[name](part):
+            raise UserError(
+                f"{dataset}: {archive}, {name} has not the form of Iconify's icon sets; correct its source."
+            )
+    return parts
 
 
 def render(icon_set: Mapping, name: str, size: int, margin: float, where: str) -> np.ndarray:
@@ -76,7 +103,7 @@ def render(icon_set: Mapping, name: str, size: int, margin: float, where: str) -
         png = resvg_py.svg_to_bytes(
             svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True
         )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UserError(
             f"{where}: the icon '{name}' can't be rendered ({error}); exclude it in the dataset's entry."
         ) from error
@@ -89,6 +116,18 @@ def render(icon_set: Mapping, name: str, size: int, margin: float, where: str) -
 
 
 _BOX = ("width", "height", "left", "top")
+_KINDS = {"body": str, "parent": str, "hFlip": bool, "vFlip": bool, "rotate": int, **dict.fromkeys(_BOX, int | float)}
+_FARTHEST = 1e6  # units of a drawing
+
+
+def _fits(part: object) -> bool:
+    """Whether a set's, an icon's or an alias's properties are of the kinds that Iconify gives them."""
+    return (
+        isinstance(part, dict)
+        and all(isinstance(part[key], kind) for key, kind in _KINDS.items() if key in part)
+        and all(abs(part[key]) < _FARTHEST for key in _BOX if key in part)
+        and all(part[key] > 0 for key in ("width", "height") if key in part)
+    )
 
 
 def _resolve(icon_set: Mapping, name: str, where: str) -> tuple[dict, dict]:
@@ -96,11 +135,14 @@ def _resolve(icon_set: Mapping, name: str, where: str) -> tuple[dict, dict]:
     overrides: dict = {}
     flips, rotate, current = {"hFlip": False, "vFlip": False}, 0, name
     for _ in range(LONGEST_ALIAS_CHAIN):
-        if "body" in icon_set["icons"].get(current, {}):
-            icon = {**icon_set["icons"][current], **overrides}
-            return icon, {**flips, "rotate": rotate}
-        alias = icon_set.get("aliases", {}).get(current)
-        if alias is None:
+        icon, alias = (icon_set.get(kind, {}).get(current) for kind in ("icons", "aliases"))
+        if not all(part is None or _fits(part) for part in (icon, alias)):
+            raise UserError(
+                f"{where}: the icon '{current}' has not the form of Iconify's; exclude it in the dataset's entry."
+            )
+        if icon and "body" in icon:
+            return {**icon, **overrides}, {**flips, "rotate": rotate}
+        if not alias or "parent" not in alias:
             break
         overrides = {**{key: alias[key] for key in _BOX if key in alias}, **overrides}
         flips = {key: on != alias.get(key, False) for key, on in flips.items()}

@@ -10,6 +10,7 @@ from rib.classes import ClassSpace, imagenet_wnids
 from rib.data.images import Item
 from rib.data.layouts._folders import photos_in_folders
 from rib.geometry import Geometry
+from rib.io import UserError
 
 
 def items(
@@ -31,8 +32,14 @@ def items(
         exclude: image ids (`<index>/<name>`) to leave out.
 
     Raises:
-        UserError: a class has no image.
+        UserError: a class has no image, or is no wnid.
     """
     wnids = imagenet_wnids()
+    for key in space.keys:
+        if key not in wnids:
+            raise UserError(
+                f"{dataset}: its layout is for folders named by ImageNet-1K's indices, and its class {key} is none of these "
+                "classes; correct its layout or classes."
+            )
     labels = {str(wnids.index(wnid)): label for label, wnid in enumerate(space.keys)}
     return photos_in_folders(archives, labels, dataset, source_group, exclude)

@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 
 from rib.classes import ClassSpace
 from rib.data.images import Item, Photo, photo_item
+from rib.data.layouts._archives import taken
 from rib.data.layouts._folders import refuse_missing
 from rib.geometry import Geometry
-from rib.io import archive_members
+from rib.io import UserError, archive_members
 
 PASSWORD = "OBJECTNET_PASSWORD"  # environment variable
 
@@ -39,16 +40,21 @@ def items(
         also: folders whose images count as another folder's class, by name.
 
     Raises:
-        UserError: the password is missing or wrong, or an object has no image.
+        UserError: the password is missing or wrong, an object has no image, or a setting is out of bounds.
     """
     labels = {key: label for label, key in enumerate(space.keys)}
-    labels |= {folder: labels[key] for folder, key in also.items()}
+    if border < 0:
+        raise UserError(f"{dataset}: border is {border}; give a number of pixels from 0 in its settings.")
+    for folder, key in also.items():
+        if key not in space.keys:
+            raise UserError(f"{dataset}: also names {key}, which is none of its classes; correct its settings.")
+        labels[folder] = labels[key]
 
     def wanted(name: str) -> bool:
         path = PurePosixPath(name)
         return path.suffix == ".png" and path.parent.parent.name == "images" and path.parent.name in labels
 
-    (archive,) = archives
+    (archive,) = taken(archives, dataset, "the zip")
     missing = dict(labels)
     for name, read in archive_members(archive, wanted, password=(PASSWORD, os.environ.get(PASSWORD))):
         path = PurePosixPath(name)
