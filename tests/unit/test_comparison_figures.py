@@ -43,7 +43,7 @@ def test_ranking_has_intervals_in_order_and_a_line_at_zero():
     assert [list(bar.get_xdata()) for bar in bars] == [[3, 5.5], [2, 4], [-2, 0.5]]
     assert [to_hex(bar.get_color()) for bar in bars] == ["#cc79a7", "#d55e00", "#009e73"]
     assert any(list(line.get_xdata()) == [0, 0] for line in axes.lines) and axes.yaxis_inverted()
-    assert "intervals: images only (one seed)" in figure.get_supxlabel() and not axes.containers
+    assert "intervals over images only (one seed)" in figure.get_supxlabel() and not axes.containers
     assert len(shown) == 3
 
 

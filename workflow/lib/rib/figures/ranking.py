@@ -58,7 +58,7 @@ def draw(
     n = int(shown["seeds"].max())
     over_images = f"{confidence:.0%} intervals over images"
     several = f"thick: {over_images}; thin: {confidence:.0%} t-intervals over {n} seeds"
-    whiskers = several if n > 1 else f"{over_images}; intervals: images only (one seed)"
+    whiskers = several if n > 1 else f"{over_images} only (one seed)"
     figure.supxlabel(f"mRI (percentage points)\n{whiskers}\nmethods that share a letter tie", fontsize=8)
     return figure, shown
 
