@@ -59,7 +59,7 @@ def draw(
     panels[0, 0].margins(x=0.18)  # for the numbers
     where = " and ".join(DEVICES.get(name, name) for name in sorted(set("+".join(shown["device"]).split("+")) - {""}))
     panels[-1, 0].set_xlabel(f"{where or 'job'} {unit} for one mRI", fontsize=8)
-    panels[-1, 1].set_xlabel(f"mRI (percentage points; {confidence:.0%} intervals over images)", fontsize=8)
+    panels[-1, 1].set_xlabel(f"mRI (percentage points;\n{confidence:.0%} intervals over images)", fontsize=8)
     return figure, shown
 
 
