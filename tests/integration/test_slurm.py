@@ -70,7 +70,7 @@ def calls(project: Project) -> list[Call]:
 
 def kill_one(project: Project, cluster: slurm.Cluster, killed: list[str]) -> None:
     """Cancel the job that waits, once the other of its kind has started beside it."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 500
     while time.monotonic() < deadline and not killed:
         started = {call.name: call.slurm_job for call in calls(project) if call.stage == "finetune"}
         if {KILLED, OTHER} <= started.keys():
