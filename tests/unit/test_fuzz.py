@@ -349,7 +349,7 @@ def test_no_value_leads_out_of_the_projects_folders(place, name):
 def test_no_name_of_an_entry_leads_out_of_the_projects_folders(kind, name):
     own, config = copy.deepcopy(OWN), dict(CONFIG)
     if kind == "families":
-        stem = name.encode("utf-8", "replace").decode().replace("/", "_").replace("\0", "_")[:200]
+        stem = name.encode("utf-8", "replace").decode().replace("/", "_").replace("\0", "_")[:50]
         own[f"families/{stem}.yaml"] = own.pop("families/own.yaml")
         for entry in own["datasets.yaml"].values():
             entry["family"] = Path(f"{stem}.yaml").stem
