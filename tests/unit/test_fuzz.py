@@ -349,18 +349,30 @@ def test_no_value_leads_out_of_the_projects_folders(place, name):
 def test_no_name_of_an_entry_leads_out_of_the_projects_folders(kind, name):
     own, config = copy.deepcopy(OWN), dict(CONFIG)
     if kind == "families":
-        stem = name.encode("utf-8", "replace").decode().replace("/", "_").replace("\0", "_")[:50]
-        own[f"families/{stem}.yaml"] = own.pop("families/own.yaml")
+        file = name.encode("utf-8", "replace").decode().replace("/", "_").replace("\0", "_")[:50] + ".yaml"
+        name = Path(file).stem
+        own[f"families/{file}"] = own.pop("families/own.yaml")
         for entry in own["datasets.yaml"].values():
-            entry["family"] = Path(f"{stem}.yaml").stem
-        config["family"] = Path(f"{stem}.yaml").stem
+            entry["family"] = name
+        for entry in own["models.yaml"].values():
+            entry["families"] = [name]
+        config["family"] = name
     else:
         first = next(iter(own[f"{kind}.yaml"]))
         own[f"{kind}.yaml"] = {name: own[f"{kind}.yaml"][first], **own[f"{kind}.yaml"]}
     with folder_of({**own, **BESIDE}) as folder:
         told = outcome(lambda: resolved(config, [CATALOG, folder]))
-    if not PLAIN.fullmatch(name):
-        assert isinstance(told, str), name
+    assert PLAIN.fullmatch(name) or isinstance(told, str), name
+
+
+@pytest.mark.parametrize("name", ["x", "A_1"])
+def test_plain_names_are_taken(name):
+    """What the tests here change is valid before."""
+    own = {**OWN, f"families/{name}.yaml": OWN["families/own.yaml"]}
+    own["models.yaml"] = {name: OWN["models.yaml"]["net"], **OWN["models.yaml"]}
+    with folder_of({**own, **BESIDE}) as folder:
+        grid = outcome(lambda: resolved(CONFIG, [CATALOG, folder]))
+        assert name in grid.models and name in grid.catalog.families and "mine-lr0.2-rank4" in grid.methods
 
 
 TOKENS = [
