@@ -76,7 +76,7 @@ def layouts(tmp_path_factory):
         "iconify": ([icons], {"margin": 0.06}, own(*CHARS)),
         "codepoint_images": ([{f"package/assets/{key}.webp": jpeg(7) for key in CHARS}], {"margin": 0.06}, own(*CHARS)),
         "digits": (
-            [{"sklearn/datasets/data/digits.csv.gz": gzip.compress(table.encode())}],
+            [{"sklearn/datasets/data/digits.csv.gz": gzip.compress(table.encode(), mtime=0)}],
             {"variant": "plain", "first": 0, "last": 2},
             own("0", "1"),
         ),
@@ -144,7 +144,7 @@ def of_its_own_kind(draw, name, data):
         rows = [list(map(str, row)) for row in DIGITS]
         for row, column in draw(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 64)), max_size=2)):
             rows[row][column : column + draw(st.integers(1, 2))] = [draw(cells)]
-        return gzip.compress("\n".join(",".join(row) for row in rows[: draw(st.integers(0, 6))]).encode())
+        return gzip.compress("\n".join(",".join(row) for row in rows[: draw(st.integers(0, 6))]).encode(), mtime=0)
     if name.endswith(".mat"):
         return draw(kits())
     if name.endswith("ground_truth.txt"):

@@ -235,9 +235,18 @@ def test_what_does_not_suit_a_layout_is_a_sentence(prepared, tmp_path, layout, f
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no gzip", gzip.compress(b"1,2\n"), gzip.compress(b"x" * 65), gzip.compress(b"17," * 64 + b"0\n")]
+    "table", [b"1,2\n", b"x" * 65, b"17," * 64 + b"0\n"], ids=["two columns", "no numbers", "too dark"]
 )
-def test_another_file_than_the_published_digits_is_refused(prepared, tmp_path, data):
+def test_another_table_than_the_published_digits_is_refused(prepared, tmp_path, table):
+    refuses_digits(prepared, tmp_path, gzip.compress(table))
+
+
+@pytest.mark.parametrize("data", [b"", b"no gzip"])
+def test_a_file_that_is_not_compressed_digits_is_refused(prepared, tmp_path, data):
+    refuses_digits(prepared, tmp_path, data)
+
+
+def refuses_digits(prepared, tmp_path, data):
     space = ClassSpace(("0",), ((0,),), ("0",), 1)
     with pytest.raises(UserError, match=r"a\.tar, sklearn.* is no table of .*fetch the archive anew"):
         prepared("digits", tar(tmp_path / "a.tar", {DIGITS: data}), space=space, variant="plain", first=0, last=1)
