@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -19,7 +18,6 @@ DRIVERS = {
     "dvc": "dvc git-hook merge-driver --ancestor %O --our %A --their %B",
     "ours": "true",
 }
-ME = ("-c", "user.name=Tester", "-c", "user.email=tester@localhost")
 
 
 @pytest.fixture(params=KINDS)
@@ -28,56 +26,28 @@ def remote(request, tmp_path):
         yield storage
 
 
-def command(project, *words, check=True, **environment):
-    done = subprocess.run(
-        words,
-        cwd=project.folder,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert not check or done.returncode == 0, f"{words}\n{done.stdout}"
-    assert check or done.returncode != 0, f"{words}\n{done.stdout}"
-    return done.stdout
-
-
-def git(project, *words, **how):
-    return command(project, "git", *ME, *words, **how)
-
-
-def dvc(project, *words, **how):
-    return command(project, sys.executable, "-m", "dvc", *words, **how)
-
-
 def use(project, remote):
     """What each clone is told once: where the storage is, and how git merges .dvc files."""
-    dvc(project, "remote", "add", "--local", "--default", "storage", remote.url)
+    project.dvc("remote", "add", "--local", "--default", "storage", remote.url)
     for key, value in remote.settings.items():
-        dvc(project, "remote", "modify", "--local", "storage", key, value)
+        project.dvc("remote", "modify", "--local", "storage", key, value)
     for name, driver in DRIVERS.items():
-        git(project, "config", f"merge.{name}.driver", driver)
+        project.git("config", f"merge.{name}.driver", driver)
 
 
 def clone(project, folder, remote):
-    git(project, "clone", "-q", ".", str(folder))
+    project.git("clone", "-q", ".", str(folder))
     other = Project(folder)
     use(other, remote)
     return other
 
 
-def commit(project, message):
-    project.snakemake("track")
-    git(project, "add", "--all")
-    git(project, "commit", "-qm", message)
-
-
 @pytest.fixture
 def owner(finished_copy, remote):
     """The project of who ran the grid, tracked and committed, not pushed."""
-    git(finished_copy, "init", "-q", "-b", "main")
+    finished_copy.git("init", "-q", "-b", "main")
     use(finished_copy, remote)
-    commit(finished_copy, "results")
+    finished_copy.commit("results")
     return finished_copy
 
 
@@ -95,34 +65,34 @@ def cut_off(project, words, done):
 def test_results_travel_and_a_cut_off_push_and_pull_go_on(owner, remote, tmp_path):
     assert cut_off(owner, ["push"], lambda: len(remote.objects()))
     partly = len(remote.objects())
-    dvc(owner, "push")
+    owner.dvc("push")
     assert 0 < partly < len(remote.objects())
     colleague = clone(owner, tmp_path / "colleague", remote)
     cache = colleague.folder / ".dvc/cache/files/md5"
     assert cut_off(colleague, ["pull"], lambda: len(list(cache.glob("??/*"))))
     # What came half is not taken for whole.
     assert "Adopted the outputs of 46 jobs" not in colleague.snakemake("-n")
-    dvc(colleague, "pull")
+    colleague.dvc("pull")
     assert owner.products() == colleague.products()
     assert "Nothing to be done" in colleague.snakemake("-n")
 
 
 @pytest.mark.slow
 def test_a_missing_object_is_named(owner, remote, tmp_path):
-    dvc(owner, "push")
+    owner.dvc("push")
     checkpoint = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
     data = (owner.folder / checkpoint).read_bytes()
     [lost] = [path for path in remote.objects() if path.read_bytes() == data]
     lost.unlink()
     colleague = clone(owner, tmp_path / "colleague", remote)
-    assert lost.parent.name + lost.name in dvc(colleague, "pull", check=False)
-    missing = dvc(colleague, "data", "status", "--granular").split("Not in cache:")[1].split("\n\n")[0]
+    assert lost.parent.name + lost.name in colleague.dvc("pull", check=False)
+    missing = colleague.dvc("data", "status", "--granular").split("Not in cache:")[1].split("\n\n")[0]
     assert checkpoint in missing and "history.csv" not in missing
     # What doesn't hang on it can be had nevertheless.
-    assert "results/tiny/paper/finetune/tiny_cnn\n" in dvc(colleague, "checkout", check=False)
+    assert "results/tiny/paper/finetune/tiny_cnn\n" in colleague.dvc("checkout", check=False)
     # DVC takes a folder whose listing is in the storage for complete and would not push the file again (README).
     shutil.copy(owner.folder / ".dvc/cache/files/md5" / lost.relative_to(remote.store / "files/md5"), lost)
-    dvc(colleague, "pull")
+    colleague.dvc("pull")
     assert owner.products() == colleague.products()
 
 
@@ -131,26 +101,26 @@ def test_a_missing_object_is_named(owner, remote, tmp_path):
 def test_two_people_add_a_method_each_to_one_model(finished_copy, tmp_path):
     with remotes.ssh(tmp_path / "server") as remote:
         first = finished_copy
-        git(first, "init", "-q", "-b", "main")
+        first.git("init", "-q", "-b", "main")
         use(first, remote)
-        commit(first, "results")
-        dvc(first, "push")
+        first.commit("results")
+        first.dvc("push")
         second = clone(first, tmp_path / "second", remote)
-        dvc(second, "pull")
+        second.dvc("pull")
         assert "Nothing to be done" in second.snakemake("-n")
 
         mine, yours = (f"methods=[ft,linear_probe,lwf,wise_ft,{name}]" for name in ("l2_sp", "ewc_released"))
         assert second.planned_methods("finetune", config=(yours,)) == {"ewc_released"}
         for project, choice in ((second, yours), (first, mine)):
             project.snakemake(config=(choice,))
-            commit(project, choice)
-            dvc(project, "push")
+            project.commit(choice)
+            project.dvc("push")
 
         # DVC merges the lists of both sides, so it needs the other's too (README).
-        git(first, "fetch", "-q", str(second.folder), "main:theirs")
-        dvc(first, "fetch", "--all-branches")
-        git(first, "merge", "-q", "--no-edit", "theirs")
-        dvc(first, "pull")
+        first.git("fetch", "-q", str(second.folder), "main:theirs")
+        first.dvc("fetch", "--all-branches")
+        first.git("merge", "-q", "--no-edit", "theirs")
+        first.dvc("pull")
         assert "Nothing to be done" in first.snakemake("-n", config=(mine,))
         # What both made together is all there; only what shows it together is still to be made.
         together = first.planned(config=("methods=[ft,linear_probe,lwf,wise_ft,l2_sp,ewc_released]",))
@@ -158,4 +128,4 @@ def test_two_people_add_a_method_each_to_one_model(finished_copy, tmp_path):
             together
         )
         first.snakemake(config=("methods=[ft,linear_probe,lwf,wise_ft,l2_sp,ewc_released]",))
-        commit(first, "both")
+        first.commit("both")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tiny.project import Project
+from tiny.waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def ordeal(project: Project, kills: int, longest: float, seed: int) -> Iterator[
             os.killpg(run.pid, signal.SIGKILL)
             run.wait()
             killed += 1
-            _wait_until_gone(project)
+            # A killed group leaves nothing behind that could go on beside the next call.
+            assert wait_until(lambda: not project.processes(), 5), f"these outlive the kill: {project.processes()}"
             print(f"kill {killed} of {kills}", flush=True)
             continue
         assert status == 0, project.printed()
@@ -55,12 +57,3 @@ def ordeal(project: Project, kills: int, longest: float, seed: int) -> Iterator[
             return
         done, begun = killed, time.monotonic()
         subprocess.run(["make", "clean"], cwd=project.folder, check=True, stdout=subprocess.DEVNULL)
-
-
-def _wait_until_gone(project: Project) -> None:
-    """A killed group leaves nothing behind that could go on beside the next call."""
-    for _ in range(50):
-        if not (left := project.processes()):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"processes outlive the kill of their group: {left}")

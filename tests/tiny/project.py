@@ -6,15 +6,17 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from tiny.waiting import wait_until
+
 ROOT = Path(__file__).parents[2]
 TARGET_RULES = ("total", "all", "tables", "figures")
+WHO = ("-c", "user.name=Tester", "-c", "user.email=tester@localhost")
 PARTS = (
     "Snakefile",
     "config.yaml",
@@ -47,8 +49,14 @@ class Project:
         command = [sys.executable, "-m", "snakemake", *arguments, "--config", f"family={self.family}", *config]
         if self.family == "tiny" and not any(choice.startswith("catalog=") for choice in config):
             command.append("catalog=mine")
-        result = subprocess.run(
-            command,
+        printed = self.run(*command, check=check, **environment)
+        self._wait_for_warm_server()
+        return printed
+
+    def run(self, *words: str, check: bool = True, **environment: str) -> str:
+        """Run a command here and return all it printed; without `check` it must fail."""
+        done = subprocess.run(
+            words,
             cwd=self.folder,
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,
@@ -56,10 +64,24 @@ class Project:
             text=True,
             timeout=600,
         )
-        self._wait_for_warm_server()
-        assert not check or result.returncode == 0, result.stdout
-        assert check or result.returncode != 0, result.stdout
-        return result.stdout
+        assert not check or done.returncode == 0, f"{words}\n{done.stdout}"
+        assert check or done.returncode != 0, f"{words}\n{done.stdout}"
+        return done.stdout
+
+    def git(self, *words: str) -> str:
+        """Run git as somebody."""
+        return self.run("git", *WHO, *words)
+
+    def dvc(self, *words: str, check: bool = True) -> str:
+        """Run DVC."""
+        return self.run(sys.executable, "-m", "dvc", *words, check=check)
+
+    def commit(self, message: str) -> str:
+        """Track what runs made and commit it, as a user does; what tracking printed."""
+        printed = self.snakemake("track")
+        self.git("add", "--all")
+        self.git("commit", "-qm", message)
+        return printed
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen:
         """Start a command, a process group of its own, that writes to printed.txt."""
@@ -88,11 +110,8 @@ class Project:
 
     def _wait_for_warm_server(self) -> None:
         """The server of warm starts notices within half a second that its run has ended, and takes its socket away."""
-        for _ in range(100):
-            if not list((self.folder / "work").glob("*.sock")):
-                return
-            time.sleep(0.1)
-        raise AssertionError("the server of warm starts outlives its run")
+        gone = wait_until(lambda: not list((self.folder / "work").glob("*.sock")), 10)
+        assert gone, "the server of warm starts outlives its run"
 
     def planned(self, *arguments: str, config: tuple[str, ...] = ()) -> dict[str, int]:
         """Number of jobs of each rule that a dry-run lists."""

@@ -4,22 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from tiny import family
 from tiny.kills import ordeal
 from tiny.project import Project, copy_project, use_make
-
-
-def wait_for(condition, seconds=60):
-    """Wait for a condition; its truth at the end."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not condition():
-        time.sleep(0.02)
-    return condition()
-
+from tiny.waiting import wait_until
 
 SMALL = {"targets: default": "targets: [red]", "methods: default": "methods: [ft, wise_ft]"}
 
@@ -76,19 +67,19 @@ def test_runs_killed_with_all_their_processes_go_on_to_the_same_bytes(project, w
 @pytest.mark.slow
 def test_a_run_killed_alone_takes_its_jobs_along(project, whole):
     run = project.start("make", "run")
-    assert wait_for(lambda: at_work(project))
+    assert wait_until(lambda: at_work(project), 60)
     snakemake = next(process for process in project.processes() if process.ppid() == run.pid)
     jobs = [process for process in project.processes() if process.pid not in (run.pid, snakemake.pid)]
     snakemake.kill()
     run.wait()
-    assert jobs and wait_for(lambda: not project.processes(), 20), "jobs go on without their run"
+    assert jobs and wait_until(lambda: not project.processes(), 20), "jobs go on without their run"
     assert "The run before this one was killed; going on where it was." in goes_on(project, whole)
 
 
 @pytest.mark.slow
 def test_a_second_run_in_the_folder_stops_and_the_first_goes_on(project, whole):
     first = project.start("make", "run")
-    assert wait_for(lambda: at_work(project))
+    assert wait_until(lambda: at_work(project), 60)
     command = ("snakemake", "--cores", "1")
     second = subprocess.run([sys.executable, "-m", *command], cwd=project.folder, capture_output=True, text=True)
     assert second.returncode != 0 and "Traceback" not in second.stderr
@@ -103,10 +94,10 @@ def test_a_second_run_in_the_folder_stops_and_the_first_goes_on(project, whole):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_ends_its_jobs_and_goes_on(project, whole, number):
     run = project.start("make", "run")
-    assert wait_for(lambda: at_work(project))
+    assert wait_until(lambda: at_work(project), 60)
     os.killpg(run.pid, number)
     assert run.wait(60) != 0
-    assert wait_for(lambda: not project.processes(), 20), "processes outlive the stop"
+    assert wait_until(lambda: not project.processes(), 20), "processes outlive the stop"
     assert "Traceback" not in project.printed()
     goes_on(project, whole)
 

@@ -5,56 +5,36 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from rib.io import file_hash, sha256
 from tiny.project import Project
 
-WHO = ("-c", "user.name=Tester", "-c", "user.email=tester@localhost")
-
-
-def command(project, *words):
-    done = subprocess.run(words, cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, f"{words}\n{done.stdout}"
-    return done.stdout
-
-
-def git(project, *words):
-    return command(project, "git", *WHO, *words)
-
-
-def dvc(project, *words):
-    return command(project, sys.executable, "-m", "dvc", *words)
-
 
 def share(project, message):
     """Track, commit and push, as a user does."""
-    printed = project.snakemake("track")
-    git(project, "add", "--all")
-    git(project, "commit", "-qm", message)
-    dvc(project, "push")
+    printed = project.commit(message)
+    project.dvc("push")
     return printed
 
 
 def clone(project, folder):
     """A colleague's clone, with bytes pulled from the same storage."""
-    git(project, "clone", "-q", ".", str(folder))
+    project.git("clone", "-q", ".", str(folder))
     colleague = Project(folder)
-    dvc(colleague, "remote", "add", "--local", "--default", "storage", str(project.folder.parent / "storage"))
-    dvc(colleague, "pull")
+    colleague.dvc("remote", "add", "--local", "--default", "storage", str(project.folder.parent / "storage"))
+    colleague.dvc("pull")
     return colleague
 
 
 @pytest.fixture
 def shared(finished_copy):
     """A finished project, tracked, committed and pushed to a folder."""
-    git(finished_copy, "init", "-q", "-b", "main")
-    git(finished_copy, "add", "--all")
-    git(finished_copy, "commit", "-qm", "project")
-    dvc(finished_copy, "remote", "add", "--local", "--default", "storage", str(finished_copy.folder.parent / "storage"))
+    finished_copy.git("init", "-q", "-b", "main")
+    finished_copy.git("add", "--all")
+    finished_copy.git("commit", "-qm", "project")
+    finished_copy.dvc("remote", "add", "--local", "--default", "storage", str(finished_copy.folder.parent / "storage"))
     printed = share(finished_copy, "results")
     assert "tracked. Share it" in printed
     return finished_copy
@@ -77,11 +57,11 @@ def test_a_colleague_has_all_bytes_and_nothing_to_do(shared, colleague):
 
 
 def test_git_holds_records_and_dvc_files_only(shared):
-    tracked = set(git(shared, "ls-files").split())
+    tracked = set(shared.git("ls-files").split())
     made = {name for name in tracked if name.startswith(("results/", "data/raw/", "reports/"))}
     assert made and all(name.endswith((".dvc", "dvc.yaml")) for name in made)
     assert "results/tiny/paper/finetune/tiny_cnn.dvc" in made and "provenance.jsonl" in tracked
-    assert git(shared, "status", "--short") == ""
+    assert shared.git("status", "--short") == ""
 
 
 def test_one_setting_of_lwf_re_runs_lwf_and_what_hangs_on_it(colleague):
@@ -110,8 +90,8 @@ def test_what_a_colleague_made_anew_comes_back_without_work(shared, colleague):
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
     colleague.snakemake()
     share(colleague, "a softer teacher")
-    git(shared, "pull", "-q", str(colleague.folder), "main")
-    dvc(shared, "pull")
+    shared.git("pull", "-q", str(colleague.folder), "main")
+    shared.dvc("pull")
     printed = shared.snakemake("-n")
     assert "Nothing to be done" in printed and "Adopted" in printed
     for name in ("reports/tiny/tables/mri.csv", "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0/history.csv"):
@@ -119,14 +99,14 @@ def test_what_a_colleague_made_anew_comes_back_without_work(shared, colleague):
 
 
 def test_a_lost_record_of_snakemake_is_restored(shared):
-    command(shared, "rm", "-r", ".snakemake")
+    shared.run("rm", "-r", ".snakemake")
     assert "Nothing to be done" in shared.snakemake("-n")
 
 
 def test_work_that_went_on_after_tracking_is_kept_when_snakemake_loses_its_record(shared):
     shared.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
     shared.snakemake()
-    command(shared, "rm", "-r", ".snakemake")
+    shared.run("rm", "-r", ".snakemake")
     assert "Nothing to be done" in shared.snakemake("-n")
 
 
@@ -138,7 +118,7 @@ def test_a_damaged_file_is_named_before_anything_is_built_on_it(colleague):
     printed = colleague.snakemake("-n", check=False)
     assert f"{path}: not what its provenance record says was made" in printed
     assert "Traceback" not in printed
-    dvc(colleague, *re.search(r"`dvc (pull --force .*)`", printed)[1].split())
+    colleague.dvc(*re.search(r"`dvc (pull --force .*)`", printed)[1].split())
     assert "Nothing to be done" in colleague.snakemake("-n")
 
 
@@ -175,7 +155,7 @@ def test_an_accepted_refactoring_reaches_a_colleague(shared, tmp_path):
 
 
 def test_an_edited_result_is_not_tracked(finished_copy):
-    git(finished_copy, "init", "-q")
+    finished_copy.git("init", "-q")
     table = finished_copy.folder / "reports/tiny/tables/mri.csv"
     table.write_text(table.read_text().replace("tiny_cnn", "better"))
     printed = finished_copy.snakemake("track", check=False)
@@ -190,34 +170,34 @@ def test_tracking_before_anything_was_made_is_one_sentence(project):
 
 def test_tracking_twice_changes_nothing(shared):
     shared.snakemake("track")
-    assert git(shared, "status", "--short") == ""
+    assert shared.git("status", "--short") == ""
 
 
 def test_dvc_shows_metrics_and_plots(colleague):
-    shown = json.loads(dvc(colleague, "metrics", "show", "--json"))
+    shown = json.loads(colleague.dvc("metrics", "show", "--json"))
     values = shown[""]["data"][os.path.join("reports", "tiny", "tables", "mri.json")]["data"]["tiny_cnn"]  # noqa: PTH118
     assert set(values) == {"ft", "linear_probe", "lwf", "wise_ft"} and isinstance(values["ft"], float)
-    dvc(colleague, "plots", "show", "--out", "plots")
+    colleague.dvc("plots", "show", "--out", "plots")
     page = (colleague.folder / "plots/index.html").read_text()
     assert "linear_probe" in page and "ci_low" in page
 
 
 def test_tracking_a_part_does_not_take_the_rest_away(shared, tmp_path):
-    git(shared, "clone", "-q", ".", str(tmp_path / "partly"))
+    shared.git("clone", "-q", ".", str(tmp_path / "partly"))
     partly = Project(tmp_path / "partly")
     shutil.copytree(
         shared.folder / "results/tiny/paper/finetune/tiny_cnn/red/ft",
         partly.folder / "results/tiny/paper/finetune/tiny_cnn/red/ft",
     )
     printed = partly.snakemake("track", check=False)
-    assert "results that are not here" in printed and git(partly, "status", "--short") == ""
+    assert "results that are not here" in printed and partly.git("status", "--short") == ""
 
 
 def test_with_rows_and_reports_alone_tables_figures_and_page_can_be_made_anew(shared, tmp_path):
-    git(shared, "clone", "-q", ".", str(tmp_path / "reader"))
+    shared.git("clone", "-q", ".", str(tmp_path / "reader"))
     reader = Project(tmp_path / "reader")
-    dvc(reader, "remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage"))
-    dvc(reader, "pull", "-R", "results/tiny/paper/evaluate", "reports")
+    reader.dvc("remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage"))
+    reader.dvc("pull", "-R", "results/tiny/paper/evaluate", "reports")
     assert "Nothing to be done" in reader.snakemake("-n")
     reader.edit("workflow/lib/rib/figures/radar.py", "markersize=4.5", "markersize=5.5")
     assert reader.planned() == {"plot_figure": 1, "write_page": 1}
@@ -242,22 +222,22 @@ def test_rows_of_a_colleague_are_not_taken_for_those_of_ones_own_checkpoints(sha
 
 
 def test_what_was_pulled_over_a_killed_run_is_adopted(shared, tmp_path):
-    git(shared, "clone", "-q", ".", str(tmp_path / "killed"))
+    shared.git("clone", "-q", ".", str(tmp_path / "killed"))
     killed = Project(tmp_path / "killed")
     marker = killed.folder / ".snakemake/incomplete"
     marker.mkdir(parents=True)
     name = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
     (marker / base64.urlsafe_b64encode(name.encode()).decode()).write_text('{"external_jobid": null}')
-    dvc(killed, "remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage"))
-    dvc(killed, "pull")
+    killed.dvc("remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage"))
+    killed.dvc("pull")
     assert "Nothing to be done" in killed.snakemake("-n")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["copy", "hardlink", "symlink"])
 def test_a_re_run_does_not_write_through_into_the_cache(shared, kind):
-    dvc(shared, "config", "--local", "cache.type", kind)
-    dvc(shared, "checkout", "--relink", "--force")
+    shared.dvc("config", "--local", "cache.type", kind)
+    shared.dvc("checkout", "--relink", "--force")
     checkpoint = shared.folder / "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0/checkpoint.safetensors"
     assert checkpoint.is_symlink() == (kind == "symlink") and (checkpoint.stat().st_nlink > 1) == (kind == "hardlink")
     old = sha256(checkpoint)

@@ -5,23 +5,15 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from rib import owner, warm
+from tiny.waiting import wait_until
 
 LIBRARY = Path(warm.__file__).parents[1]
-
-
-def wait_until(condition, seconds=20):
-    """Wait for a condition; its truth at the end."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not condition():
-        time.sleep(0.05)
-    return condition()
 
 
 @pytest.mark.slow

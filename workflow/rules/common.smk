@@ -51,6 +51,10 @@ if workflow.is_main_process:
     if not os.access(".", os.W_OK):
         raise WorkflowError(f"{Path.cwd()} can't be written; make the folder writable, or copy the project elsewhere.")
     unlock_after_kill()
+    os.environ[OWNER] = str(os.getpid())
+    os.environ.pop(warm.WARM, None)
+    if CONFIG["compute"]["warm_start"]:
+        os.environ[warm.WARM] = "1"
 try:
     if workflow.is_main_process:
         adopt_pulled()
@@ -58,11 +62,6 @@ except UserError as error:
     # `snakemake verify` is to tell of all that is damaged, where adoption stops at the first.
     if "verify" not in sys.argv:
         raise WorkflowError(str(error)) from None
-if workflow.is_main_process:
-    os.environ[OWNER] = str(os.getpid())
-    os.environ.pop(warm.WARM, None)
-    if CONFIG["compute"]["warm_start"]:
-        os.environ[warm.WARM] = "1"
 # Where archives lie is a machine's affair, so it is no setting of the jobs that look there.
 if folders := CONFIG["archives"]:
     os.environ[ARCHIVES] = os.pathsep.join([folders] if isinstance(folders, str) else folders)

@@ -403,11 +403,16 @@ def read_yaml(path: Path) -> object:
         UserError: it can't be read or isn't valid YAML; the sentence names file and line.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader) or {}
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}); correct it or take it away.") from error
+        return yaml.load(_text(path), _StrictLoader) or {}
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:500]}; correct it.") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); correct it or take it away.") from error
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -681,9 +686,7 @@ def _source(path: Path) -> ast.Module:
         UserError: it can't be read or is no Python; the sentence names file and line.
     """
     try:
-        return ast.parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}); correct it or take it away.") from error
+        return ast.parse(_text(path))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f" line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise UserError(f"{path}{line} is no Python ({getattr(error, 'msg', error)}); correct it.") from error

@@ -52,7 +52,7 @@ def announce(locked: bool, folder: Path = RUNS) -> list[str]:
 
     Returns:
         The other runs that are at work there, in words. Of a run on another machine of a shared filesystem only its files
-        tell, since the kernel may not: it counts while any are locked.
+        tell, since the kernel may not: it counts while any are locked, and for the hour after its start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     host = socket.gethostname()
