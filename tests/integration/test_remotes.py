@@ -85,9 +85,10 @@ def test_a_missing_object_is_named(owner, remote, tmp_path):
     [lost] = [path for path in remote.objects() if path.read_bytes() == data]
     lost.unlink()
     colleague = clone(owner, tmp_path / "colleague", remote)
-    assert lost.parent.name + lost.name in colleague.dvc("pull", check=False)
+    printed = colleague.dvc("pull", check=False)
+    assert lost.parent.name + lost.name in printed
     missing = colleague.dvc("data", "status", "--granular").split("Not in cache:")[1].split("\n\n")[0]
-    assert checkpoint in missing and "history.csv" not in missing
+    assert checkpoint in missing and "history.csv" not in missing, printed
     # What doesn't hang on it can be had nevertheless.
     assert "results/tiny/paper/finetune/tiny_cnn\n" in colleague.dvc("checkout", check=False)
     # DVC takes a folder whose listing is in the storage for complete and would not push the file again (README).
