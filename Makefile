@@ -17,10 +17,10 @@ run: $(VENV)/run.done ## run the workflow on config.yaml: tables, figures and pa
 	@echo "Open reports/$(FAMILY)/index.html (results) or reports/$(FAMILY)/report.html (how they were made)."
 
 test: $(VENV)/test.done ## every test but the long ones, a file per core at once
-	@python -m pytest -n auto --dist loadfile -m "not slow"
+	@python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
-test-slow: $(VENV)/slow.done ## the long tests besides: all kinds of damage, accepted refactorings, remotes, a SLURM cluster
-	@python -m pytest -n auto --dist loadfile -m slow
+test-slow: $(VENV)/slow.done ## the long tests besides: all kinds of damage, accepted refactorings, remotes, clusters
+	@python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow
 
 torture: $(VENV)/test.done ## kill the default run 50 times at random moments; its bytes must be those of an undisturbed one
 	@python -m pytest -s tests/torture
@@ -52,8 +52,8 @@ $(VENV)/test.done: $(VENV)/run.done envs/requirements-dev.txt
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.txt -r envs/requirements-dev.txt
 	@touch $@
 
-$(VENV)/slow.done: $(VENV)/test.done envs/requirements-slurm.txt
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements-slurm.txt
+$(VENV)/slow.done: $(VENV)/test.done envs/requirements-cluster.txt
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements-cluster.txt
 	@touch $@
 
 bench: $(VENV)/test.done ## ratios of the real paths to their limits, into reports/benchmarks.md

@@ -13,8 +13,8 @@ $pip install --quiet -r requirements.in
 { echo '# Made by `make lock` from requirements.in.'; grep -E '^torch' requirements.in; freeze; } > "$folder/run"
 $pip install --quiet -c "$folder/run" -r requirements-dev.in
 { echo '# Made by `make lock` from requirements-dev.in; what requirements.txt pins already is left out.'; freeze | grep -vxFf "$folder/run"; } > "$folder/dev"
-$pip install --quiet -c "$folder/run" -c "$folder/dev" -r requirements-slurm.in
-{ echo '# Made by `make lock` from requirements-slurm.in; what the others pin already is left out.'; freeze | grep -vxFf "$folder/run" | grep -vxFf "$folder/dev"; } > "$folder/slurm"
-mv "$folder/slurm" requirements-slurm.txt
+$pip install --quiet -c "$folder/run" -c "$folder/dev" -r requirements-cluster.in
+{ echo '# Made by `make lock` from requirements-cluster.in; what the others pin already is left out.'; freeze | grep -vxFf "$folder/run" | grep -vxFf "$folder/dev"; } > "$folder/cluster"
+mv "$folder/cluster" requirements-cluster.txt
 mv "$folder/run" requirements.txt
 mv "$folder/dev" requirements-dev.txt

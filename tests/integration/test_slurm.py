@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         importlib.util.find_spec("snakemake_executor_plugin_slurm") is None,
-        reason="envs/requirements-slurm.txt is not installed",
+        reason="envs/requirements-cluster.txt is not installed",
     ),
     pytest.mark.skipif(bool(LACKING), reason=f"SLURM and munge are not installed: {', '.join(LACKING)} missing"),
 ]
