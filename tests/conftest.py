@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from filelock import FileLock
 
 from tiny import family
 from tiny.project import Project, copy_project
@@ -23,13 +24,21 @@ def project(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A project that has run the tiny grid with one job at a time, and what that printed. Do not change it."""
-    folder = copy_project(tmp_path_factory.mktemp("finished") / "project")
-    family.make(folder / "mine")
-    project = Project(folder)
-    printed = project.snakemake("--cores", "1", "--report", "reports/tiny/report.html", "--report-after-run")
-    return project, printed
+def finished(tmp_path_factory, worker_id):
+    """A project that has run the tiny grid with one job at a time, and what that printed. Do not change it.
+
+    Test processes share it: the first that needs it makes it, in the folder above their own.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent
+    project, said = Project(shared / "finished/project"), shared / "finished/printed.txt"
+    with FileLock(shared / "finished.lock"):
+        if not said.exists():
+            family.make(copy_project(project.folder) / "mine")
+            said.write_text(
+                project.snakemake("--cores", "1", "--report", "reports/tiny/report.html", "--report-after-run")
+            )
+    return project, said.read_text()
 
 
 @pytest.fixture

@@ -208,6 +208,7 @@ def test_effective_robustness_is_the_height_above_the_published_models_line(imag
     assert run["rho_after"] == pytest.approx(outside - 100 / (1 + np.exp(-expected)), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_second_run_has_nothing_to_do_and_a_budget_makes_only_what_hangs_on_it(imagenet):
     project, config, _ = imagenet
     assert "Nothing to be done" in project.snakemake("-n", config=config)

@@ -129,7 +129,7 @@ def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
 
 def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
     config = ("methods=[lp_ft]", "targets=[red]", "models=[tiny_vit]", "seeds=[3]", "training={batch_size: 20}")
-    printed = project.snakemake(config=config)
+    printed = project.snakemake("--until", "finetune", config=config)
     assert "method 'linear_probe' is added to the grid: 'lp_ft' starts from it" in printed
     results = project.folder / "results/tiny"
     history = pd.read_csv(results / "paper/finetune/tiny_vit/red/lp_ft/all/3/history.csv")
@@ -150,8 +150,8 @@ def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
 
 
 def test_a_changed_probe_re_runs_what_starts_from_it(project):
-    config = ("methods=[lp_ft,ft]", "targets=[red]")
-    project.snakemake(config=config)
+    config = ("methods=[lp_ft,ft]", "targets=[red]", "models=[tiny_vit]")
+    project.snakemake("--until", "finetune", config=config)
     project.edit("workflow/lib/rib/methods/linear_probe.py", "FEATURE_BATCH = 64", "FEATURE_BATCH = 32")
     printed = project.snakemake("-n", config=config)
     assert set(re.findall(r"^rule finetune:\n(?:    .*\n)*?    wildcards: .*method=(\w+)", printed, re.M)) == {
@@ -190,7 +190,7 @@ def test_the_state_after_the_last_good_epoch_is_kept(project):
     assert said and not list((project.folder / "results").rglob("breaks/**/checkpoint.safetensors"))
     kept = safetensors.torch.load_file(project.folder / said[1])
     assert kept and all(tensor.isfinite().all() for tensor in kept.values())
-    project.snakemake(config=(*config, "training={epochs: 2}"))
+    project.snakemake("--until", "finetune", config=(*config, "training={epochs: 2}"))
     good = project.folder / "results/tiny/paper/finetune/tiny_vit/red/breaks/all/0/checkpoint.safetensors"
     assert kept.keys() == {name.removesuffix(".xor") for name in safetensors.torch.load_file(good)}
 
@@ -204,6 +204,7 @@ def written(text, folder, names):
     return folder
 
 
+@pytest.mark.slow
 def test_the_readmes_family_of_ones_own_runs(project):
     """The README's example, with generated images, on a model whose head knows nothing of its classes."""
     own = project.folder.parent / "own"

@@ -43,6 +43,7 @@ def test_objectnet_is_a_target_only_when_that_is_accepted(imagenet):
     assert imagenet.planned(config=("accept=objectnet_tuning",))["finetune"] == MODELS * TRAINED * (TARGETS + 1)
 
 
+@pytest.mark.slow
 def test_training_images_are_the_reference_on_demand(imagenet):
     planned = imagenet.planned(config=("reference=imagenet_train",))
     assert planned["prepare"] == 3 * 8 + 2 and planned["download"] == 7 + 2 + 4 + MODELS + 1

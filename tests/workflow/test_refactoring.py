@@ -47,6 +47,7 @@ def test_other_bytes_are_refused_and_nothing_is_changed(finished_copy):
     assert state(finished_copy) == before and finished_copy.planned() == planned
 
 
+@pytest.mark.slow
 def test_another_setting_or_input_is_never_accepted(finished_copy):
     finished_copy.edit(LWF, "self.weight * self.temperature**2", "self.temperature**2 * self.weight")
     finished_copy.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
@@ -63,6 +64,7 @@ def test_another_setting_or_input_is_never_accepted(finished_copy):
     assert any("/green/lwf/" in path for path in changed) and not any("/red/" in path for path in changed)
 
 
+@pytest.mark.slow
 def test_code_that_fails_is_refused_in_one_sentence(finished_copy):
     finished_copy.edit(LWF, "self.weight * self.temperature**2", "self.wait * self.temperature**2")
     before = state(finished_copy)

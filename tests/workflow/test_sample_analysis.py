@@ -23,6 +23,7 @@ def test_flips_explain_every_change_of_accuracy_and_mri(finished):
     assert "Agreement with the pretrained model" in page and 'id="calibration"' in page
 
 
+@pytest.mark.slow
 def test_a_curve_is_left_out_and_a_grid_without_fine_tuning_has_empty_tables(finished_copy):
     finished_copy.snakemake("tables", "--cores", "2", config=("methods=[wise_ft_curve]", "targets=[red]"))
     folder = finished_copy.folder / "reports/tiny/tables"

@@ -28,16 +28,25 @@ def clone(project, folder):
     return colleague
 
 
+@pytest.fixture(scope="module")
+def as_shared(finished, tmp_path_factory):
+    """A folder with a finished project, tracked, committed and pushed to the folder beside it. Do not change it."""
+    folder = tmp_path_factory.mktemp("as_shared")
+    shutil.copytree(finished[0].folder, folder / "project", symlinks=True)
+    project = Project(folder / "project")
+    project.git("init", "-q", "-b", "main")
+    project.git("add", "--all")
+    project.git("commit", "-qm", "project")
+    project.dvc("remote", "add", "--local", "--default", "storage", str(folder / "storage"))
+    assert "tracked. Share it" in share(project, "results")
+    return folder
+
+
 @pytest.fixture
-def shared(finished_copy):
-    """A finished project, tracked, committed and pushed to a folder."""
-    finished_copy.git("init", "-q", "-b", "main")
-    finished_copy.git("add", "--all")
-    finished_copy.git("commit", "-qm", "project")
-    finished_copy.dvc("remote", "add", "--local", "--default", "storage", str(finished_copy.folder.parent / "storage"))
-    printed = share(finished_copy, "results")
-    assert "tracked. Share it" in printed
-    return finished_copy
+def shared(as_shared, tmp_path):
+    """A project as it was shared, to change, and its storage."""
+    shutil.copytree(as_shared, tmp_path / "shared", symlinks=True)
+    return Project(tmp_path / "shared/project")
 
 
 @pytest.fixture
@@ -86,6 +95,7 @@ def test_one_module_re_runs_what_uses_it(colleague):
     assert colleague.planned_methods("finetune") == {"lwf"}
 
 
+@pytest.mark.slow
 def test_what_a_colleague_made_anew_comes_back_without_work(shared, colleague):
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
     colleague.snakemake()
@@ -103,6 +113,7 @@ def test_a_lost_record_of_snakemake_is_restored(shared):
     assert "Nothing to be done" in shared.snakemake("-n")
 
 
+@pytest.mark.slow
 def test_work_that_went_on_after_tracking_is_kept_when_snakemake_loses_its_record(shared):
     shared.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
     shared.snakemake()
@@ -193,6 +204,7 @@ def test_tracking_a_part_does_not_take_the_rest_away(shared, tmp_path):
     assert "results that are not here" in printed and partly.git("status", "--short") == ""
 
 
+@pytest.mark.slow
 def test_with_rows_and_reports_alone_tables_figures_and_page_can_be_made_anew(shared, tmp_path):
     shared.git("clone", "-q", ".", str(tmp_path / "reader"))
     reader = Project(tmp_path / "reader")

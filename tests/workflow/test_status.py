@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 
 def test_done_and_missing_cells_and_the_time_left(finished_copy):
     printed = finished_copy.snakemake("status", "--quiet", "all", "--cores", "1")
@@ -23,6 +25,7 @@ def test_a_grid_that_was_never_run_has_no_rate(project):
     assert "not counting stages of which no job has ended yet" in printed
 
 
+@pytest.mark.slow
 def test_it_works_beside_a_run(project):
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--config", "family=tiny", "catalog=mine"]
     config = ["training={epochs: 60}", "methods=[ft]", "targets=[red]"]

@@ -113,8 +113,8 @@ def test_a_linear_probe_is_stored_in_the_size_of_its_head(finished):
     assert sizes["linear_probe"] < head and 5 * sizes["linear_probe"] < sizes["ft"]
 
 
-def test_a_second_run_has_nothing_to_do(finished):
-    assert "Nothing to be done" in finished[0].snakemake()
+def test_a_second_run_has_nothing_to_do(finished_copy):
+    assert "Nothing to be done" in finished_copy.snakemake()
 
 
 def test_two_jobs_at_a_time_give_the_same_bytes(finished, project):
@@ -226,6 +226,7 @@ def test_rows_equal_those_of_a_network_loaded_without_the_library(finished):
     assert not np.allclose(found["pretrained"], found["ft"]) and not np.allclose(found["ft"], found["wise_ft"])
 
 
+@pytest.mark.slow
 def test_the_batch_size_of_evaluation_changes_no_prediction(finished, project):
     project.snakemake(config=("methods=[]", "compute={evaluation_batch_size: 7}"))
     name = "results/tiny/paper/evaluate/tiny_cnn/none/pretrained/all/0/tiny.parquet"
