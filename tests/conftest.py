@@ -1,5 +1,6 @@
 """Projects that tests of all kinds run: empty, finished once for all, and finished to change."""
 
+import os
 import shutil
 
 import pytest
@@ -8,6 +9,11 @@ from filelock import FileLock
 
 from tiny import family
 from tiny.project import Project, copy_project
+
+
+def pytest_xdist_auto_num_workers(config):
+    """More test processes than cores: a third of their time they wait, for jobs of a workflow and for each other."""
+    return -(-3 * len(os.sched_getaffinity(0)) // 2)
 
 
 @pytest.fixture(autouse=True, scope="session")

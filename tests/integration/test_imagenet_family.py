@@ -13,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from integration.conftest import serve
 from rib.classes import imagenet_wnids, read_timm_list
 from rib.data.prepared import PreparedDataset
 from rib.geometry import Geometry
@@ -106,7 +107,6 @@ COUNTS = {
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory, pytestconfig):
     """A project whose catalogue points at the server, and its run."""
-    from conftest import serve
     from rib.catalog import Catalog
 
     place = tmp_path_factory.mktemp("imagenet")

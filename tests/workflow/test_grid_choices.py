@@ -32,6 +32,10 @@ def held_out(tmp_path_factory):
     return project
 
 
+def checkpoint(run):
+    return f"results/tiny/paper/finetune/{run}/checkpoint.safetensors"
+
+
 def rows(project, run, protocol="held_out"):
     return pq.read_table(project.folder / f"results/tiny/{protocol}/evaluate/{run}/tiny.parquet").to_pandas()
 
@@ -129,7 +133,7 @@ def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
 
 def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
     config = ("methods=[lp_ft]", "targets=[red]", "models=[tiny_vit]", "seeds=[3]", "training={batch_size: 20}")
-    printed = project.snakemake("--until", "finetune", config=config)
+    printed = project.snakemake(checkpoint("tiny_vit/red/lp_ft/all/3"), config=config)
     assert "method 'linear_probe' is added to the grid: 'lp_ft' starts from it" in printed
     results = project.folder / "results/tiny"
     history = pd.read_csv(results / "paper/finetune/tiny_vit/red/lp_ft/all/3/history.csv")
@@ -151,7 +155,7 @@ def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
 
 def test_a_changed_probe_re_runs_what_starts_from_it(project):
     config = ("methods=[lp_ft,ft]", "targets=[red]", "models=[tiny_vit]")
-    project.snakemake("--until", "finetune", config=config)
+    project.snakemake(*(checkpoint(f"tiny_vit/red/{method}/all/0") for method in ("lp_ft", "ft")), config=config)
     project.edit("workflow/lib/rib/methods/linear_probe.py", "FEATURE_BATCH = 64", "FEATURE_BATCH = 32")
     printed = project.snakemake("-n", config=config)
     assert set(re.findall(r"^rule finetune:\n(?:    .*\n)*?    wildcards: .*method=(\w+)", printed, re.M)) == {
@@ -190,9 +194,9 @@ def test_the_state_after_the_last_good_epoch_is_kept(project):
     assert said and not list((project.folder / "results").rglob("breaks/**/checkpoint.safetensors"))
     kept = safetensors.torch.load_file(project.folder / said[1])
     assert kept and all(tensor.isfinite().all() for tensor in kept.values())
-    project.snakemake("--until", "finetune", config=(*config, "training={epochs: 2}"))
-    good = project.folder / "results/tiny/paper/finetune/tiny_vit/red/breaks/all/0/checkpoint.safetensors"
-    assert kept.keys() == {name.removesuffix(".xor") for name in safetensors.torch.load_file(good)}
+    good = checkpoint("tiny_vit/red/breaks/all/0")
+    project.snakemake(good, config=(*config, "training={epochs: 2}"))
+    assert kept.keys() == {name.removesuffix(".xor") for name in safetensors.torch.load_file(project.folder / good)}
 
 
 def written(text, folder, names):
