@@ -5,7 +5,9 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from rib.figures import panel_lines, text_colour
@@ -58,13 +60,7 @@ def draw(
         model, method = run
         states = {target: PRETRAINED if target == "none" else method for target in rows}
         grid = np.array([[shown[model, states[t], t, d] for d in datasets] for t in rows])
-        image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-        _write_cells(axes, image, grid, list(rows), list(datasets), groups)
-        axes.set_xticks(range(len(datasets)), list(datasets.values()), rotation=40, ha="right", fontsize=7)
-        axes.set_yticks(range(len(rows)), list(rows.values()), fontsize=7)
-        axes.tick_params(length=0)
-        axes.grid(False)
-        axes.axhline(0.5, color="black", linewidth=1.2)
+        image = _panel(axes, grid, rows, datasets, groups)
         axes.set_title(f"{models[model]}, {methods[method]}", fontsize=8)
     for column, lowest in zip(panels.T, zip(*lines, strict=True), strict=True):
         drawn = [panel for panel, run in zip(column, lowest, strict=True) if run is not None]
@@ -79,8 +75,21 @@ def draw(
     return figure, shown.reset_index()
 
 
+def _panel(
+    axes: Axes, grid: np.ndarray, rows: Mapping[str, str], datasets: Mapping[str, str], groups: Mapping[str, str]
+) -> AxesImage:
+    image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    _write_cells(axes, image, grid, list(rows), list(datasets), groups)
+    axes.set_xticks(range(len(datasets)), list(datasets.values()), rotation=40, ha="right", fontsize=7)
+    axes.set_yticks(range(len(rows)), list(rows.values()), fontsize=7)
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.axhline(0.5, color="black", linewidth=1.2)
+    return image
+
+
 def _write_cells(
-    axes, image, grid: np.ndarray, rows: list[str], datasets: list[str], groups: Mapping[str, str]
+    axes: Axes, image: AxesImage, grid: np.ndarray, rows: list[str], datasets: list[str], groups: Mapping[str, str]
 ) -> None:
     for row, target in enumerate(rows):
         for column, dataset in enumerate(datasets):

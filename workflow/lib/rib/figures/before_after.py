@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Light and dark of one hue, told apart in greyscale by lightness and hatching.
@@ -52,23 +53,7 @@ def draw(
     for side, (when, look) in zip((-1, 1), BARS.items(), strict=True):
         rows = shown[shown["when"] == when].set_index("model").loc[list(labels)]
         places = np.arange(len(labels)) + side * WIDTH / 2
-        spread = [rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"]]
-        axes.bar(
-            places,
-            rows["accuracy"],
-            WIDTH * 0.95,
-            yerr=spread,
-            color=look["color"],
-            hatch=look["hatch"],
-            edgecolor="#08306b",
-            linewidth=0.6,
-            error_kw={"ecolor": "#252525", "elinewidth": 1},
-            label=look["label"].format(method=method_label),
-        )
-        for place, value, top in zip(places, rows["accuracy"], rows["ci_high"], strict=True):
-            axes.annotate(
-                f"{value:.1f}", (place, top), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8
-            )
+        _bars(axes, places, rows, {**look, "label": look["label"].format(method=method_label)})
         if paper:  # beside the pair, clear of whiskers and numbers
             axes.plot(places + side * 0.68 * WIDTH, rows["paper"], label=PAPER_LABEL if side > 0 else None, **PAPER)
     names = (
@@ -87,3 +72,18 @@ def draw(
     handles = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] == PAPER_LABEL)
     axes.legend(*zip(*handles, strict=True), loc="upper center", ncols=3, bbox_to_anchor=(0.5, 1.1))
     return figure, (shown if paper else shown.drop(columns="paper")).reset_index(drop=True)
+
+
+def _bars(axes: Axes, places: np.ndarray, rows: pd.DataFrame, look: Mapping) -> None:
+    axes.bar(
+        places,
+        rows["accuracy"],
+        WIDTH * 0.95,
+        yerr=[rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"]],
+        edgecolor="#08306b",
+        linewidth=0.6,
+        error_kw={"ecolor": "#252525", "elinewidth": 1},
+        **look,
+    )
+    for place, value, top in zip(places, rows["accuracy"], rows["ci_high"], strict=True):
+        axes.annotate(f"{value:.1f}", (place, top), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8)
