@@ -26,23 +26,27 @@ def test_cold_starts_give_the_same_bytes(finished, project):
 
 @pytest.fixture
 def script(tmp_path, monkeypatch):
-    """A script that delegates itself, says who runs it, and does as its argument tells."""
+    """A script that delegates itself to one that has torch or tables' libraries, says who runs it, and does as its argument tells."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(owner.OWNER, str(os.getpid()))
     monkeypatch.setenv(warm.WARM, "1")
     monkeypatch.setenv("PYTHONPATH", str(LIBRARY))
     (tmp_path / "work").mkdir()
 
-    def start(body):
+    def start(body, libraries="networks"):
         path = tmp_path / "script.py"
-        path.write_text(f"import sys\nfrom rib.warm import delegate\ndelegate({str(path)!r})\n" + textwrap.dedent(body))
+        head = f"import sys\nfrom rib.warm import delegate\ndelegate({str(path)!r}, {libraries!r})\n"
+        path.write_text(head + textwrap.dedent(body))
         return subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     yield start
     for process in psutil.Process().children(recursive=True):
         process.kill()
     for process in psutil.process_iter(["cmdline"]):
-        if f"work/warm-{os.getpid()}.sock" in (process.info["cmdline"] or []):
+        if any(
+            word.startswith("work/warm-") and word.endswith(f"-{os.getpid()}.sock")
+            for word in process.info["cmdline"] or []
+        ):
             process.kill()
 
 
@@ -56,6 +60,12 @@ def test_a_worker_has_the_libraries_and_hands_back_output_and_status(script):
         assert again.communicate(timeout=60)[0] == "True kept\n" and again.returncode == 7
     finally:
         del os.environ["MINE"]
+
+
+def test_jobs_that_draw_have_a_server_without_torch(script):
+    body = "print([name in sys.modules for name in ('torch', 'pandas', 'matplotlib.pyplot')], flush=True)\n"
+    process = script(body, "tables")
+    assert process.communicate(timeout=60)[0] == "[False, True, True]\n" and process.returncode == 0
 
 
 def test_a_killed_job_takes_its_worker_along(script):
@@ -75,7 +85,7 @@ def test_a_killed_worker_fails_its_job(script):
 def test_the_server_ends_with_its_run(tmp_path):
     owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     path = tmp_path / "w.sock"
-    command = [sys.executable, "-c", f"from rib.warm import serve; serve({str(path)!r}, '{owner.pid}')"]
+    command = [sys.executable, "-c", f"from rib.warm import serve; serve({str(path)!r}, '{owner.pid}', 'networks')"]
     server = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(LIBRARY)})
     assert wait_until(path.exists)
     owner.kill()

@@ -15,9 +15,9 @@ end_with_owner()
 signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
 
 
-def warm_start() -> None:
-    """Go on in a process that has torch imported already, where this run keeps one."""
-    delegate(sys.argv[0])
+def warm_start(libraries: str = "networks") -> None:
+    """Go on in a process that has these libraries (see rib.warm.PRELOADED) imported already, where this run keeps one."""
+    delegate(sys.argv[0], libraries)
 
 
 def run(snakemake, stage: str, resumes: str | None = None):

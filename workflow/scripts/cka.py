@@ -1,6 +1,8 @@
 """Write the table of CKA."""
 
-from _run import run
+from _run import run, warm_start
+
+warm_start("tables")
 
 with run(snakemake, "cka") as out:
     from rib.analysis.cka import write_cka

@@ -1,6 +1,8 @@
 """Add up what one mRI of each method costs."""
 
-from _run import run
+from _run import run, warm_start
+
+warm_start("tables")
 
 with run(snakemake, "cost") as out:
     from rib.analysis.cost import write_costs

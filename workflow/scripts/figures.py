@@ -1,6 +1,8 @@
 """Plot one figure."""
 
-from _run import named_inputs, run
+from _run import named_inputs, run, warm_start
+
+warm_start("tables")
 
 with run(snakemake, "figures") as out:
     from rib.figures import write_figure

@@ -1,6 +1,8 @@
 """Write the tables of a grid."""
 
-from _run import run
+from _run import run, warm_start
+
+warm_start("tables")
 
 with run(snakemake, "metrics") as out:
     from rib.metrics import write_tables

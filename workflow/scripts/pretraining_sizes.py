@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from _run import run
+from _run import run, warm_start
+
+warm_start("tables")
 
 with run(snakemake, "pretraining_sizes") as out:
     from rib.analysis.sizes import write_pretraining_sizes

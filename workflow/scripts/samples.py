@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from _run import run
+from _run import run, warm_start
+
+warm_start("tables")
 
 with run(snakemake, "samples") as out:
     from rib.analysis.samples import write_tables

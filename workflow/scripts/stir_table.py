@@ -1,6 +1,8 @@
 """Write the table of STIR."""
 
-from _run import run
+from _run import run, warm_start
+
+warm_start("tables")
 
 with run(snakemake, "stir_table") as out:
     from rib.analysis.stir import write_stir

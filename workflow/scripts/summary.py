@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from _run import named_inputs, run
+from _run import named_inputs, run, warm_start
+
+warm_start("tables")
 
 with run(snakemake, "summary") as out:
     from rib.analysis.summary import write_summary

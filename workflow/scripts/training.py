@@ -1,6 +1,8 @@
 """Gather the histories of all fine-tunings."""
 
-from _run import run
+from _run import run, warm_start
+
+warm_start("tables")
 
 with run(snakemake, "training") as out:
     from rib.analysis.training import write_training

@@ -1,9 +1,10 @@
 """Warm starts: jobs forked from a process that has the slow libraries imported already.
 
-Importing torch and timm takes longer than many jobs of a small grid. All jobs of one Snakemake process therefore
-share a server: the first job starts it, each job hands it its script, and the server forks a worker that runs the
-script with the job's own environment, working directory and output. Nothing else changes: a worker that is killed
-fails its job, a job that is killed takes its worker along, and without a server a job runs by itself.
+Importing torch and timm takes longer than many jobs of a small grid, and importing pandas and Matplotlib longer than to
+draw a figure. The jobs of one Snakemake process that need the same libraries therefore share a server: the first job
+starts it, each job hands it its script, and the server forks a worker that runs the script with the job's own
+environment, working directory and output. Nothing else changes: a worker that is killed fails its job, a job that is
+killed takes its worker along, and without a server a job runs by itself.
 """
 
 import contextlib
@@ -24,30 +25,34 @@ import psutil
 from rib.owner import OWNER, owner
 
 WARM = "RIB_WARM_START"  # environment variable: set where the jobs of a Snakemake process share a server
-PRELOADED = ("torch", "timm", "safetensors.torch", "pyarrow.parquet")
-# Elsewhere forking is not safe after these imports; and CUDA must not be touched before a fork, while jobs on a GPU
-# are long enough to import torch themselves.
+PRELOADED = {
+    "networks": ("torch", "timm", "safetensors.torch", "pyarrow.parquet"),
+    "tables": ("pandas", "pyarrow.parquet", "matplotlib.pyplot"),
+}
+# CUDA must not be touched before a fork, while jobs on a GPU are long enough to import torch themselves.
 NVIDIA = Path("/dev/nvidiactl")
 PATIENCE = 60.0  # seconds to wait for a server to listen
 POLL = 0.5  # seconds between two looks whether the owner lives
 STARTED = b"S"
 
 
-def delegate(script: str) -> None:
+def delegate(script: str, libraries: str) -> None:
     """Run a script in a warm worker and exit with its status; return where the caller is to run it itself.
 
     Args:
         script: the file that this process is running, not yet past its imports.
+        libraries: which it needs, a key of PRELOADED.
 
     Raises:
         SystemExit: the worker has finished, or was killed.
     """
-    if sys.platform != "linux" or NVIDIA.exists() or WARM not in os.environ:
+    # Elsewhere than on Linux forking is not safe after these imports.
+    if sys.platform != "linux" or WARM not in os.environ or (libraries == "networks" and NVIDIA.exists()):
         return
     run = owner()
     if run is None:
         return
-    connection = _connect(Path(f"work/warm-{run.pid}.sock"), str(run.pid))
+    connection = _connect(Path(f"work/warm-{libraries}-{run.pid}.sock"), str(run.pid), libraries)
     if connection is None:
         return
     with connection:
@@ -61,7 +66,7 @@ def delegate(script: str) -> None:
             sys.exit(status[0] if status else "the process of this job was killed")
 
 
-def _connect(path: Path, owner: str) -> socket.socket | None:
+def _connect(path: Path, owner: str, libraries: str) -> socket.socket | None:
     """Connection to the owner's server, which is started if there is none; None if it doesn't listen."""
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
@@ -71,6 +76,7 @@ def _connect(path: Path, owner: str) -> socket.socket | None:
             "import sys; from rib.warm import serve; serve(*sys.argv[1:])",
             str(path),
             owner,
+            libraries,
         ]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
         quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
@@ -90,12 +96,13 @@ def _connect(path: Path, owner: str) -> socket.socket | None:
     return None
 
 
-def serve(path: str, owner: str) -> None:
+def serve(path: str, owner: str, libraries: str) -> None:
     """Fork a worker for each job, until the owner ends.
 
     Args:
         path: of the Unix socket; where another server has it already, this one ends at once.
         owner: process id.
+        libraries: which workers need, a key of PRELOADED.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the jobs, which end by themselves
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # finished workers leave no zombies
@@ -106,7 +113,7 @@ def serve(path: str, owner: str) -> None:
             return
         try:
             listener.listen(128)
-            for name in PRELOADED:
+            for name in PRELOADED[libraries]:
                 importlib.import_module(name)
             listener.settimeout(POLL)
             while psutil.pid_exists(int(owner)):
