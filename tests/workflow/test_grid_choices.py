@@ -28,7 +28,8 @@ def held_out(tmp_path_factory):
     family.make(folder / "mine", images_per_class=12)
     project = Project(folder)
     methods = "[wise_ft_selected,greedy_soup,wise_ft_curve,replay,ewc]"
-    project.snakemake(config=("protocol=held_out", "targets=[red]", "models=[tiny_vit]", f"methods={methods}"))
+    config = ("protocol=held_out", "targets=[red]", "models=[tiny_vit]", f"methods={methods}")
+    project.snakemake("tables", "reports/tiny/figures/curves.png", config=config)
     return project
 
 
@@ -242,6 +243,7 @@ def test_the_readmes_method_of_ones_own_runs(project):
     text = (ROOT / "README.md").read_text()
     own = written(text, project.folder.parent / "own", ["methods.yaml", "methods/bitfit.py"])
     (method,) = yaml.safe_load((own / "methods.yaml").read_text())
-    project.snakemake(config=(f"catalog=[mine,{own}]", f"methods=[{method}]", "targets=[red]", "models=[tiny_vit]"))
+    config = (f"catalog=[mine,{own}]", f"methods=[{method}]", "targets=[red]", "models=[tiny_vit]")
+    project.snakemake("tables", config=config)
     run = project.folder / f"results/tiny/paper/finetune/tiny_vit/red/{method}/all/0/checkpoint.safetensors"
     assert all(name.removesuffix(".xor").endswith("bias") for name in safetensors.torch.load_file(run))
