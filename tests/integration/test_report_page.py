@@ -37,6 +37,7 @@ def browser(tmp_path_factory):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as opened:
+        opened.implicitly_wait(10)  # where a machine has more to do, a page is there before all of it is
         yield opened
 
 
