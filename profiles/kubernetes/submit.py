@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,11 +27,13 @@ def manifest(script: Path) -> str:
     }
     # A group has no rule; and names of Kubernetes take no underscore.
     name = re.sub("[^a-z0-9]+", "-", job.get("rule", "group").lower())
-    # JSON is YAML, whatever is in a folder's name.
+    # JSON is YAML, whatever is in a folder's name; other uses of $ are left as they are.
     quoted = {key: json.dumps(value) for key, value in values.items()}
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(quoted, rule=name)
+    return Template(TEMPLATE.read_text(encoding="utf-8")).safe_substitute(quoted, rule=name)
 
 
 if __name__ == "__main__":
+    if shutil.which("kubectl") is None:
+        sys.exit("kubectl is not installed here; install it, and let it reach the cluster.")
     command = ["kubectl", "create", "--filename", "-", "--output", "name"]
     sys.exit(subprocess.run(command, input=manifest(Path(sys.argv[1])), text=True).returncode)

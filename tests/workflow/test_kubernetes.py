@@ -112,6 +112,12 @@ def test_a_cancelled_job_counts_as_failed_and_a_silent_server_as_nothing(cluster
     assert kubectl(cluster, PROFILE / "status.sh", job) == "failed"
 
 
+def test_without_kubectl_there_is_one_sentence(tmp_path):
+    command = [sys.executable, PROFILE / "submit.py", tmp_path / "script.sh"]
+    done = subprocess.run(command, env={"PATH": ""}, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("kubectl is not installed") and not done.stdout
+
+
 def test_the_profile_takes_over_what_the_others_say():
     default, slurm, here = (
         yaml.safe_load((ROOT / f"profiles/{name}/config.yaml").read_text())
