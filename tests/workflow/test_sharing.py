@@ -37,7 +37,7 @@ def as_shared(finished, tmp_path_factory):
     project.git("init", "-q", "-b", "main")
     project.git("add", "--all")
     project.git("commit", "-qm", "project")
-    project.dvc("remote", "add", "--local", "--default", "storage", str(folder / "storage"))
+    project.dvc("remote", "add", "--local", "--default", "storage", "../storage")  # beside a copy, too
     assert "tracked. Share it" in share(project, "results")
     return folder
 
