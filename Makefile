@@ -16,7 +16,7 @@ run: $(VENV)/run.done ## run the workflow on config.yaml: tables, figures and pa
 	@snakemake --quiet reason --report reports/$(FAMILY)/report.html --report-after-run
 	@echo "Open reports/$(FAMILY)/index.html (results) or reports/$(FAMILY)/report.html (how they were made)."
 
-test: $(VENV)/test.done ## every test but the long ones, a file per core at once
+test: $(VENV)/test.done ## every test but the long ones, several files at once
 	@python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(VENV)/slow.done ## the long tests besides: all kinds of damage, accepted refactorings, remotes, clusters
