@@ -19,8 +19,8 @@ def items(
     source_group: str | None,
     icons: Mapping[str, str],
     exclude: Collection[str],
-    corruptions: list,
-    severities: list,
+    corruptions: list[str],
+    severities: list[int],
 ) -> Iterator[Item]:
     """Yield every image of the given corruptions and severities, in the archives' order.
 

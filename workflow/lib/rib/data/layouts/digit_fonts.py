@@ -48,7 +48,8 @@ def items(
             if path.suffix == ".ttf" and path.stem in fonts:
                 found[path.stem] = read()
     if missing := [name for name in fonts if name not in found]:
-        raise UserError(f"{dataset}: {archives[0].name} ships no font '{missing[0]}'; correct fonts in its settings.")
+        where = ", ".join(archive.name for archive in archives) or "its source"
+        raise UserError(f"{dataset}: {where} ships no font '{missing[0]}'; correct fonts in its settings.")
     for label, digit in enumerate(space.keys):
         for name in fonts:
             if (image_id := f"{name}_{digit}") not in exclude:
