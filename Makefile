@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+TESTS := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
 .PHONY: run test test-slow torture bench lint format environment docs lock clean help
@@ -17,10 +18,10 @@ run: $(VENV)/run.done ## run the workflow on config.yaml: tables, figures and pa
 	@echo "Open reports/$(FAMILY)/index.html (results) or reports/$(FAMILY)/report.html (how they were made)."
 
 test: $(VENV)/test.done ## every test but the long ones, several files at once
-	@python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
+	@$(TESTS) -m "not slow"
 
 test-slow: $(VENV)/slow.done ## the long tests besides: all kinds of damage, accepted refactorings, remotes, clusters
-	@python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow
+	@$(TESTS) -m slow
 
 torture: $(VENV)/test.done ## kill the default run 50 times at random moments; its bytes must be those of an undisturbed one
 	@python -m pytest -s tests/torture

@@ -12,7 +12,7 @@ from tiny.project import Project, copy_project
 
 
 def pytest_xdist_auto_num_workers(config):
-    """More test processes than cores: a third of their time they wait, for jobs of a workflow and for each other."""
+    """More test processes than cores: some of their time they wait, for jobs of a workflow and for each other."""
     return -(-3 * len(os.sched_getaffinity(0)) // 2)
 
 

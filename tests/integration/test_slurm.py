@@ -1,24 +1,21 @@
 """The tiny family on a real SLURM cluster of one node, through profiles/slurm; one of its jobs is killed on the way."""
 
 import collections
-import importlib.util
 import re
 import threading
-import time
 from dataclasses import dataclass
 
 import pytest
 
 from tiny import family, slurm
+from tiny.plugins import needs
 from tiny.project import Project, copy_project
+from tiny.waiting import wait_until
 
 LACKING = slurm.missing()
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("snakemake_executor_plugin_slurm") is None,
-        reason="envs/requirements-cluster.txt is not installed",
-    ),
+    needs("slurm"),
     pytest.mark.skipif(bool(LACKING), reason=f"SLURM and munge are not installed: {', '.join(LACKING)} missing"),
 ]
 KILLED = "tiny_cnn/red/ft/all/0"
@@ -70,13 +67,13 @@ def calls(project: Project) -> list[Call]:
 
 def kill_one(project: Project, cluster: slurm.Cluster, killed: list[str]) -> None:
     """Cancel the job that waits, once the other of its kind has started beside it."""
-    deadline = time.monotonic() + 500
-    while time.monotonic() < deadline and not killed:
-        started = {call.name: call.slurm_job for call in calls(project) if call.stage == "finetune"}
-        if {KILLED, OTHER} <= started.keys():
-            killed.append(started[KILLED])
-            cluster.run("scancel", started[KILLED])
-        time.sleep(0.1)
+
+    def started():
+        return {call.name: call.slurm_job for call in calls(project) if call.stage == "finetune"}
+
+    if wait_until(lambda: {KILLED, OTHER} <= started().keys(), 500, every=0.1):
+        killed.append(started()[KILLED])
+        cluster.run("scancel", killed[0])
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,16 @@
 """What jobs would ask a cluster for, by profiles/slurm; nothing is executed and no cluster is needed."""
 
-import importlib.util
 import re
 
 import pytest
 import yaml
 
+from tiny.plugins import needs
 from tiny.project import ROOT, Project, copy_project
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("snakemake_executor_plugin_slurm") is None,
-        reason="envs/requirements-cluster.txt is not installed",
-    ),
+    needs("slurm"),
 ]
 
 ON_SLURM = ("--workflow-profile", "profiles/slurm")

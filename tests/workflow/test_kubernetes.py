@@ -1,24 +1,22 @@
 """The tiny family through profiles/kubernetes; a stand-in for kubectl checks each Job by Kubernetes' schema and runs it here."""
 
 import collections
-import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from tiny import family
+from tiny.plugins import needs
 from tiny.project import ROOT, Project, copy_project
 from tiny.waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("snakemake_executor_plugin_cluster_generic") is None,
-        reason="envs/requirements-cluster.txt is not installed",
-    ),
+    needs("cluster_generic"),
 ]
 PROFILE = ROOT / "profiles/kubernetes"
 
@@ -48,7 +46,7 @@ def finished_on_kubernetes(tmp_path_factory, cluster):
         config=("methods=[ft]", "datasets=[red,green]"),
         **cluster,
     )
-    manifests = sorted((tmp_path_factory.getbasetemp() / cluster["KUBECTL_STATE"]).glob("*.yaml"))
+    manifests = sorted(Path(cluster["KUBECTL_STATE"]).glob("*.yaml"))
     return project, [(yaml.safe_load(path.read_text()), path.with_suffix(".state").read_text()) for path in manifests]
 
 
@@ -103,11 +101,13 @@ def test_the_state_of_a_job_is_told_as_snakemake_asks(cluster, run_job, command,
     assert wait_until(lambda: kubectl(cluster, PROFILE / "status.sh", job) == end)
 
 
-def test_a_cancelled_job_counts_as_failed_and_a_silent_server_as_nothing(cluster, run_job):
+def test_a_cancelled_job_counts_as_failed_and_a_silent_server_as_nothing(cluster, run_job, tmp_path):
     job = run_job("sleep 1")
-    silent = {**cluster, "KUBECTL_STATE": ""}
-    silent.pop("KUBECTL_EVICT")
-    assert kubectl({**silent, "PATH": os.environ["PATH"]}, PROFILE / "status.sh", job) == "running"
+    silent = tmp_path / "kubectl"
+    silent.write_text("#!/bin/sh\nexit 1\n")
+    silent.chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    assert kubectl({"PATH": path}, PROFILE / "status.sh", job) == "running"
     kubectl(cluster, PROFILE / "cancel.sh", job, "job.batch/unknown")
     assert kubectl(cluster, PROFILE / "status.sh", job) == "failed"
 

@@ -52,7 +52,7 @@ def delegate(script: str, libraries: str) -> None:
     run = owner()
     if run is None:
         return
-    connection = _connect(Path(f"work/warm-{libraries}-{run.pid}.sock"), str(run.pid), libraries)
+    connection = _connect(run.pid, libraries)
     if connection is None:
         return
     with connection:
@@ -66,8 +66,9 @@ def delegate(script: str, libraries: str) -> None:
             sys.exit(status[0] if status else "the process of this job was killed")
 
 
-def _connect(path: Path, owner: str, libraries: str) -> socket.socket | None:
+def _connect(owner: int, libraries: str) -> socket.socket | None:
     """Connection to the owner's server, which is started if there is none; None if it doesn't listen."""
+    path = Path(f"work/warm-{libraries}-{owner}.sock")
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         command = [
@@ -75,7 +76,7 @@ def _connect(path: Path, owner: str, libraries: str) -> socket.socket | None:
             "-c",
             "import sys; from rib.warm import serve; serve(*sys.argv[1:])",
             str(path),
-            owner,
+            str(owner),
             libraries,
         ]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
