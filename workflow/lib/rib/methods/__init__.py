@@ -18,20 +18,12 @@ from pathlib import Path
 from rib.io import UserError
 from rib.plugins import load_module
 
-_registered: dict[str, type] = {}
+_marked: set[type] = set()
 
 
 def mechanism(cls: type) -> type:
-    """Mark a class as the mechanism of its module.
-
-    Raises:
-        ValueError: the module has marked another one already.
-    """
-    if cls.__module__ in _registered:
-        raise ValueError(
-            f"{cls.__module__} marks two mechanisms, {_registered[cls.__module__].__name__} and {cls.__name__}"
-        )
-    _registered[cls.__module__] = cls
+    """Mark a class as the mechanism of its module."""
+    _marked.add(cls)
     return cls
 
 
@@ -39,13 +31,15 @@ def load_mechanism(path: str | Path, settings: Mapping):
     """The mechanism of a module, made with its settings.
 
     Raises:
-        UserError: the module marks none, or a setting is out of range.
+        UserError: the module doesn't mark exactly one class, or a setting is out of range.
     """
-    _registered.pop(f"rib_plugin_{Path(path).stem}", None)
     module = load_module(path)
-    if module.__name__ not in _registered:
-        raise UserError(f"{path} marks no class with @mechanism; mark the one that fine-tunes.")
+    own = {found for found in vars(module).values() if isinstance(found, type) and found.__module__ == module.__name__}
+    marked = list(own & _marked)
+    if len(marked) != 1:
+        names = ", ".join(sorted(cls.__name__ for cls in marked)) or "no class"
+        raise UserError(f"{path} marks {names} with @mechanism; mark the one class that fine-tunes.")
     try:
-        return _registered[module.__name__](**settings)
+        return marked[0](**settings)
     except ValueError as error:
         raise UserError(f"{Path(path).name}: {error}; correct the setting in the method's entry.") from error
