@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 TESTS := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
-.PHONY: run test test-slow torture bench lint format environment docs lock clean help
+.PHONY: run test test-slow torture bench mutation lint format environment docs lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ test-slow: $(VENV)/slow.done ## the long tests besides: all kinds of damage, acc
 
 torture: $(VENV)/test.done ## kill the default run 50 times at random moments; its bytes must be those of an undisturbed one
 	@python -m pytest -s tests/torture
+
+mutation: $(VENV)/test.done ## change modules a little, again and again: do the unit tests notice? MODULES="metrics methods/ewc"
+	@python tests/mutation/mutate.py $(MODULES)
 
 lint: $(VENV)/test.done ## style and layering, without running anything
 	ruff check .

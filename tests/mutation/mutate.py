@@ -1,0 +1,189 @@
+"""Mutation testing: each small change of a module of the library is tried, and the unit tests should notice it.
+
+    make mutation                      the modules that differ from the branch main
+    make mutation MODULES="metrics methods/ewc"
+    make mutation MODULES=scored       those of the groups below; writes reports/mutation.md
+
+mutmut makes the mutants and runs them. It wants the package below `src`, so it works on a copy of the project in
+work/mutation, which is kept: a mutant that was noticed is tried again only if its function has changed.
+"""
+
+import argparse
+import csv
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+LIBRARY = Path("workflow/lib/rib")
+STAGE = Path("work/mutation")
+REPORT = Path("reports/mutation.md")
+EQUIVALENT = Path(__file__).with_name("equivalent.csv")
+GROUPS = {
+    "metrics": ["metrics", "published"],
+    "methods": ["methods/*"],
+    "training": ["finetune", "pretrain", "resume", "models/checkpoint"],
+    "evaluation": ["evaluate", "features", "merge", "selection"],
+    "records": ["provenance", "integrity", "verify", "track", "accept"],
+}
+NOTICED = {1, 3, 24, 36, 37, 152, 255, -24, -9, -11}  # exit codes: failed, ran out of time, crashed
+# What people read is not pinned by tests: words of errors, logs and progress bars.
+WORDS = [r"raise \w*Error\(", r"\blog\.\w+\(", r"\bProgress\(", r"print\("]
+SETTINGS = """
+[tool.mutmut]
+source_paths = ["src"]
+only_mutate = {modules}
+also_copy = {copied}
+do_not_mutate_patterns = {words}
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-m", "not slow"]
+pytest_add_cli_args_test_selection = ["tests/unit", "--ignore=tests/unit/test_project.py", "--ignore=tests/unit/test_envs.py", "--ignore=tests/unit/test_fuzz.py"]
+"""
+
+
+def changed_modules() -> list[str]:
+    """Modules of the library that differ from the branch main."""
+    command = ["git", "diff", "--name-only", "--diff-filter=d", "main", "--", f"{LIBRARY}/*.py"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return [str(Path(path).relative_to(LIBRARY).with_suffix("")) for path in listed]
+
+
+def files_of(modules: Iterable[str]) -> list[str]:
+    """Files of modules, relative to the library; `methods/*` means all in a folder.
+
+    Raises:
+        SystemExit: there is no such module.
+    """
+    files = []
+    for module in modules:
+        found = sorted(str(path.relative_to(LIBRARY)) for path in LIBRARY.glob(f"{module}.py"))
+        if not found:
+            sys.exit(f"{LIBRARY}/{module}.py: no such module")
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def make_stage(files: Iterable[str]) -> None:
+    """Copy the project to work/mutation, the library below `src`; times of files are kept, so mutants of the unchanged are."""
+    tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], capture_output=True, check=True)
+    paths = [Path(os.fsdecode(name)) for name in tracked.stdout.split(b"\0") if name]
+    for name in ("src", "mutants/tests"):
+        shutil.rmtree(STAGE / name, ignore_errors=True)
+    for path in filter(Path.is_file, paths):
+        if path.is_relative_to("workflow/lib"):
+            places = ["src" / path.relative_to("workflow/lib")]
+        elif path.is_relative_to("workflow"):
+            places = [path, path.relative_to("workflow")]  # where the package finds schemas from `src`
+        else:
+            places = [path]
+        for place in places:
+            (STAGE / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, STAGE / place)
+    # Whoever opens a file of the library finds the mutated one.
+    (STAGE / "mutants/workflow").mkdir(parents=True, exist_ok=True)
+    (STAGE / "mutants/workflow/lib").unlink(missing_ok=True)
+    (STAGE / "mutants/workflow/lib").symlink_to("../src")
+    copied = sorted({entry.name for entry in STAGE.iterdir()} - {"src", "mutants", "pyproject.toml"})
+    settings = Path("pyproject.toml").read_text().replace('"workflow/lib"', '"src"') + SETTINGS.format(
+        modules=json.dumps([f"src/rib/{file}" for file in files]),
+        copied=json.dumps(copied),
+        words=json.dumps(WORDS),
+    )
+    (STAGE / "pyproject.toml").write_text(settings)
+
+
+def forget_survivors() -> None:
+    """Have mutants that lived tried again, and tests chosen anew: tests may have changed."""
+    (STAGE / "mutants/mutmut-stats.json").unlink(missing_ok=True)
+    for path in (STAGE / "mutants/src").rglob("*.py.meta"):
+        facts = json.loads(path.read_text())
+        codes = facts["exit_code_by_key"]
+        facts["exit_code_by_key"] = {key: code if code in NOTICED else None for key, code in codes.items()}
+        path.write_text(json.dumps(facts))
+
+
+def equivalents() -> list[tuple[re.Pattern, re.Pattern]]:
+    """Changes that were judged to change nothing: patterns of the line before and of the line after."""
+    with open(EQUIVALENT, newline="", encoding="utf-8") as file:
+        return [(re.compile(row["before"]), re.compile(row["after"])) for row in csv.DictReader(file)]
+
+
+def difference(mutant: str, path: str) -> tuple[str, str]:
+    """The lines that a mutant takes away and puts in their place; the working directory is the stage."""
+    from mutmut.mutation.diff_apply import get_diff_for_mutant
+
+    lines = get_diff_for_mutant(mutant, path=path).splitlines()[2:]
+    return tuple("\n".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
+
+
+def lived(files: Iterable[str]) -> Iterator[tuple[str, Counter, list[str]]]:
+    """By file: how many mutants there are of each kind, and what those look like that nothing noticed."""
+    known = equivalents()
+    os.chdir(STAGE)
+    for file in files:
+        meta = Path(f"mutants/src/rib/{file}.meta")
+        codes = json.loads(meta.read_text())["exit_code_by_key"] if meta.exists() else {}
+        counts, shown = Counter(mutants=len(codes)), []
+        for mutant, code in codes.items():
+            if code in NOTICED:
+                counts["noticed"] += 1
+                continue
+            before, after = difference(mutant, f"src/rib/{file}")
+            if any(old.search(before) and new.search(after) for old, new in known):
+                counts["equivalent"] += 1
+                continue
+            counts["no test"] += code in (5, 33)
+            shown.append(f"{mutant}{' (no test)' * (code in (5, 33))}\n  - {before}\n  + {after}")
+        yield file, counts, shown
+
+
+def score(counts: Counter) -> float:
+    """Percent of the mutants that change something which the tests notice."""
+    return 100 * counts["noticed"] / max(1, counts["mutants"] - counts["equivalent"])
+
+
+def table(by_file: dict[str, Counter]) -> str:
+    """The report: a row for each group, in percent of the mutants that aren't equivalent."""
+    rows = ["| modules | mutants | equivalent | noticed | lived | noticed, % |", "|---|---|---|---|---|---|"]
+    for group, modules in GROUPS.items():
+        counts = sum((by_file[file] for file in files_of(modules)), Counter())
+        numbers = [counts[key] for key in ("mutants", "equivalent", "noticed")]
+        numbers.append(counts["mutants"] - counts["equivalent"] - counts["noticed"])
+        rows.append(f"| {group} | {' | '.join(map(str, numbers))} | {score(counts):.1f} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("modules", nargs="*", help="relative to the library, without .py; or 'scored'")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    chosen = parser.parse_args()
+    if importlib.util.find_spec("mutmut") is None:
+        sys.exit("mutmut is missing; call `make mutation`, which installs it.")
+    scored = chosen.modules == ["scored"]
+    modules = [name for group in GROUPS.values() for name in group] if scored else chosen.modules or changed_modules()
+    if not modules:
+        sys.exit('no module differs from main; name some, for example: make mutation MODULES="metrics methods/ewc"')
+    files, project = files_of(modules), Path.cwd()
+    make_stage(files)
+    forget_survivors()
+    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(chosen.processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # workers are forked
+    subprocess.run(command, cwd=STAGE, env=environment, check=True)
+    by_file = {}
+    for file, by_file[file], shown in lived(files):
+        print(*shown, sep="\n")
+        print(f"{file}: {score(by_file[file]):.1f} % noticed, {dict(by_file[file])}")
+    if scored:
+        os.chdir(project)
+        REPORT.write_text(f"# Mutation testing\n\n{table(by_file)}\n", encoding="utf-8")
+        print(f"written: {REPORT}")
+
+
+if __name__ == "__main__":
+    main()
