@@ -97,6 +97,29 @@ def test_the_interval_is_scipys_and_absent_where_nothing_is_known():
         assert np.isnan(association.interval(value, n, 0.95, ranks=True)).all()
 
 
+@pytest.mark.parametrize(
+    ("value", "n", "confidence", "ranks", "expected"),
+    [
+        # artanh(0.6) = 0.693147; its variance 1.18 / 7 (Bonett & Wright 2000, equation 3) or 1 / 7; normal quantiles
+        (0.6, 10, 0.95, True, (0.693147 - 1.959964 * 0.410575, 0.693147 + 1.959964 * 0.410575)),
+        (0.6, 10, 0.95, False, (0.693147 - 1.959964 * 0.377964, 0.693147 + 1.959964 * 0.377964)),
+        (-0.6, 10, 0.9, True, (-0.693147 - 1.644854 * 0.410575, -0.693147 + 1.644854 * 0.410575)),
+        (0.0, 4, 0.95, True, (-1.959964, 1.959964)),
+    ],
+)
+def test_the_interval_of_a_rank_correlation_is_that_of_bonett_and_wright(value, n, confidence, ranks, expected):
+    assert association.interval(value, n, confidence, ranks) == pytest.approx(tuple(np.tanh(expected)), abs=5e-6)
+
+
+def test_the_interval_of_a_rank_correlation_is_wider_the_farther_it_is_from_0():
+    def reach(value, ranks):
+        low, high = np.arctanh(association.interval(value, 12, 0.95, ranks))
+        return (high - low) / 2
+
+    for value in (-0.9, -0.3, 0.3, 0.9):
+        assert reach(value, True) / reach(value, False) == pytest.approx(np.sqrt(1 + value**2 / 2))
+
+
 @pytest.fixture
 def tables():
     """One model, two methods, two seeds: random distances and accuracies; `val` is in distribution."""

@@ -99,6 +99,26 @@ def test_equal_features_have_a_cka_of_exactly_1_and_constant_ones_none(features)
     assert np.isnan(of(features[0], np.ones((30, 4)))).all()
 
 
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_the_jackknifes_error_is_its_formula(n):
+    """Efron & Tibshirani 1993, equation 11.5: the root of (n - 1) / n times the sum of squares about the mean."""
+    values = np.tanh(np.random.default_rng(n).normal(0.8, 0.2, 1 + n))
+    left = np.arctanh(values[1:])
+    error = np.sqrt((n - 1) / n * sum((left - left.mean()) ** 2))
+    for confidence, quantile in ((0.95, 1.959964), (0.9, 1.644854), (0.5, 0.674490)):
+        low, high = jackknife_interval(values, confidence)
+        expected = np.arctanh(values[0]) + np.array([-1, 1]) * quantile * error
+        assert (np.arctanh(low), np.arctanh(high)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_jackknife_of_a_mean_is_its_usual_standard_error():
+    """Of n numbers left out one at a time, whose mean's error is their standard deviation over the root of n."""
+    numbers = RNG.normal(size=9)
+    values = np.r_[numbers.mean(), [np.delete(numbers, i).mean() for i in range(9)]] / 10
+    low, high = np.arctanh(jackknife_interval(np.tanh(values), 0.95))
+    assert (high - low) / 2 == pytest.approx(1.959964 * numbers.std(ddof=1) / 3 / 10, rel=1e-5)
+
+
 def test_intervals_cover_the_truth_as_often_as_they_say():
     """Gaussian features with latent z shared: x = z, y = z + noise of the same size; CKA of many images is the truth."""
     dimensions, spread = 5, np.arange(1, 6) / 2

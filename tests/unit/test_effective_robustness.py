@@ -1,10 +1,13 @@
 """Lines against NumPy's fit on logits, and effective robustness against its definition."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from rib.analysis.effective_robustness import fit, line_table, robustness_table, within
+from rib.analysis.effective_robustness import fit, line_table, robustness_table, within, write_tables
 from rib.catalog import Catalog, validated
 from rib.grid import Grid
 from rib.io import UserError
@@ -80,6 +83,106 @@ def test_a_model_on_the_line_has_none_and_one_above_it_its_height(baselines):
     assert table.loc["ft", ["id_before", "id_after"]].tolist() == [80, 60]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [(58, 84, False), (57.9, 70, True), (84.1, 70, True), (70, 57.9, True), (70, 84.1, True), (50, 90, True)],
+    ids=str,
+)
+def test_a_line_is_extrapolated_where_either_accuracy_lies_outside_its_models(baselines, before, after, expected):
+    """The models' accuracies in distribution are 58 to 84 %, both ends among them."""
+    runs = {("pretrained", "none"): {"val": before, "ood": 50.0}, ("ft", "x"): {"val": after, "ood": 50.0}}
+    assert robustness_table(accuracies(runs), baselines, 0.95)["extrapolated"].tolist() == [expected]
+
+
+def test_each_run_and_dataset_is_held_against_its_own_line_and_its_own_model(baselines):
+    """Two models, methods, seeds and sizes; of two datasets, with different datasets in distribution."""
+    second = baselines.assign(dataset="far", in_distribution="val_far", ood=OUTSIDE[::-1] / 2, id=INSIDE + 5)
+    both = pd.concat([baselines, second], ignore_index=True)
+    rng = np.random.default_rng(0)
+    states = [("pretrained", "none", "all", 0), *itertools.product(("lwf", "ft"), "ab", ("10", "all"), (0, 1))]
+    sets = {"ood": "val", "far": "val_far", "other": ""}
+    table = pd.DataFrame(
+        [
+            (model, *state, dataset, 1000, rng.uniform(20, 80))
+            for model in ("n", "m")
+            for state in states
+            for dataset in ("ood", "val", "far", "val_far", "other")
+        ],
+        columns=["model", "method", "target", "size", "seed", "dataset", "n", "accuracy"],
+    )
+    of = table.set_index(["model", "method", "target", "size", "seed", "dataset"])["accuracy"]
+    found = robustness_table(table, both, 0.9)
+    run = ["model", "method", "target", "size", "seed"]
+    assert len(found) == 2 * 2 * 2 * 2 * 2 * 2 and not found.duplicated([*run, "dataset"]).any()
+    assert found.equals(found.sort_values([*run, "dataset"]))
+    for line in found.itertuples():
+        own = both[both["dataset"] == line.dataset]
+        slope, intercept = np.polyfit(logit(own["id"]), logit(own["ood"]), 1)
+        rho = []
+        for key, when in ((("pretrained", "none", "all", 0), "before"), (line[2:6], "after")):
+            inside, outside = of[line.model, *key, sets[line.dataset]], of[line.model, *key, line.dataset]
+            assert (getattr(line, f"id_{when}"), getattr(line, f"ood_{when}")) == (inside, outside)
+            rho.append(outside - percent(intercept + slope * logit(inside)))
+        assert (line.rho_before, line.rho_after, line.change) == pytest.approx((*rho, rho[1] - rho[0]))
+        assert line.in_distribution == sets[line.dataset]
+        low, high = fit(own["id"], own["ood"]).interval(np.array([line.id_after]), 0.9)
+        assert (line.low, line.high) == pytest.approx((line.ood_after - high[0], line.ood_after - low[0]))
+        assert line.low < line.rho_after < line.high
+    assert list(found) == [
+        *run, "dataset", "in_distribution", "id_before", "ood_before", "rho_before", "id_after", "ood_after", "rho_after",
+        "low", "high", "change", "extrapolated",
+    ]  # fmt: skip
+
+
+def test_the_line_is_scipys_regression_with_its_residual_about_it():
+    line, x, y = fit(INSIDE, OUTSIDE), logit(INSIDE), logit(OUTSIDE)
+    assert (line.centre, line.spread) == pytest.approx((x.mean(), x.var() * len(x)))
+    predicted = np.polyval(np.polyfit(x, y, 1), x)
+    assert line.residual == pytest.approx(np.sqrt(((y - predicted) ** 2).sum() / 4))
+    assert line.spread / line.residual**2 == pytest.approx(1 / stats.linregress(x, y).stderr ** 2)
+
+
+def test_the_interval_is_narrowest_at_the_models_mean_and_wider_with_more_confidence():
+    line = fit(INSIDE, OUTSIDE)
+    places = percent(line.centre + np.array([-1.0, -0.5, 0.0, 0.5, 1.0]))
+    low, high = line.interval(places, 0.95)
+    width = logit(high) - logit(low)
+    assert width[0] == pytest.approx(width[4]) and width[1] == pytest.approx(width[3])
+    assert width[2] < width[1] < width[0]
+    assert width[2] == pytest.approx(2 * stats.t.ppf(0.975, 4) * line.residual / np.sqrt(6))
+    narrow = line.interval(places, 0.5)
+    assert (low < narrow[0]).all() and (narrow[0] < line.at(places)).all() and (narrow[1] < high).all()
+    assert (logit(low) + logit(high)) / 2 == pytest.approx(logit(line.at(places)))
+
+
+def test_the_tables_are_written_with_what_they_hang_on(tmp_path, baselines):
+    runs = accuracies(
+        {("pretrained", "none"): {"val": 70.0, "ood": 50.0}, ("ft", "x"): {"val": 65.0, "ood": 55.0}}
+    ).assign(size="10")
+    runs.assign(conditions="c").to_csv(tmp_path / "accuracy.csv", index=False)
+    outputs = {name: tmp_path / f"{name}.csv" for name in ("effective_robustness", "baseline_lines")}
+    stated = baselines.to_dict("records")
+    write_tables(accuracy=tmp_path / "accuracy.csv", baselines=stated, confidence=0.9, conditions="paper", **outputs)
+    table, lines = (pd.read_csv(path, dtype={"size": str}) for path in outputs.values())
+    expected = robustness_table(runs, baselines, 0.9).assign(conditions="paper")
+    pd.testing.assert_frame_equal(table, expected, atol=1e-6)
+    pd.testing.assert_frame_equal(lines, line_table(baselines).assign(conditions="paper"), atol=1e-6)
+    assert list(lines) == [
+        *(
+            "dataset",
+            "in_distribution",
+            "models",
+            "slope",
+            "intercept",
+            "correlation",
+            "lowest",
+            "highest",
+            "conditions",
+        )
+    ]
+    assert lines["in_distribution"].tolist() == ["val"] and lines["lowest"].tolist() == [58]
+
+
 def test_none_or_all_right_is_no_infinite_logit(baselines):
     assert within(pd.Series([0.0, 50.0, 100.0]), pd.Series([200, 200, 200])).tolist() == [0.25, 50, 99.75]
     runs = {("pretrained", "none"): {"val": 100.0, "ood": 0.0}, ("ft", "x"): {"val": 0.0, "ood": 100.0}}
@@ -90,6 +193,9 @@ def test_none_or_all_right_is_no_infinite_logit(baselines):
 def test_too_few_models_are_a_sentence(baselines):
     with pytest.raises(UserError, match="takes 3 or more baseline models"):
         line_table(baselines.iloc[:2])
+    with pytest.raises(UserError, match="of different accuracy"):
+        fit(np.full(5, 70.0), OUTSIDE[:5])
+    assert fit(INSIDE[:3], OUTSIDE[:3]).models == 3
 
 
 def grid(pytestconfig, datasets):

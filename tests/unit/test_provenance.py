@@ -178,3 +178,159 @@ def test_a_line_that_is_no_record_is_named(folder, line):
         file.write(line + "\n")
     with pytest.raises(UserError, match=r"provenance\.jsonl, line 2 is no record"):
         provenance.load()
+
+
+def test_one_input_of_many_that_was_made_anew_is_enough_and_inputs_that_no_job_made_say_nothing(folder):
+    made, right = [], {"config.yaml": "1" * 64}  # which has no record
+    for name in ("a", "b", "c"):
+        path, record = job(folder, name, text=f"made {name}")
+        made.append(path)
+        right |= record["outputs"]
+    fits = [job(folder, "fits", inputs=right)[0], job(folder, "alone", inputs={"config.yaml": "2" * 64})[0]]
+    others = {
+        job(folder, f"other-{name}", inputs={**right, f"results/{name}/out.txt": "0" * 64})[0]
+        for name in ("a", "b", "c")
+    }
+    assert provenance.made_from_others([*made, *fits, *sorted(others), "results/gone/provenance.json"]) == others
+    assert provenance.made_from_others([*fits, *others]) == set(), "whose inputs' records were not asked for"
+
+
+def test_of_many_jobs_only_the_copied_records_are_refused_and_those_that_agree_matched(folder):
+    records = dict(job(folder, name, text=name) for name in ("a", "c"))
+    shutil.copytree(folder / "results/a", folder / "results/b")
+    theirs = {**records["results/a/provenance.json"], "outputs": {"results/b/out.txt": "0" * 64}}
+    several = {path: [record] for path, record in records.items()}
+    assert matched(several) == records
+    with pytest.raises(UserError, match=r"^results/b/provenance\.json: "):
+        matched({**several, "results/b/provenance.json": [theirs]})
+    # that its job was killed pardons it, and nobody else
+    killed = {**several, "results/b/provenance.json": [theirs]}
+    assert matched(killed, unfinished=lambda file: file == "results/b/provenance.json") == records
+    (folder / "results/c/out.txt").write_text("changed")
+    with pytest.raises(UserError, match=r"^results/c/out\.txt: "):
+        matched(killed, unfinished=lambda file: file == "results/b/provenance.json")
+
+
+def test_the_first_file_that_differs_is_named_and_the_others_counted(folder):
+    records = {path: [record] for path, record in (job(folder, name) for name in ("a", "b", "c"))}
+    for name in ("a", "b"):
+        (folder / f"results/{name}/out.txt").write_text("changed")
+    with pytest.raises(UserError, match=r"^results/a/out\.txt and 1 more: "):
+        matched(records)
+    (folder / "results/b/out.txt").write_text("made")
+    with pytest.raises(UserError, match=r"^results/a/out\.txt: "):
+        matched(records)
+
+
+def test_a_job_is_known_only_if_its_record_and_every_output_are(folder):
+    path, record = job(folder)
+    (folder / "results/a/more.txt").write_text("more")
+    record["outputs"]["results/a/more.txt"] = sha256(folder / "results/a/more.txt")
+    (folder / path).write_text(json.dumps(record))
+    for file in (path, *record["outputs"]):
+        assert matched({path: [record]}, known=lambda asked, left=file: asked != left) == {path: record}
+    assert matched({path: [record]}, known=lambda asked: True) == {}
+    for file in (path, *record["outputs"]):
+        (folder / file).rename(folder / "aside")
+        assert matched({path: [record]}) == {}, file
+        (folder / "aside").rename(folder / file)
+
+
+def test_a_link_to_nothing_is_an_output_that_differs(folder):
+    """As where DVC's cache lost a file: it is there by name."""
+    path, record = job(folder)
+    (folder / "results/a/out.txt").unlink()
+    (folder / "results/a/out.txt").symlink_to(folder / "nowhere")
+    with pytest.raises(UserError, match=r"^results/a/out\.txt: "):
+        matched({path: [record]})
+
+
+@pytest.mark.parametrize("key", ["rule", "log", "cfg", "inputs", "outputs", "seconds", "ended"])
+def test_a_record_that_lacks_a_part_is_none(folder, key):
+    path, record = job(folder)
+    assert provenance.read(Path(path)) == record
+    del record[key]
+    (folder / path).write_text(json.dumps(record))
+    assert provenance.read(Path(path)) is None
+    provenance.FILE.write_text(json.dumps({"path": path, **record}) + "\n")
+    with pytest.raises(UserError, match=r"line 1 is no record"):
+        provenance.load()
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[1]", b"null", b"\xff", None])
+def test_a_record_that_is_damaged_or_missing_is_none(folder, damage):
+    path, _ = job(folder)
+    if damage is None:
+        (folder / path).unlink()
+    else:
+        (folder / path).write_bytes(damage)
+    assert provenance.read(folder / path) is None
+
+
+def test_records_are_found_below_folders_and_by_their_own_path(folder):
+    for name in ("b/one", "a"):
+        job(folder, name)
+    suite = folder / "results/b/suite.provenance.json"
+    suite.write_text("{}")
+    (folder / "results/b/provenance.json.dvc").write_text("")
+    everything = [folder / "results/a/provenance.json", folder / "results/b/one/provenance.json", suite]
+    assert list(provenance.below([folder / "results"])) == everything
+    assert list(provenance.below([folder / "results/b", folder / "results/a"])) == everything
+    assert list(provenance.below([suite, folder / "results/a/out.txt", folder / "nowhere"])) == [suite]
+
+
+def test_gathering_takes_files_one_by_one_and_keeps_what_only_begins_like_them(folder):
+    """`results/a` is no part of `results/ab`, and shares its first letters."""
+    for name in ("a", "ab"):
+        job(folder, name)
+    assert provenance.gather([Path("results/ab")]) == 1
+    assert provenance.gather([Path("results/a")]) == 2
+    shutil.rmtree(folder / "results/ab")
+    assert provenance.gather(iter([Path("results/a")])) == 2 and len(provenance.load()) == 2
+    one, other = folder / "results/one.provenance.json", folder / "results/other.provenance.json"
+    record = {**json.loads(Path("results/a/provenance.json").read_text()), "outputs": {}}
+    for file in (one, other):
+        file.write_text(json.dumps(record))
+    assert provenance.gather([Path("results/one.provenance.json")]) == 3
+    assert "results/other.provenance.json" not in provenance.load()
+
+
+def test_a_job_without_all_its_outputs_is_left_out_of_what_is_gathered(folder, caplog):
+    for name in ("a", "b"):
+        job(folder, name)
+    (folder / "results/b/out.txt").unlink()
+    assert provenance.gather([Path("results/a"), Path("results/b")]) == 1
+    assert list(provenance.load()) == ["results/a/provenance.json"]
+    assert "results/b/provenance.json" in caplog.text and "results/a/" not in caplog.text
+
+
+def test_files_that_are_older_than_their_record_are_not_read_again(folder, monkeypatch):
+    path, _ = job(folder)
+    monkeypatch.setattr(provenance, "sha256", lambda file: pytest.fail(f"{file} was read"))
+    recorded = (folder / path).stat().st_mtime
+    os.utime(folder / "results/a/out.txt", (recorded, recorded))
+    assert provenance.gather([Path("results/a")]) == 1
+
+
+def test_one_of_two_shared_lines_is_enough_and_the_newest_of_them_counts(folder):
+    """Where branches that made the same were merged: going back to either is no loss, to what is older than both it is."""
+    path, mine = job(folder, ended="2026-02-01T10:00:00.000+00:00")
+    newer = {**mine, "ended": "2026-02-03T10:00:00.000+00:00", "seconds": 9.0}
+    older = {**mine, "ended": "2026-01-01T10:00:00.000+00:00", "seconds": 8.0}
+    for lines in ([mine, newer], [older, older], [{**mine, "seconds": 7.0}]):
+        provenance.save({path: lines})
+        assert provenance.gather([Path("results/a")]) == 1
+    for lines in ([older, newer], [newer, older]):
+        provenance.save({path: lines})
+        with pytest.raises(UserError, match="newer than those here"):
+            provenance.gather([Path("results/a")])
+        assert provenance.load() == {path: lines}
+
+
+def test_a_line_is_quoted_by_its_start_and_named_by_its_number(folder):
+    path, record = job(folder)
+    provenance.save({path: [record, record]})
+    provenance.FILE.write_text(provenance.FILE.read_text() + "x" * 100 + "\n")
+    with pytest.raises(UserError, match=r"line 3 is no record: 'x{40}'"):
+        provenance.load()
+    assert provenance.load(Path("nowhere.jsonl")) == {}
