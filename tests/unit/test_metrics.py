@@ -1,5 +1,7 @@
 """RI, mRI and their intervals against the definitions written out, and against a slow bootstrap."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -88,26 +90,6 @@ def test_mri_is_after_less_before_and_the_mean_ri(rows, results):
         assert (shown["before"], shown["after"]) == (line.ood_before, line.ood_after)
 
 
-def test_intervals_equal_those_of_a_bootstrap_by_hand(rows, results):
-    """Rows repeated as often as their object was drawn, accuracies recomputed from scratch."""
-    _, weights, ri = results[:3]
-    objects = sorted(set(rows["object_id"]))
-    line = ri.query("method == 'lwf' and target == 'b' and seed == 1").iloc[0]
-    replicates = []
-    for draw in weights[1:]:
-        times = rows["object_id"].map(dict(zip(objects, draw.astype(int), strict=True)))
-        resampled = rows.loc[rows.index.repeat(times)]
-        replicates.append(
-            np.mean(
-                [
-                    accuracy(resampled, "lwf", "b", 1, j) - accuracy(resampled, "pretrained", "none", 0, j)
-                    for j in ("a", "c")
-                ]
-            )
-        )
-    assert (line.ci_low, line.ci_high) == pytest.approx(tuple(np.percentile(replicates, [2.5, 97.5])))
-
-
 def test_the_pretrained_model_compared_with_itself_has_ri_zero_without_spread(rows):
     pretrained = rows[rows["method"] == "pretrained"]
     same = pd.concat([pretrained, pretrained.assign(method="ft", target="a")])
@@ -192,3 +174,322 @@ def test_leak_free_drops_a_dataset_of_which_nothing_is_left(rows):
     assert line.images == 7
     with pytest.raises(metrics.UserError, match="every dataset was made from the images that a was made from"):
         metrics.ood_accuracies(counts, weights, among=["a", "c"], groups={"a": "g", "c": "g"})
+
+
+# All tables of a grid, against pandas
+
+
+SETS = {"b": 11, "a": 8, "c": 6, "val": 9}  # images, in the order of evaluation; `val` is in distribution
+OBJECTS = {"b": 7, "a": 8, "c": 3, "val": 9}  # of which the first have several images
+GRID = [
+    ("pretrained", "none", "all", 0, np.nan),
+    *(("ft", target, size, seed, np.nan) for target in "ba" for size in ("all", "10") for seed in (0, 1)),
+    *(("lwf", target, "all", 0, np.nan) for target in ("a", "outside")),
+    *(("curve", target, "all", seed, alpha) for target in ("a", "outside") for seed in (0, 1) for alpha in (0.0, 0.5)),
+]
+
+
+def grid_rows(seed=0):
+    """Of two models; `outside` is a target that is not evaluated on."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for model in ("n", "m"):
+        for method, target, size, number, alpha in GRID:
+            for dataset, n in SETS.items():
+                run = {"model": model, "method": method, "target": target, "size": size, "seed": number, "alpha": alpha}
+                objects = [f"o{i % OBJECTS[dataset]}" for i in range(n)]
+                labels = rng.integers(0, 5, n)
+                answers = np.where(rng.random(n) < 0.6, labels, labels + 1)
+                part = {**run, "dataset": dataset, "object_id": objects, "label": labels, "prediction": answers}
+                parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    """Rows, and what `write_tables` makes of them in two files: the tables by name, and the folder."""
+    folder, rows = tmp_path_factory.mktemp("grid"), grid_rows()
+    for name, part in (("one", rows["dataset"].isin(["b", "val"])), ("two", rows["dataset"].isin(["a", "c"]))):
+        rows[part].assign(confidence=0.5, image_id="i").to_parquet(folder / f"{name}.parquet")
+        (folder / f"{name}.json").write_text('{"device": "cpu"}')
+    return folder, rows, written(folder, "plain")
+
+
+def written(folder, name, **choices):
+    tables = ("accuracy", "ri", "mri", "ood", "curves")
+    outputs = {table: folder / f"{name}_{table}.csv" for table in tables}
+    usual = {"among": ["a", "b", "c"], "groups": None, "replicates": 60, "confidence": 0.9, "seed": 5}
+    metrics.write_tables(
+        rows=[folder / "one.parquet", folder / "two.parquet"],
+        manifests=[folder / "one.json", folder / "two.json"],
+        conditions="protocol paper",
+        **{**usual, **choices},
+        outputs={**outputs, "mri_json": folder / f"{name}.json", "counts": folder / f"{name}.npz"},
+    )
+    found = {table: pd.read_csv(path, dtype={"size": str}) for table, path in outputs.items()}
+    return {**found, "json": json.loads((folder / f"{name}.json").read_text())}
+
+
+def plain(state):
+    """A state as the references below have it: without a curve alpha is -1, since NaN is no key."""
+    return (*state[:-1], -1.0 if state[-1] is None or np.isnan(state[-1]) else state[-1])
+
+
+def accuracies_of(rows, weights):
+    """Percent by state and dataset, each image weighted as its object is."""
+    weighed = rows.assign(alpha=rows["alpha"].fillna(-1), weight=rows["object_id"].map(weights).astype(float))
+    weighed["right"] = weighed["weight"] * (weighed["label"] == weighed["prediction"])
+    sums = weighed.groupby([*metrics.STATE, "dataset"])[["weight", "right"]].sum()
+    return (100 * sums["right"] / sums["weight"].where(sums["weight"] > 0)).to_dict()
+
+
+def expected_ood(rows, weights, among=("a", "b", "c"), drop=None):
+    """Mean accuracies off the target, before and after, of every fine-tuned state, by the definitions."""
+    found, accuracies = {}, {}
+    states = [plain(state) for state in rows[metrics.STATE].drop_duplicates().itertuples(index=False, name=None)]
+    for state in states:
+        model, method, target, *_ = state
+        if method != "pretrained":
+            left_out = target if drop else None
+            if left_out not in accuracies:
+                accuracies[left_out] = accuracies_of(rows[~drop(rows, target)] if drop else rows, weights)
+            accuracy = accuracies[left_out]
+            others = [name for name in among if name != target and (*state, name) in accuracy]
+            before = [accuracy[model, "pretrained", "none", "all", 0, -1, name] for name in others]
+            found[state] = np.mean(before), np.mean([accuracy[*state, name] for name in others])
+    index = pd.MultiIndex.from_tuples(found, names=metrics.STATE)
+    return pd.DataFrame(list(found.values()), index=index, columns=["before", "after"])
+
+
+@pytest.fixture(scope="module")
+def replicates(grid):
+    """`expected_ood` of the observed objects, and of each bootstrap draw of the grid's tables."""
+    objects = sorted(set(grid[1]["object_id"]))
+    draws = np.random.default_rng(5).multinomial(len(objects), [1 / len(objects)] * len(objects), size=60)
+    every = [dict.fromkeys(objects, 1), *(dict(zip(objects, draw, strict=True)) for draw in draws)]
+    return [expected_ood(grid[1], weights) for weights in every]
+
+
+def by_columns(table, keys):
+    return table.set_index(keys).drop(columns="conditions")
+
+
+def percentiles(values):
+    return np.nanpercentile(values, 5, axis=0), np.nanpercentile(values, 95, axis=0)
+
+
+def test_written_accuracies_are_pandas_counts_in_the_order_of_states(grid):
+    table, rows = grid[2]["accuracy"], grid[1]
+    states = sorted(rows[rows["alpha"].isna()][metrics.RUN].drop_duplicates().itertuples(index=False, name=None))
+    expected = [(*state, name) for state in states for name in ("b", "val", "a", "c")]
+    assert [tuple(line) for line in table[[*metrics.RUN, "dataset"]].to_numpy()] == expected
+    right = rows.assign(correct=rows["label"] == rows["prediction"])
+    right = right[rows["alpha"].isna()].groupby([*metrics.RUN, "dataset"])["correct"].agg(["size", "sum"])
+    for line in table.itertuples():
+        n, correct = right.loc[(line.model, line.method, line.target, line.size, line.seed, line.dataset)]
+        assert (line.n, line.correct) == (n, correct) and line.accuracy == pytest.approx(100 * correct / n, abs=1e-6)
+    assert list(table) == [*metrics.RUN, "dataset", "n", "correct", "accuracy", "conditions"]
+    assert set(table["conditions"]) == {"protocol paper"}
+
+
+def test_written_ri_and_its_intervals_are_those_of_the_definitions(grid, replicates):
+    table = by_columns(grid[2]["ri"], metrics.RUN)
+    changes = [part["after"] - part["before"] for part in replicates]
+    low, high = percentiles(changes[1:])
+    states = [state[:-1] for state in changes[0].index if state[-1] == -1]
+    assert sorted(table.index) == sorted(states) and len(table) == 2 * 10
+    for place, state in enumerate(changes[0].index):
+        if state[-1] == -1:
+            line = table.loc[state[:-1]]
+            assert line["n"] == sum(SETS[name] for name in "abc" if name != state[2])
+            numbers = (changes[0].iloc[place], low[place], high[place])
+            assert tuple(line[["ri", "ci_low", "ci_high"]]) == pytest.approx(numbers, abs=1e-6)
+    assert list(table) == ["n", "ri", "ci_low", "ci_high"]
+
+
+def test_written_mri_and_its_parts_are_means_over_targets_and_seeds(grid, replicates):
+    mri, ood = by_columns(grid[2]["mri"], ["model", "method", "size"]), grid[2]["ood"]
+    shown = by_columns(ood, ["model", "method", "size", "when"])
+    keys = ["model", "method", "size"]
+    means = [
+        part[part.index.get_level_values("alpha") == -1].groupby(level=keys).mean().sort_index() for part in replicates
+    ]
+    assert sorted(mri.index) == list(means[0].index) == sorted({key[:3] for key in shown.index})
+    lows, highs = percentiles([(part["after"] - part["before"]).to_numpy() for part in means[1:]])
+    ends = {when: percentiles([part[when].to_numpy() for part in means[1:]]) for when in ("before", "after")}
+    for place, (key, expected) in enumerate(means[0].iterrows()):
+        change = expected["after"] - expected["before"]
+        numbers = (change, lows[place], highs[place], expected["before"], expected["after"])
+        assert tuple(mri.loc[key]) == pytest.approx(numbers, abs=1e-6)
+        for when, (low, high) in ends.items():
+            assert tuple(shown.loc[(*key, when)]) == pytest.approx((expected[when], low[place], high[place]), abs=1e-6)
+    assert list(mri) == ["mri", "ci_low", "ci_high", "ood_before", "ood_after"]
+    assert list(ood["when"]) == ["before", "after"] * len(mri)
+
+
+def test_mri_for_dvc_is_the_tables_with_sizes_named(grid):
+    found, table = grid[2]["json"], grid[2]["mri"]
+    assert set(found) == {"m", "n"} and set(found["m"]) == {"ft", "ft, 10", "lwf"} == set(found["n"])
+    for line in table.itertuples():
+        assert found[line.model][line.method if line.size == "all" else f"{line.method}, {line.size}"] == line.mri
+
+
+def test_states_of_curves_have_a_table_of_their_own(grid, replicates):
+    table, rows = by_columns(grid[2]["curves"], metrics.STATE), grid[1]
+    states = [state for state in replicates[0].index if state[-1] >= 0]
+    assert sorted(table.index) == sorted(states) and len(states) == 16
+    after = [part["after"] for part in replicates]
+    change = [part["after"] - part["before"] for part in replicates]
+    everything = accuracies_of(rows, dict.fromkeys(rows["object_id"], 1))
+    for state in states:
+        line, (place,) = table.loc[state], np.flatnonzero([other == state for other in replicates[0].index])
+        numbers = []
+        for part in (after, change):
+            low, high = percentiles([one.iloc[place] for one in part[1:]])
+            numbers += [part[0].iloc[place], low, high]
+        columns = ["ood", "ood_low", "ood_high", "ri", "ci_low", "ci_high"]
+        assert tuple(line[columns]) == pytest.approx(tuple(numbers), abs=1e-6)
+        if state[2] == "outside":
+            assert np.isnan(line["downstream"]) and line["n"] == 11 + 8 + 6
+        else:
+            assert line["downstream"] == pytest.approx(everything[(*state, state[2])], abs=1e-6)
+            assert line["n"] == 11 + 6
+    assert list(table) == ["downstream", "ood", "ood_low", "ood_high", "n", "ri", "ci_low", "ci_high"]
+
+
+def test_written_tables_are_leak_free_where_groups_are_given(grid, caplog):
+    """b and c are made from the same sources; all of c's objects are among b's, three of b's seven among c's."""
+    folder, rows, usual = grid
+    caplog.set_level("INFO")
+    made = written(folder, "leak-free", groups={"b": "g", "c": "g", "a": "other"}, replicates=10)
+
+    def leaks(part, target):
+        if target != "b":
+            return pd.Series(False, part.index)
+        return (part["dataset"] == "c") & part["object_id"].isin([f"o{i}" for i in range(7)])
+
+    everything = dict.fromkeys(rows["object_id"], 1)
+    kept = expected_ood(rows, everything, drop=leaks)  # nothing of c is left when b is the target
+    for line in made["ri"].itertuples():
+        expected = kept.loc[(line.model, line.method, line.target, line.size, line.seed, -1)]
+        assert line.ri == pytest.approx(expected["after"] - expected["before"], abs=1e-6)
+        assert line.n == {"a": 11 + 6, "b": 8, "outside": 11 + 8 + 6}[line.target]
+    assert "target b, 8 images remain" in caplog.text and "target outside, 25 images remain" in caplog.text
+    pd.testing.assert_frame_equal(made["accuracy"], usual["accuracy"])
+
+
+def test_leak_free_keeps_the_objects_that_the_target_lacks():
+    """Of c's objects b has some: with c's accuracies over the others alone, before and after."""
+    rows = grid_rows(3)
+    rows.loc[rows["dataset"] == "c", "object_id"] += "x"
+    shared = (rows["dataset"] == "c") & (rows["object_id"] == "o1x")
+    rows.loc[shared, "object_id"] = "o1"  # two images
+    counts = metrics.count([rows])
+    weights = metrics.object_weights(counts.objects, 50, 0)
+    ood = metrics.ood_accuracies(counts, weights, among=["a", "b", "c"], groups={"b": "g", "c": "g", "a": "h"})
+
+    def leaks(part, target):
+        own = {"b": "c", "c": "b"}.get(target)
+        return (part["dataset"] == own) & (part["object_id"] == "o1")
+
+    objects = sorted(set(rows["object_id"]))
+    for replicate in (0, 1, 2, 50):
+        draw = dict(zip(objects, weights[replicate], strict=True))
+        expected = expected_ood(rows, draw, drop=leaks)
+        for state, pair in ood.items():
+            numbers = expected.loc[plain(state)]
+            found = (pair.before[replicate], pair.after[replicate])
+            assert found == pytest.approx(tuple(numbers), nan_ok=True)
+            assert pair.images == {"a": 11 + 6, "b": 8 + 4, "outside": 11 + 8 + 6}[state[2]]
+    parts = metrics.ri_parts(counts, ["a", "b", "c"], {"b": "g", "c": "g", "a": "h"})
+    for state, pair in ood.items():
+        assert parts[state].sum() == pytest.approx((pair.after - pair.before)[0])
+
+
+def test_what_each_object_adds_is_its_answers_over_the_datasets_images(grid):
+    rows = grid[1]
+    counts = metrics.count([rows])
+    objects = sorted(set(rows["object_id"]))
+    right = rows.assign(alpha=rows["alpha"].fillna(-1), right=(rows["label"] == rows["prediction"]).astype(float))
+    right = right.groupby([*metrics.STATE, "dataset", "object_id"])["right"].sum().to_dict()
+    for state, parts in metrics.ri_parts(counts, ["a", "b", "c"]).items():
+        before = (state[0], "pretrained", "none", "all", 0, -1)
+        others = [name for name in "abc" if name != state[2]]
+        for place, name in enumerate(objects):
+            expected = sum(
+                100 * (right[*plain(state), other, name] - right[*before, other, name]) / SETS[other] / len(others)
+                for other in others
+                if int(name[1:]) < OBJECTS[other]
+            )
+            assert parts[place] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_same_rows_give_the_same_bytes_in_any_order_of_rows(grid):
+    folder, _, _ = grid
+    written(folder, "again")
+    for file in folder.glob("plain*"):
+        assert (folder / file.name.replace("plain", "again")).read_bytes() == file.read_bytes()
+    shuffled, usual = metrics.count([grid[1].sample(frac=1, random_state=1)]), metrics.count([grid[1]])
+    assert shuffled.states == usual.states
+    for dataset in SETS:
+        assert (shuffled.correct[dataset] == usual.correct[dataset]).all()
+        assert (shuffled.places[dataset] == usual.places[dataset]).all()
+
+
+def test_a_gain_of_every_answer_on_a_dataset_raises_ri_by_its_share(rows):
+    """All wrong answers on c made right: RI of a target rises by c's mistakes over the number of datasets."""
+    counts = metrics.count([rows])
+    better = rows.copy()
+    tuned = (better["dataset"] == "c") & (better["method"] == "ft")
+    better.loc[tuned, "prediction"] = better.loc[tuned, "label"]
+    weights = metrics.object_weights(counts.objects, 1, 0)
+    before, after = (
+        metrics.ri_table(metrics.ood_accuracies(metrics.count([part]), weights), 0.95).set_index(metrics.RUN)["ri"]
+        for part in (rows, better)
+    )
+    for state, change in (after - before).items():
+        missed = 100 - accuracy(rows, "ft", state[2], state[4], "c") if state[1] == "ft" else 0
+        assert change == pytest.approx(missed / 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows.drop(index=rows[(rows["dataset"] == "c") & (rows["method"] == "ft")].index),
+        lambda rows: pd.concat([rows, rows.iloc[-1:]]),
+        lambda rows: rows.assign(object_id=[*rows["object_id"][:-1], "another"]),
+        lambda rows: rows.assign(object_id=[*rows["object_id"][:-1], "o0"]),
+    ],
+    ids=["a dataset fewer", "an image more", "another object", "the same number of other objects"],
+)
+def test_any_difference_of_images_between_runs_is_refused(rows, change):
+    with pytest.raises(ValueError, match="not scored on the same images"):
+        metrics.count([change(rows)])
+
+
+def test_a_draw_without_any_object_of_a_dataset_has_no_accuracy_and_intervals_go_without_it(rows):
+    counts = metrics.count([rows])
+    places = {name: set(part) for name, part in counts.places.items()}
+    only_c = np.array([[place not in places["a"] | places["b"] for place in range(counts.objects)]], np.uint8)
+    assert only_c.sum() == 3
+    found = counts.accuracy(np.concatenate([np.ones_like(only_c), only_c]))
+    assert found.shape == (2, 9, 3) and np.isfinite(found[0]).all()
+    assert np.isnan(found[1, :, :2]).all() and np.isfinite(found[1, :, 2]).all()
+    assert metrics.interval(np.array([1.0, np.nan, 3.0]), 0.5) == (1.5, 2.5)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
+def test_intervals_are_percentiles_on_both_sides(confidence):
+    values = np.random.default_rng(0).normal(size=501)
+    low, high = metrics.interval(values, confidence)
+    assert np.mean(values < low) == pytest.approx((1 - confidence) / 2, abs=0.003)
+    assert np.mean(values > high) == pytest.approx((1 - confidence) / 2, abs=0.003)
+
+
+def test_bootstrap_draws_are_numpys_multinomial_one_after_another():
+    rng = np.random.default_rng(7)
+    expected = [rng.multinomial(30, np.full(30, 1 / 30)) for _ in range(5)]
+    weights = metrics.object_weights(30, 5, seed=7)
+    assert weights.dtype == np.uint8 and weights.shape == (6, 30) and (weights[1:] == expected).all()
+    assert (metrics.object_weights(30, 3, seed=7) == weights[:4]).all(), "more draws leave the first as they are"
+    assert (metrics.object_weights(30, 5, seed=8) != weights).any()
