@@ -38,11 +38,13 @@ def track(units: Iterable[str], report: Path) -> None:
     if (report / "tables/mri.json").is_file():
         write_text(report / "dvc.yaml", DVC_YAML)
     log.info("%d records in %s; adding %d folders and files to DVC", records, FILE, len(found))
-    _dvc("add", "--quiet", *map(str, found))
+    _dvc("add", *map(str, found))
     log.info("tracked. Share it: git add --all && git commit && dvc push && git push")
 
 
 def _dvc(command: str, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "dvc", command, *arguments], stderr=subprocess.PIPE, text=True)
+    # What it suggests on success is for people who call it by hand; its --quiet would hide why it failed, too.
+    words = [sys.executable, "-m", "dvc", command, *arguments]
+    done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise UserError(f"dvc {command} failed: {' '.join(done.stderr.split()) or 'it gave no reason'}")

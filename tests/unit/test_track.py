@@ -1,0 +1,88 @@
+"""What is handed to DVC, and when nothing is."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rib import track as tracking
+from rib.io import UserError, sha256
+from rib.provenance import FILE, load
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Two finished jobs in folders of their own, each with a .dvc file from before."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        place = Path(f"results/{name}")
+        place.mkdir(parents=True)
+        (place / "out.txt").write_text(name)
+        facts = {"rule": "r", "log": "l", "cfg": {}, "inputs": {}, "seconds": 1.0, "ended": "2026-01-01T00:00:00+00:00"}
+        made = {**facts, "outputs": {f"{place}/out.txt": sha256(place / "out.txt")}}
+        (place / "provenance.json").write_text(json.dumps(made))
+        Path(f"results/{name}.dvc").write_text("outs: []")
+    Path("reports/f/tables").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Calls of DVC in place of DVC, and whether the records were there already."""
+    calls = []
+    monkeypatch.setattr(tracking, "_dvc", lambda *words: calls.append((*words, FILE.is_file())))
+    return calls
+
+
+def test_each_unit_is_added_once_after_its_records_were_gathered(called):
+    tracking.track(["results/*", "results/a", "nothing/*"], Path("reports/f"))
+    assert called == [("add", "results/a", "results/b", True)]
+    assert list(load()) == ["results/a/provenance.json", "results/b/provenance.json"]
+    assert not Path("reports/f/dvc.yaml").exists(), "there is no table that it could show"
+
+
+def test_the_tables_of_a_family_are_named_for_dvc(called):
+    Path("reports/f/tables/mri.json").write_text("{}")
+    tracking.track(["results/*"], Path("reports/f"))
+    stated = yaml.safe_load(Path("reports/f/dvc.yaml").read_text())
+    assert stated["metrics"] == ["tables/mri.json"]
+    (plot,) = (facts for plot in stated["plots"] for facts in plot.values())
+    assert (plot["x"], plot["y"], plot["template"]) == ("mri", {"tables/mri.csv": "method"}, "intervals")
+
+
+@pytest.mark.parametrize("units", [[], ["nothing/*"], ["results/*.dvc"]], ids=str)
+def test_with_nothing_to_track_nothing_is_called(called, units):
+    with pytest.raises(UserError, match="nothing to track"):
+        tracking.track(units, Path("reports/f"))
+    assert called == [] and not FILE.exists()
+
+
+def test_what_was_changed_after_its_record_is_not_added(called):
+    Path("results/b/out.txt").write_text("changed")
+    later = Path("results/b/provenance.json").stat().st_mtime + 5
+    os.utime("results/b/out.txt", (later, later))
+    with pytest.raises(UserError, match=r"results/b/out\.txt"):
+        tracking.track(["results/*"], Path("reports/f"))
+    assert called == []
+
+
+@pytest.mark.parametrize(("error", "said"), [("two\n  lines\n", "two lines"), ("", "no reason")])
+def test_what_dvc_says_of_its_failure_is_passed_on(monkeypatch, error, said):
+    seen = []
+
+    def run(words, **_):
+        seen.append(words)
+        return tracking.subprocess.CompletedProcess(words, 1, stderr=error)
+
+    monkeypatch.setattr(tracking.subprocess, "run", run)
+    with pytest.raises(UserError, match=f"^dvc add failed: .*{said}"):
+        tracking._dvc("add", "x y")
+    assert seen == [[tracking.sys.executable, "-m", "dvc", "add", "x y"]]
+
+
+def test_a_refusal_of_dvc_has_its_reason():
+    """Nobody made this folder a DVC repository."""
+    with pytest.raises(UserError, match=r"^dvc add failed: .*not inside of a DVC repository"):
+        tracking.track(["results/a"], Path("reports/f"))
