@@ -1,5 +1,6 @@
 """What jobs look at before they build on their inputs."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -130,3 +131,150 @@ def test_a_note_that_is_damaged_is_no_hindrance(big):
     (note,) = integrity.MEMORY.iterdir()
     note.write_text("{")
     assert integrity.remembered_hash(big, lambda number: None) == sha256(big)
+
+
+def test_every_changed_file_is_counted_and_five_are_in_the_command():
+    files = {f"r/{name}.npy": made(f"r/{name}.npy", name) for name in "abcdefg"}
+    listed = {path.name: sha256(path) for path in files.values()}
+    Path("r/manifest.json").write_text(json.dumps({"files": listed}))
+    changed_in_place(files["r/c.npy"])
+    with pytest.raises(UserError, match=r"^r/c\.npy: .*--force r/c\.npy`"):
+        integrity.refuse_changed([Path("r/manifest.json")])
+    changed_in_place(files["r/d.npy"])
+    with pytest.raises(UserError, match=r"^r/c\.npy and 1 more: .*--force r/c\.npy r/d\.npy`"):
+        integrity.refuse_changed([Path("r/manifest.json")])
+    for name in "abefg":
+        changed_in_place(files[f"r/{name}.npy"])
+    with pytest.raises(
+        UserError, match=r"^r/a\.npy and 6 more: .*--force r/a\.npy r/b\.npy r/c\.npy r/d\.npy r/e\.npy`"
+    ):
+        integrity.refuse_changed([Path("r/manifest.json")])
+
+
+def test_what_inputs_should_be_is_gathered_from_records_and_manifests():
+    """Records of all jobs of an input's folder; of other files in it nothing is said."""
+    table, rows = made("t/a.csv", "1"), made("t/b.csv", "2")
+    recorded("t/provenance.json", "t/a.csv")
+    recorded("t/other.provenance.json", "t/b.csv")
+    plain = made("t/c.txt", "no job made it")
+    image = made("p/images.npy", "pixels", "p/manifest.json", device="cpu")
+    Path("p/empty.manifest.json").write_text("{}")
+    inputs = [table, plain, Path("p/manifest.json"), Path("p/empty.manifest.json"), Path("nowhere/manifest.json")]
+    assert integrity.expected(iter(inputs)) == {table: sha256(table), image: sha256(image)}
+    assert integrity.expected([rows, image]) == {rows: sha256(rows)}, "the image's manifest was not asked"
+    Path("t/provenance.json").write_text("{")
+    assert integrity.expected([table]) == {}
+
+
+def test_a_manifest_lists_its_files_beside_it_and_those_of_its_datasets():
+    made("p/a/images.npy", "a", "p/a/manifest.json")
+    made("p/b/images.npy", "b", "p/b/manifest.json")
+    datasets = {name: {"manifest": f"p/{name}/manifest.json", "sha256": name} for name in ("a", "b", "gone")}
+    rows = made("s/rows.parquet", "rows")
+    facts = {"files": {"rows.parquet": sha256(rows)}, "datasets": datasets}
+    Path("s/manifest.json").write_text(json.dumps(facts))
+    assert integrity.files_of(Path("s/manifest.json")) == {rows: sha256(rows)}, "these datasets are another's business"
+    Path("s/manifest.json").write_text(json.dumps({**facts, "order": ["a", "b", "gone"]}))
+    assert integrity.files_of(Path("s/manifest.json")) == {
+        rows: sha256(rows),
+        **{Path(f"p/{name}/manifest.json"): name for name in ("a", "b", "gone")},
+        **{Path(f"p/{name}/images.npy"): sha256(Path(f"p/{name}/images.npy")) for name in ("a", "b")},
+    }
+
+
+def test_hashes_are_those_of_hashlib_and_missing_files_have_none(monkeypatch):
+    monkeypatch.setattr(integrity, "CHUNK", 4)
+    one, other = made("a.bin", "0123456789"), made("b.bin", "")
+    Path("link.bin").symlink_to(one)
+    Path("dangling.bin").symlink_to("nowhere")
+    Path("folder").mkdir()
+    files = [one, other, Path("link.bin"), Path("dangling.bin"), Path("gone.bin"), Path("folder"), one]
+    digest = hashlib.sha256(b"0123456789").hexdigest()
+    empty = hashlib.sha256(b"").hexdigest()
+    assert list(integrity.hashes(iter(files), "hashing").items()) == list(
+        zip(files[:6], (digest, empty, digest, None, None, None), strict=True)
+    )
+    counted = []
+    assert integrity.read_hash(one, counted.append) == digest and counted == [4, 4, 2]
+
+
+def test_a_line_of_progress_counts_every_byte(monkeypatch):
+    seen = []
+
+    class Spy(integrity.Progress):
+        def __exit__(self, *problem):
+            seen.append((self.desc, self.n, self.total, self.unit, bool(self.unit_scale)))
+            return super().__exit__(*problem)
+
+    monkeypatch.setattr(integrity, "Progress", Spy)
+    files = [made("a.bin", "0123456789"), made("b.bin", "012"), Path("gone.bin")]
+    integrity.hashes(files, "looking")
+    assert seen == [("looking", 13, 13, "B", True)]
+
+
+def test_what_is_remembered_is_of_one_path_size_and_time(big):
+    """Of another big file of the same size there is another note."""
+    other = made("other.npy", "other pixel")
+    assert other.stat().st_size == big.stat().st_size
+    assert integrity.remembered_hash(other, lambda number: None) == sha256(other)
+    notes = [json.loads(note.read_text()) for note in sorted(integrity.MEMORY.iterdir())]
+    assert {note["path"]: note["sha256"] for note in notes} == {str(path): sha256(path) for path in (big, other)}
+    for note in notes:
+        stat = Path(note["path"]).stat()
+        assert note["signature"] == {
+            **{"size": stat.st_size, "modified": stat.st_mtime_ns},
+            **{"changed": stat.st_ctime_ns, "inode": stat.st_ino},
+        }
+    assert not list(integrity.MEMORY.glob(".*")), "nothing half-written is left"
+
+
+@pytest.mark.parametrize("part", ["size", "modified", "changed", "inode"])
+def test_a_note_of_other_facts_is_not_believed(big, part):
+    (note,) = integrity.MEMORY.iterdir()
+    known = json.loads(note.read_text())
+    note.write_text(json.dumps({**known, "sha256": "believed"}))
+    assert integrity.remembered_hash(big, lambda number: None) == "believed"
+    known["signature"][part] += 1
+    note.write_text(json.dumps({**known, "sha256": "believed"}))
+    assert integrity.remembered_hash(big, lambda number: None) == sha256(big)
+    assert json.loads(note.read_text())["sha256"] == sha256(big), "and is corrected"
+
+
+@pytest.mark.parametrize("note", ['{"sha256": "believed"}', "", "\xff", None], ids=str)
+def test_a_note_that_says_nothing_is_no_hindrance(big, note):
+    (path,) = integrity.MEMORY.iterdir()
+    path.unlink() if note is None else path.write_text(note, encoding="latin1")
+    assert integrity.remembered_hash(big, lambda number: None) == sha256(big)
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_remembered(folder, monkeypatch):
+    monkeypatch.setattr(integrity, "REMEMBERED", 1)
+    monkeypatch.setattr(integrity, "SETTLED", -1.0)
+    path, read = made("big.npy", "many pixels"), integrity.read_hash
+
+    def meanwhile(*arguments):
+        found = read(*arguments)
+        path.write_text("more pixels than there were")
+        return found
+
+    monkeypatch.setattr(integrity, "read_hash", meanwhile)
+    integrity.remembered_hash(path, lambda number: None)
+    assert not integrity.MEMORY.exists()
+
+
+@pytest.mark.parametrize(("settled", "remembered"), [(-1.0, True), (3600.0, False)])
+def test_only_a_file_that_has_settled_is_remembered(folder, monkeypatch, settled, remembered):
+    monkeypatch.setattr(integrity, "REMEMBERED", 1)
+    monkeypatch.setattr(integrity, "SETTLED", settled)
+    path = made("big.npy", "many pixels")
+    os.utime(path, (0, 0))  # the time of modification may say anything
+    integrity.remembered_hash(path, lambda number: None)
+    assert integrity.MEMORY.exists() == remembered
+
+
+def test_small_files_are_always_read(folder, monkeypatch):
+    monkeypatch.setattr(integrity, "SETTLED", -1.0)
+    monkeypatch.setattr(integrity, "REMEMBERED", 5)
+    for text, remembered in (("1234", False), ("12345", True)):
+        integrity.remembered_hash(made(f"{text}.npy", text), lambda number: None)
+        assert integrity.MEMORY.exists() == remembered
