@@ -8,7 +8,7 @@ import pytest
 
 from rib import provenance
 from rib.io import UserError, sha256
-from rib.verify import CHANGED, MISSING, STALE, UNRECORDED, Finding, examine, verify
+from rib.verify import CHANGED, MISSING, STALE, UNRECORDED, Finding, examine, related, told, verify
 
 CHAIN = ("a", "b", "c")
 
@@ -151,3 +151,184 @@ def test_lines_say_how_many_which_and_what_to_do(capsys):
     assert f"edited or damaged after it was made: 1\n  {output('a')}\n" in said
     assert f"lost: 1\n  {output('b')}\n  Get it back with `dvc pull {output('b')}`" in said
     assert f"`dvc pull --force {output('a')}`" in said and "all agree" not in said
+
+
+def edit(name: str, **facts) -> None:
+    Path(record(name)).write_text(json.dumps({**json.loads(Path(record(name)).read_text()), **facts}))
+
+
+def test_records_that_a_result_hangs_on_are_found_through_its_inputs_folders():
+    """Nothing was gathered; makers are found beside the inputs."""
+    known, makers = related([record("c")])
+    assert list(known) == [record(name) for name in CHAIN]
+    assert {path: len(lines) for path, lines in known.items()} == {record(name): 1 for name in CHAIN}
+    assert makers == {output(name): record(name) for name in CHAIN}
+    assert list(related([record("b"), record("b")])[0]) == [record("a"), record("b")]
+    assert related([]) == ({}, {}) and related(["results/x/provenance.json"])[0] == {"results/x/provenance.json": []}
+
+
+def test_inputs_outside_of_what_jobs_make_are_not_looked_beside():
+    Path("elsewhere").mkdir()
+    Path("elsewhere/out.txt").write_text("text")
+    shutil.copy(record("a"), "elsewhere/provenance.json")
+    edit("c", inputs={"elsewhere/out.txt": sha256(Path("elsewhere/out.txt"))})
+    assert list(related([record("c")])[0]) == [record("c")]
+    assert found() == []
+
+
+@pytest.mark.parametrize("made_in", ["data/raw", "results", "reports"])
+def test_a_file_where_jobs_write_needs_a_record_and_one_elsewhere_none(made_in):
+    for place in (made_in, "mine"):
+        Path(f"{place}/x").mkdir(parents=True)
+        Path(f"{place}/x/input.txt").write_text("text")
+        edit("c", inputs={f"{place}/x/input.txt": sha256(Path(f"{place}/x/input.txt"))})
+        assert found() == ([] if place == "mine" else [(UNRECORDED, f"{place}/x/input.txt")])
+    (finding,) = examine_with(f"{made_in}/x/input.txt")
+    assert finding == Finding(UNRECORDED, f"{made_in}/x/input.txt", record("c"), "no record")
+
+
+def examine_with(*inputs: str) -> list[Finding]:
+    edit("c", inputs={file: sha256(Path(file)) for file in inputs})
+    return examine([record("c")]).findings
+
+
+def test_an_input_that_is_a_record_needs_none_itself_and_is_compared():
+    edit("c", inputs={record("a"): sha256(Path(record("a")))})
+    assert found() == []
+    edit("a", seconds=2.0)
+    assert found() == [(STALE, output("c"))]
+
+
+def test_an_input_without_a_record_that_was_changed_is_named_once():
+    Path("data/raw/x").mkdir(parents=True)
+    Path("data/raw/x/file").write_text("text")
+    for name in ("b", "c"):
+        edit(name, inputs={"data/raw/x/file": "0" * 64})
+    assert found("b", "c") == [(UNRECORDED, "data/raw/x/file")]
+    Path("data/raw/x/file").unlink()
+    assert found("b", "c") == [], "not pulled, as its job"
+
+
+def test_an_input_that_is_lost_is_named_once_and_says_whose_it_is():
+    for name in ("b", "c"):
+        edit(name, inputs={"captions.rst": "0" * 64})
+    (finding,) = examine([record("b"), record("c")]).findings
+    assert finding == Finding(MISSING, "captions.rst", record("b"), f"an input of {output('b')}")
+    Path("captions.rst").write_text("another text")
+    assert found("b", "c") == [(STALE, output("b")), (STALE, output("c"))]
+
+
+def test_every_other_input_makes_a_finding_and_a_job_without_outputs_is_named_by_its_record():
+    for name in ("one", "other", "same"):
+        Path(f"{name}.txt").write_text(name)
+    listed = {"one.txt": "0" * 64, "same.txt": sha256(Path("same.txt")), "other.txt": "1" * 64}
+    edit("c", inputs=listed, outputs={})
+    assert examine([record("c")]).findings == [
+        Finding(STALE, record("c"), record("c"), f"{file} is not the recorded one") for file in ("one.txt", "other.txt")
+    ]
+
+
+def test_why_a_record_is_not_taken_is_told():
+    whys = {}
+    for damage in ("{", None):
+        Path(record("c")).unlink() if damage is None else Path(record("c")).write_text(damage)
+        (finding,) = examine([record("c")]).findings
+        assert (finding.kind, finding.file, finding.job) == (UNRECORDED, output("c"), record("c"))
+        whys[damage] = finding.why
+    assert "damaged" in whys["{"] and whys[None] == "no record"
+
+
+def test_a_record_with_an_output_elsewhere_is_another_jobs():
+    Path("results/c/more.txt").write_text("more")
+    both = {output("c"): sha256(Path(output("c"))), "results/c/more.txt": sha256(Path("results/c/more.txt"))}
+    edit("c", outputs=both)
+    assert found() == []
+    edit("c", outputs={**both, output("b"): sha256(Path(output("b")))})
+    assert found() == [(UNRECORDED, output("c"))]
+
+
+def test_a_job_of_which_one_output_is_here_was_run():
+    edit("c", outputs={output("c"): sha256(Path(output("c"))), "results/c/more.txt": "0" * 64})
+    provenance.gather([Path("results/a")])
+    lines = provenance.load()
+    lines[record("c")] = [json.loads(Path(record("c")).read_text())]
+    provenance.save(lines)
+    Path(record("c")).unlink()
+    assert set(found()) == {(UNRECORDED, output("c")), (MISSING, "results/c/more.txt")}
+    Path(output("c")).unlink()
+    seen = examine([record("c")])
+    assert seen.absent == [record("c")] and seen.findings == [] and record("c") not in seen.records
+
+
+def test_what_a_lost_record_leaves_behind_is_told_from_other_jobs_files():
+    """Beside it: a suite of another job, DVC's and temporary files, a folder."""
+    Path(record("c")).unlink()
+    for name in ("two.parquet", "two.provenance.json", "c.dvc", "half.tmp"):
+        Path(f"results/c/{name}").write_text("")
+    Path("results/c/folder").mkdir()
+    assert [(finding.kind, finding.file) for finding in examine([record("c")]).findings] == [(UNRECORDED, output("c"))]
+    Path(output("c")).unlink()
+    assert examine([record("c")]).absent == [record("c")]
+    Path("results/c/two.provenance.json").unlink()
+    suite = "results/c/two.provenance.json"
+    (finding,) = examine([suite]).findings
+    assert (finding.kind, finding.file, finding.job) == (UNRECORDED, "results/c/two.parquet", suite)
+
+
+def test_of_several_gathered_records_the_best_one_counts_and_what_differs_from_it_is_told():
+    Path("results/c/more.txt").write_text("more")
+    right = {output("c"): sha256(Path(output("c"))), "results/c/more.txt": sha256(Path("results/c/more.txt"))}
+    made = json.loads(Path(record("c")).read_text())
+    half = {**made, "outputs": {**right, "results/c/more.txt": "0" * 64}}
+    none = {**made, "outputs": dict.fromkeys(right, "1" * 64)}
+    Path(record("c")).unlink()
+    for lines in ([none, half], [half, none]):
+        provenance.save({record("c"): lines})
+        assert set(found()) == {(UNRECORDED, output("c")), (CHANGED, "results/c/more.txt")}
+    provenance.save({record("c"): [none, half, {**made, "outputs": right}]})
+    seen = examine([record("c")])
+    assert seen.records[record("c")]["outputs"] == right and len(seen.findings) == 1
+
+
+def finding(kind: str, number: int, why: str = "") -> Finding:
+    return Finding(kind, f"f{number:02}", f"job{number}", why)
+
+
+def test_ten_files_of_a_kind_are_told_and_the_first_three_are_in_the_advice():
+    lines = told([finding(CHANGED, n) for n in range(10)])
+    assert lines[:2] == ["edited or damaged after it was made: 10", "  f00"] and lines[10] == "  f09"
+    assert len(lines) == 12 and "`dvc pull --force f00 f01 f02`" in lines[11]
+    lines = told([finding(CHANGED, n) for n in range(12)])
+    assert lines[0].endswith(": 12") and lines[10:12] == ["  f09", "  and 2 more"] and len(lines) == 13
+
+
+def test_kinds_are_told_in_one_order_with_why_and_stale_jobs_once():
+    findings = [
+        *(finding(UNRECORDED, 1, "no record"), finding(STALE, 2, "x"), finding(STALE, 2, "y"), finding(STALE, 3, "x")),
+        *(finding(MISSING, 4), finding(CHANGED, 5)),
+    ]
+    lines = told(findings)
+    heads = [line for line in lines if not line.startswith(" ")]
+    assert [line.rpartition(":")[2] for line in heads] == [" 1", " 1", " 2 (of 3 inputs)", " 1"]
+    places = [lines.index(line) for line in ("  f05", "  f04", "  f02 (y)", "  f03 (x)", "  f01 (no record)")]
+    assert places == sorted(places) and len(lines) == 4 * 2 + 5
+    assert "`snakemake --forcerun f02 f03`" in lines[places[3] + 1]
+    assert told([]) == ["all agree with their records"]
+
+
+def test_what_is_not_here_is_counted_and_every_finding_logged(capsys, caplog):
+    caplog.set_level("DEBUG")
+    provenance.gather([Path("results")])
+    shutil.rmtree("results/a")
+    verify([record("c")], "logs/verify.log")
+    said = capsys.readouterr().out
+    assert "verified 2 jobs, 2 files, 12.0B\n1 jobs have nothing here" in said
+    Path(output("b")).write_text("edited")
+    with pytest.raises(UserError, match=r"^1 differences from the records, of 1 jobs"):
+        verify([record("c")], "logs/verify.log")
+    assert f"changed: {output('b')} (edited or damaged after it was made; job {record('b')})" in caplog.text
+    capsys.readouterr()
+    make("a", "made a")
+    make("b", "made b", "a")
+    verify([record("c")], "logs/verify.log")
+    assert "nothing here" not in capsys.readouterr().out
