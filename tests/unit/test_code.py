@@ -1,3 +1,4 @@
+import hashlib
 import textwrap
 
 import pytest
@@ -63,3 +64,124 @@ def test_the_digest_is_that_of_the_text_not_of_the_place(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder / "script.py").write_text("import json\n")
     assert code.digest(tmp_path / "a/script.py") == code.digest(tmp_path / "b/script.py")
+
+
+MODULES = {
+    "rib/__init__.py": '"""The package."""\n',
+    "rib/a.py": "import json\nimport os.path as p\n\n\ndef f():\n    if p:\n        from rib.pack import b\n    return b\n",
+    "rib/pack/__init__.py": "import rib.c as other\n",
+    "rib/pack/b.py": "import rib.pack.deep.e\n",
+    "rib/pack/deep/__init__.py": "deep = 1\n",
+    "rib/pack/deep/e.py": "from rib.pack.deep import deep\nfrom rib.a import f\n",
+    "rib/pack/unused.py": "x = 1\n",
+    "rib/c.py": "from . import unused\nimport ribs.unused, rib\nfrom rib.nothing import x\n",
+    "rib/unused.py": "x = 1\n",
+    "rib/job.py": "import rib.unused\n",
+    "ribs/unused.py": "x = 1\n",
+    "scripts/s.py": "from rib import a\nfrom rib.job import run\n",
+    "page.jinja": "{# comment #} text\nimport rib.unused\n",
+}
+USED = {
+    *("rib/__init__.py", "rib/a.py", "rib/c.py", "rib/pack/__init__.py", "rib/pack/b.py"),
+    *("rib/pack/deep/__init__.py", "rib/pack/deep/e.py", "scripts/s.py"),
+}
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """Lays a small library, with some modules changed, and gives the folder; job.py is plumbing, as in the real one."""
+
+    def lay(name, **changed):
+        root = tmp_path / name
+        for file, text in MODULES.items():
+            path = root / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(changed.get(file, text), encoding="utf-8")
+        monkeypatch.setattr(code, "LIBRARY", (root / "rib").resolve())
+        monkeypatch.setattr(code, "PLUMBING", frozenset({(root / "rib/job.py").resolve()}))
+        return root.resolve()
+
+    return lay
+
+
+def test_a_closure_follows_imports_in_functions_and_packages_and_stops_at_plumbing(library):
+    root = library("a")
+    found = code.closure(root / "scripts/s.py")
+    assert found == sorted(root / file for file in USED)
+    assert code.closure(root / "scripts/s.py", root / "page.jinja") == sorted([*found, root / "page.jinja"])
+    assert code.closure(root / "rib/pack/unused.py") == [root / "rib/pack/unused.py"]
+    assert code.imports(root / "page.jinja") == frozenset()
+
+
+@pytest.mark.parametrize("file", [file for file in MODULES if file.endswith(".py")])
+def test_the_digest_changes_with_every_module_that_is_used_and_with_no_other(library, file):
+    before = code.digest(library("a") / "scripts/s.py")
+    same = code.digest(library("same", **{file: "# why\n" + MODULES[file] + "\n# more\n"}) / "scripts/s.py")
+    assert same == before
+    changed = code.digest(library("changed", **{file: MODULES[file] + "changed = 1\n"}) / "scripts/s.py")
+    assert (changed != before) == (file in USED)
+
+
+def test_the_digest_is_a_hash_of_names_and_essences(library):
+    root = library("a")
+    names = {root / file: file.removeprefix("rib/") for file in USED} | {root / "scripts/s.py": "s.py"}
+    texts = [f"{names[path]}\0{code.essence(path)}\0" for path in sorted(names)]
+    expected = hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
+    assert code.digest(root / "scripts/s.py") == expected
+    assert code.digest(root / "scripts/s.py", root / "page.jinja") != expected
+
+
+def test_what_is_no_python_counts_as_it_is(library):
+    root = library("a")
+    assert code.essence(root / "page.jinja") == MODULES["page.jinja"]
+    before = code.digest(root / "page.jinja")
+    root = library("b", **{"page.jinja": MODULES["page.jinja"].replace("comment", "other")})
+    assert code.digest(root / "page.jinja") != before
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("class A:\n    '''Doc.'''\n    x = 1\n", "class A:\n    x = 1"),
+        ("async def f():\n    '''Doc.'''\n    return 1\n", "async def f():\n    return 1"),
+        ("def f():\n    1\n    'no docstring'\n", "def f():\n    1\n    'no docstring'"),
+        ("x = 1\n'no docstring'\n", "x = 1\n'no docstring'"),
+        ("def f():\n    b'bytes'\n", "def f():\n    b'bytes'"),
+        ("def f():\n    return 'text'\n", "def f():\n    return 'text'"),
+        ("def f():\n    'a' 'b'; return 1\n", "def f():\n    ; return 1"),
+        ("x = 1   # why\n\n   \ny = 2  \n", "x = 1\ny = 2"),
+        ("'''Two\nlines.'''; x = '''a\n\n # b'''\n", "; x = '''a\n # b'''"),
+        ("def f(): 'Döc'; x = 1  # ü\n", "def f(): ; x = 1"),
+    ],
+)
+def test_the_essence_is_the_source_without_comments_and_docstrings(tmp_path, source, expected):
+    assert essence(tmp_path, source) == expected
+
+
+def test_jobs_of_the_workflow_depend_on_what_makes_their_numbers(pytestconfig):
+    """Of each stage some modules that it must hang on; on plumbing, and on other methods, none does."""
+    scripts = pytestconfig.rootpath / "workflow/scripts"
+    expected = {
+        "metrics": {"metrics.py", "io.py", "runs.py"},
+        "comparison": {"analysis/comparison.py", "metrics.py"},
+        "samples": {"analysis/samples.py", "metrics.py"},
+        "cka": {"analysis/cka.py", "metrics.py"},
+        "stir_table": {"analysis/stir.py", "analysis/cka.py"},
+        "association": {"analysis/association.py"},
+        "distances": {"analysis/distances.py", "data/splits.py", "data/stored_features.py"},
+        "compression_distances": {"analysis/compression.py", "data/splits.py", "data/images.py"},
+        "effective_robustness": {"analysis/effective_robustness.py"},
+        "cost": {"analysis/cost.py", "provenance.py"},
+        "evaluate": {"evaluate.py", "models/class_logits.py", "models/checkpoint.py", "models/__init__.py"},
+        "finetune": {"finetune.py", "methods/__init__.py", "methods/_base.py", "models/class_logits.py"},
+        "selection": {"selection.py", "models/class_logits.py"},
+    }
+    for script, needed in expected.items():
+        closure = code.closure(scripts / f"{script}.py")
+        names = {path.relative_to(LIBRARY).as_posix() for path in closure if path.is_relative_to(LIBRARY)}
+        assert needed <= names, script
+        assert not names & {"job.py", "warm.py", "integrity.py", "methods/ewc.py", "methods/lwf.py"}, script
+        assert {"__init__.py"} <= names and scripts / f"{script}.py" in closure
+    for method in ("ewc", "lwf", "lora"):
+        names = {path.relative_to(LIBRARY).as_posix() for path in code.closure(LIBRARY / f"methods/{method}.py")}
+        assert {f"methods/{method}.py", "__init__.py", "methods/__init__.py", "methods/_base.py"} <= names
