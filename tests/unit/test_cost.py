@@ -98,3 +98,67 @@ def test_histories_are_gathered_with_their_run(tmp_path):
     assert table["accuracy"].tolist() == [2.5, 12.5] and set(table["lr"]) == {1.25e-07}
     write_training(histories=[], conditions="protocol paper", table=tmp_path / "none.csv")
     assert len(pd.read_csv(tmp_path / "none.csv")) == 0
+
+
+def test_needed_methods_count_however_far_back_and_each_once(records):
+    """A soup of a merge and its parent, started from what a probe gave."""
+    parents = {**PARENTS, "soup": ["wise", "lp_ft", "ft"], "probe": ["lp_ft_less"], "lp_ft_less": []}
+    jobs = jobs_of(records)
+    soup = jobs[jobs["method"] == "wise"].assign(method="soup", seconds=0.25)
+    table = cost_table(pd.concat([jobs, soup]), parents).set_index("method")
+    # ft, lp_ft and the probe that lp_ft starts from, over seeds and targets as above; not the merge of wise
+    assert table.loc["soup", "finetune"] == 300 + 150 + 30
+    assert table.loc["soup", "merge"] == 2 * 0.25 and table.loc["soup", "evaluate"] == 2 * 2 * 0.25 + 5
+    assert table.loc["soup", "jobs"] == 2 * (3 + 1 + 2) + 1
+    assert list(table.index) == ["ft", "wise", "probe", "lp_ft", "soup"], "in the order that was given"
+
+
+def test_models_and_sizes_have_lines_of_their_own(records):
+    jobs = jobs_of(records)
+    tuned = jobs["method"] != "pretrained"
+    other = jobs.assign(model="other", seconds=jobs["seconds"] * 2)
+    small = jobs[tuned & (jobs["target"] == "a")].assign(size="10", device="cuda")
+    table = cost_table(pd.concat([jobs, other, small]), {"ft": [], "absent": []}).set_index(["model", "size"])
+    assert table["seconds"].to_dict() == {("net", "all"): 311, ("other", "all"): 622, ("net", "10"): 150 + 3 + 5}
+    assert table["device"].to_dict() == {("net", "all"): "cpu", ("other", "all"): "cpu", ("net", "10"): "cpu+cuda"}
+    assert table["jobs"].to_dict() == {("net", "all"): 7, ("other", "all"): 7, ("net", "10"): 4}
+    assert set(table["method"]) == {"ft"}
+
+
+def test_without_the_pretrained_models_record_nothing_can_be_counted(records, tmp_path, caplog):
+    (tmp_path / records[0]).unlink()
+    assert len(cost_table(jobs_of(records), PARENTS)) == 0
+    assert "cost of net, ft" in caplog.text
+
+
+def test_a_job_is_read_off_its_path_its_record_and_its_manifest(records, tmp_path):
+    table = jobs_of([records[0], *(path for path in records if "/merge/net/b/wise/all/1/" in path)])
+    assert table.to_numpy().tolist() == [
+        ["evaluate", "net", "none", "pretrained", "all", "0", 5.0, "cpu"],
+        ["merge", "net", "b", "wise", "all", "1", 0.5, ""],
+    ]
+    assert list(table) == ["stage", "model", "target", "method", "size", "seed", "seconds", "device"]
+    gone = str(tmp_path / "results/f/paper/finetune/m/t/ft/all/3/provenance.json")
+    (line,) = jobs_of([gone]).to_dict("records")
+    assert pd.isna(line["seconds"]) and line["device"] == "" and (line["model"], line["seed"]) == ("m", "3")
+
+
+def test_the_written_table_has_hundredths_of_seconds(records, tmp_path):
+    write_costs(records=records, parents=PARENTS, conditions="protocol paper", table=tmp_path / "cost.csv")
+    text = (tmp_path / "cost.csv").read_text()
+    assert "net,wise,all,cpu,9,300.00,1.00,11.00,312.00,protocol paper\n" in text
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "cost.csv").drop(columns="conditions"), cost_table(jobs_of(records), PARENTS)
+    )
+
+
+def test_histories_have_every_epoch_with_eight_digits(tmp_path):
+    path = tmp_path / "finetune/net/a/ft/all/3/history.csv"
+    path.parent.mkdir(parents=True)
+    text = "epoch,lr,loss,cross_entropy,accuracy,more\n1,1.23456789e-07,3.5,2.5,0.5,x\n2,0,1.25,1,0.75,x\n"
+    path.write_text(text)
+    write_training(histories=iter([str(path)]), conditions="protocol paper", table=tmp_path / "training.csv")
+    assert (tmp_path / "training.csv").read_text() == (
+        "model,method,target,size,seed,epoch,lr,loss,cross_entropy,accuracy,conditions\n"
+        "net,ft,a,all,3,1,1.2345679e-07,3.5,2.5,50,protocol paper\nnet,ft,a,all,3,2,0,1.25,1,75,protocol paper\n"
+    )

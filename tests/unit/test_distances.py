@@ -1,6 +1,8 @@
 """Distances between datasets against closed forms, definitions written out, and what holds for any distance."""
 
 import itertools
+import lzma
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,10 @@ from scipy.spatial.distance import cdist
 
 from rib.analysis import compression, distances
 from rib.analysis.distances import Sample
+from rib.classes import ClassSpace
+from rib.data.prepared import PreparedDataset
+from rib.data.splits import balanced_order, part, subset
+from rib.data.stored_features import read_features
 from rib.io import UserError
 
 
@@ -169,9 +175,9 @@ def test_the_table_has_every_pair_and_says_how_it_was_measured():
     samples = {name: of_two_classes(rng, 30, shift) for name, shift in {"a": 0, "b": 0.1, "c": 20}.items()}
     table = distances.distance_table(samples)
     assert list(table) == ["first", "second", "distance", "value", "n", "note"] and set(table["n"]) == {30}
-    for _, part in table.groupby("distance"):
-        assert list(zip(part["first"], part["second"], strict=True)) == [("a", "b"), ("a", "c"), ("b", "c")]
-        assert part["value"].idxmin() == part.index[0]
+    for _, lines in table.groupby("distance"):
+        assert list(zip(lines["first"], lines["second"], strict=True)) == [("a", "b"), ("a", "c"), ("b", "c")]
+        assert lines["value"].idxmin() == lines.index[0]
     notes = table.groupby("distance")["note"].first()
     assert notes["otdd"] == "labels as Gaussians" and notes["mmd2"].startswith("bandwidth ")
     assert notes["frechet"].startswith("3 principal components, 100.0% of the variance")
@@ -232,3 +238,192 @@ def test_ncd_is_its_formula_and_hardly_depends_on_the_order():
     (there,) = compression.compression_table(sets)["value"]
     (back,) = compression.compression_table(dict(reversed(sets.items())))["value"]
     assert there == pytest.approx(0.5, abs=0.02) and back == pytest.approx(there, abs=0.02)
+
+
+def test_squared_distances_are_scipys_and_never_negative_far_from_the_origin():
+    rng = np.random.default_rng(15)
+    x, y = rng.normal(size=(6, 4)), rng.normal(size=(3, 4))
+    np.testing.assert_allclose(distances.squared_distances(x, y), cdist(x, y, "sqeuclidean"), rtol=1e-12)
+    same = distances.squared_distances(x + 1e7, x + 1e7)
+    assert (same >= 0).all() and same.diagonal().max() < 1e-6
+    np.testing.assert_allclose(same, cdist(x, x, "sqeuclidean"), atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 30])
+def test_the_root_of_a_covariance_is_no_larger_than_it_need_be(n):
+    x = np.random.default_rng(n).normal(size=(n, 4))
+    root = distances.covariance_root(x)
+    np.testing.assert_allclose(root.T @ root, np.cov(x.T), atol=1e-12)
+    assert root.shape == (min(n, 4), 4)
+    one = distances.covariance_root(x[:1])
+    assert one.shape == (1, 4) and (one == 0).all()
+
+
+def test_sets_of_single_images_differ_by_their_places_alone():
+    x, y = np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])
+    assert distances.gaussian_distances([x, y], [y]).tolist() == [[25.0], [0.0]]
+    assert distances.frechet(x, y) == 5
+
+
+def test_mmd_of_two_pairs_by_hand():
+    """Points 0 and 1 against 1 and 3, bandwidth 1: k(d) = exp(-d^2 / 2)."""
+    k = [np.exp(-d * d / 2) for d in range(4)]
+    expected = k[1] + k[2] - 2 * (k[1] + k[3] + k[0] + k[2]) / 4
+    assert distances.mmd2(np.array([[0.0], [1.0]]), np.array([[1.0], [3.0]]), 1.0) == pytest.approx(expected)
+
+
+def test_otdd_of_two_images_by_hand():
+    """On a line: 0 and 10 of two classes against 1 and 12: each moves to the near one, and so does its label."""
+    first, second = (
+        Sample(np.array([[0.0], [10.0]]), np.array([0, 1])),
+        Sample(np.array([[12.0], [1.0]]), np.array([3, 4])),
+    )
+    assert distances.otdd(first, second, gaussian=False) == pytest.approx(np.sqrt((2 * 1 + 2 * 4) / 2))
+    mixed = Sample(np.array([[12.0], [1.0]]), np.array([3, 3]))  # one class, whose mean is 6.5
+    cost = (1 + 6.5**2 + 4 + 3.5**2) / 2
+    assert distances.otdd(first, mixed, gaussian=False) == pytest.approx(np.sqrt(cost))
+
+
+def test_the_bandwidth_of_large_sets_is_that_of_their_first_images(monkeypatch):
+    monkeypatch.setattr(distances, "MEDIAN_OF", 17)
+    rng = np.random.default_rng(16)
+    sets = [rng.normal(size=(30, 3)) + shift for shift in (0, 5, 9)]
+    pairs = itertools.combinations(
+        np.concatenate([values[:5] for values in sets]), 2
+    )  # 17 images, shared by three sets
+    assert distances.median_distance(iter(sets)) == pytest.approx(np.median([np.linalg.norm(a - b) for a, b in pairs]))
+    monkeypatch.setattr(distances, "MEDIAN_OF", 1)
+    pairs = itertools.combinations(np.concatenate([values[:2] for values in sets]), 2)
+    assert distances.median_distance(sets) == pytest.approx(np.median([np.linalg.norm(a - b) for a, b in pairs]))
+
+
+def test_the_axes_of_one_dimension_are_that_dimension():
+    axes, share = distances.principal_axes(np.random.default_rng(0).normal(size=(2, 9, 1)), 1)
+    assert np.abs(axes).tolist() == [[1.0]] and share == 1
+
+
+def test_every_value_of_the_table_is_its_distance():
+    """31 images of 10 dimensions: Gaussians are fitted in (31 - 1) / 5 = 6 of them."""
+    rng = np.random.default_rng(17)
+    labels = np.arange(31) % 6  # of each class 5 images at least
+    samples = {
+        name: Sample(rng.normal(size=(31, 10)) + shift, labels) for name, shift in (("a", 0), ("b", 1), ("c", 3))
+    }
+    table = distances.distance_table(samples)
+    pooled = np.concatenate([sample.features for sample in samples.values()])
+    width = np.median([np.linalg.norm(a - b) for a, b in itertools.combinations(pooled, 2)])
+    variances, vectors = np.linalg.eigh(np.cov(pooled.T))
+    axes = vectors[:, ::-1][:, :6]
+    assert list(table["distance"]) == ["otdd", "mmd2", "frechet"] * 3
+    for line in table.itertuples():
+        x, y = samples[line.first], samples[line.second]
+        expected = {
+            "otdd": distances.otdd(x, y, True),
+            "mmd2": distances.mmd2(x.features, y.features, width),
+            "frechet": np.sqrt(label_cost(x.features @ axes, y.features @ axes)),
+        }[line.distance]
+        assert line.value == pytest.approx(expected, rel=1e-6) and line.n == 31
+    notes = table.set_index("distance")["note"]
+    assert set(notes["otdd"]) == {"labels as Gaussians"} and set(notes["mmd2"]) == {f"bandwidth {width:.4g}"}
+    share = variances[::-1][:6].sum() / variances.sum()
+    assert set(notes["frechet"]) == {f"6 principal components, {share:.1%} of the variance"}
+    # one set with more classes than its images allow is enough, and then every label of every set is a point
+    mixed = {**samples, "c": Sample(samples["c"].features, np.arange(31) % 7)}
+    table = distances.distance_table(mixed).query("distance == 'otdd'")
+    assert all(note.startswith("labels as points: fewer than 5") for note in table["note"])
+    assert table["value"].iloc[0] == pytest.approx(distances.otdd(samples["a"], samples["b"], False))
+
+
+def test_as_many_images_as_the_smallest_set_has_but_no_fewer_than_six(tmp_path):
+    paths = {name: stored(tmp_path, name, n) for name, n in {"large": 30, "small": 6, "middle": 10}.items()}
+    samples = distances.equal_samples(paths)
+    assert list(samples) == ["large", "small", "middle"]
+    for name, sample in samples.items():
+        values, dataset = read_features(paths[name], "pre_logits")
+        order = balanced_order(dataset)[:6]
+        assert (sample.features == values[order]).all() and sample.features.dtype == np.float64
+        assert (sample.labels == dataset.labels[order]).all()
+    distances.write_distances(paths, tmp_path / "d.csv")
+    expected = distances.distance_table(samples)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "d.csv"), expected, atol=1e-6)
+
+
+def test_sizes_are_those_of_lzma_with_a_window_of_everything():
+    rng = np.random.default_rng(18)
+    noise = rng.integers(0, 256, 20_000, np.uint8).tobytes()
+    assert 20_000 < compression.compressed_size(noise) < 20_200
+    assert compression.compressed_size(noise + noise) < 20_400, "the second half is the first"
+    assert compression.compressed_size(bytes(20_000)) < 100 and compression.compressed_size(b"") < 10
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 20_000}]
+    assert compression.compressed_size(noise) == len(lzma.compress(noise, lzma.FORMAT_RAW, filters=filters))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"), [((100, 80, 100), 0.2), ((80, 100, 180), 1.0), ((100, 100, 100), 0.0), ((50, 200, 210), 0.8)]
+)
+def test_the_normalised_distance_by_hand(sizes, expected):
+    assert compression.normalised_distance(*sizes) == pytest.approx(expected)
+
+
+def test_the_table_of_compression_is_its_formula():
+    rng = np.random.default_rng(19)
+    images = {name: rng.integers(0, high, (4, 8, 8, 3), np.uint8) for name, high in (("a", 4), ("b", 16), ("c", 200))}
+    table = compression.compression_table(images)
+    assert list(zip(table["first"], table["second"], strict=True)) == [("a", "b"), ("a", "c"), ("b", "c")]
+    size = {name: compression.compressed_size(part.tobytes()) for name, part in images.items()}
+    for line in table.itertuples():
+        one, other = size[line.first], size[line.second]
+        both = compression.compressed_size(images[line.first].tobytes() + images[line.second].tobytes())
+        assert line.value == pytest.approx((both - min(one, other)) / max(one, other))
+        assert (line.distance, line.n, line.note) == ("ncd", 4, "LZMA of 0.0 MB per set, 8 px, window of both")
+    assert list(table) == ["first", "second", "distance", "value", "n", "note"]
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """Three datasets of 8 px images in place of prepared ones, and how they were asked for."""
+    rng, asked, made = np.random.default_rng(20), [], {}
+    space = ClassSpace(("x", "y"), ((0,), (1,)), ("x", "y"))
+    for name, n in {"a": 40, "b": 30, "c": 50}.items():
+        sources = [f"{name}{i}" for i in range(n)]
+        index = pa.table({"source_id": sources, "image_id": sources, "label": np.arange(n) % 2})
+        pixels = rng.integers(0, 256, (n, 8, 8, 3), np.uint8)
+        made[name] = PreparedDataset(name, pixels, np.arange(n) % 2, None, index, space)
+
+    def opened(folder, name, images, apart=None):
+        asked.append((folder, name, apart))
+        return made[name]
+
+    monkeypatch.setattr(compression, "opened", opened)
+    return made, asked
+
+
+@pytest.mark.parametrize(("megabytes", "shares"), [(1.0, None), (0.002, None), (1.0, {"train": 0.5, "select": 0.1})])
+def test_written_compression_is_of_as_many_images_as_fit(tmp_path, prepared, megabytes, shares):
+    """An image takes 192 bytes; of the splits the test part is taken."""
+    made, asked = prepared
+    compression.write_compression(
+        folders={name: Path(f"prepare/{name}") for name in made},
+        apart={"b": Path("prepare/val")},
+        images={"geometry": {"size": 8}},
+        shares=shares,
+        megabytes=megabytes,
+        table=tmp_path / "t.csv",
+    )
+    parts = {name: part(dataset, "test", shares) for name, dataset in made.items()}
+    n = min(int(megabytes * 1e6 / 192), *(len(dataset.labels) for dataset in parts.values()))
+    assert n == {None: 30 if megabytes == 1 else 10}.get(shares and "held_out", n)
+    chosen = {name: subset(dataset, str(n)) for name, dataset in parts.items()}
+    expected = compression.compression_table(
+        {name: made[name].images[dataset.rows] for name, dataset in chosen.items()}
+    )
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "t.csv"), expected, atol=1e-6)
+    assert asked == [(Path(f"prepare/{name}"), name, Path("prepare/val") if name == "b" else None) for name in made]
+
+
+def test_a_budget_of_less_than_an_image_is_refused(tmp_path, prepared):
+    settings = {"folders": {"a": Path("a"), "b": Path("b")}, "apart": {}, "images": {"geometry": {"size": 8}}}
+    with pytest.raises(UserError, match=r"compressed_megabytes: an image of 8 px takes 0\.00 MB"):
+        compression.write_compression(**settings, shares=None, megabytes=0.000191, table=tmp_path / "t.csv")
+    compression.write_compression(**settings, shares=None, megabytes=0.000193, table=tmp_path / "t.csv")
+    assert pd.read_csv(tmp_path / "t.csv")["n"].tolist() == [1]

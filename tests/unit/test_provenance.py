@@ -334,3 +334,46 @@ def test_a_line_is_quoted_by_its_start_and_named_by_its_number(folder):
     with pytest.raises(UserError, match=r"line 3 is no record: 'x{40}'"):
         provenance.load()
     assert provenance.load(Path("nowhere.jsonl")) == {}
+
+
+def test_a_record_tracked_as_a_file_is_not_replaced_by_an_older_one_either(folder):
+    path, newer = job(folder, ended="2026-02-02T10:00:00.000+00:00")
+    _, older = job(folder, ended="2026-02-01T10:00:00.000+00:00", seconds=2.0)
+    other = Path("other.jsonl")
+    provenance.save({path: [newer]}, other)
+    with pytest.raises(UserError, match=r"^other\.jsonl has 1 results"):
+        provenance.gather([Path(path)], other)
+    assert provenance.load(other) == {path: [newer]}
+    provenance.save({path: [older], "results/elsewhere/provenance.json": [older]}, other)
+    assert provenance.gather([Path(path)], other) == 2 and not provenance.FILE.exists()
+
+
+def test_a_link_whose_bytes_are_elsewhere_is_an_output_that_is_here(folder):
+    """As DVC leaves it where its cache was moved; nobody changed it since."""
+    path, record = job(folder)
+    output = folder / "results/a/out.txt"
+    output.unlink()
+    output.symlink_to(folder / "moved")
+    recorded = (folder / path).stat().st_mtime - 5
+    os.utime(output, (recorded, recorded), follow_symlinks=False)
+    assert provenance.gather([Path("results/a")]) == 1 and provenance.load() == {path: [record]}
+
+
+def test_checking_many_files_shows_how_far_it_is_and_few_show_nothing(folder, monkeypatch, capfd):
+    records = {path: [record] for path, record in (job(folder, name) for name in ("a", "b"))}
+    made = []
+
+    class Spy(provenance.tqdm):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            made.append(self)
+
+        def close(self):
+            self.reached = self.n
+            super().close()
+
+    monkeypatch.setattr(provenance, "tqdm", Spy)
+    assert len(matched(records)) == 2
+    (bar,) = made
+    assert (bar.total, bar.reached, bar.unit, bar.leave) == (2, 2, "file", False) and bar.delay > 1 and bar.desc
+    assert capfd.readouterr().err == ""
