@@ -53,12 +53,11 @@ def written(path, tables, **more):
     comparison.write_comparison(
         counts=path / "counts.npz",
         among=list(DATASETS),
-        groups=None,
         conditions="protocol paper",
         replicates=300,
         confidence=0.95,
         seed=0,
-        **{"draws": 500, **more},
+        **{"draws": 500, "groups": None, **more},
         outputs={name: path / f"{tables}_{name}.csv" for name in names},
     )
     return {name: pd.read_csv(path / f"{tables}_{name}.csv", dtype={"size": str}) for name in names}
@@ -373,6 +372,81 @@ def test_a_grid_of_the_pretrained_model_alone_has_tables_without_lines(tmp_path)
     metrics.write_counts(metrics.count([rows(runs=RUNS[:1])]), tmp_path / "counts.npz")
     for name, table in written(tmp_path, "t").items():
         assert len(table) == 0 and list(table) == [*comparison.COLUMNS[name], "conditions"]
+
+
+@pytest.mark.parametrize("groups", [None, GROUPS], ids=["all", "leak-free"])
+def test_written_differences_and_p_are_those_of_all_sign_patterns(tmp_path, groups):
+    """From rows by pandas: what each object adds to mRI of one method less another's; every one of 2^12 patterns."""
+    table = rows(seed=4)
+    metrics.write_counts(metrics.count([table]), tmp_path / "counts.npz")
+    made = written(tmp_path, "t", groups=groups, draws=20_000)
+    objects = sorted(set(table["object_id"]))
+    right = table.assign(right=table["label"] == table["prediction"])
+    answers = right.groupby(["method", "target", "seed", "dataset", "object_id"])["right"].agg(["sum", "size"])
+
+    def parts(method, target):
+        """(objects,) percentage points, mean over seeds."""
+        found = dict.fromkeys(objects, 0.0)
+        leaks = set(answers.loc[PRETRAINED, "none", 0, target].index) if groups and target in groups else set()
+        kept = {
+            name: [
+                thing
+                for thing in answers.loc[PRETRAINED, "none", 0, name].index
+                if not (groups and name in groups and thing in leaks)
+            ]
+            for name in DATASETS
+            if name != target
+        }
+        kept = {name: things for name, things in kept.items() if things}
+        for name, things in kept.items():
+            before = answers.loc[PRETRAINED, "none", 0, name]
+            n = before.loc[things, "size"].sum()
+            for seed in (0, 1, 2):
+                after = answers.loc[method, target, seed, name] if method != PRETRAINED else before
+                for thing in things:
+                    gain = after.loc[thing, "sum"] - before.loc[thing, "sum"]
+                    found[thing] += 100 * gain / n / len(kept) / 3
+        return np.array(list(found.values()))
+
+    adds = {
+        (method, target): parts(method, target) for method in ("ft", "lwf", "probe", PRETRAINED) for target in TARGETS
+    }
+    signs = np.array(list(itertools.product((-1, 1), repeat=len(objects))))
+    for name, targets in (("comparisons", [None]), ("comparisons_ri", TARGETS)):
+        for line in made[name].itertuples():
+            target = getattr(line, "target", None)
+            of = [target] if target else TARGETS
+            difference = np.mean([adds[line.method, t] - adds[line.other, t] for t in of], axis=0)
+            assert line.difference == pytest.approx(difference.sum(), abs=1e-6)
+            exact = np.mean(np.abs(signs @ difference) >= abs(difference.sum()) - 1e-9)
+            assert line.p == pytest.approx(exact, abs=4 * np.sqrt(0.25 / 20_000))
+        for target in targets:
+            part = made[name] if target is None else made[name].query("target == @target")
+            assert len(part) == 6
+            smallest = 0.0
+            for step, (_, line) in enumerate(part.sort_values("p", kind="stable").iterrows()):
+                smallest = max(smallest, min(1, (6 - step) * line["p"]))
+                assert line["p_holm"] == pytest.approx(smallest, abs=1e-5)
+
+
+def test_parts_too_small_to_be_told_from_rounding_are_ties():
+    """The same sum in another order is as large as the observed one."""
+    parts = np.array([0.1, 0.2, 0.3, -0.6 + 1e-13])
+    assert sign_flip_p(as_pair(parts), [(0, 1)], 200, 0)[0, 0] == 1
+    assert sign_flip_p(as_pair(parts * 1e-6), [(0, 1)], 200, 0)[0, 0] == 1
+
+
+def test_signs_are_drawn_anew_for_every_object_and_draw():
+    """Of one object the sign changes nothing; of 64 and 65 alike ones, p is that of a coin thrown so often."""
+    assert sign_flip_p(as_pair(np.array([2.0])), [(0, 1)], 500, 0)[0, 0] == 1
+    for objects in (63, 64, 65, 130):
+        parts = np.ones(objects)
+        parts[: objects // 2 - 5] = -1
+        exact = 2 * stats.binom.sf((objects + abs(parts.sum())) / 2 - 1, objects, 0.5)
+        found = sign_flip_p(as_pair(parts), [(0, 1)], 20_000, 1)[0, 0]
+        assert found == pytest.approx(exact, abs=4 * np.sqrt(0.25 / 20_000))
+    other = sign_flip_p(as_pair(parts), [(0, 1)], 20_000, 2)[0, 0]
+    assert other != found and other == pytest.approx(found, abs=0.02)
 
 
 # Coverage

@@ -475,6 +475,9 @@ def test_a_draw_without_any_object_of_a_dataset_has_no_accuracy_and_intervals_go
     found = counts.accuracy(np.concatenate([np.ones_like(only_c), only_c]))
     assert found.shape == (2, 9, 3) and np.isfinite(found[0]).all()
     assert np.isnan(found[1, :, :2]).all() and np.isfinite(found[1, :, 2]).all()
+    (last,) = np.flatnonzero(only_c[0])[-1:]
+    single = counts.accuracy(np.eye(1, counts.objects, last, dtype=np.uint8))[0, :, 2]  # of one object with one image
+    assert set(single) == {0, 100}
     assert metrics.interval(np.array([1.0, np.nan, 3.0]), 0.5) == (1.5, 2.5)
 
 
@@ -493,3 +496,44 @@ def test_bootstrap_draws_are_numpys_multinomial_one_after_another():
     assert weights.dtype == np.uint8 and weights.shape == (6, 30) and (weights[1:] == expected).all()
     assert (metrics.object_weights(30, 3, seed=7) == weights[:4]).all(), "more draws leave the first as they are"
     assert (metrics.object_weights(30, 5, seed=8) != weights).any()
+
+
+def test_states_are_in_the_order_of_their_runs_and_alphas_the_one_without_first(rows):
+    pretrained = rows[rows["method"] == "pretrained"]
+    alphas = [0.5, np.nan, 1.0, 0.25]
+    curve = [pretrained.assign(method="curve", target="a", seed=seed, alpha=a) for seed in (10, 9) for a in alphas]
+    counts = metrics.count([*curve, pretrained])
+    run = ("m", "curve", "a", "all")
+    expected = [(*run, seed, alpha) for seed in (9, 10) for alpha in (None, 0.25, 0.5, 1.0)]
+    assert counts.states == [*expected, ("m", "pretrained", "none", "all", 0, None)]
+
+
+def test_rows_of_categories_are_counted_as_rows_of_text(rows):
+    """As Parquet gives them where a file holds dictionaries; not every category need occur."""
+    text = ["model", "method", "target", "size", "dataset"]
+    parts = [
+        rows[rows["dataset"] == name].astype(dict.fromkeys(text, rows[text].stack().astype("category").dtype))
+        for name in DATASETS
+    ]
+    assert len(parts[0]["dataset"].cat.categories) > 3
+    found, expected = metrics.count(parts), metrics.count([rows])
+    assert found.states == expected.states and found.datasets == expected.datasets
+    for dataset in DATASETS:
+        assert (found.correct[dataset] == expected.correct[dataset]).all()
+
+
+def test_counts_of_some_states_are_theirs(rows):
+    counts = metrics.count([rows])
+    some = counts.of([7, 2])
+    assert some.states == [counts.states[7], counts.states[2]] and some.objects == counts.objects
+    for dataset in DATASETS:
+        assert (some.correct[dataset] == counts.correct[dataset][[7, 2]]).all()
+        assert (some.images[dataset] == counts.images[dataset]).all()
+
+
+def test_objects_that_two_datasets_share_are_told_dataset_by_dataset():
+    rows = grid_rows()
+    rows.loc[(rows["dataset"] == "c") & (rows["object_id"] == "o1"), "object_id"] = "z"
+    counts = metrics.count([rows])
+    assert counts.shared("c", "a").tolist() == [True, True, False] and counts.shared("c", "c").all()
+    assert counts.shared("a", "c").tolist() == [True, False, True, *[False] * 5]
