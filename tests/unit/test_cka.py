@@ -197,3 +197,156 @@ def test_epochs_are_compared_with_what_the_pretrained_head_reads(tmp_path, featu
     save_file({"stage4": x.astype(np.float32)}, before)
     with pytest.raises(UserError, match="'pre_logits' is to be compared too"):
         write_cka_epochs(before=[before], after=[after], epochs=2, **settings)
+
+
+# The whole table, against the naive reference
+
+OBJECTS = {"a": [0, 0, 1, 2, 3, 4, 5, 6, 7, 8], "b": [2, 3, 9, 10, 11, 12, 13, 14, 15], "val": list(range(20, 32))}
+
+
+def stored_layers(folder, run, dataset, layers):
+    """Features of several layers of a run; of some objects there are two images."""
+    path = folder / run / f"{dataset}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({layer: part.astype(np.float32) for layer, part in layers.items()}, path)
+    index = {"image_id": [f"i{n}" for n in range(len(OBJECTS[dataset]))], "object_id": OBJECTS[dataset]}
+    pd.DataFrame({**index, "label": 0}).to_parquet(path.with_suffix(".index.parquet"))
+    return path
+
+
+def naive_without_each(x, y, objects):
+    """CKA on all images, then by object name without its images."""
+    objects = np.array(objects)
+    kept = {name: objects != name for name in np.unique(objects)}
+    return naive_cka(x, y), {name: naive_cka(x[rows], y[rows]) for name, rows in kept.items()}
+
+
+def naive_interval(whole, left, quantile=1.644854):
+    z, others = np.arctanh(whole), np.arctanh(list(left))
+    error = np.sqrt((len(others) - 1) / len(others) * ((others - others.mean()) ** 2).sum())
+    return np.tanh(z - quantile * error), np.tanh(z + quantile * error)
+
+
+def centred(x):
+    x = x.astype(np.float32).astype(np.float64)
+    return x - x.mean(axis=0)
+
+
+def made_runs(folder, layers, root="features"):
+    """Paths of two models' features: pretrained, and two runs of the first and one of the second."""
+    rng = np.random.default_rng(5)
+    runs = {"m": ["a/ft/10/3", "b/lwf/all/0"], "n": ["val/ft/all/1"]}
+    features, paths = {}, []
+    for model, tuned in runs.items():
+        start = {name: {layer: rng.normal(size=(len(of), 3)) for layer in layers} for name, of in OBJECTS.items()}
+        features[model, "none/pretrained/all/0"] = start
+        for run in tuned:
+            features[model, run] = {
+                name: {layer: part + 0.7 * rng.normal(size=part.shape) for layer, part in parts.items()}
+                for name, parts in start.items()
+            }
+    for (model, run), datasets in features.items():
+        paths += [stored_layers(folder / root, f"{model}/{run}", name, parts) for name, parts in datasets.items()]
+    return features, paths
+
+
+def check_lines(table, features, keys):
+    """Every line against the reference: `keys` gives for a line which of the run's and the pretrained features it is of."""
+    for line in table.itertuples():
+        tuned = features[line.model, f"{line.target}/{line.method}/{line.size}/{line.seed}"]
+        start = features[line.model, "none/pretrained/all/0"]
+        own, first = keys(line)
+        names = [line.dataset] if line.dataset != "others" else [n for n in ("a", "b") if n != line.target]
+        pairs = {name: (centred(start[name][first]), centred(tuned[name][own])) for name in names}
+        found = {name: naive_without_each(*pair, OBJECTS[name]) for name, pair in pairs.items()}
+        objects = sorted(set().union(*(left for _, left in found.values())))
+        left = [np.mean([left.get(name, whole) for whole, left in found.values()]) for name in objects]
+        whole = np.mean([whole for whole, _ in found.values()])
+        assert line.cka == pytest.approx(whole, abs=2e-6)
+        assert (line.ci_low, line.ci_high) == pytest.approx(naive_interval(whole, left), abs=2e-6)
+        assert line.biased == pytest.approx(np.mean([plain_cka(*pair) for pair in pairs.values()]), abs=2e-6)
+        assert line.n == sum(len(OBJECTS[name]) for name in names)
+
+
+def test_every_line_of_the_table_is_that_of_the_naive_reference(tmp_path):
+    features, paths = made_runs(tmp_path, ("pre_logits", "stage2", "stage1"))
+    settings = {"among": ["a", "b"], "conditions": "protocol paper", "confidence": 0.9, "table": tmp_path / "t.csv"}
+    write_cka(features=iter(paths), **settings)
+    table = pd.read_csv(tmp_path / "t.csv", dtype={"size": str})
+    assert list(table) == [
+        *("model", "method", "target", "size", "seed", "dataset", "layer", "depth"),
+        *("n", "cka", "ci_low", "ci_high", "biased", "conditions"),
+    ]
+    lines = [
+        (model, method, target, size, seed, dataset, layer, depth)
+        for model, method, target, size, seed in (
+            *(("m", "ft", "a", "10", 3), ("m", "lwf", "b", "all", 0), ("n", "ft", "val", "all", 1)),
+        )
+        for layer, depth in (("stage1", 1), ("stage2", 2), ("pre_logits", 5))
+        for dataset in ("a", "b", "val", "others")
+    ]
+    assert list(table.iloc[:, :8].itertuples(index=False, name=None)) == lines
+    check_lines(table, features, lambda line: (line.layer, line.layer))
+    assert set(table["conditions"]) == {"protocol paper"}
+
+
+def test_every_epoch_is_compared_with_the_pretrained_models_last_features(tmp_path):
+    features, paths = made_runs(tmp_path, ("epoch1", "epoch2", "pre_logits"))
+    before = [path for path in paths if "/pretrained/" in str(path)]
+    after = [path for path in paths if path not in before]
+    settings = {"among": ["a", "b"], "conditions": "c", "confidence": 0.9, "table": tmp_path / "t.csv"}
+    write_cka_epochs(before=iter(before), after=iter(after), epochs=2, **settings)
+    table = pd.read_csv(tmp_path / "t.csv", dtype={"size": str})
+    assert list(table)[5:7] == ["dataset", "epoch"] and len(table) == 3 * 2 * 4
+    assert table["epoch"].tolist() == [1] * 4 + [2] * 4 + [1] * 4 + [2] * 4 + [1] * 4 + [2] * 4
+    check_lines(table, features, lambda line: (f"epoch{line.epoch}", "pre_logits"))
+
+
+def test_a_run_need_not_have_every_dataset_and_without_others_there_is_no_mean(tmp_path):
+    _, paths = made_runs(tmp_path, ("stage1",))
+    own = [path for path in paths if "/m/" in str(path) and (path.stem == "a" or "pretrained" in str(path))]
+    settings = {"among": ["a"], "conditions": "c", "confidence": 0.9, "table": tmp_path / "t.csv"}
+    write_cka(features=own, **settings)
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert table[["method", "dataset"]].to_numpy().tolist() == [["ft", "a"], ["lwf", "a"], ["lwf", "others"]]
+
+
+def test_images_of_another_order_or_object_are_other_images(tmp_path):
+    x = RNG.normal(size=(10, 3))
+    settings = {"among": ["a"], "conditions": "", "confidence": 0.95, "table": tmp_path / "t.csv"}
+    before, after = (stored(tmp_path, run, "a", x) for run in ("m/none/pretrained/all/0", "m/a/ft/all/0"))
+    index = pd.read_parquet(after.with_suffix(".index.parquet"))
+    for column in ("image_id", "object_id"):
+        changed = index.assign(**{column: index[column].to_numpy()[::-1]})
+        changed.to_parquet(after.with_suffix(".index.parquet"))
+        with pytest.raises(UserError, match=r"m/a/ft/all/0/a\.safetensors and .* different images"):
+            write_cka(features=[before, after], **settings)
+
+
+def test_four_images_must_be_left_without_any_object():
+    x = RNG.normal(size=(6, 3))
+    Kernel.of(x, np.array([0, 0, 1, 2, 3, 4]))
+    for groups in (np.array([0, 0, 0, 1, 2, 3]), np.arange(6)[:4]):
+        with pytest.raises(ValueError, match="at least 4 images"):
+            Kernel.of(x[: len(groups)], groups)
+    assert np.isfinite(of(*RNG.normal(size=(2, 5, 3)))).all()
+
+
+def test_features_far_from_the_origin_lose_nothing():
+    x, y = (part.astype(np.float32) for part in RNG.normal(size=(2, 12, 4)))
+    assert of(x + 1000, y)[0] == pytest.approx(naive_cka(centred(x + 1000), centred(y)), rel=1e-9)
+    unrelated = plain_cka(np.ones((5, 2)), RNG.normal(size=(5, 2)))
+    assert np.isnan(unrelated)
+
+
+def test_what_is_known_of_the_first_need_not_be_computed_again(features):
+    one, other = (Kernel.of(part, each(30)) for part in features)
+    assert (cka(one, other, hsic(one, one)) == cka(one, other)).all()
+    assert cka(one, other, 4 * hsic(one, one)) == pytest.approx(cka(one, other) / 2)
+
+
+def test_intervals_end_below_1_and_contain_what_they_are_of():
+    low, high = jackknife_interval(np.array([1.0, 1.0, 1.0]), 0.9)
+    assert 1 - 1e-9 < low <= high < 1 + 1e-9
+    low, high = jackknife_interval(np.array([-0.9, -0.95, -0.8, -0.9]), 0.9)
+    assert -1 < low < -0.9 < high < 0

@@ -19,7 +19,8 @@ def rows(tmp_path):
             parts.append(
                 pd.DataFrame({"model": model, "dataset": dataset, "label": labels, "prediction": labels + wrong})
             )
-        pd.concat(parts).assign(confidence=0.5).to_parquet(tmp_path / f"{model}.parquet")
+        text = {"model": "category", "dataset": "category"}  # as files with dictionaries are read
+        pd.concat(parts).assign(confidence=0.5).astype(text).to_parquet(tmp_path / f"{model}.parquet")
     return [tmp_path / "net.parquet", tmp_path / "other.parquet"]
 
 
@@ -39,6 +40,7 @@ def test_each_published_number_has_what_was_measured_and_the_difference(rows, tm
         ["net", "a", 80.4, 80.2, -0.2, 1000, "within", "y"],
         ["net", "b", 59.7, 60.0, 0.3, 500, "outside", "z"],
     ]
+    assert "other,b,50.150,50.000,-0.150,500,within,x\n" in (tmp_path / "t.csv").read_text()
     assert "2 of 3 published numbers within 0.2 points" in caplog.text
     assert "net on a: 80.20, published 80.40: within" in caplog.text
 
