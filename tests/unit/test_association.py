@@ -211,3 +211,151 @@ def test_two_points_have_no_correlation_and_pairs_can_be_left_out(tables):
 def test_without_fine_tuned_runs_the_table_is_empty(tables):
     before = tables[1].query("method == 'pretrained'")
     assert len(tabled((tables[0], before, tables[2].iloc[:0]))) == 0
+
+
+def test_every_line_of_targets_has_the_p_of_all_permutations_and_its_interval(tables):
+    table = tabled(tables, confidence=0.8)
+    gains = tables[2].groupby(["method", "target"])["ri"].mean()
+    checked = 0
+    for line in table[table["level"] != "pairs"].itertuples():
+        apart = np.array([distance(tables, line.distance, i, "val") for i in TARGETS])
+        if line.level == "targets":
+            response = np.array([gains[line.method, i] for i in TARGETS])
+        else:
+            response = np.array([change(tables, line.method, i, "val") for i in TARGETS])
+        correlate = STATISTICS[line.statistic]
+        value = correlate(apart, response)[0]
+        every = np.array([correlate(np.array(order), response)[0] for order in itertools.permutations(apart)])
+        assert line.value == pytest.approx(value) and line.p == pytest.approx(np.mean(abs(every) >= abs(value) - 1e-9))
+        expected = association.interval(value, 4, 0.8, line.statistic == "spearman")
+        assert (line.ci_low, line.ci_high) == pytest.approx(expected, nan_ok=True)
+        assert (line.n, line.permutations, line.exact) == (4, 24, True)
+        checked += 1
+    assert checked == 2 * 2 * 2 * 2
+
+
+def test_lines_are_in_the_order_of_models_methods_sizes_distances_and_levels(tables):
+    """Two models whose names are not sorted, with a size more; each is compared with its own distances and runs."""
+    distances, accuracy, ri = tables
+    tuned = accuracy["method"] != "pretrained"
+    rng = np.random.default_rng(6)
+    extra = accuracy[tuned].assign(size="10", accuracy=rng.uniform(0, 100, tuned.sum()))
+    sizes = pd.concat([accuracy, extra])
+    gains = pd.concat([ri, ri.assign(size="10", ri=rng.normal(size=len(ri)))])
+    other = distances.assign(model="a", value=rng.uniform(size=len(distances)))
+    both = (
+        pd.concat([distances, other]),
+        pd.concat([sizes, sizes.assign(model="a", accuracy=rng.uniform(0, 100, len(sizes)))]),
+        pd.concat([gains, gains.assign(model="a", ri=rng.normal(size=len(gains)))]),
+    )
+    table = tabled(both)
+    keys = itertools.product(
+        ("m", "a"), ("ft", "lwf"), ("all", "10"), ("otdd", "ncd"), association.LEVELS, ("pearson", "spearman")
+    )
+    assert list(table[association.KEYS].itertuples(index=False, name=None)) == list(keys)
+    for model in ("m", "a"):
+        alone = tabled([part[part["model"] == model] for part in both])
+        own = table[table["model"] == model].reset_index(drop=True)
+        pd.testing.assert_frame_equal(own, alone.reset_index(drop=True))
+    for size in ("all", "10"):
+        single = [both[0], *(part[(part["size"] == size) | (part["target"] == "none")] for part in both[1:])]
+        own = table[table["size"] == size].reset_index(drop=True)
+        pd.testing.assert_frame_equal(own, tabled(single).reset_index(drop=True))
+
+
+def test_three_points_have_a_correlation_and_no_interval(tables):
+    table = tabled(tables, targets=TARGETS[:3], pairs=False)
+    assert table["value"].notna().all() and table["p"].notna().all() and set(table["permutations"]) == {6}
+    assert table[["ci_low", "ci_high"]].isna().all(axis=None) and set(table["n"]) == {3}
+
+
+def test_without_an_evaluation_in_distribution_that_level_is_left_out_and_targets_are_still_by_it(tables):
+    distances, accuracy, ri = tables
+    less = (distances, accuracy[accuracy["dataset"] != "val"], ri)
+    table, whole = tabled(less), tabled(tables)
+    assert set(table["level"]) == {"pairs", "targets"}
+    expected = whole[whole["level"] != "in_distribution"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(table.reset_index(drop=True), expected)
+
+
+def test_a_model_without_runs_is_passed_over(tables):
+    distances, accuracy, ri = tables
+    other = distances.assign(model="none-tuned")
+    table = tabled((pd.concat([other, distances]), accuracy, ri))
+    pd.testing.assert_frame_equal(table.reset_index(drop=True), tabled(tables).reset_index(drop=True))
+
+
+@pytest.mark.parametrize("ranks", [False, True])
+def test_constant_distances_or_changes_have_no_correlation(ranks):
+    orders, exact = association.permutations(5, seed=0)
+    rising, constant = np.arange(5.0), np.full(5, 0.1 + 0.2)
+    value, p = association.permuted_p(constant.__getitem__, rising[None], orders, exact, ranks)
+    assert np.isnan(value).all() and np.isnan(p).all()
+    value, p = association.permuted_p(rising.__getitem__, np.stack([constant, rising]), orders, exact, ranks)
+    assert np.isnan([value[0], p[0]]).all() and (value[1], p[1]) == (pytest.approx(1), pytest.approx(2 / 120))
+    almost = np.array([1.0, 1 + 1e-12, 1, 1, 1])  # equal but for rounding
+    assert np.isnan(association.correlations(almost[None], rising[None])).all()
+
+
+def test_p_does_not_depend_on_how_many_permutations_are_looked_at_at_once(monkeypatch):
+    rng = np.random.default_rng(7)
+    x, y = rng.normal(size=6), rng.normal(size=(2, 6))
+    orders, exact = association.permutations(6, seed=0)
+    at_once = association.permuted_p(x.__getitem__, y, orders, exact, False)
+    monkeypatch.setattr(association, "CHUNK", 7)
+    in_parts = association.permuted_p(x.__getitem__, y, orders, exact, False)
+    assert (at_once[0] == in_parts[0]).all() and (at_once[1] == in_parts[1]).all()
+
+
+def test_all_permutations_are_tried_up_to_a_million(monkeypatch):
+    monkeypatch.setattr(association, "MOST", 24)
+    monkeypatch.setattr(association, "DRAWS", 10)
+    assert association.permutations(4, 0)[1] and not association.permutations(5, 0)[1]
+    assert len(association.permutations(5, 0)[0]) == 10
+
+
+def test_distances_are_looked_up_either_way_round(tables):
+    distances, _, _ = tables
+    one = distances[distances["distance"] == "otdd"]
+    turned = one.rename(columns={"first": "second", "second": "first"})
+    for in_distribution in ("val", None):
+        expected = {
+            i: np.mean(
+                [distance(tables, "otdd", i, j) for j in ([in_distribution] if in_distribution else NAMES) if j != i]
+            )
+            for i in TARGETS
+        }
+        for part in (one, turned):
+            found = association.to_targets(part, TARGETS, NAMES, in_distribution)
+            assert list(found) == TARGETS and found == pytest.approx(expected)
+
+
+def test_written_tables_have_all_distances_and_their_association(tmp_path, tables):
+    distances, accuracy, ri = tables
+    files = []
+    for kind in ("otdd", "ncd"):
+        part = distances[distances["distance"] == kind].drop(columns="model").assign(n=9, note="how")
+        part.to_csv(tmp_path / f"{kind}.csv", index=False)
+        files.append(tmp_path / f"{kind}.csv")
+    accuracy, ri = (part.assign(size="10") for part in (accuracy, ri))
+    for name, part in (("accuracy", accuracy), ("ri", ri)):
+        part.assign(conditions="c").to_csv(tmp_path / f"{name}.csv", index=False)
+    outputs = {name: tmp_path / f"{name}_out.csv" for name in ("distances", "association")}
+    choices = {
+        "targets": TARGETS,
+        "among": NAMES,
+        "in_distribution": "val",
+        "pairs": True,
+        "confidence": 0.9,
+        "seed": 0,
+    }
+    sources = {"accuracy": tmp_path / "accuracy.csv", "ri": tmp_path / "ri.csv"}
+    association.write_tables(measured={"m": files}, **sources, conditions="paper", outputs=outputs, **choices)
+    found, table = (pd.read_csv(path, dtype={"size": str}) for path in outputs.values())
+    assert list(found) == ["model", "first", "second", "distance", "value", "n", "note", "conditions"]
+    assert found["value"].tolist() == pytest.approx([*distances.query("distance == 'otdd'")["value"],
+                                                     *distances.query("distance == 'ncd'")["value"]], abs=1e-6)  # fmt: skip
+    assert set(found["model"]) == {"m"} and set(found["conditions"]) == {"paper"} == set(table["conditions"])
+    expected = association.association_table(distances, accuracy, ri, **choices).reset_index(drop=True)
+    pd.testing.assert_frame_equal(table.drop(columns="conditions"), expected, atol=1e-5)
+    assert set(table["size"]) == {"10"}

@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import timm
 import torch
 
-from rib.analysis.cka import Kernel, cka
+from rib.analysis.cka import Kernel, cka, jackknife_interval
 from rib.analysis.stir import write_stir
 from rib.io import Progress, UserError
 from rib.stir import invert, representation_of, starts
@@ -134,3 +135,73 @@ def test_the_table_says_who_was_inverted_and_who_sees(tmp_path, seen):
     )
     with pytest.raises(UserError, match="no fine-tuned run is chosen"):
         write_stir(features=[], indexes=[], table=tmp_path / "none.csv", **settings)
+
+
+def test_every_number_of_the_table_is_that_of_its_features(tmp_path):
+    """Random features of two runs, two images of some objects; each reference has its own inversions and residuals."""
+    rng = np.random.default_rng(0)
+    objects, paths, indexes, stored = [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10], [], [], {}
+    for run in ("m/t/ft/10/2", "n/u/lwf/all/0"):
+        common = rng.normal(size=(12, 4))
+        kinds = [
+            f"{when}.{what}" for when in ("before", "after") for what in ("images", "inverted_before", "inverted_after")
+        ]
+        features = {kind: common + rng.normal(size=(12, 4)) * (place + 1) / 4 for place, kind in enumerate(kinds)}
+        stored[run] = {
+            **{kind: part.astype(np.float32) for kind, part in features.items()},
+            **{f"residual_{when}": rng.random(12).astype(np.float32) for when in ("before", "after")},
+        }
+        path = tmp_path / run / "t.safetensors"
+        path.parent.mkdir(parents=True)
+        safetensors.numpy.save_file(stored[run], path)
+        pd.DataFrame({"object_id": objects, "more": 1}).to_parquet(path.with_suffix(".parquet"))
+        paths.append(path)
+        indexes.append(path.with_suffix(".parquet"))
+    settings = {"layer": "stage4", "steps": 7, "conditions": "c", "confidence": 0.9}
+    write_stir(features=iter(paths), indexes=iter(indexes), table=tmp_path / "stir.csv", **settings)
+    table = pd.read_csv(tmp_path / "stir.csv", dtype={"size": str})
+    assert list(table) == [
+        *(
+            "model",
+            "method",
+            "target",
+            "size",
+            "seed",
+            "dataset",
+            "layer",
+            "reference",
+            "n",
+            "stir",
+            "ci_low",
+            "ci_high",
+        ),
+        *("cka", "cka_low", "cka_high", "fidelity", "residual", "passes", "conditions"),
+    ]
+    assert table.iloc[:, :9].to_numpy().tolist() == [
+        [*run, "t", "stage4", reference, 12]
+        for run in (("m", "ft", "t", "10", 2), ("n", "lwf", "u", "all", 0))
+        for reference in ("pretrained", "fine-tuned")
+    ]
+    for line in table.itertuples():
+        own = stored[f"{line.model}/{line.target}/{line.method}/{line.size}/{line.seed}"]
+        kernels = {name: Kernel.of(part, np.array(objects)) for name, part in own.items() if "." in name}
+        when, other = ("before", "after") if line.reference == "pretrained" else ("after", "before")
+        pairs = {
+            "stir": (f"{other}.images", f"{other}.inverted_{when}"),  # seen by the other network
+            "fidelity": (f"{when}.images", f"{when}.inverted_{when}"),
+            "cka": ("before.images", "after.images"),
+        }
+        found = {name: cka(*(kernels[part] for part in pair)) for name, pair in pairs.items()}
+        assert [getattr(line, name) for name in pairs] == pytest.approx(
+            [values[0] for values in found.values()], abs=1e-6
+        )
+        assert (line.ci_low, line.ci_high) == pytest.approx(jackknife_interval(found["stir"], 0.9), abs=1e-6)
+        assert (line.cka_low, line.cka_high) == pytest.approx(jackknife_interval(found["cka"], 0.9), abs=1e-6)
+        assert line.residual == pytest.approx(own[f"residual_{when}"].mean(), abs=1e-6)
+        assert line.passes == 12 * 7 and line.conditions == "c"
+    few = {name: part[:4] for name, part in stored["m/t/ft/10/2"].items()}
+    safetensors.numpy.save_file(few, paths[0])
+    pd.DataFrame({"object_id": objects[:4]}).to_parquet(indexes[0])
+    with pytest.raises(UserError, match=r"^t: .*at least 4 images.*; it has 4\."):
+        write_stir(features=paths[:1], indexes=indexes[:1], table=tmp_path / "none.csv", **settings)
+    assert not (tmp_path / "none.csv").exists()
