@@ -278,3 +278,11 @@ def test_small_files_are_always_read(folder, monkeypatch):
     for text, remembered in (("1234", False), ("12345", True)):
         integrity.remembered_hash(made(f"{text}.npy", text), lambda number: None)
         assert integrity.MEMORY.exists() == remembered
+
+
+def test_a_job_reads_a_big_input_once_and_hashes_what_it_was_told(big, monkeypatch):
+    Path("manifest.json").write_text(json.dumps({"files": {"big.npy": sha256(big)}}))
+    monkeypatch.setattr(integrity, "read_hash", lambda *_: pytest.fail("read again"))
+    integrity.refuse_changed([Path("manifest.json")])
+    assert integrity.hashes([big], "looking", lambda path, count: f"hash of {path}") == {big: "hash of big.npy"}
+    assert integrity.MEMORY.parts[0] == "work", "which is nobody's result"
