@@ -1,19 +1,23 @@
 """Splits and nested subsets: the same for a source image everywhere, balanced, and one inside the other."""
 
 import collections
+import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rib.classes import ClassSpace
 from rib.data.prepared import PreparedDataset
-from rib.data.splits import PARTS, balanced_order, part, part_of, subset
+from rib.data.splits import PARTS, balanced_order, part, parts_of, read_split, subset, write_split
 from rib.io import UserError
 
 SHARES = {"train": 0.6, "select": 0.2}
+GEOMETRY = {"size": 1, "crop": 1.0, "interpolation": "bicubic"}
 
 
 def dataset(per_class, name="d", group="val", variants=1):
@@ -30,36 +34,152 @@ def of_labels(labels, name="d", group="val", variants=1):
     return PreparedDataset(name, np.arange(len(labels)), labels, None, index, space)
 
 
-def test_the_parts_have_their_shares():
-    counts = collections.Counter(part_of(f"s{number}", SHARES) for number in range(20000))
-    assert [counts[name] / 20000 for name in PARTS] == pytest.approx([0.6, 0.2, 0.2], abs=0.01)
+def prepared(folder, labels, group="val", variants=1):
+    """A dataset as a prepare job writes it: class by source; pixels, which no split looks at, of one value."""
+    whole = of_labels(np.array(list(labels.values())), folder.name, group, variants)
+    whole = replace(whole, index=whole.index.set_column(0, "source_id", [np.repeat(list(labels), variants)]))
+    folder.mkdir(parents=True)
+    pq.write_table(whole.index, folder / "index.parquet")
+    np.save(folder / "images.npy", np.zeros((len(whole.labels), 1, 1, 3), np.uint8))
+    (folder / "classes.json").write_text(json.dumps(whole.space.to_json()))
+    return folder
 
 
-def test_datasets_that_share_sources_are_split_alike():
-    whole, copy = dataset(50), dataset(50, "copy")
-    for which in PARTS:
-        assert part(whole, which, SHARES).source_ids == part(copy, which, SHARES).source_ids
-    assert part(whole, "test", SHARES).source_ids != part(dataset(50, group="other"), "test", SHARES).source_ids
+def split_of(folder, earlier=(), budget="all", shares=SHARES):
+    """The split of a prepared dataset."""
+    images = {"geometry": GEOMETRY, "workers": 1, "budget": budget, "images_per_class": None}
+    table = folder / "split.parquet"
+    what = {"folder": folder, "name": folder.name, "images": images, "apart": None}
+    write_split(**what, shares=shares, earlier=list(earlier), table=table)
+    return table
 
 
-def test_the_parts_are_disjoint_and_complete():
-    parts = [set(part(dataset(50), which, SHARES).source_ids) for which in PARTS]
-    assert sum(map(len, parts)) == 200 == len(set.union(*parts))
-    assert part(dataset(50), "train", None).source_ids == dataset(50).source_ids
+def sources(n, classes=4, prefix="s"):
+    """So many sources of each class, by id."""
+    return {f"{prefix}{label}/{number}": label for label in range(classes) for number in range(n)}
+
+
+def tally(labels, parts):
+    """(classes, 3) sources of each class and part."""
+    found = collections.Counter((label, parts[source]) for source, label in labels.items())
+    return np.array([[found[label, name] for name in PARTS] for label in sorted(set(labels.values()))])
+
+
+def off(counts, shares):
+    """How many images each entry is off what was asked for."""
+    wanted = [shares["train"], shares["select"], 1 - sum(shares.values())]
+    return np.abs(counts - counts.sum(axis=-1, keepdims=True) * np.array(wanted))
+
+
+percent = st.integers(5, 90)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=12), percent, percent)
+def test_each_class_and_the_whole_have_their_shares_within_one_image(sizes, train, select):
+    assume(train + select < 100 and min(sizes) * train >= 100)  # so that each class can have a training image
+    shares = {"train": train / 100, "select": select / 100}
+    labels = {f"s{label}/{i}": label for label, n in enumerate(sizes) for i in range(n)}
+    counts = tally(labels, parts_of(labels, shares, {}))
+    assert (counts.sum(axis=1) == sizes).all() and (counts[:, 0] > 0).all()
+    assert off(counts, shares).max() < 1 and off(counts.sum(axis=0), shares).max() < 1
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=12))
+def test_totals_take_no_class_its_last_training_image(sizes):
+    labels = {f"s{label}/{i}": label for label, n in enumerate(sizes) for i in range(n)}
+    counts = tally(labels, parts_of(labels, SHARES, {}))
+    assert (counts[:, 0] > 0).all() and off(counts, SHARES).max() < 1
+
+
+def test_a_thousand_classes_of_29_are_not_all_rounded_alike():
+    counts = tally(labels := sources(29, 1000), parts_of(labels, SHARES, {}))
+    assert set(counts[:, 0]) == {17, 18} and counts[:, 1:].min() == 5 and counts[:, 1:].max() == 6
+    assert counts.sum(axis=0).tolist() == [17400, 5800, 5800]
+
+
+@given(st.permutations(range(60)))
+def test_the_order_of_rows_says_nothing(order):
+    rows = list(sources(15).items())
+    assert parts_of(dict(rows[i] for i in order), SHARES, {}) == parts_of(dict(rows), SHARES, {})
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_source_is_in_one_part_in_all_datasets_of_its_group(seed):
+    """Three datasets hold any of the sources, the last among classes of its own; what is new makes up for what is not."""
+    rng = np.random.default_rng(seed)
+    classes, holders = rng.integers(0, 4, 90), rng.integers(0, 8, 90)
+    datasets = [{f"s{i}": int(classes[i]) // (1 + d // 2) for i in range(90) if holders[i] >> d & 1} for d in range(3)]
+    known, fitted = {}, 0
+    for labels in datasets:
+        parts = parts_of(labels, SHARES, known)
+        assert parts.keys() == labels.keys()
+        assert all(parts[source] == known.get(source, parts[source]) for source in labels)
+        for label in set(labels.values()):
+            own = {source: label for source, of in labels.items() if of == label}
+            came = collections.Counter(known.get(source) for source in own)
+            if all(came[name] <= share * len(own) for name, share in zip(PARTS, (0.6, 0.2, 0.2), strict=True)):
+                fitted += 1
+                assert off(tally(own, parts), SHARES).max() < 1
+        known |= parts
+    assert fitted >= 4
+
+
+def test_another_dataset_changes_no_split_before_it_and_the_same_sources_are_split_as_alone(tmp_path):
+    val, copy = prepared(tmp_path / "val", sources(29)), prepared(tmp_path / "copy", sources(29), variants=3)
+    some = dict(list(sources(29).items())[::2])
+    more = prepared(tmp_path / "more", some | sources(20, prefix="n"))
+    first = split_of(val)
+    alone = first.read_bytes()
+    second = split_of(copy, [first])
+    third = split_of(more, [first, second])
+    assert split_of(val).read_bytes() == alone
+    parts = [read_split(path) for path in (first, second, third)]
+    assert parts[1] == parts[0] == read_split(split_of(copy)) and set(some) < set(parts[0])
+    assert all(parts[2][source] == parts[0][source] for source in some)
+    # of 34 or 35 sources of a class 14 or 15 came with their part, and the 20 others make up for them
+    assert off(tally(some | sources(20, prefix="n"), parts[2]), SHARES).max() < 1
+    table = pq.read_table(second).to_pandas()
+    assert set(table["images"]) == {3} and list(table["source_id"]) == sorted(table["source_id"])
+
+
+@pytest.mark.parametrize("budget", [20, 57, 90])
+def test_a_budget_is_split_as_evenly(tmp_path, budget):
+    """What the budget takes of a set is split like a whole one, and another set's sources agree with it."""
+    val, copy = prepared(tmp_path / "val", sources(29)), prepared(tmp_path / "copy", sources(29), variants=3)
+    first = split_of(val, budget=budget)
+    second = split_of(copy, [first], budget=budget)
+    parts = [read_split(path) for path in (first, second)]
+    labels = {source: label for source, label in sources(29).items() if source in parts[0]}
+    assert len(parts[0]) == budget and off(tally(labels, parts[0]), SHARES).max() < 1
+    assert parts[1].keys() == parts[0].keys() and parts[1] == parts[0]
+    smaller = split_of(prepared(tmp_path / "smaller", sources(29)), [split_of(val)], budget=budget)
+    labels = {source: label for source, label in sources(29).items() if source in read_split(smaller)}
+    assert off(tally(labels, read_split(smaller)), SHARES).max() < 1.5, "parts alternate in the budget's order"
+
+
+def test_the_parts_are_disjoint_and_complete(tmp_path):
+    folder = prepared(tmp_path / "val", sources(29))
+    whole, table = PreparedDataset.open(folder, "val", None), split_of(folder)
+    parts = [part(whole, which, table).source_ids for which in PARTS]
+    assert sum(map(len, parts)) == 4 * 29 and set.union(*map(set, parts)) == set(whole.source_ids)
+    assert part(whole, "train", None).source_ids == whole.source_ids
 
 
 def test_a_part_knows_its_images():
-    chosen = part(dataset(50), "test", SHARES)
     whole = dataset(50)
+    chosen = whole.take(np.arange(3, 200, 7))
     assert [whole.source_ids[row] for row in chosen.rows] == chosen.source_ids
     assert (whole.labels[chosen.rows] == chosen.labels).all()
     again = chosen.take(np.array([1, 3]))
     assert [whole.source_ids[row] for row in again.rows] == again.source_ids
 
 
-def test_a_class_without_training_images_is_refused():
-    with pytest.raises(UserError, match=r"held_out: d: class '.' has no image in the train part.*use protocol paper"):
-        part(dataset(1), "train", SHARES)
+@pytest.mark.parametrize("n, which", [(1, "test"), (3, "train")])
+def test_a_part_without_images_and_a_class_without_training_images_are_refused(tmp_path, n, which):
+    folder = prepared(tmp_path / "d", sources(n))
+    table = split_of(folder, shares=SHARES if which == "test" else {"train": 0.1, "select": 0.2})
+    with pytest.raises(UserError, match=rf"held_out: d: .* has no image in the {which} part.*use protocol paper"):
+        part(PreparedDataset.open(folder, "d", None), which, table)
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.data())

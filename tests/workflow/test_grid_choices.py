@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -13,12 +14,17 @@ import torch
 import yaml
 from PIL import Image
 
-from rib.data.splits import part_of
+from rib.data.splits import read_split
 from rib.models.checkpoint import unpacked
 from tiny import family
 from tiny.project import ROOT, Project, copy_project
 
-SHARES = {"train": 0.6, "select": 0.2}
+HELD_OUT = (
+    "protocol=held_out",
+    "targets=[red]",
+    "models=[tiny_vit]",
+    "methods=[wise_ft_selected,greedy_soup,wise_ft_curve,replay,ewc]",
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +33,12 @@ def held_out(tmp_path_factory):
     folder = copy_project(tmp_path_factory.mktemp("held_out") / "project")
     family.make(folder / "mine", images_per_class=12)
     project = Project(folder)
-    methods = "[wise_ft_selected,greedy_soup,wise_ft_curve,replay,ewc]"
-    config = ("protocol=held_out", "targets=[red]", "models=[tiny_vit]", f"methods={methods}")
-    project.snakemake("tables", "reports/tiny/figures/curves.png", config=config)
+    project.snakemake("tables", "reports/tiny/figures/curves.png", config=HELD_OUT)
     return project
+
+
+def parts_of(project, dataset):
+    return read_split(project.folder / f"results/tiny/held_out/split/{dataset}/160px-bicubic-crop1.parquet")
 
 
 def checkpoint(run):
@@ -43,7 +51,10 @@ def rows(project, run, protocol="held_out"):
 
 def test_held_out_scores_images_that_no_dataset_of_their_source_trained_on(held_out):
     scored = rows(held_out, "tiny_vit/red/ft/all/0")
-    assert {part_of(source, SHARES) for source in scored["source_id"]} == {"test"}
+    red, copy, green = (parts_of(held_out, name) for name in ("red", "copy", "green"))
+    assert red == copy and not red.keys() & green.keys()
+    for dataset, own in scored.groupby("dataset"):
+        assert {parts_of(held_out, dataset)[source] for source in own["source_id"]} == {"test"}
     shared = scored[scored["dataset"].isin(["red", "copy"])].groupby("dataset")["source_id"].agg(set)
     assert shared["red"] == shared["copy"] and "memory" not in set(scored["dataset"])
     before = rows(held_out, "tiny_vit/none/pretrained/all/0")
@@ -51,9 +62,17 @@ def test_held_out_scores_images_that_no_dataset_of_their_source_trained_on(held_
     manifest = json.loads(
         (held_out.folder / "results/tiny/held_out/finetune/tiny_vit/red/ft/all/0/manifest.json").read_text()
     )
-    index = pq.read_table(held_out.folder / "results/tiny/prepare/red/160px-bicubic-crop1/index.parquet")
-    train = [source for source in index["source_id"].to_pylist() if part_of(source, SHARES) == "train"]
-    assert manifest["images"] == 2 * len(train)
+    assert manifest["images"] == 2 * sum(which == "train" for which in red.values())
+
+
+def test_held_out_splits_every_class_alike_and_the_report_has_the_counts(held_out):
+    """Of 12 images per class 7.2, 2.4 and 2.4, of the 60 of a dataset 36, 12 and 12."""
+    table = pd.read_csv(held_out.folder / "reports/tiny/tables/splits.csv").set_index("dataset")
+    assert table[["train", "select", "test"]].to_numpy().tolist() == [[36, 12, 12]] * 4
+    scored = rows(held_out, "tiny_vit/red/ft/all/0")
+    assert (scored.groupby("dataset").size() == table["test"]).all()
+    for counts in scored.groupby(["dataset", "label"]).size().groupby("dataset").agg(set):
+        assert counts <= {2, 3}
 
 
 def test_selection_keeps_the_score_of_every_candidate_and_takes_the_best(held_out):
@@ -130,6 +149,45 @@ def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
     assert list(zip(mri["method"], mri["size"], strict=True)) == [
         (method, size) for method in ("lora-rank1", "lora-rank2") for size in ("0.25", "10", "all")
     ]
+
+
+def test_figures_show_the_largest_size_in_whatever_order_sizes_are_given(finished_copy):
+    """What the rule hands on; one more fine-tuning."""
+    config = ("downstream_size=[5,all]", "targets=[red]", "methods=[linear_probe]")
+    figure = finished_copy.folder / "reports/tiny/figures/before_after"
+    finished_copy.snakemake(f"{figure.relative_to(finished_copy.folder)}.png", "--cores", "1", config=config)
+    assert set(pd.read_csv(figure.with_suffix(".csv"))["size"]) == {"all"}
+    cfg = json.loads(figure.with_suffix(".provenance.json").read_text())["cfg"]
+    assert (cfg["size"], cfg["sizes"]) == ("all", ["5", "all"])
+    ood = pd.read_csv(finished_copy.folder / "reports/tiny/tables/ood.csv", dtype={"size": str})
+    assert set(ood["size"]) == {"5", "all"}
+
+
+def test_the_tables_of_a_leak_free_run_agree(finished_copy):
+    """Jobs of four rules leave out the same images: those of `copy`, which shares its sources with the target `red`."""
+    tables = finished_copy.folder / "reports/tiny/tables"
+    before = pd.read_csv(tables / "mri.csv").set_index("method")["mri"]
+    names = ("mri", "ranking", "seeds", "summary", "flips")
+    finished_copy.snakemake(
+        *(f"reports/tiny/tables/{name}.csv" for name in names), "--cores", "1", config=("leak_free=true",)
+    )
+    made = {name: pd.read_csv(tables / f"{name}.csv").set_index("method") for name in names}
+    mri = made["mri"]["mri"]
+    assert (mri - before).abs().max() > 0.1 and all("leak-free" in text for text in made["mri"]["conditions"])
+    flipped = made["flips"]["wrong_to_right"] - made["flips"]["right_to_wrong"]
+    for found in (made["ranking"]["mri"], made["seeds"]["mri"], made["summary"]["mri"], flipped):
+        assert found[mri.index].tolist() == pytest.approx(mri.tolist(), abs=0.006)
+
+
+def test_held_out_is_free_of_leaks_so_that_leak_free_leaves_nothing_more_out(held_out, tmp_path):
+    shutil.copytree(held_out.folder, tmp_path / "copy", symlinks=True)
+    table = "reports/tiny/tables/ri.csv"
+    Project(tmp_path / "copy").snakemake(table, "--cores", "1", config=(*HELD_OUT, "leak_free=true"))
+    plain, free = (pd.read_csv(folder / table) for folder in (held_out.folder, tmp_path / "copy"))
+    assert set(free["conditions"]) == {"protocol held_out; leak-free"} != set(plain["conditions"])
+    pd.testing.assert_frame_equal(plain.drop(columns="conditions"), free.drop(columns="conditions"))
+    # `copy` is scored on the test sources of `red` and counts
+    assert set(plain["n"]) == {3 * 12}
 
 
 def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):

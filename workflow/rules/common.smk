@@ -77,6 +77,7 @@ SUITE = f"results/{FAMILY}/prepare/suite_{{suite}}/{{geometry}}"
 MODEL = f"results/{FAMILY}/models/{{model}}"
 RUNS = f"results/{FAMILY}/{CONFIG['protocol']}"
 RUN = "{model}/{target}/{method}/{size}/{seed}"
+SPLIT = f"{RUNS}/split/{{dataset}}/{{geometry}}"
 REPORTS = f"reports/{FAMILY}"
 LOGS = f"logs/{FAMILY}"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
@@ -221,14 +222,20 @@ def target(file, w):
 
 
 @cache
-def images(model):
-    """How a model's jobs see datasets (rib.data.splits.opened)."""
-    seen = {
-        "geometry": vars(GRID.geometry(model)),
+def seen_at(geometry):
+    """How jobs see datasets at a geometry (rib.data.splits.opened)."""
+    return {
+        "geometry": vars(GEOMETRIES[geometry]),
         "workers": THREADS,
         "budget": CONFIG["budget"]["max_images_per_dataset"],
         "images_per_class": GRID.reference.images_per_class if GRID.reference else None,
     }
+
+
+@cache
+def images(model):
+    """How a model's jobs see datasets, and its reference."""
+    seen = dict(seen_at(geometry(model)))
     how = GRID.models[model].pretrain
     if how and GRID.reference and how["dataset"] == GRID.reference.name:
         seen["pretraining_size"] = str(how["size"])  # what it never saw doesn't stand for its pretraining
@@ -239,6 +246,16 @@ def apart(w, datasets):
     """The manifest of the dataset of which a part stands for pretraining, if one of the datasets shares its sources."""
     shared = any(GRID.kept_apart(name) for name in datasets)
     return prepared("manifest.json", GRID.reference.name, geometry(w.model)) if shared else []
+
+
+def splits(geometry, datasets):
+    """Files that tell the parts of some datasets, by protocol held_out; none by others."""
+    return [f"{SPLIT}.parquet".format(dataset=name, geometry=geometry) for name in datasets] if GRID.shares else []
+
+
+def split(w, datasets):
+    """The file for the one dataset in a list, nothing where the list is empty or there are no parts."""
+    return next(iter(splits(geometry(w.model), datasets)), [])
 
 
 def checkpointed(w):
@@ -254,10 +271,20 @@ def checkpoints(file, w, methods):
     return [f"{RUNS}/finetune/{RUN}/{file}".format(**{**w, "method": method}) for method in methods]
 
 
+def uses_reference(w):
+    """Whether a run's method uses what stands for pretraining."""
+    return GRID.reference is not None and GRID.methods[w.method].reference != "no"
+
+
+def kept_whole(w):
+    """The reference dataset in a list, where the run uses all of it; none where it is a part of one that is evaluated."""
+    whole = uses_reference(w) and GRID.reference.images_per_class is None
+    return [GRID.reference.name] if whole else []
+
+
 def reference(file, w):
     """A file of the reference dataset, nothing where there is none or the method doesn't use it."""
-    used = GRID.reference is not None and GRID.methods[w.method].reference != "no"
-    return prepared(file, GRID.reference.name, geometry(w.model)) if used else []
+    return prepared(file, GRID.reference.name, geometry(w.model)) if uses_reference(w) else []
 
 
 def preparation(w):
@@ -343,7 +370,6 @@ def training(stage, w):
         w.method,
         training=GRID.training(),
         images=images(w.model),
-        shares=GRID.shares,
         compute=COMPUTE,
     )
 
@@ -364,6 +390,8 @@ def training_inputs(w):
         "images": ancient([target(file, w) for file in PREPARED_FILES]),
         "reference": reference("manifest.json", w),
         "apart": apart(w, [w.target]),
+        "split": split(w, [w.target]),
+        "reference_split": split(w, kept_whole(w)),
         "start": checkpoints("manifest.json", w, start),
         "start_weights": ancient(checkpoints("checkpoint.safetensors", w, start)),
     }
@@ -380,6 +408,7 @@ def selection_inputs(w):
         "target": target("manifest.json", w),
         "images": ancient(target("images.npy", w)),
         "apart": apart(w, [w.target]),
+        "split": split(w, [w.target]),
     }
 
 
@@ -401,6 +430,7 @@ def evaluation_inputs(w):
         **state_inputs(w),
         "suite": f"{SUITE}/manifest.json".format(suite=w.suite, geometry=geometry(w.model)),
         "apart": apart(w, SUITES[w.suite]),
+        "splits": splits(geometry(w.model), SUITES[w.suite]),
     }
 
 
@@ -434,6 +464,7 @@ def dataset_inputs(w):
         "dataset": prepared("manifest.json", w.dataset, geometry(w.model)),
         "images": ancient([prepared(file, w.dataset, geometry(w.model)) for file in PREPARED_FILES]),
         "apart": apart(w, [w.dataset]),
+        "split": split(w, [w.dataset]),
     }
 
 

@@ -27,7 +27,7 @@ rule evaluate_run:
             "parents": checkpointed(w),
             "images": images(w.model),
             "apart": [name for name in SUITES[w.suite] if GRID.kept_apart(name)],
-            "shares": GRID.shares,
+            "split": SUITES[w.suite] if GRID.shares else [],
             "batch_size": CONFIG["compute"]["evaluation_batch_size"],
             "compute": COMPUTE,
             "code": digest("evaluate"),

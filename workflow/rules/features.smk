@@ -44,7 +44,6 @@ rule compute_features:
         cfg=lambda w: {
             "parents": checkpointed(w),
             "images": images(w.model),
-            "shares": GRID.shares,
             "layers": CONFIG["representations"]["layers"],
             "limit": CONFIG["representations"]["images"],
             "batch_size": CONFIG["compute"]["evaluation_batch_size"],

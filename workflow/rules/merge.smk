@@ -46,7 +46,6 @@ rule select_weights:
             "selection",
             w.method,
             images=images(w.model),
-            shares=GRID.shares,
             batch_size=CONFIG["compute"]["evaluation_batch_size"],
             compute=COMPUTE,
         ),

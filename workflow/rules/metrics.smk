@@ -1,9 +1,8 @@
 # Accuracies, RI and mRI with intervals: pure functions of the rows of the whole grid.
 
 ROWS = [f"{RUNS}/evaluate/{RUN}/{suite}.parquet".format(**vars(run)) for run in GRID.runs() for suite in SUITES]
-GROUPS = {name: dataset.source_group for name, dataset in GRID.datasets.items() if dataset.source_group}
-# Of held-out parts nothing was trained on, whatever it was made from.
-LEAK_FREE_GROUPS = GROUPS if CONFIG["leak_free"] and GRID.shares is None else None
+GROUPS = GRID.source_groups()
+LEAK_FREE_GROUPS = GRID.leak_free_groups()
 TABLES = {
     "accuracy": f"{REPORTS}/tables/accuracy.csv",
     "ri": f"{REPORTS}/tables/ri.csv",

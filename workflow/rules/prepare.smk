@@ -48,3 +48,36 @@ rule list_suite:
         cfg=lambda w: {"datasets": SUITES[w.suite], "code": digest("suites")},
     script:
         "../scripts/suites.py"
+
+
+# Protocol held_out: the part that each source image of a dataset is in. A dataset that shares its sources with others is
+# split after those before it in the catalogue, so that another one behind it changes nothing.
+SPLITS = [path for key in dict.fromkeys(map(geometry, GRID.models)) for path in splits(key, GRID.datasets)]
+
+
+rule split_dataset:
+    input:
+        manifest=lambda w: prepared("manifest.json", w.dataset, w.geometry),
+        files=lambda w: ancient([prepared(file, w.dataset, w.geometry) for file in PREPARED_FILES]),
+        apart=lambda w: (
+            prepared("manifest.json", GRID.reference.name, w.geometry) if GRID.kept_apart(w.dataset) else []
+        ),
+        earlier=lambda w: splits(w.geometry, GRID.split_before(w.dataset)),
+    output:
+        table=f"{SPLIT}.parquet",
+        provenance=f"{SPLIT}.provenance.json",
+    log:
+        f"{LOGS}/{CONFIG['protocol']}/split/{{dataset}}/{{geometry}}.log",
+    conda:
+        "../../envs/images.yaml"
+    resources:
+        mem_mb=lambda w: memory([w.dataset], 2000),
+        runtime=60,
+    params:
+        cfg=lambda w: {
+            "shares": GRID.shares,
+            "images": seen_at(w.geometry),
+            "code": digest("split"),
+        },
+    script:
+        "../scripts/split.py"

@@ -23,6 +23,7 @@ CELLS = {
             prepared("provenance.json", entry.name, geometry(model)) for model in GRID.models for entry in DATASETS_READ
         )
     ),
+    **({"split": [path.replace(".parquet", ".provenance.json") for path in SPLITS]} if GRID.shares else {}),
     "models": expand(f"{MODEL}/provenance.json", model=GRID.models),
     **OF_RUNS,
     "evaluate": [path.replace(".parquet", ".provenance.json") for path in ROWS],
@@ -70,6 +71,8 @@ rule write_page:
                 "family": {"title": GRID.family.title, "description": GRID.family.description},
                 "targets": GRID.targets,
                 "ood": GRID.ood(),
+                "sizes": GRID.sizes,
+                "shown_size": GRID.shown_size,
                 "conditions": GRID.conditions(),
                 "datasets": {
                     name: {key: getattr(entry, key) for key in ("label", "licence", "origin")}

@@ -53,7 +53,8 @@ def network_and_images(snakemake) -> dict:
         "checkpoints": dict(zip(cfg["parents"], files.checkpoints, strict=True)),
         "dataset_folder": Path(files.dataset).parent,
         "apart": Path(files.apart).parent if files.apart else None,
-        **{key: cfg[key] for key in ("images", "shares", "batch_size", "compute")},
+        "split": Path(files.split) if files.split else None,
+        **{key: cfg[key] for key in ("images", "batch_size", "compute")},
     }
 
 
@@ -65,10 +66,12 @@ def training(snakemake) -> dict:
         "target_folder": Path(files.target).parent,
         "reference_folder": Path(files.reference).parent if files.reference else None,
         "apart": Path(files.apart).parent if files.apart else None,
+        "split": Path(files.split) if files.split else None,
+        "reference_split": Path(files.reference_split) if files.reference_split else None,
         "start": dict(zip(cfg["parents"], map(Path, files.start_weights), strict=True)),
         "what": {key: w[key] for key in ("model", "target", "method")},
         "size": w.size,
         "seed": int(w.seed),
-        **{key: cfg[key] for key in ("mechanism", "settings", "training", "images", "shares", "compute")},
+        **{key: cfg[key] for key in ("mechanism", "settings", "training", "images", "compute")},
         "rescue": Path(snakemake.log[0]).with_suffix(".last_good.safetensors"),
     }

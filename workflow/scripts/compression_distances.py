@@ -12,6 +12,7 @@ with run(snakemake, "compression_distances") as out:
     write_compression(
         folders=dict(zip(cfg["datasets"], folders, strict=True)),
         apart=dict.fromkeys(cfg["apart"], files.apart and Path(files.apart).parent),
-        **{key: cfg[key] for key in ("images", "shares", "megabytes")},
+        splits=dict(zip(cfg["split"], map(Path, files.splits), strict=True)),
+        **{key: cfg[key] for key in ("images", "megabytes")},
         table=out["table"],
     )

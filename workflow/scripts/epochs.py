@@ -15,7 +15,8 @@ with run(snakemake, "epochs") as out:
         snapshots=[Path(path) for path in files.snapshots],
         dataset_folder=Path(files.dataset).parent,
         apart=Path(files.apart).parent if files.apart else None,
+        split=Path(files.split) if files.split else None,
         what={key: w[key] for key in ("model", "target", "method", "dataset")},
-        **{key: cfg[key] for key in ("images", "shares", "limit", "batch_size", "compute")},
+        **{key: cfg[key] for key in ("images", "limit", "batch_size", "compute")},
         **{key: out[key] for key in ("features", "index", "manifest")},
     )

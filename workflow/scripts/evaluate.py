@@ -19,5 +19,6 @@ with run(snakemake, "evaluate", resumes=Path(snakemake.output.rows).name) as out
             scorings=due,
             datasets=read_suite(Path(files["suite"])),
             apart=dict.fromkeys(cfg["apart"], files["apart"] and Path(files["apart"]).parent),
-            **{key: cfg[key] for key in ("images", "shares", "batch_size", "compute")},
+            splits=dict(zip(cfg["split"], map(Path, files["splits"]), strict=True)),
+            **{key: cfg[key] for key in ("images", "batch_size", "compute")},
         )

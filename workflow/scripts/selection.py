@@ -15,8 +15,9 @@ with run(snakemake, "selection") as out:
         target_folder=Path(files.target).parent,
         target=snakemake.wildcards.target,
         apart=Path(files.apart).parent if files.apart else None,
+        split=Path(files.split),
         checkpoints=[Path(path) for path in files.checkpoints],
         manifests=[Path(path) for path in files.manifests],
-        **{key: cfg[key] for key in ("mechanism", "settings", "parents", "images", "shares", "batch_size", "compute")},
+        **{key: cfg[key] for key in ("mechanism", "settings", "parents", "images", "batch_size", "compute")},
         recipe=out["recipe"],
     )

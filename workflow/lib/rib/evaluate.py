@@ -28,7 +28,7 @@ def evaluate(
     datasets: Mapping[str, Path],
     apart: Mapping[str, Path],
     images: Mapping,
-    shares: Mapping[str, float] | None,
+    splits: Mapping[str, Path],
     batch_size: int,
     compute: Mapping,
 ) -> None:
@@ -45,7 +45,7 @@ def evaluate(
         datasets: what the prepare jobs wrote, by dataset.
         apart: folder of the dataset of which a part stands for pretraining, by dataset that shares its sources.
         images: how datasets are seen (rib.data.splits.opened).
-        shares: of the splits (protocol `held_out`), of which the test part is scored, or None for all images.
+        splits: by dataset, its split (protocol `held_out`), of which the test part is scored; empty for all images.
         batch_size: images per forward pass.
         compute: see rib.models.device.start.
 
@@ -56,7 +56,9 @@ def evaluate(
         return
     device = devices.start(**compute)
     preprocessing = load(model_folder, torch.device("cpu"))[1]["preprocessing"]
-    suite = [part(opened(folder, name, images, apart.get(name)), TEST, shares) for name, folder in datasets.items()]
+    suite = [
+        part(opened(folder, name, images, apart.get(name)), TEST, splits.get(name)) for name, folder in datasets.items()
+    ]
     pixels = [Inputs(d.images, preprocessing["mean"], preprocessing["std"], device, d.rows) for d in suite]
     example = pixels[0][slice(EXAMPLE)]
     states = [

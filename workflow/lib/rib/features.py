@@ -41,7 +41,7 @@ def compute_features(
     dataset_folder: Path,
     apart: Path | None,
     images: Mapping,
-    shares: Mapping[str, float] | None,
+    split: Path | None,
     what: Mapping[str, str],
     layers: str | Sequence[str],
     limit: int,
@@ -60,7 +60,7 @@ def compute_features(
         dataset_folder: what a prepare job wrote.
         apart: folder of the dataset of which a part stands for pretraining, where this one shares its sources.
         images: how datasets are seen (rib.data.splits.opened).
-        shares: of the splits (protocol `held_out`), of which the test part is taken, or None for all images.
+        split: of the dataset (protocol `held_out`), of which the test part is taken, or None for all images.
         what: model, target, method and dataset.
         layers: `default` for all, or names of some.
         limit: images at most; of a larger dataset the first in the class-balanced order.
@@ -78,7 +78,7 @@ def compute_features(
     if len(states) > 1:
         raise UserError(f"features of {title}: a curve has several states; ask for one of its ends instead.")
     device = devices.start(**compute)
-    dataset, inputs = _inputs(model_folder, dataset_folder, what["dataset"], images, apart, shares, limit, device)
+    dataset, inputs = _inputs(model_folder, dataset_folder, what["dataset"], images, apart, split, limit, device)
     model = network_in_state(model_folder, states[0][1], checkpoints, inputs[slice(EXAMPLE)], device)
     found = features_of(model, inputs, batch_size, f"features of {title}")
     if missing := [] if layers == DEFAULT else [name for name in layers if name not in found]:
@@ -96,7 +96,7 @@ def compute_epoch_features(
     dataset_folder: Path,
     apart: Path | None,
     images: Mapping,
-    shares: Mapping[str, float] | None,
+    split: Path | None,
     what: Mapping[str, str],
     limit: int,
     batch_size: int,
@@ -118,7 +118,7 @@ def compute_epoch_features(
     """
     title, method = "/".join(what.values()), what["method"]
     device = devices.start(**compute)
-    dataset, inputs = _inputs(model_folder, dataset_folder, what["dataset"], images, apart, shares, limit, device)
+    dataset, inputs = _inputs(model_folder, dataset_folder, what["dataset"], images, apart, split, limit, device)
     found = {}
     for epoch, path in enumerate(snapshots, start=1):
         model = network_in_state(model_folder, {method: 1.0}, {method: path}, inputs[slice(EXAMPLE)], device)
@@ -133,12 +133,12 @@ def _inputs(
     name: str,
     images: Mapping,
     apart: Path | None,
-    shares: Mapping[str, float] | None,
+    split: Path | None,
     limit: int,
     device: torch.device,
 ) -> tuple[PreparedDataset, Inputs]:
     """The images whose features are taken: at most `limit`, of protocol held_out's test part."""
-    dataset = first_images(part(opened(dataset_folder, name, images, apart), TEST, shares), limit)
+    dataset = first_images(part(opened(dataset_folder, name, images, apart), TEST, split), limit)
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
     return dataset, Inputs(dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows)
 

@@ -44,7 +44,8 @@ def finetune(
     mechanism: str,
     settings: Mapping,
     training: Mapping,
-    shares: Mapping[str, float] | None,
+    split: Path | None,
+    reference_split: Path | None,
     size: str,
     seed: int,
     compute: Mapping,
@@ -68,7 +69,8 @@ def finetune(
         mechanism: file of the method's mechanism.
         settings: the method's own settings.
         training: epochs, batch_size, micro_batch_size, momentum, weight_decay, warmup_steps, warmup_fraction.
-        shares: of the splits (protocol `held_out`), or None to train on all images (`paper`).
+        split: of the target (protocol `held_out`), or None to train on all images (`paper`).
+        reference_split: likewise of the reference dataset, None too where a part of one that is evaluated is used.
         size: of the subset to train on: `all`, a number of images or a fraction.
         seed: of everything random.
         compute: device, threads (see rib.models.device.start).
@@ -92,8 +94,8 @@ def finetune(
         raise UserError(
             f"method {what['method']} can't start from '{next(iter(start))}', which trains a frame around the input."
         )
-    target = subset(part(opened(target_folder, what["target"], images, apart), TRAIN, shares), size)
-    reference = reference_images(reference_folder, images, shares) if reference_folder else None
+    target = subset(part(opened(target_folder, what["target"], images, apart), TRAIN, split), size)
+    reference = reference_images(reference_folder, images, reference_split) if reference_folder else None
     seen = [dataset and on_device(dataset, facts["preprocessing"], device) for dataset in (target, reference)]
     try:
         method.begin(Task(model, *seen, seed, training["batch_size"]))

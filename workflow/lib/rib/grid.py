@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from rib.catalog import CURVE, SELECT, Catalog, Dataset, Family, Method, Model, check_settings, known_name
 from rib.geometry import Geometry
 from rib.io import UserError
-from rib.runs import ALL, NO_TARGET, PRETRAINED, Run
+from rib.runs import ALL, NO_TARGET, PRETRAINED, Run, largest
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Grid:
         reference: what stands for what pretraining saw, None where there is nothing.
         methods: every method of the grid, sweeps as variants of their own, their settings resolved.
         sizes: of the training part, as they stand in paths.
+        shown_size: the largest of them, which figures and headlines show.
         notices: lines that tell the user what was added to the grid or left out, and why.
 
     Raises:
@@ -72,6 +73,7 @@ class Grid:
             raise UserError(
                 "config, downstream_size: two fractions agree in their first twelve digits; give one of them."
             )
+        self.shown_size = largest(self.sizes)
         for model in self.models:
             for name in self.methods.keys() - set(self.methods_of(model)):
                 self.notices.append(
@@ -214,8 +216,14 @@ class Grid:
         """Whether a dataset shares its source images with the part that stands for pretraining."""
         if self.reference is None or self.reference.images_per_class is None:
             return False
-        whole, entry = self.reference.dataset, self.datasets[dataset]
+        whole, entry = self.reference.dataset, self.catalog.datasets[dataset]
         return entry.name == whole.name or entry.source_group == whole.source_group is not None
+
+    def split_before(self, dataset: str) -> list[str]:
+        """Evaluated datasets that share a dataset's sources and are split before it: in the catalogue's order, references last."""
+        group = self.catalog.datasets[dataset].source_group
+        kin = [name for name, entry in self.datasets.items() if entry.source_group == group is not None]
+        return kin[: kin.index(dataset)] if dataset in kin else kin
 
     def unlike_published(self) -> str | None:
         """Why accuracies of this run can't be compared with published ones, None if they can."""
@@ -228,6 +236,17 @@ class Grid:
             if (geometry.size, geometry.crop) != (model.preprocessing["size"], model.preprocessing["crop"]):
                 return "images are not brought to the models' own geometry"
         return None
+
+    def source_groups(self) -> dict[str, str]:
+        """Name of the source images that a dataset shares with others, of the datasets that do."""
+        return {name: entry.source_group for name, entry in self.datasets.items() if entry.source_group}
+
+    def leak_free_groups(self) -> dict[str, str] | None:
+        """`source_groups` where what the target was made from is to be left out of the others, None where nothing is.
+
+        Under held_out there is nothing to leave out: whatever is scored was made from sources that nothing trained on.
+        """
+        return self.source_groups() if self.config["leak_free"] and self.shares is None else None
 
     def conditions(self) -> list[str]:
         """What a number of this run hangs on besides its row's columns, as short phrases for every table."""

@@ -13,7 +13,7 @@ from rib.catalog import Catalog, Dataset, Model
 from rib.data.folders import files_of
 from rib.grid import Grid
 from rib.io import in_bytes, read_json
-from rib.runs import ALL, PRETRAINED, Run
+from rib.runs import ALL, PRETRAINED, Run, images_of
 
 STATED_SIDE = 224  # pixels at which throughput.csv was measured
 FLOAT = 4  # bytes of a stored number
@@ -61,7 +61,9 @@ def plan(grid: Grid, catalog: Catalog, results: Path) -> Plan:
     for name, model in grid.models.items():
         found.rates[name] = _rates(name, model, grid, stated, results)
         if model.pretrain:
-            images = model.pretrain["epochs"] * _of_size(str(model.pretrain["size"]), counts[model.pretrain["dataset"]])
+            images = model.pretrain["epochs"] * images_of(
+                str(model.pretrain["size"]), counts[model.pretrain["dataset"]]
+            )
             _add_images(found, name, {TRAIN: images})
     for run in grid.runs():
         _add_run(found, grid, run, counts)
@@ -95,6 +97,7 @@ def _add_jobs(found: Plan, grid: Grid) -> None:
         ),
         "prepare": len({(d.name, _form(d, geometry)) for d in datasets for geometry in geometries.values()}),
         "list_suite": len(grid.suites()) * len(set(geometries.values())),
+        **({"split_dataset": len(grid.datasets) * len(set(geometries.values()))} if grid.shares else {}),
         **{rule: n for rule, n in (("convert_model", len(grid.models) - here), ("pretrain_model", here)) if n},
         "finetune": trained,
         "merge": len(runs) - trained,
@@ -184,7 +187,9 @@ def _add_run(found: Plan, grid: Grid, run: Run, counts: Mapping[str, int]) -> No
             epochs, by = 1, EVALUATE
     passes = {TRAIN: 0, EVALUATE: round(states * test * sum(seen.values()))}
     if epochs:
-        passes[by] += epochs * _of_size(run.size, seen[run.target] * (grid.shares["train"] if grid.shares else 1))
+        passes[by] += epochs * images_of(
+            run.size, math.ceil(seen[run.target] * (grid.shares["train"] if grid.shares else 1))
+        )
     _add_images(found, run.model, passes)
 
 
@@ -205,12 +210,6 @@ def _seen(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
         images = round(images * (1 - min(1, grid.reference.images_per_class * classes / whole)))
     budget = grid.config["budget"]["max_images_per_dataset"]
     return images if budget == ALL else min(images, budget)
-
-
-def _of_size(size: str, images: float) -> int:
-    if size == ALL:
-        return math.ceil(images)
-    return round(float(size) * images) if "." in size else int(size)
 
 
 def _hours(found: Plan, kind: str) -> str:

@@ -11,6 +11,26 @@ JOBS_PER_GPU = "RIB_JOBS_PER_GPU"  # environment variable: how many jobs may sha
 ALL = "all"  # the size of a run that trains on everything
 
 
+def images_of(size: str, whole: int) -> int:
+    """Images that a size stands for.
+
+    Args:
+        size: `all`, a number of images, or a fraction of them (with a point: 0.5).
+        whole: how many there are.
+    """
+    if size == ALL:
+        return whole
+    return round(float(size) * whole) if "." in size else int(size)
+
+
+def largest(sizes: Iterable[str]) -> str:
+    """The size that figures and headlines show: `all` where it was run, else the largest fraction, else the largest number.
+
+    Fractions and numbers can't be compared before datasets are counted, and a dataset may be smaller than a number.
+    """
+    return max(sizes, key=lambda size: (size == ALL, "." in size, 0.0 if size == ALL else float(size)))
+
+
 @dataclass(frozen=True)
 class Run:
     """One model state that is evaluated.

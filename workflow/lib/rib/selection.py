@@ -28,7 +28,7 @@ def select(
     parents: Sequence[str],
     checkpoints: Sequence[Path],
     manifests: Sequence[Path],
-    shares: Mapping[str, float],
+    split: Path,
     batch_size: int,
     compute: Mapping,
     recipe: Path,
@@ -46,13 +46,13 @@ def select(
         parents: the fine-tuned methods that may be merged.
         checkpoints: theirs, in the same order.
         manifests: of the checkpoints.
-        shares: of the splits.
+        split: of the target.
         batch_size: images per forward pass.
         compute: device, threads (see rib.models.device.start).
         recipe: written as JSON, with the accuracy of every candidate on the select split.
     """
     device = devices.start(**compute)
-    held_out = part(opened(target_folder, target, images, apart), SELECT, shares)
+    held_out = part(opened(target_folder, target, images, apart), SELECT, split)
     files = dict(zip(parents, checkpoints, strict=True))
     scores: dict[tuple, dict] = {}
 

@@ -112,7 +112,7 @@ class _Seen:
         dataset_folder: Path,
         apart: Path | None,
         images: Mapping,
-        shares: Mapping[str, float] | None,
+        split: Path | None,
         dataset: str,
         limit: int,
         compute: Mapping,
@@ -120,7 +120,7 @@ class _Seen:
         self.device = devices.start(**compute)
         self.folder = model_folder
         self.preprocessing = read_json(model_folder / "model.json")["preprocessing"]
-        whole = part(opened(dataset_folder, dataset, images, apart), TEST, shares)
+        whole = part(opened(dataset_folder, dataset, images, apart), TEST, split)
         self.dataset: PreparedDataset = first_images(whole, limit)
         self.pixels = Inputs(self.dataset.images, [0.0] * 3, [1.0] * 3, self.device, self.dataset.rows)[slice(None)]
 
@@ -153,7 +153,7 @@ def invert_run(
         inverted: written as .safetensors: `inverted` (n, 3, H, W) float32 in 0..1, `residual` (n,) (see `invert`).
         index: written as Parquet: image_id and object_id of each.
         manifest: written as JSON: the device, n, the mean residual, and passes (an image forward and back, once).
-        seen: model_folder, dataset_folder, apart, images, shares, compute, as for rib.features.
+        seen: model_folder, dataset_folder, apart, images, split, compute, as for rib.features.
 
     Raises:
         UserError: a curve, which has several states, or a representation that is not finite.

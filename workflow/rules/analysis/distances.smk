@@ -73,6 +73,7 @@ rule compress_datasets:
         manifests=[prepared("manifest.json", name, "{geometry}") for name in DISTANCE_SETS],
         images=ancient([prepared(file, name, "{geometry}") for name in DISTANCE_SETS for file in PREPARED_FILES]),
         apart=prepared("manifest.json", GRID.reference.name, "{geometry}") if DISTANCES_APART else [],
+        splits=splits("{geometry}", DISTANCE_SETS),
     output:
         table=f"{COMPRESSION_OF}.csv",
         provenance=f"{COMPRESSION_OF}.provenance.json",
@@ -87,8 +88,8 @@ rule compress_datasets:
         cfg=lambda w: {
             "datasets": DISTANCE_SETS,
             "apart": DISTANCES_APART,
-            "images": {**images(FIRST), "geometry": vars(GEOMETRIES[w.geometry])},
-            "shares": GRID.shares,
+            "images": {**images(FIRST), **seen_at(w.geometry)},
+            "split": DISTANCE_SETS if GRID.shares else [],
             "megabytes": CONFIG["distances"]["compressed_megabytes"],
             "code": digest("compression_distances"),
         },
@@ -120,7 +121,7 @@ rule associate_distances:
                 "among": GRID.ood(),
                 "in_distribution": IN_DISTRIBUTION,
                 # A pair's accuracies are over all images, and such an RI is not.
-                "pairs": not CONFIG["leak_free"] or GRID.shares is not None,
+                "pairs": LEAK_FREE_GROUPS is None,
                 "confidence": CONFIDENCE,
                 "seed": CONFIG["statistics"]["seed"],
             },

@@ -75,7 +75,6 @@ rule compute_epoch_features:
     params:
         cfg=lambda w: {
             "images": images(w.model),
-            "shares": GRID.shares,
             "limit": CONFIG["representations"]["images"],
             "batch_size": CONFIG["compute"]["evaluation_batch_size"],
             "compute": COMPUTE,

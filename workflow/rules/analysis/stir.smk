@@ -32,7 +32,6 @@ rule invert_representation:
         cfg=lambda w: {
             "parents": checkpointed(w),
             "images": images(w.model),
-            "shares": GRID.shares,
             "settings": CONFIG["stir"],
             "batch_size": CONFIG["compute"]["evaluation_batch_size"],
             "compute": COMPUTE,
@@ -68,7 +67,6 @@ rule cross_inversions:
         cfg=lambda w: {
             "parents": checkpointed(w),
             "images": images(w.model),
-            "shares": GRID.shares,
             "settings": CONFIG["stir"],
             "batch_size": CONFIG["compute"]["evaluation_batch_size"],
             "compute": COMPUTE,

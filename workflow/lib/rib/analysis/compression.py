@@ -54,7 +54,7 @@ def write_compression(
     folders: Mapping[str, Path],
     apart: Mapping[str, Path],
     images: Mapping,
-    shares: Mapping[str, float] | None,
+    splits: Mapping[str, Path],
     megabytes: float,
     table: Path,
 ) -> None:
@@ -64,14 +64,16 @@ def write_compression(
         folders: what the prepare jobs wrote, by dataset.
         apart: folder of the dataset of which a part stands for pretraining, by dataset that shares its sources.
         images: how datasets are seen (rib.data.splits.opened).
-        shares: of the splits (protocol `held_out`), of which the test part is taken, or None for all images.
+        splits: by dataset, its split (protocol `held_out`), of which the test part is taken; empty for all images.
         megabytes: of pixels per dataset.
         table: the CSV.
 
     Raises:
         UserError: not one image fits the budget.
     """
-    datasets = [part(opened(folder, name, images, apart.get(name)), TEST, shares) for name, folder in folders.items()]
+    datasets = [
+        part(opened(folder, name, images, apart.get(name)), TEST, splits.get(name)) for name, folder in folders.items()
+    ]
     side = images["geometry"]["size"]
     n = min(int(1e6 * megabytes) // (3 * side**2), *(len(dataset.labels) for dataset in datasets))
     if not n:

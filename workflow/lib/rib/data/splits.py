@@ -2,21 +2,33 @@
 
 A source image is in the same part in every dataset made from it (ImageNet-Cartoon, -Drawing and -C are made from the
 validation images), so what is tested was never trained on in another guise.
+
+Datasets that share sources are split one after the other, in the catalogue's order. What an earlier one has split stays as
+it is; the other sources are given out so that each class of the dataset at hand, and the dataset, come as near as they can
+to the shares that were asked for. A dataset that is added behind the others therefore changes no split of theirs, and each
+of several datasets with the same sources is split as it would be alone. The price is paid by a dataset that has only some
+of an earlier one's sources of a class: it takes their parts over as they fall.
 """
 
-from collections.abc import Callable, Mapping
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rib.data.prepared import PreparedDataset
 from rib.geometry import Geometry
 from rib.io import UserError
-from rib.runs import ALL
+from rib.runs import ALL, images_of
 
 TRAIN, SELECT, TEST = PARTS = ("train", "select", "test")
+SEATED = (TRAIN, TEST, SELECT)  # columns of counts; of parts that lack equally much, the first gets the image
+FINEST = 10_000  # denominator of a share, at most
 
 
 def opened(folder: Path, name: str, images: Mapping, apart: Path | None = None) -> PreparedDataset:
@@ -48,19 +60,18 @@ def opened(folder: Path, name: str, images: Mapping, apart: Path | None = None) 
     return dataset if images["budget"] == ALL else dataset.take(_first(dataset, images["budget"]))
 
 
-def reference_images(folder: Path, images: Mapping, shares: Mapping[str, float] | None) -> PreparedDataset:
+def reference_images(folder: Path, images: Mapping, split: Path | None) -> PreparedDataset:
     """Images that stand for what pretraining saw.
 
     Args:
         folder: what a prepare job wrote.
         images: geometry, workers, budget, images_per_class: so many of a dataset that is evaluated; None for all of one
             that is kept for this, or, of a model that was pretrained on a part of it, for that part: `pretraining_size`.
-        shares: of the splits (protocol `held_out`): of a dataset kept for this the train part is taken, since others
-            may share its sources.
+        split: of a dataset kept for this (protocol `held_out`): its train part is taken, since others may share its sources.
     """
     if not images["images_per_class"]:
         size = images.get("pretraining_size", ALL)
-        return part(pretraining_images(folder, "reference", images, size), TRAIN, shares)
+        return part(pretraining_images(folder, "reference", images, size), TRAIN, split)
     dataset = PreparedDataset.open(folder, "reference", Geometry(**images["geometry"]), images["workers"])
     chosen = _reference_sources(folder / "index.parquet", images["images_per_class"])
     return _where(dataset, lambda source: source in chosen)
@@ -94,28 +105,134 @@ def _where(dataset: PreparedDataset, holds: Callable[[str], bool]) -> PreparedDa
     return dataset.take(np.flatnonzero(np.array([holds(source) for source in sources], bool)[places]))
 
 
-def part_of(source_id: str, shares: Mapping[str, float]) -> str:
-    """The part that a source image belongs to.
+def write_split(
+    *,
+    folder: Path,
+    name: str,
+    images: Mapping,
+    apart: Path | None,
+    shares: Mapping[str, float],
+    earlier: Iterable[Path],
+    table: Path,
+) -> None:
+    """Split a dataset's source images, as runs see it, and write the part of each.
 
     Args:
-        source_id: of the image.
-        shares: of `train` and `select` among all source images, adding up to less than 1; the rest tests.
+        folder, name, images, apart: see `opened`.
+        shares: of `train` and `select` among the source images, adding up to less than 1; the rest tests.
+        earlier: splits of the datasets before it that share its sources, in their order.
+        table: written as Parquet, a row per source image, by its id: source_id, part, images (of the dataset).
     """
-    place = _hash("part", source_id)
-    if place < shares[TRAIN]:
-        return TRAIN
-    return SELECT if place < shares[TRAIN] + shares[SELECT] else TEST
+    dataset = opened(folder, name, images, apart)
+    places, sources = dataset.sources
+    first = np.full(len(sources), np.iinfo(np.int64).max)
+    np.minimum.at(first, places, dataset.labels)
+    known = {source: which for path in earlier for source, which in read_split(path).items()}
+    found = parts_of(dict(zip(sources, first.tolist(), strict=True)), shares, known)
+    counts = dict(zip(sources, np.bincount(places, minlength=len(sources)).tolist(), strict=True))
+    rows = [{"source_id": source, "part": found[source], "images": counts[source]} for source in sorted(found)]
+    pq.write_table(pa.Table.from_pylist(rows), table)
 
 
-def part(dataset: PreparedDataset, which: str, shares: Mapping[str, float] | None) -> PreparedDataset:
-    """One part of a dataset; the whole where there are no shares (protocol `paper`).
+def read_split(path: Path) -> dict[str, str]:
+    """The part of each source image, as `write_split` wrote it."""
+    table = pq.read_table(path, columns=["source_id", "part"]).to_pydict()
+    return dict(zip(table["source_id"], table["part"], strict=True))
+
+
+def parts_of(labels: Mapping[str, int], shares: Mapping[str, float], known: Mapping[str, str]) -> dict[str, str]:
+    """The part of each source image of a dataset, stratified by class; the order of `labels` says nothing.
+
+    Of n sources of a class each part gets its share of n, rounded up or down, and of all sources of the dataset likewise. A
+    class of one source trains, unless the share of training is the smaller. Two things can be in the way:
+
+    - Parts that are known stay. What is not known makes up for them as far as it goes. Where nothing is left to give out (the
+      dataset has so few of an earlier one's n sources of a class) the parts are a random draw of theirs: a part of share s
+      has s * few on average, and misses it by sqrt(few * s * (1 - s) * (n - few) / (n - 1)) typically. So it is for the
+      dataset's totals, too. A budget takes sources in the order in which parts alternate, and misses by about one.
+    - A source of which the dataset has several images takes them all along, so that images are off by as many as a source
+      has where sources are off by one.
+
+    Args:
+        labels: class by source id; of a source in several classes, one of them.
+        shares: see `write_split`.
+        known: parts of sources that other datasets share.
+    """
+    by_class: dict[int, list[str]] = {}
+    for source in sorted(labels, key=lambda source: (_hash("order", source), source)):
+        by_class.setdefault(labels[source], []).append(source)
+    classes = [by_class[label] for label in sorted(by_class)]
+    fixed = np.array([[sum(known.get(source) == name for source in own) for name in SEATED] for own in classes])
+    counts = seats(np.array([len(own) for own in classes]), shares, fixed)
+    found = {source: known[source] for source in labels if source in known}
+    for own, given in zip(classes, counts - fixed, strict=True):
+        places = sorted(((2 * i + 1) / n, SEATED[part]) for part, n in enumerate(given) for i in range(n))
+        free = (source for source in own if source not in known)
+        found |= {source: name for source, (_, name) in zip(free, places, strict=True)}
+    return found
+
+
+def seats(sizes: np.ndarray, shares: Mapping[str, float], fixed: np.ndarray) -> np.ndarray:
+    """How many sources of each class each part gets: largest remainders per class, then exchanged until totals fit.
+
+    This is a rounding of a table that keeps each row's sum and rounds entries and columns' sums up or down, which is always
+    possible where nothing is fixed (Bacharach 1966, doi 10.1287/mnsc.12.9.732); no exchange takes a class's last training
+    image.
+
+    Args:
+        sizes: (classes,) sources of each.
+        shares: see `write_split`.
+        fixed: (classes, 3) of `SEATED`, sources whose part is known.
+
+    Returns:
+        (classes, 3) int64, not below `fixed`, with rows that add up to `sizes`.
+    """
+    train, select = (Fraction(shares[name]).limit_denominator(FINEST) for name in (TRAIN, SELECT))
+    one = math.lcm(train.denominator, select.denominator)  # whole numbers, since rounding would decide between equals
+    asked = [int(share * one) for share in (train, 1 - train - select, select)]
+    quota, counts = sizes[:, None] * asked, fixed.astype(np.int64)
+    while (lacking := np.flatnonzero(counts.sum(axis=1) < sizes)).size:
+        counts[lacking, (quota - one * counts)[lacking].argmax(axis=1)] += 1
+    least = np.maximum(fixed, [1, 0, 0])
+    while moves := _exchange(one * counts - quota, counts > least, one):
+        for row, giver, taker in moves:
+            counts[row, [giver, taker]] += [-1, 1]
+    return counts
+
+
+def _exchange(excess: np.ndarray, may_give: np.ndarray, one: int) -> list[tuple[int, int, int]]:
+    """Moves of one image each (class, from, to) that bring totals nearer; none where they fit or nothing can be moved.
+
+    Args:
+        excess: (classes, 3) what each entry has more than its quota, in units of which an image has `one`.
+        may_give: (classes, 3) bool.
+        one: an image.
+    """
+    total = excess.sum(axis=0)
+    if (np.abs(total) < one).all():
+        return []
+    for giver, taker in sorted(itertools.permutations(range(3), 2), key=lambda pair: total[pair[1]] - total[pair[0]]):
+        third = 3 - giver - taker
+        for steps in ([(giver, taker)], [(giver, third), (third, taker)]) if total[giver] - total[taker] > one else []:
+            fit = [may_give[:, a] & (excess[:, a] > 0) & (excess[:, b] < 0) for a, b in steps]
+            if all(rows.any() for rows in fit):
+                gains = (
+                    np.where(rows, excess[:, a] - excess[:, b], -1) for rows, (a, b) in zip(fit, steps, strict=True)
+                )
+                return [(int(gain.argmax()), *step) for gain, step in zip(gains, steps, strict=True)]
+    return []
+
+
+def part(dataset: PreparedDataset, which: str, split: Path | None) -> PreparedDataset:
+    """One part of a dataset; the whole where there is no split (protocol `paper`).
 
     Raises:
         UserError: the training part lacks a class that the dataset has, or the part is empty.
     """
-    if shares is None:
+    if split is None:
         return dataset
-    found = _where(dataset, lambda source: part_of(source, shares) == which)
+    parts = read_split(split)
+    found = _where(dataset, lambda source: parts[source] == which)
     lost = set(dataset.labels) - set(found.labels)
     if not len(found.labels) or (which == TRAIN and lost):
         what = f"class '{dataset.space.names[min(lost)]}' has" if len(found.labels) else "it has"
@@ -140,7 +257,7 @@ def subset(dataset: PreparedDataset, size: str, setting: str = "downstream_size"
     if size == ALL:
         return dataset
     n = len(dataset.labels)
-    wanted = round(float(size) * n) if "." in size else int(size)
+    wanted = images_of(size, n)
     if not 1 <= wanted <= n:
         raise UserError(
             f"{setting} {size}: {dataset.name} has {n} images to train on; give 1 to {n}, or a fraction below 1."
