@@ -1,12 +1,20 @@
 """Figures show the numbers of their tables: read back from the drawn objects."""
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
+import rib.figures
 from rib.classes import ClassSpace
 from rib.data.prepared import PreparedDataset
 from rib.figures import (
+    GAIN,
+    LOSS,
     accuracy_matrix,
     before_after,
     calibration,
@@ -19,6 +27,7 @@ from rib.figures import (
     text_colour,
     write_figure,
 )
+from rib.runs import largest
 
 OOD = pd.DataFrame(
     [
@@ -41,6 +50,17 @@ BEFORE_AFTER = {
 }
 DATASETS = {"a": "Set A", "b": "Set B", "c": "Set C"}
 TARGETS = {"a": "Set A", "b": "Set B"}
+PROTOCOL = {
+    "size": "all",
+    "left_out": {},
+    "model": "m",
+    "model_label": "M",
+    "method": "ft",
+    "method_label": "FT",
+    "target": "b",
+    "targets": TARGETS,
+    "datasets": DATASETS,
+}
 
 
 @pytest.fixture
@@ -150,21 +170,88 @@ def test_examples_show_objects_that_most_sets_have_and_say_right_or_wrong():
 
 
 def test_protocol_states_the_runs_numbers(accuracy, ri, mri):
-    figure, shown = protocol.draw(
-        accuracy,
-        ri,
-        mri,
-        model="m",
-        model_label="M",
-        method="ft",
-        method_label="FT",
-        target="b",
-        targets=TARGETS,
-        datasets=DATASETS,
-    )
+    figure, shown = protocol.draw(accuracy, ri, mri, **PROTOCOL)
     written = " ".join(texts(figure))
     assert "-12.5 points" in written and "-3.8 points" in written and "(50 images)" in written
-    assert list(shown["change"]) == [14, 14, 14] and "Set B (target, left out)" in written
+    assert list(shown["change"]) == [14, 14, 14] and "Set B (target)" in written
+
+
+@pytest.mark.parametrize("size, images", [("all", 301), ("0.5", 150), ("1", 1)])
+def test_protocol_states_how_many_images_were_trained_on(accuracy, ri, mri, size, images):
+    """Under held_out those are other images than the 50 that are tested."""
+    splits = pd.DataFrame({"dataset": ["a", "b"], "train": [7, 301], "select": [2, 100], "test": [50, 50]})
+    figure, _ = protocol.draw(accuracy, ri, mri, splits, **{**PROTOCOL, "size": size})
+    assert f"({images} image{'s' if images > 1 else ''})" in " ".join(texts(figure))
+
+
+def test_protocol_shows_what_has_no_part_in_ri_as_such(accuracy, ri, mri):
+    figure, _ = protocol.draw(accuracy, ri, mri, **{**PROTOCOL, "left_out": {"c": "in distribution"}})
+    lines = {text.get_position()[1]: [] for text in figure.axes[0].texts}
+    for text in figure.axes[0].texts:
+        lines[text.get_position()[1]].append(text)
+    (inside,) = (line for line in lines.values() if line[0].get_text().startswith("Set C"))
+    (target,) = (line for line in lines.values() if line[0].get_text().startswith("Set B ("))
+    (counts,) = (line for line in lines.values() if line[0].get_text() == "Set A")
+    assert "in distribution" in inside[0].get_text()
+    faint = {text.get_color() for text in (*inside, *target)}
+    assert len(faint) == 1 and faint.isdisjoint(text.get_color() for text in counts)
+
+
+def test_one_target_is_no_plural(accuracy, ri, mri):
+    one = {"a": "Set A"}
+    figure, _ = protocol.draw(accuracy, ri, mri, **{**PROTOCOL, "target": "a", "targets": one})
+    bars, _ = before_after.draw(OOD, **{**BEFORE_AFTER, "targets": 1, "datasets": 2})
+    said = " ".join(texts(figure)) + bars.axes[0].get_xlabel()
+    assert "targets" not in said and "1 datasets" not in said and said.count("1 target") == 2
+
+
+def test_gains_and_losses_have_one_pair_of_colours(accuracy, ri, mri):
+    figure, _ = protocol.draw(accuracy, ri, mri, **{**PROTOCOL, "target": "a"})
+    colours = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+    assert colours["+7.0"] == GAIN
+    figure, _ = protocol.draw(accuracy.assign(accuracy=-accuracy["accuracy"]), ri, mri, **PROTOCOL)
+    assert {text.get_text(): text.get_color() for text in figure.axes[0].texts}["-14.0"] == LOSS
+    figure, _ = protocol.draw(accuracy.assign(accuracy=50.0), ri, mri, **PROTOCOL)
+    unchanged = {text.get_color() for text in figure.axes[0].texts if text.get_text() == "+0.0"}
+    assert unchanged and not unchanged & {GAIN, LOSS}
+    assert [flips.BARS[name]["color"] for name in ("wrong_to_right", "right_to_wrong")] == [GAIN, LOSS]
+    (image,) = (
+        ri_matrix.draw(ri, mri, models={"m": "M"}, methods={"ft": "FT"}, targets=TARGETS, shared=[], confidence=0.95)[0]
+        .axes[0]
+        .images
+    )
+    high, low = (np.array(image.cmap(end)[:3]) for end in (0.9, 0.1))
+    gain, loss = (np.array(to_rgb(colour)) for colour in (GAIN, LOSS))
+    assert np.abs(high - gain).sum() < np.abs(high - loss).sum() and np.abs(low - loss).sum() < np.abs(low - gain).sum()
+
+
+DIVERGING = {
+    "PiYG",
+    "PRGn",
+    "BrBG",
+    "PuOr",
+    "RdGy",
+    "RdBu",
+    "RdYlBu",
+    "RdYlGn",
+    "Spectral",
+    "coolwarm",
+    "bwr",
+    "seismic",
+}
+
+
+def test_no_figure_has_colours_of_its_own_for_gains_and_losses():
+    for path in Path(rib.figures.__file__).parent.glob("*.py"):
+        if path.name != "__init__.py":
+            tree = ast.parse(path.read_text())
+            texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+            texts = {text.removesuffix("_r") for text in texts if isinstance(text, str)}
+            assert not texts & (DIVERGING | {GAIN, LOSS}), path.name
+            named = {
+                node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            }
+            assert not named & {"GAIN", "LOSS", "GAINED", "LOST"}, path.name
 
 
 def test_text_is_dark_on_light_and_light_on_dark(accuracy):
@@ -180,7 +267,7 @@ def test_the_same_table_gives_the_same_files(tmp_path):
     made = []
     for name in ("a", "b"):
         paths = {ending: tmp_path / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
-        write_figure("before_after", {"ood": str(tmp_path / "t.csv")}, BEFORE_AFTER, size="all", **paths)
+        write_figure("before_after", {"ood": str(tmp_path / "t.csv")}, BEFORE_AFTER, size="all", sizes=["all"], **paths)
         made.append([path.read_bytes() for path in paths.values()])
     assert made[0] == made[1]
 
@@ -189,14 +276,70 @@ def test_runs_of_another_size_are_not_shown(tmp_path):
     ood = pd.concat([OOD.assign(size="all"), OOD.assign(size="0.5", accuracy=99.0)])
     ood.to_csv(tmp_path / "t.csv", index=False)
     paths = {ending: tmp_path / f"a.{ending}" for ending in ("png", "pdf", "csv")}
-    write_figure("before_after", {"ood": str(tmp_path / "t.csv")}, BEFORE_AFTER, size="all", **paths)
+    write_figure(
+        "before_after", {"ood": str(tmp_path / "t.csv")}, BEFORE_AFTER, size="all", sizes=["all", "0.5"], **paths
+    )
     assert set(pd.read_csv(paths["csv"])["size"]) == {"all"}
+
+
+def drawn(monkeypatch, tmp_path, name, inputs, settings, size, sizes):
+    """A figure as it is written, all its texts as one, and its CSV."""
+    kept = []
+    monkeypatch.setattr("rib.figures.plt.close", kept.append)
+    files = {key: tmp_path / f"{key}.csv" for key in inputs}
+    for key, path in files.items():
+        inputs[key].to_csv(path, index=False)
+    paths = {ending: tmp_path / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
+    named = {key: str(path) for key, path in files.items()}
+    write_figure(name, named, settings, size=size, sizes=sizes, **paths)
+    (figure,) = kept
+    return figure, "\n".join(text.get_text() for text in figure.findobj(Text)), pd.read_csv(paths["csv"])
+
+
+@pytest.mark.parametrize("size, sizes", [("all", ["0.5", "all", "10"]), ("0.5", ["0.5"])])
+def test_a_figure_says_which_size_it_shows_where_that_is_a_choice(
+    accuracy, ri, mri, monkeypatch, tmp_path, size, sizes
+):
+    ood = pd.concat([OOD.assign(size=name) for name in sizes])
+    _, said, shown = drawn(monkeypatch, tmp_path, "before_after", {"ood": ood}, BEFORE_AFTER, size, sizes)
+    assert f"downstream_size {size}" in said and set(shown["size"].astype(str)) == {size}
+    assert all(name in said.split("downstream_size")[1] for name in sizes)
+    inputs = {
+        "ri": pd.concat([ri.assign(size=s) for s in sizes]),
+        "mri": pd.concat([mri.assign(size=s) for s in sizes]),
+    }
+    settings = {"models": {"m": "M"}, "methods": {"ft": "FT"}, "targets": TARGETS, "shared": ["b"], "confidence": 0.95}
+    figure, said, shown = drawn(monkeypatch, tmp_path, "ri_matrix", inputs, settings, size, sizes)
+    assert f"downstream_size {size}" in figure.get_supxlabel() and "fine-tuned on" in figure.get_supxlabel()
+    assert set(shown["size"].astype(str)) == {size}, "a table whose rows had lost it"
+
+
+def test_a_figure_says_nothing_of_sizes_where_all_is_the_only_one(monkeypatch, tmp_path):
+    _, said, _ = drawn(
+        monkeypatch, tmp_path, "before_after", {"ood": OOD.assign(size="all")}, BEFORE_AFTER, "all", ["all"]
+    )
+    assert "size" not in said
+
+
+@pytest.mark.parametrize(
+    "sizes, size",
+    [
+        (["0.5", "all", "10"], "all"),
+        (["0.05", "0.5", "0.25"], "0.5"),
+        (["9", "100", "20"], "100"),
+        (["5", "0.1"], "0.1"),
+    ],
+)
+def test_the_largest_size_is_shown(sizes, size):
+    assert largest(sizes) == largest(sizes[::-1]) == size
 
 
 def test_a_size_is_a_name_where_every_one_is_a_number(tmp_path):
     pd.concat([OOD.assign(size="10"), OOD.assign(size="0.5")]).to_csv(tmp_path / "t.csv", index=False)
     paths = {ending: tmp_path / f"a.{ending}" for ending in ("png", "pdf", "csv")}
-    write_figure("before_after", {"ood": str(tmp_path / "t.csv")}, BEFORE_AFTER, size="10", **paths)
+    write_figure(
+        "before_after", {"ood": str(tmp_path / "t.csv")}, BEFORE_AFTER, size="10", sizes=["0.5", "10"], **paths
+    )
     assert set(pd.read_csv(paths["csv"])["model"]) == set(OOD["model"])
 
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from rib import docs
 from rib.report import caption_of, duration, extra_tables, result_tables, run_facts, write_page
 
 ROOT = Path(__file__).parents[2]
@@ -15,6 +16,8 @@ ABOUT = {
     "family": {"title": "Toys & <games>", "description": "drawn twice"},
     "targets": ["a"],
     "ood": ["a", "b"],
+    "sizes": ["all"],
+    "shown_size": "all",
     "conditions": ["protocol paper", "at most 9 images per dataset"],
     "datasets": {name: {"label": name.upper(), "licence": "MIT", "origin": "here"} for name in "ab"},
     "models": {"net": {"label": "Net", "architecture": "n", "pretraining": "IN-1K", "licence": "MIT"}},
@@ -116,7 +119,7 @@ def test_durations_read_as_people_say_them(seconds, shown):
     assert duration(seconds) == shown
 
 
-def page(tmp_path, tables, records, figures):
+def page(tmp_path, tables, records, figures, about=ABOUT):
     paths = []
     for number, content in enumerate(records):
         paths.append(tmp_path / f"{number}.json")
@@ -131,7 +134,7 @@ def page(tmp_path, tables, records, figures):
         records=[*map(str, paths), "was/not/pulled.json"],
         captions=CAPTIONS,
         citation=ROOT / "CITATION.cff",
-        about=ABOUT,
+        about=about,
         prepared={"A": str(tmp_path / "manifest.json"), "b": "was/not/pulled.json"},
         page=tmp_path / "index.html",
     )
@@ -151,6 +154,30 @@ def test_the_page_escapes_names_and_needs_no_network(tmp_path, tables):
     assert "different library versions" not in text
     assert "A is without 1 image that can't be decoded: x/1.jpg." in text.replace("&#39;", "'")
     assert text.count("Protocol paper; at most 9 images per dataset.") == 3
+
+
+def test_the_page_says_which_size_its_figures_show_where_that_is_a_choice(tmp_path, tables):
+    assert "downstream_size" not in page(tmp_path, tables, [record()], []).split("<main>")[0]
+    about = {**ABOUT, "sizes": ["5", "0.5"], "shown_size": "0.5"}
+    assert "downstream_size 0.5" in page(tmp_path, tables, [record()], [], about).split("<main>")[0]
+
+
+def test_the_page_has_the_counts_of_a_split(tmp_path):
+    """Of every dataset, those that train, select and test."""
+    (tmp_path / "splits.csv").write_text("dataset,train,select,test,conditions\na,30,10,11,x\nb,6,2,2,x\n")
+    (table,) = extra_tables({"splits": tmp_path / "splits.csv"}, ROOT / "workflow/report/tables.yaml", ABOUT)
+    assert table["header"] == ["Dataset", "Training", "Selection", "Test"]
+    assert [[text for text, _ in row] for row in table["rows"]] == [["A", "30", "10", "11"], ["B", "6", "2", "2"]]
+
+
+def test_the_readmes_headline_is_of_the_largest_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(docs, "EXAMPLE", tmp_path)
+    runs = [("all", -1.0), ("all", 2.0), ("0.5", 30.0), ("10", -40.0)]
+    run = {"model": "efficientnet_lite0", "method": "ft", "target": "noto", "ci_low": -3, "ci_high": 3}
+    pd.DataFrame([{**run, "size": size, "ri": ri} for size, ri in runs]).to_csv(tmp_path / "ri.csv", index=False)
+    pd.DataFrame([{"dataset": "noto", "n": 9}]).to_csv(tmp_path / "accuracy.csv", index=False)
+    said = docs.headline()
+    assert "+2.0" in said and "-1.0" in said and "30" not in said and "40" not in said
 
 
 def test_the_page_says_when_versions_differ_and_when_there_is_no_figure(tmp_path, tables):

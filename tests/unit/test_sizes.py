@@ -165,9 +165,18 @@ def test_only_figures_of_every_size_are_given_all_of_them(files, tmp_path):
     made = {ending: tmp_path / f"x.{ending}" for ending in ("png", "pdf", "csv")}
     settings = {"methods": METHODS, "confidence": 0.95}
     inputs = {"sizes": str(files[0]["table"])}
-    write_figure("downstream_sizes", inputs, {"models": {"m5": "Five"}, **settings}, size="all", **made)
+    write_figure(
+        "downstream_sizes",
+        inputs,
+        {"models": {"m5": "Five"}, **settings},
+        size="all",
+        sizes=["all", "0.5", "10"],
+        **made,
+    )
     assert set(read(made["csv"])["size"]) == set(SIZES)
     inputs = {"pretraining_sizes": str(files[1]["table"])}
     series = dict.fromkeys(PRETRAINED_ON, "Net")
-    write_figure("pretraining_sizes", inputs, {"series": series, **settings}, size="all", **made)
+    write_figure(
+        "pretraining_sizes", inputs, {"series": series, **settings}, size="all", sizes=["all", "0.5", "10"], **made
+    )
     assert set(read(made["csv"])["size"]) == {"all"}

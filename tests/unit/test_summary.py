@@ -102,6 +102,10 @@ def test_sizes_have_a_column_where_there_are_several(summary):
     assert made["tex"].count(r"\begin{tabular}{llrrr}") == 2
 
 
+def test_one_size_that_is_not_all_has_the_column_too(summary):
+    assert "| LwF 50% | 0.5 |" in summary(sizes=("0.5",))["md"] and "Size" not in summary(sizes=("all",))["md"]
+
+
 def test_a_model_without_methods_has_no_table(summary):
     assert "Other" not in summary(models=("net",))["md"]
     empty = summary(models=())

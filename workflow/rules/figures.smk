@@ -7,11 +7,31 @@ IN_PAPER = {
     for row in told(CATALOG.table, "paper.csv", ("family", "model", "method", *PAPER_BARS, "source"), PAPER_BARS)
     if (row["family"], row["method"], CONFIG["protocol"]) == (FAMILY, METHOD, "paper") and row["model"] in GRID.models
 }
+# Of the example's datasets those without a part in its RI, and why.
+NOT_IN_RI = {
+    name: "in distribution" if GRID.datasets[name].role != "ood" else "variant"
+    for name in GRID.datasets
+    if name not in GRID.ood()
+} | {
+    name: "shared images"
+    for name in GRID.ood()
+    if LEAK_FREE_GROUPS and TARGET in GROUPS and GROUPS.get(name) == GROUPS[TARGET]
+}
 # Per figure, in the order of the page: what `draw` of its module reads, and its settings.
 FIGURE_JOBS = {
     "protocol": (
-        {"accuracy": TABLES["accuracy"], "ri": TABLES["ri"], "mri": TABLES["mri"]},
-        {**EXAMPLE, "model": FIRST, "model_label": LABELS[FIRST], "targets": TARGET_LABELS},
+        {
+            **{name: TABLES[name] for name in ("accuracy", "ri", "mri")},
+            **({"splits": SPLIT_COUNTS} if GRID.shares else {}),
+        },
+        {
+            **EXAMPLE,
+            "size": GRID.shown_size,
+            "left_out": NOT_IN_RI,
+            "model": FIRST,
+            "model_label": LABELS[FIRST],
+            "targets": TARGET_LABELS,
+        },
     ),
     "before_after": (
         {"ood": TABLES["ood"]},
@@ -91,7 +111,8 @@ rule plot_figure:
     params:
         cfg=lambda w: {
             "settings": FIGURE_JOBS[w.figure][1],
-            "size": GRID.sizes[0],
+            "size": GRID.shown_size,
+            "sizes": GRID.sizes,
             "geometry": vars(GRID.geometry(FIRST)),
             "code": digest(
                 "figures", *(WORKFLOW / "lib/rib/figures" / name for name in (f"{w.figure}.py", "rib.mplstyle"))

@@ -11,6 +11,6 @@ with run(snakemake, "figures") as out:
         snakemake.wildcards.figure,
         named_inputs(snakemake),
         snakemake.params.cfg["settings"],
-        **{key: snakemake.params.cfg[key] for key in ("size", "geometry")},
+        **{key: snakemake.params.cfg[key] for key in ("size", "sizes", "geometry")},
         **{key: out[key] for key in ("png", "pdf", "csv")},
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from rib.io import write_text
-from rib.runs import PRETRAINED
+from rib.runs import ALL, PRETRAINED
 
 MRI = "mri"  # the last column
 MINUS = "\N{MINUS SIGN}"
@@ -110,7 +110,7 @@ def _heads(rows: Rows, columns: Mapping[str, str]) -> list[str]:
 
 
 def _has_sizes(rows: Rows) -> bool:
-    return len({size for found in rows.values() for size, _ in found}) > 1
+    return {size for found in rows.values() for size, _ in found} != {ALL}
 
 
 def _names(rows: Rows, labels: Mapping, size: str, method: str) -> list[str]:

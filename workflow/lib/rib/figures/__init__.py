@@ -5,7 +5,7 @@ that compares sizes of the training part sets EVERY_SIZE.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -14,13 +14,18 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from rib.data.prepared import PreparedDataset
 from rib.geometry import Geometry
 from rib.io import write_table
-from rib.runs import PRETRAINED
+from rib.runs import ALL, PRETRAINED
 
 STYLE = Path(__file__).with_name("rib.mplstyle")
+# What was gained and what was lost, in every figure: dark colours of ColorBrewer's PuOr, which are told apart by
+# those who are colour-blind, and the map from losses to gains that they are of.
+GAIN, LOSS = "#b35806", "#542788"
+CHANGES = "PuOr_r"
 ROWS = ["dataset", "row", "image_id", "label", "prediction"]  # of the rows per image, what a figure may show
 # A size is a name: 10 images, 0.25 of them, or all.
 READERS = {
@@ -35,6 +40,7 @@ def write_figure(
     settings: Mapping,
     *,
     size: str,
+    sizes: Sequence[str],
     geometry: Mapping | None = None,
     png: Path,
     pdf: Path,
@@ -47,6 +53,7 @@ def write_figure(
         inputs: by argument of its `draw`: a path or a list of paths.
         settings: further keywords of its `draw`.
         size: of the training part; runs of other sizes are not shown, save by figures of every size.
+        sizes: all that were run. Where they are more than `all`, the figure says which it shows.
         geometry: at which photos that are kept encoded are shown.
     """
     module = importlib.import_module(f"rib.figures.{name}")
@@ -55,6 +62,10 @@ def write_figure(
         shape = Geometry(**geometry) if geometry else None
         read = {key: _of_size(_read(value, shape), only) for key, value in inputs.items()}
         figure, shown = module.draw(**read, **settings)
+        if list(sizes) != [ALL] and only and any(map(_has_sizes, read.values())):
+            others = ", ".join(name for name in sizes if name != only)
+            _add_below(figure, f"downstream_size {only}" + (f"; also run: {others}" if others else ""))
+            shown = shown.assign(size=only)
         figure.savefig(png, metadata={"Software": None})
         figure.savefig(pdf, metadata={"CreationDate": None})
         plt.close(figure)
@@ -71,9 +82,27 @@ def _read(value: object, geometry: Geometry | None):
     return READERS[path.suffix](path)
 
 
+def _has_sizes(table: object) -> bool:
+    return isinstance(table, pd.DataFrame) and "size" in table
+
+
+def _add_below(figure: Figure, note: str) -> None:
+    """A line below all panels, and below what stands there."""
+    if label := figure.get_supxlabel():
+        (text,) = (text for text in figure.texts if text.get_text() == label)
+        text.set_text(f"{label}\n{note}")
+    else:
+        figure.supxlabel(note, fontsize=7)
+
+
+def counted(n: int, noun: str) -> str:
+    """A number with its noun, for example `1 target` and `5 targets`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def _of_size(table: object, size: str | None):
     """A table's rows of runs of one size (None: of all) and of pretrained models; what has no sizes as it is."""
-    if size is None or not isinstance(table, pd.DataFrame) or "size" not in table:
+    if size is None or not _has_sizes(table):
         return table
     return table[(table["size"] == size) | (table["method"] == PRETRAINED)]
 

@@ -9,6 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rib.figures import counted
+
 # Light and dark of one hue, told apart in greyscale by lightness and hatching.
 BARS = {
     "before": {"color": "#9ecae1", "hatch": "///", "label": "before (pretrained)"},
@@ -65,7 +67,7 @@ def draw(
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("Mean OOD accuracy (%)")
     axes.set_xlabel(
-        f"Mean over {targets} targets of the other {datasets - 1} datasets; whiskers: {confidence:.0%} intervals over objects",
+        f"Mean over {counted(targets, 'target')} of the other {counted(datasets - 1, 'dataset')}; whiskers: {confidence:.0%} intervals over objects",
         fontsize=7,
     )
     axes.set_ylim(0, 1.25 * shown[["ci_high", "paper"]].max().max())

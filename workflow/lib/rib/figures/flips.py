@@ -8,10 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Dark with hatching to the left, light to the right: told apart without colour.
+from rib.figures import GAIN, LOSS
+
+# Told apart without colour by their sides and by hatching.
 BARS = {
-    "right_to_wrong": {"side": -1, "color": "#542788", "hatch": None, "label": "right before, wrong after"},
-    "wrong_to_right": {"side": 1, "color": "#fdb863", "hatch": "///", "label": "wrong before, right after"},
+    "right_to_wrong": {"side": -1, "color": LOSS, "hatch": None, "label": "right before, wrong after"},
+    "wrong_to_right": {"side": 1, "color": GAIN, "hatch": "///", "label": "wrong before, right after"},
 }
 ROOM = 1.3  # of an axis, in units of the widest whisker, so that numbers fit beside the bars
 

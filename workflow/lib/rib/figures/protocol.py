@@ -10,16 +10,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from rib.runs import PRETRAINED
+from rib.figures import GAIN, LOSS, counted
+from rib.runs import PRETRAINED, images_of
 
-GAIN, LOSS, NEUTRAL = "#08519c", "#b35806", "#252525"
+NEUTRAL, FAINT = "#252525", "#737373"
+NOTE = "accuracy in %; grey: no part in RI"
+WIDEST = 30  # letters of a line that fit beside its numbers
 
 
 def draw(
     accuracy: pd.DataFrame,
     ri: pd.DataFrame,
     mri: pd.DataFrame,
+    splits: pd.DataFrame | None = None,
     *,
+    size: str,
+    left_out: Mapping[str, str],
     model: str,
     model_label: str,
     method: str,
@@ -34,6 +40,9 @@ def draw(
         accuracy: columns model, method, target, seed, dataset, n, accuracy.
         ri: columns model, method, target, seed, ri.
         mri: columns model, method, mri, ci_low, ci_high.
+        splits: columns dataset, train; None where the whole target is trained on.
+        size: of the training part.
+        left_out: why a dataset other than the target has no part in RI, of those that have none.
         model: the model of the example.
         method: the method of the example.
         target: the target of the example.
@@ -46,7 +55,8 @@ def draw(
     one = accuracy[accuracy["model"] == model]
     before = one[one["method"] == PRETRAINED].set_index("dataset")["accuracy"]
     after = one[(one["method"] == method) & (one["target"] == target)].groupby("dataset")["accuracy"].mean()
-    n = int(one[one["dataset"] == target]["n"].iloc[0])
+    whole, column = (one, "n") if splits is None else (splits, "train")
+    n = images_of(size, int(whole[whole["dataset"] == target][column].iloc[0]))
     shown = pd.DataFrame({"before": before, "after": after, "change": after - before}).loc[list(datasets)].reset_index()
     mine = ri[(ri["model"] == model) & (ri["method"] == method)].groupby("target")["ri"].mean()
     total = mri[(mri["model"] == model) & (mri["method"] == method)].iloc[0]
@@ -55,16 +65,23 @@ def draw(
     axes.set(xlim=(0, 100), ylim=(0, 50))
     axes.axis("off")
     _box(axes, 0, 31, 17, 12, f"pretrained\n{model_label}")
-    _box(axes, 0, 9, 17, 14, f"{method_label} on\n{datasets[target]}\n({n} images)")
+    _box(axes, 0, 9, 17, 14, f"{method_label} on\n{datasets[target]}\n({counted(n, 'image')})")
     _arrow(axes, (8.5, 31), (8.5, 23))
     _arrow(axes, (17, 37), (24, 37), "before")
     _arrow(axes, (17, 16), (24, 16), "after")
-    _table(axes, shown, target, datasets)
+    _table(axes, shown, {**left_out, target: "target"}, datasets)
     _box(axes, 72, 27, 27, 15, f"RI of {datasets[target]}:\nmean change off the target\n{mine[target]:+.1f} points")
     _arrow(axes, (66, 34), (72, 34))
-    _arrow(axes, (85.5, 27), (85.5, 20), f"repeat for each of {len(targets)} targets")
+    _arrow(axes, (85.5, 27), (85.5, 20), f"repeat for each of {len(targets)} targets" if len(targets) > 1 else "")
     interval = f"{total['ci_low']:+.1f} to {total['ci_high']:+.1f}"
-    _box(axes, 72, 4, 27, 16, f"mRI: mean over targets\n{total['mri']:+.1f} points\n({interval})")
+    _box(
+        axes,
+        72,
+        4,
+        27,
+        16,
+        f"mRI: mean over {counted(len(targets), 'target')}\n{total['mri']:+.1f} points\n({interval})",
+    )
     return figure, shown
 
 
@@ -85,8 +102,8 @@ def _arrow(axes, start: tuple[float, float], end: tuple[float, float], text: str
         axes.text(middle[0] + beside, middle[1] + (not beside) * 0.7, text, fontsize=7, **place)
 
 
-def _table(axes, shown: pd.DataFrame, target: str, datasets: Mapping[str, str]) -> None:
-    """Lines of dataset, accuracy before, after and change; the target itself does not count."""
+def _table(axes, shown: pd.DataFrame, left_out: Mapping[str, str], datasets: Mapping[str, str]) -> None:
+    """Lines of dataset, accuracy before, after and change; those that do not count are faint and say why."""
     step = 38 / (len(shown) + 1)
     columns = {"before": 49, "after": 56, "change": 65}
     axes.text(25, 45, "evaluated on", fontsize=8, fontweight="bold", va="center")
@@ -94,11 +111,17 @@ def _table(axes, shown: pd.DataFrame, target: str, datasets: Mapping[str, str]) 
         axes.text(x, 45, name, fontsize=8, fontweight="bold", ha="right", va="center")
     for place, row in enumerate(shown.to_dict("records"), start=1):
         y = 45 - place * step
-        own = row["dataset"] == target
-        label = datasets[row["dataset"]] + (" (target, left out)" if own else "")
-        axes.text(25, y, label, fontsize=7, va="center", color="#737373" if own else NEUTRAL)
+        why = left_out.get(row["dataset"])
+        label = datasets[row["dataset"]] + (f" ({why})" if why else "")
+        axes.text(25, y, label, fontsize=7 * min(1, WIDEST / len(label)), va="center", color=FAINT if why else NEUTRAL)
         for name, x in columns.items():
             text = f"{row[name]:+.1f}" if name == "change" else f"{row[name]:.1f}"
-            changed = (GAIN if row[name] > 0 else LOSS) if name == "change" else NEUTRAL
-            axes.text(x, y, text, fontsize=7, ha="right", va="center", color="#737373" if own else changed)
-    axes.text(65, 45 - (len(shown) + 1) * step, "accuracy in %", fontsize=6.5, ha="right", va="center", color="#525252")
+            changed = _colour(row[name]) if name == "change" else NEUTRAL
+            axes.text(x, y, text, fontsize=7, ha="right", va="center", color=FAINT if why else changed)
+    axes.text(65, 45 - (len(shown) + 1) * step, NOTE, fontsize=6.5, ha="right", va="center", color="#525252")
+
+
+def _colour(change: float) -> str:
+    """Of a change as it is written."""
+    rounded = round(change, 1)
+    return GAIN if rounded > 0 else LOSS if rounded < 0 else NEUTRAL

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rib.figures import text_colour
+from rib.figures import CHANGES, text_colour
 
 MARK = "†"
 
@@ -50,7 +50,7 @@ def draw(
         means = mri[mri["model"] == model].set_index("method")
         run = [method for method in methods if method in means.index]  # some are for one type of model only
         grid = np.array([[cells.loc[(m, t), "ri"] for t in targets] + [means.loc[m, "mri"]] for m in run])
-        image = axes.imshow(grid, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
+        image = axes.imshow(grid, cmap=CHANGES, vmin=-limit, vmax=limit, aspect="auto")
         _write_cells(axes, image, grid, [[cells.loc[(m, t)] for t in targets] + [means.loc[m]] for m in run], marked)
         axes.set_xticks(range(len(targets) + 1), [*targets.values(), "mRI"])
         axes.set_yticks(range(len(run)), [methods[method] for method in run])
