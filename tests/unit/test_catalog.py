@@ -55,6 +55,45 @@ def test_the_default_grid_has_the_promised_size():
     assert Run("efficientnet_lite0", "none", "pretrained", "all", 0) in chosen.runs()
 
 
+@pytest.mark.parametrize("train", [0.8, 0.9, 0.55])
+def test_shares_that_leave_nothing_to_test_are_refused(train):
+    for select in (round(1 - train, 2), 0.5):
+        with pytest.raises(UserError, match="split"):
+            grid(family="imagenet", protocol="held_out", split={"train": train, "select": select})
+    kept = grid(family="imagenet", protocol="held_out", split={"train": train, "select": round(0.9999 - train, 4)})
+    assert sum(kept.shares.values()) < 1
+
+
+def test_figures_show_the_largest_size():
+    assert grid(downstream_size=[0.5, "all", 10]).shown_size == "all"
+    assert (
+        grid(downstream_size=[0.25, 0.5, 0.125]).shown_size == "0.5"
+        and grid(downstream_size=[9, 100]).shown_size == "100"
+    )
+
+
+def test_leak_free_leaves_shared_sources_out_unless_they_were_held_out():
+    groups = grid(family="imagenet", leak_free=True).leak_free_groups()
+    assert groups["imagenet_cartoon"] == groups["imagenet_c"] == groups["imagenet_val"] and "imagenet_r" not in groups
+    assert grid(family="imagenet").leak_free_groups() is None
+    assert grid(family="imagenet", leak_free=True, protocol="held_out").leak_free_groups() is None
+
+
+def test_a_dataset_is_split_after_those_before_it_that_share_its_sources():
+    chosen = grid(family="imagenet", protocol="held_out")
+    assert chosen.split_before("imagenet_val") == chosen.split_before("imagenet_r") == []
+    assert chosen.split_before("imagenet_drawing") == ["imagenet_val", "imagenet_cartoon"]
+    more = grid(family="imagenet", protocol="held_out", datasets="all")
+    assert more.split_before("imagenet_c_extra")[-1] == "imagenet_c" and more.split_before("imagenet_val") == []
+
+
+def test_numbers_hang_on_the_budget_and_on_what_is_left_out():
+    said = "; ".join(grid(family="imagenet", budget={"max_images_per_dataset": 73}, leak_free=True).conditions())
+    assert "73 images" in said and "leak-free" in said and "paper" in said
+    plain = "; ".join(grid(family="imagenet").conditions())
+    assert "73" not in plain and "leak-free" not in plain
+
+
 def test_seeds_multiply_the_fine_tuned_runs_only():
     runs = grid(models=["efficientnet_lite0"], methods=["ft"], targets=["noto"], seeds=[3, 4]).runs()
     assert [(run.method, run.seed) for run in runs] == [("pretrained", 0), ("ft", 3), ("ft", 4)]

@@ -50,14 +50,11 @@ def effects(counts, groups=None, replicates=300):
 def written(path, tables, **more):
     """The comparison of what `metrics` wrote, read back by name."""
     names = comparison.COLUMNS
+    settings = {"groups": None, "conditions": "protocol paper", "replicates": 300, "confidence": 0.95, "seed": 0}
     comparison.write_comparison(
         counts=path / "counts.npz",
         among=list(DATASETS),
-        conditions="protocol paper",
-        replicates=300,
-        confidence=0.95,
-        seed=0,
-        **{"draws": 500, "groups": None, **more},
+        **{**settings, "draws": 500, **more},
         outputs={name: path / f"{tables}_{name}.csv" for name in names},
     )
     return {name: pd.read_csv(path / f"{tables}_{name}.csv", dtype={"size": str}) for name in names}
@@ -269,6 +266,17 @@ def test_methods_that_the_test_cannot_tell_apart_tie():
     assert pair["p_holm"] > 0.05 and pair["difference"] == pytest.approx(-0.1)
 
 
+def test_ties_are_by_the_adjusted_p():
+    """Each pair's own p is below the level, and the adjusted one above it, but for one pair."""
+    effects = made_effects([3.0, 2.0, 1.0], [1, 1, 1])
+    compared, _ = ranked(effects)
+    of_mri = compared[compared["target"].isna()].assign(p=0.01, p_holm=0.06)
+    of_mri.loc[(of_mri["method"] == "m0") & (of_mri["other"] == "m2"), "p_holm"] = 0.05
+    table = rank(effects, of_mri, 0.95).set_index("method")
+    assert table["ties"].tolist() == ["a", "ab", "b"] and set(table["pretrained"]) == {"tied"}
+    assert table[["rank_best", "rank_worst"]].to_numpy().tolist() == [[1, 2], [1, 3], [2, 3]]
+
+
 def test_ties_need_not_be_transitive():
     """The first and the third differ, and both tie with the noisy second."""
     _, table = ranked(made_effects([6.0, 4.0, 2.0], [6, 25, 6]))
@@ -304,6 +312,25 @@ def test_tables_agree_with_mri_and_its_intervals(tables):
     assert len(made["ranking"]) == len(made["seeds"]) == 2 * 3 and len(made["seeds_ri"]) == 2 * 2 * 3
     for name, table in made.items():
         assert list(table) == [*comparison.COLUMNS[name], "conditions"]
+
+
+def test_tables_leave_out_what_metrics_leaves_out(tmp_path):
+    """Leak-free: values, intervals and p are of the objects that RI is of."""
+    counted = metrics.count([rows()])
+    metrics.write_counts(counted, tmp_path / "counts.npz")
+    whole, made = written(tmp_path, "whole"), written(tmp_path, "free", groups=GROUPS)
+    ood = metrics.ood_accuracies(counted, metrics.object_weights(counted.objects, 300, 0), groups=GROUPS)
+    mri = metrics.mri_tables(ood, 0.95)[0].set_index("method")
+    for name in ("ranking", "seeds"):
+        for column in ("mri", "ci_low", "ci_high"):
+            found = made[name].set_index("method")[column]
+            pd.testing.assert_series_equal(found.sort_index(), mri[column].sort_index(), atol=1e-6, check_names=False)
+            assert not np.allclose(found.sort_index(), whole[name].set_index("method")[column].sort_index(), atol=0.01)
+    found = effects(counted, GROUPS)
+    p = sign_flip_p(found.parts, found.pairs, 500, 0)
+    assert made["comparisons"]["p"].to_numpy() == pytest.approx(p[:, -1], abs=1e-6)
+    assert made["comparisons_ri"]["p"].to_numpy() == pytest.approx(p[:, :-1].T.ravel(), abs=1e-6)
+    assert not np.allclose(made["comparisons"]["p"], whole["comparisons"]["p"])
 
 
 def test_intervals_of_differences_are_of_paired_replicates(tables):

@@ -10,11 +10,12 @@ from rib.analysis.samples import Scored, calibration_error, compared
 
 STATISTICS = {"replicates": 300, "confidence": 0.9, "seed": 5}
 SIZES = {"a": 9, "b": 7, "c": 12}
+FIRST = {"a": 0, "b": 4, "c": 6}  # object of each, so that every two share some and have some of their own
 RUNS = [("pretrained", "none", 0), *((m, t, s) for m in ("ft", "lwf") for t in ("a", "b") for s in (0, 1))]
 
 
 def rows_of(method, target, seed, rng):
-    """A run's rows: three classes, one object each in `a` and `b`, two images of an object in `c`."""
+    """A run's rows: three classes, an image of an object in `a` and `b`, two in `c`."""
     parts = []
     for dataset, n in SIZES.items():
         numbers = np.arange(n)
@@ -23,7 +24,7 @@ def rows_of(method, target, seed, rng):
                 {
                     "dataset": dataset,
                     "row": numbers,
-                    "object_id": [f"o{i // 2 if dataset == 'c' else i}" for i in numbers],
+                    "object_id": [f"o{FIRST[dataset] + (i // 2 if dataset == 'c' else i):02}" for i in numbers],
                     "label": numbers % 3,
                     "prediction": (numbers + rng.choice(3, n, p=[0.6, 0.2, 0.2])) % 3,
                     "confidence": rng.uniform(0.3, 1, n).astype(np.float32),
@@ -73,11 +74,11 @@ def test_shares_are_counts_and_their_difference_is_the_change_of_accuracy(grid, 
         )
 
 
-def slow_error(confidence, right):
+def slow_error(confidence, right, bins=15):
     """Expected calibration error bin by bin, as it is defined."""
     total = 0.0
-    for number in range(samples.BINS):
-        low, high = number / samples.BINS, (number + 1) / samples.BINS
+    for number in range(bins):
+        low, high = number / bins, (number + 1) / bins
         own = [i for i, c in enumerate(confidence) if low <= c < high or (c == high == 1)]
         if own:
             gap = np.mean([right[i] for i in own]) - np.mean([float(confidence[i]) for i in own])
@@ -85,7 +86,34 @@ def slow_error(confidence, right):
     return 100 * total
 
 
-@pytest.mark.parametrize("groups", [None, {"a": "g", "c": "g"}], ids=["all", "leak-free"])
+GROUPS = [None, {"a": "g", "c": "g"}, {"a": "g", "b": "g", "c": "g"}]
+
+
+@pytest.mark.parametrize("groups", GROUPS, ids=["all", "two share", "all share"])
+def test_leak_free_means_are_of_the_objects_that_each_target_leaves(grid, tmp_path, groups):
+    """By hand. Of every dataset that shares sources a target leaves a part, each target another one."""
+    rows, paths = grid
+    _, flips = written(tmp_path, paths, groups=groups)
+    before = rows["pretrained", "none", 0]
+    objects = {name: set(part["object_id"]) for name, part in before.groupby("dataset")}
+    left = set()
+    for method in ("ft", "lwf"):
+        shares = []
+        for target in ("a", "b"):
+            for seed in (0, 1):
+                after, parts = rows[method, target, seed], []
+                for dataset in set(SIZES) - {target}:
+                    out = objects[target] if groups and {target, dataset} <= groups.keys() else set()
+                    kept = (before["dataset"] == dataset) & ~before["object_id"].isin(out)
+                    left.add((dataset, target, int(kept.sum())))
+                    parts.append(100 * (before["prediction"] == after["prediction"])[kept].mean())
+                shares.append(np.mean(parts))
+        assert flips.set_index("method").loc[method, "agreement"] == pytest.approx(np.mean(shares), abs=1e-5)
+    of_c = {target: n for dataset, target, n in left if dataset == "c"}
+    assert of_c == {None: {"a": 12, "b": 12}, 2: {"a": 6, "b": 12}, 3: {"a": 6, "b": 2}}[groups and len(groups)]
+
+
+@pytest.mark.parametrize("groups", GROUPS, ids=["all", "two share", "all share"])
 def test_means_differ_by_mri_and_their_intervals_by_the_same_draws(grid, tmp_path, groups):
     rows, paths = grid
     _, flips = written(tmp_path, paths, groups=groups)
@@ -142,6 +170,11 @@ def test_calibration_error_of_known_cases():
     # Bins of width 1/15: 0.31 and 0.32 share one (accuracy 1/2), 0.9 is alone: (|1 - 0.63| + |0 - 0.9|) / 3.
     confidence, right = np.array([0.31, 0.32, 0.9]), np.array([True, False, False])
     assert calibration_error(confidence, right) == pytest.approx(100 * (0.37 + 0.9) / 3)
+    # 0.54 and 0.59 share a bin of width 1/15, the others are alone: (|1 - 0.5| + |1 - 1.13| + |1 - 0.61|) / 4. No other
+    # number of bins gives that.
+    confidence, right = np.array([0.5, 0.54, 0.59, 0.61]), np.array([True, False, True, True])
+    assert calibration_error(confidence, right) == pytest.approx(25.5)
+    assert all(abs(slow_error(confidence, right, bins) - 25.5) > 4 for bins in range(4, 41) if bins != 15)
     # What is too sure on one half and too unsure on the other does not cancel out between bins.
     assert calibration_error(np.array([0.9, 0.1]), np.array([False, True])) == pytest.approx(90)
     assert calibration_error(np.array([1.0000001], np.float32), np.array([False])) == 100, "rounded past 1"
