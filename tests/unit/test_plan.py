@@ -87,7 +87,7 @@ def test_budget_sizes_seeds_and_splits_count(grid, tmp_path):
     assert found.images == {"train": 2 * 10 * (500 + 50), "evaluate": 5 * 1500}
     found, _ = made(grid, tmp_path, reference="none", protocol="held_out")
     assert found.images == {"train": 10 * 600, "evaluate": 2 * 1200}
-    assert found.jobs["finetune"] == 1 and found.jobs["evaluate_run"] == 2 * 3
+    assert found.jobs["finetune"] == 1 and found.jobs["evaluate_run"] == 2 * 3 and found.jobs["split_dataset"] == 3
 
 
 def test_a_curve_passes_each_image_through_all_its_states(grid, tmp_path):

@@ -65,7 +65,7 @@ def write_figure(
         if list(sizes) != [ALL] and only and any(map(_has_sizes, read.values())):
             others = ", ".join(name for name in sizes if name != only)
             _add_below(figure, f"downstream_size {only}" + (f"; also run: {others}" if others else ""))
-            shown = shown.assign(size=only)
+            shown = _with_size(shown, only)
         figure.savefig(png, metadata={"Software": None})
         figure.savefig(pdf, metadata={"CreationDate": None})
         plt.close(figure)
@@ -84,6 +84,14 @@ def _read(value: object, geometry: Geometry | None):
 
 def _has_sizes(table: object) -> bool:
     return isinstance(table, pd.DataFrame) and "size" in table
+
+
+def _with_size(shown: pd.DataFrame, size: str) -> pd.DataFrame:
+    """What a figure shows with the size of each run, which the figure may have dropped."""
+    if "size" in shown:
+        return shown
+    methods = shown["method"] if "method" in shown else [None] * len(shown)
+    return shown.assign(size=[ALL if method == PRETRAINED else size for method in methods])
 
 
 def _add_below(figure: Figure, note: str) -> None:
