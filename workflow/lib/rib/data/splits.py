@@ -130,8 +130,9 @@ def write_split(
     known = {source: which for path in earlier for source, which in read_split(path).items()}
     found = parts_of(dict(zip(sources, first.tolist(), strict=True)), shares, known)
     counts = dict(zip(sources, np.bincount(places, minlength=len(sources)).tolist(), strict=True))
-    rows = [{"source_id": source, "part": found[source], "images": counts[source]} for source in sorted(found)]
-    pq.write_table(pa.Table.from_pylist(rows), table)
+    ids = sorted(found)
+    columns = {"source_id": ids, "part": [found[name] for name in ids], "images": [counts[name] for name in ids]}
+    pq.write_table(pa.table(columns), table)
 
 
 def read_split(path: Path) -> dict[str, str]:
@@ -144,7 +145,7 @@ def parts_of(labels: Mapping[str, int], shares: Mapping[str, float], known: Mapp
     """The part of each source image of a dataset, stratified by class; the order of `labels` says nothing.
 
     Of n sources of a class each part gets its share of n, rounded up or down, and of all sources of the dataset likewise. A
-    class of one source trains, unless the share of training is the smaller. Two things can be in the way:
+    class of one source trains, unless training's share is smaller than another. Two things can be in the way:
 
     - Parts that are known stay. What is not known makes up for them as far as it goes. Where nothing is left to give out (the
       dataset has so few of an earlier one's n sources of a class) the parts are a random draw of theirs: a part of share s
