@@ -182,6 +182,20 @@ def test_models_of_both_types_each_have_what_is_for_them(own):
     assert "method 'lora_released' is not run on 'efficientnet_lite0': it is not for cnns" in chosen.notices
 
 
+def test_a_merge_is_run_on_the_models_that_all_its_parents_are_for(own):
+    """A soup for every type, of lora_released, which is for ViTs: on a CNN there is nothing to average."""
+    models = yaml.safe_load((CATALOG / "models.yaml").read_text())
+    (own / "models.yaml").write_text(yaml.safe_dump({"my_vit": {**models["efficientnet_lite0"], "type": "vit"}}))
+    catalog = with_method(own, mechanism="soup", settings={}, parents=["lora_released", "ft"])
+    assert set(catalog.methods["mine"].types) == {"cnn", "vit"}
+    chosen = Grid(config(models=["efficientnet_lite0", "my_vit"], methods=["mine"]), catalog)
+    assert set(chosen.methods_of("my_vit")) == {"lora_released", "ft", "mine"}
+    assert chosen.methods_of("efficientnet_lite0") == chosen.shared_methods() == ["ft"]
+    runs = {(run.model, run.method) for run in chosen.runs()}
+    assert ("my_vit", "mine") in runs and ("efficientnet_lite0", "mine") not in runs
+    assert any(line.startswith("method 'mine' is not run on 'efficientnet_lite0'") for line in chosen.notices)
+
+
 def test_what_hangs_on_a_method_that_cannot_be_run_is_left_out_too(own):
     catalog = with_method(own, mechanism="soup", settings={}, parents=["ft", "replay"])
     chosen = Grid(config(methods="all"), catalog)
@@ -255,6 +269,9 @@ def test_a_module_of_the_user_does_not_hide_behind_the_librarys(own):
             r"config, method_settings, lora: unknown setting 'ranks' \(did you mean 'rank'",
         ),
         ({"method_settings": {"lora": {"rank": 1.5}}}, "the setting 'rank' is 1.5; give a whole number"),
+        ({"method_settings": {"lora": {"rank": True}}}, "the setting 'rank' is True; give a whole number"),
+        ({"method_settings": {"lora": {"lr": True}}}, "the setting 'lr' is True; give a number"),
+        ({"method_settings": {"lora": {"rank": [4, True]}}}, "the setting 'rank' is True; give a whole number"),
         ({"downstream_size": [0]}, "'downstream_size.0' is 0"),
         ({"downstream_size": [1.5]}, "'downstream_size.0' is 1.5"),
         ({"downstream_size": [0.5, 0.5 + 1e-14]}, "two fractions agree in their first twelve digits"),
@@ -293,6 +310,12 @@ def test_bad_choices_of_methods_and_sizes_are_explained(choices, message):
         ({"targets": ["noto", "nota"]}, r"config, targets.*unknown target 'nota' \(did you mean 'noto'\?\)"),
         ({"targets": []}, "the list is empty"),
         ({"seeds": [1.0]}, r"'seeds\.0' is 1\.0, which is not valid \(it is not of type 'integer'\)"),
+        ({"seeds": [True]}, r"'seeds\.0' is True, which is not valid \(it is not of type 'integer'\)"),
+        ({"seeds": ["true"]}, r"'seeds\.0' is 'true', which is not valid"),
+        ({"training": {"epochs": True}}, r"'training\.epochs' is True, which is not valid"),
+        ({"training": {"weight_decay": False}}, r"'training\.weight_decay' is False, which is not valid"),
+        ({"downstream_size": [True]}, r"'downstream_size\.0' is True, which is not valid"),
+        ({"compute": {"warm_start": 1}}, r"'compute\.warm_start' is 1, which is not valid"),
         ({"seeds": [1 << 63]}, r"'seeds\.0' is 9223372036854775808, which is not valid"),
         ({"training": {"weight_decay": float("nan")}}, r"'training\.weight_decay' is nan, which is not valid"),
         ({"training": {"weight_decay": "inf"}}, r"'training\.weight_decay' is 'inf', which is not valid"),

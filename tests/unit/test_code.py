@@ -158,30 +158,65 @@ def test_the_essence_is_the_source_without_comments_and_docstrings(tmp_path, sou
     assert essence(tmp_path, source) == expected
 
 
-def test_jobs_of_the_workflow_depend_on_what_makes_their_numbers(pytestconfig):
-    """Of each stage some modules that it must hang on; on plumbing, and on other methods, none does."""
-    scripts = pytestconfig.rootpath / "workflow/scripts"
-    expected = {
-        "metrics": {"metrics.py", "io.py", "runs.py"},
-        "comparison": {"analysis/comparison.py", "metrics.py"},
-        "samples": {"analysis/samples.py", "metrics.py"},
-        "cka": {"analysis/cka.py", "metrics.py"},
-        "stir_table": {"analysis/stir.py", "analysis/cka.py"},
-        "association": {"analysis/association.py"},
-        "distances": {"analysis/distances.py", "data/splits.py", "data/stored_features.py"},
-        "compression_distances": {"analysis/compression.py", "data/splits.py", "data/images.py"},
-        "effective_robustness": {"analysis/effective_robustness.py"},
-        "cost": {"analysis/cost.py", "provenance.py"},
-        "evaluate": {"evaluate.py", "models/class_logits.py", "models/checkpoint.py", "models/__init__.py"},
-        "finetune": {"finetune.py", "methods/__init__.py", "methods/_base.py", "models/class_logits.py"},
-        "selection": {"selection.py", "models/class_logits.py"},
-    }
-    for script, needed in expected.items():
-        closure = code.closure(scripts / f"{script}.py")
-        names = {path.relative_to(LIBRARY).as_posix() for path in closure if path.is_relative_to(LIBRARY)}
-        assert needed <= names, script
-        assert not names & {"job.py", "warm.py", "integrity.py", "methods/ewc.py", "methods/lwf.py"}, script
-        assert {"__init__.py"} <= names and scripts / f"{script}.py" in closure
-    for method in ("ewc", "lwf", "lora"):
-        names = {path.relative_to(LIBRARY).as_posix() for path in code.closure(LIBRARY / f"methods/{method}.py")}
-        assert {f"methods/{method}.py", "__init__.py", "methods/__init__.py", "methods/_base.py"} <= names
+SCRIPTS = LIBRARY.parents[1] / "scripts"
+TRAINING = {"finetune.py", "resume.py", "methods/_base.py", "methods/__init__.py", "models/class_logits.py"}
+TRAINING |= {"models/checkpoint.py", "models/inputs.py", "models/pretrained.py", "models/device.py", "data/splits.py"}
+SCORING = {"evaluate.py", "models/class_logits.py", "models/checkpoint.py", "models/fold.py", "models/state.py"}
+SCORING |= {"models/inputs.py", "models/pretrained.py", "models/device.py", "data/splits.py", "data/prepared.py"}
+FEATURES = {"features.py", "models/state.py", "models/checkpoint.py", "models/fold.py", "models/inputs.py"}
+ROWS = {"metrics.py", "runs.py", "io.py"}
+# What decides a stage's numbers: its script, the modules that a rule adds, and what must be among what they import.
+STAGES = {
+    "prepare": (["data/layouts/class_folders.py"], {"data/prepare.py", "data/images.py", "geometry.py", "classes.py"}),
+    "models": (
+        [],
+        {"models/pretrained.py", "models/heads.py", "models/device.py", "models/inputs.py", "data/splits.py"},
+    ),
+    "pretrain": ([], TRAINING | {"pretrain.py", "evaluate.py", "data/prepared.py", "classes.py"}),
+    "finetune": (
+        ["methods/lwf.py"],
+        TRAINING | {"methods/lwf.py", "data/prepared.py", "models/frame.py", "classes.py"},
+    ),
+    "snapshots": (["methods/ewc.py"], TRAINING | {"methods/ewc.py", "data/prepared.py"}),
+    "merge": (
+        ["methods/wise_ft_curve.py"],
+        {"merge.py", "methods/wise_ft_curve.py", "methods/wise_ft.py", "plugins.py"},
+    ),
+    "selection": (
+        ["methods/greedy_soup.py"],
+        {"selection.py", "methods/greedy_soup.py", "evaluate.py", "merge.py", "models/checkpoint.py", "data/splits.py"},
+    ),
+    "evaluate": ([], SCORING | {"merge.py", "passes.py", "models/frame.py", "data/suites.py", "classes.py"}),
+    "features": ([], FEATURES | {"merge.py", "models/frame.py", "data/splits.py"}),
+    "epochs": ([], FEATURES),
+    "metrics": ([], ROWS),
+    "summary": ([], {"analysis/summary.py"}),
+    "comparison": ([], ROWS | {"analysis/comparison.py"}),
+    "samples": ([], ROWS | {"analysis/samples.py"}),
+    "sizes": ([], {"analysis/sizes.py"}),
+    "effective_robustness": ([], ROWS | {"analysis/effective_robustness.py"}),
+    "association": ([], {"analysis/association.py"}),
+    "cka": ([], {"analysis/cka.py"}),
+    "distances": ([], {"analysis/distances.py", "data/stored_features.py"}),
+    "compression_distances": ([], {"analysis/compression.py", "data/prepared.py"}),
+    "inversions": ([], {"stir.py", "models/state.py", "models/inputs.py"}),
+    "stir": ([], {"stir.py"}),
+    "cost": ([], {"analysis/cost.py", "provenance.py"}),
+    "training": ([], {"analysis/training.py", "runs.py"}),
+    "figures": (["figures/radar.py"], {"figures/radar.py", "figures/__init__.py"}),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_digest_holds_the_modules_that_decide_its_numbers(stage):
+    modules, wanted = STAGES[stage]
+    files = code.closure(SCRIPTS / f"{stage}.py", *(LIBRARY / name for name in modules))
+    found = {path.relative_to(LIBRARY).as_posix() for path in files if path.is_relative_to(LIBRARY)}
+    assert SCRIPTS / f"{stage}.py" in files and SCRIPTS / "_run.py" not in files
+    assert wanted <= found, f"{sorted(wanted - found)} may change and {stage} would not notice"
+    assert not found & {"job.py", "warm.py", "integrity.py"}
+    methods = {name for name in found if name.startswith("methods/")}
+    if stage in ("evaluate", "features", "metrics"):
+        assert "methods/lwf.py" not in methods and "finetune.py" not in found
+    if stage == "merge":
+        assert "methods/_base.py" not in methods

@@ -7,67 +7,42 @@ import numpy as np
 import pytest
 import timm
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from rib.catalog import Catalog
-from rib.classes import ClassSpace
-from rib.finetune import DivergenceError, epoch_batches, learning_rates, train
+from rib.catalog import LIBRARY, Catalog
 from rib.io import UserError
-from rib.methods import greedy_soup, load_mechanism, soup, wise_ft_selected
-from rib.methods._base import Images, Task
+from rib.methods import greedy_soup, load_mechanism, lwf, soup, wise_ft_selected
+from rib.methods.ewc import ElasticWeightConsolidation
+from rib.methods.ft import FullFineTuning
+from rib.methods.l2_sp import L2StartingPoint
+from rib.methods.linear_probe import LinearProbing
+from rib.methods.linear_probe_released import LinearProbingReleased
+from rib.methods.lora import LowRankAdaptation
+from rib.methods.lwf import LearningWithoutForgetting
+from rib.methods.replay import Replay
+from rib.methods.visual_prompt import VisualPrompting
 from rib.methods.wise_ft import recipe
 from rib.methods.wise_ft_curve import curve
-from rib.models.checkpoint import average
+from rib.models.checkpoint import average, merged
 from rib.models.class_logits import class_logits, class_members
-from rib.models.inputs import Inputs
 from rib.models.pretrained import build
-
-CPU = torch.device("cpu")
-TRAINING = {
-    "epochs": 2,
-    "batch_size": 4,
-    "micro_batch_size": "all",
-    "momentum": 0.9,
-    "weight_decay": 0.0,
-    "warmup_steps": 196,
-    "warmup_fraction": 0.1,
-}
-WHAT = {"model": "m", "target": "t", "method": "x"}
-FOLDER = "workflow/lib/rib/methods"
-COMMON = {"batch_norm": "frozen", "dropout": 0.0, "drop_path": 0.0}
+from tiny.training import COMMON, CPU, TRAINING, masked, normalised, random_images, resnet, task_of, trained
 
 
 @pytest.fixture(scope="module")
 def network():
-    torch.manual_seed(0)
-    return timm.create_model("test_resnet", num_classes=1000, zero_init_last=False).eval()
+    return resnet()
 
 
 @pytest.fixture(scope="module")
 def target():
-    rng = np.random.default_rng(0)
-    space = ClassSpace(("a", "b", "c"), ((1, 5), (7,), (9, 20, 30)), ("a", "b", "c"))
-    images = rng.integers(0, 256, (10, 64, 64, 3), dtype=np.uint8)
-    return SimpleNamespace(images=images, labels=np.arange(10) % 3, space=space)
+    return random_images()
 
 
-def method(name, pytestconfig, **settings):
-    return load_mechanism(pytestconfig.rootpath / FOLDER / f"{name}.py", settings)
-
-
-def task(model, target, reference=None, seed=0, batch_size=4):
-    def images(part):
-        inputs = Inputs(part.images, [0.5] * 3, [0.5] * 3, CPU)
-        return Images(inputs, torch.from_numpy(part.labels), class_members(part.space, CPU))
-
-    return Task(model, images(target), None if reference is None else images(reference), seed, batch_size)
-
-
-def trained(mechanism, network, target, training=TRAINING, seed=0):
-    model = copy.deepcopy(network)
-    mechanism.begin(task(model, target, seed=seed))
-    history, _ = train(mechanism, network.state_dict(), training, seed, CPU, WHAT)
-    return model, history
+@pytest.fixture(scope="module")
+def catalog(pytestconfig):
+    return Catalog([pytestconfig.rootpath / "workflow/catalog"])
 
 
 def changed(network, model):
@@ -75,35 +50,35 @@ def changed(network, model):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def test_ft_moves_every_parameter_and_no_statistic(network, target, pytestconfig):
-    model, history = trained(method("ft", pytestconfig, lr=0.01, **COMMON), network, target)
+def test_ft_moves_every_parameter_and_no_statistic(network, target):
+    model, history = trained(FullFineTuning(lr=0.01, **COMMON), network, target)
     assert changed(network, model) == {name for name, _ in network.named_parameters()}
     assert history[-1]["loss"] < history[0]["loss"]
 
 
-def test_ft_with_trained_batch_norm_moves_the_statistics(network, target, pytestconfig):
-    model, _ = trained(method("ft", pytestconfig, lr=0.01, **{**COMMON, "batch_norm": "train"}), network, target)
+def test_ft_with_trained_batch_norm_moves_the_statistics(network, target):
+    model, _ = trained(FullFineTuning(lr=0.01, **{**COMMON, "batch_norm": "train"}), network, target)
     assert any("running_mean" in name for name in changed(network, model))
 
 
-def test_linear_probe_moves_the_head_only(network, target, pytestconfig):
-    model, history = trained(method("linear_probe", pytestconfig, lr=0.1), network, target)
+def test_linear_probe_moves_the_head_only(network, target):
+    model, history = trained(LinearProbing(lr=0.1), network, target)
     assert changed(network, model) == {"fc.weight", "fc.bias"}
     assert history[-1]["loss"] < history[0]["loss"]
 
 
-def test_linear_probe_on_stored_features_equals_training_through_the_network(network, target, pytestconfig):
-    fast = method("linear_probe", pytestconfig, lr=0.1)
-    slow = method("linear_probe", pytestconfig, lr=0.1)
+def test_linear_probe_on_stored_features_equals_training_through_the_network(network, target):
+    fast = LinearProbing(lr=0.1)
+    slow = LinearProbing(lr=0.1)
     slow.logits = lambda rows: slow.model(slow.inputs[rows])
     (a, history_a), (b, history_b) = (trained(probe, network, target) for probe in (fast, slow))
     torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=1e-5, atol=1e-6)
     assert [row["accuracy"] for row in history_a] == [row["accuracy"] for row in history_b]
 
 
-def test_lwf_adds_the_divergence_from_the_pretrained_logits(network, target, pytestconfig):
-    mechanism = method("lwf", pytestconfig, lr=0.1, **COMMON, temperature=3.0, weight=0.7, distil="all")
-    mechanism.begin(task(copy.deepcopy(network), target))
+def test_lwf_adds_the_divergence_from_the_pretrained_logits(network, target):
+    mechanism = LearningWithoutForgetting(lr=0.1, **COMMON, temperature=3.0, weight=0.7, distil="all")
+    mechanism.begin(task_of(copy.deepcopy(network), target))
     rows = np.array([2, 0, 7])
     with torch.no_grad():
         teacher = network(mechanism.inputs[rows])
@@ -117,76 +92,65 @@ def test_lwf_adds_the_divergence_from_the_pretrained_logits(network, target, pyt
     assert mechanism.penalty(rows, teacher).item() == pytest.approx(0, abs=1e-5)
 
 
-def test_the_history_tells_the_cross_entropy_from_the_penalty(network, target, pytestconfig):
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+def test_lwf_is_taught_by_the_pretrained_network_where_its_logits_are_too_many_to_store(
+    network, target, monkeypatch, batch_norm
+):
+    """The student moves, and its BatchNorm with it; the teacher stays as it was."""
+    monkeypatch.setattr(lwf, "MOST_STORED", 9)  # of 10 images
+    mechanism = LearningWithoutForgetting(**{**DISTIL, "batch_norm": batch_norm, "lr": 0.02})
+    model, history = trained(mechanism, network, target)
+    assert changed(network, model) and history[-1]["loss"] > history[-1]["cross_entropy"]
+    rows = np.array([3, 9, 4])
+    student = torch.randn(3, 1000, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        p, q = (torch.softmax(x / 2, dim=1) for x in (network(normalised(target.images[rows])), student))
+    expected = 4 * (p * (p / q).log()).sum(dim=1).mean().item()
+    assert mechanism.penalty(rows, student).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_stored_logits_teach_as_those_computed_anew(network, target, monkeypatch):
+    settings = {**DISTIL, "lr": 0.02}
+    monkeypatch.setattr(lwf, "MOST_STORED", 10)
+    stored, history = trained(LearningWithoutForgetting(**settings), network, target)
+    monkeypatch.setattr(lwf, "MOST_STORED", 9)
+    anew, other = trained(LearningWithoutForgetting(**settings), network, target)
+    torch.testing.assert_close(stored.state_dict(), anew.state_dict(), rtol=1e-4, atol=1e-5)
+    assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in other], rel=1e-5)
+
+
+def test_the_history_tells_the_cross_entropy_from_the_penalty(network, target):
     settings = {"lr": 0.01, **COMMON, "temperature": 2.0, "distil": "all"}
-    _, alone = trained(method("lwf", pytestconfig, **settings, weight=0.0), network, target)
-    _, both = trained(method("lwf", pytestconfig, **settings, weight=1.0), network, target)
+    _, alone = trained(LearningWithoutForgetting(**settings, weight=0.0), network, target)
+    _, both = trained(LearningWithoutForgetting(**settings, weight=1.0), network, target)
     assert all(row["loss"] == row["cross_entropy"] for row in alone)
     assert both[-1]["loss"] > both[-1]["cross_entropy"] > 0
 
 
-def test_lwf_with_weight_zero_is_ft(network, target, pytestconfig):
+def test_lwf_with_weight_zero_is_ft(network, target):
     settings = {"lr": 0.01, **COMMON}
-    lwf = trained(method("lwf", pytestconfig, **settings, temperature=2.0, weight=0.0, distil="all"), network, target)
-    ft = trained(method("ft", pytestconfig, **settings), network, target)
+    lwf = trained(LearningWithoutForgetting(**settings, temperature=2.0, weight=0.0, distil="all"), network, target)
+    ft = trained(FullFineTuning(**settings), network, target)
     assert not changed(lwf[0], ft[0])
-
-
-def test_one_step_of_ft_is_the_gradient_of_the_masked_cross_entropy(network, target, pytestconfig):
-    """Independent reference: indices picked with NumPy, cross-entropy and SGD by hand."""
-    one = {**TRAINING, "epochs": 1, "batch_size": 10, "warmup_fraction": 0.0}
-    model, history = trained(method("ft", pytestconfig, lr=0.01, **COMMON), network, target, one)
-    reference = copy.deepcopy(network)
-    order = epoch_batches(10, 10, 0, 0)[0]
-    images = torch.from_numpy(target.images[order]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    logits = reference(images)
-    scores = torch.stack([logits[:, list(row)].amax(dim=1) for row in target.space.indices], dim=1)
-    labels = torch.from_numpy(target.labels[order])
-    loss = -F.log_softmax(scores, dim=1)[torch.arange(10), labels].mean()
-    loss.backward()
-    with torch.no_grad():
-        for parameter in reference.parameters():
-            parameter -= 0.01 * parameter.grad
-    assert history[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
-    torch.testing.assert_close(model.state_dict(), reference.state_dict(), rtol=1e-4, atol=1e-6)
-
-
-def test_the_same_seed_gives_the_same_weights_and_another_does_not(network, target, pytestconfig):
-    models = []
-    for seed in (0, 0, 1):
-        models.append(trained(method("ft", pytestconfig, lr=0.01, **COMMON), network, target, seed=seed)[0])
-    assert not changed(models[0], models[1]) and changed(models[0], models[2])
-
-
-def test_a_loss_that_is_not_finite_stops_with_where_and_what_to_do(network, target, pytestconfig):
-    mechanism = method("ft", pytestconfig, lr=1e12, **COMMON)
-    message = r"model m, method x, target t: the loss at epoch \d, step \d is not finite .* 1e\+12"
-    with pytest.raises(DivergenceError, match=message):
-        trained(mechanism, network, target, {**TRAINING, "epochs": 4})
 
 
 def test_wise_ft_weighs_pretrained_and_parent():
     assert recipe(["ft"], alpha=0.3) == {"pretrained": 0.7, "ft": 0.3}
-    with pytest.raises(ValueError, match="alpha"):
-        recipe(["ft"], alpha=1.5)
+    for alpha in (0, 1):
+        assert recipe(["ft"], alpha=alpha) == {"pretrained": 1 - alpha, "ft": alpha}
+    for alpha in (-0.01, 1.01):
+        with pytest.raises(ValueError, match="alpha"):
+            recipe(["ft"], alpha=alpha)
+    for parents in ([], ["ft", "lwf"]):
+        with pytest.raises(ValueError, match=f"names {len(parents)}"):
+            recipe(parents, alpha=0.5)
 
 
-def test_the_learning_rate_warms_up_then_follows_a_cosine_to_zero():
-    training = {**TRAINING, "epochs": 10, "batch_size": 10}
-    rates = list(learning_rates(0.1, 95, training))
-    assert len(rates) == 100
-    assert rates[:10] == pytest.approx(np.linspace(0.01, 0.1, 10))
-    assert rates[10] == 0.1 and rates[55] == pytest.approx(0.05) and 0 < rates[-1] < 1e-4
-    assert list(learning_rates(0.1, 95, {**training, "warmup_steps": 2}))[:3] == pytest.approx([0.05, 0.1, 0.1])
-
-
-def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
-    for epoch in (0, 1):
-        batches = epoch_batches(10, 4, 0, epoch)
-        assert [len(batch) for batch in batches] == [4, 4, 2]
-        assert sorted(np.concatenate(batches)) == list(range(10))
-    orders = {tuple(np.concatenate(epoch_batches(10, 4, *key))) for key in [(0, 0), (0, 1), (1, 0)]}
-    assert len(orders) == 3
+def test_a_curve_goes_from_pretrained_to_fine_tuned_in_equal_steps():
+    assert curve(["ft"], steps=1) == {0.0: {"pretrained": 1, "ft": 0}, 1.0: {"pretrained": 0, "ft": 1}}
+    assert curve(["ft"], steps=4) == {i / 4: {"pretrained": 1 - i / 4, "ft": i / 4} for i in range(5)}
+    with pytest.raises(ValueError, match="steps is 0"):
+        curve(["ft"], steps=0)
 
 
 def test_an_unknown_architecture_is_named():
@@ -194,17 +158,94 @@ def test_an_unknown_architecture_is_named():
         build("timm", "resnet_of_mine")
 
 
-def test_settings_out_of_range_are_one_sentence(pytestconfig):
+def test_settings_out_of_range_are_one_sentence():
     with pytest.raises(
         UserError, match=r"ft\.py: batch_norm is 'frosen'; give 'frozen' or 'train'; correct the setting"
     ):
-        method("ft", pytestconfig, lr=0.1, **{**COMMON, "batch_norm": "frosen"})
+        load_mechanism(LIBRARY / "methods/ft.py", {"lr": 0.1, **COMMON, "batch_norm": "frosen"})
 
 
-def step_of(mechanism, network, target, rows):
+DISTIL = {**COMMON, "lr": 0.1, "temperature": 2.0, "weight": 1.0, "distil": "all"}
+FISHER = {**COMMON, "lr": 0.1, "weight": 1.0, "fisher": "sampled", "fisher_images": 1}
+ADAPT = {**COMMON, "lr": 0.1, "rank": 1, "alpha": 1.0, "also": "none"}
+PROMPT = {"lr": 0.1, "frame": 0.1, "init_std": 0.0}
+WEIGHED = {**COMMON, "lr": 0.1, "weight": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "settings", "fit", "unfit"),
+    [
+        (FullFineTuning, {"lr": 0.1, **COMMON}, {"lr": [1e-9, 2.0]}, {"lr": [0, -1]}),
+        (FullFineTuning, {"lr": 0.1, **COMMON}, {"dropout": [0.0, 0.99]}, {"dropout": [-0.01, 1.0]}),
+        (FullFineTuning, {"lr": 0.1, **COMMON}, {"drop_path": [0.0, 0.99]}, {"drop_path": [-0.01, 1.0]}),
+        (FullFineTuning, {"lr": 0.1, **COMMON}, {"batch_norm": ["frozen", "train"]}, {"batch_norm": ["", "eval"]}),
+        (LinearProbingReleased, {"lr": 0.1, **COMMON}, {"batch_norm": ["train"]}, {"batch_norm": ["eval"]}),
+        (LinearProbing, {"lr": 0.1}, {"lr": [1e-9]}, {"lr": [0]}),
+        (L2StartingPoint, WEIGHED, {"weight": [0, 1e-9]}, {"weight": [-1e-9]}),
+        (Replay, WEIGHED, {"weight": [0, 1e-9]}, {"weight": [-1e-9]}),
+        (LearningWithoutForgetting, DISTIL, {"temperature": [1e-9]}, {"temperature": [0, -1]}),
+        (LearningWithoutForgetting, DISTIL, {"weight": [0, 0.5], "distil": ["all", "class"]}, {"weight": [-1e-9]}),
+        (LearningWithoutForgetting, DISTIL, {}, {"distil": ["", "classes"]}),
+        (ElasticWeightConsolidation, FISHER, {"weight": [0], "fisher_images": [1]}, {"weight": [-1e-9]}),
+        (ElasticWeightConsolidation, FISHER, {"fisher": ["sampled", "empirical"]}, {"fisher": ["", "all"]}),
+        (ElasticWeightConsolidation, FISHER, {}, {"fisher_images": [0]}),
+        (LowRankAdaptation, ADAPT, {"rank": [1], "alpha": [1e-9]}, {"rank": [0], "alpha": [0, -1]}),
+        (LowRankAdaptation, ADAPT, {"also": ["none", "tokens_and_norms"]}, {"also": ["", "all"]}),
+        (VisualPrompting, PROMPT, {"frame": [1e-9, 0.49], "init_std": [0]}, {"frame": [0, 0.5, 0.6]}),
+        (VisualPrompting, PROMPT, {"lr": [1e-9]}, {"init_std": [-1e-9], "lr": [0]}),
+    ],
+)
+def test_settings_are_taken_to_the_bounds_of_their_range_and_refused_beyond(mechanism, settings, fit, unfit):
+    for name, values in fit.items():
+        for value in values:
+            assert getattr(mechanism(**{**settings, name: value}), {"frame": "share"}.get(name, name)) == value
+    for name, values in unfit.items():
+        for value in values:
+            with pytest.raises(ValueError, match=f"{name}.*give"):
+                mechanism(**{**settings, name: value})
+
+
+def module_with(tmp_path, *classes):
+    lines = ["from rib.methods import mechanism", "from rib.methods._base import FineTuning"]
+    lines += [f"@mechanism\nclass {name}(FineTuning):\n    pass" for name in classes]
+    (tmp_path / "mine.py").write_text("\n".join(lines) + "\n")
+    return tmp_path / "mine.py"
+
+
+def test_a_mechanism_is_the_one_marked_class_of_its_module(tmp_path):
+    for _ in range(2):  # a module is read anew, so that its class is marked again
+        found = load_mechanism(module_with(tmp_path, "Mine"), {"lr": 0.5, **COMMON})
+        assert type(found).__name__ == "Mine" and found.lr == 0.5
+    with pytest.raises(UserError, match=r"mine\.py marks no class with @mechanism"):
+        load_mechanism(module_with(tmp_path), {})
+    with pytest.raises(ValueError, match="marks two mechanisms, First and Second"):
+        load_mechanism(module_with(tmp_path, "First", "Second"), {})
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+def test_a_network_trains_with_its_batch_norm_frozen_or_not(network, target, batch_norm):
+    model = nn.Sequential(copy.deepcopy(network), nn.Dropout(0.5), nn.BatchNorm1d(1000)).eval()
+    mechanism = FullFineTuning(lr=0.01, **{**COMMON, "batch_norm": batch_norm})
+    mechanism.begin(task_of(model, target))
+    mechanism.train_mode()
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    for module in model.modules():
+        assert module.training == (batch_norm == "train" or not isinstance(module, norms)), module
+
+
+@pytest.mark.parametrize("mechanism", [LinearProbing(lr=0.1), VisualPrompting(**PROMPT)])
+def test_a_frozen_network_stays_in_evaluation_mode(network, target, mechanism):
+    mechanism.begin(task_of(copy.deepcopy(network), target))
+    mechanism.model.train()
+    mechanism.train_mode()
+    assert not any(module.training for module in mechanism.model.modules())
+    assert (mechanism.batch_norm, mechanism.dropout, mechanism.drop_path) == ("frozen", 0.0, 0.0)
+
+
+def step_of(mechanism, network, target, rows, seed=0):
     """A mechanism that has begun, on a network moved away from its start."""
     model = copy.deepcopy(network)
-    mechanism.begin(task(model, target))
+    mechanism.begin(task_of(model, target, seed=seed))
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -213,8 +254,8 @@ def step_of(mechanism, network, target, rows):
     return model, start, mechanism.penalty(rows, model(mechanism.inputs[rows]))
 
 
-def test_l2_sp_is_half_the_weighted_squared_distance(network, target, pytestconfig):
-    mechanism = method("l2_sp", pytestconfig, lr=0.1, **COMMON, weight=0.3)
+def test_l2_sp_is_half_the_weighted_squared_distance(network, target):
+    mechanism = L2StartingPoint(lr=0.1, **COMMON, weight=0.3)
     model, start, penalty = step_of(mechanism, network, target, np.arange(3))
     by_hand = 0.15 * sum(((p - start[name]) ** 2).sum().item() for name, p in model.named_parameters())
     assert penalty.item() == pytest.approx(by_hand, rel=1e-5)
@@ -223,28 +264,36 @@ def test_l2_sp_is_half_the_weighted_squared_distance(network, target, pytestconf
         torch.testing.assert_close(parameter.grad, 0.3 * (parameter.detach() - start[name]))
 
 
-def test_the_released_ewc_is_the_squared_distance_without_one_half(network, target, pytestconfig):
-    settings = Catalog([pytestconfig.rootpath / "workflow/catalog"]).methods["ewc_released"].settings
-    mechanism = method("l2_sp", pytestconfig, **settings)
+def test_the_released_ewc_is_the_squared_distance_without_one_half(network, target, catalog):
+    mechanism = L2StartingPoint(**catalog.methods["ewc_released"].settings)
     model, start, penalty = step_of(mechanism, network, target, np.arange(3))
     assert penalty.item() == pytest.approx(
         sum(((p - start[name]) ** 2).sum().item() for name, p in model.named_parameters()), rel=1e-5
     )
 
 
-@pytest.mark.parametrize("kind", ["sampled", "empirical"])
-def test_ewcs_fisher_is_the_mean_of_squared_gradients_of_single_images(network, target, pytestconfig, kind):
+@pytest.mark.parametrize(
+    ("kind", "most", "rows"),
+    [
+        ("sampled", 10, range(10)),
+        ("empirical", 99, range(10)),
+        ("sampled", 4, [0, 3, 6, 9]),
+        ("empirical", 3, [0, 4, 9]),
+        ("empirical", 1, [0]),
+    ],
+)
+def test_ewcs_fisher_is_the_mean_of_squared_gradients_of_single_images(network, target, kind, most, rows):
     """Independent reference: torch.func's per-sample gradients, log-probabilities written out."""
-    mechanism = method("ewc", pytestconfig, lr=0.1, **COMMON, weight=2.0, fisher=kind, fisher_images=10)
-    model, start, penalty = step_of(mechanism, network, target, np.arange(3))
-    images = torch.from_numpy(target.images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    mechanism = ElasticWeightConsolidation(lr=0.1, **COMMON, weight=3.0, fisher=kind, fisher_images=most)
+    model, start, penalty = step_of(mechanism, network, target, np.arange(3), seed=7)
+    images = normalised(target.images)[list(rows)]
     with torch.no_grad():
         probabilities = network(images).softmax(dim=1)
     if kind == "sampled":
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(7)
         labels = torch.cat([torch.multinomial(row, 1, generator=generator) for row in probabilities])
     else:
-        labels = torch.from_numpy(target.labels)
+        labels = torch.from_numpy(target.labels)[list(rows)]
 
     def log_probability(parameters, image, label):
         logits = torch.func.functional_call(network, (parameters, dict(network.named_buffers())), (image[None],))[0]
@@ -256,37 +305,55 @@ def test_ewcs_fisher_is_the_mean_of_squared_gradients_of_single_images(network, 
     fisher = {name: torch.stack([one[name] ** 2 for one in per_image]).mean(dim=0) for name in start}
     for found, (name, expected) in zip(mechanism.information, fisher.items(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7, msg=name)
-    by_hand = sum((fisher[name] * (p - start[name]) ** 2).sum().item() for name, p in model.named_parameters())
+    by_hand = 1.5 * sum((fisher[name] * (p - start[name]) ** 2).sum().item() for name, p in model.named_parameters())
     assert penalty.item() == pytest.approx(by_hand, rel=1e-3)
 
 
-def test_ewc_looks_at_the_reference_dataset_where_there_is_one(network, target, pytestconfig):
+def test_ewc_looks_at_the_reference_dataset_where_there_is_one(network, target):
     reference = SimpleNamespace(images=target.images[::-1].copy()[:4], labels=target.labels[:4], space=target.space)
     found = []
     for other in (None, reference):
-        mechanism = method("ewc", pytestconfig, lr=0.1, **COMMON, weight=1.0, fisher="empirical", fisher_images=10)
-        mechanism.begin(task(copy.deepcopy(network), target, other))
+        mechanism = ElasticWeightConsolidation(lr=0.1, **COMMON, weight=1.0, fisher="empirical", fisher_images=10)
+        mechanism.begin(task_of(copy.deepcopy(network), target, other))
         found.append(mechanism.information)
     assert not torch.equal(found[0][0], found[1][0])
+    alone = ElasticWeightConsolidation(lr=0.1, **COMMON, weight=1.0, fisher="empirical", fisher_images=10)
+    alone.begin(task_of(copy.deepcopy(network), reference))
+    assert all(torch.equal(a, b) for a, b in zip(alone.information, found[1], strict=True))
 
 
-def test_replay_adds_the_cross_entropy_of_the_reference(network, target, pytestconfig):
+def test_replay_adds_the_cross_entropy_of_the_reference(network, target):
     reference = SimpleNamespace(images=target.images[:3], labels=target.labels[:3], space=target.space)
-    mechanism = method("replay", pytestconfig, lr=0.1, **COMMON, weight=0.5)
-    mechanism.begin(task(copy.deepcopy(network), target, reference))
+    mechanism = Replay(lr=0.1, **COMMON, weight=0.5)
+    mechanism.begin(task_of(copy.deepcopy(network), target, reference))
     rows = np.arange(5)
     images = torch.from_numpy(reference.images).permute(0, 3, 1, 2).float() / 127.5 - 1
     scores = class_logits(network(images), class_members(target.space, CPU))
     expected = 0.5 * F.cross_entropy(scores, torch.from_numpy(reference.labels))
     assert mechanism.penalty(rows, None).item() == pytest.approx(expected.item(), rel=1e-4)
     with pytest.raises(ValueError, match="reference dataset"):
-        method("replay", pytestconfig, lr=0.1, **COMMON, weight=0.5).begin(task(network, target))
+        Replay(lr=0.1, **COMMON, weight=0.5).begin(task_of(network, target))
 
 
-def test_the_released_lwf_distils_class_logits_without_the_square(network, target, pytestconfig):
-    settings = Catalog([pytestconfig.rootpath / "workflow/catalog"]).methods["lwf_released"].settings
-    mechanism = method("lwf", pytestconfig, **settings)
-    mechanism.begin(task(copy.deepcopy(network), target))
+def test_replay_draws_anew_for_each_seed_step_and_part_of_a_batch(network, target):
+    reference, pixels = random_images(30, seed=4), normalised(random_images(30, seed=4).images)
+
+    def drawn(seed, step, first):
+        mechanism = Replay(lr=0.1, **COMMON, weight=2.0)
+        mechanism.begin(task_of(copy.deepcopy(network), target, reference, seed))
+        mechanism.step = step
+        rows = np.array([first, 8])
+        chosen = np.random.default_rng([seed, step, first, 1]).choice(30, size=2, replace=False)
+        error = F.cross_entropy(masked(network(pixels[chosen]), target.space), torch.from_numpy(chosen % 3))
+        assert mechanism.penalty(rows, None).item() == pytest.approx(2 * error.item(), rel=1e-4)
+        return tuple(chosen)
+
+    assert len({drawn(*key) for key in [(0, 0, 1), (1, 0, 1), (0, 1, 1), (0, 0, 2)]}) == 4
+
+
+def test_the_released_lwf_distils_class_logits_without_the_square(network, target, catalog):
+    mechanism = LearningWithoutForgetting(**catalog.methods["lwf_released"].settings)
+    mechanism.begin(task_of(copy.deepcopy(network), target))
     rows = np.array([1, 4])
     student = torch.randn(2, 1000, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -296,9 +363,9 @@ def test_the_released_lwf_distils_class_logits_without_the_square(network, targe
     assert mechanism.penalty(rows, student).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_prompt_leaves_inner_pixels_untouched(network, target, pytestconfig):
-    mechanism = method("visual_prompt", pytestconfig, lr=1.0, frame=0.125, init_std=1.0)
-    mechanism.begin(task(copy.deepcopy(network), target))
+def test_the_prompt_leaves_inner_pixels_untouched(network, target):
+    mechanism = VisualPrompting(lr=1.0, frame=0.125, init_std=1.0)
+    mechanism.begin(task_of(copy.deepcopy(network), target))
     images = mechanism.inputs[np.arange(3)]
     framed = mechanism.frame(images)
     assert torch.equal(framed[:, :, 8:-8, 8:-8], images[:, :, 8:-8, 8:-8])
@@ -306,6 +373,122 @@ def test_the_prompt_leaves_inner_pixels_untouched(network, target, pytestconfig)
     border[8:-8, 8:-8] = False
     assert (framed != images)[:, :, border].all()
     assert sum(strip.numel() for strip in mechanism.frame.parameters()) == 3 * border.sum()
+
+
+def test_the_frame_starts_from_noise_of_its_seed(network, target):
+    def begun(seed=0, **settings):
+        mechanism = VisualPrompting(**{**PROMPT, "frame": 0.125, **settings})
+        mechanism.begin(task_of(copy.deepcopy(network), target, seed=seed))
+        return mechanism
+
+    noise = torch.cat([strip.flatten() for strip in begun(init_std=0.3).frame.parameters()]).detach()
+    again, other = (begun(seed, init_std=0.3).frame.top for seed in (0, 1))
+    assert torch.equal(again.flatten(), noise[: again.numel()]) and not torch.allclose(again, other)
+    assert abs(noise.mean()) < 0.02 and noise.std() == pytest.approx(0.3, rel=0.05)
+    assert not any(strip.any() for strip in begun(init_std=0.0).frame.parameters())
+    generator = torch.Generator().manual_seed(1)
+    wanted = [0.3 * torch.randn(shape, generator=generator) for shape in [(3, 8, 64)] * 2 + [(3, 48, 8)] * 2]
+    for strip, values in zip(begun(1, init_std=0.3).frame.parameters(), wanted, strict=True):
+        assert torch.equal(strip, values)
+    assert begun(frame=0.001).frame.top.shape == (3, 1, 64) and begun(frame=0.24).frame.top.shape == (3, 15, 64)
+
+
+def test_the_prompt_trains_its_frame_by_the_gradient_through_the_network(network, target):
+    """One step on all images, written out on a border of the input."""
+    mechanism = VisualPrompting(lr=5.0, frame=0.125, init_std=0.0)
+    training = {**TRAINING, "epochs": 1, "batch_size": 10, "warmup_fraction": 0.0}
+    model, history = trained(mechanism, network, target, training)
+    border = torch.zeros(3, 64, 64, requires_grad=True)
+    scores = masked(network(normalised(target.images) + border), target.space)
+    loss = F.cross_entropy(scores, torch.from_numpy(target.labels))
+    (gradient,) = torch.autograd.grad(loss, border)
+    wanted = -5.0 * gradient
+    stored = mechanism.changes(network.state_dict())
+    strips = {
+        "top": wanted[:, :8],
+        "bottom": wanted[:, -8:],
+        "left": wanted[:, 8:-8, :8],
+        "right": wanted[:, 8:-8, -8:],
+    }
+    assert stored.keys() == {f"input_frame.{name}" for name in strips} and not changed(network, model)
+    for name, values in strips.items():
+        torch.testing.assert_close(stored[f"input_frame.{name}"], values, rtol=1e-3, atol=1e-5)
+    assert history[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def vit():
+    torch.manual_seed(0)
+    return timm.create_model("test_vit", num_classes=1000, img_size=64).eval()
+
+
+@pytest.mark.parametrize("make", [vit, resnet])
+def test_lora_adds_alpha_over_r_times_the_product_of_its_factors(make, target):
+    """Equation 3 of the paper; in a ViT an update of rank r for q and one for v, and none for k."""
+    network = make()
+    mechanism = LowRankAdaptation(**{**ADAPT, "rank": 2, "alpha": 6.0, "lr": 0.1})
+    model, _ = trained(mechanism, network, target)
+    parts, before = dict(model.named_parameters()), network.state_dict()
+    updated = merged(before, mechanism.changes(before))
+    assert updated
+    for name, value in updated.items():
+        layer = name.removesuffix(".weight")
+        a, b = (parts[f"{layer}.lora_{x}.default.weight"].detach().flatten(1) for x in "AB")
+        if "qkv" in name:
+            width = len(b) // 3
+            (q, _, v), (a_q, a_v) = b.split(width), a.split(2)
+            update = torch.cat([q[:, :2] @ a_q, torch.zeros(width, width), v[:, 2:] @ a_v])
+        else:
+            assert a.shape[0] == 2
+            update = b @ a
+        assert update.any()
+        wanted = before[name] + 6.0 / 2 * update.view(value.shape)
+        torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [vit, resnet])
+def test_lora_starts_as_the_network_and_trains_its_factors_alone(make, target):
+    network = make()
+    mechanism = LowRankAdaptation(**ADAPT)
+    mechanism.begin(task_of(copy.deepcopy(network), target))
+    rows = np.arange(3)
+    torch.testing.assert_close(mechanism.logits(rows), network(mechanism.inputs[rows]), rtol=1e-5, atol=1e-5)
+    names = [name for name, _ in mechanism.trainable()]
+    assert len(names) == 2 * len(mechanism.layers) > 0 and all(".lora_" in name for name in names)
+
+
+def test_lora_adapts_every_fused_attention_of_a_vit_and_every_pointwise_convolution_of_a_cnn(target):
+    for network, wanted in (
+        (vit(), lambda name, part: name.endswith("attn.qkv")),
+        (resnet(), lambda name, part: isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)),
+    ):
+        expected = {name for name, part in network.named_modules() if wanted(name, part)}
+        mechanism = LowRankAdaptation(**ADAPT)
+        mechanism.begin(task_of(network, target))
+        assert mechanism.layers.keys() == expected != set()
+
+
+def test_the_released_lora_trains_tokens_and_norms_outside_the_blocks(target):
+    mechanism = LowRankAdaptation(**{**ADAPT, "also": "tokens_and_norms"})
+    mechanism.begin(task_of(vit(), target))
+    names = {name for name, _ in mechanism.trainable() if ".lora_" not in name}
+    assert names == {"cls_token", "pos_embed", "norm.weight", "norm.bias"}
+
+
+def test_the_released_linear_probe_freezes_a_vits_patches_and_blocks(target):
+    for network, wanted in (
+        (vit(), {"cls_token", "pos_embed", "norm.weight", "norm.bias", "head.weight", "head.bias"}),
+        (resnet(), {"fc.weight", "fc.bias"}),
+    ):
+        mechanism = LinearProbingReleased(lr=0.1, **COMMON)
+        mechanism.begin(task_of(network, target))
+        assert {name for name, _ in mechanism.trainable()} == wanted
+
+
+def test_a_network_with_several_heads_has_no_probe(network, target):
+    model = copy.deepcopy(network)
+    model.get_classifier = lambda: (model.fc, model.fc)
+    with pytest.raises(ValueError, match="several heads"):
+        LinearProbing(lr=0.1).begin(task_of(model, target))
 
 
 def test_wise_ft_ends_are_its_parents_and_a_soup_of_equals_is_that_model():
@@ -343,3 +526,28 @@ def test_a_greedy_soup_adds_the_best_first_and_leaves_out_what_hurts():
 
     assert greedy_soup.select(["c", "b", "a"], score) == {"a": 1 / 3, "b": 1 / 3, "pretrained": 1 / 3}
     assert ("a", "b") in tried
+
+
+def test_a_soup_weighs_the_pretrained_model_and_each_parent_alike():
+    assert soup.recipe(["ft", "ewc", "lwf"]) == dict.fromkeys(["pretrained", "ft", "ewc", "lwf"], 0.25)
+
+
+def test_an_ingredient_that_changes_nothing_joins_a_greedy_soup_and_one_that_costs_little_does_not():
+    def score(weights):
+        return {("a",): 0.5, ("b",): 0.5, ("a", "b"): 0.5}.get(tuple(weights), 0.4)
+
+    # of equals the first of the entry is the first of the soup; the pretrained model is last here, and lowers it
+    assert greedy_soup.select(["a", "b"], score) == {"a": 0.5, "b": 0.5}
+    assert greedy_soup.select(["a"], lambda weights: -len(weights)) == {"pretrained": 1.0}
+    assert greedy_soup.select(["a"], lambda weights: len(weights)) == {"pretrained": 0.5, "a": 0.5}
+
+
+def test_a_greedy_soup_compares_with_the_soup_so_far():
+    """b joins a though it is worse than a by itself was before; c is compared with the soup of both."""
+    scores = {("a",): 0.5, ("b",): 0.4, ("c",): 0.3, ("pretrained",): 0.1, ("a", "b"): 0.7, ("a", "b", "c"): 0.6}
+
+    def score(weights):
+        assert sum(weights.values()) == pytest.approx(1) and len(set(weights.values())) == 1
+        return scores.get(tuple(weights), 0.65)
+
+    assert greedy_soup.select(["c", "b", "a"], score) == {"a": 0.5, "b": 0.5}

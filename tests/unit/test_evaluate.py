@@ -1,0 +1,246 @@
+"""Rows of evaluation against scores written out by hand."""
+
+import copy
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from rib.classes import ClassSpace
+from rib.data.prepared import PreparedDataset
+from rib.data.splits import part_of
+from rib.evaluate import evaluate, score
+from rib.io import Progress, UserError, read_json
+from rib.models.inputs import Inputs
+from rib.passes import Scoring
+from tiny.training import (
+    COMPUTE,
+    CPU,
+    MEAN,
+    SEEN,
+    SPACE,
+    STD,
+    masked,
+    model_folder,
+    normalised,
+    prepared_folder,
+    random_images,
+    resnet,
+)
+
+RUN = {"model": "net", "target": "set", "method": "ft", "size": "all", "seed": 3}
+ROW = ["model", "target", "method", "size", "seed", "alpha", "dataset", "row", "image_id", "source_id", "object_id"]
+
+
+class Stated(nn.Module):
+    """A network that says of the image of brightness i what line i of a table states."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.table = torch.tensor(table)
+
+    def forward(self, images):
+        return self.table[images[:, 0, 0, 0].round().long()]
+
+
+def stated_dataset(space, labels):
+    """Image i has brightness i; its input, at mean 0 and deviation 1, is i / 255."""
+    images = np.tile(np.arange(len(labels), dtype=np.uint8)[:, None, None, None], (1, 2, 2, 3))
+    index = pa.table({"row": range(len(labels))})
+    return PreparedDataset("set", images, np.array(labels), None, index, space)
+
+
+def scores_of(tables, space, labels, batch_size=2):
+    dataset = stated_dataset(space, labels)
+    inputs = Inputs(dataset.images, [0.0] * 3, [1 / 255] * 3, CPU)
+    progress = Progress(desc="test", total=len(labels), unit="image")
+    return score([Stated(table) for table in tables], inputs, dataset, batch_size, progress), progress
+
+
+def test_prediction_confidence_and_margin_of_single_images():
+    """Five outputs in three classes, {0, 3}, {1} and {4}; output 2 belongs to none and counts for nothing."""
+    space = ClassSpace(("a", "b", "c"), ((0, 3), (1,), (4,)), ("a", "b", "c"), 5)
+    table = [
+        [1.0, 0.0, 9.0, 3.0, 2.0],  # a: 3, b: 0, c: 2
+        [1.0, 0.0, 9.0, 3.0, 2.0],
+        [2.0, 2.0, 9.0, 1.0, 2.0],  # equal
+        [2.0, 2.0, 9.0, 1.0, 2.0],
+        [-1.0, 5.0, 0.0, -2.0, 5.0],  # a: -1, b and c: 5
+    ]
+    (found,), progress = scores_of([table], space, [0, 1, 0, 2, 2])
+    assert found["prediction"].tolist() == [0, 0, 0, 0, 1], "the first of equal classes"
+    assert found["margin"].tolist() == [1.0, -3.0, 0.0, 0.0, 0.0], "the label's less the best of the others"
+    e = np.exp
+    wanted = [e(3) / (e(3) + 1 + e(2))] * 2 + [1 / 3] * 2 + [e(5) / (e(-1) + 2 * e(5))]
+    assert found["confidence"].tolist() == pytest.approx(wanted, rel=1e-6)
+    assert {name: str(values.dtype) for name, values in found.items()} == {
+        "prediction": "torch.int64",
+        "confidence": "torch.float32",
+        "margin": "torch.float32",
+    }
+    assert progress.n == 5
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_scores_do_not_hang_on_batches_and_networks_are_scored_each_by_itself(batch_size):
+    rng = np.random.default_rng(0)
+    tables, labels = rng.normal(size=(2, 7, 40)).astype(np.float32), rng.integers(0, 3, 7)
+    found, _ = scores_of(tables, SPACE, labels, batch_size)
+    for table, one in zip(tables, found, strict=True):
+        scores = np.stack([table[:, list(row)].max(axis=1) for row in SPACE.indices], axis=1)
+        others = [np.delete(line, label).max() for line, label in zip(scores, labels, strict=True)]
+        assert one["prediction"].tolist() == scores.argmax(axis=1).tolist()
+        margins = scores[np.arange(7), labels] - others
+        np.testing.assert_allclose(one["margin"], margins, rtol=1e-5)
+        assert ((one["margin"].numpy() > 0) == (scores.argmax(axis=1) == labels)).all()
+        shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(one["confidence"], shares.max(axis=1), rtol=1e-5)
+
+
+# What a job writes.
+
+
+@pytest.fixture(scope="module")
+def network():
+    return resnet()
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return {"first": random_images(9, 32, seed=1), "second": random_images(7, 32, seed=2)}
+
+
+@pytest.fixture(scope="module")
+def folders(network, sets, tmp_path_factory):
+    top = tmp_path_factory.mktemp("folders")
+    tuned = copy.deepcopy(network)
+    generator = torch.Generator().manual_seed(1)
+    changes = {}
+    for name in ("fc.weight", "conv1.0.weight"):
+        tensor = tuned.get_parameter(name).data
+        tensor += 0.2 * tensor.std() * torch.randn(tensor.shape, generator=generator)
+        changes[name] = tensor
+    safetensors.torch.save_file(changes, top / "ft.safetensors")
+    return {
+        "model": model_folder(top / "model", network),
+        "datasets": {name: prepared_folder(top / name, part) for name, part in sets.items()},
+        "ft": top / "ft.safetensors",
+        "tuned": tuned,
+    }
+
+
+def scoring(folders, out, states, **run):
+    return Scoring({**RUN, **run}, states, {"ft": folders["ft"]}, out / "rows.parquet", out / "manifest.json")
+
+
+def job(folders, scorings, **changes):
+    for one in scorings:
+        one.rows.parent.mkdir(exist_ok=True)
+    arguments = {
+        "model_folder": folders["model"],
+        "datasets": folders["datasets"],
+        "apart": {},
+        "images": {**SEEN, "images_per_class": None},
+        "shares": None,
+        "batch_size": 4,
+        "compute": COMPUTE,
+    }
+    evaluate(scorings=scorings, **{**arguments, **changes})
+
+
+def by_hand(model, part):
+    with torch.no_grad():
+        return masked(model(normalised(part.images, MEAN, STD)), SPACE).numpy()
+
+
+def check(table, dataset, model, part, /, rows=None, **constant):
+    """The rows of one state on one dataset are what the network says."""
+    rows = np.arange(len(part.labels)) if rows is None else rows
+    scores, labels = by_hand(model, part)[rows], part.labels[rows]
+    mine = table[table["dataset"] == dataset]
+    assert mine["row"].tolist() == list(rows)
+    for name, kind in (("image_id", "{}"), ("source_id", "source{}"), ("object_id", "object{}")):
+        assert mine[name].tolist() == [kind.format(row) for row in rows]
+    assert mine["label"].tolist() == labels.tolist()
+    assert mine["prediction"].tolist() == scores.argmax(axis=1).tolist()
+    others = [np.delete(line, label).max() for line, label in zip(scores, labels, strict=True)]
+    np.testing.assert_allclose(mine["margin"], scores[np.arange(len(rows)), labels] - others, atol=1e-4)
+    shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(mine["confidence"], shares.max(axis=1), atol=1e-4)
+    for name, value in constant.items():
+        assert set(mine[name]) == {value}
+
+
+def test_a_job_writes_a_row_per_image_and_what_it_was_scored_on(folders, sets, tmp_path):
+    one = scoring(folders, tmp_path / "run", [(None, {"ft": 1.0})])
+    job(folders, [one])
+    stored = pq.read_table(one.rows)
+    assert stored.column_names == [*ROW, "label", "prediction", "confidence", "margin"]
+    kinds = {name: str(stored.schema.field(name).type) for name in stored.column_names}
+    assert kinds["prediction"] == "int16" and kinds["seed"] == "int32" and kinds["margin"] == "float"
+    table = stored.to_pandas()
+    assert table["dataset"].tolist() == ["first"] * 9 + ["second"] * 7 and table["alpha"].isna().all()
+    for name, part in sets.items():
+        check(table, name, folders["tuned"], part, **RUN)
+    datasets = {name: {"n": len(part.labels), "class_space": SPACE.digest} for name, part in sets.items()}
+    assert read_json(one.manifest) == {"device": "cpu", "datasets": datasets}
+    assert sorted(path.name for path in one.rows.parent.iterdir()) == ["manifest.json", "rows.parquet"]
+
+
+def test_runs_that_are_scored_together_have_the_rows_of_each_and_a_curve_those_of_each_alpha(
+    network, folders, sets, tmp_path
+):
+    states = [(alpha, {"pretrained": 1 - alpha, "ft": alpha}) for alpha in (0.0, 0.5, 1.0)]
+    curve = scoring(folders, tmp_path / "curve", states, method="wise_ft_curve")
+    tuned = scoring(folders, tmp_path / "ft", [(None, {"ft": 1.0})], seed=4)
+    job(folders, [curve, tuned])
+    middle = copy.deepcopy(network)
+    with torch.no_grad():
+        for name, parameter in middle.named_parameters():
+            parameter.copy_((parameter + folders["tuned"].get_parameter(name)) / 2)
+    table = pq.read_table(curve.rows).to_pandas()
+    assert len(table) == 3 * (9 + 7)
+    for alpha, model in zip((0.0, 0.5, 1.0), (network, middle, folders["tuned"]), strict=True):
+        for name, part in sets.items():
+            check(table[table["alpha"] == alpha], name, model, part, method="wise_ft_curve", seed=3)
+    alone = scoring(folders, tmp_path / "alone", [(None, {"ft": 1.0})], seed=4)
+    job(folders, [alone])
+    assert tuned.rows.read_bytes() == alone.rows.read_bytes()
+    assert tuned.manifest.read_bytes() == alone.manifest.read_bytes()
+
+
+def test_a_job_scores_the_test_part_within_the_budget(folders, sets, tmp_path):
+    shares = {"train": 0.3, "select": 0.3}
+    one = scoring(folders, tmp_path / "run", [(None, {"ft": 1.0})])
+    job(folders, [one], shares=shares)
+    table = pq.read_table(one.rows).to_pandas()
+    for name, part in sets.items():
+        rows = [i for i in range(len(part.labels)) if part_of(f"source{i}", shares) == "test"]
+        assert 0 < len(rows) < len(part.labels)
+        check(table, name, folders["tuned"], part, rows=np.array(rows))
+    job(folders, [one], images={**SEEN, "images_per_class": None, "budget": 6})
+    assert pq.read_table(one.rows).num_rows == 12
+
+
+def test_images_that_stand_for_pretraining_are_not_scored(folders, tmp_path):
+    one = scoring(folders, tmp_path / "run", [(None, {"ft": 1.0})])
+    apart = {"first": folders["datasets"]["first"]}
+    job(folders, [one], apart=apart, images={**SEEN, "images_per_class": 1})
+    assert pq.read_table(one.rows).to_pandas()["dataset"].tolist() == ["first"] * 6 + ["second"] * 7
+
+
+def test_a_logit_that_is_not_finite_is_told_of_with_run_and_dataset(folders, tmp_path):
+    broken = {"fc.bias": torch.full((1000,), float("nan"))}
+    safetensors.torch.save_file(broken, tmp_path / "broken.safetensors")
+    one = scoring({**folders, "ft": tmp_path / "broken.safetensors"}, tmp_path / "run", [(None, {"ft": 1.0})])
+    with pytest.raises(UserError, match="net/set/ft/all/3 on first.*not finite"):
+        job(folders, [one])
+    assert not list(one.rows.parent.iterdir())
+
+
+def test_without_runs_there_is_nothing_to_do():
+    job({"model": None, "datasets": {"set": None}}, [])

@@ -1,0 +1,391 @@
+"""Training against a loop written out from the definitions, and what a job makes of it."""
+
+import copy
+import csv
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch.nn import functional as F
+
+from rib import finetune
+from rib.catalog import LIBRARY
+from rib.data.splits import part_of
+from rib.finetune import DivergenceError, epoch_batches, learning_rates, train
+from rib.io import UserError, read_json
+from rib.methods.ft import FullFineTuning
+from rib.methods.l2_sp import L2StartingPoint
+from rib.methods.lwf import LearningWithoutForgetting
+from rib.models.checkpoint import packed, unpacked
+from rib.models.pretrained import build
+from tiny.training import (
+    COMMON,
+    COMPUTE,
+    CPU,
+    MEAN,
+    SEEN,
+    SPACE,
+    STD,
+    TRAINING,
+    WHAT,
+    masked,
+    model_folder,
+    normalised,
+    prepared_folder,
+    random_images,
+    rate,
+    resnet,
+    task_of,
+    trained,
+    trained_by_hand,
+)
+
+# Everything that a setting could hide behind is on: weights decay, warm-up ends early, the last batch is short.
+FULL = {**TRAINING, "epochs": 3, "weight_decay": 0.02, "warmup_fraction": 0.25}
+
+
+@pytest.fixture(scope="module")
+def network():
+    return resnet()
+
+
+@pytest.fixture(scope="module")
+def target():
+    return random_images()
+
+
+def expected(network, target, training, seed=0, lr=0.01, penalty=lambda *_: 0):
+    model = copy.deepcopy(network)
+    pixels = normalised(target.images)
+    history = trained_by_hand(model, pixels, target.labels, target.space, lr, training, seed, penalty)
+    return model, history
+
+
+def agree(network, found, history, by_hand, history_by_hand):
+    """The same weights, to a small part of what they moved, and the same history."""
+    before = network.state_dict()
+    for (name, value), wanted in zip(found.state_dict().items(), by_hand.state_dict().values(), strict=True):
+        moved = (wanted - before[name]).float().abs().max().item()
+        torch.testing.assert_close(value, wanted, rtol=0, atol=0.01 * moved + 1e-7, msg=lambda text, n=name: n + text)
+    assert [row.keys() for row in history] == [row.keys() for row in history_by_hand]
+    for row, other in zip(history, history_by_hand, strict=True):
+        assert row == pytest.approx(other, rel=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"momentum": 0.5}, {"weight_decay": 0.0}, {"warmup_steps": 1}])
+def test_training_is_sgd_with_momentum_and_weight_decay(network, target, changes):
+    training = {**FULL, **changes}
+    found = trained(FullFineTuning(lr=0.01, **COMMON), network, target, training, seed=3)
+    agree(network, *found, *expected(network, target, training, seed=3))
+
+
+def test_parts_of_a_batch_train_as_the_batch_does(network, target):
+    """The last part is short: its images weigh as much as others."""
+    training = {**FULL, "batch_size": 7, "micro_batch_size": 3}
+    found = trained(FullFineTuning(lr=0.01, **COMMON), network, target, training)
+    agree(network, *found, *expected(network, target, training))
+
+
+def test_a_penalty_is_part_of_the_loss_and_of_the_gradient(network, target):
+    start = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+
+    def penalty(model, rows, logits, step):
+        return 0.15 * sum((p - start[name]).square().sum() for name, p in model.named_parameters())
+
+    found = trained(L2StartingPoint(lr=0.01, **COMMON, weight=0.3), network, target, FULL)
+    agree(network, *found, *expected(network, target, FULL, penalty=penalty))
+
+
+def test_a_penalty_gets_the_rows_and_logits_of_its_batch(network, target):
+    """LwF: T^2 KL(teacher || student), mean over the batch."""
+    with torch.no_grad():
+        teacher = F.log_softmax(network(normalised(target.images)) / 3, dim=1)
+
+    def penalty(model, rows, logits, step):
+        student = F.log_softmax(logits / 3, dim=1)
+        return 0.7 * 9 * (teacher[rows].exp() * (teacher[rows] - student)).sum() / len(rows)
+
+    method = LearningWithoutForgetting(lr=0.01, **COMMON, temperature=3.0, weight=0.7, distil="all")
+    found = trained(method, network, target, FULL)
+    agree(network, *found, *expected(network, target, FULL, penalty=penalty))
+
+
+@pytest.mark.parametrize(
+    ("images", "changes"),
+    [(95, {}), (96, {}), (97, {}), (95, {"warmup_steps": 2}), (95, {"warmup_fraction": 0.0}), (3, {"epochs": 1})],
+)
+def test_each_step_has_the_rate_of_its_place(images, changes):
+    training = {**TRAINING, "epochs": 7, "batch_size": 12, **changes}
+    steps = math.ceil(images / 12) * training["epochs"]
+    wanted = [rate(step, steps, 0.3, training) for step in range(steps)]
+    assert list(learning_rates(0.3, images, training)) == pytest.approx(wanted, rel=1e-12, abs=0)
+
+
+def test_the_learning_rate_warms_up_then_follows_a_cosine_to_zero():
+    training = {**TRAINING, "epochs": 10, "batch_size": 10}
+    rates = list(learning_rates(0.1, 95, training))
+    assert len(rates) == 100
+    assert rates[:10] == pytest.approx(np.linspace(0.01, 0.1, 10))
+    assert rates[10] == 0.1 and rates[55] == pytest.approx(0.05) and 0 < rates[-1] < 1e-4
+    assert list(learning_rates(0.1, 95, {**training, "warmup_steps": 2}))[:3] == pytest.approx([0.05, 0.1, 0.1])
+
+
+def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
+    for epoch in (0, 1):
+        batches = epoch_batches(10, 4, 0, epoch)
+        assert [len(batch) for batch in batches] == [4, 4, 2]
+        assert sorted(np.concatenate(batches)) == list(range(10))
+    orders = {tuple(np.concatenate(epoch_batches(10, 4, *key))) for key in [(0, 0), (0, 1), (1, 0)]}
+    assert len(orders) == 3
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(network, target):
+    states = [
+        trained(FullFineTuning(lr=0.01, **COMMON), network, target, seed=seed)[0].state_dict() for seed in (0, 0, 1)
+    ]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+def test_only_what_a_method_trains_has_gradients(network, target):
+    """What is frozen costs no gradient, and weight decay doesn't reach it."""
+    method, model = FullFineTuning(lr=0.01, **COMMON), copy.deepcopy(network)
+    method.trainable = lambda: [(name, p) for name, p in model.named_parameters() if name.startswith("fc.")]
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    method.begin(task_of(model, target))
+    _, changes = train(method, network.state_dict(), FULL, 0, CPU, WHAT)
+    assert changes.keys() == {"fc.weight", "fc.bias"}
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"fc.weight", "fc.bias"}
+
+
+def test_a_loss_that_is_not_finite_stops_with_where_and_what_to_do(network, target):
+    message = r"model m, method x, target t: the loss at epoch \d, step \d is not finite .* 1e\+12"
+    with pytest.raises(DivergenceError, match=message):
+        trained(FullFineTuning(lr=1e12, **COMMON), network, target, {**TRAINING, "epochs": 4})
+
+
+def diverging(monkeypatch, at):
+    """Let the loss of one step, counted from 1, be no number."""
+    step, done = finetune._step, []
+
+    def breaks(*arguments):
+        done.append(1)
+        return step(*arguments) * (float("nan") if len(done) == at else 1)
+
+    monkeypatch.setattr(finetune, "_step", breaks)
+
+
+@pytest.mark.parametrize(("at", "epoch"), [(1, 1), (3, 1), (4, 2), (5, 2)])
+def test_a_divergence_names_its_epoch_and_step_and_keeps_what_was_good(network, target, monkeypatch, at, epoch):
+    method = FullFineTuning(lr=0.01, **COMMON)
+    method.begin(task_of(copy.deepcopy(network), target))
+    diverging(monkeypatch, at)  # with three steps in an epoch
+    with pytest.raises(DivergenceError, match=f"the loss at epoch {epoch}, step {at} is not finite") as caught:
+        train(method, network.state_dict(), {**FULL, "warmup_steps": 1}, 0, CPU, WHAT)
+    assert caught.value.epochs == epoch - 1
+    assert caught.value.good.keys() == ({name for name, _ in network.named_parameters()} if epoch == 2 else set())
+
+
+def test_a_weight_that_is_not_finite_after_a_finite_loss_is_a_divergence(network, target):
+    method = FullFineTuning(lr=0.01, **COMMON)
+    method.begin(task_of(copy.deepcopy(network), target))
+    method.changes = lambda pretrained: {"fine": torch.ones(2), "w": torch.tensor([1.0, math.inf])}
+    with pytest.raises(DivergenceError, match="'w' after step 3 is not finite"):
+        train(method, network.state_dict(), FULL, 0, CPU, WHAT)
+
+
+# What a job does: from folders to a checkpoint, a history and a manifest.
+
+
+@pytest.fixture(scope="module")
+def small():
+    return random_images(18, 32, seed=1)
+
+
+@pytest.fixture(scope="module")
+def folders(network, small, tmp_path_factory):
+    top = tmp_path_factory.mktemp("folders")
+    return {
+        "model_folder": model_folder(top / "model", network),
+        "target_folder": prepared_folder(top / "target", small),
+        "memory": prepared_folder(top / "memory", random_images(6, 32, seed=2)),
+    }
+
+
+def job(folders, out, mechanism="ft", settings=None, **changes):
+    """Run `finetune`; the files that it writes, by name."""
+    out.mkdir(exist_ok=True)
+    files = {"checkpoint": "checkpoint.safetensors", "history": "history.csv", "manifest": "manifest.json"}
+    files |= {"saved": "state.safetensors", "rescue": "logs/rescued.safetensors"}
+    arguments = {
+        "model_folder": folders["model_folder"],
+        "target_folder": folders["target_folder"],
+        "reference_folder": None,
+        "apart": None,
+        "images": {**SEEN, "images_per_class": None},
+        "start": {},
+        "what": {"model": "net", "method": "ft", "target": "set"},
+        "mechanism": str(LIBRARY / f"methods/{mechanism}.py"),
+        "settings": settings or {"lr": 0.02, **COMMON},
+        "training": FULL,
+        "shares": None,
+        "size": "all",
+        "seed": 5,
+        "compute": COMPUTE,
+    }
+    paths = {name: out / file for name, file in files.items()}
+    finetune.finetune(**{**arguments, **paths, **changes})
+    return paths
+
+
+def by_hand(network, small, rows=slice(None), training=FULL):
+    model, pixels = copy.deepcopy(network), normalised(small.images[rows], MEAN, STD)
+    return model, trained_by_hand(model, pixels, small.labels[rows], SPACE, 0.02, training, 5)
+
+
+def stored(network, path):
+    return unpacked(safetensors.torch.load_file(path), network.state_dict())
+
+
+def same_changes(network, found, model):
+    wanted, before = model.state_dict(), network.state_dict()
+    assert found.keys() == {name for name, _ in network.named_parameters()}
+    for name, value in found.items():
+        moved = (wanted[name] - before[name]).abs().max().item()
+        torch.testing.assert_close(value, wanted[name], rtol=0, atol=0.02 * moved)
+
+
+def test_a_job_writes_what_changed_its_history_and_what_it_saw(network, small, folders, tmp_path):
+    paths = job(folders, tmp_path / "a")
+    model, history = by_hand(network, small)
+    same_changes(network, stored(network, paths["checkpoint"]), model)
+    with open(paths["history"], newline="") as file:
+        assert file.readline() == "epoch,lr,loss,cross_entropy,accuracy\n"
+    with open(paths["history"]) as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    for row, other in zip(rows, history, strict=True):
+        assert row == pytest.approx(other, rel=1e-4)
+    assert read_json(paths["manifest"]) == {"device": "cpu", "class_space": SPACE.digest, "images": 18 * 3}
+    assert not paths["saved"].exists() and not paths["rescue"].parent.exists()
+
+
+def test_a_job_trains_on_the_train_part_within_size_and_budget(network, small, folders, tmp_path):
+    shares = {"train": 0.6, "select": 0.2}
+    chosen = np.array([part_of(f"source{i}", shares) == "train" for i in range(18)])
+    assert 6 <= chosen.sum() < 16
+    paths = job(folders, tmp_path / "part", shares=shares)
+    same_changes(network, stored(network, paths["checkpoint"]), by_hand(network, small, chosen)[0])
+    assert read_json(paths["manifest"])["images"] == chosen.sum() * 3
+    assert read_json(job(folders, tmp_path / "size", size="6")["manifest"])["images"] == 6 * 3
+    budget = {**SEEN, "images_per_class": None, "budget": 9}
+    assert read_json(job(folders, tmp_path / "budget", images=budget)["manifest"])["images"] == 9 * 3
+
+
+def test_a_job_keeps_the_state_after_each_epoch(network, small, folders, tmp_path):
+    snapshots = [tmp_path / f"epoch{n}.safetensors" for n in (1, 2, 3)]
+    paths = job(folders, tmp_path / "run", snapshots=snapshots)
+    assert snapshots[2].read_bytes() == paths["checkpoint"].read_bytes()
+    model = copy.deepcopy(network)
+    # the first epoch alone: the same steps, with the rates of the whole training
+    rates = [rate(step, 15, 0.02, FULL) for step in range(5)]
+    pixels, labels = normalised(small.images, MEAN, STD), torch.from_numpy(small.labels)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=0.02)
+    order = np.random.default_rng([5, 0]).permutation(18)
+    for step, lr in enumerate(rates):
+        rows = order[4 * step : 4 * step + 4]
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.zero_grad()
+        F.cross_entropy(masked(model(pixels[rows]), SPACE), labels[rows]).backward()
+        optimizer.step()
+    same_changes(network, stored(network, snapshots[0]), model)
+
+
+def test_a_job_drops_features_and_blocks_as_its_method_says(network, small, folders, tmp_path):
+    """The same random numbers as a training by itself draws with these rates."""
+    settings = {"lr": 0.02, "batch_norm": "train", "dropout": 0.4, "drop_path": 0.2}
+    found = stored(network, job(folders, tmp_path / "run", settings=settings)["checkpoint"])
+    torch.manual_seed(5)
+    model = build("timm", "test_resnet", 1000, 0.4, 0.2)
+    assert model.drop_rate == 0.4
+    model.load_state_dict(network.state_dict())
+    method = FullFineTuning(**settings)
+    part = SimpleNamespace(images=small.images, labels=small.labels, space=SPACE)
+    task = task_of(model.to(memory_format=torch.channels_last), part, seed=5)
+    task.target.inputs.mean, task.target.inputs.std = (255 * torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
+    method.begin(task)
+    _, changes = train(method, network.state_dict(), FULL, 5, CPU, WHAT)
+    assert found.keys() == changes.keys() and all(torch.equal(found[name], changes[name]) for name in found)
+
+
+def test_a_job_starts_from_another_methods_checkpoint_and_stores_all_that_differs(network, small, folders, tmp_path):
+    first = copy.deepcopy(network)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        first.fc.weight += 0.05 * torch.randn(first.fc.weight.shape, generator=generator)
+    changed = {"fc.weight": first.fc.weight.detach()}
+    safetensors.torch.save_file(packed(changed, network.state_dict()), tmp_path / "lp.safetensors")
+    paths = job(folders, tmp_path / "run", start={"linear_probe": tmp_path / "lp.safetensors"})
+    model, _ = by_hand(first, small)
+    same_changes(network, stored(network, paths["checkpoint"]), model)
+
+
+def test_a_start_with_a_frame_is_refused(folders, tmp_path):
+    strips = {"top": (3, 2, 32), "bottom": (3, 2, 32), "left": (3, 28, 2), "right": (3, 28, 2)}
+    frame = {f"input_frame.{name}": torch.zeros(shape) for name, shape in strips.items()}
+    safetensors.torch.save_file(frame, tmp_path / "vp.safetensors")
+    with pytest.raises(UserError, match="method ft can't start from 'visual_prompt'"):
+        job(folders, tmp_path / "run", start={"visual_prompt": tmp_path / "vp.safetensors"})
+
+
+def test_a_job_reads_the_reference_dataset_only_where_its_method_is_given_one(network, small, folders, tmp_path):
+    settings = {"lr": 0.02, **COMMON, "weight": 0.5}
+    said = "method ft on model net: it needs the family's reference dataset"
+    with pytest.raises(UserError, match=said):
+        job(folders, tmp_path / "without", "replay", settings)
+    with_memory = job(folders, tmp_path / "with", "replay", settings, reference_folder=folders["memory"])
+    memory = normalised(random_images(6, 32, seed=2).images, MEAN, STD)
+    labels = torch.arange(6) % 3
+
+    def penalty(model, rows, logits, step):
+        chosen = np.random.default_rng([5, step, int(rows[0]), 1]).choice(6, size=len(rows), replace=False)
+        return 0.5 * F.cross_entropy(masked(model(memory[chosen]), SPACE), labels[chosen])
+
+    model = copy.deepcopy(network)
+    trained_by_hand(model, normalised(small.images, MEAN, STD), small.labels, SPACE, 0.02, FULL, 5, penalty)
+    same_changes(network, stored(network, with_memory["checkpoint"]), model)
+
+
+def test_a_job_that_diverges_keeps_the_last_good_state_and_leaves_nothing_to_resume(
+    network, small, folders, tmp_path, monkeypatch
+):
+    (tmp_path / "good").mkdir()
+    good = [tmp_path / "good" / f"{n}.safetensors" for n in range(3)]
+    job(folders, tmp_path / "good", snapshots=good)
+    diverging(monkeypatch, 12)  # of 5 in an epoch
+    monkeypatch.setattr("rib.resume.SAVE_EVERY", 0)
+    with pytest.raises(UserError, match=r"method ft, target set: the loss at epoch 3, step 12 .*epoch 2 is kept") as e:
+        job(folders, tmp_path / "run")
+    assert "lower lr" in str(e.value) and "0.02" in str(e.value)
+    kept = safetensors.torch.load_file(tmp_path / "run/logs/rescued.safetensors")
+    wanted = stored(network, good[1])
+    assert kept.keys() == wanted.keys() and all(torch.equal(kept[name], wanted[name]) for name in kept)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["logs"]
+
+
+def test_a_job_that_diverges_in_its_first_epoch_says_that_nothing_was_learned(folders, tmp_path, monkeypatch):
+    diverging(monkeypatch, 1)
+    with pytest.raises(UserError, match="step 1 .*nothing had been learned yet"):
+        job(folders, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.94, False), (0.96, True)])
+def test_a_training_that_ends_at_chance_is_warned_of(caplog, share, warned):
+    rows = [{"cross_entropy": 9.0 if not warned else 0.0}, {"cross_entropy": share * math.log(3)}]
+    finetune.warn_of_chance(rows, SimpleNamespace(space=SPACE), "net/ft/set")
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * warned
+    assert ("net/ft/set" in caplog.text) is warned
