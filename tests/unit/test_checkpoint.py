@@ -1,9 +1,17 @@
+import copy
+
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from rib.models.checkpoint import average, changed_tensors, packed, unpacked
+from rib.io import UserError
+from rib.models.checkpoint import apply, average, changed_tensors, merged, packed, unpacked
+from rib.models.frame import Frame
+from rib.models.state import network_in_state
+from tiny.training import CPU, model_folder, resnet
 
 START = {"w": torch.tensor([1.0, 2.0]), "b": torch.tensor([0.3]), "steps": torch.tensor(7)}
 TUNED = {"w": torch.tensor([3.0, 2.5])}
@@ -60,3 +68,128 @@ def test_a_tensor_that_would_not_shrink_or_has_no_partner_is_stored_as_it_is():
 def test_a_checkpoint_of_another_network_is_refused():
     with pytest.raises(ValueError, match="tensor 'v' that the network lacks"):
         unpacked({"v.xor": torch.zeros(3, dtype=torch.uint8)}, START)
+
+
+def test_weights_count_each_state_and_counters_keep_the_highest():
+    start = {
+        "w": torch.tensor([1.0, 2.0]),
+        "half": torch.tensor([1.0]).half(),
+        "bn.num_batches_tracked": torch.tensor(3),
+    }
+    first = {"w": torch.tensor([2.0, 2.0]), "bn.num_batches_tracked": torch.tensor(9)}
+    second = {
+        "w": torch.tensor([1.0, 7.0]),
+        "half": torch.tensor([5.0]).half(),
+        "bn.num_batches_tracked": torch.tensor(5),
+    }
+    found = average(start, [(0.5, {}), (0.2, first), (0.3, second)])
+    torch.testing.assert_close(found["w"], torch.tensor([0.5 + 0.4 + 0.3, 1.0 + 0.4 + 2.1]))
+    assert found["half"].dtype == torch.float16 and found["half"].item() == pytest.approx(0.7 + 1.5, rel=1e-3)
+    assert found["bn.num_batches_tracked"] == 9 and found.keys() == start.keys()
+
+
+def test_an_average_is_taken_in_double_precision():
+    """In single precision three thirds of a number are often another one."""
+    values = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    state = {"w": values}
+    assert torch.equal(average({"w": torch.zeros(1000)}, [(1 / 3, state)] * 3)["w"], values)
+    assert not torch.equal(sum((1 / 3) * values for _ in range(3)), values)
+
+
+def test_states_without_weight_are_no_part_of_an_average():
+    broken = {"w": torch.tensor([float("nan"), 0.0]), "steps": torch.tensor(8)}
+    assert average(START, [(1.0, {}), (0.0, broken)]) == {}
+    same = average(START, [(0.5, {}), (0.5, {"steps": torch.tensor(7)})])
+    assert same["steps"] == 7 and same.keys() == {"steps"}
+
+
+@pytest.mark.parametrize(
+    ("weights", "fit"), [((0.5, 0.5 + 1e-8), False), ((0.5, 0.5 + 1e-10), True), ((0.6, 0.3), False)]
+)
+def test_weights_add_up_to_one_but_for_rounding(weights, fit):
+    parts = [(weight, TUNED) for weight in weights]
+    if fit:
+        assert average(START, parts)
+    else:
+        with pytest.raises(ValueError, match="add up to 1"):
+            average(START, parts)
+
+
+def test_low_rank_updates_are_added_to_the_tensor_that_is_stored_or_the_pretrained_one():
+    generator = torch.Generator().manual_seed(0)
+    start = {"w": torch.randn(4, 3, 1, 1, generator=generator), "v": torch.randn(2, 3, generator=generator)}
+    factors = {"w": (torch.randn(2, 3, generator=generator), torch.randn(4, 2, generator=generator))}
+    factors["v"] = (torch.randn(1, 3, generator=generator), torch.randn(2, 1, generator=generator))
+    stored = {
+        f"{name}.lora_{x}": factor for name, pair in factors.items() for x, factor in zip("AB", pair, strict=True)
+    }
+    stored |= {"v": torch.ones(2, 3), "input_frame.top": torch.ones(1), "u": torch.ones(1)}
+    found = merged(start, stored)
+    assert found.keys() == {"w", "v", "u"}
+    update = torch.einsum("or,ri->oi", factors["w"][1], factors["w"][0])
+    torch.testing.assert_close(found["w"], start["w"] + update[:, :, None, None])
+    torch.testing.assert_close(found["v"], 1 + factors["v"][1] * factors["v"][0])
+
+
+@pytest.fixture(scope="module")
+def network():
+    return resnet(7)
+
+
+def saved(tmp_path, **states):
+    for name, tensors in states.items():
+        safetensors.torch.save_file(tensors, tmp_path / f"{name}.safetensors")
+    return {name: tmp_path / f"{name}.safetensors" for name in states}
+
+
+def frame_of(side, width):
+    frame = Frame.of(side, width, CPU)
+    for number, strip in enumerate(frame.parameters()):
+        strip.data += number + 1
+    return {f"input_frame.{name}": strip.detach() for name, strip in frame.named_parameters()}
+
+
+def test_a_network_is_brought_to_the_average_of_its_states(network, tmp_path):
+    weight, bias = network.fc.weight.detach(), network.fc.bias.detach()
+    states = {"a": {"fc.weight": weight + 1}, "b": packed({"fc.bias": bias * 1.001}, network.state_dict())}
+    files = saved(tmp_path, **states, unread={"nothing": torch.ones(1)})
+    model = copy.deepcopy(network)
+    found = apply(model, {"pretrained": 0.25, "a": 0.25, "b": 0.5, "unread": 0.0}, files)
+    assert found is model
+    torch.testing.assert_close(model.fc.weight, weight + 0.25)
+    torch.testing.assert_close(model.fc.bias, bias * 1.0005)
+    for name, value in network.state_dict().items():
+        assert name.startswith("fc.") or torch.equal(model.state_dict()[name], value)
+
+
+def test_a_frame_goes_before_its_network_and_is_not_averaged(network, tmp_path):
+    files = saved(
+        tmp_path, vp={**frame_of(32, 3), "fc.bias": network.fc.bias.detach() + 1}, ft={"fc.bias": torch.ones(7)}
+    )
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    border = torch.zeros(3, 32, 32)
+    border[:, 3:-3, :3], border[:, 3:-3, -3:], border[:, :3], border[:, -3:] = 3, 4, 1, 2
+    found = apply(copy.deepcopy(network), {"vp": 1.0, "ft": 0.0}, files)
+    with torch.inference_mode():
+        torch.testing.assert_close(found(images), network(images + border) + 1)
+    for other in ("ft", "pretrained"):
+        with pytest.raises(UserError, match="'vp' trains a frame"):
+            apply(copy.deepcopy(network), {other: 0.5, "vp": 0.5}, files)
+
+
+@pytest.mark.parametrize("name", ["other", "fc.weigh"])
+def test_a_tensor_that_the_network_lacks_is_named(network, tmp_path, name):
+    with pytest.raises(ValueError, match=f"'{name}' that the network lacks"):
+        apply(copy.deepcopy(network), {"a": 1.0}, saved(tmp_path, a={name: torch.ones(1), "fc.bias": torch.ones(7)}))
+
+
+def test_a_networks_state_is_folded_and_in_evaluation_mode(network, tmp_path):
+    bias = network.fc.bias.detach() + 1
+    folder, files = model_folder(tmp_path / "model", network), saved(tmp_path, a={"fc.bias": bias})
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = network_in_state(folder, {"a": 1.0}, files, images, CPU)
+    assert not found.training and not any(isinstance(module, nn.BatchNorm2d) for module in found.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(found(images), network(images) + 1, rtol=1e-4, atol=1e-4)
+    framed = network_in_state(folder, {"vp": 1.0}, saved(tmp_path, vp=frame_of(32, 2)), images, CPU)
+    assert not framed.training and not any(isinstance(module, nn.BatchNorm2d) for module in framed.modules())

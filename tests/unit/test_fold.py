@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from rib.models.fold import fold_batch_norm
+from rib.models.fold import fold_batch_norm, frozen_copy
 
 
 def with_statistics(model):
@@ -51,3 +51,58 @@ def test_a_convolution_that_is_used_elsewhere_is_left_alone():
         before = model(images)
         assert torch.equal(fold_batch_norm(model, images)(images), before)
     assert isinstance(model.norm, nn.BatchNorm2d)
+
+
+def test_a_frozen_copy_computes_the_same_and_leaves_the_network_alone():
+    model = with_statistics(timm.create_model("test_resnet", num_classes=10))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    found = frozen_copy(model, images)
+    with torch.inference_mode():
+        torch.testing.assert_close(found(images), model(images), rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in found.modules())
+    assert found is not model and model.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+class Apart(nn.Module):
+    """A BatchNorm that follows another layer than a convolution, and one whose convolution has a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.act, self.norm = nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)
+        self.conv, self.last = nn.Conv2d(4, 5, 3, bias=True), nn.BatchNorm2d(5)
+
+    def forward(self, x):
+        return self.last(self.conv(self.norm(self.act(self.first(x)))))
+
+
+def test_only_what_directly_follows_a_convolution_is_folded():
+    torch.manual_seed(0)
+    model, images = with_statistics(Apart()), torch.randn(2, 3, 8, 8)
+    with torch.inference_mode():
+        before = model(images)
+        assert fold_batch_norm(model, images) is model
+        torch.testing.assert_close(model(images), before, rtol=1e-5, atol=1e-5)
+    assert isinstance(model.norm, nn.BatchNorm2d) and not isinstance(model.last, nn.BatchNorm2d)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_folding_is_taken_back_where_it_moves_logits_by_more_than_rounding(caplog):
+    class Slightly(Shared):
+        share = 0.0
+
+        def forward(self, x):
+            x = self.conv(x)
+            return self.norm(x) + self.share * x
+
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 8, 8)
+    for share, folded in ((1e-5, True), (0.02, False)):
+        model = with_statistics(Slightly())
+        model.share = share
+        conv, norm = model.conv, model.norm
+        fold_batch_norm(model, images)
+        assert isinstance(model.norm, nn.BatchNorm2d) is not folded
+        assert folded or (model.conv is conv and model.norm is norm)
+        assert ("not folded" in caplog.text) is not folded

@@ -144,6 +144,73 @@ def test_random_numbers_go_on_where_they_were(catalog, images, tmp_path, monkeyp
     assert trained(catalog, "ft", dropping, images, dropout=0.0)[0] == trained(catalog, "ft", dropping, images)[0]
 
 
+def small_training(path):
+    """A network of two parts of which one trains, a frame outside of it, and their optimizer after a step."""
+    torch.manual_seed(0)
+    model, frame = (
+        torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)),
+        torch.nn.Parameter(torch.ones(3)),
+    )
+    trainable = {"0.weight": model[0].weight, "frame.top": frame, "0.bias": model[0].bias}
+    optimizer = torch.optim.SGD(trainable.values(), lr=0.1, momentum=0.9)
+    return model, trainable, optimizer, resume.TrainingState(path, model, optimizer, trainable)
+
+
+def take_step(model, trainable, optimizer):
+    (model(torch.randn(4, 3) * trainable["frame.top"]) * torch.rand(4, 2)).sum().backward()
+    trainable["0.bias"].grad = None  # no gradient reaches it, so that it has no momentum
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def test_a_saved_state_is_all_that_the_next_step_hangs_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
+    model, trainable, optimizer, state = small_training(tmp_path / "s.safetensors")
+    assert state.restore() == (0, 0, [], [], {})
+    take_step(model, trainable, optimizer)
+    rows = [{"epoch": 1, "lr": 0.1, "loss": 1 / 3}]
+    sums = [torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([4.0, 5.0, 6.0]).double()]
+    good = {"0.weight": torch.tensor([[7.0]]), "weights.odd": torch.ones(1)}
+    state.save_if_due(3, 2, rows, sums, good)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]
+    take_step(model, trainable, optimizer)
+
+    other, others, of_other, again = small_training(tmp_path / "s.safetensors")
+    with torch.no_grad():
+        for part in others.values():
+            part.fill_(5)
+    torch.manual_seed(9)
+    epoch, step, told, summed, kept = again.restore()
+    assert (epoch, step, told) == (3, 2, rows)
+    assert len(summed) == 2 and all(torch.equal(a, b) for a, b in zip(summed, sums, strict=True))
+    assert kept.keys() == good.keys() and all(torch.equal(kept[name], good[name]) for name in good)
+    assert of_other.state[others["0.weight"]]["momentum_buffer"].any()
+    assert "momentum_buffer" not in of_other.state[others["0.bias"]]
+    take_step(other, others, of_other)
+    for name in trainable:
+        assert torch.equal(others[name], trainable[name]), name
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+
+
+def test_a_state_is_saved_when_it_is_due_and_then_not_before_long(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(resume.time, "monotonic", lambda: now[0])
+    path = tmp_path / "s.safetensors"
+    *_, state = small_training(path)
+    saved = []
+    for moment in (1000.0, 1299.0, 1300.0, 1301.0, 1599.0, 1600.5, 1700.0):
+        now[0] = moment
+        path.unlink(missing_ok=True)
+        state.save_if_due(0, 1, [], [torch.zeros(3)], {})
+        saved += [moment] * path.exists()
+    assert saved == [1300.0, 1600.5], "every five minutes"
+    *_, nowhere = small_training(None)
+    now[0] += 1e6
+    nowhere.save_if_due(0, 1, [], [torch.zeros(3)], {})
+    assert nowhere.restore() == (0, 0, [], [], {}) and not path.exists()
+
+
 def test_nothing_is_saved_by_a_short_training(catalog, network, images, tmp_path):
     trained(catalog, "ft", network, images, tmp_path / "state.safetensors")
     assert not list(tmp_path.iterdir())

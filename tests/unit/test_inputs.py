@@ -1,0 +1,65 @@
+"""From stored pixels to a network's input, and a frame around it."""
+
+import numpy as np
+import pytest
+import torch
+
+from rib.models.frame import Frame
+from rib.models.inputs import Inputs, in_batches
+from tiny.training import CPU, MEAN, STD
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 5, 6, 3), dtype=np.uint8)
+
+
+def wanted(rows):
+    return (IMAGES[rows].transpose(0, 3, 1, 2) / 255.0 - np.array(MEAN)[:, None, None]) / np.array(STD)[:, None, None]
+
+
+@pytest.mark.parametrize("batch", [slice(2, 5), slice(None), slice(5, 99), np.array([3, 0, 3]), [6]])
+def test_inputs_are_pixels_less_the_mean_over_the_deviation_of_each_channel(batch):
+    found = Inputs(IMAGES, MEAN, STD, CPU)[batch]
+    assert found.dtype == torch.float32 and found.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(found.numpy(), wanted(batch), rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_rows_that_count_are_there_in_their_order():
+    inputs = Inputs(IMAGES, MEAN, STD, CPU, np.array([5, 1, 4]))
+    assert len(inputs) == 3 and len(Inputs(IMAGES, MEAN, STD, CPU)) == 7
+    np.testing.assert_allclose(inputs[slice(1, 3)].numpy(), wanted([1, 4]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(inputs[np.array([2, 0])].numpy(), wanted([4, 5]), rtol=1e-4, atol=1e-5)
+
+
+def test_normalising_leaves_the_stored_pixels_alone():
+    before = IMAGES.copy()
+    Inputs(IMAGES, MEAN, STD, CPU)[slice(None)].mul_(0)
+    assert (before == IMAGES).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_a_function_over_all_images_is_joined_in_order_without_gradients(batch_size):
+    inputs, weight = Inputs(IMAGES, MEAN, STD, CPU), torch.ones(1, requires_grad=True)
+    sizes = []
+
+    def function(images):
+        sizes.append(len(images))
+        return (images.sum(dim=(2, 3)) * weight).double()
+
+    found = in_batches(function, inputs, batch_size, "test")
+    assert found.shape == (7, 3) and found.dtype == torch.float64 and not found.requires_grad
+    np.testing.assert_allclose(found.numpy(), wanted(slice(None)).sum(axis=(2, 3)), rtol=1e-4, atol=1e-3)
+    assert sum(sizes) == 7 and max(sizes) == min(batch_size, 7)
+
+
+def test_a_frame_adds_each_strip_at_its_border():
+    frame = Frame.of(6, 2, CPU)
+    assert [tuple(strip.shape) for strip in frame.parameters()] == [(3, 2, 6), (3, 2, 6), (3, 2, 2), (3, 2, 2)]
+    assert not any(strip.any() for strip in frame.parameters()) and all(s.requires_grad for s in frame.parameters())
+    for value, strip in enumerate((frame.top, frame.bottom, frame.left, frame.right), start=1):
+        strip.data += value + torch.arange(strip.numel()).view(strip.shape) / 1000
+    images = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    expected = images.clone()
+    expected[:, :, :2] += frame.top.data
+    expected[:, :, 4:] += frame.bottom.data
+    expected[:, :, 2:4, :2] += frame.left.data
+    expected[:, :, 2:4, 4:] += frame.right.data
+    assert torch.equal(frame(images), expected) and torch.equal(expected[:, :, 2:4, 2:4], images[:, :, 2:4, 2:4])
