@@ -4,17 +4,31 @@ import copy
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import timm
 import torch
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from rib.features import features_of, first_images, layers_of
-from rib.io import UserError
+from rib.data.splits import part_of
+from rib.features import compute_epoch_features, compute_features, features_of, first_images, layers_of
+from rib.io import UserError, read_json
 from rib.models.frame import Frame
 from rib.models.inputs import Inputs
 from rib.models.pretrained import OpenClipClassifier
+from tiny.training import (
+    COMPUTE,
+    MEAN,
+    SEEN,
+    STD,
+    model_folder,
+    normalised,
+    prepared_folder,
+    random_images,
+    resnet,
+)
 
 SIDE = 64
 LAYERS = ["stage1", "stage2", "stage3", "stage4", "pre_logits"]
@@ -113,3 +127,129 @@ def test_a_network_whose_stages_are_unknown_says_so():
 def test_a_limit_above_the_number_of_images_takes_all():
     dataset = SimpleNamespace(labels=np.zeros(5))
     assert first_images(dataset, 5) is dataset
+
+
+# What a job writes.
+
+INDEX = ["row", "image_id", "label", "source_id", "object_id"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A network that was moved away from the pretrained one, twice, and the images to pass through it."""
+    top, network = tmp_path_factory.mktemp("run"), resnet()
+    networks, files = [], []
+    for seed in (1, 2):
+        model, generator = copy.deepcopy(network), torch.Generator().manual_seed(seed)
+        weight = model.conv1[0].weight.data
+        weight += 0.3 * weight.std() * torch.randn(weight.shape, generator=generator)
+        files.append(top / f"epoch{seed}.safetensors")
+        safetensors.torch.save_file({"conv1.0.weight": weight}, files[-1])
+        networks.append(model)
+    images = random_images(11, 64, seed=1)
+    return SimpleNamespace(
+        networks=networks,
+        files=files,
+        images=images,
+        model=model_folder(top / "model", network),
+        dataset=prepared_folder(top / "dataset", images),
+    )
+
+
+def job(run, out, function=compute_features, **changes):
+    out.mkdir()
+    arguments = {
+        "model_folder": run.model,
+        "dataset_folder": run.dataset,
+        "apart": None,
+        "images": {**SEEN, "images_per_class": None},
+        "shares": None,
+        "what": {"model": "net", "target": "set", "method": "ft", "dataset": "others"},
+        "limit": 99,
+        "batch_size": 4,
+        "compute": COMPUTE,
+        "features": out / "features.safetensors",
+        "index": out / "index.parquet",
+        "manifest": out / "manifest.json",
+    }
+    if function is compute_features:
+        arguments |= {"states": [(None, {"ft": 1.0})], "checkpoints": {"ft": run.files[0]}, "layers": "default"}
+    function(**{**arguments, **changes})
+    features = safetensors.torch.load_file(out / "features.safetensors")
+    return features, pq.read_table(out / "index.parquet"), read_json(out / "manifest.json")
+
+
+def by_hand(run, network, rows):
+    with torch.inference_mode():
+        return layers_of(network, normalised(run.images.images[rows], MEAN, STD))
+
+
+def test_a_job_keeps_every_layers_features_with_the_rows_that_they_are_of(run, tmp_path):
+    features, index, manifest = job(run, tmp_path / "out")
+    wanted = by_hand(run, run.networks[0], slice(None))
+    assert features.keys() == set(LAYERS)
+    for name, values in features.items():
+        torch.testing.assert_close(values, wanted[name], rtol=1e-3, atol=1e-4)
+    assert index.column_names == INDEX and index["row"].to_pylist() == list(range(11))
+    assert index["label"].to_pylist() == run.images.labels.tolist()
+    sizes = {name: values.shape[1] for name, values in wanted.items()}
+    assert manifest == {"device": "cpu", "n": 11, "layers": sizes} and len(set(sizes.values())) > 1
+
+
+def test_a_job_keeps_the_layers_that_are_asked_for_and_names_those_there_are(run, tmp_path):
+    features, _, manifest = job(run, tmp_path / "some", layers=["stage2", "pre_logits"])
+    assert features.keys() == manifest["layers"].keys() == {"stage2", "pre_logits"}
+    with pytest.raises(UserError, match=r"net has no 'stage9', but stage1, stage2, stage3, stage4, pre_logits"):
+        job(run, tmp_path / "none", layers=["stage1", "stage9"])
+    assert not list((tmp_path / "none").iterdir())
+
+
+def test_a_job_takes_the_test_part_and_no_more_images_than_its_limit(run, tmp_path):
+    shares = {"train": 0.3, "select": 0.3}
+    rows = [i for i in range(11) if part_of(f"source{i}", shares) == "test"]
+    assert 1 < len(rows) < 11
+    features, index, _ = job(run, tmp_path / "part", shares=shares)
+    assert index["row"].to_pylist() == rows
+    wanted = by_hand(run, run.networks[0], rows)["pre_logits"]
+    torch.testing.assert_close(features["pre_logits"], wanted, rtol=1e-3, atol=1e-4)
+    _, limited, manifest = job(run, tmp_path / "limit", limit=6)
+    assert manifest["n"] == 6 and sorted(limited["label"].to_pylist()) == [0, 0, 1, 1, 2, 2]
+    _, apart, _ = job(run, tmp_path / "apart", apart=run.dataset, images={**SEEN, "images_per_class": 2})
+    assert apart.num_rows == 11 - 2 * 3
+
+
+def test_a_curve_has_no_features_of_its_own_and_what_is_not_finite_is_refused(run, tmp_path):
+    with pytest.raises(UserError, match="net/set/ft/others: a curve has several states"):
+        job(run, tmp_path / "curve", states=[(0.0, {"pretrained": 1.0}), (1.0, {"ft": 1.0})])
+    broken = {"layer4.0.conv1.weight": torch.full_like(run.networks[0].layer4[0].conv1.weight, float("nan"))}
+    safetensors.torch.save_file(broken, tmp_path / "broken.safetensors")
+    with pytest.raises(UserError, match="net/set/ft/others: one of 'stage4' is not finite"):
+        job(run, tmp_path / "broken", checkpoints={"ft": tmp_path / "broken.safetensors"})
+
+
+def test_a_job_keeps_what_the_head_reads_after_each_epoch(run, tmp_path):
+    features, index, manifest = job(run, tmp_path / "out", compute_epoch_features, snapshots=run.files, limit=6)
+    rows = index["row"].to_pylist()
+    assert features.keys() == {"epoch1", "epoch2"} and len(rows) == 6
+    for name, network in zip(("epoch1", "epoch2"), run.networks, strict=True):
+        wanted = by_hand(run, network, rows)["pre_logits"]
+        torch.testing.assert_close(features[name], wanted, rtol=1e-3, atol=1e-4)
+    assert manifest == {"device": "cpu", "n": 6, "layers": dict.fromkeys(features, wanted.shape[1])}
+
+
+def test_a_plain_network_is_cut_after_each_quarter_of_its_blocks_rounded_up():
+    torch.manual_seed(0)
+    network = timm.create_model("test_vit", img_size=SIDE, depth=9).eval()
+    seen, images = {}, torch.randn(2, 3, SIDE, SIDE)
+    for number, block in enumerate(network.blocks, start=1):
+        block.register_forward_hook(lambda _, args, output, number=number: seen.__setitem__(number, output))
+    with torch.inference_mode():
+        found = layers_of(network, images)
+    for stage, block in zip(LAYERS, (3, 5, 7, 9), strict=False):
+        torch.testing.assert_close(found[stage], seen[block][:, 1:].mean(dim=1), rtol=1e-4, atol=1e-5)
+
+
+def test_a_limit_takes_the_first_in_the_balanced_order_and_keeps_rows_in_order(run, tmp_path):
+    smaller = job(run, tmp_path / "small", limit=3)[1]["row"].to_pylist()
+    larger = job(run, tmp_path / "large", limit=7)[1]["row"].to_pylist()
+    assert smaller == sorted(smaller) and larger == sorted(larger) and set(smaller) < set(larger)

@@ -13,6 +13,7 @@ from rib.io import UserError, read_json, sha256
 from rib.models.pretrained import build, load
 from rib.pretrain import pretrain
 from tiny.photos import GEOMETRY, INDICES, WNIDS, jpeg, prepare_into, tar
+from tiny.training import trained_by_hand
 
 HALF = [0.5, 0.5, 0.5]
 ENTRY = {
@@ -86,6 +87,36 @@ def test_a_pretrained_network_is_loaded_as_a_published_one_and_has_the_accuracy_
     assert len(history) == 6 and float(history[-1]["cross_entropy"]) < float(history[0]["cross_entropy"])
 
 
+def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(folders, tmp_path):
+    """Reference: the loop written out, BatchNorm in training mode, warm-up bounded by its share of all steps alone."""
+    how = {"epochs": 2, "weight_decay": 0.05, "momentum": 0.8, "warmup_fraction": 0.5, "seed": 4, "lr": 0.05}
+    facts = trained(folders, tmp_path / "net", **how)
+    torch.manual_seed(4)
+    network = build("timm", "test_resnet", 1000)
+    start = {name: value.clone() for name, value in network.state_dict().items()}
+    photos = PreparedDataset.open(folders["photos"], "photos")
+    pixels = torch.from_numpy(np.array(photos.images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    training = {**HOW, **how, "warmup_steps": 10**9}
+    history = trained_by_hand(network.train(), pixels, photos.labels, photos.space, 0.05, training, 4)
+    stored = safetensors.torch.load_file(tmp_path / "net/weights.safetensors")
+    assert stored.keys() == start.keys() and stored["bn1.num_batches_tracked"] == 2 * 3
+    for name, wanted in network.state_dict().items():
+        moved = (wanted - start[name]).float().abs().max().item()
+        torch.testing.assert_close(stored[name], wanted, rtol=0, atol=0.05 * moved + 1e-6, msg=lambda m, n=name: n + m)
+    with open(tmp_path / "net/history.csv") as file:
+        for row, wanted in zip(csv.DictReader(file), history, strict=True):
+            assert {name: float(value) for name, value in row.items()} == pytest.approx(wanted, rel=1e-3)
+    del facts["trained"]
+    entry = {key: value for key, value in ENTRY.items() if key != "pretrain"}
+    source = {"pretrain": {**HOW, **how}}
+    assert facts == {**entry, "source": source, "outputs": 1000, "head": {"from": "pretrained"}}
+
+
+def test_a_pretraining_that_ends_at_chance_is_warned_of(folders, tmp_path, caplog):
+    trained(folders, tmp_path / "net", epochs=1, lr=1e-9)
+    assert "net/pretraining/photos: the cross-entropy ends at chance" in caplog.text
+
+
 def test_seed_and_size_decide_and_nothing_else(folders, tmp_path):
     made = {
         name: (trained(folders, tmp_path / name, **how), sha256(tmp_path / name / "weights.safetensors"))[1]
@@ -128,9 +159,11 @@ def test_a_divergence_is_a_sentence_and_the_state_before_is_kept(folders, tmp_pa
         return step(*arguments) * (float("nan") if len(done) > 7 else 1)
 
     monkeypatch.setattr(finetune, "_step", breaks)
+    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     said = "model net, method pretraining, target photos: the loss at epoch 3.*kept in.*lower lr in pretrain"
     with pytest.raises(UserError, match=said):
         trained(folders, tmp_path / "net")
+    assert not (tmp_path / "net/state.safetensors").exists(), "it leads nowhere"
     kept = safetensors.torch.load_file(tmp_path / "net/rescued.safetensors")
     assert kept.keys() <= build("timm", "test_resnet").state_dict().keys()
     assert not (tmp_path / "net/weights.safetensors").exists()
