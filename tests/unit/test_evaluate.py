@@ -15,6 +15,7 @@ from rib.data.prepared import PreparedDataset
 from rib.data.splits import part_of
 from rib.evaluate import evaluate, score
 from rib.io import Progress, UserError, read_json
+from rib.models import device as devices
 from rib.models.inputs import Inputs
 from rib.passes import Scoring
 from tiny.training import (
@@ -99,6 +100,23 @@ def test_scores_do_not_hang_on_batches_and_networks_are_scored_each_by_itself(ba
         assert ((one["margin"].numpy() > 0) == (scores.argmax(axis=1) == labels)).all()
         shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
         np.testing.assert_allclose(one["confidence"], shares.max(axis=1), rtol=1e-5)
+
+
+def test_networks_compute_in_the_precision_that_was_chosen_and_scores_in_single(monkeypatch):
+    network, dataset = resnet(), random_images(5, 32)
+    dataset.index = dataset.rows = None
+    inputs = Inputs(dataset.images, MEAN, STD, CPU)
+
+    def margins():
+        return score([network], inputs, dataset, 5, Progress(desc="test", total=5, unit="image"))[0]["margin"]
+
+    single = margins()
+    monkeypatch.setitem(devices._policy, "precision", "bf16")
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        scores = masked(network(inputs[slice(None)]).float(), SPACE)
+    own = scores[torch.arange(5), torch.from_numpy(dataset.labels)]
+    others = scores.scatter(1, torch.from_numpy(dataset.labels)[:, None], float("-inf")).amax(dim=1)
+    assert torch.equal(margins(), own - others) and not torch.equal(margins(), single)
 
 
 # What a job writes.

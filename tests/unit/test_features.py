@@ -9,12 +9,15 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from rib.data.splits import part_of
 from rib.features import compute_epoch_features, compute_features, features_of, first_images, layers_of
 from rib.io import UserError, read_json
+from rib.models import device as devices
 from rib.models.frame import Frame
 from rib.models.inputs import Inputs
 from rib.models.pretrained import OpenClipClassifier
@@ -39,12 +42,28 @@ def open_clip_tower():
     return OpenClipClassifier(tower, 24)
 
 
+def open_clip_resnet():
+    """The tower of open_clip's RN50, made small."""
+    tower = OpenClipClassifier(ModifiedResNet([1, 1, 1, 1], output_dim=24, heads=2, image_size=SIDE, width=8), 24)
+    for name, parameter in tower.named_parameters():
+        if name.endswith("bn3.weight"):  # which begins at zero, so that blocks would do nothing
+            nn.init.ones_(parameter)
+    return tower
+
+
+def open_clip_trunk():
+    """A tower that open_clip takes from timm, as its ConvNeXts."""
+    return OpenClipClassifier(TimmModel("test_convnext", embed_dim=24, image_size=SIDE, pool="", proj="linear"), 24)
+
+
 NETWORKS = {
     "vit": lambda: timm.create_model("test_vit", img_size=SIDE),
     "resnet": lambda: timm.create_model("test_resnet", zero_init_last=False),
     "efficientnet": lambda: timm.create_model("test_efficientnet"),
     "convnext": lambda: timm.create_model("test_convnext"),
     "open_clip": open_clip_tower,
+    "open_clip_resnet": open_clip_resnet,
+    "open_clip_trunk": open_clip_trunk,
 }
 
 
@@ -73,6 +92,8 @@ MODULES = {
     "efficientnet": ["blocks.1", "blocks.2", "blocks.3", "blocks.4"],
     "convnext": ["stages.0", "stages.1", "stages.2", "stages.3"],
     "open_clip": [f"visual.transformer.resblocks.{block}" for block in (0, 0, 1, 1)],
+    "open_clip_resnet": [f"visual.layer{number}" for number in (1, 2, 3, 4)],
+    "open_clip_trunk": [f"visual.trunk.stages.{number}" for number in range(4)],
 }
 
 
@@ -253,3 +274,13 @@ def test_a_limit_takes_the_first_in_the_balanced_order_and_keeps_rows_in_order(r
     smaller = job(run, tmp_path / "small", limit=3)[1]["row"].to_pylist()
     larger = job(run, tmp_path / "large", limit=7)[1]["row"].to_pylist()
     assert smaller == sorted(smaller) and larger == sorted(larger) and set(smaller) < set(larger)
+
+
+def test_features_are_computed_in_the_precision_that_was_chosen(run, monkeypatch):
+    monkeypatch.setitem(devices._policy, "precision", "bf16")
+    inputs = Inputs(run.images.images, MEAN, STD, torch.device("cpu"))
+    found = features_of(run.networks[0], inputs, 11, "test")["pre_logits"]
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        wanted = layers_of(run.networks[0], inputs[slice(None)])["pre_logits"]
+    assert found.dtype == torch.float32 and torch.equal(found, wanted.float())
+    assert not torch.equal(found, by_hand(run, run.networks[0], slice(None))["pre_logits"])

@@ -383,6 +383,11 @@ def test_a_job_that_diverges_in_its_first_epoch_says_that_nothing_was_learned(fo
     assert not list((tmp_path / "run").iterdir())
 
 
+def test_a_job_that_learns_next_to_nothing_warns(folders, tmp_path, caplog):
+    job(folders, tmp_path / "run", settings={"lr": 1e-9, **COMMON}, training={**FULL, "epochs": 1})
+    assert "net/ft/set: the cross-entropy ends at chance" in caplog.text
+
+
 @pytest.mark.parametrize(("share", "warned"), [(0.94, False), (0.96, True)])
 def test_a_training_that_ends_at_chance_is_warned_of(caplog, share, warned):
     rows = [{"cross_entropy": 9.0 if not warned else 0.0}, {"cross_entropy": share * math.log(3)}]

@@ -18,12 +18,13 @@ from rib.methods.ft import FullFineTuning
 from rib.methods.l2_sp import L2StartingPoint
 from rib.methods.linear_probe import LinearProbing
 from rib.methods.linear_probe_released import LinearProbingReleased
-from rib.methods.lora import LowRankAdaptation
+from rib.methods.lora import FusedAttention, LowRankAdaptation, adapted_layers, unfold_attention
 from rib.methods.lwf import LearningWithoutForgetting
 from rib.methods.replay import Replay
 from rib.methods.visual_prompt import VisualPrompting
 from rib.methods.wise_ft import recipe
 from rib.methods.wise_ft_curve import curve
+from rib.models import device as devices
 from rib.models.checkpoint import average, merged
 from rib.models.class_logits import class_logits, class_members
 from rib.models.pretrained import build
@@ -482,6 +483,101 @@ def test_the_released_linear_probe_freezes_a_vits_patches_and_blocks(target):
         mechanism = LinearProbingReleased(lr=0.1, **COMMON)
         mechanism.begin(task_of(network, target))
         assert {name for name, _ in mechanism.trainable()} == wanted
+
+
+class Parts(nn.Module):
+    """Layers under the names by which LoRA finds those to adapt, with a pointwise convolution as its head."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain, self.wide = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 4, 3)
+        self.grouped, self.tall = nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, (1, 3))
+        self.block = nn.ModuleDict({"se": nn.ModuleDict({"reduce": nn.Conv2d(4, 2, 1)}), "other": nn.Linear(4, 4)})
+        self.block["mlp"] = nn.ModuleDict({"fc1": nn.Linear(4, 8), "fc2": nn.Linear(8, 4), "fc3": nn.Linear(4, 4)})
+        self.fc1, self.qkv = nn.Linear(4, 4), nn.Linear(4, 12)
+        self.head = nn.Conv2d(4, 1000, 1)
+
+    def get_classifier(self):
+        return self.head
+
+
+def test_lora_tells_pointwise_layers_and_fused_attention_from_others():
+    model = Parts()
+    model.attn = nn.ModuleDict({"qkv": nn.Linear(4, 12)})
+    found = adapted_layers(model)
+    assert found == (["attn.qkv"], ["plain", "block.mlp.fc1", "block.mlp.fc2"])
+    for name, value in (("qkv", nn.Linear(4, 8)), ("head_first", True)):
+        model.attn = nn.ModuleDict({"qkv": nn.Linear(4, 12)})
+        setattr(model.attn, name, value)
+        with pytest.raises(ValueError, match=r"'attn\.qkv' doesn't hold q, k and v one after the other"):
+            adapted_layers(model)
+
+
+def test_a_network_without_attention_and_pointwise_layers_is_refused_by_lora(target):
+    with pytest.raises(ValueError, match="neither attention nor pointwise"):
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(1000))
+        model.get_classifier = lambda: model[2]
+        LowRankAdaptation(**ADAPT).begin(task_of(model, target))
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_attention_that_was_unfolded_computes_the_same(batch_first):
+    torch.manual_seed(0)
+    attention, tokens = nn.MultiheadAttention(12, 3, batch_first=batch_first).eval(), torch.randn(4, 5, 12)
+    with torch.no_grad():
+        attention.in_proj_bias.normal_(), attention.out_proj.bias.normal_()
+        wanted, _ = attention(tokens, tokens, tokens, need_weights=False)
+        model = nn.Sequential(nn.ModuleDict({"attn": attention}))
+        unfold_attention(model)
+        found, _ = model[0]["attn"](tokens, tokens, tokens)
+    assert isinstance(model[0]["attn"], FusedAttention)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def in_bf16(monkeypatch):
+    """Networks compute in bf16."""
+    monkeypatch.setitem(devices._policy, "precision", "bf16")
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize("most", [9, 10])
+def test_lwfs_teacher_computes_in_the_students_precision(network, target, monkeypatch, in_bf16, most):
+    """So that a student that has not moved is no way off its teacher."""
+    monkeypatch.setattr(lwf, "MOST_STORED", most)
+    mechanism, rows = LearningWithoutForgetting(**DISTIL), np.arange(10)
+    mechanism.begin(task_of(copy.deepcopy(network), target))
+    with torch.no_grad(), in_bf16:
+        same = network(mechanism.inputs[rows]).float()
+    with torch.no_grad():
+        other = network(mechanism.inputs[rows])
+    assert abs(mechanism.penalty(rows, same)) < 0.1 * mechanism.penalty(rows, other)
+
+
+def test_replay_and_the_probes_features_compute_in_the_precision_that_was_chosen(network, target, in_bf16):
+    replay = Replay(lr=0.1, **COMMON, weight=1.0)
+    replay.begin(task_of(copy.deepcopy(network), target, target))
+    chosen = np.random.default_rng([0, 0, 0, 1]).choice(10, size=10, replace=False)
+    with in_bf16:
+        logits = network(replay.inputs[chosen])
+    error = F.cross_entropy(masked(logits.float(), target.space), torch.from_numpy(target.labels)[chosen])
+    assert replay.penalty(np.arange(10), None).item() == pytest.approx(error.item(), rel=1e-6)
+    probe = LinearProbing(lr=0.1)
+    probe.begin(task_of(copy.deepcopy(network), target))
+    single = network.forward_head(network.forward_features(probe.inputs[slice(None)]), pre_logits=True)
+    difference = (probe.features.float() - single).abs().max() / single.abs().max()
+    assert 1e-4 < difference < 0.05
+
+
+def test_training_computes_in_the_precision_that_was_chosen_with_losses_in_single(network, target, in_bf16):
+    mechanism, one = FullFineTuning(lr=0.01, **COMMON), {**TRAINING, "epochs": 1, "batch_size": 10}
+    _, history = trained(mechanism, network, target, one)
+    rows = np.random.default_rng([0, 0]).permutation(10)
+    with in_bf16:
+        logits = network(normalised(target.images)[rows].contiguous(memory_format=torch.channels_last))
+    error = F.cross_entropy(masked(logits.float(), target.space), torch.from_numpy(target.labels)[rows])
+    single = F.cross_entropy(masked(network(normalised(target.images)), target.space), torch.from_numpy(target.labels))
+    assert abs(history[0]["loss"] - error.item()) < 0.1 * abs(error.item() - single.item())
 
 
 def test_a_network_with_several_heads_has_no_probe(network, target):
