@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rib.io import UserError
+from rib.models import device as devices
 from rib.models.checkpoint import apply, average, changed_tensors, merged, packed, unpacked
 from rib.models.frame import Frame
 from rib.models.state import network_in_state
@@ -183,7 +184,7 @@ def test_a_tensor_that_the_network_lacks_is_named(network, tmp_path, name):
         apply(copy.deepcopy(network), {"a": 1.0}, saved(tmp_path, a={name: torch.ones(1), "fc.bias": torch.ones(7)}))
 
 
-def test_a_networks_state_is_folded_and_in_evaluation_mode(network, tmp_path):
+def test_a_networks_state_is_folded_and_in_evaluation_mode(network, tmp_path, monkeypatch):
     bias = network.fc.bias.detach() + 1
     folder, files = model_folder(tmp_path / "model", network), saved(tmp_path, a={"fc.bias": bias})
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -191,5 +192,9 @@ def test_a_networks_state_is_folded_and_in_evaluation_mode(network, tmp_path):
     assert not found.training and not any(isinstance(module, nn.BatchNorm2d) for module in found.modules())
     with torch.inference_mode():
         torch.testing.assert_close(found(images), network(images) + 1, rtol=1e-4, atol=1e-4)
+    compiled = []
+    monkeypatch.setitem(devices._policy, "compile", True)
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
     framed = network_in_state(folder, {"vp": 1.0}, saved(tmp_path, vp=frame_of(32, 2)), images, CPU)
+    assert len(compiled) == 1 and compiled[0] is framed
     assert not framed.training and not any(isinstance(module, nn.BatchNorm2d) for module in framed.modules())

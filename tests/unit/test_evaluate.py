@@ -193,9 +193,10 @@ def check(table, dataset, model, part, /, rows=None, **constant):
         assert set(mine[name]) == {value}
 
 
-def test_a_job_writes_a_row_per_image_and_what_it_was_scored_on(folders, sets, tmp_path):
+def test_a_job_writes_a_row_per_image_and_what_it_was_scored_on(folders, sets, tmp_path, progress):
     one = scoring(folders, tmp_path / "run", [(None, {"ft": 1.0})])
     job(folders, [one])
+    assert progress() == [("evaluating net/set/ft/all/3", 16, 16, "image")]
     stored = pq.read_table(one.rows)
     assert stored.column_names == [*ROW, "label", "prediction", "confidence", "margin"]
     kinds = {name: str(stored.schema.field(name).type) for name in stored.column_names}

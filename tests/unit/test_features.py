@@ -205,8 +205,9 @@ def by_hand(run, network, rows):
         return layers_of(network, normalised(run.images.images[rows], MEAN, STD))
 
 
-def test_a_job_keeps_every_layers_features_with_the_rows_that_they_are_of(run, tmp_path):
+def test_a_job_keeps_every_layers_features_with_the_rows_that_they_are_of(run, tmp_path, progress):
     features, index, manifest = job(run, tmp_path / "out")
+    assert progress() == [("features of net/set/ft/others", 3, 3, "batch")]
     wanted = by_hand(run, run.networks[0], slice(None))
     assert features.keys() == set(LAYERS)
     for name, values in features.items():
@@ -248,8 +249,10 @@ def test_a_curve_has_no_features_of_its_own_and_what_is_not_finite_is_refused(ru
         job(run, tmp_path / "broken", checkpoints={"ft": tmp_path / "broken.safetensors"})
 
 
-def test_a_job_keeps_what_the_head_reads_after_each_epoch(run, tmp_path):
+def test_a_job_keeps_what_the_head_reads_after_each_epoch(run, tmp_path, progress):
     features, index, manifest = job(run, tmp_path / "out", compute_epoch_features, snapshots=run.files, limit=6)
+    told = [(f"features of net/set/ft/others, epoch{epoch}", 2, 2, "batch") for epoch in (1, 2)]
+    assert progress() == told
     rows = index["row"].to_pylist()
     assert features.keys() == {"epoch1", "epoch2"} and len(rows) == 6
     for name, network in zip(("epoch1", "epoch2"), run.networks, strict=True):

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import logging
 import math
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from rib.io import UserError, read_json
 from rib.methods.ft import FullFineTuning
 from rib.methods.l2_sp import L2StartingPoint
 from rib.methods.lwf import LearningWithoutForgetting
+from rib.models import device as devices
 from rib.models.checkpoint import packed, unpacked
 from rib.models.pretrained import build
 from tiny.training import (
@@ -80,6 +82,23 @@ def test_training_is_sgd_with_momentum_and_weight_decay(network, target, changes
     training = {**FULL, **changes}
     found = trained(FullFineTuning(lr=0.01, **COMMON), network, target, training, seed=3)
     agree(network, *found, *expected(network, target, training, seed=3))
+
+
+def test_batch_norm_that_trains_follows_the_batches(network, target):
+    found = trained(FullFineTuning(lr=0.01, **{**COMMON, "batch_norm": "train"}), network, target, FULL)
+    model = copy.deepcopy(network).train()
+    history = trained_by_hand(model, normalised(target.images), target.labels, target.space, 0.01, FULL, 0)
+    agree(network, *found, model, history)
+
+
+def test_a_network_is_compiled_where_that_was_chosen(network, target, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    trained(FullFineTuning(lr=0.01, **COMMON), network, target, {**FULL, "epochs": 1})
+    assert not compiled
+    monkeypatch.setitem(devices._policy, "compile", True)
+    model, _ = trained(FullFineTuning(lr=0.01, **COMMON), network, target, {**FULL, "epochs": 1})
+    assert len(compiled) == 1 and compiled[0] is model
 
 
 def test_parts_of_a_batch_train_as_the_batch_does(network, target):
@@ -198,6 +217,34 @@ def test_a_weight_that_is_not_finite_after_a_finite_loss_is_a_divergence(network
         train(method, network.state_dict(), FULL, 0, CPU, WHAT)
 
 
+def test_a_training_that_goes_on_counts_what_was_done_before(network, target, tmp_path, monkeypatch, caplog, progress):
+    caplog.set_level(logging.INFO, "rib")
+    monkeypatch.setattr("rib.resume.SAVE_EVERY", 0)
+    step, done = finetune._step, []
+
+    def breaks(*arguments):
+        done.append(1)
+        if len(done) in (3, 6):
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(finetune, "_step", breaks)
+
+    def begin():
+        method = FullFineTuning(lr=0.01, **COMMON)
+        method.begin(task_of(copy.deepcopy(network), target))
+        return train(method, network.state_dict(), FULL, 0, CPU, WHAT, tmp_path / "s.safetensors")
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            begin()
+    history, _ = begin()
+    assert [(n, total) for _, n, total, _ in progress()] == [(8, 30), (8 + 2 + 4, 30), (30, 30)]
+    assert "epoch 0, step 2" in caplog.text and "epoch 1, step 1" in caplog.text
+    monkeypatch.setattr(finetune, "_step", step)
+    assert history == trained(FullFineTuning(lr=0.01, **COMMON), network, target, FULL)[1]
+
+
 # What a job does: from folders to a checkpoint, a history and a manifest.
 
 
@@ -259,8 +306,9 @@ def same_changes(network, found, model):
         torch.testing.assert_close(value, wanted[name], rtol=0, atol=0.02 * moved)
 
 
-def test_a_job_writes_what_changed_its_history_and_what_it_saw(network, small, folders, tmp_path):
+def test_a_job_writes_what_changed_its_history_and_what_it_saw(network, small, folders, tmp_path, progress):
     paths = job(folders, tmp_path / "a")
+    assert progress() == [("training net/ft/set", 54, 54, "image")]
     model, history = by_hand(network, small)
     same_changes(network, stored(network, paths["checkpoint"]), model)
     with open(paths["history"], newline="") as file:

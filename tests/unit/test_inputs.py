@@ -36,7 +36,7 @@ def test_normalising_leaves_the_stored_pixels_alone():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
-def test_a_function_over_all_images_is_joined_in_order_without_gradients(batch_size):
+def test_a_function_over_all_images_is_joined_in_order_without_gradients(batch_size, progress):
     inputs, weight = Inputs(IMAGES, MEAN, STD, CPU), torch.ones(1, requires_grad=True)
     sizes = []
 
@@ -45,6 +45,8 @@ def test_a_function_over_all_images_is_joined_in_order_without_gradients(batch_s
         return (images.sum(dim=(2, 3)) * weight).double()
 
     found = in_batches(function, inputs, batch_size, "test")
+    batches = -(-7 // batch_size)
+    assert progress() == [("test", batches, batches, "batch")]
     assert found.shape == (7, 3) and found.dtype == torch.float64 and not found.requires_grad
     np.testing.assert_allclose(found.numpy(), wanted(slice(None)).sum(axis=(2, 3)), rtol=1e-4, atol=1e-3)
     assert sum(sizes) == 7 and max(sizes) == min(batch_size, 7)

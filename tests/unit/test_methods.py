@@ -283,10 +283,11 @@ def test_the_released_ewc_is_the_squared_distance_without_one_half(network, targ
         ("empirical", 1, [0]),
     ],
 )
-def test_ewcs_fisher_is_the_mean_of_squared_gradients_of_single_images(network, target, kind, most, rows):
+def test_ewcs_fisher_is_the_mean_of_squared_gradients_of_single_images(network, target, kind, most, rows, progress):
     """Independent reference: torch.func's per-sample gradients, log-probabilities written out."""
     mechanism = ElasticWeightConsolidation(lr=0.1, **COMMON, weight=3.0, fisher=kind, fisher_images=most)
     model, start, penalty = step_of(mechanism, network, target, np.arange(3), seed=7)
+    assert progress() == [("Fisher information", len(rows), len(rows), "image")]
     images = normalised(target.images)[list(rows)]
     with torch.no_grad():
         probabilities = network(images).softmax(dim=1)

@@ -1,6 +1,7 @@
 """Pretraining here: nested parts, the same bytes after a kill, what is reported, what is refused."""
 
 import csv
+import logging
 
 import numpy as np
 import pytest
@@ -87,10 +88,15 @@ def test_a_pretrained_network_is_loaded_as_a_published_one_and_has_the_accuracy_
     assert len(history) == 6 and float(history[-1]["cross_entropy"]) < float(history[0]["cross_entropy"])
 
 
-def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(folders, tmp_path):
+def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(folders, tmp_path, progress, caplog):
     """Reference: the loop written out, BatchNorm in training mode, warm-up bounded by its share of all steps alone."""
     how = {"epochs": 2, "weight_decay": 0.05, "momentum": 0.8, "warmup_fraction": 0.5, "seed": 4, "lr": 0.05}
+    caplog.set_level(logging.INFO, "rib")
     facts = trained(folders, tmp_path / "net", **how)
+    told = [("training net/pretraining/photos", 48, 48, "image"), ("testing net", 12, 12, "image")]
+    assert progress() == told
+    right = round(0.12 * facts["trained"]["test"]["accuracy"])
+    assert f"net: {right} of 12 images of others" in caplog.text
     torch.manual_seed(4)
     network = build("timm", "test_resnet", 1000)
     start = {name: value.clone() for name, value in network.state_dict().items()}

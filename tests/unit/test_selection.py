@@ -1,6 +1,7 @@
 """Recipes of merges: which states, with which weights, chosen how."""
 
 import copy
+import logging
 
 import numpy as np
 import pytest
@@ -133,7 +134,8 @@ def accuracy(parents, weights):
     return float((scores.argmax(dim=1).numpy() == images.labels[rows]).mean()), len(rows)
 
 
-def test_alpha_is_chosen_by_the_accuracy_on_the_select_part(parents, manifests, tmp_path):
+def test_alpha_is_chosen_by_the_accuracy_on_the_select_part(parents, manifests, tmp_path, progress, caplog):
+    caplog.set_level(logging.INFO, "rib")
     found = chosen(parents, ["ft"], manifests, LIBRARY / "methods/wise_ft_selected.py", tmp_path, steps=4)
     states = [{"pretrained": 1 - alpha, "ft": alpha} for alpha in (0.0, 0.25, 0.5, 0.75, 1.0)]
     right = [accuracy(parents, weights) for weights in states]
@@ -142,6 +144,8 @@ def test_alpha_is_chosen_by_the_accuracy_on_the_select_part(parents, manifests, 
         {"weights": weights, "accuracy": round(share, 6), "images": n}
         for weights, (share, n) in zip(states, right, strict=True)
     ]
+    assert progress() == [("selecting on set", n, n, "image") for _, n in right]
+    assert f"{100 * right[2][0]:.1f} % of {right[2][1]} select images" in caplog.text
     best = states[int(np.argmax([share for share, _ in right]))]
     assert found["states"] == [{"alpha": None, "weights": best}]
     assert found["checkpoints"] == {"ft": "hash of ft"}
