@@ -415,10 +415,11 @@ def test_a_job_that_diverges_keeps_the_last_good_state_and_leaves_nothing_to_res
     job(folders, tmp_path / "good", snapshots=good)
     diverging(monkeypatch, 12)  # of 5 in an epoch
     monkeypatch.setattr("rib.resume.SAVE_EVERY", 0)
+    logs = tmp_path / "run" / "logs" / "of" / "it"
     with pytest.raises(UserError, match=r"method ft, target set: the loss at epoch 3, step 12 .*epoch 2 is kept") as e:
-        job(folders, tmp_path / "run")
+        job(folders, tmp_path / "run", rescue=logs / "rescued.safetensors")
     assert "lower lr" in str(e.value) and "0.02" in str(e.value)
-    kept = safetensors.torch.load_file(tmp_path / "run/logs/rescued.safetensors")
+    kept = safetensors.torch.load_file(logs / "rescued.safetensors")
     wanted = stored(network, good[1])
     assert kept.keys() == wanted.keys() and all(torch.equal(kept[name], wanted[name]) for name in kept)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["logs"]

@@ -16,33 +16,20 @@ from rib.classes import ClassSpace
 from rib.finetune import train
 from rib.io import UserError
 from rib.methods import load_mechanism
-from rib.methods._base import Images, Task
+from rib.methods._base import Task
 from rib.methods.lora import adapted_layers
 from rib.models.checkpoint import apply, merged
-from rib.models.class_logits import class_members
-from rib.models.inputs import Inputs
 from rib.models.pretrained import OpenClipClassifier, build
+from tiny import training
+from tiny.training import CPU, WHAT, images_of, resnet
 
-CPU = torch.device("cpu")
 SIDE = 64
-TRAINING = {
-    "batch_size": 5,
-    "micro_batch_size": "all",
-    "momentum": 0.9,
-    "weight_decay": 0.0,
-    "warmup_steps": 196,
-    "warmup_fraction": 0.1,
-}
-WHAT = {"model": "m", "target": "t", "method": "x"}
+TRAINING = {**training.TRAINING, "batch_size": 5}
 FROZEN = {"linear_probe", "lora", "visual_prompt"}
 
 
 def vit():
     return timm.create_model("test_vit", num_classes=1000, img_size=SIDE)
-
-
-def resnet():
-    return timm.create_model("test_resnet", num_classes=1000, zero_init_last=False)
 
 
 def open_clip_tower():
@@ -74,7 +61,7 @@ def images():
     space = ClassSpace(tuple("abcde"), tuple((10 * i,) for i in range(5)), tuple("abcde"))
     labels = np.arange(10) % 5
     pixels = rng.normal(128, 20, (10, SIDE, SIDE, 3)) + 25 * (labels - 2)[:, None, None, None]
-    return SimpleNamespace(pixels=pixels.clip(0, 255).astype(np.uint8), labels=torch.from_numpy(labels), space=space)
+    return SimpleNamespace(images=pixels.clip(0, 255).astype(np.uint8), labels=labels, space=space)
 
 
 def fine_tuned(catalog, name, network, images, epochs=2, **settings):
@@ -82,7 +69,7 @@ def fine_tuned(catalog, name, network, images, epochs=2, **settings):
     entry = catalog.methods[name]
     mechanism = load_mechanism(catalog.mechanism_file(entry.mechanism), {**entry.settings, **settings})
     torch.manual_seed(0)
-    part = Images(Inputs(images.pixels, [0.5] * 3, [0.5] * 3, CPU), images.labels, class_members(images.space, CPU))
+    part = images_of(images)
     mechanism.begin(Task(copy.deepcopy(network), part, part, 0, TRAINING["batch_size"]))
     history, stored = train(mechanism, network.state_dict(), {**TRAINING, "epochs": epochs}, 0, CPU, WHAT)
     return mechanism, history, stored
@@ -196,7 +183,7 @@ def started_from_ft(catalog, name, network, images, **settings):
     start, _, _ = fine_tuned(catalog, "ft", network, images, lr=0.01)
     entry = catalog.methods[name]
     mechanism = load_mechanism(catalog.mechanism_file(entry.mechanism), {**entry.settings, **settings})
-    part = Images(Inputs(images.pixels, [0.5] * 3, [0.5] * 3, CPU), images.labels, class_members(images.space, CPU))
+    part = images_of(images)
     mechanism.begin(Task(copy.deepcopy(start.model).eval(), part, None, 0, TRAINING["batch_size"]))
     _, stored = train(mechanism, network.state_dict(), {**TRAINING, "epochs": 2}, 0, CPU, WHAT)
     return mechanism, stored
