@@ -1,4 +1,4 @@
-"""What config can vary, end to end on the tiny family: protocols, selection, sizes, seeds, sweeps, one's own method."""
+"""What config can vary, end to end on the tiny family: protocols, selection, sizes, seeds, sweeps."""
 
 import json
 import re
@@ -12,12 +12,11 @@ import safetensors.torch
 import timm
 import torch
 import yaml
-from PIL import Image
 
 from rib.data.splits import read_split
 from rib.models.checkpoint import unpacked
 from tiny import family
-from tiny.project import ROOT, Project, copy_project
+from tiny.project import Project, copy_project
 
 HELD_OUT = (
     "protocol=held_out",
@@ -256,52 +255,3 @@ def test_the_state_after_the_last_good_epoch_is_kept(project):
     good = checkpoint("tiny_vit/red/breaks/all/0")
     project.snakemake(good, config=(*config, "training={epochs: 2}"))
     assert kept.keys() == {name.removesuffix(".xor") for name in safetensors.torch.load_file(project.folder / good)}
-
-
-def written(text, folder, names):
-    """The files that a text shows in full, in a folder."""
-    for name in names:
-        content = re.search(rf"```\w+\n# {re.escape(name)}\n(.*?)```", text, re.S)[1]
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content)
-    return folder
-
-
-@pytest.mark.slow
-def test_the_readmes_family_of_ones_own_runs(project):
-    """The README's example, with generated images, on a model whose head knows nothing of its classes."""
-    own = project.folder.parent / "own"
-    written((ROOT / "README.md").read_text(), own, ["families/tools.yaml", "datasets.yaml", "classes/tools.csv"])
-    rng = np.random.default_rng(0)
-    for dataset in ("photos", "sketches", "toys", "everyday"):
-        for label, name in enumerate(("hammer", "saw")):
-            (own / "images" / dataset / name).mkdir(parents=True)
-            for number in range(10):
-                pixels = rng.integers(0, 120, (40, 50, 3)).astype(np.uint8)
-                pixels[..., label] += 100
-                Image.fromarray(pixels).save(own / f"images/{dataset}/{name}/{number}.jpg")
-    config = (f"catalog=[mine,{own}]", "models=[tiny_cnn]")
-    tools = Project(project.folder, family="tools")
-    tools.snakemake("--cores", "2", config=config)
-    head = json.loads((project.folder / "results/tools/models/tiny_cnn/model.json").read_text())["head"]
-    assert head["from"] == "fitted" and head["images"] == 20
-    ri = pd.read_csv(project.folder / "reports/tools/tables/ri.csv")
-    assert set(ri["target"]) == {"photos", "sketches"} and set(ri["n"]) == {2 * 20}
-    accuracy = pd.read_csv(project.folder / "reports/tools/tables/accuracy.csv")
-    assert set(accuracy["dataset"]) == {"photos", "sketches", "toys"}
-    assert accuracy.query("method == 'pretrained'")["accuracy"].min() > 60, "the fitted head knows the classes"
-    assert "Nothing to be done" in tools.snakemake("--cores", "2", config=config)
-    (own / "images/toys/saw/0.jpg").write_bytes((own / "images/toys/hammer/0.jpg").read_bytes())
-    planned = tools.planned(config=config)
-    assert planned["download"] == planned["prepare"] == 1 and "finetune" not in planned and planned["evaluate_run"] == 7
-
-
-def test_the_readmes_method_of_ones_own_runs(project):
-    """The README's example, as it stands there, in a folder outside the project."""
-    text = (ROOT / "README.md").read_text()
-    own = written(text, project.folder.parent / "own", ["methods.yaml", "methods/bitfit.py"])
-    (method,) = yaml.safe_load((own / "methods.yaml").read_text())
-    config = (f"catalog=[mine,{own}]", f"methods=[{method}]", "targets=[red]", "models=[tiny_vit]")
-    project.snakemake("tables", config=config)
-    run = project.folder / f"results/tiny/paper/finetune/tiny_vit/red/{method}/all/0/checkpoint.safetensors"
-    assert all(name.removesuffix(".xor").endswith("bias") for name in safetensors.torch.load_file(run))

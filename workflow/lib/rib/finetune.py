@@ -273,7 +273,7 @@ def learning_rates(peak: float, images: int, training: Mapping):
     """Yield the learning rate of each step: linear warm-up to the peak, then a cosine to zero.
 
     The released code warms up for 196 steps whatever the run's length, so that short runs never leave the
-    warm-up (lib/experiment.py); here it is at most a fraction of all steps.
+    warm-up (lib/argument.py:26 with utils/utils.py:92-100); here it is at most a fraction of all steps.
 
     Args:
         peak: highest learning rate.

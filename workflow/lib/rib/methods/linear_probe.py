@@ -4,7 +4,7 @@ The backbone is frozen and no image is augmented, so the head's inputs are the s
 computed once, and training costs next to nothing.
 
 Source: Kumar et al. 2022 (arXiv 2202.10054), section 2. The released code of ImageNet-RIB also trains the class
-token, the position embedding and the final norm (main.py:76-88): that is linear_probe_released.
+token, the position embedding and the final norm (main.py:83-88): that is linear_probe_released.
 """
 
 from collections.abc import Iterable

@@ -4,7 +4,7 @@ In a ViT the patch embedding and the blocks are frozen: class token, position em
 and the head train. In a CNN the head alone has gradients, but the network is in training mode, so that BatchNorm's
 statistics follow the batches.
 
-Source: released code, main.py:76-88 (ViT), and lib/experiment.py (training mode).
+Source: released code, main.py:83-93 (ViT: 83-88), and lib/experiment.py (training mode).
 """
 
 from collections.abc import Iterable
