@@ -26,6 +26,7 @@ log = logging.getLogger("rib")
 CHUNK = 1 << 20
 ENDLESS = re.compile(r"(\S{300})\S{100,}(\S{20})")
 LARGEST_MEMBER = 4 << 30  # bytes of one file in an archive
+OVERLAP = "Overlapped entries"  # what zipfile says from Python 3.11.8 and 3.12.2 on; ObjectNet's zip is one of these
 
 
 class UserError(Exception):
@@ -200,6 +201,11 @@ def _damage_explained(
     except NotImplementedError as error:
         raise UserError(f"{path} is packed in a way that Python can't read ({error}); pack it anew.") from error
     except Exception as error:
+        if OVERLAP in str(error):
+            raise UserError(
+                f"{path} has entries that overlap, which this Python takes for an attack ({error}); if you trust the file, "
+                "unpack it and pack it anew, or, where it is encrypted, install Info-ZIP's `unzip`, which is then used."
+            ) from error
         raise UserError(
             f"{path} can't be read as an archive ({str(error) or type(error).__name__}); it is truncated or damaged: "
             "delete it and run again."
@@ -225,7 +231,8 @@ def _unzip(
         try:
             return archive.read(info, os.fsencode(value))
         except (RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-            if "password" in str(error) or isinstance(error, zlib.error | zipfile.BadZipFile):
+            wrong = "password" in str(error) or isinstance(error, zlib.error | zipfile.BadZipFile)
+            if wrong and OVERLAP not in str(error):
                 raise UserError(
                     f"{path}: the password in {variable} doesn't open '{info.filename}' ({error}); correct it."
                 ) from None

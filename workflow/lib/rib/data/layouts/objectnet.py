@@ -3,7 +3,6 @@
 Objects are ImageNet classes, or several of them, by the table of the class space; other objects are left out.
 """
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -11,8 +10,9 @@ from rib.classes import ClassSpace
 from rib.data.images import Item, Photo, photo_item
 from rib.data.layouts._archives import taken
 from rib.data.layouts._folders import refuse_missing
+from rib.data.unzip import decrypted_members
 from rib.geometry import Geometry
-from rib.io import UserError, archive_members
+from rib.io import UserError
 
 PASSWORD = "OBJECTNET_PASSWORD"  # environment variable
 
@@ -56,7 +56,7 @@ def items(
 
     (archive,) = taken(archives, dataset, "the zip")
     missing = dict(labels)
-    for name, read in archive_members(archive, wanted, password=(PASSWORD, os.environ.get(PASSWORD))):
+    for name, read in decrypted_members(archive, wanted, PASSWORD):
         path = PurePosixPath(name)
         image_id = f"{path.parent.name}/{path.name}"
         if image_id not in exclude:
