@@ -66,6 +66,54 @@ def test_a_class_without_a_folder_is_named(prepared, tmp_path):
         prepared("class_folders", path)
 
 
+TOOLS = ClassSpace(("hammer", "saw"), ((0,), (1,)), ("hammer", "hand saw"), 2)
+
+
+@pytest.mark.parametrize("folders", [("hamer", "saw"), ("hammer", "hamer", "saw")], ids=["in its place", "besides"])
+def test_a_folder_that_is_no_class_of_ones_own_is_named_with_the_class_that_may_be_meant(prepared, tmp_path, folders):
+    path = tar(tmp_path / "a.tar", {f"{folder}/1.jpg": jpeg(0) for folder in folders})
+    with pytest.raises(UserError, match=r"set/hamer .*did you mean 'hammer'\?"):
+        prepared("class_folders", path, space=TOOLS)
+    index, *_ = prepared("class_folders", path, space=TOOLS, exclude=["hamer/1.jpg"]) if len(folders) > 2 else ([0, 1],)
+    assert len(index) == 2, "what is excluded is no mistake"
+
+
+def test_pictures_in_no_folder_and_in_a_folder_below_that_of_their_class_are_named(prepared, tmp_path):
+    files = {f"{folder}/1.jpg": jpeg(0) for folder in TOOLS.keys}
+    with pytest.raises(UserError, match="set, outside any folder"):
+        prepared("class_folders", tar(tmp_path / "a.tar", {**files, "x.jpg": jpeg(0)}), space=TOOLS)
+    with pytest.raises(UserError, match="set/saw/old "):
+        prepared("class_folders", tar(tmp_path / "a.tar", {**files, "saw/old/x.jpg": jpeg(0)}), space=TOOLS)
+
+
+def test_a_dataset_with_some_of_a_familys_own_classes_leaves_out_the_others_and_says_so(prepared, tmp_path, caplog):
+    some = ClassSpace(("saw",), ((1,),), ("hand saw",), 2)
+    path = tar(tmp_path / "a.tar", {f"{folder}/1.jpg": jpeg(0) for folder in ("hammer", "saw")})
+    index, *_ = prepared("class_folders", path, space=some)
+    assert index["image_id"].tolist() == ["saw/1.jpg"] and "set/hammer" in caplog.text
+    with pytest.raises(UserError, match=r"set: .*'saw' \(1 of 1 class folders are missing\); .*classes of its own"):
+        prepared("class_folders", tar(tmp_path / "a.tar", {"hammer/1.jpg": jpeg(0)}), space=some)
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "excluded"),
+    [
+        ("class_folders", "x/{wnid}/{n}.jpg", "{wnid}/1.jpg"),
+        ("integer_folders", "x/{index}/{n}.jpg", "{index}/1.jpg"),
+        ("corruptions", "fog/1/{wnid}/{n}.jpg", "fog/1/{wnid}/1.jpg"),
+    ],
+)
+def test_an_excluded_image_of_a_folder_is_left_out(prepared, tmp_path, layout, name, excluded):
+    def written(text, index, n=None):
+        return text.format(wnid=WNIDS[index], index=index, n=n)
+
+    path = tar(tmp_path / "a.tar", {written(name, i, n): jpeg(i) for i in INDICES for n in range(2)})
+    settings = {"corruptions": ["fog"], "severities": [1]} if layout == "corruptions" else {}
+    index, images, classes = prepared(layout, path, exclude=[written(excluded, 10)], **settings)
+    check(index, images, classes, 7)
+    assert written(excluded, 10) not in index["image_id"].tolist() and len(set(index["label"])) == 4
+
+
 def test_training_images_lie_in_a_tar_of_tars(prepared, tmp_path):
     inner = {}
     for i in INDICES:

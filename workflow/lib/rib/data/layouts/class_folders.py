@@ -1,12 +1,13 @@
 """Archives of photos in one folder per class, named by the class's key (a wnid, say): .../<key>/<name>.<ext>.
 
-The folders may lie at any depth.
+The folders may lie at any depth. Published archives may hold ImageNet classes that the dataset has not; where classes are a
+family's own and the dataset has all of them, photos in a folder of another name are a mistake.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rib.classes import ClassSpace
+from rib.classes import ClassSpace, imagenet_wnids
 from rib.data.images import Item
 from rib.data.layouts._folders import photos_in_folders
 from rib.geometry import Geometry
@@ -31,7 +32,8 @@ def items(
         exclude: image ids (`<key>/<name>`) to leave out.
 
     Raises:
-        UserError: a class has no image.
+        UserError: a class has no image, or a folder is no class.
     """
     labels = {key: label for label, key in enumerate(space.keys)}
-    return photos_in_folders(archives, labels, dataset, source_group, exclude)
+    whole_and_own = len(space.keys) == space.outputs and not labels.keys() <= set(imagenet_wnids())
+    return photos_in_folders(archives, labels, dataset, source_group, exclude, strict=whole_and_own)
