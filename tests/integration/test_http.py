@@ -52,6 +52,10 @@ class Quirky(http.server.BaseHTTPRequestHandler):
         """Doesn't know ranges: sends the whole file whatever was asked for."""
         self.good(0)
 
+    def out_of_range(self, start):
+        """Refuses ranges, as a server does whose file is shorter than what is there already."""
+        self.send_error(416) if start else self.good(start)
+
     def missing(self, start):
         self.send_error(404)
 
@@ -154,6 +158,23 @@ def test_a_beginning_of_another_file_is_thrown_away(get):
     Path("work/partial").mkdir(parents=True)
     Path("work/partial", name).write_bytes(b"y" * 1000)
     assert get("good") == DATA
+
+
+@pytest.mark.parametrize("says", [0, fetching.HTTP_ERROR])
+@pytest.mark.parametrize("size", [1000, len(DATA) + 1])
+def test_a_server_that_has_no_such_range_is_asked_for_the_whole_file(get, server, size, says, monkeypatch):
+    """Some curls take 416 for a file that is whole already and end with 0, others call it an error."""
+    real = fetching._curl
+
+    def curl(*args):
+        code, status, said = real(*args)
+        return (says, status, said) if status == "416" else (code, status, said)
+
+    monkeypatch.setattr(fetching, "_curl", curl)
+    name = f"{hashlib.sha256(DIGEST.encode()).hexdigest()[:16]}-a.tar"
+    Path("work/partial").mkdir(parents=True)
+    Path("work/partial", name).write_bytes(b"y" * size)
+    assert get("out_of_range") == DATA and server.seen == [("out_of_range", size), ("out_of_range", 0)]
 
 
 def test_a_server_in_trouble_is_tried_again(get, server):

@@ -121,7 +121,10 @@ def test_training_images_lie_in_a_tar_of_tars(prepared, tmp_path):
         inner[f"{WNIDS[i]}.tar"] = tar(tmp_path / "inner.tar", files).read_bytes()
     index, images, classes = prepared("class_tars", tar(tmp_path / "train.tar", inner))
     check(index, images, classes, 8)
-    assert index["image_id"][0] == f"{WNIDS[2]}/{WNIDS[2]}_0.JPEG"
+    first = f"{WNIDS[2]}/{WNIDS[2]}_0.JPEG"
+    assert index["image_id"][0] == first
+    without, *_ = prepared("class_tars", tmp_path / "train.tar", exclude=[first])
+    assert without["image_id"].tolist() == index["image_id"].tolist()[1:]
     inner[f"{WNIDS[10]}.tar"] = inner[f"{WNIDS[10]}.tar"][:700]
     with pytest.raises(UserError, match=rf"train.tar/{WNIDS[10]}.tar can't be read as an archive"):
         prepared("class_tars", tar(tmp_path / "train.tar", inner))
@@ -134,6 +137,8 @@ def test_val_is_flat_and_labelled_by_the_devkits_own_numbers(prepared, tmp_path)
     index, pixels, classes = prepared("devkit_labels", images, devkit(tmp_path / "kit.tar.gz", numbers))
     check(index, pixels, classes, 4)
     assert index["source_id"][1] == f"val/{WNIDS[2]}/ILSVRC2012_val_00000001"
+    without, *_ = prepared("devkit_labels", images, tmp_path / "kit.tar.gz", exclude=[index["image_id"][0]])
+    assert without["image_id"].tolist() == index["image_id"].tolist()[1:]
     with pytest.raises(UserError, match="holds no meta.mat; it is not the ILSVRC2012 development kit"):
         prepared("devkit_labels", images, devkit(tmp_path / "kit.tar.gz", numbers, missing="meta.mat"))
     with pytest.raises(UserError, match="has labels of 1 images, but val.tar holds ILSVRC2012_val_00000003"):
@@ -195,6 +200,19 @@ def test_objectnet_has_no_border_and_its_classes_are_sets_of_indices(prepared, t
     check(index, images, classes, 2)
     assert classes["indices"][classes["keys"].index("chair")] == [423, 559, 765]
     assert not (images[..., 0] == 255).all(axis=-1).any(), "no red is left"
+
+
+def test_folders_that_count_as_another_of_objectnet_get_its_label(prepared, tmp_path, pytestconfig):
+    space = some_of(objectnet_space(pytestconfig, "objectnet_released.csv"), ["keyboard", "bucket", "wok"])
+    of_folder = {"keyboard": 508, "bucket": 463, "wok": 909, "chair": 508, "swimming_trunks": 909, "egg": 0}
+    files = {f"o/images/{folder}/{n}.png": bordered(index) for folder, index in of_folder.items() for n in "ab"}
+    settings = {"border": 2, "also": {"chair": "keyboard", "swimming_trunks": "wok"}}
+    exclude = ["chair/a.png"]
+    index, images, classes = prepared(
+        "objectnet", zipped(tmp_path / "o.zip", files), space=space, exclude=exclude, **settings
+    )
+    check(index, images, classes, 9)
+    assert not set(exclude) & set(index["image_id"]) and "chair/b.png" in set(index["image_id"])
 
 
 def test_objectnets_table_has_113_classes_over_125_indices(pytestconfig):

@@ -17,7 +17,7 @@ from rib.data.images import CorruptImageError, decode, without_border
 from rib.data.prepared import PreparedDataset
 from rib.data.splits import opened, reference_images
 from rib.io import UserError, read_json
-from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, tar
+from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, space_of, tar
 
 BROKEN = jpeg(0)[:100]
 
@@ -86,6 +86,32 @@ def test_a_killed_job_goes_on_where_it_was_and_gives_the_same_bytes(
     run_prepare(place, "class_folders", archive, storage=storage)
     assert digests(whole) == digests(place)
     assert len(converted) == 40 - killed_after // 8 * 8
+
+
+@pytest.mark.parametrize("storage", ["array", "encoded"])
+def test_a_killed_job_that_left_corrupt_photos_out_stores_each_other_once(tmp_path, storage, monkeypatch):
+    """Among the corrupt are the first, one before and one after the last save, and the last."""
+    monkeypatch.setattr(preparation, "SAVED_EVERY", 4)
+    corrupt = [0, 3, 10, 19]
+    files = {f"x/{WNIDS[2]}/{n}.jpg": BROKEN if n in corrupt else jpeg(2, (40 + n, 36)) for n in range(20)}
+    archive = tar(tmp_path / "a.tar", files)
+    whole, place = folder(tmp_path, "whole"), folder(tmp_path, "place")
+    options = {"storage": storage, "corrupt_allowed": 4, "space": space_of([2])}
+    index, *_ = run_prepare(whole, "class_folders", archive, **options)
+    assert index["image_id"].tolist() == [f"{WNIDS[2]}/{n}.jpg" for n in range(20) if n not in corrupt]
+    added = preparation.Written.add
+
+    def add(self, item, data, more):
+        if self.count == 11:
+            raise KeyboardInterrupt
+        added(self, item, data, more)
+
+    monkeypatch.setattr(preparation.Written, "add", add)
+    with pytest.raises(KeyboardInterrupt):
+        run_prepare(place, "class_folders", archive, **options)
+    monkeypatch.setattr(preparation.Written, "add", added)
+    run_prepare(place, "class_folders", archive, **options)
+    assert digests(whole) == digests(place)
 
 
 def test_a_job_killed_for_real_goes_on(tmp_path):

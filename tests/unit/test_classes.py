@@ -72,6 +72,13 @@ def test_an_index_is_written_in_plain_digits(tmp_path):
             read_index_map(path)
 
 
+def test_an_index_belongs_to_one_class_only(tmp_path):
+    path = tmp_path / "map.csv"
+    path.write_text("key,indices\nchair,423 559\nsofa,831 559\n")
+    with pytest.raises(UserError, match=r"map\.csv line 3: .*559 .*chair and sofa"):
+        read_index_map(path)
+
+
 def test_what_is_no_table_of_classes_is_explained(tmp_path):
     path = tmp_path / "own.csv"
     path.write_text("key,name\n")

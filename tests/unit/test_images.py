@@ -5,7 +5,7 @@ import pytest
 import timm.data
 from PIL import Image
 
-from rib.data.images import decode, fit_on_white, resize_and_crop
+from rib.data.images import decode, fit_on_white, resize_and_crop, without_border
 from rib.data.layouts.iconify import render
 from rib.geometry import Geometry
 from rib.io import UserError
@@ -25,6 +25,12 @@ def test_photos_are_resized_and_cropped_as_timm_does_for_evaluation(size, interp
     )
     expected = (transform(image).numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
     assert (resize_and_crop(image, Geometry(32, crop, interpolation)) == expected).all()
+
+
+def test_a_border_is_cut_off_on_each_side():
+    image = noise(31, 17)
+    assert (np.asarray(without_border(image, "x", 2)) == np.asarray(image)[2:-2, 2:-2]).all()
+    assert without_border(image, "x", 2).size == (27, 13) and without_border(image, "x", 0).size == (31, 17)
 
 
 def test_drawings_keep_their_aspect_and_a_white_margin():
