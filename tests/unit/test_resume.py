@@ -85,41 +85,74 @@ def test_a_training_killed_again_and_again_gives_the_same_bytes(catalog, network
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 
 
-def identity(path):
-    """What tells a file from the one that takes its place."""
-    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
-
-
 def test_a_process_killed_at_random_moments_gives_the_same_bytes(catalog, network, images, tmp_path, monkeypatch):
-    """SIGKILL, in the midst of a step or of a save, again and again until one comes through."""
+    """SIGKILL, in the midst of a step or of a save that follows upon the first, again and again; then one comes through."""
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    saved, ended = tmp_path / "state.safetensors", tmp_path / "ended"
+    saved, ended, step = tmp_path / "state.safetensors", tmp_path / "ended", finetune._step
     begun = time.monotonic()
     history, whole = trained(catalog, "ft", network, images)
     length = time.monotonic() - begun
-    moments, kills = random.Random(0), 0
-    while True:
-        child = os.fork()
-        if child == 0:
+
+    def child(most):
+        """Train on; after so many steps only wait, so that who kills it is never late."""
+        done = []
+        monkeypatch.setattr(
+            finetune, "_step", lambda *a: (done.append(1), time.sleep(600 * (len(done) > most)), step(*a))[-1]
+        )
+        again, resumed = trained(catalog, "ft", network, images, saved)
+        safetensors.torch.save_file(resumed, ended, {"history": json.dumps(again)})
+
+    moments = random.Random(0)
+    for most in (2, 2, 2, 2, STEPS):
+        before = stamp(saved)
+        if (pid := os.fork()) == 0:
             try:
-                again, resumed = trained(catalog, "ft", network, images, saved)
-                safetensors.torch.save_file(resumed, ended, {"history": json.dumps(again)})
+                child(most)
             finally:
                 os._exit(0)
-        for _ in range(moments.randint(1, 2)):  # however slow the machine, each comes a step further
-            before = identity(saved)
-            wait_until(lambda old=before: identity(saved) != old or ended.exists(), 60, every=0.002)
-        time.sleep(moments.uniform(0, 1) * length / STEPS)
-        if ended.exists():
-            os.waitpid(child, 0)
-            break
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        kills += 1
+        if most < STEPS:
+            assert wait_until(lambda: stamp(saved) != before, 60, every=0.001), "it saves nothing"  # noqa: B023
+            time.sleep(moments.uniform(0, 1.5) * length / STEPS)
+            os.kill(pid, signal.SIGKILL)
+        assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]) == (most < STEPS)
     with safetensors.safe_open(ended, "pt") as file:
         assert json.loads(file.metadata()["history"]) == history
         assert all(torch.equal(file.get_tensor(key), whole[key]) for key in whole)
-    assert 2 <= kills <= STEPS, "it was not killed in the midst, or began anew"
+
+
+def stamp(path):
+    """What tells one state of a file from the next."""
+    try:
+        return path.stat().st_ino, path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(
+    catalog, network, images, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
+    step = finetune._step
+
+    def breaks(mechanism, *arguments):
+        """Nothing finite in the last step of the second epoch; killed in the step before that where `kills` says so."""
+        if mechanism.step == 4 and kills:
+            raise kills.pop()
+        return step(mechanism, *arguments) * (float("nan") if mechanism.step == 5 else 1)
+
+    monkeypatch.setattr(finetune, "_step", breaks)
+    kills = []
+    with pytest.raises(finetune.DivergenceError) as whole:
+        trained(catalog, "ft", network, images)
+    kills = [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        trained(catalog, "ft", network, images, tmp_path / "state.safetensors")
+    with pytest.raises(finetune.DivergenceError) as resumed:
+        trained(catalog, "ft", network, images, tmp_path / "state.safetensors")
+    good = resumed.value.good
+    assert resumed.value.epochs == whole.value.epochs == 1 and len(good) > 10
+    assert good.keys() == whole.value.good.keys()
+    assert all(torch.equal(good[key], whole.value.good[key]) for key in good)
 
 
 def test_random_numbers_go_on_where_they_were(catalog, images, tmp_path, monkeypatch):
