@@ -11,6 +11,9 @@
 # The model before fine-tuning is target `none`, method `pretrained`.
 
 
+include: "workflow/rules/messages.smk"
+
+
 configfile: "config.yaml"
 
 
@@ -53,7 +56,3 @@ rule figures:
 onsuccess:
     if Path(PAGE).exists():
         print(f"What was made: {PAGE}, with tables and figures beside it; checkpoints and rows in {RUNS}/.")
-
-
-onerror:
-    print(f"A job failed. Its reason is the last line of its log, below {LOGS}/; finished jobs are kept.")

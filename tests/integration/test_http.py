@@ -242,6 +242,9 @@ def test_a_file_that_is_there_already_is_linked_after_the_same_check(tmp_path, m
     monkeypatch.setenv(ARCHIVES, f"{tmp_path}/none:{tmp_path}/right")
     download(source, Path("a.tar"), "set")
     assert Path("a.tar").is_symlink() and Path("a.tar").read_bytes() == DATA
+    monkeypatch.setenv(ARCHIVES, f"{tmp_path}/none")
+    with pytest.raises(UserError, match=rf"archives: the folder {tmp_path}/none does not exist"):
+        download(source, Path("b.tar"), "set")
     monkeypatch.setenv(ARCHIVES, f"{tmp_path}/wrong")
     with pytest.raises(UserError, match=r"set: a\.tar \(5 bytes\) has sha256 .* but the catalogue pins"):
         download(source, Path("b.tar"), "set")

@@ -1,11 +1,13 @@
 import json
 import os
+import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from rib.io import UserError, sha256
-from rib.job import commit, job
+from rib.job import commit, job, reason, stopped_by
 
 
 @pytest.fixture
@@ -40,6 +42,49 @@ def test_outputs_are_published_with_manifest_and_provenance(start, tmp_path):
     )
     assert record["peak_memory"] > 10**7 and record["bytes"] > 0
     assert not any((tmp_path / "work").iterdir())
+
+
+def test_the_manifest_gets_its_name_after_the_bytes_that_it_speaks_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named, rename = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (rename(old, new), named.append(Path(new))))
+    outputs = {name: f"results/{name}.x" for name in ("manifest", "provenance", "data", "more")}
+    with job(stage="s", rule="r", name="n", cfg={}, inputs={}, outputs=outputs, log_file="log") as out:
+        for name in ("data", "more"):
+            out[name].write_text(name)
+    named = [path.stem for path in named if path.parent == Path("results")]
+    assert sorted(named) == sorted(outputs) and named[-1] == "manifest"
+
+
+def test_a_job_cleans_up_undisturbed_by_more_signals(start, tmp_path):
+    if (pid := os.fork()) == 0:
+        try:
+            stopped_by(signal.SIGINT)
+            with start() as out:
+                out["data"].write_text("half")
+                try:
+                    os.kill(os.getpid(), signal.SIGINT)
+                finally:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    (tmp_path / "cleaned").touch()
+        except SystemExit as end:
+            os._exit(end.code)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGINT
+    assert (tmp_path / "cleaned").exists() and not any((tmp_path / "work").iterdir())
+
+
+def test_why_a_job_failed_is_read_from_its_log(start, tmp_path):
+    log = tmp_path / "logs/n.log"
+    assert reason(log) is None
+    with pytest.raises(SystemExit), start():
+        raise UserError("the disk is a teapot.")
+    assert reason(log) == "the disk is a teapot."
+    with start() as out:
+        out["data"].write_text("made")
+    assert reason(log) is None
 
 
 @pytest.mark.parametrize(

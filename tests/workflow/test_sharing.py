@@ -58,11 +58,23 @@ def test_a_colleague_has_all_bytes_and_nothing_to_do(shared, colleague):
     assert shared.products() == colleague.products()
     for name in ("reports/tiny/index.html", "results/tiny/models/tiny_cnn/provenance.json"):
         assert (shared.folder / name).read_bytes() == (colleague.folder / name).read_bytes()
-    printed = colleague.snakemake("-n")
+    before = state(colleague.folder)
+    for words in (["-n"], ["--summary"]):
+        printed = colleague.snakemake(*words)
+        assert "46 jobs agree with their records" in printed and "missing provenance" not in printed
+        assert state(colleague.folder) == before, "a look writes nothing"
+        assert "Nothing to be done" in printed or not re.search(r"update pending|no update.*missing", printed)
+    printed = colleague.snakemake("--cores", "1")
     assert "Nothing to be done" in printed and "Adopted the outputs of 46 jobs" in printed
-    assert "missing provenance" not in printed
     again = colleague.snakemake("-n")
-    assert "Nothing to be done" in again and "Adopted" not in again
+    assert "Nothing to be done" in again and "46 jobs" not in again
+
+
+def state(folder):
+    """Times and sizes of what was pulled and what Snakemake notes of it."""
+    parts = ("results", "reports", "data", ".snakemake/metadata", ".snakemake/runs", ".snakemake/locks")
+    found = [path for part in parts for path in (folder / part).rglob("*") if path.is_file()]
+    return {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in found}
 
 
 def test_git_holds_records_and_dvc_files_only(shared):
@@ -103,7 +115,7 @@ def test_what_a_colleague_made_anew_comes_back_without_work(shared, colleague):
     shared.git("pull", "-q", str(colleague.folder), "main")
     shared.dvc("pull")
     printed = shared.snakemake("-n")
-    assert "Nothing to be done" in printed and "Adopted" in printed
+    assert "Nothing to be done" in printed and "agree with their records" in printed
     for name in ("reports/tiny/tables/mri.csv", "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0/history.csv"):
         assert (shared.folder / name).read_bytes() == (colleague.folder / name).read_bytes()
 
@@ -162,7 +174,7 @@ def test_an_accepted_refactoring_reaches_a_colleague(shared, tmp_path):
     shared.snakemake("accept", "--quiet", "all", RIB_ACCEPT_SAMPLE="1")
     share(shared, "LwF refactored")
     printed = clone(shared, tmp_path / "other").snakemake("-n")
-    assert "Nothing to be done" in printed and "Adopted the outputs of 46 jobs" in printed
+    assert "Nothing to be done" in printed and "46 jobs agree with their records" in printed
 
 
 def test_an_edited_result_is_not_tracked(finished_copy):

@@ -22,7 +22,7 @@ def test_done_and_missing_cells_and_the_time_left(finished_copy):
 def test_a_grid_that_was_never_run_has_no_rate(project):
     printed = project.snakemake("status", "--quiet", "all", "--cores", "1")
     assert re.search(r"^finetune +0 done +6 missing$", printed, re.M) and "begun and not ended: 0 jobs" in printed
-    assert "not counting stages of which no job has ended yet" in printed
+    assert "time left: not known" in printed
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ for path in sorted((WORKFLOW / "rules/analysis").glob("*.smk")):
 OPTIONAL = [name for name, entry in ANALYSES.items() if entry["optional"]]
 for name in [] if CONFIG["analyses"] == "all" else CONFIG["analyses"]:
     if name not in OPTIONAL:
-        raise WorkflowError(f"config, analyses: there is no '{name}'; there are {', '.join(OPTIONAL) or 'none'}.")
+        raise UserError(f"config, analyses: there is no '{name}'; there are {', '.join(OPTIONAL) or 'none'}.")
 EXTRA_TABLES = {name: path for entry in ANALYSES.values() if entry["chosen"] for name, path in entry["tables"].items()}
 EXTRA_FILES = {
     title: paths for entry in ANALYSES.values() if entry["chosen"] for title, paths in entry["files"].items()

@@ -7,7 +7,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -21,10 +20,7 @@ LIMIT = workflow.scheduling_settings and workflow.scheduling_settings.max_jobs_p
 if LIMIT and (LIMIT.max_jobs, LIMIT.timespan) == (100, 1):
     workflow.scheduling_settings.max_jobs_per_timespan = None
 
-WORKFLOW = Path(workflow.basedir) / "workflow"
-sys.path[:0] = [str(WORKFLOW / "lib"), str(WORKFLOW / "rules")]
-
-from adopt import adopt_pulled, code_changes, unlock_after_kill  # noqa: E402
+from adopt import begin, code_changes  # noqa: E402
 from rib import code, warm  # noqa: E402
 from rib.catalog import Catalog, validated  # noqa: E402
 from rib.data.download import ARCHIVES  # noqa: E402
@@ -35,33 +31,23 @@ from rib.io import UserError  # noqa: E402
 from rib.owner import OWNER  # noqa: E402
 from rib.runs import PRETRAINED  # noqa: E402
 
-try:
-    CONFIG = validated(config, "config", "config.yaml or --config")
-    EXTRA = CONFIG["catalog"]
-    FOLDERS = [str(WORKFLOW / "catalog"), *([EXTRA] if isinstance(EXTRA, str) else EXTRA)]
-    CATALOG = Catalog(FOLDERS)
-    GRID = Grid(CONFIG, CATALOG)
-    COMPARED = GRID.compared_runs()
-    for dataset in GRID.datasets_read():
-        CATALOG.space(dataset), CATALOG.icons(dataset)  # a bad class map stops here, before any job
-    SOURCES = CATALOG.sources
-except UserError as error:
-    raise WorkflowError(str(error)) from None
+CONFIG = validated(config, "config", "config.yaml or --config")
+EXTRA = CONFIG["catalog"]
+FOLDERS = [str(WORKFLOW / "catalog"), *([EXTRA] if isinstance(EXTRA, str) else EXTRA)]
+CATALOG = Catalog(FOLDERS)
+GRID = Grid(CONFIG, CATALOG)
+COMPARED = GRID.compared_runs()
+for dataset in GRID.datasets_read():
+    CATALOG.space(dataset), CATALOG.icons(dataset)  # a bad class map stops here, before any job
+SOURCES = CATALOG.sources
 if workflow.is_main_process:
     if not os.access(".", os.W_OK):
-        raise WorkflowError(f"{Path.cwd()} can't be written; make the folder writable, or copy the project elsewhere.")
-    unlock_after_kill()
+        raise UserError(f"{Path.cwd()} can't be written; make the folder writable, or copy the project elsewhere.")
+    begin(workflow)
     os.environ[OWNER] = str(os.getpid())
     os.environ.pop(warm.WARM, None)
     if CONFIG["compute"]["warm_start"]:
         os.environ[warm.WARM] = "1"
-try:
-    if workflow.is_main_process:
-        adopt_pulled()
-except UserError as error:
-    # `snakemake verify` is to tell of all that is damaged, where adoption stops at the first.
-    if "verify" not in sys.argv:
-        raise WorkflowError(str(error)) from None
 # Where archives lie is a machine's affair, so it is no setting of the jobs that look there.
 if folders := CONFIG["archives"]:
     os.environ[ARCHIVES] = os.pathsep.join([folders] if isinstance(folders, str) else folders)
@@ -131,14 +117,6 @@ wildcard_constraints:
     geometry="[A-Za-z0-9_.-]+",
 
 
-def told(read, *arguments):
-    """What a function of the library returns; its UserError as Snakemake tells one sentence."""
-    try:
-        return read(*arguments)
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
-
-
 def local(path):
     """A path as it is told to jobs: relative where it can be, so that a moved project keeps its results."""
     path = Path(path).resolve()
@@ -201,7 +179,7 @@ def source(w):
     try:
         return {**found, "listing": listing(Path(found["path"]))}
     except UserError as error:
-        raise WorkflowError(f"{w.name}: {error}") from None
+        raise UserError(f"{w.name}: {error}") from None
 
 
 @cache
@@ -476,7 +454,7 @@ def feature_inputs(w):
 def published_table(w):
     """The table, if there is anything to compare with."""
     if not STATED:
-        raise WorkflowError(
+        raise UserError(
             "published.csv of the catalogue has no number of these models on these datasets; choose others, or add the file "
             "to a catalogue folder of your own."
         )

@@ -4,7 +4,7 @@ PAPER_BARS = ("ood_before", "ood_after")
 # The paper's bars that this run has too.
 IN_PAPER = {
     row["model"]: {when: float(row[f"ood_{when}"]) for when in ("before", "after")}
-    for row in told(CATALOG.table, "paper.csv", ("family", "model", "method", *PAPER_BARS, "source"), PAPER_BARS)
+    for row in CATALOG.table("paper.csv", ("family", "model", "method", *PAPER_BARS, "source"), PAPER_BARS)
     if (row["family"], row["method"], CONFIG["protocol"]) == (FAMILY, METHOD, "paper") and row["model"] in GRID.models
 }
 # Of the example's datasets those without a part in its RI, and why.

@@ -2,7 +2,7 @@
 
 STATED = [
     row
-    for row in told(CATALOG.table, "published.csv", ("model", "dataset", "accuracy", "source"), ["accuracy"])
+    for row in CATALOG.table("published.csv", ("model", "dataset", "accuracy", "source"), ["accuracy"])
     if row["model"] in GRID.models and row["dataset"] in GRID.datasets
 ]
 STATED_SUITES = {(row["model"], GRID.datasets[row["dataset"]].suite) for row in STATED}

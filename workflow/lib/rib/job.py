@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import re
 import resource
 import shutil
 import signal
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256 as new_sha256
 from pathlib import Path
@@ -27,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from rib import integrity
 from rib.io import UserError, log, read_json, sha256, write_json, write_text
+from rib.owner import is_held
 
 # The libraries that results may depend on.
 LIBRARIES = (
@@ -47,7 +49,8 @@ LIBRARIES = (
 )
 
 
-MARK = "job"  # file in a private folder that tells whose it is
+WORK = Path("work")  # of the private folders
+MARK = "job"  # file in a private folder that tells whose it is: the job's log file, then its outputs, a line each
 
 
 # What to lower, by stage, where a GPU's memory is too small.
@@ -130,7 +133,9 @@ def job(
                 raise ValueError(f"cfg of rule {rule} holds what JSON has no form for, a tuple for example: {cfg}")
             hashes = input_hashes(inputs)
             integrity.refuse_changed(map(Path, hashes))
-            with _private(identity(stage, name, outputs, cfg, hashes), log_file, resumes) as folder:
+            with _private(
+                identity(stage, name, outputs, cfg, hashes), [log_file, *outputs.values()], resumes
+            ) as folder:
                 staged = Outputs(folder, outputs)
                 yield staged
                 times = {
@@ -149,10 +154,20 @@ def job(
         log.info("done in %.1f s%s", time.monotonic() - clock, made)
 
 
+def stopped_by(number: int):
+    """Let a signal end this process by an exception, so that it cleans up, undisturbed by more signals; its handler before."""
+
+    def stop(*_):
+        for more in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(more, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    return signal.signal(number, stop)
+
+
 @contextlib.contextmanager
 def _stopped_by(number: int) -> Iterator[None]:
-    """Let a signal end this process by an exception, so that it cleans up."""
-    handler = signal.signal(number, lambda *_: sys.exit(128 + number))
+    handler = stopped_by(number)
     try:
         yield
     finally:
@@ -160,11 +175,11 @@ def _stopped_by(number: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _private(name: str, log_file: str, resumes: str | None) -> Iterator[Path]:
+def _private(name: str, mark: Sequence[str], resumes: str | None) -> Iterator[Path]:
     """A job's private folder, which this process alone writes in; see `job` for when it is kept."""
-    folder, done = Path("work") / name, False
+    folder, done = WORK / name, False
     with only_one(name):
-        private_folder(folder, log_file, keep=resumes is not None)
+        private_folder(folder, mark, keep=resumes is not None)
         try:
             yield folder
             done = True
@@ -219,8 +234,8 @@ def identity(stage: str, name: str, outputs: Mapping[str, str], cfg: Mapping, ha
 @contextlib.contextmanager
 def only_one(name: str) -> Iterator[None]:
     """Wait for a process of a killed run that does the very same job still, until it has ended."""
-    Path("work").mkdir(exist_ok=True)
-    lock = FileLock(Path("work") / f"{name}.lock")
+    WORK.mkdir(exist_ok=True)
+    lock = FileLock(_lock(WORK / name))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -233,21 +248,58 @@ def only_one(name: str) -> Iterator[None]:
         lock.release()
 
 
-def private_folder(folder: Path, log_file: str, keep: bool) -> None:
-    """Make a job's private folder, and take away what the same job left with other settings or inputs.
+def private_folder(folder: Path, mark: Sequence[str], keep: bool) -> None:
+    """Make a job's private folder, and take away what is left over, what the same job left with other settings included.
 
     Args:
         folder: the job's.
-        log_file: the job's, which no other has.
+        mark: the job's log file, which no other has, and its outputs.
         keep: whether what is in the folder already is kept.
     """
-    for mark in folder.parent.glob(f"*/{MARK}"):
-        with contextlib.suppress(FileNotFoundError):  # jobs end beside this one
-            same = mark.read_text(encoding="utf-8") == log_file
-            if same and (mark.parent != folder or not keep):
-                shutil.rmtree(mark.parent, ignore_errors=True)
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).write_text(log_file, encoding="utf-8")
+    (folder / MARK).write_text("\n".join(mark), encoding="utf-8")
+    sweep(folder.parent)
+
+
+def sweep(folder: Path = WORK) -> None:
+    """Take away private folders that are left over (see `begun`)."""
+    for path in begun(folder)[1]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def begun(folder: Path = WORK) -> tuple[dict[Path, str], set[Path]]:
+    """Private folders of jobs that were begun and have not ended: they are at work, or were stopped and can go on.
+
+    Args:
+        folder: of the private folders.
+
+    Returns:
+        The log file of each job; and the folders that are left over, of processes that are gone: the same job has finished
+        since, or is at work in another folder.
+    """
+    logs, working, over = {}, {}, set()
+    for mark in sorted(folder.glob(f"*/{MARK}")):
+        with contextlib.suppress(FileNotFoundError):  # jobs end beside this one
+            logs[mark.parent], *outputs = mark.read_text(encoding="utf-8").splitlines()
+            if is_held(_lock(mark.parent)):
+                working[mark.parent] = logs[mark.parent]
+            elif outputs and all(map(os.path.exists, outputs)):
+                over.add(mark.parent)
+    over |= {path for path, log_file in logs.items() if path not in working and log_file in working.values()}
+    return logs, over
+
+
+def _lock(folder: Path) -> Path:
+    """The file that the process which writes in a private folder has locked."""
+    return folder.with_suffix(".lock")
+
+
+def reason(log_file: Path) -> str | None:
+    """The sentence by which a job that failed said why, in its log; None where it did not come to that."""
+    text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.is_file() else ""
+    return re.split(r"^[\d:]{8} ERROR ", text, flags=re.MULTILINE)[-1].strip() if " ERROR " in text else None
 
 
 def _publish(staged: Outputs, record: dict) -> None:

@@ -147,7 +147,7 @@ def scorings(job: Job, grid: Mapping | None) -> Iterator[list[Scoring]]:
                 continue
             with contextlib.suppress(Timeout):
                 stack.enter_context(FileLock(LOCKS / f"{other.identity()}.lock", timeout=0))
-                private_folder(scoring.rows.parent, other.log, keep=True)
+                private_folder(scoring.rows.parent, [other.log, *other.outputs.values()], keep=True)
                 chosen.append(scoring)
                 room -= len(scoring.states)
         if len(chosen) > 1:

@@ -1,12 +1,15 @@
-"""How far a grid has come: cells that are done, at work and missing, and the time left at the measured rate. No torch."""
+"""How far a grid has come: cells that are done, at work and missing, and the time left, by what jobs of each kind took. No torch."""
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from statistics import fmean
 
+from rib.job import begun
 from rib.report import duration
 
-RECORD = "provenance.json"
+OF_METHODS = {"finetune", "merge", "evaluate"}  # stages of which a job takes as long as its method
 
 
 def status(cells: Mapping[str, Sequence[str]], running: Mapping[str, str], jobs_at_once: int) -> list[str]:
@@ -17,25 +20,41 @@ def status(cells: Mapping[str, Sequence[str]], running: Mapping[str, str], jobs_
         running: by log file of a job that was started and has not ended, its last line.
         jobs_at_once: how many jobs run at a time, for the time left.
     """
-    lines, left, guessed = [], 0.0, True
+    lines, left, unknown = [], 0.0, 0
     width = max(map(len, cells))
     for stage, records in cells.items():
-        seconds = [took for path in records if (took := _seconds(Path(path))) is not None]
-        missing = len(records) - len(seconds)
-        rate = f", {duration(sum(seconds) / len(seconds))} each" if seconds else ""
-        lines.append(f"{stage:<{width}}  {len(seconds):>6} done  {missing:>6} missing{rate}")
-        if missing and not seconds:
-            guessed = False
-        elif seconds:
-            left += missing * sum(seconds) / len(seconds)
-    lines.append(f"begun and not ended: {len(running)} job{'' if len(running) == 1 else 's'}")
+        took, missing = {}, []
+        for path in records:
+            if (seconds := _seconds(Path(path))) is None:
+                missing.append(_kind(stage, path))
+            else:
+                took.setdefault(_kind(stage, path), []).append(seconds)
+        all_took = [*chain.from_iterable(took.values())]
+        rate = f", {duration(fmean(all_took))} each" if all_took else ""
+        lines.append(f"{stage:<{width}}  {len(all_took):>6} done  {len(missing):>6} missing{rate}")
+        left += sum(fmean(took[kind]) for kind in missing if kind in took)
+        unknown += sum(kind not in took for kind in missing)
+    lines.append(f"begun and not ended: {_jobs(len(running))}")
     lines += [f"  {last}" for _, last in sorted(running.items())]
-    if left or not guessed:
-        unknown = "" if guessed else ", not counting stages of which no job has ended yet"
-        lines.append(f"time left: about {duration(left / jobs_at_once)} with {jobs_at_once} jobs at once{unknown}")
+    if left or unknown:
+        about = f"about {duration(left / jobs_at_once)} with {_jobs(jobs_at_once)} at once" if left else "not known"
+        more = f", not counting {_jobs(unknown)} of kinds of which none has ended yet" if unknown else ""
+        lines.append(f"time left: {about}{more}")
     else:
         lines.append("nothing is missing")
     return lines
+
+
+def _jobs(number: int) -> str:
+    return f"{number} job{'' if number == 1 else 's'}"
+
+
+def _kind(stage: str, record: str) -> tuple[str, ...]:
+    """What jobs that take about as long have in common: the stage; of a method's jobs also model, method, size and suite."""
+    if stage not in OF_METHODS:
+        return ()
+    model, _, method, size, _, name = Path(record).parts[-6:]
+    return model, method, size, name
 
 
 def _seconds(record: Path) -> float | None:
@@ -46,15 +65,14 @@ def _seconds(record: Path) -> float | None:
         return None
 
 
-def at_work(own: str, folder: Path = Path("work")) -> dict[str, str]:
-    """By log file, the last line of each job that has a private folder: it runs, or was killed and can go on.
+def at_work(own: str) -> dict[str, str]:
+    """By log file, the last line of each job that was begun and has not ended: it runs, or was stopped and can go on.
 
     Args:
         own: log file of the job that asks.
-        folder: of the private folders.
     """
-    logs = [mark.read_text(encoding="utf-8") for mark in sorted(folder.glob("*/job"))]
-    return {log: _last_line(Path(log)) for log in logs if log != own}
+    logs, over = begun()
+    return {log: _last_line(Path(log)) for folder, log in logs.items() if folder not in over and log != own}
 
 
 def _last_line(log: Path) -> str:

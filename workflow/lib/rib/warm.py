@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from rib.owner import OWNER, owner
+from rib.owner import OWNER, end_process, owner
 
 WARM = "RIB_WARM_START"  # environment variable: set where the jobs of a Snakemake process share a server
 PRELOADED = {
@@ -105,7 +105,8 @@ def serve(path: str, owner: str, libraries: str) -> None:
         owner: process id.
         libraries: which workers need, a key of PRELOADED.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the jobs, which end by themselves
+    for number in (signal.SIGINT, signal.SIGTERM):  # who stops a run ends its jobs; this ends with the run
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # finished workers leave no zombies
     with socket.socket(socket.AF_UNIX) as listener:
         try:
@@ -148,7 +149,8 @@ def _work(connection: socket.socket) -> None:
         os.environ.clear()
         os.environ.update({key: value for key, value in job["environment"].items() if key != OWNER})
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
         connection.sendall(STARTED)
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         sys.argv = [job["script"]]
@@ -171,4 +173,4 @@ def _end_with(connection: socket.socket) -> None:
     """End this process as Snakemake would end it, once the job that waits for it is gone."""
     with contextlib.suppress(OSError):
         if connection.recv(1) == b"":
-            os.kill(os.getpid(), signal.SIGTERM)
+            end_process()

@@ -1,7 +1,7 @@
 # Accuracy out of distribution beyond what accuracy in distribution leads one to expect, before and after fine-tuning.
 # Only where the family has a dataset in distribution, and publishers state accuracies to fit a line on.
 
-BASELINES = told(GRID.baselines)
+BASELINES = GRID.baselines()
 ROBUSTNESS_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("effective_robustness", "baseline_lines")}
 
 if BASELINES:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rib.data.folders import pack
 from rib.data.http import fetch
-from rib.io import Progress, UserError, from_home, is_file, log, refuse_full_disk, verify_digest
+from rib.io import Progress, UserError, from_home, is_file, is_folder, log, refuse_full_disk, verify_digest
 
 RAW_PROGRESS_SINCE = (24, 1)  # pip's progress for programs
 ARCHIVES = "RIB_ARCHIVES"  # environment variable: folders with archives that are there already, as PATH lists them
@@ -57,10 +57,18 @@ def download(source: Mapping, target: Path, what: str) -> None:
 
 
 def _already_there(source: Mapping) -> Path | None:
-    """The file in one of the folders where the user keeps archives, None if it is in none."""
-    folders = filter(None, os.environ.get(ARCHIVES, "").split(os.pathsep))
-    paths = (from_home(folder, "config, archives").resolve() / source["file"] for folder in folders)
-    return next((path for path in paths if is_file(path)), None)
+    """The file in one of the folders where the user keeps archives, None if it is in none.
+
+    Raises:
+        UserError: it is in none, and one does not exist; a typing error there is not to fetch hundreds of gigabytes.
+    """
+    given = filter(None, os.environ.get(ARCHIVES, "").split(os.pathsep))
+    folders = [from_home(folder, "config, archives").resolve() for folder in given]
+    if found := next((path for folder in folders if is_file(path := folder / source["file"])), None):
+        return found
+    if missing := next((folder for folder in folders if not is_folder(folder)), None):
+        raise UserError(f"config, archives: the folder {missing} does not exist; correct the path, or leave it out.")
+    return None
 
 
 def _manual(source: Mapping, folder: Path, what: str) -> Path:

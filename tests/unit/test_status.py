@@ -1,0 +1,86 @@
+"""The time left, kind by kind, and which jobs are at work."""
+
+import json
+
+import pytest
+from filelock import FileLock
+
+from rib.job import MARK, sweep
+from rib.status import at_work, status
+
+RUN = "results/tiny/paper/{stage}/{model}/{target}/{method}/all/0/provenance.json"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def record(folder, seconds, **run):
+    """A run's record; where it ended, it is written."""
+    path = folder / RUN.format(**{"stage": "finetune", "model": "m", "target": "t", **run})
+    if seconds is not None:
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"seconds": seconds}))
+    return str(path.relative_to(folder))
+
+
+def test_the_time_left_is_what_each_kind_of_job_took(here):
+    cells = {
+        "prepare": [],
+        "finetune": [
+            record(here, 600.0, method="ft"),
+            record(here, 2.0, method="linear_probe"),
+            record(here, None, method="ft", target="u"),
+            *(record(here, None, method="linear_probe", target=target) for target in "uvwxyz"),
+        ],
+    }
+    left = status(cells, {}, jobs_at_once=1)[-1]
+    assert "10 min" in left  # 600 + 6 * 2 s, where the mean of both says 7 * 301 s
+
+
+def test_a_method_of_which_no_job_has_ended_is_not_guessed_from_a_short_one(here):
+    ended, long = record(here, 2.0, method="linear_probe"), record(here, None, method="ft")
+    other = record(here, None, method="linear_probe", model="larger")
+    left = status({"finetune": [ended, long, other]}, {}, 1)[-1]
+    assert "2 jobs" in left and " s " not in left
+    more = [record(here, None, method="linear_probe", target=target) for target in "uv"]
+    left = status({"finetune": [ended, long, other, *more]}, {}, 1)[-1]
+    assert "4.0 s" in left and "2 jobs" in left
+    assert "missing" in status({"finetune": [ended]}, {}, 1)[-1]
+
+
+def begin(folder, name, log="logs/a.log", outputs=("results/a",)):
+    """What a job leaves that was killed."""
+    (folder / "work" / name).mkdir(parents=True)
+    (folder / "work" / name / MARK).write_text("\n".join([log, *outputs]))
+    (folder / "work" / name / "state").touch()
+
+
+def private(folder):
+    return {path.name for path in (folder / "work").iterdir() if path.is_dir()}
+
+
+def test_a_killed_job_counts_until_the_same_job_has_finished(here):
+    begin(here, "killed")
+    begin(here, "waits", log="logs/b.log", outputs=["results/b"])
+    assert at_work("logs/status.log").keys() == {"logs/a.log", "logs/b.log"}
+    (here / "results").mkdir()
+    (here / "results/a").touch()
+    assert at_work("logs/status.log").keys() == {"logs/b.log"}
+    assert private(here) == {"killed", "waits"}, "a look takes nothing away"
+    sweep()
+    assert private(here) == {"waits"}
+
+
+def test_a_killed_duplicate_goes_and_the_one_at_work_stays(here):
+    begin(here, "killed")
+    begin(here, "works")
+    sweep()
+    assert private(here) == {"killed", "works"}, "either may be gone on with"
+    with FileLock(here / "work/works.lock"):
+        (here / "results").mkdir()
+        (here / "results/a").touch()
+        sweep()
+        assert private(here) == {"works"} and at_work("").keys() == {"logs/a.log"}
