@@ -88,7 +88,7 @@ def heed_signals(workflow, messages: Messages | None) -> None:
     """Have SIGINT end the jobs that run and SIGTERM wait for them; what has finished by then counts as finished.
 
     Snakemake waits for its jobs after a SIGINT, too, which end by themselves only where it came from a terminal, and forgets
-    those that finish meanwhile. On a cluster its way stays: it takes them back.
+    those that finish meanwhile. On a cluster, and where none runs, its way stays: there it takes them back.
     """
 
     def stop(number, frame):
@@ -96,7 +96,7 @@ def heed_signals(workflow, messages: Messages | None) -> None:
             messages.stopped, messages.over = True, number == signal.SIGINT
         # In a thread, since this one may hold the lock that it waits for.
         threading.Thread(target=_stop, args=(workflow.scheduler, number == signal.SIGINT)).start()
-        if number == signal.SIGINT and not workflow.local_exec:
+        if number == signal.SIGINT and not (workflow.local_exec and workflow.scheduler.running):
             raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
