@@ -16,6 +16,8 @@ from tiny.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 TARGET_RULES = ("total", "all", "tables", "figures")
+# What Snakemake says of a mistake, besides the sentence that tells of it.
+NOISE = ("Traceback", "Exception", "Error", "CalledProcess", "Exiting", "Shutting down", "Complete log")
 WHO = ("-c", "user.name=Tester", "-c", "user.email=tester@localhost")
 PARTS = (
     "Snakefile",

@@ -2,16 +2,7 @@
 
 import pytest
 
-NOISE = ("Traceback", "Exception", "Error", "CalledProcess", "Exiting", "Shutting down", "Complete log")
-
-
-def test_a_failed_job_says_its_sentence_last_and_once(finished_copy):
-    table = finished_copy.folder / "reports/tiny/tables/ood.csv"
-    table.write_text(table.read_text().replace("tiny_cnn", "better_cnn"))
-    printed = finished_copy.snakemake("reports/tiny/figures/before_after.png", "--cores", "1", check=False)
-    sentence = "reports/tiny/tables/ood.csv: not what was made"
-    assert sentence in printed.strip().splitlines()[-1] and printed.count(sentence) == 1
-    assert not [word for word in NOISE if word in printed]
+from tiny.project import NOISE
 
 
 def test_jobs_that_fail_beside_others_are_told_at_the_end(finished_copy):
