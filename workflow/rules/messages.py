@@ -1,4 +1,4 @@
-"""What a run says on the terminal: errors, whatever --quiet says; of a failed job its own sentence, last; Snakemake's log has more."""
+"""What a run says on the terminal: errors, whatever --quiet says; of a failed job its own sentence, last. Snakemake's log has more."""
 
 import logging
 import signal
@@ -39,8 +39,9 @@ class Messages(logging.Formatter):
         event, error = getattr(record, "event", None), getattr(record, "exception", None)
         if event in OF_JOBS:
             self.said_last = len(self.workflow.scheduler.running) <= 1
-        said, text = error == "RuleException", str(record.msg)
-        if self.over or event in OF_JOBS or (said and COMMAND in text) or text.startswith(NO_NEWS):
+        text = str(record.msg)
+        of_job = event in OF_JOBS or (error == "RuleException" and COMMAND in text) or text.startswith(NO_NEWS)
+        if self.over or of_job:
             return ""  # which the handler leaves out
         if error and (sentence := next(_sentences(sys.exc_info()[1]), None)):
             return sentence
