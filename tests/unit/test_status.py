@@ -56,6 +56,7 @@ def begin(folder, name, log="logs/a.log", outputs=("results/a",)):
     (folder / "work" / name).mkdir(parents=True)
     (folder / "work" / name / MARK).write_text("\n".join([log, *outputs]))
     (folder / "work" / name / "state").touch()
+    (folder / "work" / f"{name}.lock").touch()
 
 
 def private(folder):
@@ -71,7 +72,7 @@ def test_a_killed_job_counts_until_the_same_job_has_finished(here):
     assert at_work("logs/status.log").keys() == {"logs/b.log"}
     assert private(here) == {"killed", "waits"}, "a look takes nothing away"
     sweep()
-    assert private(here) == {"waits"}
+    assert private(here) == {"waits"} and not (here / "work/killed.lock").exists()
 
 
 def test_a_killed_duplicate_goes_and_the_one_at_work_stays(here):

@@ -267,6 +267,7 @@ def sweep(folder: Path = WORK) -> None:
     """Take away private folders that are left over (see `begun`)."""
     for path in begun(folder)[1]:
         shutil.rmtree(path, ignore_errors=True)
+        _lock(path).unlink(missing_ok=True)
 
 
 def begun(folder: Path = WORK) -> tuple[dict[Path, str], set[Path]]:
