@@ -33,7 +33,7 @@ def test_the_sample_has_every_kind_and_models_in_turn():
 def test_a_sample_of_nothing_is_refused(text):
     with pytest.raises(UserError, match="RIB_ACCEPT_SAMPLE is .* whole number from 1"):
         sample_size(text)
-    assert sample_size("3") == 3
+    assert (sample_size("1"), sample_size("3")) == (1, 3)
 
 
 @pytest.fixture

@@ -332,3 +332,14 @@ def test_what_is_not_here_is_counted_and_every_finding_logged(capsys, caplog):
     make("b", "made b", "a")
     verify([record("c")], "logs/verify.log")
     assert "nothing here" not in capsys.readouterr().out
+
+
+def test_a_damaged_record_is_named_by_the_file_beside_it_or_by_itself():
+    suite = "results/c/two.provenance.json"
+    Path("results/c/two.parquet").write_text("rows")
+    Path(suite).write_text("{")
+    (finding,) = examine([suite]).findings
+    assert (finding.kind, finding.file, finding.job) == (UNRECORDED, "results/c/two.parquet", suite)
+    Path("results/c/two.parquet").unlink()
+    (finding,) = examine([suite]).findings
+    assert (finding.kind, finding.file, finding.job) == (UNRECORDED, suite, suite)
