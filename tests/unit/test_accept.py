@@ -3,11 +3,13 @@
 import contextlib
 import hashlib
 import json
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from rib import provenance
 from rib.accept import accept, chosen, sample_size
 from rib.io import UserError, sha256
 from rib.job import processor, versions
@@ -231,3 +233,15 @@ def test_other_surroundings_are_named_where_they_may_be_the_reason(finished, tmp
     with pytest.raises(UserError, match="other bytes") as error:
         accept(finished, 1, rehearsal(tmp_path / "elsewhere", text="other"), pytest.fail)
     assert ("other library versions or another processor" in str(error.value)) == told
+
+
+def test_a_job_whose_input_was_not_pulled_is_left_out_though_nothing_differs(finished, tmp_path):
+    """Its input's job is known, and has nothing here."""
+    path = Path("results/b/provenance.json")
+    inputs = {"results/a/out.txt": sha256(Path("results/a/out.txt"))}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "inputs": inputs}))
+    provenance.gather([Path("results")])
+    shutil.rmtree("results/a")
+    noted = {}
+    accept(finished, 5, rehearsal(tmp_path / "elsewhere"), noted.__setitem__)
+    assert [Path(path).parts[-2] for path in noted] == ["c"]

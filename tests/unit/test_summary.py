@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from rib.analysis.comparison import COLUMNS
-from rib.analysis.summary import best_of, write_summary
+from rib.analysis.summary import Cell, best_of, cells_of, write_summary
 
 LABELS = {
     "models": {"net": "Net_1 & Co", "other": "Other"},
@@ -17,13 +17,13 @@ RI = {"ft": (20.0, -12.34), "lwf": (5.0, 3.0), "probe": (4.0, 2.9)}
 P = {("ft", "lwf"): 0.001, ("ft", "probe"): 0.05, ("lwf", "probe"): 0.4}
 
 
-def tables(folder, sizes=("all",), models=("net", "other")):
+def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2):
     """Of each model: ft is better than all on a (p at most 0.05), lwf ties with probe on b; mRI ties throughout."""
     seeds, seeds_ri, compared, compared_ri = [], [], [], []
     for model in models:
         for size in sizes:
             for method, values in RI.items():
-                run = {"model": model, "method": method, "size": size, "seeds": 2}
+                run = {"model": model, "method": method, "size": size, "seeds": seeds_run}
                 for target, value in zip("ab", values, strict=True):
                     seeds_ri.append(
                         {**run, "target": target, "ri": value, "ci_low": value - 1, "ci_high": value + 1.26}
@@ -68,7 +68,7 @@ def test_markdown_has_a_table_per_model_with_intervals_and_bold_where_nothing_ti
     expected = f"| full {{fine}}-tuning | **+20.0** [+19.0, +21.3] | {minus}12.3 [{minus}13.3, {minus}11.1] | +3.8 [+2.8, +4.8] |"
     assert lines[2] == expected
     assert r"probe\|pipe" in lines[4] and text.count("**") == 2 * 2, "only ft on a, in both models"
-    assert "95 % intervals over images (mean of 2 seeds)" in text and "Protocol paper; 10 % of images." in text
+    assert "with 95 % intervals over images (mean of 2 seeds)" in text and "Protocol paper; 10 % of images." in text
 
 
 def test_latex_is_booktabs_with_every_name_escaped(summary):
@@ -81,7 +81,7 @@ def test_latex_is_booktabs_with_every_name_escaped(summary):
     assert rows[0] == r"Method & Set A\#1 & Set \$B\textasciitilde{}\textasciicircum{}\textbackslash{} & mRI \\"
     assert rows[1].startswith(r"full \{fine\}-tuning & $\mathbf{+20.0}_{[+19.0, +21.3]}$ & $-12.3_{[-13.3, -11.1]}$")
     assert r"LwF 50\%" in text and r"\caption{Net\_1 \& Co. RI" in text and r"95 \% intervals" in text
-    assert text.count(r"\mathbf") == 2
+    assert text.count(r"\mathbf") == 2 and r"\label{tab:rib-net}" in text
     unescaped = [line for line in text.splitlines() if re.search(r"(?<!\\)%", line)]
     assert unescaped == [line for line in text.splitlines() if line.startswith("%")]
     for opening, closing in ("{}", "[]"):
@@ -122,3 +122,60 @@ def test_the_best_is_better_than_every_other_or_nobody_is(p, expected):
 def test_a_method_alone_is_not_called_best():
     pairs = pd.DataFrame([("x", "pretrained", 0.0)], columns=["method", "other", "p_holm"])
     assert best_of(pd.Series({"x": 3.0}), pairs, 0.95) is None
+
+
+def test_a_p_of_the_level_itself_is_enough():
+    values, pairs = pd.Series({"x": 3.0, "y": 2.0}), [("x", "y", 0.5)]
+    assert best_of(values, pd.DataFrame(pairs, columns=["method", "other", "p_holm"]), 0.5) == "x"
+    pairs = [("x", "y", 0.500001)]
+    assert best_of(values, pd.DataFrame(pairs, columns=["method", "other", "p_holm"]), 0.5) is None
+
+
+def test_the_best_may_stand_on_either_side_of_its_pairs():
+    pairs = pd.DataFrame([("w", "x", 0.01), ("x", "y", 0.9), ("w", "y", 0.01)], columns=["method", "other", "p_holm"])
+    assert best_of(pd.Series({"w": 1.0, "x": 2.0, "y": 3.0}), pairs, 0.95) is None
+    assert best_of(pd.Series({"w": 9.0, "x": 2.0, "y": 3.0}), pairs, 0.95) == "w"
+    assert best_of(pd.Series({"y": 3.0, "x": 2.0}), pairs.assign(p_holm=0.01), 0.95) == "y"
+
+
+def test_sizes_are_text_and_in_the_order_of_the_tables(summary, tmp_path):
+    made = summary(sizes=("all", "10"), models=("net",))
+    sizes = [line.split(" | ")[1] for line in made["md"].splitlines() if line.startswith("| full")]
+    assert sizes == ["all", "10"]
+    made = summary(sizes=("20", "010"), models=("net",))
+    assert [line.split(" | ")[1] for line in made["md"].splitlines() if line.startswith("| LwF")] == ["20", "010"]
+    table = pd.read_csv(tmp_path / "summary.csv", dtype={"size": str})
+    methods = ["ft", "lwf", "probe"]
+    assert table[["model", "size", "method"]].to_numpy().tolist() == [
+        *(["net", size, method] for size in ("20", "010") for method in methods)
+    ]
+    assert made["csv"].startswith("model,method,size,a,a_low,a_high,a_best,b,b_low,b_high,b_best,mri,")
+    assert "net,ft,20,20.000000,19.000000,21.260000,1,-12.340000,-13.340000,-11.080000,0,3.830000," in made["csv"]
+
+
+def test_of_one_seed_nothing_is_said(summary):
+    made = summary(seeds_run=1)
+    assert "over images; bold" in made["md"] and "seeds" not in made["md"] + made["tex"]
+
+
+def test_every_model_has_its_own_best():
+    """Of one model ft, of the other the probe; of another size nobody."""
+    values = pd.DataFrame(
+        [
+            (model, size, method, "a", value, value - 1, value + 1)
+            for model, size, order in (("m", "all", "ft probe"), ("n", "all", "probe ft"), ("n", "10", "ft probe"))
+            for value, method in zip((2.0, 1.0), order.split(), strict=True)
+        ],
+        columns=["model", "size", "method", "column", "value", "ci_low", "ci_high"],
+    )
+    compared = pd.DataFrame(
+        [
+            ("m", "all", "a", "ft", "probe", 0.01),
+            ("n", "all", "a", "ft", "probe", 0.02),
+            ("n", "10", "a", "ft", "probe", 0.2),
+        ],
+        columns=["model", "size", "column", "method", "other", "p_holm"],
+    )
+    cells = cells_of(values, compared, 0.95)
+    assert {key for key, cell in cells.items() if cell.best} == {("m", "all", "ft", "a"), ("n", "all", "probe", "a")}
+    assert cells["n", "10", "probe", "a"] == Cell(1.0, 0.0, 2.0, False) and len(cells) == 6
