@@ -104,6 +104,21 @@ def test_the_same_input_gives_the_same_bytes(files, which):
     assert files[which]["table"].read_bytes() == first
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_sizes_that_look_like_numbers_are_kept_as_they_are_written(files, which):
+    for name in ("ri", "mri", "ood"):
+        path = files[0]["table"].with_name(f"{name}.csv")
+        table = read(path)
+        table[table["size"] == "10"].assign(size="010").to_csv(path, index=False)
+    settings = files[which]
+    if which == 0:
+        settings["finetunings"] = [{**run, "size": "010"} for run in settings["finetunings"] if run["size"] == "10"]
+    (write_sizes, write_pretraining_sizes)[which](**settings)
+    table = read(settings["table"])
+    assert len(table) == (18, 4)[which] and set(table["size"]) == {"010"}
+    assert set(table["conditions"]) == {"protocol paper"} and list(table)[-1] == "conditions"
+
+
 def spans(axes):
     """Both ends of every vertical interval that was drawn."""
     return [
