@@ -476,6 +476,19 @@ def test_signs_are_drawn_anew_for_every_object_and_draw():
     assert other != found and other == pytest.approx(found, abs=0.02)
 
 
+def test_a_size_has_the_methods_targets_and_seeds_that_it_was_run_with():
+    """Another size with other methods, more targets and fewer seeds is no hindrance."""
+    states = [("m", m, t, "all", s, None) for m in ("x", "y") for t in ("a", "b") for s in (3, 4)]
+    states += [("m", "z", t, "10", 0, None) for t in ("a", "b", "c")]
+    ood = {state: Ood(np.zeros(3), np.full(3, float(place)), 1) for place, state in enumerate(states)}
+    parts = {state: np.array([place, 0.0]) for place, state in enumerate(states)}
+    found, small = (effects_of(ood, parts, size) for size in ("all", "10"))
+    assert (found.methods, found.targets, found.values.shape) == (["x", "y", PRETRAINED], ["a", "b"], (3, 3, 2))
+    assert found.values[1].tolist() == [[4, 5], [6, 7], [5, 6]]
+    assert (small.methods, small.targets) == (["z", PRETRAINED], ["a", "b", "c"])
+    assert small.parts[0, :, 0].tolist() == [8, 9, 10, 9] and small.pairs == [(0, 1)]
+
+
 # Coverage
 
 OBJECTS, SEEDS_RUN, SIMULATED = 200, 3, 2000
