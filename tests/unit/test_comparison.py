@@ -287,9 +287,10 @@ def test_ties_need_not_be_transitive():
 # Tables
 
 
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tables")
+@pytest.fixture
+def tables(tmp_path):
+    folder = tmp_path / "tables"
+    folder.mkdir()
     metrics.write_counts(metrics.count([rows("m"), rows("n", 1)]), folder / "counts.npz")
     return folder, written(folder, "first")
 

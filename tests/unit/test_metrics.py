@@ -206,19 +206,25 @@ def grid_rows(seed=0):
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory):
-    """Rows, and what `write_tables` makes of them in two files: the tables by name, and the folder."""
+def files(tmp_path_factory):
+    """A folder with rows in two files and their manifests, and the rows."""
     folder, rows = tmp_path_factory.mktemp("grid"), grid_rows()
     for name, part in (("one", rows["dataset"].isin(["b", "val"])), ("two", rows["dataset"].isin(["a", "c"]))):
         rows[part].assign(confidence=0.5, image_id="i").to_parquet(folder / f"{name}.parquet")
         (folder / f"{name}.json").write_text('{"device": "cpu"}')
-    return folder, rows, written(folder, "plain")
+    return folder, rows
+
+
+@pytest.fixture
+def grid(files):
+    """The folder, the rows, and the tables that `write_tables` makes of them, by name."""
+    return *files, written(files[0], "plain")
 
 
 def written(folder, name, **choices):
     tables = ("accuracy", "ri", "mri", "ood", "curves")
     outputs = {table: folder / f"{name}_{table}.csv" for table in tables}
-    usual = {"among": ["a", "b", "c"], "groups": None, "replicates": 60, "confidence": 0.9, "seed": 5}
+    usual = {"among": ["a", "b", "c"], "groups": None, "replicates": 30, "confidence": 0.9, "seed": 5}
     metrics.write_tables(
         rows=[folder / "one.parquet", folder / "two.parquet"],
         manifests=[folder / "one.json", folder / "two.json"],
@@ -262,12 +268,12 @@ def expected_ood(rows, weights, among=("a", "b", "c"), drop=None):
 
 
 @pytest.fixture(scope="module")
-def replicates(grid):
+def replicates(files):
     """`expected_ood` of the observed objects, and of each bootstrap draw of the grid's tables."""
-    objects = sorted(set(grid[1]["object_id"]))
-    draws = np.random.default_rng(5).multinomial(len(objects), [1 / len(objects)] * len(objects), size=60)
+    objects = sorted(set(files[1]["object_id"]))
+    draws = np.random.default_rng(5).multinomial(len(objects), [1 / len(objects)] * len(objects), size=30)
     every = [dict.fromkeys(objects, 1), *(dict(zip(objects, draw, strict=True)) for draw in draws)]
-    return [expected_ood(grid[1], weights) for weights in every]
+    return [expected_ood(files[1], weights) for weights in every]
 
 
 def by_columns(table, keys):
@@ -325,6 +331,21 @@ def test_written_mri_and_its_parts_are_means_over_targets_and_seeds(grid, replic
             assert tuple(shown.loc[(*key, when)]) == pytest.approx((expected[when], low[place], high[place]), abs=1e-6)
     assert list(mri) == ["mri", "ci_low", "ci_high", "ood_before", "ood_after"]
     assert list(ood["when"]) == ["before", "after"] * len(mri)
+
+
+def test_written_counts_are_those_of_all_rows(grid):
+    folder, rows, _ = grid
+    expected = metrics.count([rows[rows["dataset"].isin(["b", "val"])], rows[rows["dataset"].isin(["a", "c"])]])
+    read = list(metrics.read_counts(folder / "plain.npz"))
+    assert [{state[0] for state in part.states} for part in read] == [{"m"}, {"n"}]
+    assert [state for part in read for state in part.states] == expected.states
+    for part in read:
+        assert part.datasets == expected.datasets == ["b", "val", "a", "c"] and part.objects == expected.objects == 9
+        own = [place for place, state in enumerate(expected.states) if state in part.states]
+        for name in SETS:
+            assert (part.correct[name] == expected.correct[name][own]).all()
+            assert (part.images[name] == expected.images[name]).all()
+            assert (part.places[name] == expected.places[name]).all()
 
 
 def test_mri_for_dvc_is_the_tables_with_sizes_named(grid):
