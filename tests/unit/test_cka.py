@@ -350,3 +350,13 @@ def test_intervals_end_below_1_and_contain_what_they_are_of():
     assert 1 - 1e-9 < low <= high < 1 + 1e-9
     low, high = jackknife_interval(np.array([-0.9, -0.95, -0.8, -0.9]), 0.9)
     assert -1 < low < -0.9 < high < 0
+
+
+def test_layers_are_numbered_from_the_input_and_lines_follow_them(tmp_path):
+    names = ["pre_logits", "stage4", "stage1", "stage3", "stage2"]
+    layers = {name: RNG.normal(size=(10, 2)) for name in names}
+    paths = [stored_layers(tmp_path, run, "a", layers) for run in ("m/none/pretrained/all/0", "m/a/ft/all/0")]
+    write_cka(features=paths, among=["a"], conditions="", confidence=0.9, table=tmp_path / "t.csv")
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert table["layer"].tolist() == ["stage1", "stage2", "stage3", "stage4", "pre_logits"]
+    assert table["depth"].tolist() == [1, 2, 3, 4, 5] and table["cka"].tolist() == [1.0] * 5
