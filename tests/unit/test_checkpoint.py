@@ -64,6 +64,9 @@ def test_a_tensor_that_would_not_shrink_or_has_no_partner_is_stored_as_it_is():
     start, new = ({"w": part.view(torch.float32)} for part in bits)
     new["x.lora_A"] = torch.ones(2)
     assert packed(new, start).keys() == new.keys()
+    same = {"w": torch.zeros(50), "half": torch.zeros(50).half(), "count": torch.zeros(50, dtype=torch.int64)}
+    other = {"w": torch.zeros(49), "half": torch.zeros(50).half(), "count": torch.zeros(50, dtype=torch.int64)}
+    assert packed(same, other).keys() == same.keys() and packed(same, same).keys() == {"w.xor", "half", "count"}
 
 
 def test_a_checkpoint_of_another_network_is_refused():

@@ -42,8 +42,13 @@ def test_the_gradient_goes_to_the_lowest_of_equal_indices(space, seed):
 
 def test_other_shapes_are_refused():
     members = class_members(ClassSpace(("a",), ((0,),), ("a",)), CPU)
-    with pytest.raises(ValueError, match="expected"):
-        class_logits(torch.zeros(20), members)
+    for logits, table in (
+        (torch.zeros(20), members),
+        (torch.zeros(2, 20), members[0]),
+        (torch.zeros(1, 2, 20), members),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            class_logits(logits, table)
 
 
 @given(spaces(), st.integers(0, 2**32 - 1))

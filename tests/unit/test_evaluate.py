@@ -261,5 +261,18 @@ def test_a_logit_that_is_not_finite_is_told_of_with_run_and_dataset(folders, tmp
     assert not list(one.rows.parent.iterdir())
 
 
+def test_rows_are_written_last_since_they_say_that_all_is_there(folders, tmp_path, monkeypatch):
+    one = scoring(folders, tmp_path / "run", [(None, {"ft": 1.0})])
+
+    def full(path, value):
+        assert path == one.manifest
+        raise OSError("no space left")
+
+    monkeypatch.setattr("rib.evaluate.write_json", full)
+    with pytest.raises(OSError, match="no space"):
+        job(folders, [one])
+    assert not one.rows.exists()
+
+
 def test_without_runs_there_is_nothing_to_do():
     job({"model": None, "datasets": {"set": None}}, [])
