@@ -590,6 +590,17 @@ def test_a_published_number_that_is_none_is_named_with_its_line(own):
         Grid(config(), Catalog([CATALOG, own])).baselines()
 
 
+def test_a_dataset_of_a_single_class_is_refused(own):
+    """Its only label has no other class to lead over; that must not come to light in the first score."""
+    (own / "classes").mkdir()
+    (own / "classes/one.csv").write_text("wnid\nn01440764\n")
+    catalog = with_more_datasets(own, classes={"file": "one.csv", "format": "wnids"})
+    with pytest.raises(UserError, match="mine: 'n01440764' is its only class"):
+        catalog.space(catalog.datasets["mine"])
+    (own / "classes/one.csv").write_text("wnid\nn01440764\nn02206856\n")
+    assert len(Catalog([CATALOG, own]).space(catalog.datasets["mine"]).keys) == 2
+
+
 def test_a_family_without_datasets_is_explained(own):
     (own / "families").mkdir()
     shutil.copy(CATALOG / "families/emoji.yaml", own / "families/mine.yaml")

@@ -140,8 +140,8 @@ OWN = {
 }
 del OWN["datasets.yaml"]["again"]["source"]
 BESIDE = {
-    "classes/own.csv": "key,name\na,A\nb,B\n",
-    "classes/some.csv": "key,name\nb,B\n",
+    "classes/own.csv": "key,name\na,A\nb,B\nc,C\n",
+    "classes/some.csv": "key,name\nb,B\nc,C\n",
     "classes/icons.csv": "codepoint,icon\na,ant\n",
     "methods/layered.py": "from rib.methods import mechanism\n\n\n@mechanism\nclass L:\n"
     "    def __init__(self, *, layers: list[int]): ...\n",

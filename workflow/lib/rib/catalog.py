@@ -601,16 +601,21 @@ class Catalog:
         """Class space of a dataset: its own, or its family's.
 
         Raises:
-            UserError: the family's is one of its own and the dataset's isn't, or the other way round.
+            UserError: the family's is one of its own and the dataset's isn't, or the other way round; it has one class
+                alone, among which nothing can be told apart.
         """
-        whole = self.class_space(dataset.family)
-        if not dataset.classes:
-            return whole
-        if dataset.classes["format"] == "own":
-            return read_own_classes(self._class_file(dataset.classes["file"]), whole)
-        space = self._space(**dataset.classes)
+        space = whole = self.class_space(dataset.family)
+        if dataset.classes and dataset.classes["format"] == "own":
+            space = read_own_classes(self._class_file(dataset.classes["file"]), whole)
+        elif dataset.classes:
+            space = self._space(**dataset.classes)
         if space.outputs != whole.outputs:
             raise UserError(f"datasets.yaml, {dataset.name}: its classes are not its family's; give format own.")
+        if len(space.keys) < 2:
+            raise UserError(
+                f"datasets.yaml, {dataset.name}: '{space.keys[0]}' is its only class, and images are told apart among two or "
+                "more; add to its class file."
+            )
         return space
 
     def _read_space(self, file: str, format: str) -> ClassSpace:
