@@ -21,6 +21,7 @@ from rib.data.prepared import PreparedDataset
 from rib.data.splits import balanced_order, part, subset
 from rib.data.stored_features import read_features
 from rib.io import UserError
+from tiny.training import rows_of, split_file
 
 
 def of_two_classes(rng, n, shift=0.0):
@@ -193,7 +194,7 @@ def stored(folder, name, n, layer="pre_logits"):
     rng = np.random.default_rng(n)
     labels = np.arange(n) % 3
     safetensors.numpy.save_file({layer: rng.normal(size=(n, 4)).astype(np.float32)}, folder / f"{name}.safetensors")
-    sources = [f"{name}{i}" for i in range(n)]
+    sources = [f"source{i}" for i in range(n)]
     index = {"row": range(n), "image_id": sources, "label": labels, "source_id": sources, "object_id": sources}
     pq.write_table(pa.table({key: list(value) for key, value in index.items()}), folder / f"{name}.index.parquet")
     return folder / f"{name}.safetensors"
@@ -385,7 +386,7 @@ def prepared(monkeypatch):
     rng, asked, made = np.random.default_rng(20), [], {}
     space = ClassSpace(("x", "y"), ((0,), (1,)), ("x", "y"))
     for name, n in {"a": 40, "b": 30, "c": 50}.items():
-        sources = [f"{name}{i}" for i in range(n)]
+        sources = [f"source{i}" for i in range(n)]
         index = pa.table({"source_id": sources, "image_id": sources, "label": np.arange(n) % 2})
         pixels = rng.integers(0, 256, (n, 8, 8, 3), np.uint8)
         made[name] = PreparedDataset(name, pixels, np.arange(n) % 2, None, index, space)
@@ -398,21 +399,23 @@ def prepared(monkeypatch):
     return made, asked
 
 
-@pytest.mark.parametrize(("megabytes", "shares"), [(1.0, None), (0.002, None), (1.0, {"train": 0.5, "select": 0.1})])
-def test_written_compression_is_of_as_many_images_as_fit(tmp_path, prepared, megabytes, shares):
+@pytest.mark.parametrize(("megabytes", "held_out"), [(1.0, False), (0.002, False), (1.0, True)])
+def test_written_compression_is_of_as_many_images_as_fit(tmp_path, prepared, megabytes, held_out):
     """An image takes 192 bytes; of the splits the test part is taken."""
     made, asked = prepared
+    splits = {name: split_file(tmp_path / f"{name}.parquet", len(dataset.labels)) for name, dataset in made.items()}
+    splits = splits if held_out else {}
     compression.write_compression(
         folders={name: Path(f"prepare/{name}") for name in made},
         apart={"b": Path("prepare/val")},
         images={"geometry": {"size": 8}},
-        shares=shares,
+        splits=splits,
         megabytes=megabytes,
         table=tmp_path / "t.csv",
     )
-    parts = {name: part(dataset, "test", shares) for name, dataset in made.items()}
+    parts = {name: part(dataset, "test", splits.get(name)) for name, dataset in made.items()}
     n = min(int(megabytes * 1e6 / 192), *(len(dataset.labels) for dataset in parts.values()))
-    assert n == {None: 30 if megabytes == 1 else 10}.get(shares and "held_out", n)
+    assert n == (len(rows_of("test", 30)) if held_out else 30 if megabytes == 1 else 10)
     chosen = {name: subset(dataset, str(n)) for name, dataset in parts.items()}
     expected = compression.compression_table(
         {name: made[name].images[dataset.rows] for name, dataset in chosen.items()}
@@ -424,6 +427,6 @@ def test_written_compression_is_of_as_many_images_as_fit(tmp_path, prepared, meg
 def test_a_budget_of_less_than_an_image_is_refused(tmp_path, prepared):
     settings = {"folders": {"a": Path("a"), "b": Path("b")}, "apart": {}, "images": {"geometry": {"size": 8}}}
     with pytest.raises(UserError, match=r"compressed_megabytes: an image of 8 px takes 0\.00 MB"):
-        compression.write_compression(**settings, shares=None, megabytes=0.000191, table=tmp_path / "t.csv")
-    compression.write_compression(**settings, shares=None, megabytes=0.000193, table=tmp_path / "t.csv")
+        compression.write_compression(**settings, splits={}, megabytes=0.000191, table=tmp_path / "t.csv")
+    compression.write_compression(**settings, splits={}, megabytes=0.000193, table=tmp_path / "t.csv")
     assert pd.read_csv(tmp_path / "t.csv")["n"].tolist() == [1]

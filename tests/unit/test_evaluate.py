@@ -12,7 +12,6 @@ from torch import nn
 
 from rib.classes import ClassSpace
 from rib.data.prepared import PreparedDataset
-from rib.data.splits import part_of
 from rib.evaluate import evaluate, score
 from rib.io import Progress, UserError, read_json
 from rib.models import device as devices
@@ -31,6 +30,8 @@ from tiny.training import (
     prepared_folder,
     random_images,
     resnet,
+    rows_of,
+    split_file,
 )
 
 RUN = {"model": "net", "target": "set", "method": "ft", "size": "all", "seed": 3}
@@ -163,7 +164,7 @@ def job(folders, scorings, **changes):
         "datasets": folders["datasets"],
         "apart": {},
         "images": {**SEEN, "images_per_class": None},
-        "shares": None,
+        "splits": {},
         "batch_size": 4,
         "compute": COMPUTE,
     }
@@ -233,14 +234,12 @@ def test_runs_that_are_scored_together_have_the_rows_of_each_and_a_curve_those_o
 
 
 def test_a_job_scores_the_test_part_within_the_budget(folders, sets, tmp_path):
-    shares = {"train": 0.3, "select": 0.3}
     one = scoring(folders, tmp_path / "run", [(None, {"ft": 1.0})])
-    job(folders, [one], shares=shares)
+    splits = {name: split_file(tmp_path / f"{name}.parquet", len(part.labels)) for name, part in sets.items()}
+    job(folders, [one], splits=splits)
     table = pq.read_table(one.rows).to_pandas()
     for name, part in sets.items():
-        rows = [i for i in range(len(part.labels)) if part_of(f"source{i}", shares) == "test"]
-        assert 0 < len(rows) < len(part.labels)
-        check(table, name, folders["tuned"], part, rows=np.array(rows))
+        check(table, name, folders["tuned"], part, rows=np.array(rows_of("test", len(part.labels))))
     job(folders, [one], images={**SEEN, "images_per_class": None, "budget": 6})
     assert pq.read_table(one.rows).num_rows == 12
 

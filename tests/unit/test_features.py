@@ -14,7 +14,6 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from rib.data.splits import part_of
 from rib.features import compute_epoch_features, compute_features, features_of, first_images, layers_of
 from rib.io import UserError, read_json
 from rib.models import device as devices
@@ -31,6 +30,8 @@ from tiny.training import (
     prepared_folder,
     random_images,
     resnet,
+    rows_of,
+    split_file,
 )
 
 SIDE = 64
@@ -184,7 +185,7 @@ def job(run, out, function=compute_features, **changes):
         "dataset_folder": run.dataset,
         "apart": None,
         "images": {**SEEN, "images_per_class": None},
-        "shares": None,
+        "split": None,
         "what": {"model": "net", "target": "set", "method": "ft", "dataset": "others"},
         "limit": 99,
         "batch_size": 4,
@@ -227,10 +228,8 @@ def test_a_job_keeps_the_layers_that_are_asked_for_and_names_those_there_are(run
 
 
 def test_a_job_takes_the_test_part_and_no_more_images_than_its_limit(run, tmp_path):
-    shares = {"train": 0.3, "select": 0.3}
-    rows = [i for i in range(11) if part_of(f"source{i}", shares) == "test"]
-    assert 1 < len(rows) < 11
-    features, index, _ = job(run, tmp_path / "part", shares=shares)
+    rows = rows_of("test", 11)
+    features, index, _ = job(run, tmp_path / "part", split=split_file(tmp_path / "split.parquet", 11))
     assert index["row"].to_pylist() == rows
     wanted = by_hand(run, run.networks[0], rows)["pre_logits"]
     torch.testing.assert_close(features["pre_logits"], wanted, rtol=1e-3, atol=1e-4)

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from rib import finetune
 from rib.catalog import LIBRARY
-from rib.data.splits import part_of
 from rib.finetune import DivergenceError, epoch_batches, learning_rates, train
 from rib.io import UserError, read_json
 from rib.methods.ft import FullFineTuning
@@ -40,6 +39,8 @@ from tiny.training import (
     random_images,
     rate,
     resnet,
+    rows_of,
+    split_file,
     task_of,
     trained,
     trained_by_hand,
@@ -279,7 +280,8 @@ def job(folders, out, mechanism="ft", settings=None, **changes):
         "mechanism": str(LIBRARY / f"methods/{mechanism}.py"),
         "settings": settings or {"lr": 0.02, **COMMON},
         "training": FULL,
-        "shares": None,
+        "split": None,
+        "reference_split": None,
         "size": "all",
         "seed": 5,
         "compute": COMPUTE,
@@ -322,10 +324,8 @@ def test_a_job_writes_what_changed_its_history_and_what_it_saw(network, small, f
 
 
 def test_a_job_trains_on_the_train_part_within_size_and_budget(network, small, folders, tmp_path):
-    shares = {"train": 0.6, "select": 0.2}
-    chosen = np.array([part_of(f"source{i}", shares) == "train" for i in range(18)])
-    assert 6 <= chosen.sum() < 16
-    paths = job(folders, tmp_path / "part", shares=shares)
+    chosen = np.isin(np.arange(18), rows_of("train", 18))
+    paths = job(folders, tmp_path / "part", split=split_file(tmp_path / "split.parquet", 18))
     same_changes(network, stored(network, paths["checkpoint"]), by_hand(network, small, chosen)[0])
     assert read_json(paths["manifest"])["images"] == chosen.sum() * 3
     assert read_json(job(folders, tmp_path / "size", size="6")["manifest"])["images"] == 6 * 3

@@ -219,7 +219,7 @@ def test_a_mechanism_is_the_one_marked_class_of_its_module(tmp_path):
         assert type(found).__name__ == "Mine" and found.lr == 0.5
     with pytest.raises(UserError, match=r"mine\.py marks no class with @mechanism"):
         load_mechanism(module_with(tmp_path), {})
-    with pytest.raises(ValueError, match="marks two mechanisms, First and Second"):
+    with pytest.raises(UserError, match="First, Second"):
         load_mechanism(module_with(tmp_path, "First", "Second"), {})
 
 
