@@ -147,6 +147,7 @@ def test_what_is_no_python_counts_as_it_is(library):
         ("def f():\n    1\n    'no docstring'\n", "def f():\n    1\n    'no docstring'"),
         ("x = 1\n'no docstring'\n", "x = 1\n'no docstring'"),
         ("def f():\n    b'bytes'\n", "def f():\n    b'bytes'"),
+        ("def f():\n    g()\n", "def f():\n    g()"),
         ("def f():\n    return 'text'\n", "def f():\n    return 'text'"),
         ("def f():\n    'a' 'b'; return 1\n", "def f():\n    ; return 1"),
         ("x = 1   # why\n\n   \ny = 2  \n", "x = 1\ny = 2"),

@@ -428,5 +428,8 @@ def test_a_budget_of_less_than_an_image_is_refused(tmp_path, prepared):
     settings = {"folders": {"a": Path("a"), "b": Path("b")}, "apart": {}, "images": {"geometry": {"size": 8}}}
     with pytest.raises(UserError, match=r"compressed_megabytes: an image of 8 px takes 0\.00 MB"):
         compression.write_compression(**settings, splits={}, megabytes=0.000191, table=tmp_path / "t.csv")
+    large = {**settings, "images": {"geometry": {"size": 224}}}
+    with pytest.raises(UserError, match=r"of 224 px takes 0\.15 MB"):
+        compression.write_compression(**large, splits={}, megabytes=0.1, table=tmp_path / "t.csv")
     compression.write_compression(**settings, splits={}, megabytes=0.000193, table=tmp_path / "t.csv")
     assert pd.read_csv(tmp_path / "t.csv")["n"].tolist() == [1]

@@ -3,6 +3,7 @@ import hashlib
 import io
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -300,3 +301,59 @@ def test_progress_is_lines_of_the_log_and_short_work_has_none(caplog, capfd):
     assert "long:  50%" in caplog.text and "2/4" in caplog.text and "file/s" in caplog.text
     assert capfd.readouterr() == ("", "")
     assert bar.mininterval == bar.delay == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("Bad password for file"), "the password in PASSWORD doesn't open 'a.txt'"),
+        (zlib.error("invalid block type"), "the password in PASSWORD doesn't open 'a.txt'"),
+        (zipfile.BadZipFile("Bad CRC-32"), "the password in PASSWORD doesn't open 'a.txt'"),
+        (RuntimeError("something else"), "can't be read as an archive (something else)"),
+        (NotImplementedError("method 99"), "is packed in a way that Python can't read (method 99)"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_wrong_password_is_told_from_damage(tmp_path, monkeypatch, error, said):
+    """One in 256 wrong passwords passes the zip's own check, and what is then read is nonsense."""
+
+    def fail(*_):
+        raise error
+
+    path = encrypted(tmp_path / "o.zip", {"a.txt": b"secret"}, "open sesame")
+    monkeypatch.setattr(zipfile.ZipFile, "read", fail)
+    with pytest.raises(UserError) as raised:
+        [read() for _, read in archive_members(path, password=("PASSWORD", "other"))]
+    assert str(raised.value).startswith(str(path)) and said in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_member_that_cannot_be_read_names_its_archive(tmp_path, monkeypatch, kind):
+    path = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.txt", b"0123456789")
+        monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: [][0])
+    else:
+        with tarfile.open(path, "w") as archive:
+            info = tarfile.TarInfo("a.txt")
+            info.size = 10
+            archive.addfile(info, io.BytesIO(b"0123456789"))
+        monkeypatch.setattr(tarfile.TarFile, "extractfile", lambda *_: [][0])
+    with pytest.raises(UserError, match=rf"^{path} can't be read as an archive"):
+        [read() for _, read in archive_members(path)]
+
+
+def test_want_of_memory_is_no_damage_where_bytes_are_read_and_damage_where_sizes_are(tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", b"0123456789")
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "read", fail)
+        with pytest.raises(MemoryError):
+            [read() for _, read in archive_members(tmp_path / "a.zip")]
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", fail)
+    with pytest.raises(UserError, match="can't be read as an archive"):
+        list(archive_members(tmp_path / "a.zip"))
