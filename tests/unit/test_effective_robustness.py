@@ -158,7 +158,7 @@ def test_the_interval_is_narrowest_at_the_models_mean_and_wider_with_more_confid
 def test_the_tables_are_written_with_what_they_hang_on(tmp_path, baselines):
     runs = accuracies(
         {("pretrained", "none"): {"val": 70.0, "ood": 50.0}, ("ft", "x"): {"val": 65.0, "ood": 55.0}}
-    ).assign(size="10")
+    ).assign(size="010")  # no number
     runs.assign(conditions="c").to_csv(tmp_path / "accuracy.csv", index=False)
     outputs = {name: tmp_path / f"{name}.csv" for name in ("effective_robustness", "baseline_lines")}
     stated = baselines.to_dict("records")
