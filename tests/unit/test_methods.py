@@ -110,12 +110,14 @@ def test_lwf_is_taught_by_the_pretrained_network_where_its_logits_are_too_many_t
     assert mechanism.penalty(rows, student).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_stored_logits_teach_as_those_computed_anew(network, target, monkeypatch):
+def test_stored_logits_teach_as_those_computed_anew(network, target, monkeypatch, progress):
     settings = {**DISTIL, "lr": 0.02}
-    monkeypatch.setattr(lwf, "MOST_STORED", 10)
-    stored, history = trained(LearningWithoutForgetting(**settings), network, target)
     monkeypatch.setattr(lwf, "MOST_STORED", 9)
     anew, other = trained(LearningWithoutForgetting(**settings), network, target)
+    assert "teacher logits" not in {what for what, *_ in progress()}, "more than may be stored"
+    monkeypatch.setattr(lwf, "MOST_STORED", 10)
+    stored, history = trained(LearningWithoutForgetting(**settings), network, target)
+    assert ("teacher logits", 1, 1, "batch") in progress()
     torch.testing.assert_close(stored.state_dict(), anew.state_dict(), rtol=1e-4, atol=1e-5)
     assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in other], rel=1e-5)
 
