@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from open_clip.transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 
@@ -27,7 +28,7 @@ from rib.methods.wise_ft_curve import curve
 from rib.models import device as devices
 from rib.models.checkpoint import average, merged
 from rib.models.class_logits import class_logits, class_members
-from rib.models.pretrained import build
+from rib.models.pretrained import OpenClipClassifier, build
 from tiny.training import COMMON, CPU, TRAINING, masked, normalised, random_images, resnet, task_of, trained
 
 
@@ -478,8 +479,16 @@ def test_the_released_lora_trains_tokens_and_norms_outside_the_blocks(target):
     assert names == {"cls_token", "pos_embed", "norm.weight", "norm.bias"}
 
 
+def clip_tower():
+    tower = VisionTransformer(image_size=64, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2.0, output_dim=24)
+    return OpenClipClassifier(tower, 24)
+
+
 def test_the_released_linear_probe_freezes_a_vits_patches_and_blocks(target):
+    norms = {f"visual.{norm}.{part}" for norm in ("ln_pre", "ln_post") for part in ("weight", "bias")}
+    clip = {"visual.class_embedding", "visual.positional_embedding", "visual.proj", "head.weight", "head.bias"}
     for network, wanted in (
+        (clip_tower(), norms | clip),
         (vit(), {"cls_token", "pos_embed", "norm.weight", "norm.bias", "head.weight", "head.bias"}),
         (resnet(), {"fc.weight", "fc.bias"}),
     ):
