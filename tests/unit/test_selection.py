@@ -53,6 +53,8 @@ def test_a_recipe_names_states_weights_and_the_checkpoints_they_are_made_from(tm
         "candidates": [],
     }
     assert run_states("soup", path) == [(None, weights)]
+    path = recipe_of(tmp_path, LIBRARY / "methods/wise_ft.py", ["ft"], manifests[:1], alpha=0.25)
+    assert run_states("wise_ft", path) == [(None, {"pretrained": 0.75, "ft": 0.25})]
 
 
 def test_a_curves_recipe_has_a_state_per_alpha_in_order(tmp_path, manifests):
