@@ -24,6 +24,22 @@ def test_cold_starts_give_the_same_bytes(finished, project):
     assert len(runs) > 20 and [name for name in runs if cold[name] != warmed[name]] == []
 
 
+SHOW_LIMIT = """
+from snakemake import cli
+from snakemake.scheduling.job_scheduler import JobScheduler as Scheduler
+begin = Scheduler.__init__
+Scheduler.__init__ = lambda self, *given: (begin(self, *given), print("limited:", self.job_rate_limiter is not None))[0]
+cli.main({arguments!r})
+"""
+
+
+@pytest.mark.parametrize(("given", "limited"), [([], False), (["--max-jobs-per-timespan", "90/1s"], True)])
+def test_jobs_start_as_fast_as_they_can_unless_the_user_limits_them(finished_copy, given, limited):
+    arguments = ["--force", "reports/tiny/tables/training.csv", *given, "--config", "family=tiny", "catalog=mine"]
+    printed = finished_copy.run(sys.executable, "-c", SHOW_LIMIT.format(arguments=arguments))
+    assert f"limited: {limited}" in printed
+
+
 @pytest.fixture
 def script(tmp_path, monkeypatch):
     """A script that delegates itself to one that has torch or tables' libraries, says who runs it, and does as its argument tells."""

@@ -193,6 +193,7 @@ def begin(workflow) -> None:
         if not begun and not (targets and LOOKS.issuperset(targets)):
             begun.append(True)
             if workflow.executor_plugin is not None and not workflow.dryrun:
+                _lift_rate_limit(workflow.scheduling_settings)
                 _unlock_after_kill()
                 sweep()
                 _adopt_pulled(SnakemakeRecords(), "Adopted the outputs of {} jobs, which agree with their records.")
@@ -203,6 +204,17 @@ def begin(workflow) -> None:
         return prepare(*arguments, **more)
 
     workflow._prepare_dag = begin_and_prepare
+
+
+def _lift_rate_limit(settings) -> None:
+    """Take away Snakemake's default limit of 100 jobs per second, which nothing here comes near; a user's own stays.
+
+    It sets a timer at every look for ready jobs, which looks again a second later: each job that ends adds such a chain,
+    and after 600 jobs that was half a processor.
+    """
+    limit = settings.max_jobs_per_timespan
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        settings.max_jobs_per_timespan = None
 
 
 def _unlock_after_kill() -> None:

@@ -14,12 +14,6 @@ min_version("9.27")
 # again and again: a dry-run of 5863 jobs takes 14.5 s in place of 16.2.
 gc.set_threshold(200_000, 50, 100)
 
-# Snakemake's default limit, 100 jobs per second, sets a timer at every look for ready jobs, which looks again a second later:
-# each job that ends adds such a chain. After 600 jobs that was half a processor, for a limit that nothing here comes near.
-LIMIT = workflow.scheduling_settings and workflow.scheduling_settings.max_jobs_per_timespan
-if LIMIT and (LIMIT.max_jobs, LIMIT.timespan) == (100, 1):
-    workflow.scheduling_settings.max_jobs_per_timespan = None
-
 from adopt import begin, code_changes  # noqa: E402
 from rib import code, warm  # noqa: E402
 from rib.catalog import Catalog, validated  # noqa: E402
