@@ -148,6 +148,7 @@ def test_a_checkpoint_is_loaded_as_shown(tools, monkeypatch, capsys):
     np.testing.assert_allclose(scores.max(dim=1).values, stored["confidence"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_rest_of_the_reference_is_accuracy_in_distribution(to_change):
     changed = re.findall(r"In `(own/\S+)`\n\n```yaml\n(.*?)\n```|in `(own/\S+)`\n\n```yaml\n(.*?)\n```", TEXT, re.S)
     for found in changed:

@@ -117,8 +117,7 @@ class Project:
 
     def planned(self, *arguments: str, config: tuple[str, ...] = ()) -> dict[str, int]:
         """Number of jobs of each rule that a dry-run lists."""
-        printed = self.snakemake("-n", *arguments, config=config)
-        return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", printed, re.M) if rule not in TARGET_RULES}
+        return jobs(self.snakemake("-n", *arguments, config=config))
 
     def planned_methods(self, rule: str, config: tuple[str, ...] = ()) -> set[str]:
         """Methods of the jobs of one rule that a dry-run lists."""
@@ -140,6 +139,11 @@ class Project:
             for path in files
             if not path.name.endswith(("provenance.json", ".html")) and path.stem != "cost"
         }
+
+
+def jobs(printed: str) -> dict[str, int]:
+    """Number of jobs of each rule that a dry-run has printed."""
+    return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", printed, re.M) if rule not in TARGET_RULES}
 
 
 def copy_project(folder: Path) -> Path:

@@ -438,7 +438,7 @@ def test_a_layouts_number_that_yaml_reads_as_text_is_a_number(own):
         ({"settings": {"margin": [0.1, 0.2]}}, r"the setting 'margin' is \[0\.1, 0\.2\]; give a number"),
         ({"icons_file": "../../secret.csv"}, r"'mine\.icons_file' is '\.\./\.\./secret\.csv', which is not valid"),
         ({"exclude": {30: "too dark"}}, r"30 in 'mine\.exclude' is no name .*in quotes where YAML reads a number"),
-        ({"label": "\ud800"}, r"'mine\.label' is '\\ud800', which is not valid"),
+        ({"label": "\ud800"}, "is not valid YAML: .* escape code"),
         (
             {"source": None, "sources": [{"kind": "folder", "path": "a"}, {"kind": "folder", "path": "b"}]},
             r"mine: two of its sources have the file mine\.tar; give each a name by file",
@@ -549,7 +549,7 @@ def test_a_key_given_twice_in_one_file_is_refused(own):
         ),
         ("a: !!bool maybe", "is not valid YAML: this isn't what its form says"),
         ("a: !!map [1]", "is not valid YAML: expected a mapping node"),
-        ("[" * 3000, "is not valid YAML: maximum recursion depth"),
+        ("[" * 3000, "is not valid YAML: .* nesting depth"),
         ("a: 0x" + "f" * 5000, "a number of thousands of digits"),
         ("- a", r"methods\.yaml: the whole is \['a'\], which is not valid \(it is not of type 'object'\)"),
         ("a: \xe9".encode("latin-1"), "is not valid YAML: 'utf-8' codec can't decode"),

@@ -56,6 +56,7 @@ def goes_on(project, whole):
     return project.printed()
 
 
+@pytest.mark.slow
 def test_runs_killed_with_all_their_processes_go_on_to_the_same_bytes(project, whole):
     killed = 0
     for run in ordeal(project, kills=3, longest=10, seed=0):

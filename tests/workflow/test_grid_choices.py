@@ -235,6 +235,7 @@ class Breaks(FineTuning):
 """
 
 
+@pytest.mark.slow
 def test_the_state_after_the_last_good_epoch_is_kept(project):
     own = project.folder / "own"
     (own / "methods").mkdir(parents=True)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tiny.project import Project, copy_project
+from tiny.project import Project, copy_project, jobs
 
 MODELS, METHODS, TARGETS, SUITES = 7, 9, 7, 2
 TRAINED = 7  # of the paper's nine methods; WiSE-FT and the soup merge
@@ -15,8 +15,14 @@ def imagenet(tmp_path_factory):
     return Project(copy_project(tmp_path_factory.mktemp("imagenet") / "project"), family="imagenet")
 
 
-def test_the_papers_grid_is_planned_without_data(imagenet):
-    planned = imagenet.planned()
+@pytest.fixture(scope="module")
+def printed(imagenet):
+    """What a dry-run of the default grid prints."""
+    return imagenet.snakemake("-n", "--quiet", "rules")
+
+
+def test_the_papers_grid_is_planned_without_data(printed):
+    planned = jobs(printed)
     assert planned["finetune"] == MODELS * TRAINED * TARGETS
     assert planned["merge_weights"] == MODELS * (METHODS - TRAINED) * TARGETS
     assert planned["evaluate_run"] == MODELS * (1 + METHODS * TARGETS) * SUITES
@@ -27,18 +33,17 @@ def test_the_papers_grid_is_planned_without_data(imagenet):
     assert planned["prepare"] == 3 * 8 + 1 and planned["list_suite"] == 3 * SUITES
 
 
-def test_plan_says_what_the_dry_run_says(imagenet):
-    printed, planned = imagenet.snakemake("plan", "--quiet", "all"), imagenet.planned()
-    (line,) = re.findall(r"^Jobs .*\((.*)\), and tables", printed, re.M)
+def test_plan_says_what_the_dry_run_says(imagenet, printed):
+    plan, planned = imagenet.snakemake("plan", "--quiet", "all"), jobs(printed)
+    (line,) = re.findall(r"^Jobs .*\((.*)\), and tables", plan, re.M)
     said = {rule: int(count.replace(",", "")) for count, rule in re.findall(r"(\d[\d,]*) ([a-z_]+)", line)}
     assert said.pop("merge") == planned["merge_weights"]
     assert said == {rule: planned[rule] for rule in said}
-    assert "stated" in printed and "Download   71.1GB" in printed
-    assert "nobody states the size of ILSVRC2012_devkit_t12.tar.gz, imagenet-cartoon.tar.gz" in printed
+    assert "stated" in plan and "Download   71.1GB" in plan
+    assert "nobody states the size of ILSVRC2012_devkit_t12.tar.gz, imagenet-cartoon.tar.gz" in plan
 
 
-def test_objectnet_is_a_target_only_when_that_is_accepted(imagenet):
-    printed = imagenet.snakemake("-n", "--quiet", "rules")
+def test_objectnet_is_a_target_only_when_that_is_accepted(imagenet, printed):
     assert "dataset 'objectnet' is evaluated and not fine-tuned on: ObjectNet's licence forbids tuning" in printed
     assert imagenet.planned(config=("accept=objectnet_tuning",))["finetune"] == MODELS * TRAINED * (TARGETS + 1)
 

@@ -27,6 +27,7 @@ def project(tmp_path):
     return found
 
 
+@pytest.mark.slow
 def test_one_pass_scores_every_run_that_is_due_to_the_same_bytes(project):
     project.snakemake(*ROWS, "--cores", "2", config=(*CHOICES, "compute={checkpoints_per_pass: 1}"))
     runs = project.folder / "results/tiny/paper"

@@ -38,6 +38,7 @@ def test_a_refactoring_is_accepted_and_leaves_nothing_to_do(finished_copy):
     assert "nothing to accept" in accept(finished_copy)
 
 
+@pytest.mark.slow
 def test_other_bytes_are_refused_and_nothing_is_changed(finished_copy):
     finished_copy.edit(LWF, "self.weight * self.temperature**2", "1.5 * self.weight * self.temperature**2")
     planned, before = finished_copy.planned(), state(finished_copy)
