@@ -81,6 +81,7 @@ def test_ri_is_the_mean_change_off_the_target(rows, results):
 
 def test_mri_is_after_less_before_and_the_mean_ri(rows, results):
     ri, mri, ood = results[2:]
+    assert ood.columns[-3:].tolist() == ["accuracy", "ci_low", "ci_high"]
     for line in mri.itertuples():
         assert line.mri == pytest.approx(line.ood_after - line.ood_before, abs=1e-9)
         assert line.mri == pytest.approx(ri[ri["method"] == line.method]["ri"].mean())
@@ -558,3 +559,9 @@ def test_objects_that_two_datasets_share_are_told_dataset_by_dataset():
     counts = metrics.count([rows])
     assert counts.shared("c", "a").tolist() == [True, True, False] and counts.shared("c", "c").all()
     assert counts.shared("a", "c").tolist() == [True, False, True, *[False] * 5]
+
+
+def test_counts_that_would_be_unpickled_are_refused(tmp_path):
+    np.savez(tmp_path / "counts.npz", facts=np.array([{}], object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        list(metrics.read_counts(tmp_path / "counts.npz"))
