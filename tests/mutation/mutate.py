@@ -130,6 +130,9 @@ def lived(files: Iterable[str]) -> Iterator[tuple[str, Counter, list[str]]]:
         codes = json.loads(meta.read_text())["exit_code_by_key"] if meta.exists() else {}
         counts, shown = Counter(mutants=len(codes)), []
         for mutant, code in codes.items():
+            if code is None:
+                counts["not tried"] += 1
+                continue
             if code in NOTICED:
                 counts["noticed"] += 1
                 continue
@@ -143,17 +146,18 @@ def lived(files: Iterable[str]) -> Iterator[tuple[str, Counter, list[str]]]:
 
 
 def score(counts: Counter) -> float:
-    """Percent of the mutants that change something which the tests notice."""
-    return 100 * counts["noticed"] / max(1, counts["mutants"] - counts["equivalent"])
+    """Percent of the mutants that were tried and change something which the tests notice."""
+    return 100 * counts["noticed"] / max(1, counts["mutants"] - counts["not tried"] - counts["equivalent"])
 
 
 def table(by_file: dict[str, Counter]) -> str:
-    """The report: a row for each group, in percent of the mutants that aren't equivalent."""
-    rows = ["| modules | mutants | equivalent | noticed | lived | noticed, % |", "|---|---|---|---|---|---|"]
+    """The report: a row for each group; the score is of the mutants that were tried and aren't equivalent."""
+    kinds = ["mutants", "not tried", "equivalent", "noticed"]
+    rows = [f"| modules | {' | '.join(kinds)} | lived | noticed, % |", "|---" * (len(kinds) + 3) + "|"]
     for group, modules in GROUPS.items():
         counts = sum((by_file[file] for file in files_of(modules)), Counter())
-        numbers = [counts[key] for key in ("mutants", "equivalent", "noticed")]
-        numbers.append(counts["mutants"] - counts["equivalent"] - counts["noticed"])
+        numbers = [counts[kind] for kind in kinds]
+        numbers.append(numbers[0] - sum(numbers[1:]))
         rows.append(f"| {group} | {' | '.join(map(str, numbers))} | {score(counts):.1f} |")
     return "\n".join(rows)
 
@@ -161,6 +165,7 @@ def table(by_file: dict[str, Counter]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("modules", nargs="*", help="relative to the library, without .py; or 'scored'")
+    parser.add_argument("--report", action="store_true", help="only tell what is known from a run that was stopped")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     chosen = parser.parse_args()
     if importlib.util.find_spec("mutmut") is None:
@@ -170,18 +175,20 @@ def main() -> None:
     if not modules:
         sys.exit('no module differs from main; name some, for example: make mutation MODULES="metrics methods/ewc"')
     files, project = files_of(modules), Path.cwd()
-    make_stage(files)
-    forget_survivors()
-    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(chosen.processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # workers are forked
-    subprocess.run(command, cwd=STAGE, env=environment, check=True)
+    if not chosen.report:
+        make_stage(files)
+        forget_survivors()
+        command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(chosen.processes)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # workers are forked
+        subprocess.run(command, cwd=STAGE, env=environment, check=True)
     by_file = {}
     for file, by_file[file], shown in lived(files):
         print(*shown, sep="\n")
         print(f"{file}: {score(by_file[file]):.1f} % noticed, {dict(by_file[file])}")
     if scored:
         os.chdir(project)
-        REPORT.write_text(f"# Mutation testing\n\n{table(by_file)}\n", encoding="utf-8")
+        head = "# Mutation testing\n\nMade by `make mutation MODULES=scored`; what is judged equivalent stands in tests/mutation/equivalent.csv."
+        REPORT.write_text(f"{head}\n\n{table(by_file)}\n", encoding="utf-8")
         print(f"written: {REPORT}")
 
 
