@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rib.io import UserError, sha256
-from rib.job import commit, job, reason, stopped_by
+from rib.job import commit, job, reason
 
 
 @pytest.fixture
@@ -59,11 +59,10 @@ def test_the_manifest_gets_its_name_after_the_bytes_that_it_speaks_for(tmp_path,
 def test_a_job_cleans_up_undisturbed_by_more_signals(start, tmp_path):
     if (pid := os.fork()) == 0:
         try:
-            stopped_by(signal.SIGINT)
             with start() as out:
                 out["data"].write_text("half")
                 try:
-                    os.kill(os.getpid(), signal.SIGINT)
+                    os.kill(os.getpid(), signal.SIGTERM)
                 finally:
                     os.kill(os.getpid(), signal.SIGINT)
                     os.kill(os.getpid(), signal.SIGTERM)
@@ -72,7 +71,7 @@ def test_a_job_cleans_up_undisturbed_by_more_signals(start, tmp_path):
             os._exit(end.code)
         finally:
             os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGINT
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGTERM
     assert (tmp_path / "cleaned").exists() and not any((tmp_path / "work").iterdir())
 
 

@@ -88,8 +88,9 @@ def speak(workflow) -> Messages | None:
 def heed_signals(workflow, messages: Messages | None) -> None:
     """Have SIGINT end the jobs that run and SIGTERM wait for them; what has finished by then counts as finished.
 
-    Snakemake waits for its jobs after a SIGINT, too, which end by themselves only where it came from a terminal, and forgets
-    those that finish meanwhile. On a cluster, and where none runs, its way stays: there it takes them back.
+    Snakemake waits for its jobs after a SIGINT, too, and forgets those that finish meanwhile. Jobs themselves don't get the
+    one that Ctrl-C sends to every process of a terminal, since it may meet them before any of our code runs. On a cluster,
+    and where no job runs, Snakemake's way stays: there it takes them back.
     """
 
     def stop(number, frame):
@@ -102,6 +103,13 @@ def heed_signals(workflow, messages: Messages | None) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    if workflow.local_exec:
+        # Processes inherit what the thread that starts them blocks.
+        workflow.scheduler._executor.pool._initializer = _block_interrupts
+
+
+def _block_interrupts() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _stop(scheduler, now: bool) -> None:

@@ -1,18 +1,15 @@
 """The one place where a script meets Snakemake: its object unpacked into the library's job."""
 
-import signal
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
-from rib.job import job, stopped_by
+from rib.job import job
 from rib.owner import end_with_owner
 from rib.warm import delegate
 
 end_with_owner()
-# Ctrl-C reaches every process of a run; jobs clean up and end without a word, Snakemake has the last one.
-stopped_by(signal.SIGINT)
 
 
 def warm_start(libraries: str = "networks") -> None:

@@ -154,20 +154,16 @@ def job(
         log.info("done in %.1f s%s", time.monotonic() - clock, made)
 
 
-def stopped_by(number: int):
-    """Let a signal end this process by an exception, so that it cleans up, undisturbed by more signals; its handler before."""
+@contextlib.contextmanager
+def _stopped_by(number: int) -> Iterator[None]:
+    """Let a signal end this process by an exception, so that it cleans up, undisturbed by more signals."""
 
     def stop(*_):
         for more in (signal.SIGINT, signal.SIGTERM):
             signal.signal(more, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    return signal.signal(number, stop)
-
-
-@contextlib.contextmanager
-def _stopped_by(number: int) -> Iterator[None]:
-    handler = stopped_by(number)
+    handler = signal.signal(number, stop)
     try:
         yield
     finally:
