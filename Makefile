@@ -1,6 +1,6 @@
-# make run    the embedded benchmark, from a bare machine to reports/
-# make test   every test but the long ones, which are make test-slow
-# Needs Python 3.11 or newer, make and the package registries; everything else is installed into .venv.
+# make run    run the default benchmark; results are in reports/
+# make test   run all tests except the slow ones (make test-slow)
+# Requires Python 3.11 or newer, make and access to the package registries; all else is installed into .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,44 +8,45 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 TESTS := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
-.PHONY: run test test-slow torture bench mutation lint format environment docs lock clean help
+.PHONY: run test test-slow torture bench mutation lint format environment docs example lock clean help
 
-help: ## this list
+help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
 
 run: $(VENV)/run.done ## run the workflow on config.yaml: tables, figures and pages in reports/
-	@snakemake --quiet reason --report reports/$(FAMILY)/report.html --report-after-run
+	@snakemake --report reports/$(FAMILY)/report.html --report-after-run
 	@echo "Open reports/$(FAMILY)/index.html (results) or reports/$(FAMILY)/report.html (how they were made)."
 
-test: $(VENV)/test.done ## every test but the long ones, several files at once
+test: $(VENV)/test.done ## run all tests except the slow ones, in parallel
 	@$(TESTS) -m "not slow"
 
-test-slow: $(VENV)/slow.done ## the long tests besides: all kinds of damage, accepted refactorings, remotes, clusters
+test-slow: $(VENV)/slow.done ## run the slow tests: damaged files, accepted refactorings, remotes, clusters
 	@$(TESTS) -m slow
 
-torture: $(VENV)/test.done ## kill the default run 50 times at random moments; its bytes must be those of an undisturbed one
+torture: $(VENV)/test.done ## kill the default run 50 times at random moments; its results must equal those of an undisturbed run
 	@python -m pytest -s tests/torture
 
-mutation: $(VENV)/test.done ## change modules a little, again and again: do the unit tests notice? MODULES="metrics methods/ewc"
+mutation: $(VENV)/test.done ## mutation testing of the unit tests, for example MODULES="analysis/ri methods/ewc"
 	@python tests/mutation/mutate.py $(MODULES)
 
-lint: $(VENV)/test.done ## style and layering, without running anything
+lint: $(VENV)/test.done ## check style and layering
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile workflow/rules
-	snakemake --lint
+	@# Functions stand above the rules that use them, which Snakemake's linter would have in a file of their own.
+	! snakemake --lint 2>&1 | grep -E '^ +\* |Error|Exception' | grep -v 'Mixed rules and functions'
 
-format: $(VENV)/test.done ## rewrite sources in the project's style
+format: $(VENV)/test.done ## format the sources
 	ruff check --fix .
 	ruff format .
 	snakefmt Snakefile workflow/rules
 
 environment: $(VENV)/run.done ## only create the environment
 
-# The mark is written last, so an interrupted installation is taken up again.
+# The marker file is written last, so that an interrupted installation is repeated.
 $(VENV)/run.done: envs/requirements.txt envs/requirements-npm.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "$(PYTHON) is older than Python 3.11; install a newer one and call: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+		{ echo "$(PYTHON) is older than Python 3.11; install a newer one and run: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@echo "Creating the environment in $(VENV) (once; a few minutes, 1 to 6 GB with torch)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.txt
@@ -60,18 +61,21 @@ $(VENV)/slow.done: $(VENV)/test.done envs/requirements-cluster.txt
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements-cluster.txt
 	@touch $@
 
-bench: $(VENV)/test.done ## ratios of the real paths to their limits, into reports/benchmarks.md
+bench: $(VENV)/test.done ## measure speeds relative to their limits, in reports/benchmarks.md
 	@python benchmarks/bench.py --write
 
-docs: $(VENV)/run.done ## renew what the README takes from schemas, captions, rules and the default run
+docs: $(VENV)/run.done ## update the generated parts of README.md and docs/; needs no run
+	@snakemake --rulegraph mermaid-js | PYTHONPATH=workflow/lib python -m rib.reporting.readme README.md docs/*.md
+
+example: $(VENV)/run.done ## update the README's figure and numbers from a finished default run, then run docs
 	@mkdir -p reports/default_run
 	@cp reports/emoji/figures/ri_matrix.png reports/emoji/tables/ri.csv reports/emoji/tables/accuracy.csv reports/default_run/
-	@snakemake --quiet all --rulegraph mermaid-js | PYTHONPATH=workflow/lib python -m rib.docs README.md
+	@$(MAKE) --no-print-directory docs
 
-lock: ## renew the pinned versions in envs/ from the .in files
+lock: ## update the pinned versions in envs/ from the .in files
 	@sh envs/lock.sh $(PYTHON)
 
-clean: ## remove what runs made, keep the environment, downloads and .dvc files
+clean: ## remove results; keep the environment, downloads and .dvc files
 	rm -rf logs work .snakemake
 	@for part in results reports/$(FAMILY); do \
 		if [ -d $$part ]; then find $$part -type f ! -name '*.dvc' ! -name dvc.yaml -delete; find $$part -type d -empty -delete; fi; \

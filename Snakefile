@@ -2,34 +2,38 @@
 #
 #   download -> prepare -> models -> finetune -> merge -> evaluate -> metrics -> figures -> report
 #
-# Stages meet only through files:
+# Stages communicate only through files:
 #   data/raw/<dataset or model>/                                                     archives as published
 #   results/<family>/prepare/<dataset>/<geometry>/                                   arrays and index
 #   results/<family>/models/<model>/                                                 pretrained weights
 #   results/<family>/<protocol>/<stage>/<model>/<target>/<method>/<size>/<seed>/     checkpoints, recipes, rows
 #   reports/<family>/                                                                tables, figures, the page
-# The model before fine-tuning is target `none`, method `pretrained`.
-
-
-include: "workflow/rules/messages.smk"
-
-
-configfile: "config.yaml"
+# The model before fine-tuning has target `none` and method `pretrained`.
 
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/download.smk"
 include: "workflow/rules/prepare.smk"
+include: "workflow/rules/split.smk"
 include: "workflow/rules/models.smk"
+include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/merge.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/metrics.smk"
-include: "workflow/rules/analysis.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/features.smk"
+
+
+for ANALYSIS_FILE in sorted((WORKFLOW / "rules/analysis").glob("*.smk")):
+
+    include: ANALYSIS_FILE
+
+
 include: "workflow/rules/report.smk"
 include: "workflow/rules/track.smk"
 include: "workflow/rules/published.smk"
+include: "workflow/rules/plan.smk"
 include: "workflow/rules/status.smk"
 include: "workflow/rules/verify.smk"
 include: "workflow/rules/accept.smk"
@@ -39,7 +43,7 @@ rule all:
     default_target: True
     input:
         ALL_TABLES,
-        FIGURES,
+        ALL_FIGURES,
         PAGE,
 
 
@@ -50,9 +54,19 @@ rule tables:
 
 rule figures:
     input:
-        FIGURES,
+        ALL_FIGURES,
+
+
+onstart:
+    handle_signals(workflow, CONSOLE)
 
 
 onsuccess:
-    if Path(PAGE).exists():
-        print(f"What was made: {PAGE}, with tables and figures beside it; checkpoints and rows in {RUNS}/.")
+    if CONSOLE and CONSOLE.progress:
+        CONSOLE.close_bar()
+        print(f"Made: checkpoints and rows in {RUNS}/; tables, figures and {PAGE} in {REPORTS}/.")
+
+
+onerror:
+    if CONSOLE:
+        CONSOLE.end()

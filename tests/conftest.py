@@ -16,6 +16,18 @@ def pytest_xdist_auto_num_workers(config):
     return -(-3 * len(os.sched_getaffinity(0)) // 2)
 
 
+def pytest_collection_modifyitems(items):
+    """One process makes the shared project while the others have files that don't need it; short files come last."""
+    sharing = {item.path for item in items if "finished" in item.fixturenames}
+    items.sort(
+        key=lambda item: (
+            item.path.name != "test_tiny_run.py",
+            "unit" in item.path.parts,
+            item.path in sharing,
+        )
+    )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Small tensors gain nothing from threads, and results must not depend on the machine's cores."""

@@ -1,79 +1,95 @@
-"""Code depends downwards only, and the parts that must start fast don't touch torch."""
+"""The library's packages in layers: contracts of import-linter, in pyproject.toml, and what those can't say."""
 
 import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-LIBRARY = Path(__file__).parents[1] / "workflow/lib/rib"
-LAYERS = [
-    {"io", "plugins", "code", "classes", "catalog", "geometry", "runs", "grid", "job", "warm", "owner"}
-    | {"provenance", "integrity", "track", "verify", "accept"},
-    {"data", "models"},
-    {"methods"},
-    {"finetune", "pretrain", "resume", "merge", "passes", "evaluate", "features", "selection", "stir"},
-    {"metrics", "analysis", "plan", "published"},
-    {"figures", "report"},
-    {"docs", "status"},
-]
-LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
-TORCH = {"torch", "torchvision", "timm", "open_clip", "safetensors", "peft"}
-MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path != LIBRARY / "__init__.py")
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "workflow/lib/rib"
+TORCH_FREE = ("base", "config", "records", "jobs", "analysis", "figures", "reporting")
+MODULES = sorted(LIBRARY.rglob("*.py"))
 
 
-def part(path: Path) -> str:
-    """Name of the library's module or package that a file belongs to."""
-    return path.relative_to(LIBRARY).parts[0].removesuffix(".py")
-
-
-def imported(path: Path) -> set[str]:
-    """Dotted names that a file imports anywhere."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path} uses a relative import, which the layering test can't follow"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+def broken(folder: Path, path: str) -> set[str]:
+    """Contracts that the library on a path breaks, by name."""
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports; exit(lint_imports(no_cache=True))"]
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    names = set(re.findall(r"^(.+) BROKEN", done.stdout, re.MULTILINE))
+    assert (done.returncode == 0) == (not names) and " KEPT" in done.stdout, done.stdout + done.stderr
     return names
 
 
-def roots(path: Path) -> set[str]:
-    return {name.split(".")[0] for name in imported(path)}
+def test_the_library_keeps_its_contracts():
+    assert broken(ROOT, "workflow/lib") == set()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(LIBRARY)))
-def test_imports_go_downwards(path):
-    own = LAYER[part(path)]
-    for name in imported(path):
-        if name.startswith("rib."):
-            other = name.split(".")[1]
-            assert LAYER[other] <= own, f"{path.name} (L{own}) imports rib.{other} (L{LAYER[other]})"
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(LIBRARY)))
-def test_the_library_does_not_know_snakemake(path):
-    assert "snakemake" not in roots(path)
+LAYERS = "Packages import only from those below them"
+CIRCLES = "No modules and no packages import each other"
+TORCH = "What must start fast does without torch"
+MERGES = "Merges are written without torch"
+SNAKEMAKE = "The library does not know Snakemake"
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in MODULES if LAYER[part(path)] in (0, 4, 5)], ids=lambda path: path.stem
+    ("modules", "contracts"),
+    [
+        ({}, set()),
+        ({"data/images.py": "from rib.config.geometry import Geometry"}, set()),
+        ({"base/files.py": "import rib.figures.radar"}, {LAYERS}),
+        ({"data/images.py": "def f():\n    from rib.models import network"}, {LAYERS}),
+        ({"data/images.py": "import rib.models.state", "models/state.py": "import rib.data.images"}, {LAYERS, CIRCLES}),
+        ({"data/images.py": "from rib.data import prepare", "data/prepare.py": "import rib.data.images"}, {CIRCLES}),
+        (
+            {"data/layouts/digits.py": "import rib.data.http", "data/http.py": "import rib.data.layouts.digits"},
+            {CIRCLES},
+        ),
+        ({"more/__init__.py": ""}, {LAYERS}),
+        ({"analysis/cka.py": "def f():\n    import torch"}, {TORCH}),
+        ({"analysis/cka.py": "import rib.data.images", "data/images.py": "import timm.data"}, {TORCH}),
+        ({"methods/__init__.py": "import torch"}, {MERGES}),
+        ({"methods/soup.py": "import rib.methods.base", "methods/base.py": "from torch import nn"}, {MERGES}),
+        ({"methods/base.py": "import torch"}, set()),
+        ({"jobs/script.py": "import snakemake.utils"}, {SNAKEMAKE}),
+    ],
+    ids=lambda value: " ".join(sorted(value)) or "none",
 )
-def test_torch_stays_out(path):
-    numpy_only = {name for name in imported(path) if f"{name}.".startswith("safetensors.numpy.")}  # needs no torch
-    assert not {name.split(".")[0] for name in imported(path) - numpy_only} & TORCH
+def test_contracts_are_broken_by_what_they_forbid(tmp_path, modules, contracts):
+    """In a library of modules of the same names, which are empty."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    empty = dict.fromkeys((str(path.relative_to(LIBRARY)) for path in MODULES), "")
+    for name, source in {**empty, "jobs/gpu_lock.py": "import torch", **modules}.items():
+        path = tmp_path / "rib" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    assert broken(tmp_path, ".") == contracts
 
 
-def test_merges_are_written_without_torch():
-    for path in (LIBRARY / "merge.py", LIBRARY / "methods/__init__.py", LIBRARY / "methods/wise_ft.py"):
-        assert not roots(path) & TORCH
+def imports(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
-def test_scripts_are_thin():
-    for path in (LIBRARY.parents[1] / "scripts").glob("[a-z]*.py"):
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
-        assert len(lines) <= 25, f"{path.name} has {len(lines)} lines"
+def test_imports_are_absolute():
+    """Code digests don't follow relative ones."""
+    assert [path for path in MODULES if any(getattr(node, "level", 0) for node in imports(path))] == []
 
 
-def test_the_snakefile_is_an_outline():
-    assert len((LIBRARY.parents[2] / "Snakefile").read_text().splitlines()) < 60
+def test_of_safetensors_only_the_part_without_torch_is_used():
+    """Where torch stays out; import-linter knows other libraries as a whole."""
+    for path in (path for path in MODULES if path.relative_to(LIBRARY).parts[0] in TORCH_FREE):
+        for node in imports(path):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            assert all(name.split(".")[0] != "safetensors" or name == "safetensors.numpy" for name in names), path
+
+
+def test_scripts_are_thin_and_the_snakefile_is_an_outline():
+    limits = {ROOT / "Snakefile": 80, **dict.fromkeys((ROOT / "workflow/scripts").glob("[a-z]*.py"), 25)}
+    assert len(limits) > 30
+    for path, limit in limits.items():
+        assert len(path.read_text().splitlines()) <= limit, path.name

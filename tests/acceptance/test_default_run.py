@@ -70,4 +70,4 @@ def test_the_readmes_numbers_are_those_of_the_run(ri):
     """Other processors round differently and training amplifies it: within 3 points, half an interval's width."""
     shown = pd.read_csv(ROOT / "reports/default_run/ri.csv").set_index(["model", "method", "target"])
     assert shown.index.equals(ri.index)
-    assert (shown["ri"] - ri["ri"]).abs().max() < 3, "stale: run `make docs`"
+    assert (shown["ri"] - ri["ri"]).abs().max() < 3, "stale: run `make example`"

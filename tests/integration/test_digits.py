@@ -5,29 +5,33 @@ import hashlib
 import itertools
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from rib.catalog import Catalog
+from rib.base.errors import UserError
+from rib.base.files import sha256
+from rib.config.catalog import Catalog
+from rib.config.geometry import Geometry
+from rib.data.archives import archive_members
 from rib.data.download import download
+from rib.data.images import DatasetSource
 from rib.data.layouts import digit_fonts, digits
 from rib.data.layouts._digits import MARGIN
 from rib.data.prepare import prepare
 from rib.data.prepared import PreparedDataset
-from rib.data.splits import pretraining_images, reference_images
-from rib.geometry import Geometry
-from rib.io import UserError, archive_members, sha256
+from rib.data.subsets import subset
+from rib.data.view import DatasetFiles, load_proxy, load_whole
+from tiny.project import ROOT
+from tiny.training import VIEW
 
-ROOT = Path(__file__).parents[2]
 CATALOG = Catalog([ROOT / "workflow/catalog"])
-SPACE = CATALOG.class_space("digits")
+SPACE = CATALOG.family_label_space("digits")
 SETS = {name: entry for name, entry in CATALOG.datasets.items() if entry.family == "digits"}
 GEOMETRY = Geometry(32, 1.0, "bicubic")
 FILES = {"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "manifest": "manifest.json"}
-SEEN = {"geometry": vars(GEOMETRY), "workers": 1, "budget": "all", "images_per_class": None}
 ANOTHER_PROCESS = """
 import sys; sys.path[:0] = {paths!r}
 from pathlib import Path
@@ -53,15 +57,13 @@ def made(name, folder, archive):
     """A set prepared at 32 px in a folder of its own."""
     entry = SETS[name]
     folder.mkdir(parents=True)
+    dataset = DatasetSource(name, [archive], SPACE, GEOMETRY, entry.source_group, {}, sorted(entry.exclude))
     prepare(
-        archives=[archive],
+        dataset=dataset,
         digests=[entry.sources[0]["digest"]],
-        dataset=name,
         layout=CATALOG.layout_file(entry.layout),
-        arguments={**entry.settings, "source_group": entry.source_group, "icons": {}, "exclude": []},
-        space=SPACE,
+        settings=entry.settings,
         storage=entry.storage,
-        geometry=GEOMETRY,
         expected=entry.images,
         about=entry.about_images,
         corrupt_allowed=0,
@@ -108,9 +110,8 @@ def test_labels_and_pixels_are_the_files(sets, published):
         lines = published[[int(image) for image in sets[name].index["image_id"].to_pylist()]]
         assert (lines[:, -1] == sets[name].labels).all()
     for name in ("digits", "digits_test"):
-        for image, line in zip(
-            sets[name].images, published[sets[name].index["image_id"].to_numpy().astype(int)], strict=True
-        ):
+        lines = published[sets[name].index["image_id"].to_numpy().astype(int)]
+        for image, line in zip(sets[name].images, lines, strict=True):
             side = 8 + 2 * MARGIN
             small = np.asarray(Image.fromarray(image).convert("L").resize((side, side), Image.Resampling.BOX), float)
             ink = (255 - small[MARGIN:-MARGIN, MARGIN:-MARGIN]) / 255 * 16
@@ -142,44 +143,39 @@ def test_another_process_makes_the_same_bytes(name, folders, archives, tmp_path)
         assert sha256(tmp_path / name / file) == sha256(folders[name] / file)
 
 
-def test_smaller_pretraining_sets_lie_inside_larger_ones_and_are_the_models_reference(folders):
+def test_pretraining_subsets_are_nested_and_are_the_models_proxy(folders):
     sizes = [str(CATALOG.models[f"digits_cnn_{size}"].pretrain["size"]) for size in (50, 150, 400, "all")]
-    parts = [pretraining_images(folders["digits"], "digits", SEEN, size) for size in sizes]
+    files = DatasetFiles("digits", folders["digits"])
+    parts = [subset(load_whole(files, VIEW), size) for size in sizes]
     assert [len(part.labels) for part in parts] == [50, 150, 400, 700]
     for small, large in itertools.pairwise(parts):
         assert set(small.source_ids) < set(large.source_ids)
         counts = np.bincount(small.labels)
         assert counts.max() - counts.min() <= 1
-    reference = reference_images(folders["digits"], {**SEEN, "pretraining_size": sizes[1]}, None)
-    assert reference.source_ids == parts[1].source_ids
-    assert len(reference_images(folders["digits"], SEEN, None).labels) == 700
+    assert load_proxy(files, replace(VIEW, pretraining_size=sizes[1])).source_ids == parts[1].source_ids
+    assert len(load_proxy(files, VIEW).labels) == 700
 
 
-def test_the_order_within_a_class_hangs_on_nothing_but_the_line(published):
+def test_the_order_within_a_class_depends_on_nothing_but_the_line(published):
     ranks = digits.class_ranks(published[:, -1])
     for digit in range(10):
         own = ranks[published[:, -1] == digit]
         assert sorted(own) == list(range(len(own)))
     first = hashlib.sha256(b"digits/0").hexdigest()
-    lower = [
-        row
-        for row in np.flatnonzero(published[:, -1] == published[0, -1])
-        if hashlib.sha256(f"digits/{row}".encode()).hexdigest() < first
-    ]
-    assert ranks[0] == len(lower)
+    others = np.flatnonzero(published[:, -1] == published[0, -1])
+    assert ranks[0] == sum(hashlib.sha256(f"digits/{row}".encode()).hexdigest() < first for row in others)
 
 
 def items(layout, archive, **settings):
-    names = {"space": SPACE, "geometry": GEOMETRY, "dataset": "set", "source_group": None, "icons": {}, "exclude": []}
-    return list(layout.items([archive], **names, **settings))
+    return list(layout.items(DatasetSource("set", [archive], SPACE, GEOMETRY), **settings))
 
 
-def test_what_the_packages_lack_is_a_sentence(archives):
-    with pytest.raises(UserError, match="set: there is no variant 'inked'; there are plain, corrupted"):
+def test_what_the_packages_lack_is_named(archives):
+    with pytest.raises(UserError, match="set: .*'inked'.*plain, corrupted"):
         items(digits, archives["digits"], variant="inked", first=0, last=1)
-    with pytest.raises(UserError, match="set: digit 8 has 174 images, so there are none from 170 to 175"):
+    with pytest.raises(UserError, match="set: digit 8 has 174 images.* 170 to 175"):
         items(digits, archives["digits"], variant="plain", first=170, last=175)
-    with pytest.raises(UserError, match=r"matplotlib.* holds no sklearn/datasets/data/digits\.csv\.gz"):
+    with pytest.raises(UserError, match=r"matplotlib.*sklearn/datasets/data/digits\.csv\.gz"):
         items(digits, archives["digits_font"], variant="plain", first=0, last=1)
-    with pytest.raises(UserError, match=r"matplotlib-.*whl ships no font 'Comic'; correct fonts"):
+    with pytest.raises(UserError, match=r"matplotlib-.*whl.*'Comic'"):
         items(digit_fonts, archives["digits_font"], fonts=["DejaVuSans", "Comic"])

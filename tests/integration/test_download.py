@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from integration.conftest import npm_package
+from rib.base.errors import UserError
 from rib.data.download import download
-from rib.io import UserError
 
 NAME, VERSION = "icons-of-mine", "1.0.0"
 
@@ -74,7 +74,7 @@ def test_an_archive_truncated_on_the_way_is_refused(npm, package, tmp_path):
 def test_a_machine_without_npm_is_told_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
-    with pytest.raises(UserError, match="npm is not on this machine.*requirements-npm"):
+    with pytest.raises(UserError, match="npm is not installed.*requirements-npm"):
         download(npm_source("sha512-x"), tmp_path / "icons.tgz", "set")
 
 

@@ -7,18 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from rib.catalog import Catalog
-from rib.classes import read_table
+from rib.base.files import read_json
+from rib.config.catalog import Catalog
+from rib.config.geometry import Geometry
+from rib.config.label_space import read_table
+from rib.data.archives import archive_members
 from rib.data.download import download
+from rib.data.images import DatasetSource
 from rib.data.prepare import prepare
 from rib.data.prepared import PreparedDataset
-from rib.geometry import Geometry
-from rib.io import archive_members, read_json
-from rib.models.pretrained import convert, load
+from rib.models.convert import convert
+from rib.models.network import load
+from tiny.project import ROOT
+from tiny.training import COMPUTE, CPU
 
-ROOT = Path(__file__).parents[2]
 CATALOG = Catalog([ROOT / "workflow/catalog"])
-SPACE = CATALOG.class_space("emoji")
+SPACE = CATALOG.family_label_space("emoji")
 SETS = [name for name, entry in CATALOG.datasets.items() if entry.family == "emoji"]
 LARGER = [name for name in SETS if name not in ("emojione", "fxemoji")]
 FLUENT = ["fluent_flat", "fluent_high_contrast", "fluent_3d"]
@@ -27,7 +31,7 @@ MODELS = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 
 
 def fetched(entry, folder):
-    """An entry's archive: the project's own download where it has one, else fetched anew."""
+    """An entry's archive: the project's own download where it has one, else fetched."""
     own = ROOT / "data/raw" / entry.name / entry.sources[0]["file"]
     if own.is_file():
         return own
@@ -46,20 +50,13 @@ def made(name, folder, packages):
     """A set prepared at 64 px in a folder of its own."""
     entry = CATALOG.datasets[name]
     folder.mkdir()
+    archives, more = [fetched(entry, packages)], (entry.source_group, CATALOG.icons(entry), sorted(entry.exclude))
     prepare(
-        archives=[fetched(entry, packages)],
+        dataset=DatasetSource(name, archives, SPACE, Geometry(64, 1.0, "bicubic"), *more),
         digests=[entry.sources[0]["digest"]],
-        dataset=name,
         layout=CATALOG.layout_file(entry.layout),
-        arguments={
-            **entry.settings,
-            "source_group": entry.source_group,
-            "icons": CATALOG.icons(entry),
-            "exclude": sorted(entry.exclude),
-        },
-        space=SPACE,
+        settings=entry.settings,
         storage=entry.storage,
-        geometry=Geometry(64, 1.0, "bicubic"),
         expected=entry.images,
         about=entry.about_images,
         corrupt_allowed=0,
@@ -139,15 +136,15 @@ def test_converted_weights_give_the_logits_of_the_original_implementation(name, 
         archive=archive,
         entry=vars(entry),
         head=entry.head,
-        outputs=1000,
-        names=None,
-        reference_folder=None,
-        images=None,
-        compute={"device": "cpu", "threads": 1},
+        num_classes=1000,
+        class_names=None,
+        reference=None,
+        view=None,
+        compute=COMPUTE,
         weights=converted / "weights.safetensors",
         description=converted / "model.json",
     )
-    model, facts = load(converted, torch.device("cpu"))
+    model, facts = load(converted, CPU)
     assert facts["preprocessing"] == entry.preprocessing
 
     original = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
@@ -155,7 +152,7 @@ def test_converted_weights_give_the_logits_of_the_original_implementation(name, 
     weights.write_bytes(next(read() for _, read in archive_members(archive, {entry.weights["member"]})))
     reference = original.from_name(name.replace("_", "-"))
     reference.load_state_dict(torch.load(weights, weights_only=True), strict=True)
-    size = entry.preprocessing["size"]
+    size = entry.preprocessing["input_size"]
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.inference_mode():
         torch.testing.assert_close(model(images), reference.eval()(images), rtol=1e-3, atol=1e-3)

@@ -1,5 +1,5 @@
-"""Whatever an archive holds and however it is damaged: a layout reads it or refuses it with one sentence, and nothing is
-written but where it is told to."""
+"""Whatever an archive holds and however it is damaged: a layout reads it or refuses it with a UserError, and writes nowhere
+but into its folder."""
 
 import gzip
 import io
@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from rib.catalog import LAYOUT_ARGUMENTS, LIBRARY, check_settings, keyword_arguments
-from rib.classes import ClassSpace
+from rib.base.files import read_json
+from rib.config.label_space import LabelSpace
+from rib.config.settings import LIBRARY, check_settings, signature_of
+from rib.data.archives import archive_members
 from rib.data.images import to_geometry
-from rib.io import archive_members, read_json
 from tiny.fuzz import NAMES, VALUES, fuzzed, mutated, outcome
 from tiny.photos import GEOMETRY, INDICES, WNIDS, devkit, encrypted, jpeg, prepare_into, space_of, tar
 
@@ -41,7 +42,7 @@ CHARS = {"1f41c": "ant", "1f41d": "wasp"}
 
 
 def own(*keys):
-    return ClassSpace(keys, tuple((i,) for i in range(len(keys))), keys, len(keys))
+    return LabelSpace(keys, tuple((i,) for i in range(len(keys))), keys, len(keys))
 
 
 def kit(numbers, place):
@@ -58,7 +59,7 @@ def photos(*names):
 
 @pytest.fixture(scope="module")
 def layouts(tmp_path_factory):
-    """By layout: members of each archive, its settings and the class space."""
+    """By layout: members of each archive, its settings and the label space."""
     place, space = tmp_path_factory.mktemp("valid"), space_of(SOME)
     inner = {f"{WNIDS[i]}.tar": tar(place / "inner.tar", {f"{WNIDS[i]}_1.JPEG": jpeg(i)}).read_bytes() for i in SOME}
     table = "".join(",".join(map(str, row)) + "\n" for row in DIGITS)
@@ -86,36 +87,12 @@ def layouts(tmp_path_factory):
 
 LAYOUTS = ["class_folders", "integer_folders", "class_tars", "corruptions", "devkit_labels", "objectnet"]
 LAYOUTS += ["iconify", "codepoint_images", "digits", "digit_fonts"]
-HOSTILE = [
-    f"..{OUTSIDE}",
-    OUTSIDE,
-    "x/../../../../y.jpg",
-    "../out/images.npy",
-    "/",
-    "./",
-    "x/" * 200 + "a.jpg",
-    "package/icons.json",
-]
-KINDS = [
-    tarfile.SYMTYPE,
-    tarfile.LNKTYPE,
-    tarfile.DIRTYPE,
-    tarfile.FIFOTYPE,
-    tarfile.CHRTYPE,
-    tarfile.GNUTYPE_SPARSE,
-    b"?",
-]
-FORMS = [
-    "w",
-    "w",
-    "w:gz",
-    "w:bz2",
-    "w:xz",
-    zipfile.ZIP_STORED,
-    zipfile.ZIP_STORED,
-    zipfile.ZIP_DEFLATED,
-    zipfile.ZIP_LZMA,
-]
+HOSTILE = [f"..{OUTSIDE}", OUTSIDE, "x/../../../../y.jpg", "../out/images.npy", "/", "./", "x/" * 200 + "a.jpg"]
+HOSTILE += ["package/icons.json"]
+KINDS = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE]
+KINDS += [b"?"]
+FORMS = ["w", "w", "w:gz", "w:bz2", "w:xz"]
+FORMS += [zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA]
 
 
 @st.composite
@@ -166,16 +143,15 @@ def kits(draw):
     return buffer.getvalue()
 
 
-JSON = VALUES.filter(lambda value: _is_json(value)) | st.sampled_from(
-    ["<a", "<image href='/etc/passwd'/>", "ant", "wasp"]
-)
-
-
-def _is_json(value):
+def is_json(value):
     try:
-        return bool(json.dumps(value)) or True
+        json.dumps(value)
     except (TypeError, ValueError):
         return False
+    return True
+
+
+JSON = VALUES.filter(is_json) | st.sampled_from(["<a", "<image href='/etc/passwd'/>", "ant", "wasp"])
 
 
 @st.composite
@@ -259,9 +235,9 @@ def is_read_or_refused(layout, settings, space, contents, **more):
         paths = [place / f"{number}.zip" for number in range(len(contents))]
         for path, data in zip(paths, contents, strict=True):
             path.write_bytes(data)
-        told = outcome(lambda: prepare_into(place / "out", layout, *paths, space=space, workers=1, **settings, **more))
+        found = outcome(lambda: prepare_into(place / "out", layout, *paths, space=space, workers=1, **settings, **more))
         made = {path.name for path in (place / "out").iterdir()}
-        if told is None:
+        if found is None:
             assert made == {"images.npy", "index.parquet", "classes.json", "manifest.json"}
             assert read_json(place / "out/manifest.json")["n"] > 0
         assert made <= {"images.npy", "images.journal", "index.parquet", "classes.json", "manifest.json"}
@@ -273,7 +249,7 @@ def is_read_or_refused(layout, settings, space, contents, **more):
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Limits that a damaged size exceeds before it takes memory."""
-    monkeypatch.setattr("rib.io.LARGEST_MEMBER", 1 << 22)
+    monkeypatch.setattr("rib.data.archives.LARGEST_MEMBER", 1 << 22)
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1 << 20)
 
 
@@ -303,8 +279,7 @@ def test_any_entry_is_followed_or_refused(layouts, layout):
     """Settings and classes that the catalogue takes, though no archive has them, and another number of archives."""
     parts, settings, space = layouts[layout]
     valid = [packed([(*part, tarfile.REGTYPE) for part in found.items()], "w") for found in parts]
-    keywords = keyword_arguments(LIBRARY / f"data/layouts/{layout}.py", "items")
-    wanted = {key: kind for key, kind in keywords.items() if key not in LAYOUT_ARGUMENTS}
+    _, known = signature_of(LIBRARY / f"data/layouts/{layout}.py", "items")
 
     @fuzzed(30)
     @given(
@@ -314,9 +289,9 @@ def test_any_entry_is_followed_or_refused(layouts, layout):
         st.lists(NAMES, max_size=2),
     )
     def check(changed, classes, contents, exclude):
-        told = outcome(lambda: check_settings(changed, wanted, "datasets.yaml, set", sweeps=False))
-        if isinstance(told, dict):
-            is_read_or_refused(layout, told, classes, contents, exclude=exclude)
+        found = outcome(lambda: check_settings(changed, known, "datasets.yaml, set", sweeps=False))
+        if isinstance(found, dict):
+            is_read_or_refused(layout, found, classes, contents, exclude=exclude)
 
     check()
 
@@ -340,8 +315,8 @@ def test_any_picture_is_decoded_or_refused(kind, size, border, data):
     buffer = io.BytesIO()
     Image.new("L", size, 99).convert(mode).save(buffer, form)
     picture = data.draw(st.just(buffer.getvalue()) | damaged(buffer.getvalue()))
-    told = outcome(lambda: to_geometry(picture, "set, a.jpg", border, GEOMETRY))
-    assert "the image set, a.jpg" in told if isinstance(told, str) else told.shape == (32, 32, 3)
+    found = outcome(lambda: to_geometry(picture, "set, a.jpg", border, GEOMETRY))
+    assert "the image set, a.jpg" in found if isinstance(found, str) else found.shape == (32, 32, 3)
 
 
 @fuzzed(100)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rib.base.errors import UserError
 from rib.data import http as fetching
 from rib.data.download import ARCHIVES, download
-from rib.io import UserError
 
 DATA = bytes(range(256)) * 400
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
@@ -131,7 +131,7 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_was(get, server):
 
 def test_another_run_goes_on_where_the_last_one_was(get, server, monkeypatch):
     monkeypatch.setattr(fetching, "ATTEMPTS", 1)
-    with pytest.raises(UserError, match=r"set: no address gave the file .*what came is kept"):
+    with pytest.raises(UserError, match=r"set: no URL gave the file .*run again to resume"):
         get("resets")
     assert [path.stat().st_size for path in partial()] == [len(DATA) // 2]
     assert get("good") == DATA and server.seen[-1] == ("good", len(DATA) // 2)
@@ -192,7 +192,7 @@ def test_each_address_that_failed_is_named_with_its_reason(get):
         get("missing", "web_page", "other")
     said = str(raised.value)
     assert re.search(
-        r"missing/file: HTTP 404; .*web_page/file: a web page .*; .*other/file: another file of 102400 bytes", said
+        r"missing/file: HTTP 404; .*web_page/file: a web page .*; .*other/file: a different file of 102400 bytes", said
     )
     assert "archives" in said and not partial() and not Path("a.tar").exists()
 
@@ -215,7 +215,7 @@ def test_other_protocols_are_not_followed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret").write_bytes(DATA)
     source = {"kind": "http", "urls": [f"file://{tmp_path}/secret"], "file": "a.tar", "digest": DIGEST}
-    with pytest.raises(UserError, match="no address gave the file"):
+    with pytest.raises(UserError, match="no URL gave the file"):
         download(source, Path("a.tar"), "set")
 
 
@@ -223,7 +223,7 @@ def test_a_machine_without_curl_is_told_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     source = {"kind": "http", "urls": ["http://127.0.0.1:9/a.tar"], "file": "a.tar", "digest": DIGEST}
-    with pytest.raises(UserError, match="curl is not on this machine"):
+    with pytest.raises(UserError, match="curl is not installed"):
         download(source, Path("a.tar"), "set")
 
 
@@ -251,6 +251,6 @@ def test_a_file_that_is_there_already_is_linked_after_the_same_check(tmp_path, m
     monkeypatch.setenv(ARCHIVES, "")
     with pytest.raises(
         UserError,
-        match=r"set: a\.tar has to be fetched by hand: Accept them\. Its page: https://example\.org\. Then put",
+        match=r"set: a\.tar must be downloaded by hand: Accept them\. Its page: https://example\.org\. Put",
     ):
         download(source, Path("b.tar"), "set")

@@ -64,7 +64,7 @@ def fetch(folder, hub, repo="owner/net", path="model.safetensors", **environment
         sys.path[:0] = {[path for path in sys.path if path]!r}
         from pathlib import Path
         from rib.data.download import download
-        from rib.io import UserError
+        from rib.base.errors import UserError
         try:
             download(json.loads({json.dumps(json.dumps(source))}), Path("net.safetensors"), "net")
         except UserError as error:
@@ -99,7 +99,7 @@ def test_weights_come_from_the_hub_and_then_from_its_cache(hub, tmp_path):
 def test_offline_without_a_cache_is_a_sentence(hub, tmp_path):
     said = fetch(tmp_path, hub, HF_HUB_OFFLINE="1")
     assert "net: owner/net, model.safetensors is not in the cache and the hub can't be reached" in said
-    assert "put the file as net.safetensors into a folder that `archives`" in said
+    assert "put the file as net.safetensors into a folder listed under `archives`" in said
     assert not (tmp_path / "net.safetensors").exists()
 
 

@@ -3,7 +3,6 @@
 import gzip
 import io
 import itertools
-import re
 import tarfile
 import zipfile
 from functools import partial
@@ -12,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rib.catalog import LIBRARY, Catalog
-from rib.classes import ClassSpace, read_timm_list
+from rib.base.errors import UserError
+from rib.config.catalog import Catalog
+from rib.config.label_space import LabelSpace, read_timm_list
 from rib.data import unzip
-from rib.io import UserError, archive_members
+from rib.data.archives import archive_members
 from tiny.photos import INDICES, WNIDS, devkit, encrypted, index_of, jpeg, run_prepare, space_of, tar, zipped
 
 ONE = space_of([0])
@@ -44,11 +44,8 @@ def test_v2_has_integer_folders_in_a_plain_tar_named_gz(prepared, tmp_path):
 def test_class_folders_are_found_below_any_top_folder(prepared, tmp_path, top):
     files = {f"{top}{WNIDS[i]}/{WNIDS[i]}_{n}.JPEG": jpeg(i) for i in INDICES for n in range(2)}
     files |= {f"{top}README.txt": b"read me", "__MACOSX/x": b""}
-    for path in (
-        tar(tmp_path / "a.tar", files),
-        zipped(tmp_path / "a.zip", files),
-        tar(tmp_path / "a.tgz", files, "w:gz"),
-    ):
+    kinds = tar(tmp_path / "a.tar", files), zipped(tmp_path / "a.zip", files), tar(tmp_path / "a.tgz", files, "w:gz")
+    for path in kinds:
         check(*prepared("class_folders", path), 8)
 
 
@@ -62,17 +59,17 @@ def test_a_has_200_classes_and_leaves_out_what_is_none_of_them(prepared, tmp_pat
 
 def test_a_class_without_a_folder_is_named(prepared, tmp_path):
     path = tar(tmp_path / "a.tar", {f"x/{WNIDS[i]}/1.jpg": jpeg(i) for i in INDICES[:-1]})
-    with pytest.raises(UserError, match=rf"no image in a folder '{WNIDS[999]}' \(1 of 4 class folders are missing\)"):
+    with pytest.raises(UserError, match=rf"'{WNIDS[999]}' \(1 of 4 "):
         prepared("class_folders", path)
 
 
-TOOLS = ClassSpace(("hammer", "saw"), ((0,), (1,)), ("hammer", "hand saw"), 2)
+TOOLS = LabelSpace(("hammer", "saw"), ((0,), (1,)), ("hammer", "hand saw"), 2)
 
 
 @pytest.mark.parametrize("folders", [("hamer", "saw"), ("hammer", "hamer", "saw")], ids=["in its place", "besides"])
 def test_a_folder_that_is_no_class_of_ones_own_is_named_with_the_class_that_may_be_meant(prepared, tmp_path, folders):
     path = tar(tmp_path / "a.tar", {f"{folder}/1.jpg": jpeg(0) for folder in folders})
-    with pytest.raises(UserError, match=r"set/hamer .*did you mean 'hammer'\?"):
+    with pytest.raises(UserError, match=r"set/hamer .*'hammer'"):
         prepared("class_folders", path, space=TOOLS)
     index, *_ = prepared("class_folders", path, space=TOOLS, exclude=["hamer/1.jpg"]) if len(folders) > 2 else ([0, 1],)
     assert len(index) == 2, "what is excluded is no mistake"
@@ -87,11 +84,11 @@ def test_pictures_in_no_folder_and_in_a_folder_below_that_of_their_class_are_nam
 
 
 def test_a_dataset_with_some_of_a_familys_own_classes_leaves_out_the_others_and_says_so(prepared, tmp_path, caplog):
-    some = ClassSpace(("saw",), ((1,),), ("hand saw",), 2)
+    some = LabelSpace(("saw",), ((1,),), ("hand saw",), 2)
     path = tar(tmp_path / "a.tar", {f"{folder}/1.jpg": jpeg(0) for folder in ("hammer", "saw")})
     index, *_ = prepared("class_folders", path, space=some)
     assert index["image_id"].tolist() == ["saw/1.jpg"] and "set/hammer" in caplog.text
-    with pytest.raises(UserError, match=r"set: .*'saw' \(1 of 1 class folders are missing\); .*classes of its own"):
+    with pytest.raises(UserError, match=r"set: .*'saw' \(1 of 1 "):
         prepared("class_folders", tar(tmp_path / "a.tar", {"hammer/1.jpg": jpeg(0)}), space=some)
 
 
@@ -126,7 +123,7 @@ def test_training_images_lie_in_a_tar_of_tars(prepared, tmp_path):
     without, *_ = prepared("class_tars", tmp_path / "train.tar", exclude=[first])
     assert without["image_id"].tolist() == index["image_id"].tolist()[1:]
     inner[f"{WNIDS[10]}.tar"] = inner[f"{WNIDS[10]}.tar"][:700]
-    with pytest.raises(UserError, match=rf"train.tar/{WNIDS[10]}.tar can't be read as an archive"):
+    with pytest.raises(UserError, match=rf"train.tar/{WNIDS[10]}.tar "):
         prepared("class_tars", tar(tmp_path / "train.tar", inner))
 
 
@@ -139,9 +136,9 @@ def test_val_is_flat_and_labelled_by_the_devkits_own_numbers(prepared, tmp_path)
     assert index["source_id"][1] == f"val/{WNIDS[2]}/ILSVRC2012_val_00000001"
     without, *_ = prepared("devkit_labels", images, tmp_path / "kit.tar.gz", exclude=[index["image_id"][0]])
     assert without["image_id"].tolist() == index["image_id"].tolist()[1:]
-    with pytest.raises(UserError, match="holds no meta.mat; it is not the ILSVRC2012 development kit"):
+    with pytest.raises(UserError, match="kit.tar.gz .*meta.mat"):
         prepared("devkit_labels", images, devkit(tmp_path / "kit.tar.gz", numbers, missing="meta.mat"))
-    with pytest.raises(UserError, match="has labels of 1 images, but val.tar holds ILSVRC2012_val_00000003"):
+    with pytest.raises(UserError, match=" 1 images.* val.tar .*ILSVRC2012_val_00000003"):
         prepared("devkit_labels", images, devkit(tmp_path / "kit.tar.gz", "5"))
 
 
@@ -168,7 +165,7 @@ def test_c_is_one_dataset_of_all_its_subsets(prepared, tmp_path):
     check(index, images, classes, 2 * 2 * 4)
     assert index["image_id"].is_unique and index["source_id"].nunique() == 4
     assert index["image_id"][0] == f"fog/1/{WNIDS[2]}/ILSVRC2012_val_00000002.JPEG"
-    with pytest.raises(UserError, match=r"set: its archives hold no frost/1 \(2 of 6 subsets are missing\)"):
+    with pytest.raises(UserError, match=r"set: .*frost/1 \(2 of 6 "):
         prepared("corruptions", noise, extra, corruptions=["fog", "snow", "frost"], severities=[1, 2])
 
 
@@ -186,9 +183,9 @@ def objectnet_space(pytestconfig, file="objectnet.csv"):
 
 
 def some_of(space, keys):
-    """A class space with some of another's classes."""
+    """A label space with some of another's classes."""
     places = [space.keys.index(key) for key in keys]
-    return ClassSpace(*(tuple(part[i] for i in places) for part in (space.keys, space.indices, space.names)))
+    return LabelSpace(*(tuple(part[i] for i in places) for part in (space.keys, space.indices, space.names)))
 
 
 @pytest.mark.parametrize("top", ["objectnet-1.0", "objectnet-1.0/objectnet-1.0"])
@@ -236,10 +233,10 @@ def test_objectnets_password_comes_from_the_environment(prepared, tmp_path, pyte
     space = some_of(objectnet_space(pytestconfig), ["wok"])
     path = encrypted(tmp_path / "o.zip", {"objectnet-1.0/images/wok/b.png": bordered(909)}, "open sesame")
     monkeypatch.delenv("OBJECTNET_PASSWORD", raising=False)
-    with pytest.raises(UserError, match=r"o\.zip is encrypted; set the environment variable OBJECTNET_PASSWORD"):
+    with pytest.raises(UserError, match=r"o\.zip is encrypted.* OBJECTNET_PASSWORD"):
         prepared("objectnet", path, space=space, border=2, also={})
     monkeypatch.setenv("OBJECTNET_PASSWORD", "wrong")
-    with pytest.raises(UserError, match="the password in OBJECTNET_PASSWORD doesn't open"):
+    with pytest.raises(UserError, match="OBJECTNET_PASSWORD doesn't open"):
         prepared("objectnet", path, space=space, border=2, also={})
     monkeypatch.setenv("OBJECTNET_PASSWORD", "open sesame")
     check(*prepared("objectnet", path, space=space, border=2, also={}), 1)
@@ -261,7 +258,7 @@ def many(tmp_path, monkeypatch):
 def test_an_encrypted_zip_gives_its_files_whoever_decrypts_it(many, decrypted_by):
     path, files = many
     assert {name: read() for name, read in decrypted(path)} == files
-    # one that is gone on with after a kill passes over those that are there
+    # a job that goes on after a kill skips those that are there
     assert [read() for _, read in itertools.islice(decrypted(path), 4, None)] == list(files.values())[4:]
     assert [read() for _, read in itertools.islice(decrypted(path), 0, None, 2)] == list(files.values())[::2]
 
@@ -270,7 +267,7 @@ def decrypted(path):
     return unzip.decrypted_members(path, lambda name: name.endswith(".png"), "OBJECTNET_PASSWORD")
 
 
-def test_a_damaged_file_of_an_encrypted_zip_is_told_and_not_passed_on(many, decrypted_by):
+def test_a_damaged_file_of_an_encrypted_zip_is_named_and_not_passed_on(many, decrypted_by):
     path, _ = many
     data = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
@@ -304,11 +301,11 @@ def test_unzip_is_given_the_password_where_no_list_of_processes_shows_it(many, t
 def test_a_member_that_points_outside_is_refused_before_unzip_sees_it(tmp_path, monkeypatch, decrypted_by):
     monkeypatch.setenv("OBJECTNET_PASSWORD", PASSWORD)
     path = encrypted(tmp_path / "o.zip", {"a.png": b"1", "../b.png": b"2"}, PASSWORD)
-    with pytest.raises(UserError, match=r"'\.\./b\.png', which points outside"):
+    with pytest.raises(UserError, match=r"'\.\./b\.png'"):
         [read() for _, read in decrypted(path)]
 
 
-def test_overlapping_entries_are_not_told_as_a_wrong_password(many, monkeypatch):
+def test_overlapping_entries_are_no_wrong_password(many, monkeypatch):
     """Python from 3.11.8 on refuses them; ObjectNet's zip has some."""
     monkeypatch.setattr(unzip, "_program", lambda: None)
 
@@ -323,7 +320,7 @@ def test_overlapping_entries_are_not_told_as_a_wrong_password(many, monkeypatch)
 
 def test_a_wrong_count_is_refused(prepared, tmp_path):
     path = tar(tmp_path / "a.tar", {f"x/{WNIDS[0]}/1.jpg": jpeg(0)})
-    with pytest.raises(UserError, match="set: a.tar gave 1 images in place of 7500"):
+    with pytest.raises(UserError, match="set: a.tar gave 1 .*7500"):
         prepared("class_folders", path, space=ONE, expected=7500)
 
 
@@ -362,47 +359,35 @@ DIGITS = "sklearn/datasets/data/digits.csv.gz"
 @pytest.mark.parametrize(
     ("layout", "files", "settings", "message"),
     [
-        ("class_tars", None, {}, "set: its layout takes 1 of archives (a tar of tars), and its entry has 2"),
-        ("devkit_labels", {}, {}, "takes 2 of archives (the images, then the development kit), and its entry has 1"),
-        ("integer_folders", {}, {}, "its class a is none of these classes; correct its layout or classes"),
-        ("objectnet", {}, {"border": -1, "also": {}}, "set: border is -1; give a number of pixels from 0"),
-        ("objectnet", {}, {"border": 2, "also": {"x": "y"}}, "set: also names y, which is none of its classes"),
-        ("iconify", ICONS, {"margin": 0.5}, "set: margin is 0.5; give a share from 0 to below 0.5"),
-        ("codepoint_images", {}, {"margin": -9.0}, "set: margin is -9.0; give a share"),
-        ("iconify", ICONS, {"margin": 0.1}, "the icon 'ant' has not the form of Iconify's; exclude it"),
+        ("class_tars", None, {}, r"set: .*1 .*archive\(s\).* 2"),
+        ("devkit_labels", {}, {}, r"set: .*2 .*archive\(s\).* 1"),
+        ("integer_folders", {}, {}, "set: .*class a "),
+        ("objectnet", {}, {"border": -1, "also": {}}, "set: border is -1;"),
+        ("objectnet", {}, {"border": 2, "also": {"x": "y"}}, "set: also names y"),
+        ("iconify", ICONS, {"margin": 0.5}, "set: margin is 0.5;"),
+        ("codepoint_images", {}, {"margin": -9.0}, "set: margin is -9.0;"),
+        ("iconify", ICONS, {"margin": 0.1}, "the icon 'ant'"),
         ("iconify", {**ICONS, "package/icons.json": b"{"}, {"margin": 0.1}, "package/icons.json is not valid JSON"),
-        (
-            "iconify",
-            {**ICONS, "package/chars.json": b"[1]"},
-            {"margin": 0.1},
-            "chars.json has not the form of Iconify's",
-        ),
-        ("digits", {}, {"variant": "plain", "first": 0, "last": 1}, "'a' is one of its classes; correct its layout"),
-        ("digit_fonts", {"x.ttf": b"x"}, {"fonts": ["x"]}, "set: the font 'x' can't draw 'a' ("),
+        ("iconify", {**ICONS, "package/chars.json": b"[1]"}, {"margin": 0.1}, "package/chars.json"),
+        ("digits", {}, {"variant": "plain", "first": 0, "last": 1}, "class 'a'"),
+        ("digit_fonts", {"x.ttf": b"x"}, {"fonts": ["x"]}, "set: the font 'x' .*'a' \\("),
     ],
 )
-def test_what_does_not_suit_a_layout_is_a_sentence(prepared, tmp_path, layout, files, settings, message):
-    space = ClassSpace(("a",), ((0,),), ("a",), 1)
+def test_what_does_not_suit_a_layout_is_refused(prepared, tmp_path, layout, files, settings, message):
+    space = LabelSpace(("a",), ((0,),), ("a",), 1)
     paths = [tar(tmp_path / "a.tar", files or {})] * (1 if files is not None else 2)
-    with pytest.raises(UserError, match=re.escape(message)):
+    with pytest.raises(UserError, match=message):
         prepared(layout, *paths, space=space, **settings)
 
 
 @pytest.mark.parametrize(
-    "table", [b"1,2\n", b"x" * 65, b"17," * 64 + b"0\n"], ids=["two columns", "no numbers", "too dark"]
+    "data",
+    [gzip.compress(b"1,2\n"), gzip.compress(b"x" * 65), gzip.compress(b"17," * 64 + b"0\n"), b"", b"no gzip"],
+    ids=["two columns", "no numbers", "too dark", "empty", "no gzip"],
 )
-def test_another_table_than_the_published_digits_is_refused(prepared, tmp_path, table):
-    refuses_digits(prepared, tmp_path, gzip.compress(table))
-
-
-@pytest.mark.parametrize("data", [b"", b"no gzip"])
-def test_a_file_that_is_not_compressed_digits_is_refused(prepared, tmp_path, data):
-    refuses_digits(prepared, tmp_path, data)
-
-
-def refuses_digits(prepared, tmp_path, data):
-    space = ClassSpace(("0",), ((0,),), ("0",), 1)
-    with pytest.raises(UserError, match=r"a\.tar, sklearn.* is no table of .*fetch the archive anew"):
+def test_another_file_than_the_published_digits_is_refused(prepared, tmp_path, data):
+    space = LabelSpace(("0",), ((0,),), ("0",), 1)
+    with pytest.raises(UserError, match=r"a\.tar, sklearn"):
         prepared("digits", tar(tmp_path / "a.tar", {DIGITS: data}), space=space, variant="plain", first=0, last=1)
 
 
@@ -411,22 +396,15 @@ def test_a_kit_with_other_tables_is_refused(prepared, tmp_path, numbers, cut):
     images = tar(tmp_path / "val.tar", {"ILSVRC2012_val_00000001.JPEG": jpeg(2)})
     kit = devkit(tmp_path / "kit.tar.gz", numbers)
     parts = {name: read()[:cut] for name, read in archive_members(kit)}
-    with pytest.raises(UserError, match=r"set: .*kit\.tar\.gz has not the tables of the ILSVRC2012 development kit"):
+    with pytest.raises(UserError, match=r"set: .*kit\.tar\.gz"):
         prepared("devkit_labels", images, tar(kit, parts))
 
 
-HOSTILE = {
-    "traversal": {f"../{WNIDS[0]}/1.jpg": b"x"},
-    "absolute": {f"/{WNIDS[0]}/1.jpg": b"x"},
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("form", ["tar", "zip"])
-def test_members_that_point_outside_are_refused(prepared, tmp_path, name, form):
-    path = (tar if form == "tar" else zipped)(tmp_path / f"a.{form}", HOSTILE[name])
-    with pytest.raises(UserError, match="points outside the archive; don't use this file"):
-        prepared("class_folders", path)
+@pytest.mark.parametrize("top", ["../", "/"])
+@pytest.mark.parametrize("pack", [tar, zipped])
+def test_members_that_point_outside_are_refused(prepared, tmp_path, top, pack):
+    with pytest.raises(UserError, match="points outside the archive"):
+        prepared("class_folders", pack(tmp_path / "a", {f"{top}{WNIDS[0]}/1.jpg": b"x"}))
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
@@ -435,32 +413,20 @@ def test_links_are_refused(prepared, tmp_path, kind):
         info = tarfile.TarInfo(f"x/{WNIDS[0]}/1.jpg")
         info.type, info.linkname = kind, "../../../../etc/passwd"
         archive.addfile(info)
-    with pytest.raises(UserError, match="as a link to '../../../../etc/passwd'; don't use this file"):
+    with pytest.raises(UserError, match="link to '../../../../etc/passwd'"):
         prepared("class_folders", tmp_path / "a.tar", space=ONE)
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr("rib.io.LARGEST_MEMBER", 1000)
+    monkeypatch.setattr("rib.data.archives.LARGEST_MEMBER", 1000)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(f"x/{WNIDS[0]}/1.jpg", bytes(10**6))
-    with pytest.raises(UserError, match="more than any image or model; don't use this file"):
+    with pytest.raises(UserError, match=rf"{WNIDS[0]}/1\.jpg.* larger than any"):
         prepared("class_folders", tmp_path / "a.zip", space=ONE)
 
 
 def test_a_truncated_archive_is_refused(prepared, tmp_path):
     path = tar(tmp_path / "a.tgz", {f"x/{WNIDS[i]}/1.jpg": jpeg(i) for i in range(50)}, "w:gz")
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(UserError, match=r"a\.tgz can't be read as an archive .*truncated or damaged"):
+    with pytest.raises(UserError, match=r"a\.tgz .*truncated"):
         prepared("class_folders", path)
-
-
-def test_layouts_are_documented_where_they_are_looked_for():
-    assert {path.stem for path in (LIBRARY / "data/layouts").glob("[a-z]*.py")} >= {
-        "class_folders",
-        "integer_folders",
-        "devkit_labels",
-        "corruptions",
-        "objectnet",
-        "iconify",
-        "codepoint_images",
-    }

@@ -1,10 +1,16 @@
-"""The README's examples as they stand there: the files that it shows, in a project, and the commands that it gives."""
+"""README.md and docs/ as they stand there: the files that they show, in a project, and the commands that they give."""
 
+import csv
+import io
 import re
 import runpy
+import shlex
 import shutil
 import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,39 +19,69 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from rib.io import read_json
+from rib.base.files import read_json
+from rib.reporting import readme
+from tiny.plugins import needs
 from tiny.project import ROOT, Project, copy_project
 
-TEXT = (ROOT / "README.md").read_text()
+PAGES = {path.stem: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 IMAGES = {"photos": 3, "sketches": 3, "toys": 3, "everyday": 12}  # of each class
 RESULTS = "results/tools/paper/{stage}/efficientnet_lite0/{run}/all/0/"
+RUN_FOR_REAL = {"your-own-family", "adding", "sharing", "cluster"}  # pages of which other tests run the commands
+LOOKS = {"plan", "status"}
+CLUSTER = "envs/requirements-cluster.txt"
 
 
-def section(title):
-    return re.search(rf"^## {title}\n(.*?)(?=^## )", TEXT, re.S | re.M)[1]
+class Example(NamedTuple):
+    """A block of a page: the paragraph before it, its language, what it holds."""
+
+    before: str
+    language: str
+    content: str
+
+    @property
+    def path(self):
+        """The file that the block shows, None if it shows none."""
+        paths = re.findall(r"`((?:own|workflow)/[\w/.]+|load\.py)`", self.before)
+        return paths[-1] if paths and self.before.endswith(":") else None
 
 
-def shown(text):
-    """Files that a text names and shows in full: content by path."""
-    return dict(re.findall(r"`(own/[\w/.]+|load\.py)`[^`]*(?:`[^`]+`[^`]*)?:\n\n```\w+\n(.*?)```", text, re.S))
+def section(page, title):
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGES[page], re.S | re.M)[1]
 
 
-def write(project, files):
-    for path, content in files.items():
-        (project.folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (project.folder / path).write_text(content)
+def examples(text):
+    blocks = list(re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M))
+    return [Example(text[: block.start()].rstrip().rsplit("\n\n", 1)[-1], block[1], block[2]) for block in blocks]
 
 
-def command(text, containing):
-    """The one command in a text that holds these words."""
-    (found,) = {found for found in re.findall(r"`(snakemake [^`]+)`", text) if containing in found}
-    return found
+def commands(text):
+    """Command lines of a text's blocks and sentences, without their comments."""
+    lines = [line for block in examples(text) if not block.language for line in block.content.splitlines()]
+    inline = re.findall(r"`((?:snakemake|dvc|make|sha256sum) [^`]+)`", text)
+    found = (re.sub(r"\s+# .*", "", line) for line in [*lines, *inline])
+    return list(dict.fromkeys(line for line in found if re.match(r"(snakemake|dvc|git|make|pip|sha256sum)\b", line)))
 
 
-def shell(project, command):
+def write(project, shown):
+    """Write, or add to, the files that some examples show; their paths."""
+    for example in shown:
+        path = project.folder / example.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        adds = "Add to" in example.before
+        assert path.exists() == adds, path
+        path.write_text((path.read_text() + "\n" if adds else "") + example.content)
+    return {example.path for example in shown}
+
+
+def files_of(text):
+    return [example for example in examples(text) if example.path]
+
+
+def shell(project, command, **environment):
     """Run a command as users do; what it printed."""
     weights = ROOT / "data/raw/efficientnet_lite0"  # the project's own download where it has one
-    environment = {"RIB_ARCHIVES": str(weights)} if weights.is_dir() else {}
+    environment |= {"RIB_ARCHIVES": str(weights)} if weights.is_dir() else {}
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     printed = project.run("bash", "-c", command, PATH=path, **environment)
     project._wait_for_warm_server()
@@ -63,12 +99,11 @@ def tool(rng, label):
 
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory):
-    """A project with the README's family, which has run."""
-    text = section("A family of your own")
-    project = Project(copy_project(tmp_path_factory.mktemp("readme") / "project"), family="tools")
-    files = shown(text)
-    assert set(files) == {f"own/{name}" for name in ("families/tools.yaml", "datasets.yaml", "classes/tools.csv")}
-    write(project, files)
+    """A project with the family of docs/your-own-family.md, which has run."""
+    page = PAGES["your-own-family"]
+    project = Project(copy_project(tmp_path_factory.mktemp("docs") / "project"), family="tools")
+    written = write(project, files_of(page))
+    assert written == {f"own/{name}" for name in ("families/tools.yaml", "datasets.yaml", "classes/tools.csv")}
     rng = np.random.default_rng(0)
     for dataset, count in IMAGES.items():
         for label, name in enumerate(("hammer", "saw")):
@@ -76,10 +111,11 @@ def tools(tmp_path_factory):
             folder.mkdir(parents=True)
             for number in range(count):
                 tool(rng, label).save(folder / f"{number}.jpg")
-    shell(project, command(text, "family=tools"))
-    for line in re.findall(r"`((?:catalog|family): \w+)`", text):
+    (command,) = commands(page)
+    shell(project, command)
+    for key, value in re.findall(r"`(catalog|family): (\w+)`", section("your-own-family", "Run it")):
         config = (project.folder / "config.yaml").read_text()
-        config, found = re.subn(rf"^{line.split(':')[0]}:[^#\n]*", f"{line} ", config, flags=re.M)
+        config, found = re.subn(rf"^{key}:[^#\n]*", f"{key}: {value} ", config, flags=re.M)
         assert found == 1
         (project.folder / "config.yaml").write_text(config)
     return project
@@ -89,6 +125,73 @@ def tools(tmp_path_factory):
 def to_change(tools, tmp_path):
     shutil.copytree(tools.folder, tmp_path / "copy", symlinks=True)
     return Project(tmp_path / "copy", family="tools")
+
+
+def test_generated_parts_are_fresh(bare, tmp_path, monkeypatch):
+    pages = [tmp_path / "README.md", *(tmp_path / "docs" / f"{name}.md" for name in PAGES if name != "README")]
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    rules = shell(bare, "snakemake --rulegraph mermaid-js")
+    monkeypatch.chdir(ROOT)
+    readme.renew(pages, rules)
+    assert {page.stem: page.read_text() for page in pages} == PAGES, "stale: run `make docs`"
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A project in which nothing has run."""
+    return Project(copy_project(tmp_path_factory.mktemp("bare") / "project"))
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    """One with a small part of the paper's benchmark as its default."""
+    project = Project(copy_project(tmp_path_factory.mktemp("paper") / "project"))
+    project.edit("config.yaml", "models: default", "models: [vit_base_patch16_224.augreg_in1k]")
+    project.edit("config.yaml", "targets: default", "targets: [imagenet_r]")
+    return project
+
+
+ALL = {page: commands(text) for page, text in PAGES.items()}
+FOR_REAL = {line for page in RUN_FOR_REAL for line in ALL[page]}
+PLANNED = sorted({line for page in ALL.keys() - RUN_FOR_REAL for line in ALL[page]} - FOR_REAL)
+
+
+def test_commands_plan_a_run(bare, paper):
+    def plan(command):
+        project = paper if "family=imagenet" in command else bare
+        dry = "" if LOOKS & set(shlex.split(command)) else " -n"
+        shell(project, command.removesuffix(" -n") + dry)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(plan, {line.removesuffix(" -n") for line in PLANNED if line.startswith("snakemake")}))
+
+
+def test_the_analyses_of_a_table_are_those_of_its_command():
+    text = section("configuration", "Analyses on demand")
+    assert [f"snakemake {' '.join(re.findall(r'^. `([a-z]+)` .', text, re.M))}"] == commands(text)
+
+
+def test_make_has_the_targets_that_pages_name():
+    contributing = commands((ROOT / "CONTRIBUTING.md").read_text())
+    calls = {line.split(" && ")[0] for line in [*PLANNED, *contributing] if line.startswith("make")}
+    assert {"make run", "make docs", "make example"} <= calls
+    planned = {call: Project(ROOT).run("make", "-n", *shlex.split(call)[1:]) for call in calls}
+    (ends_with,) = (block.content.strip() for block in examples(PAGES["README"]) if block.before.endswith("ends with"))
+    assert ends_with in planned["make run"] and all(planned.values())
+
+
+def test_no_command_is_left_out():
+    """Besides one that needs a network; what it installs is a file of the project."""
+    assert all(line.startswith(("snakemake", "make")) for line in PLANNED)
+    assert {line for lines in ALL.values() for line in lines if line.startswith("pip")} == {f"pip install -r {CLUSTER}"}
+    assert (ROOT / CLUSTER).is_file()
+
+
+@needs("slurm")
+@pytest.mark.parametrize("command", [line for line in commands(PAGES["cluster"]) if line.startswith("snakemake")])
+def test_a_command_plans_a_run_on_a_cluster(paper, bare, command):
+    assert shell(paper if "family=imagenet" in command else bare, f"{command} -n --quiet rules")
 
 
 def test_a_family_of_ones_own_runs_to_its_tables_and_page(tools):
@@ -102,41 +205,93 @@ def test_a_family_of_ones_own_runs_to_its_tables_and_page(tools):
 
 
 def test_with_the_choices_in_config_a_plain_snakemake_has_nothing_to_do(tools):
-    assert "Nothing to be done" in shell(tools, "snakemake --dry-run")
+    assert "Nothing to be done" in shell(tools, "snakemake -n")
 
 
 @pytest.mark.slow
-def test_another_picture_makes_what_depends_on_it_anew(to_change):
+def test_another_picture_makes_what_depends_on_it_again(to_change):
     photo = to_change.folder / "own/images/toys/saw/0.jpg"
     photo.write_bytes((photo.parent / "1.jpg").read_bytes() + b"more")
-    planned = shell(to_change, "snakemake --dry-run")
-    jobs = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", planned, re.M)}
+    jobs = planned(to_change)
     assert jobs["download"] == jobs["prepare"] == 1 and "finetune" not in jobs and jobs["evaluate_run"] == 7
 
 
-def test_a_method_of_ones_own_is_added_to_what_is_there(to_change):
-    text = section("Adding")
-    files = shown(text)
-    assert set(files) == {"own/methods.yaml", "own/methods/bitfit.py"}
-    write(to_change, files)
+def planned(project):
+    return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", shell(project, "snakemake -n"), re.M)}
+
+
+@pytest.mark.slow
+def test_the_rest_of_the_reference_is_accuracy_in_distribution(to_change):
+    for example in examples(section("your-own-family", "Accuracy in distribution")):
+        (path,) = re.findall(r"`(own/\S+)`", example.before)
+        key, text = example.content.split(":")[0], (to_change.folder / path).read_text()
+        text, n = re.subn(rf"^{key}:.*\n", example.content, text, flags=re.M)
+        assert n == 1
+        (to_change.folder / path).write_text(text)
+    rows = RESULTS.format(stage="evaluate", run="none/pretrained") + "tools.parquet"
+    shell(to_change, f"snakemake {rows}")
+    head = read_json(to_change.folder / "results/tools/models/efficientnet_lite0/model.json")["head"]
+    assert head["images"] == 2 * 10
+    counts = pd.read_parquet(to_change.folder / rows)["dataset"].value_counts()
+    assert counts["everyday"] == 2 * (IMAGES["everyday"] - 10) and counts["photos"] == 2 * IMAGES["photos"]
+
+
+def test_a_method_is_added_to_what_is_there(to_change):
+    text = section("adding", "A method")
+    assert write(to_change, files_of(text)) == {"own/methods.yaml", "own/methods/bitfit.py"}
     ft = to_change.folder / RESULTS.format(stage="finetune", run="photos/ft") / "checkpoint.safetensors"
     before = ft.stat().st_mtime_ns
-    shell(to_change, command(text, "bitfit").replace("snakemake", "snakemake tables", 1))  # figures take their time
+    (command,) = commands(text)
+    shell(
+        to_change, command.replace("snakemake", "snakemake reports/tools/tables/ri.csv", 1)
+    )  # the rest takes its time
     ri = pd.read_csv(to_change.folder / "reports/tools/tables/ri.csv")
     assert set(ri["method"]) == {"ft", "bitfit"} and ft.stat().st_mtime_ns == before
     own = safetensors.torch.load_file(Path(str(ft).replace("/ft/", "/bitfit/")))
     assert own and all(name.removesuffix(".xor").endswith("bias") for name in own)
 
 
+def test_a_dataset_with_a_layout_of_its_own_is_added(to_change):
+    text = section("adding", "A dataset with a new archive layout")
+    (table,) = (example.content for example in examples(text) if example.language == "csv")
+    (to_change.folder / "own/archives").mkdir()
+    with zipfile.ZipFile(to_change.folder / "own/archives/shop.zip", "w") as archive:
+        archive.writestr("labels.csv", table)
+        for number, row in enumerate(csv.DictReader(io.StringIO(table))):
+            image = io.BytesIO()
+            tool(np.random.default_rng(number), ["hammer", "saw"].index(row["class"])).save(image, "JPEG")
+            archive.writestr(row["file"], image.getvalue())
+    assert write(to_change, files_of(text)) == {"own/layouts/labelled_files.py", "own/datasets.yaml"}
+    (command,) = (line for line in commands(text) if line.startswith("sha256sum"))
+    to_change.edit("own/datasets.yaml", "sha256:...", f"sha256:{shell(to_change, command).split()[0]}")
+    jobs = planned(to_change)
+    assert jobs["prepare"] == 1 and jobs["evaluate_run"] == 7 and "finetune" not in jobs
+    rows = RESULTS.format(stage="evaluate", run="none/pretrained") + "tools.parquet"
+    shell(to_change, f"snakemake {rows}")
+    shop = pd.read_parquet(to_change.folder / rows).query("dataset == 'shop'")
+    assert list(shop["image_id"]) == ["images/001.jpg", "images/002.jpg"] and list(shop["label"]) == [0, 1]
+
+
+def test_a_figure_is_added(to_change):
+    text = section("adding", "A figure")
+    assert len(write(to_change, files_of(text))) == 3
+    (command,) = commands(text)
+    shell(to_change, command)
+    shown = pd.read_csv(to_change.folder / "reports/tools/figures/trade_off.csv")
+    assert len(shown) == 2 * 3 and shown[["gain", "ri"]].notna().all(axis=None)
+    assert planned(to_change).keys() - {"all", "total"} == {"write_page"}, "it is part of every run"
+
+
 def test_a_checkpoint_is_loaded_as_shown(tools, monkeypatch, capsys):
     """And gives the predictions that evaluation stored."""
-    code = shown(section("Choosing what to run"))["load.py"]
+    (shown,) = files_of(section("how-it-works", "Checkpoints"))
+    code = shown.content
     for theirs, ours in (("emoji", "tools"), ("noto", "photos")):
         assert theirs in code
         code = code.replace(theirs, ours)
-    (tools.folder / "load.py").write_text(code)
+    (tools.folder / shown.path).write_text(code)
     monkeypatch.chdir(tools.folder)
-    loaded = runpy.run_path("load.py")
+    loaded = runpy.run_path(shown.path)
     assert capsys.readouterr().out.startswith("tensor([")
     rows = pd.read_parquet(RESULTS.format(stage="evaluate", run="photos/ft") + "tools.parquet")
     (place,) = Path("results/tools/prepare/toys").iterdir()
@@ -148,18 +303,26 @@ def test_a_checkpoint_is_loaded_as_shown(tools, monkeypatch, capsys):
     np.testing.assert_allclose(scores.max(dim=1).values, stored["confidence"], atol=1e-3)
 
 
+WHO = {f"GIT_{who}_{what}": "tester@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+
 @pytest.mark.slow
-def test_the_rest_of_the_reference_is_accuracy_in_distribution(to_change):
-    changed = re.findall(r"In `(own/\S+)`\n\n```yaml\n(.*?)\n```|in `(own/\S+)`\n\n```yaml\n(.*?)\n```", TEXT, re.S)
-    for found in changed:
-        path, line = filter(None, found)
-        text, n = re.subn(rf"^{line.split(':')[0]}:.*", line, (to_change.folder / path).read_text(), flags=re.M)
-        assert n == 1
-        (to_change.folder / path).write_text(text)
-    assert len(changed) == 2
-    rows = RESULTS.format(stage="evaluate", run="none/pretrained") + "tools.parquet"
-    shell(to_change, f"snakemake {rows}")
-    head = read_json(to_change.folder / "results/tools/models/efficientnet_lite0/model.json")["head"]
-    assert head["images"] == 2 * 10
-    counts = pd.read_parquet(to_change.folder / rows)["dataset"].value_counts()
-    assert counts["everyday"] == 2 * (IMAGES["everyday"] - 10) and counts["photos"] == 2 * IMAGES["photos"]
+def test_results_are_shared_as_shown(to_change, tmp_path):
+    owner, colleague, origin = to_change, Project(tmp_path / "colleague", family="tools"), tmp_path / "origin.git"
+
+    def run(project, line):
+        return shell(project, line.replace("s3://bucket/rib", f"{tmp_path}/storage").replace("emoji", "tools"), **WHO)
+
+    remote, *publish = commands(section("sharing", "Publish"))
+    run(owner, f"git init -q -b main && git init -q --bare -b main {origin} && git remote add origin {origin}")
+    run(owner, "git add --all && git commit -qm start && git push -qu origin main")
+    for line in (remote, *publish):
+        run(owner, line)
+    owner.git("clone", "-q", str(origin), str(colleague.folder))
+    run(colleague, remote)
+    others = [line for title in ("Get", "Merge", "Verify") for line in commands(section("sharing", title))]
+    printed = {line: run(colleague, line) for line in dict.fromkeys(others)}
+    assert "Nothing to be done" in printed["snakemake -n"] and "all files match" in printed["snakemake verify"]
+    assert owner.products() == colleague.products()
+    for line in commands(section("sharing", "After a change of code")):
+        run(colleague, line)

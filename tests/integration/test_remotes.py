@@ -13,7 +13,7 @@ from tiny.project import Project
 
 needs_sshd = pytest.mark.skipif(remotes.SSHD is None, reason="sshd is not installed")
 KINDS = [pytest.param("ssh", marks=needs_sshd), pytest.param("webdav", marks=pytest.mark.slow)]
-# As the README says them.
+# As docs/sharing.md says them.
 DRIVERS = {
     "dvc": "dvc git-hook merge-driver --ancestor %O --our %A --their %B",
     "ours": "true",
@@ -71,7 +71,7 @@ def test_results_travel_and_a_cut_off_push_and_pull_go_on(owner, remote, tmp_pat
     cache = colleague.folder / ".dvc/cache/files/md5"
     assert cut_off(colleague, ["pull"], lambda: len(list(cache.glob("??/*"))))
     # What came half is not taken for whole.
-    assert "46 jobs agree with their records" not in colleague.snakemake("-n")
+    assert "46 jobs match their records" not in colleague.snakemake("-n")
     colleague.dvc("pull")
     assert owner.products() == colleague.products()
     assert "Nothing to be done" in colleague.snakemake("-n")
@@ -91,7 +91,7 @@ def test_a_missing_object_is_named(owner, remote, tmp_path):
     assert checkpoint in missing and "history.csv" not in missing, printed
     # What doesn't hang on it can be had nevertheless.
     assert "results/tiny/paper/finetune/tiny_cnn\n" in colleague.dvc("checkout", check=False)
-    # DVC takes a folder whose listing is in the storage for complete and would not push the file again (README).
+    # DVC takes a folder whose listing is in the storage for complete and would not push the file again (docs/sharing.md).
     shutil.copy(owner.folder / ".dvc/cache/files/md5" / lost.relative_to(remote.store / "files/md5"), lost)
     colleague.dvc("pull")
     assert owner.products() == colleague.products()
@@ -117,7 +117,7 @@ def test_two_people_add_a_method_each_to_one_model(finished_copy, tmp_path):
             project.commit(choice)
             project.dvc("push")
 
-        # DVC merges the lists of both sides, so it needs the other's too (README).
+        # DVC merges the lists of both sides, so it needs the other's too (docs/sharing.md).
         first.git("fetch", "-q", str(second.folder), "main:theirs")
         first.dvc("fetch", "--all-branches")
         first.git("merge", "-q", "--no-edit", "theirs")

@@ -28,11 +28,12 @@ WANTED = (
 )
 # Scripts say when they start, and the first attempt at one of them waits to be killed.
 CALL = f'''    import os, time
+    from pathlib import Path
 
     name, first = "/".join(snakemake.wildcards), not Path("held").exists()
     with open("calls.txt", "a") as file:
-        print(stage, name or "-", *(os.environ.get(key) for key in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")), file=file)
-    if name == "{KILLED}" and stage == "finetune" and first:
+        print(snakemake.rule, name or "-", *(os.environ.get(key) for key in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")), file=file)
+    if name == "{KILLED}" and snakemake.rule == "finetune" and first:
         Path("held").touch()
         time.sleep(600)
     return job(
@@ -81,7 +82,7 @@ def finished_on_slurm(tmp_path_factory):
     folder = copy_project(tmp_path_factory.mktemp("slurm") / "project")
     family.make(folder / "mine")
     project = Project(folder)
-    project.edit("workflow/scripts/_run.py", "    return job(\n", CALL)
+    project.edit("workflow/lib/rib/jobs/script.py", "    return job(\n", CALL)
     killed = []
     with slurm.Cluster(tmp_path_factory.mktemp("cluster") / "c") as cluster:
         killer = threading.Thread(target=kill_one, args=(project, cluster, killed), daemon=True)
@@ -136,7 +137,7 @@ def test_scripts_run_once_per_job_and_small_ones_are_not_submitted(finished_on_s
     stages = collections.defaultdict(list)
     for call in finished_on_slurm.calls:
         stages[call.slurm_job].append(call.stage)
-    assert set(stages.pop("None")) == {"download", "suites"}
+    assert set(stages.pop("None")) == {"download", "evaluation_groups"}
     assert sorted(stages) == sorted(finished_on_slurm.jobs), "SLURM ran nothing else"
     assert [found for found in stages.values() if len(found) > 1] == [["evaluate"] * 2]
 

@@ -76,7 +76,7 @@ def _dataset(folder: Path, name: str, images_per_class: int) -> dict:
         "label": name.title(),
         "source": _source(path),
         "layout": "class_folders",
-        "suite": "tiny",
+        "evaluation_group": "tiny",
         "licence": "none",
         "origin": "tests",
     }
@@ -99,7 +99,7 @@ def _model(folder: Path, name: str) -> dict:
         "architecture": NETWORKS[name],
         "source": _source(path),
         "weights": {"member": path.name, "keys": "by_name"},
-        "preprocessing": {"size": SIZE, "crop": 1.0, "interpolation": "bicubic", "mean": half, "std": half},
+        "preprocessing": {"input_size": SIZE, "crop_pct": 1.0, "interpolation": "bicubic", "mean": half, "std": half},
         "licence": "none",
         "style": {"colour": "#000000", "marker": "osvD"[len(path.name) % 4]},
     }

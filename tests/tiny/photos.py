@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 from scipy.io import savemat
 
-from rib.catalog import LIBRARY
-from rib.classes import ClassSpace, imagenet_wnids
+from rib.base.files import sha256
+from rib.base.plugins import LIBRARY
+from rib.config.geometry import Geometry
+from rib.config.label_space import LabelSpace, imagenet_wnids
+from rib.data.images import DatasetSource
 from rib.data.prepare import prepare
-from rib.geometry import Geometry
-from rib.io import sha256
 
-GEOMETRY = Geometry(size=32, crop=1.0, interpolation="bicubic")
+GEOMETRY = Geometry(size=32, crop_pct=1.0, interpolation="bicubic")
 WNIDS = imagenet_wnids()
 # Not in the order of a text listing, and classes whose numbers sort otherwise as text.
 INDICES = [2, 10, 101, 999]
@@ -58,7 +59,7 @@ def zipped(path, files):
 
 def space_of(indices):
     """The ImageNet classes of some indices."""
-    return ClassSpace(tuple(WNIDS[i] for i in indices), tuple((i,) for i in indices), tuple(WNIDS[i] for i in indices))
+    return LabelSpace(tuple(WNIDS[i] for i in indices), tuple((i,) for i in indices), tuple(WNIDS[i] for i in indices))
 
 
 def devkit(path, numbers, missing=None):
@@ -122,26 +123,35 @@ def prepare_into(
     folder: Path,
     layout: str,
     *archives: Path,
-    space: ClassSpace | None = None,
+    space: LabelSpace | None = None,
     expected: int | None = None,
     about: int | None = None,
     storage: str = "array",
     corrupt_allowed: int = 0,
     workers: int = 2,
+    source_group: str | None = "val",
+    icons: dict | None = None,
+    exclude: tuple = (),
     **settings,
 ) -> None:
     """Prepare archives with a layout into a folder."""
     names = {"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "manifest": "manifest.json"}
     outputs = {key: folder / name for key, name in names.items()}
-    prepare(
+    dataset = DatasetSource(
+        name="set",
         archives=archives,
-        digests=[f"sha256:{sha256(path)}" for path in archives],
-        dataset="set",
-        layout=str(LIBRARY / f"data/layouts/{layout}.py"),
-        arguments={"source_group": "val", "icons": {}, "exclude": [], **settings},
         space=space or space_of(INDICES),
-        storage=storage,
         geometry=GEOMETRY,
+        source_group=source_group,
+        icons=icons or {},
+        exclude=exclude,
+    )
+    prepare(
+        dataset=dataset,
+        digests=[f"sha256:{sha256(path)}" for path in archives],
+        layout=str(LIBRARY / f"data/layouts/{layout}.py"),
+        settings=settings,
+        storage=storage,
         expected=expected,
         about=about,
         corrupt_allowed=corrupt_allowed,

@@ -1,7 +1,8 @@
-"""What training, scoring and features in a test's own process take: a network, a few images, folders as jobs write them."""
+"""What training, scoring and features need in a test's own process: a network, a few images, folders as jobs write them."""
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,40 +14,45 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from rib.classes import ClassSpace
-from rib.finetune import train
-from rib.io import write_json
-from rib.methods._base import Images, Task
+from rib.base.files import write_json
+from rib.config.geometry import Geometry
+from rib.config.label_space import LabelSpace
+from rib.config.run import ALL, Run
+from rib.data.view import DatasetView
+from rib.evaluation.recipes import State
+from rib.methods.base import Images, Task
 from rib.models.class_logits import class_members
+from rib.models.device import ComputeSettings
 from rib.models.inputs import Inputs
+from rib.training.finetune import TrainingSettings, train
 
 CPU = torch.device("cpu")
 HALF = [0.5] * 3
-TRAINING = {
-    "epochs": 2,
-    "batch_size": 4,
-    "micro_batch_size": "all",
-    "momentum": 0.9,
-    "weight_decay": 0.0,
-    "warmup_steps": 196,
-    "warmup_fraction": 0.1,
-}
-WHAT = {"model": "m", "method": "x", "target": "t"}
-COMMON = {"batch_norm": "frozen", "dropout": 0.0, "drop_path": 0.0}
-SPACE = ClassSpace(("a", "b", "c"), ((1, 5), (7,), (9, 20, 30)), ("a", "b", "c"))
+TRAINING = TrainingSettings(
+    epochs=2,
+    batch_size=4,
+    micro_batch_size=ALL,
+    momentum=0.9,
+    weight_decay=0.0,
+    warmup_steps=196,
+    warmup_fraction=0.1,
+)
+RUN = Run("m", "t", "x", ALL, 0)
+SPACE = LabelSpace(("a", "b", "c"), ((1, 5), (7,), (9, 20, 30)), ("a", "b", "c"))
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
-SEEN = {"geometry": {"size": 32, "crop": 1.0, "interpolation": "bicubic"}, "workers": 1, "budget": "all"}
-COMPUTE = {"device": "cpu", "threads": 1}
+VIEW = DatasetView(Geometry(32, 1.0, "bicubic"), workers=1, budget=ALL, images_per_class=None)
+COMPUTE = ComputeSettings("cpu", threads=1)
+FINE_TUNED = (State(None, {"ft": 1.0}),)  # the states of a run of method ft
 
 
-def resnet(outputs: int = 1000) -> torch.nn.Module:
+def resnet(num_classes: int = 1000) -> torch.nn.Module:
     """A small network with BatchNorm, whose weights are always the same."""
     torch.manual_seed(0)
-    return timm.create_model("test_resnet", num_classes=outputs, zero_init_last=False).eval()
+    return timm.create_model("test_resnet", num_classes=num_classes, zero_init_last=False).eval()
 
 
 def random_images(n: int = 10, side: int = 64, seed: int = 0) -> SimpleNamespace:
-    """Images (n, side, side, 3), labels and class space of a dataset of noise."""
+    """Images (n, side, side, 3), labels and label space of a dataset of noise."""
     images = np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
     return SimpleNamespace(images=images, labels=np.arange(n) % 3, space=SPACE)
 
@@ -57,32 +63,32 @@ def normalised(images: np.ndarray, mean=HALF, std=HALF) -> torch.Tensor:
     return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
-def images_of(part) -> Images:
+def images_of(dataset) -> Images:
     """What a method sees of a dataset."""
-    inputs = Inputs(part.images, HALF, HALF, CPU)
-    return Images(inputs, torch.from_numpy(part.labels), class_members(part.space, CPU))
+    inputs = Inputs(dataset.images, HALF, HALF, CPU)
+    return Images(inputs, torch.from_numpy(dataset.labels), class_members(dataset.space, CPU))
 
 
-def task_of(model, target, reference=None, seed=0, batch_size=4) -> Task:
-    return Task(model, images_of(target), reference and images_of(reference), seed, batch_size)
+def task_of(model, target, reference=None, seed=0) -> Task:
+    return Task(model, images_of(target), reference and images_of(reference), seed)
 
 
-def trained(mechanism, network, target, training=TRAINING, seed=0, reference=None):
+def trained(algorithm, network, target, training=TRAINING, seed=0, reference=None):
     """A copy of the network that a method has trained, and the history."""
     model = copy.deepcopy(network)
-    mechanism.begin(task_of(model, target, reference, seed))
-    history, _ = train(mechanism, network.state_dict(), training, seed, CPU, WHAT)
+    algorithm.setup(task_of(model, target, reference, seed))
+    history, _ = train(algorithm, network.state_dict(), training, replace(RUN, seed=seed), CPU)
     return model, history
 
 
-def masked(logits: torch.Tensor, space: ClassSpace) -> torch.Tensor:
+def masked(logits: torch.Tensor, space: LabelSpace) -> torch.Tensor:
     """Class logits, written out."""
     return torch.stack([logits[:, list(row)].amax(dim=1) for row in space.indices], dim=1)
 
 
 def rate(step: int, steps: int, peak: float, training) -> float:
     """Learning rate of a step, counted from 0, written out."""
-    warmup = min(training["warmup_steps"], math.floor(training["warmup_fraction"] * steps))
+    warmup = min(training.warmup_steps, math.floor(training.warmup_fraction * steps))
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
@@ -100,10 +106,10 @@ def trained_by_hand(model, pixels, labels, space, peak, training, seed, penalty=
     Returns:
         A row of the history per epoch.
     """
-    parameters, n, size = list(model.parameters()), len(labels), training["batch_size"]
+    parameters, n, size = list(model.parameters()), len(labels), training.batch_size
     velocity = [torch.zeros_like(parameter) for parameter in parameters]
-    steps, step, history = math.ceil(n / size) * training["epochs"], 0, []
-    for epoch in range(training["epochs"]):
+    steps, step, history = math.ceil(n / size) * training.epochs, 0, []
+    for epoch in range(training.epochs):
         order = np.random.default_rng([seed, epoch]).permutation(n)
         total = np.zeros(3)
         for rows in (order[start : start + size] for start in range(0, n, size)):
@@ -115,7 +121,7 @@ def trained_by_hand(model, pixels, labels, space, peak, training, seed, penalty=
             gradients = torch.autograd.grad(loss, parameters)
             with torch.no_grad():
                 for parameter, gradient, speed in zip(parameters, gradients, velocity, strict=True):
-                    speed.mul_(training["momentum"]).add_(gradient + training["weight_decay"] * parameter)
+                    speed.mul_(training.momentum).add_(gradient + training.weight_decay * parameter)
                     parameter -= lr * speed
             right = int((scores.argmax(dim=1) == own).sum())
             total += [loss.item() * len(rows), error.item() * len(rows), right]
@@ -129,7 +135,7 @@ def model_folder(folder: Path, network: torch.nn.Module) -> Path:
     """What a models job writes for a test_resnet."""
     folder.mkdir()
     safetensors.torch.save_file(network.state_dict(), folder / "weights.safetensors")
-    facts = {"library": "timm", "architecture": "test_resnet", "outputs": network.num_classes}
+    facts = {"library": "timm", "architecture": "test_resnet", "num_classes": network.num_classes}
     write_json(folder / "model.json", {**facts, "preprocessing": {"mean": MEAN, "std": STD}})
     return folder
 
@@ -137,9 +143,9 @@ def model_folder(folder: Path, network: torch.nn.Module) -> Path:
 PATTERN = ("train", "select", "train", "test", "test")  # five parts and three classes: every class is in every part
 
 
-def rows_of(which: str, n: int) -> list[int]:
-    """Images of a part, as `split_file` says."""
-    return [i for i in range(n) if PATTERN[i % len(PATTERN)] == which]
+def rows_of(part: str, n: int) -> list[int]:
+    """Images of a split, as `split_file` says."""
+    return [i for i in range(n) if PATTERN[i % len(PATTERN)] == part]
 
 
 def split_file(path: Path, n: int) -> Path:
@@ -149,18 +155,18 @@ def split_file(path: Path, n: int) -> Path:
     return path
 
 
-def prepared_folder(folder: Path, part) -> Path:
+def prepared_folder(folder: Path, dataset) -> Path:
     """What a prepare job writes for a dataset; image i is named `i`, its source `sourcei`."""
     folder.mkdir()
-    n = len(part.labels)
+    n = len(dataset.labels)
     index = {
         "row": pa.array(range(n), pa.int32()),
         "image_id": [f"{i}" for i in range(n)],
-        "label": pa.array(part.labels, pa.int16()),
+        "label": pa.array(dataset.labels, pa.int16()),
         "source_id": [f"source{i}" for i in range(n)],
         "object_id": [f"object{i}" for i in range(n)],
     }
     pq.write_table(pa.table(index), folder / "index.parquet")
-    np.save(folder / "images.npy", part.images)
-    write_json(folder / "classes.json", part.space.to_json())
+    np.save(folder / "images.npy", dataset.images)
+    write_json(folder / "classes.json", dataset.space.to_json())
     return folder

@@ -1,8 +1,16 @@
 import sys
+from functools import cache
+from pathlib import Path
 
 import pytest
+import yaml
 
-from rib.io import Progress
+from rib.base.progress import Progress
+from rib.config.catalog import Catalog
+from rib.config.schema import SAFE_LOADER
+
+CATALOG = Path(__file__).parents[2] / "workflow/catalog"
+COPIED = {"datasets": "noto", "models": "efficientnet_lite0", "methods": "ft"}  # the entry that a user's is made from
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +32,35 @@ def progress(monkeypatch):
 
     monkeypatch.setattr(Progress, "__init__", noted)
     return lambda: [(one.desc, one.n, one.total, one.unit) for one in begun]
+
+
+@cache
+def published(file: str) -> dict:
+    """A file of the project's catalogue, parsed."""
+    return yaml.load((CATALOG / file).read_text(encoding="utf-8"), SAFE_LOADER)
+
+
+@pytest.fixture
+def with_entries(tmp_path):
+    """Makes a catalogue with a user's folder, tmp_path, whose entries are copies of the project's with keys changed.
+
+    Entries are given by kind and name; None takes a key away. `families` are files of their own.
+    """
+
+    def write(path, entry):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(entry))
+
+    def make(families=(), **kinds):
+        for name, changes in dict(families).items():
+            write(tmp_path / f"families/{name}.yaml", {**published("families/emoji.yaml"), **changes})
+        for kind, entries in kinds.items():
+            whole = published(f"{kind}.yaml")[COPIED[kind]]
+            changed = {name: {**whole, **changes} for name, changes in entries.items()}
+            write(
+                tmp_path / f"{kind}.yaml",
+                {name: {k: v for k, v in entry.items() if v is not None} for name, entry in changed.items()},
+            )
+        return Catalog([CATALOG, tmp_path])
+
+    return make

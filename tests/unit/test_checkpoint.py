@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from rib.io import UserError
+from rib.base.errors import UserError
 from rib.models import device as devices
-from rib.models.checkpoint import apply, average, changed_tensors, merged, packed, unpacked
-from rib.models.frame import Frame
+from rib.models.checkpoint import apply, average, changed_tensors, merged, xor_compress, xor_decompress
+from rib.models.padding_prompt import PaddingPrompt
 from rib.models.state import network_in_state
 from tiny.training import CPU, model_folder, resnet
 
@@ -23,26 +23,22 @@ def test_only_what_changed_is_stored():
     assert list(changed_tensors(START, after)) == ["w"]
 
 
-def test_the_end_points_are_the_parts_themselves():
-    for alpha, expected in ((0.0, START["w"]), (1.0, TUNED["w"])):
-        merged = {**START, **average(START, [(1 - alpha, {}), (alpha, TUNED)])}
-        assert torch.equal(merged["w"], expected) and torch.equal(merged["b"], START["b"])
-
-
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=5), st.floats(-1e3, 1e3, width=32))
 def test_equal_states_average_to_themselves(weights, value):
     parts = [(weight / sum(weights), {"w": torch.full((2,), value)}) for weight in weights]
     assert torch.equal(average(START, parts)["w"], torch.full((2,), value))
 
 
-def test_the_middle_is_the_mean():
-    assert torch.equal(average(START, [(0.5, {}), (0.5, TUNED)])["w"], torch.tensor([2.0, 2.25]))
+@pytest.mark.parametrize(
+    ("alpha", "expected"), [(0.0, START["w"]), (0.5, torch.tensor([2.0, 2.25])), (1.0, TUNED["w"])]
+)
+def test_the_end_points_are_the_parts_themselves_and_the_middle_is_the_mean(alpha, expected):
+    found = {**START, **average(START, [(1 - alpha, {}), (alpha, TUNED)])}
+    assert torch.equal(found["w"], expected) and torch.equal(found["b"], START["b"])
 
 
-def test_what_cannot_be_averaged_is_refused():
-    with pytest.raises(ValueError, match="add up to 1"):
-        average(START, [(0.5, TUNED)])
-    with pytest.raises(ValueError, match="'steps' differs"):
+def test_a_counter_that_differs_cannot_be_averaged():
+    with pytest.raises(ValueError, match="'steps'"):
         average(START, [(0.5, {}), (0.5, {"steps": torch.tensor(8)})])
 
 
@@ -51,9 +47,9 @@ def test_a_tensor_that_moved_little_is_stored_in_less_than_half_and_comes_back_b
     start = {"w": torch.randn(64, 100, generator=generator), "steps": torch.tensor(7)}
     moved = {"w": start["w"] * (1 + 1e-4 * torch.randn(64, 100, generator=generator)), "steps": torch.tensor(8)}
     moved["w"][0, :3] = torch.tensor([float("nan"), float("-inf"), -0.0])
-    stored = packed(moved, start)
+    stored = xor_compress(moved, start)
     assert set(stored) == {"w.xor", "steps"} and stored["w.xor"].numel() < moved["w"].nbytes / 2
-    back = unpacked(stored, start)
+    back = xor_decompress(stored, start)
     assert back.keys() == moved.keys() and back["steps"] == 8
     assert torch.equal(back["w"].view(torch.int32), moved["w"].view(torch.int32))
 
@@ -63,33 +59,27 @@ def test_a_tensor_that_would_not_shrink_or_has_no_partner_is_stored_as_it_is():
     bits = [torch.randint(-(2**31), 2**31, (50,), generator=generator, dtype=torch.int64).int() for _ in range(2)]
     start, new = ({"w": part.view(torch.float32)} for part in bits)
     new["x.lora_A"] = torch.ones(2)
-    assert packed(new, start).keys() == new.keys()
+    assert xor_compress(new, start).keys() == new.keys()
     same = {"w": torch.zeros(50), "half": torch.zeros(50).half(), "count": torch.zeros(50, dtype=torch.int64)}
     other = {"w": torch.zeros(49), "half": torch.zeros(50).half(), "count": torch.zeros(50, dtype=torch.int64)}
-    assert packed(same, other).keys() == same.keys() and packed(same, same).keys() == {"w.xor", "half", "count"}
+    assert xor_compress(same, other).keys() == same.keys()
+    assert xor_compress(same, same).keys() == {"w.xor", "half", "count"}
 
 
 def test_a_checkpoint_of_another_network_is_refused():
     with pytest.raises(ValueError, match="tensor 'v' that the network lacks"):
-        unpacked({"v.xor": torch.zeros(3, dtype=torch.uint8)}, START)
+        xor_decompress({"v.xor": torch.zeros(3, dtype=torch.uint8)}, START)
 
 
 def test_weights_count_each_state_and_counters_keep_the_highest():
-    start = {
-        "w": torch.tensor([1.0, 2.0]),
-        "half": torch.tensor([1.0]).half(),
-        "bn.num_batches_tracked": torch.tensor(3),
-    }
-    first = {"w": torch.tensor([2.0, 2.0]), "bn.num_batches_tracked": torch.tensor(9)}
-    second = {
-        "w": torch.tensor([1.0, 7.0]),
-        "half": torch.tensor([5.0]).half(),
-        "bn.num_batches_tracked": torch.tensor(5),
-    }
+    counter = "bn.num_batches_tracked"
+    start = {"w": torch.tensor([1.0, 2.0]), "half": torch.tensor([1.0]).half(), counter: torch.tensor(3)}
+    first = {"w": torch.tensor([2.0, 2.0]), counter: torch.tensor(9)}
+    second = {"w": torch.tensor([1.0, 7.0]), "half": torch.tensor([5.0]).half(), counter: torch.tensor(5)}
     found = average(start, [(0.5, {}), (0.2, first), (0.3, second)])
     torch.testing.assert_close(found["w"], torch.tensor([0.5 + 0.4 + 0.3, 1.0 + 0.4 + 2.1]))
     assert found["half"].dtype == torch.float16 and found["half"].item() == pytest.approx(0.7 + 1.5, rel=1e-3)
-    assert found["bn.num_batches_tracked"] == 9 and found.keys() == start.keys()
+    assert found[counter] == 9 and found.keys() == start.keys()
 
 
 def test_an_average_is_taken_in_double_precision():
@@ -121,18 +111,15 @@ def test_weights_add_up_to_one_but_for_rounding(weights, fit):
 
 def test_low_rank_updates_are_added_to_the_tensor_that_is_stored_or_the_pretrained_one():
     generator = torch.Generator().manual_seed(0)
+    shapes = {"w.lora_A": (2, 3), "w.lora_B": (4, 2), "v.lora_A": (1, 3), "v.lora_B": (2, 1)}
+    factors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     start = {"w": torch.randn(4, 3, 1, 1, generator=generator), "v": torch.randn(2, 3, generator=generator)}
-    factors = {"w": (torch.randn(2, 3, generator=generator), torch.randn(4, 2, generator=generator))}
-    factors["v"] = (torch.randn(1, 3, generator=generator), torch.randn(2, 1, generator=generator))
-    stored = {
-        f"{name}.lora_{x}": factor for name, pair in factors.items() for x, factor in zip("AB", pair, strict=True)
-    }
-    stored |= {"v": torch.ones(2, 3), "input_frame.top": torch.ones(1), "u": torch.ones(1)}
+    stored = {**factors, "v": torch.ones(2, 3), "padding_prompt.top": torch.ones(1), "u": torch.ones(1)}
     found = merged(start, stored)
     assert found.keys() == {"w", "v", "u"}
-    update = torch.einsum("or,ri->oi", factors["w"][1], factors["w"][0])
+    update = torch.einsum("or,ri->oi", factors["w.lora_B"], factors["w.lora_A"])
     torch.testing.assert_close(found["w"], start["w"] + update[:, :, None, None])
-    torch.testing.assert_close(found["v"], 1 + factors["v"][1] * factors["v"][0])
+    torch.testing.assert_close(found["v"], 1 + factors["v.lora_B"] * factors["v.lora_A"])
 
 
 @pytest.fixture(scope="module")
@@ -146,16 +133,16 @@ def saved(tmp_path, **states):
     return {name: tmp_path / f"{name}.safetensors" for name in states}
 
 
-def frame_of(side, width):
-    frame = Frame.of(side, width, CPU)
-    for number, strip in enumerate(frame.parameters()):
+def prompt_of(side, width):
+    prompt = PaddingPrompt.of(side, width, CPU)
+    for number, strip in enumerate(prompt.parameters()):
         strip.data += number + 1
-    return {f"input_frame.{name}": strip.detach() for name, strip in frame.named_parameters()}
+    return {f"padding_prompt.{name}": strip.detach() for name, strip in prompt.named_parameters()}
 
 
 def test_a_network_is_brought_to_the_average_of_its_states(network, tmp_path):
     weight, bias = network.fc.weight.detach(), network.fc.bias.detach()
-    states = {"a": {"fc.weight": weight + 1}, "b": packed({"fc.bias": bias * 1.001}, network.state_dict())}
+    states = {"a": {"fc.weight": weight + 1}, "b": xor_compress({"fc.bias": bias * 1.001}, network.state_dict())}
     files = saved(tmp_path, **states, unread={"nothing": torch.ones(1)})
     model = copy.deepcopy(network)
     found = apply(model, {"pretrained": 0.25, "a": 0.25, "b": 0.5, "unread": 0.0}, files)
@@ -166,9 +153,9 @@ def test_a_network_is_brought_to_the_average_of_its_states(network, tmp_path):
         assert name.startswith("fc.") or torch.equal(model.state_dict()[name], value)
 
 
-def test_a_frame_goes_before_its_network_and_is_not_averaged(network, tmp_path):
+def test_a_padding_prompt_goes_before_its_network_and_is_not_averaged(network, tmp_path):
     files = saved(
-        tmp_path, vp={**frame_of(32, 3), "fc.bias": network.fc.bias.detach() + 1}, ft={"fc.bias": torch.ones(7)}
+        tmp_path, vp={**prompt_of(32, 3), "fc.bias": network.fc.bias.detach() + 1}, ft={"fc.bias": torch.ones(7)}
     )
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     border = torch.zeros(3, 32, 32)
@@ -177,7 +164,7 @@ def test_a_frame_goes_before_its_network_and_is_not_averaged(network, tmp_path):
     with torch.inference_mode():
         torch.testing.assert_close(found(images), network(images + border) + 1)
     for other in ("ft", "pretrained"):
-        with pytest.raises(UserError, match="'vp' trains a frame"):
+        with pytest.raises(UserError, match="'vp'"):
             apply(copy.deepcopy(network), {other: 0.5, "vp": 0.5}, files)
 
 
@@ -187,7 +174,7 @@ def test_a_tensor_that_the_network_lacks_is_named(network, tmp_path, name):
         apply(copy.deepcopy(network), {"a": 1.0}, saved(tmp_path, a={name: torch.ones(1), "fc.bias": torch.ones(7)}))
 
 
-def test_a_networks_state_is_folded_and_in_evaluation_mode(network, tmp_path, monkeypatch):
+def test_a_networks_state_has_batch_norm_fused_and_is_in_evaluation_mode(network, tmp_path, monkeypatch):
     bias = network.fc.bias.detach() + 1
     folder, files = model_folder(tmp_path / "model", network), saved(tmp_path, a={"fc.bias": bias})
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -198,6 +185,6 @@ def test_a_networks_state_is_folded_and_in_evaluation_mode(network, tmp_path, mo
     compiled = []
     monkeypatch.setitem(devices._policy, "compile", True)
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
-    framed = network_in_state(folder, {"vp": 1.0}, saved(tmp_path, vp=frame_of(32, 2)), images, CPU)
-    assert len(compiled) == 1 and compiled[0] is framed
-    assert not framed.training and not any(isinstance(module, nn.BatchNorm2d) for module in framed.modules())
+    prompted = network_in_state(folder, {"vp": 1.0}, saved(tmp_path, vp=prompt_of(32, 2)), images, CPU)
+    assert len(compiled) == 1 and compiled[0] is prompted
+    assert not prompted.training and not any(isinstance(module, nn.BatchNorm2d) for module in prompted.modules())

@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from rib.analysis.cka import Kernel, cka, hsic, jackknife_interval, mean_over, plain_cka, write_cka, write_cka_epochs
-from rib.io import UserError
+from rib.base.errors import UserError
 
 RNG = np.random.default_rng(0)
 
@@ -142,61 +142,28 @@ def test_an_object_is_left_out_of_all_datasets_that_have_it():
     assert mean_over(parts) == pytest.approx([0.7, (0.4 + 0.9) / 2, (0.6 + 0.8) / 2, (0.5 + 1.0) / 2])
 
 
-def stored(folder, run, dataset, features, ids=None):
+def stored(folder, run, dataset, features):
     path = folder / run / f"{dataset}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"pre_logits": features.astype(np.float32)}, path)
-    names = ids or [f"i{number}" for number in range(len(features))]
+    names = [f"i{number}" for number in range(len(features))]
     pd.DataFrame({"image_id": names, "object_id": names}).to_parquet(path.with_suffix(".index.parquet"))
     return path
 
 
-def test_the_table_has_a_line_per_run_dataset_and_layer_and_the_mean_over_the_others(tmp_path, features):
-    before = {name: RNG.normal(size=(30, 7)) for name in ("a", "b", "c", "val")}
-    after = {name: part + RNG.normal(size=part.shape) for name, part in before.items()}
-    paths = [stored(tmp_path, "m/none/pretrained/all/0", name, part) for name, part in before.items()]
-    paths += [stored(tmp_path, "m/a/ft/all/3", name, part) for name, part in after.items()]
-    write_cka(
-        features=paths, among=["a", "b", "c"], conditions="protocol paper", confidence=0.95, table=tmp_path / "t.csv"
-    )
-    table = pd.read_csv(tmp_path / "t.csv").set_index("dataset")
-    assert list(table.index) == ["a", "b", "c", "val", "others"] and set(table["seed"]) == {3}
-    values = {name: of(*(part[name].astype(np.float32) for part in (before, after)))[0] for name in before}
-    for name, value in values.items():
-        assert table.loc[name, "cka"] == pytest.approx(value, abs=1e-5)
-    assert table.loc["others", "cka"] == pytest.approx((values["b"] + values["c"]) / 2, abs=1e-5)
-    assert table.loc["others", "n"] == 60 and (table["ci_low"] < table["cka"]).all()
-    assert set(table["conditions"]) == {"protocol paper"} and (table["depth"] == 5).all()
-
-
-def test_features_of_other_images_or_too_few_or_of_no_run_are_one_sentence(tmp_path):
-    settings = {"among": ["a"], "conditions": "", "confidence": 0.95, "table": tmp_path / "t.csv"}
+def test_too_few_images_no_run_and_features_of_no_head_are_refused(tmp_path):
+    settings = {"ood_datasets": ["a"], "conditions": "", "confidence": 0.95, "table": tmp_path / "t.csv"}
     x = RNG.normal(size=(10, 3))
-    before = stored(tmp_path, "m/none/pretrained/all/0", "a", x)
-    other = stored(tmp_path, "m/a/ft/all/0", "a", x, ids=[f"other{number}" for number in range(10)])
-    with pytest.raises(UserError, match="are of different images"):
-        write_cka(features=[before, other], **settings)
-    with pytest.raises(UserError, match="no fine-tuned run is chosen"):
+    before, after = (stored(tmp_path, run, "a", x) for run in ("m/none/pretrained/all/0", "m/a/ft/all/0"))
+    with pytest.raises(UserError, match="no fine-tuned run"):
         write_cka(features=[before], **settings)
-    few = [stored(tmp_path, run, "a", x[:4]) for run in ("m/none/pretrained/all/0", "m/a/ft/all/0")]
-    with pytest.raises(UserError, match="needs at least 4 images"):
-        write_cka(features=few, **settings)
-
-
-def test_epochs_are_compared_with_what_the_pretrained_head_reads(tmp_path, features):
-    x = features[0]
-    before = stored(tmp_path / "features", "m/none/pretrained/all/0", "a", x)
-    after = stored(tmp_path / "epochs", "m/a/ft/all/0", "a", x)
-    noisy = x + RNG.normal(size=x.shape)
-    save_file({"epoch1": 3 * x.astype(np.float32), "epoch2": noisy.astype(np.float32)}, after)
-    settings = {"among": ["a"], "conditions": "", "confidence": 0.95, "table": tmp_path / "t.csv"}
-    write_cka_epochs(before=[before], after=[after], epochs=2, **settings)
-    table = pd.read_csv(tmp_path / "t.csv").set_index("epoch")
-    assert table.loc[1, "cka"] == pytest.approx(1, abs=1e-6)
-    assert table.loc[2, "cka"] == pytest.approx(of(x, noisy)[0], abs=1e-5)
+    save_file({"epoch1": x.astype(np.float32)}, after)
     save_file({"stage4": x.astype(np.float32)}, before)
-    with pytest.raises(UserError, match="'pre_logits' is to be compared too"):
-        write_cka_epochs(before=[before], after=[after], epochs=2, **settings)
+    with pytest.raises(UserError, match="'pre_logits'"):
+        write_cka_epochs(before=[before], after=[after], epochs=1, **settings)
+    few = [stored(tmp_path, run, "a", x[:4]) for run in ("m/none/pretrained/all/0", "m/a/ft/all/0")]
+    with pytest.raises(UserError, match="4 images"):
+        write_cka(features=few, **settings)
 
 
 # The whole table, against the naive reference
@@ -270,8 +237,8 @@ def check_lines(table, features, keys):
 
 def test_every_line_of_the_table_is_that_of_the_naive_reference(tmp_path):
     features, paths = made_runs(tmp_path, ("pre_logits", "stage2", "stage1"))
-    settings = {"among": ["a", "b"], "conditions": "protocol paper", "confidence": 0.9, "table": tmp_path / "t.csv"}
-    write_cka(features=iter(paths), **settings)
+    settings = {"ood_datasets": ["a", "b"], "conditions": "protocol paper", "confidence": 0.9}
+    write_cka(features=iter(paths), **settings, table=tmp_path / "t.csv")
     table = pd.read_csv(tmp_path / "t.csv", dtype={"size": str})
     assert list(table) == [
         *("model", "method", "target", "size", "seed", "dataset", "layer", "depth"),
@@ -294,7 +261,7 @@ def test_every_epoch_is_compared_with_the_pretrained_models_last_features(tmp_pa
     features, paths = made_runs(tmp_path, ("epoch1", "epoch2", "pre_logits"))
     before = [path for path in paths if "/pretrained/" in str(path)]
     after = [path for path in paths if path not in before]
-    settings = {"among": ["a", "b"], "conditions": "c", "confidence": 0.9, "table": tmp_path / "t.csv"}
+    settings = {"ood_datasets": ["a", "b"], "conditions": "c", "confidence": 0.9, "table": tmp_path / "t.csv"}
     write_cka_epochs(before=iter(before), after=iter(after), epochs=2, **settings)
     table = pd.read_csv(tmp_path / "t.csv", dtype={"size": str})
     assert list(table)[5:7] == ["dataset", "epoch"] and len(table) == 3 * 2 * 4
@@ -305,7 +272,7 @@ def test_every_epoch_is_compared_with_the_pretrained_models_last_features(tmp_pa
 def test_a_run_need_not_have_every_dataset_and_without_others_there_is_no_mean(tmp_path):
     _, paths = made_runs(tmp_path, ("stage1",))
     own = [path for path in paths if "/m/" in str(path) and (path.stem == "a" or "pretrained" in str(path))]
-    settings = {"among": ["a"], "conditions": "c", "confidence": 0.9, "table": tmp_path / "t.csv"}
+    settings = {"ood_datasets": ["a"], "conditions": "c", "confidence": 0.9, "table": tmp_path / "t.csv"}
     write_cka(features=own, **settings)
     table = pd.read_csv(tmp_path / "t.csv")
     assert table[["method", "dataset"]].to_numpy().tolist() == [["ft", "a"], ["lwf", "a"], ["lwf", "others"]]
@@ -313,13 +280,13 @@ def test_a_run_need_not_have_every_dataset_and_without_others_there_is_no_mean(t
 
 def test_images_of_another_order_or_object_are_other_images(tmp_path):
     x = RNG.normal(size=(10, 3))
-    settings = {"among": ["a"], "conditions": "", "confidence": 0.95, "table": tmp_path / "t.csv"}
+    settings = {"ood_datasets": ["a"], "conditions": "", "confidence": 0.95, "table": tmp_path / "t.csv"}
     before, after = (stored(tmp_path, run, "a", x) for run in ("m/none/pretrained/all/0", "m/a/ft/all/0"))
     index = pd.read_parquet(after.with_suffix(".index.parquet"))
     for column in ("image_id", "object_id"):
         changed = index.assign(**{column: index[column].to_numpy()[::-1]})
         changed.to_parquet(after.with_suffix(".index.parquet"))
-        with pytest.raises(UserError, match=r"m/a/ft/all/0/a\.safetensors and .* different images"):
+        with pytest.raises(UserError, match=r"m/a/ft/all/0/a\.safetensors"):
             write_cka(features=[before, after], **settings)
 
 
@@ -327,7 +294,7 @@ def test_four_images_must_be_left_without_any_object():
     x = RNG.normal(size=(6, 3))
     Kernel.of(x, np.array([0, 0, 1, 2, 3, 4]))
     for groups in (np.array([0, 0, 0, 1, 2, 3]), np.arange(6)[:4]):
-        with pytest.raises(ValueError, match="at least 4 images"):
+        with pytest.raises(ValueError, match="4 images"):
             Kernel.of(x[: len(groups)], groups)
     assert np.isfinite(of(*RNG.normal(size=(2, 5, 3)))).all()
 
@@ -339,7 +306,7 @@ def test_features_far_from_the_origin_lose_nothing():
     assert np.isnan(unrelated)
 
 
-def test_what_is_known_of_the_first_need_not_be_computed_again(features):
+def test_the_hsic_of_the_first_features_can_be_given(features):
     one, other = (Kernel.of(part, each(30)) for part in features)
     assert (cka(one, other, hsic(one, one)) == cka(one, other)).all()
     assert cka(one, other, 4 * hsic(one, one)) == pytest.approx(cka(one, other) / 2)
@@ -356,7 +323,7 @@ def test_layers_are_numbered_from_the_input_and_lines_follow_them(tmp_path):
     names = ["pre_logits", "stage4", "stage1", "stage3", "stage2"]
     layers = {name: RNG.normal(size=(10, 2)) for name in names}
     paths = [stored_layers(tmp_path, run, "a", layers) for run in ("m/none/pretrained/all/0", "m/a/ft/all/0")]
-    write_cka(features=paths, among=["a"], conditions="", confidence=0.9, table=tmp_path / "t.csv")
+    write_cka(features=paths, ood_datasets=["a"], conditions="", confidence=0.9, table=tmp_path / "t.csv")
     table = pd.read_csv(tmp_path / "t.csv")
     assert table["layer"].tolist() == ["stage1", "stage2", "stage3", "stage4", "pre_logits"]
     assert table["depth"].tolist() == [1, 2, 3, 4, 5] and table["cka"].tolist() == [1.0] * 5

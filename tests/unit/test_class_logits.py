@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rib.classes import ClassSpace
+from rib.config.label_space import LabelSpace
 from rib.models.class_logits import class_logits, class_members
 
 CPU = torch.device("cpu")
@@ -12,12 +12,12 @@ CPU = torch.device("cpu")
 
 @st.composite
 def spaces(draw):
-    """Class spaces over 20 logits with one to four indices per class."""
+    """Label space over 20 logits with one to four indices per class."""
     order = draw(st.permutations(range(20)))
     sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
     ends = np.cumsum(sizes)
     rows = tuple(tuple(sorted(order[end - size : end])) for size, end in zip(sizes, ends, strict=True))
-    return ClassSpace(names := tuple(map(str, range(len(rows)))), rows, names)
+    return LabelSpace(names := tuple(map(str, range(len(rows)))), rows, names)
 
 
 @given(spaces(), st.integers(0, 2**32 - 1))
@@ -41,7 +41,7 @@ def test_the_gradient_goes_to_the_lowest_of_equal_indices(space, seed):
 
 
 def test_other_shapes_are_refused():
-    members = class_members(ClassSpace(("a",), ((0,),), ("a",)), CPU)
+    members = class_members(LabelSpace(("a",), ((0,),), ("a",)), CPU)
     for logits, table in (
         (torch.zeros(20), members),
         (torch.zeros(2, 20), members[0]),

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rib import metrics
 from rib.analysis import comparison
+from rib.analysis.bootstrap import interval, object_weights
 from rib.analysis.comparison import compare, effects_of, holm, letters, rank, seed_spread, sign_flip_p
-from rib.metrics import Counts, Ood
-from rib.runs import PRETRAINED
+from rib.analysis.counts import Counts, count, read_counts, write_counts
+from rib.analysis.ri import Ood, ood_accuracies, ri_parts
+from rib.analysis.tables import mri_tables, ri_table
+from rib.config.run import PRETRAINED
 
 DATASETS = {"a": 9, "b": 7, "c": 12}
 TARGETS = ["a", "b"]
@@ -38,22 +40,25 @@ def rows(model="m", seed=0, runs=RUNS):
 
 @pytest.fixture(scope="module")
 def counts():
-    return metrics.count([rows()])
+    return count([rows()])
 
 
-def effects(counts, groups=None, replicates=300):
-    weights = metrics.object_weights(counts.objects, replicates, seed=1)
-    ood = metrics.ood_accuracies(counts, weights, groups=groups)
-    return effects_of(ood, metrics.ri_parts(counts, groups=groups), "all")
+def ood_of(counts, groups=None):
+    """With the bootstrap of the tables that `written` writes."""
+    return ood_accuracies(counts, object_weights(counts.objects, 300, seed=0), source_groups=groups)
+
+
+def effects(counts, groups=None):
+    return effects_of(ood_of(counts, groups), ri_parts(counts, source_groups=groups), "all")
 
 
 def written(path, tables, **more):
-    """The comparison of what `metrics` wrote, read back by name."""
+    """The comparison of stored counts, read back by name."""
     names = comparison.COLUMNS
-    settings = {"groups": None, "conditions": "protocol paper", "replicates": 300, "confidence": 0.95, "seed": 0}
+    settings = {"source_groups": None, "conditions": "protocol paper", "replicates": 300, "confidence": 0.95, "seed": 0}
     comparison.write_comparison(
         counts=path / "counts.npz",
-        among=list(DATASETS),
+        ood_datasets=list(DATASETS),
         **{**settings, "draws": 500, **more},
         outputs={name: path / f"{tables}_{name}.csv" for name in names},
     )
@@ -65,9 +70,9 @@ def written(path, tables, **more):
 
 def test_counts_are_read_back_as_they_were_one_model_at_a_time(tmp_path):
     curve = rows("n", 2, [("curve", "a", 0)]).assign(alpha=0.5)
-    counts = metrics.count([rows("m"), rows("n", 1), curve])
-    metrics.write_counts(counts, tmp_path / "c.npz")
-    first, second = metrics.read_counts(tmp_path / "c.npz")
+    counts = count([rows("m"), rows("n", 1), curve])
+    write_counts(counts, tmp_path / "c.npz")
+    first, second = read_counts(tmp_path / "c.npz")
     assert first.states + second.states == counts.states and {state[0] for state in first.states} == {"m"}
     for dataset in DATASETS:
         both = np.concatenate([first.correct[dataset], second.correct[dataset]])
@@ -79,7 +84,7 @@ def test_counts_are_read_back_as_they_were_one_model_at_a_time(tmp_path):
 
 def test_the_same_counts_give_the_same_bytes(tmp_path, counts):
     for name in ("a.npz", "b.npz"):
-        metrics.write_counts(counts, tmp_path / name)
+        write_counts(counts, tmp_path / name)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
@@ -88,21 +93,19 @@ def test_the_same_counts_give_the_same_bytes(tmp_path, counts):
 
 @pytest.mark.parametrize("groups", [None, GROUPS], ids=["all", "leak-free"])
 def test_parts_of_objects_sum_to_ri_and_to_the_difference_of_mri(counts, groups):
-    weights = metrics.object_weights(counts.objects, 100, seed=1)
-    ood = metrics.ood_accuracies(counts, weights, groups=groups)
-    parts = metrics.ri_parts(counts, groups=groups)
+    ood, parts = ood_of(counts, groups), ri_parts(counts, source_groups=groups)
     for state, pair in ood.items():
         assert parts[state].sum() == pytest.approx((pair.after - pair.before)[0], abs=1e-10)
     found = effects(counts, groups)
-    mri = metrics.mri_tables(ood, 0.95)[0].set_index("method")["mri"]
+    mri = mri_tables(ood, 0.95)[0].set_index("method")["mri"]
     for a, b in found.pairs:
         one, other = (0.0 if name == PRETRAINED else mri[name] for name in (found.methods[a], found.methods[b]))
         assert (found.parts[a, -1] - found.parts[b, -1]).sum() == pytest.approx(one - other, abs=1e-10)
 
 
-def test_an_object_that_no_dataset_off_the_target_has_adds_nothing(counts):
+def test_an_object_that_only_the_target_has_adds_nothing(counts):
     names = sorted({f"o{i}" for i in range(12)})
-    for state, parts in metrics.ri_parts(counts, among=["a", "b"]).items():
+    for state, parts in ri_parts(counts, ood_datasets=["a", "b"]).items():
         missing = [place for place, name in enumerate(names) if int(name[1:]) >= (7 if state[2] == "a" else 9)]
         assert missing and (parts[missing] == 0).all()
 
@@ -239,7 +242,7 @@ def made_effects(means, sds, objects=200, seeds=1):
     parts = np.stack([rng.normal(mean / objects, sd / objects, objects) for mean, sd in zip(means, sds, strict=True)])
     parts += (np.array(means) - parts.sum(axis=1))[:, None] / objects  # so that sums are the means
     parts = np.concatenate([parts, np.zeros((1, objects))])[:, None].repeat(2, axis=1)
-    weights = metrics.object_weights(objects, 400, 0)[1:].astype(float)
+    weights = object_weights(objects, 400, 0)[1:].astype(float)
     names = [f"m{i}" for i in range(len(means))]
     values = parts.sum(axis=2)[..., None].repeat(seeds, axis=2)
     return comparison.Effects([*names, PRETRAINED], ["t"], values, parts @ weights.T, parts)
@@ -287,41 +290,39 @@ def test_ties_need_not_be_transitive():
 # Tables
 
 
+@pytest.fixture(scope="module")
+def two_models():
+    return count([rows("m"), rows("n", 1)])
+
+
 @pytest.fixture
-def tables(tmp_path):
+def tables(tmp_path, two_models):
     folder = tmp_path / "tables"
     folder.mkdir()
-    metrics.write_counts(metrics.count([rows("m"), rows("n", 1)]), folder / "counts.npz")
+    write_counts(two_models, folder / "counts.npz")
     return folder, written(folder, "first")
 
 
-def test_tables_agree_with_mri_and_its_intervals(tables):
+def test_tables_agree_with_mri_and_its_intervals(tables, two_models):
     made = tables[1]
-    counts = metrics.count([rows("m"), rows("n", 1)])
-    ood = metrics.ood_accuracies(counts, metrics.object_weights(counts.objects, 300, 0))
-    mri = metrics.mri_tables(ood, 0.95)[0].set_index(["model", "method"])
+    mri = mri_tables(ood_of(two_models), 0.95)[0].set_index(["model", "method"])
     against = made["comparisons"].query("other == 'pretrained'").set_index(["model", "method"])
     for key, line in mri.iterrows():
-        for table, value in (
-            (against.loc[key], "difference"),
-            (made["seeds"].set_index(["model", "method"]).loc[key], "mri"),
-        ):
-            assert table[value] == pytest.approx(line["mri"], abs=1e-6)
-            assert table["ci_low"] == pytest.approx(line["ci_low"], abs=1e-6)
-            assert table["ci_high"] == pytest.approx(line["ci_high"], abs=1e-6)  # fmt: skip
+        of_key = made["seeds"].set_index(["model", "method"]).loc[key]
+        for found, value in ((against.loc[key], "difference"), (of_key, "mri")):
+            expected = line[["mri", "ci_low", "ci_high"]].tolist()
+            assert found[[value, "ci_low", "ci_high"]].tolist() == pytest.approx(expected, abs=1e-6)
     assert len(made["comparisons"]) == 2 * 6 and len(made["comparisons_ri"]) == 2 * 2 * 6
     assert len(made["ranking"]) == len(made["seeds"]) == 2 * 3 and len(made["seeds_ri"]) == 2 * 2 * 3
     for name, table in made.items():
         assert list(table) == [*comparison.COLUMNS[name], "conditions"]
 
 
-def test_tables_leave_out_what_metrics_leaves_out(tmp_path):
-    """Leak-free: values, intervals and p are of the objects that RI is of."""
-    counted = metrics.count([rows()])
-    metrics.write_counts(counted, tmp_path / "counts.npz")
-    whole, made = written(tmp_path, "whole"), written(tmp_path, "free", groups=GROUPS)
-    ood = metrics.ood_accuracies(counted, metrics.object_weights(counted.objects, 300, 0), groups=GROUPS)
-    mri = metrics.mri_tables(ood, 0.95)[0].set_index("method")
+def test_leak_free_tables_leave_out_what_ri_leaves_out(tmp_path):
+    counted = count([rows()])
+    write_counts(counted, tmp_path / "counts.npz")
+    whole, made = written(tmp_path, "whole"), written(tmp_path, "free", source_groups=GROUPS)
+    mri = mri_tables(ood_of(counted, GROUPS), 0.95)[0].set_index("method")
     for name in ("ranking", "seeds"):
         for column in ("mri", "ci_low", "ci_high"):
             found = made[name].set_index("method")[column]
@@ -334,9 +335,8 @@ def test_tables_leave_out_what_metrics_leaves_out(tmp_path):
     assert not np.allclose(made["comparisons"]["p"], whole["comparisons"]["p"])
 
 
-def test_intervals_of_differences_are_of_paired_replicates(tables):
-    counts = metrics.count([rows("m"), rows("n", 1)])
-    ood = metrics.ood_accuracies(counts, metrics.object_weights(counts.objects, 300, 0))
+def test_intervals_of_differences_are_of_paired_replicates(tables, two_models):
+    ood = ood_of(two_models)
     for line in tables[1]["comparisons"].query("other != 'pretrained'").itertuples():
         one, other = (
             np.mean(
@@ -349,9 +349,8 @@ def test_intervals_of_differences_are_of_paired_replicates(tables):
         assert (line.ci_low, line.ci_high) == pytest.approx((low, high), abs=1e-6)
 
 
-def test_the_spread_over_seeds_is_that_of_the_seeds_mri(tables):
-    counts = metrics.count([rows("m"), rows("n", 1)])
-    ri = metrics.ri_table(metrics.ood_accuracies(counts, metrics.object_weights(counts.objects, 10, 0)), 0.95)
+def test_the_spread_over_seeds_is_that_of_the_seeds_mri(tables, two_models):
+    ri = ri_table(ood_of(two_models), 0.95)
     per_seed = ri.groupby(["model", "method", "seed"])["ri"].mean()
     for line in tables[1]["seeds"].itertuples():
         values = per_seed[line.model, line.method].to_numpy()
@@ -371,9 +370,9 @@ def test_the_same_counts_and_seed_give_the_same_tables(tables):
         assert (folder / f"first_{name}.csv").read_bytes() == (folder / f"second_{name}.csv").read_bytes()
 
 
-def test_a_model_of_its_own_is_compared_as_beside_others(tables, tmp_path):
+def test_other_models_do_not_change_a_models_comparison(tables, tmp_path):
     """Methods are compared within a model: another model changes nothing, if it was scored on the same objects."""
-    metrics.write_counts(metrics.count([rows("n", 1)]), tmp_path / "counts.npz")
+    write_counts(count([rows("n", 1)]), tmp_path / "counts.npz")
     alone = written(tmp_path, "alone")
     for name, table in tables[1].items():
         pd.testing.assert_frame_equal(alone[name], table[table["model"] == "n"].reset_index(drop=True))
@@ -381,23 +380,23 @@ def test_a_model_of_its_own_is_compared_as_beside_others(tables, tmp_path):
 
 def test_with_one_seed_the_columns_of_seeds_are_empty(tmp_path):
     one = [run for run in RUNS if run[2] == 0]
-    metrics.write_counts(metrics.count([rows(runs=one)]), tmp_path / "counts.npz")
+    write_counts(count([rows(runs=one)]), tmp_path / "counts.npz")
     for name, table in written(tmp_path, "t").items():
         if name != "ranking":
             assert set(table["seeds"]) == {1} and table[["sd", "seed_low", "seed_high"]].isna().all(axis=None)
 
 
-def test_sizes_are_compared_apart_and_curves_not_at_all(tmp_path):
+def test_each_size_is_compared_by_itself_and_curves_not_at_all(tmp_path):
     small = rows(seed=5, runs=RUNS[1:]).assign(size="10")
     curve = rows(seed=6, runs=[("curve", "a", 0), ("curve", "b", 0)]).assign(alpha=0.5)
-    metrics.write_counts(metrics.count([rows(), small, curve]), tmp_path / "counts.npz")
+    write_counts(count([rows(), small, curve]), tmp_path / "counts.npz")
     made = written(tmp_path, "t")
     assert made["ranking"].groupby("size").size().to_dict() == {"10": 3, "all": 3}
     assert "curve" not in set(made["comparisons"]["method"]) and len(made["comparisons"]) == 2 * 6
 
 
 def test_a_grid_of_the_pretrained_model_alone_has_tables_without_lines(tmp_path):
-    metrics.write_counts(metrics.count([rows(runs=RUNS[:1])]), tmp_path / "counts.npz")
+    write_counts(count([rows(runs=RUNS[:1])]), tmp_path / "counts.npz")
     for name, table in written(tmp_path, "t").items():
         assert len(table) == 0 and list(table) == [*comparison.COLUMNS[name], "conditions"]
 
@@ -406,8 +405,8 @@ def test_a_grid_of_the_pretrained_model_alone_has_tables_without_lines(tmp_path)
 def test_written_differences_and_p_are_those_of_all_sign_patterns(tmp_path, groups):
     """From rows by pandas: what each object adds to mRI of one method less another's; every one of 2^12 patterns."""
     table = rows(seed=4)
-    metrics.write_counts(metrics.count([table]), tmp_path / "counts.npz")
-    made = written(tmp_path, "t", groups=groups, draws=20_000)
+    write_counts(count([table]), tmp_path / "counts.npz")
+    made = written(tmp_path, "t", source_groups=groups, draws=20_000)
     objects = sorted(set(table["object_id"]))
     right = table.assign(right=table["label"] == table["prediction"])
     answers = right.groupby(["method", "target", "seed", "dataset", "object_id"])["right"].agg(["sum", "size"])
@@ -464,7 +463,7 @@ def test_parts_too_small_to_be_told_from_rounding_are_ties():
     assert sign_flip_p(as_pair(parts * 1e-6), [(0, 1)], 200, 0)[0, 0] == 1
 
 
-def test_signs_are_drawn_anew_for_every_object_and_draw():
+def test_signs_are_drawn_for_every_object_and_draw():
     """Of one object the sign changes nothing; of 64 and 65 alike ones, p is that of a coin thrown so often."""
     assert sign_flip_p(as_pair(np.array([2.0])), [(0, 1)], 500, 0)[0, 0] == 1
     for objects in (63, 64, 65, 130):
@@ -538,14 +537,14 @@ def test_intervals_of_differences_cover_the_truth_as_often_as_they_say():
     rng, hits, truth, batch = np.random.default_rng(0), 0, true_difference(), 100
     for number in range(SIMULATED // batch):
         counts = simulated(rng, batch)
-        weights = metrics.object_weights(OBJECTS, 500, number)
-        ood = metrics.ood_accuracies(counts, weights)
+        weights = object_weights(OBJECTS, 500, number)
+        ood = ood_accuracies(counts, weights)
         by_model: dict[str, dict] = {}
         for state, pair in ood.items():
             by_model.setdefault(state[0], {})[state] = pair
         for pairs in by_model.values():
             found = effects_of(pairs, dict.fromkeys(pairs, np.zeros(1)), "all")
-            low, high = metrics.interval(found.replicates[0, -1] - found.replicates[1, -1], 0.95)
+            low, high = interval(found.replicates[0, -1] - found.replicates[1, -1], 0.95)
             hits += low <= truth <= high
     assert 0.93 < hits / SIMULATED < 0.97
 

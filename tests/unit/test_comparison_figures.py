@@ -43,7 +43,7 @@ def test_ranking_has_intervals_in_order_and_a_line_at_zero():
     assert [list(bar.get_xdata()) for bar in bars] == [[3, 5.5], [2, 4], [-2, 0.5]]
     assert [to_hex(bar.get_color()) for bar in bars] == ["#cc79a7", "#d55e00", "#009e73"]
     assert any(list(line.get_xdata()) == [0, 0] for line in axes.lines) and axes.yaxis_inverted()
-    assert "intervals over images only (one seed)" in figure.get_supxlabel() and not axes.containers
+    assert "one seed" in figure.get_supxlabel() and not axes.containers
     assert len(shown) == 3
 
 
@@ -59,7 +59,7 @@ def test_ranking_has_a_second_whisker_for_several_seeds():
     figure, _ = draw_ranking(3)
     (axes,) = figure.axes
     ends = [tuple(segment[:, 0]) for lines in axes.collections for segment in lines.get_segments()]
-    assert ends == [(1.5, 2.5)] * 3 and "t-intervals over 3 seeds" in figure.get_supxlabel()
+    assert ends == [(1.5, 2.5)] * 3 and "3 seeds" in figure.get_supxlabel()
 
 
 def costs(ft=100.0, wise=110.0, lwf=90.0):
@@ -93,24 +93,11 @@ def test_cost_has_a_logarithmic_axis_where_methods_are_far_apart_and_larger_unit
 @pytest.fixture
 def alphas():
     """Two targets, two seeds, five alphas; seeds differ by 2 on the target."""
-    lines = [
-        (
-            "m",
-            "curve",
-            target,
-            seed,
-            alpha,
-            10 + 50 * alpha + 2 * seed,
-            base + alpha,
-            base + alpha - 3,
-            base + alpha + 2,
-        )
-        for target, base in (("a", 30.0), ("b", 31.0))
-        for seed in (0, 1)
-        for alpha in (0, 0.25, 0.5, 0.75, 1)
-    ]
-    names = ["model", "method", "target", "seed", "alpha", "downstream", "ood", "ood_low", "ood_high"]
-    return pd.DataFrame(lines, columns=names)
+    states = list(itertools.product("ab", (0, 1), (0, 0.25, 0.5, 0.75, 1)))
+    table = pd.DataFrame(states, columns=["target", "seed", "alpha"]).assign(model="m", method="curve")
+    ood = table["target"].map({"a": 30.0, "b": 31.0}) + table["alpha"]
+    downstream = 10 + 50 * table["alpha"] + 2 * table["seed"]
+    return table.assign(downstream=downstream, ood=ood, ood_low=ood - 3, ood_high=ood + 2)
 
 
 def draw_curves(table, targets):
@@ -173,7 +160,7 @@ def test_training_has_thin_lines_per_seed_and_their_mean():
     lines = figure.axes[0].lines[:3]
     assert [list(line.get_ydata()) for line in lines] == [[4, 3, 2], [5, 4, 3], [4.5, 3.5, 2.5]]
     assert lines[0].get_linewidth() == lines[1].get_linewidth() < lines[2].get_linewidth()
-    assert "thin: each" in figure.legends[0].get_title().get_text()
+    assert "thin: single seeds" in figure.legends[0].get_title().get_text()
 
 
 def test_training_of_many_targets_goes_on_below():
@@ -183,6 +170,4 @@ def test_training_of_many_targets_goes_on_below():
     titled = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titled == list("abcdefg") and sum(axes.axison for axes in figure.axes) == 14
     above_nothing = figure.axes[4 + 3]
-    assert above_nothing.xaxis.get_tick_params()["labelbottom"], (
-        "the last column's upper panels have no others below them"
-    )
+    assert above_nothing.xaxis.get_tick_params()["labelbottom"], "no other panels are below those of the last column"

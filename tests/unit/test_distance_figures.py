@@ -57,7 +57,7 @@ def drop(distances, association, ri, **choices):
         "method": "ft",
         "method_label": "FT",
         "targets": TARGETS,
-        "among": list(DATASETS),
+        "ood_datasets": list(DATASETS),
         "in_distribution": None,
         "in_distribution_label": None,
         "kinds": KINDS,
@@ -86,18 +86,18 @@ def test_each_target_is_a_point_with_its_interval(distances, association, ri):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(TARGETS.values())
     assert figure.legends[0].get_title().get_text() == "target of FT"
     written = figure._supxlabel.get_text()
-    assert "mean distance to the other datasets" in written and "90% intervals" in written
+    assert "mean distance to the other datasets" in written and "90%" in written
     assert len(shown) == len(MODELS) * len(KINDS) * len(TARGETS)
 
 
 def test_with_a_dataset_in_distribution_distances_are_to_it(distances, association, ri):
-    choices = {"in_distribution": "b", "in_distribution_label": "Set B", "among": ["a", "c"]}
+    choices = {"in_distribution": "b", "in_distribution_label": "Set B", "ood_datasets": ["a", "c"]}
     figure, _ = drop(distances, association, ri, **choices)
     np.testing.assert_allclose(points(figure.axes[0])[0], [(10, 5.5), (30, -6.5)])
     assert "distance to Set B" in figure._supxlabel.get_text()
 
 
-def test_too_few_points_are_said(distances, association, ri):
+def test_too_few_points_have_a_note_in_place_of_a_correlation(distances, association, ri):
     figure, _ = drop(distances, association.assign(value=np.nan), ri)
     assert {axes.get_title() for axes in figure.axes} == {"too few or equal points"}
 

@@ -2,7 +2,8 @@
 
 import itertools
 import lzma
-from pathlib import Path
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,13 @@ from scipy.spatial.distance import cdist
 
 from rib.analysis import compression, distances
 from rib.analysis.distances import Sample
-from rib.classes import ClassSpace
-from rib.data.prepared import PreparedDataset
-from rib.data.splits import balanced_order, part, subset
+from rib.base.errors import UserError
+from rib.config.geometry import Geometry
+from rib.data.splits import TEST
 from rib.data.stored_features import read_features
-from rib.io import UserError
-from tiny.training import rows_of, split_file
+from rib.data.subsets import balanced_order, subset
+from rib.data.view import DatasetFiles, load_dataset
+from tiny.training import SPACE, VIEW, prepared_folder, rows_of, split_file
 
 
 def of_two_classes(rng, n, shift=0.0):
@@ -124,7 +126,7 @@ def test_one_image_per_class_makes_labels_the_images():
 
 def test_otdd_refuses_samples_of_different_sizes():
     rng = np.random.default_rng(7)
-    with pytest.raises(ValueError, match="one size"):
+    with pytest.raises(ValueError, match="equal size"):
         distances.otdd(of_two_classes(rng, 8), of_two_classes(rng, 10), True)
 
 
@@ -171,7 +173,7 @@ def test_principal_axes_are_orthonormal_and_hold_the_largest_variances():
     assert share == pytest.approx((pooled @ axes).var(axis=0).sum() / pooled.var(axis=0).sum())
 
 
-def test_the_table_has_every_pair_and_says_how_it_was_measured():
+def test_the_table_has_every_pair_and_how_it_was_measured():
     rng = np.random.default_rng(12)
     samples = {name: of_two_classes(rng, 30, shift) for name, shift in {"a": 0, "b": 0.1, "c": 20}.items()}
     table = distances.distance_table(samples)
@@ -206,17 +208,13 @@ def test_every_set_gives_as_many_images_as_the_smallest_in_balance(tmp_path):
     assert [np.bincount(sample.labels).tolist() for sample in samples.values()] == [[4, 4, 4]] * 2
     whole = safetensors.numpy.load_file(paths["large"])["pre_logits"]
     assert {tuple(row) for row in samples["large"].features.astype(np.float32)} <= {tuple(row) for row in whole}
-    distances.write_distances(paths, tmp_path / "a.csv")
-    distances.write_distances(paths, tmp_path / "b.csv")
-    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
-    assert len(pd.read_csv(tmp_path / "a.csv")) == 3
 
 
-def test_too_few_images_and_a_missing_layer_are_said(tmp_path):
+def test_too_few_images_and_a_missing_layer_are_refused(tmp_path):
     paths = {name: stored(tmp_path, name, n) for name, n in {"large": 60, "small": 5}.items()}
-    with pytest.raises(UserError, match="small gives 5 images"):
+    with pytest.raises(UserError, match="small .* 5 images"):
         distances.equal_samples(paths)
-    with pytest.raises(UserError, match="no layer pre_logits, but stage1; add it to representations.layers"):
+    with pytest.raises(UserError, match=r"pre_logits.*stage1.*representations\.layers"):
         distances.equal_samples({"other": stored(tmp_path, "other", 9, layer="stage1")})
 
 
@@ -264,13 +262,6 @@ def test_sets_of_single_images_differ_by_their_places_alone():
     x, y = np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])
     assert distances.gaussian_distances([x, y], [y]).tolist() == [[25.0], [0.0]]
     assert distances.frechet(x, y) == 5
-
-
-def test_mmd_of_two_pairs_by_hand():
-    """Points 0 and 1 against 1 and 3, bandwidth 1: k(d) = exp(-d^2 / 2)."""
-    k = [np.exp(-d * d / 2) for d in range(4)]
-    expected = k[1] + k[2] - 2 * (k[1] + k[3] + k[0] + k[2]) / 4
-    assert distances.mmd2(np.array([[0.0], [1.0]]), np.array([[1.0], [3.0]]), 1.0) == pytest.approx(expected)
 
 
 def test_otdd_of_two_images_by_hand():
@@ -344,7 +335,7 @@ def test_as_many_images_as_the_smallest_set_has_but_no_fewer_than_six(tmp_path):
         order = balanced_order(dataset)[:6]
         assert (sample.features == values[order]).all() and sample.features.dtype == np.float64
         assert (sample.labels == dataset.labels[order]).all()
-    distances.write_distances(paths, tmp_path / "d.csv")
+    distances.write_distances(datasets=list(paths), features=list(paths.values()), table=tmp_path / "d.csv")
     expected = distances.distance_table(samples)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "d.csv"), expected, atol=1e-6)
 
@@ -380,56 +371,42 @@ def test_the_table_of_compression_is_its_formula():
     assert list(table) == ["first", "second", "distance", "value", "n", "note"]
 
 
+SMALL = replace(VIEW, geometry=Geometry(8, 1.0, "bicubic"))
+
+
 @pytest.fixture
-def prepared(monkeypatch):
-    """Three datasets of 8 px images in place of prepared ones, and how they were asked for."""
-    rng, asked, made = np.random.default_rng(20), [], {}
-    space = ClassSpace(("x", "y"), ((0,), (1,)), ("x", "y"))
+def prepared(tmp_path):
+    """Three datasets of 8 px images, of which one takes 192 bytes."""
+    rng = np.random.default_rng(20)
     for name, n in {"a": 40, "b": 30, "c": 50}.items():
-        sources = [f"source{i}" for i in range(n)]
-        index = pa.table({"source_id": sources, "image_id": sources, "label": np.arange(n) % 2})
-        pixels = rng.integers(0, 256, (n, 8, 8, 3), np.uint8)
-        made[name] = PreparedDataset(name, pixels, np.arange(n) % 2, None, index, space)
-
-    def opened(folder, name, images, apart=None):
-        asked.append((folder, name, apart))
-        return made[name]
-
-    monkeypatch.setattr(compression, "opened", opened)
-    return made, asked
+        images = rng.integers(0, 256, (n, 8, 8, 3), np.uint8)
+        prepared_folder(tmp_path / name, SimpleNamespace(images=images, labels=np.arange(n) % 3, space=SPACE))
+        split_file(tmp_path / f"{name}.parquet", n)
+    return lambda held_out: [
+        DatasetFiles(name, tmp_path / name, split=tmp_path / f"{name}.parquet" if held_out else None) for name in "abc"
+    ]
 
 
 @pytest.mark.parametrize(("megabytes", "held_out"), [(1.0, False), (0.002, False), (1.0, True)])
 def test_written_compression_is_of_as_many_images_as_fit(tmp_path, prepared, megabytes, held_out):
-    """An image takes 192 bytes; of the splits the test part is taken."""
-    made, asked = prepared
-    splits = {name: split_file(tmp_path / f"{name}.parquet", len(dataset.labels)) for name, dataset in made.items()}
-    splits = splits if held_out else {}
-    compression.write_compression(
-        folders={name: Path(f"prepare/{name}") for name in made},
-        apart={"b": Path("prepare/val")},
-        images={"geometry": {"size": 8}},
-        splits=splits,
-        megabytes=megabytes,
-        table=tmp_path / "t.csv",
-    )
-    parts = {name: part(dataset, "test", splits.get(name)) for name, dataset in made.items()}
-    n = min(int(megabytes * 1e6 / 192), *(len(dataset.labels) for dataset in parts.values()))
+    """Of datasets that are split the test part is taken."""
+    files = prepared(held_out)
+    compression.write_compression(datasets=files, view=SMALL, megabytes=megabytes, table=tmp_path / "t.csv")
+    loaded = [load_dataset(one, SMALL, TEST) for one in files]
+    n = min(int(megabytes * 1e6 / 192), *(len(dataset.labels) for dataset in loaded))
     assert n == (len(rows_of("test", 30)) if held_out else 30 if megabytes == 1 else 10)
-    chosen = {name: subset(dataset, str(n)) for name, dataset in parts.items()}
-    expected = compression.compression_table(
-        {name: made[name].images[dataset.rows] for name, dataset in chosen.items()}
-    )
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "t.csv"), expected, atol=1e-6)
-    assert asked == [(Path(f"prepare/{name}"), name, Path("prepare/val") if name == "b" else None) for name in made]
+    images = {}
+    for dataset in loaded:
+        chosen = subset(dataset, str(n))
+        images[dataset.name] = chosen.images[np.arange(n) if chosen.rows is None else chosen.rows]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "t.csv"), compression.compression_table(images), atol=1e-6)
 
 
 def test_a_budget_of_less_than_an_image_is_refused(tmp_path, prepared):
-    settings = {"folders": {"a": Path("a"), "b": Path("b")}, "apart": {}, "images": {"geometry": {"size": 8}}}
-    with pytest.raises(UserError, match=r"compressed_megabytes: an image of 8 px takes 0\.00 MB"):
-        compression.write_compression(**settings, splits={}, megabytes=0.000191, table=tmp_path / "t.csv")
-    large = {**settings, "images": {"geometry": {"size": 224}}}
-    with pytest.raises(UserError, match=r"of 224 px takes 0\.15 MB"):
-        compression.write_compression(**large, splits={}, megabytes=0.1, table=tmp_path / "t.csv")
-    compression.write_compression(**settings, splits={}, megabytes=0.000193, table=tmp_path / "t.csv")
-    assert pd.read_csv(tmp_path / "t.csv")["n"].tolist() == [1]
+    table = tmp_path / "t.csv"
+    large = replace(VIEW, geometry=Geometry(224, 1.0, "bicubic"))
+    for view, megabytes, needed in ((SMALL, 0.000191, "8 px.* 0.00 MB"), (large, 0.1, "224 px.* 0.15 MB")):
+        with pytest.raises(UserError, match=f"compressed_megabytes.*{needed}"):
+            compression.write_compression(datasets=prepared(False), view=view, megabytes=megabytes, table=table)
+    compression.write_compression(datasets=prepared(False), view=SMALL, megabytes=0.000193, table=table)
+    assert pd.read_csv(table)["n"].tolist() == [1] * 3

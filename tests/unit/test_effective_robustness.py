@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from rib.analysis.baselines import baselines as published
 from rib.analysis.effective_robustness import fit, line_table, robustness_table, within, write_tables
-from rib.catalog import Catalog, validated
-from rib.grid import Grid
-from rib.io import UserError
+from rib.base.errors import UserError
+from rib.config.catalog import Catalog
+from rib.config.grid import resolve_grid
+from rib.config.schema import validated
 
 INSIDE = np.array([58.0, 66.0, 70.0, 74.5, 79.0, 84.0])
 OUTSIDE = np.array([45.0, 52.0, 59.0, 62.0, 69.0, 72.5])
@@ -155,7 +157,7 @@ def test_the_interval_is_narrowest_at_the_models_mean_and_wider_with_more_confid
     assert (logit(low) + logit(high)) / 2 == pytest.approx(logit(line.at(places)))
 
 
-def test_the_tables_are_written_with_what_they_hang_on(tmp_path, baselines):
+def test_the_tables_are_written_with_their_conditions(tmp_path, baselines):
     runs = accuracies(
         {("pretrained", "none"): {"val": 70.0, "ood": 50.0}, ("ft", "x"): {"val": 65.0, "ood": 55.0}}
     ).assign(size="010")  # no number
@@ -167,19 +169,8 @@ def test_the_tables_are_written_with_what_they_hang_on(tmp_path, baselines):
     expected = robustness_table(runs, baselines, 0.9).assign(conditions="paper")
     pd.testing.assert_frame_equal(table, expected, atol=1e-6)
     pd.testing.assert_frame_equal(lines, line_table(baselines).assign(conditions="paper"), atol=1e-6)
-    assert list(lines) == [
-        *(
-            "dataset",
-            "in_distribution",
-            "models",
-            "slope",
-            "intercept",
-            "correlation",
-            "lowest",
-            "highest",
-            "conditions",
-        )
-    ]
+    columns = "dataset in_distribution models slope intercept correlation lowest highest conditions"
+    assert list(lines) == columns.split()
     assert lines["in_distribution"].tolist() == ["val"] and lines["lowest"].tolist() == [58]
 
 
@@ -190,8 +181,8 @@ def test_none_or_all_right_is_no_infinite_logit(baselines):
     assert np.isfinite(table[["rho_before", "rho_after", "low", "high"]].to_numpy()).all()
 
 
-def test_too_few_models_are_a_sentence(baselines):
-    with pytest.raises(UserError, match="takes 3 or more baseline models"):
+def test_too_few_models_are_refused(baselines):
+    with pytest.raises(UserError, match="3 or more"):
         line_table(baselines.iloc[:2])
     with pytest.raises(UserError, match="of different accuracy"):
         fit(np.full(5, 70.0), OUTSIDE[:5])
@@ -200,18 +191,20 @@ def test_too_few_models_are_a_sentence(baselines):
 
 def grid(pytestconfig, datasets):
     catalog = Catalog([pytestconfig.rootpath / "workflow/catalog"])
-    return Grid(validated({"family": "imagenet", "datasets": datasets, "methods": ["ft"]}, "config", "here"), catalog)
+    return resolve_grid(
+        validated({"family": "imagenet", "datasets": datasets, "methods": ["ft"]}, "config", "here"), catalog
+    )
 
 
 def test_pairs_have_the_same_classes_and_no_adversarial_filter(pytestconfig):
     plain = grid(
         pytestconfig, ["imagenet_val", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_sketch", "objectnet"]
     )
-    assert {(pair["dataset"], pair["in_distribution"]) for pair in plain.baselines()} == {
+    assert {(pair["dataset"], pair["in_distribution"]) for pair in published(plain)} == {
         ("imagenet_v2", "imagenet_val"),
         ("imagenet_sketch", "imagenet_val"),
     }
-    both = grid(pytestconfig, ["imagenet_val", "imagenet_val_r", "imagenet_a", "imagenet_r"]).baselines()
+    both = published(grid(pytestconfig, ["imagenet_val", "imagenet_val_r", "imagenet_a", "imagenet_r"]))
     assert {(pair["dataset"], pair["in_distribution"]) for pair in both} == {("imagenet_r", "imagenet_val_r")}
     found = {pair["model"]: (pair["id"], pair["ood"]) for pair in both}
     assert found["vgg11.tv_in1k"] == (87.350, 26.537) and found["resnet50.tv2_in1k"] == (94.600, 42.840)
@@ -220,7 +213,7 @@ def test_pairs_have_the_same_classes_and_no_adversarial_filter(pytestconfig):
 
 def test_published_models_follow_their_lines(pytestconfig):
     """A number under a wrong model or dataset would lie off the line."""
-    stated = pd.DataFrame(grid(pytestconfig, "all").baselines())
+    stated = pd.DataFrame(published(grid(pytestconfig, "all")))
     lines = line_table(stated).set_index("dataset")
     assert lines["models"].to_dict() == {"imagenet_v2": 39, "imagenet_r": 37, "imagenet_sketch": 39}
     assert lines.loc["imagenet_v2", "correlation"] > 0.99 and (lines["correlation"] > 0.9).all()

@@ -1,6 +1,7 @@
 """Rows of evaluation against scores written out by hand."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,20 +11,25 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from rib.classes import ClassSpace
+from rib.base.errors import UserError
+from rib.base.files import read_json
+from rib.base.progress import Progress
+from rib.config.label_space import LabelSpace
+from rib.config.run import Run
 from rib.data.prepared import PreparedDataset
-from rib.evaluate import evaluate, score
-from rib.io import Progress, UserError, read_json
+from rib.data.view import DatasetFiles
+from rib.evaluation.evaluate import evaluate, score
+from rib.evaluation.recipes import State
 from rib.models import device as devices
 from rib.models.inputs import Inputs
-from rib.passes import Scoring
 from tiny.training import (
     COMPUTE,
     CPU,
+    FINE_TUNED,
     MEAN,
-    SEEN,
     SPACE,
     STD,
+    VIEW,
     masked,
     model_folder,
     normalised,
@@ -34,7 +40,7 @@ from tiny.training import (
     split_file,
 )
 
-RUN = {"model": "net", "target": "set", "method": "ft", "size": "all", "seed": 3}
+RUN = Run("net", "set", "ft", "all", 3)
 ROW = ["model", "target", "method", "size", "seed", "alpha", "dataset", "row", "image_id", "source_id", "object_id"]
 
 
@@ -65,7 +71,7 @@ def scores_of(tables, space, labels, batch_size=2):
 
 def test_prediction_confidence_and_margin_of_single_images():
     """Five outputs in three classes, {0, 3}, {1} and {4}; output 2 belongs to none and counts for nothing."""
-    space = ClassSpace(("a", "b", "c"), ((0, 3), (1,), (4,)), ("a", "b", "c"), 5)
+    space = LabelSpace(("a", "b", "c"), ((0, 3), (1,), (4,)), ("a", "b", "c"), 5)
     table = [
         [1.0, 0.0, 9.0, 3.0, 2.0],  # a: 3, b: 0, c: 2
         [1.0, 0.0, 9.0, 3.0, 2.0],
@@ -79,16 +85,13 @@ def test_prediction_confidence_and_margin_of_single_images():
     e = np.exp
     wanted = [e(3) / (e(3) + 1 + e(2))] * 2 + [1 / 3] * 2 + [e(5) / (e(-1) + 2 * e(5))]
     assert found["confidence"].tolist() == pytest.approx(wanted, rel=1e-6)
-    assert {name: str(values.dtype) for name, values in found.items()} == {
-        "prediction": "torch.int64",
-        "confidence": "torch.float32",
-        "margin": "torch.float32",
-    }
+    kinds = {"prediction": torch.int64, "confidence": torch.float32, "margin": torch.float32}
+    assert {name: values.dtype for name, values in found.items()} == kinds
     assert progress.n == 5
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
-def test_scores_do_not_hang_on_batches_and_networks_are_scored_each_by_itself(batch_size):
+def test_scores_do_not_depend_on_batches_and_each_network_is_scored_by_itself(batch_size):
     rng = np.random.default_rng(0)
     tables, labels = rng.normal(size=(2, 7, 40)).astype(np.float32), rng.integers(0, 3, 7)
     found, _ = scores_of(tables, SPACE, labels, batch_size)
@@ -152,35 +155,33 @@ def folders(network, sets, tmp_path_factory):
     }
 
 
-def scoring(folders, out, states, **run):
-    return Scoring({**RUN, **run}, states, {"ft": folders["ft"]}, out / "rows.parquet", out / "manifest.json")
-
-
-def job(folders, scorings, **changes):
-    for one in scorings:
-        one.rows.parent.mkdir(exist_ok=True)
-    arguments = {
-        "model_folder": folders["model"],
-        "datasets": folders["datasets"],
-        "apart": {},
-        "images": {**SEEN, "images_per_class": None},
-        "splits": {},
-        "batch_size": 4,
-        "compute": COMPUTE,
-    }
-    evaluate(scorings=scorings, **{**arguments, **changes})
-
-
-def by_hand(model, part):
-    with torch.no_grad():
-        return masked(model(normalised(part.images, MEAN, STD)), SPACE).numpy()
+def job(folders, out, *, run=RUN, states=FINE_TUNED, view=VIEW, **files):
+    """Evaluate, and return the rows; `files` gives proxy or split by dataset."""
+    out.mkdir(exist_ok=True)
+    evaluate(
+        run=run,
+        states=states,
+        checkpoints={"ft": folders["ft"]},
+        model_folder=folders["model"],
+        datasets=[
+            DatasetFiles(name, folder, **{key: paths.get(name) for key, paths in files.items()})
+            for name, folder in folders["datasets"].items()
+        ],
+        view=view,
+        batch_size=4,
+        compute=COMPUTE,
+        rows=out / "rows.parquet",
+        manifest=out / "manifest.json",
+    )
+    return pq.read_table(out / "rows.parquet")
 
 
 def check(table, dataset, model, part, /, rows=None, **constant):
     """The rows of one state on one dataset are what the network says."""
     rows = np.arange(len(part.labels)) if rows is None else rows
-    scores, labels = by_hand(model, part)[rows], part.labels[rows]
-    mine = table[table["dataset"] == dataset]
+    with torch.no_grad():
+        scores = masked(model(normalised(part.images, MEAN, STD)), SPACE).numpy()[rows]
+    labels, mine = part.labels[rows], table[table["dataset"] == dataset]
     assert mine["row"].tolist() == list(rows)
     for name, kind in (("image_id", "{}"), ("source_id", "source{}"), ("object_id", "object{}")):
         assert mine[name].tolist() == [kind.format(row) for row in rows]
@@ -195,83 +196,49 @@ def check(table, dataset, model, part, /, rows=None, **constant):
 
 
 def test_a_job_writes_a_row_per_image_and_what_it_was_scored_on(folders, sets, tmp_path, progress):
-    one = scoring(folders, tmp_path / "run", [(None, {"ft": 1.0})])
-    job(folders, [one])
+    stored = job(folders, tmp_path / "run")
     assert progress() == [("evaluating net/set/ft/all/3", 16, 16, "image")]
-    stored = pq.read_table(one.rows)
     assert stored.column_names == [*ROW, "label", "prediction", "confidence", "margin"]
     kinds = {name: str(stored.schema.field(name).type) for name in stored.column_names}
     assert kinds["prediction"] == "int16" and kinds["seed"] == "int32" and kinds["margin"] == "float"
     table = stored.to_pandas()
     assert table["dataset"].tolist() == ["first"] * 9 + ["second"] * 7 and table["alpha"].isna().all()
     for name, part in sets.items():
-        check(table, name, folders["tuned"], part, **RUN)
-    datasets = {name: {"n": len(part.labels), "class_space": SPACE.digest} for name, part in sets.items()}
-    assert read_json(one.manifest) == {"device": "cpu", "datasets": datasets}
-    assert sorted(path.name for path in one.rows.parent.iterdir()) == ["manifest.json", "rows.parquet"]
+        check(table, name, folders["tuned"], part, **vars(RUN))
+    datasets = {name: {"n": len(part.labels), "label_space": SPACE.digest} for name, part in sets.items()}
+    assert read_json(tmp_path / "run/manifest.json") == {"device": "cpu", "datasets": datasets}
 
 
-def test_runs_that_are_scored_together_have_the_rows_of_each_and_a_curve_those_of_each_alpha(
-    network, folders, sets, tmp_path
-):
-    states = [(alpha, {"pretrained": 1 - alpha, "ft": alpha}) for alpha in (0.0, 0.5, 1.0)]
-    curve = scoring(folders, tmp_path / "curve", states, method="wise_ft_curve")
-    tuned = scoring(folders, tmp_path / "ft", [(None, {"ft": 1.0})], seed=4)
-    job(folders, [curve, tuned])
+def test_a_curve_has_the_rows_of_each_alpha(network, folders, sets, tmp_path):
+    states = [State(alpha, {"pretrained": 1 - alpha, "ft": alpha}) for alpha in (0.0, 0.5, 1.0)]
+    table = job(folders, tmp_path / "curve", run=replace(RUN, method="wise_ft_curve"), states=states).to_pandas()
     middle = copy.deepcopy(network)
     with torch.no_grad():
         for name, parameter in middle.named_parameters():
             parameter.copy_((parameter + folders["tuned"].get_parameter(name)) / 2)
-    table = pq.read_table(curve.rows).to_pandas()
     assert len(table) == 3 * (9 + 7)
     for alpha, model in zip((0.0, 0.5, 1.0), (network, middle, folders["tuned"]), strict=True):
         for name, part in sets.items():
             check(table[table["alpha"] == alpha], name, model, part, method="wise_ft_curve", seed=3)
-    alone = scoring(folders, tmp_path / "alone", [(None, {"ft": 1.0})], seed=4)
-    job(folders, [alone])
-    assert tuned.rows.read_bytes() == alone.rows.read_bytes()
-    assert tuned.manifest.read_bytes() == alone.manifest.read_bytes()
 
 
-def test_a_job_scores_the_test_part_within_the_budget(folders, sets, tmp_path):
-    one = scoring(folders, tmp_path / "run", [(None, {"ft": 1.0})])
+def test_a_job_scores_the_test_split_within_the_budget(folders, sets, tmp_path):
     splits = {name: split_file(tmp_path / f"{name}.parquet", len(part.labels)) for name, part in sets.items()}
-    job(folders, [one], splits=splits)
-    table = pq.read_table(one.rows).to_pandas()
+    table = job(folders, tmp_path / "run", split=splits).to_pandas()
     for name, part in sets.items():
         check(table, name, folders["tuned"], part, rows=np.array(rows_of("test", len(part.labels))))
-    job(folders, [one], images={**SEEN, "images_per_class": None, "budget": 6})
-    assert pq.read_table(one.rows).num_rows == 12
+    assert job(folders, tmp_path / "run", view=replace(VIEW, budget=6)).num_rows == 12
 
 
-def test_images_that_stand_for_pretraining_are_not_scored(folders, tmp_path):
-    one = scoring(folders, tmp_path / "run", [(None, {"ft": 1.0})])
-    apart = {"first": folders["datasets"]["first"]}
-    job(folders, [one], apart=apart, images={**SEEN, "images_per_class": 1})
-    assert pq.read_table(one.rows).to_pandas()["dataset"].tolist() == ["first"] * 6 + ["second"] * 7
+def test_images_of_the_pretraining_proxy_are_not_scored(folders, tmp_path):
+    proxy = {"first": folders["datasets"]["first"]}
+    table = job(folders, tmp_path / "run", view=replace(VIEW, images_per_class=1), proxy=proxy).to_pandas()
+    assert table["dataset"].tolist() == ["first"] * 6 + ["second"] * 7
 
 
-def test_a_logit_that_is_not_finite_is_told_of_with_run_and_dataset(folders, tmp_path):
+def test_a_logit_that_is_not_finite_is_refused_with_run_and_dataset(folders, tmp_path):
     broken = {"fc.bias": torch.full((1000,), float("nan"))}
     safetensors.torch.save_file(broken, tmp_path / "broken.safetensors")
-    one = scoring({**folders, "ft": tmp_path / "broken.safetensors"}, tmp_path / "run", [(None, {"ft": 1.0})])
     with pytest.raises(UserError, match="net/set/ft/all/3 on first.*not finite"):
-        job(folders, [one])
-    assert not list(one.rows.parent.iterdir())
-
-
-def test_rows_are_written_last_since_they_say_that_all_is_there(folders, tmp_path, monkeypatch):
-    one = scoring(folders, tmp_path / "run", [(None, {"ft": 1.0})])
-
-    def full(path, value):
-        assert path == one.manifest
-        raise OSError("no space left")
-
-    monkeypatch.setattr("rib.evaluate.write_json", full)
-    with pytest.raises(OSError, match="no space"):
-        job(folders, [one])
-    assert not one.rows.exists()
-
-
-def test_without_runs_there_is_nothing_to_do():
-    job({"model": None, "datasets": {"set": None}}, [])
+        job({**folders, "ft": tmp_path / "broken.safetensors"}, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())

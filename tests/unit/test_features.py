@@ -1,6 +1,7 @@
 """Features are what the network computes: the head on them gives its logits, for every kind of network."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,17 +15,24 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from rib.features import compute_epoch_features, compute_features, features_of, first_images, layers_of
-from rib.io import UserError, read_json
+from rib.base.errors import UserError
+from rib.base.files import read_json
+from rib.config.run import Run
+from rib.data.view import DatasetFiles
+from rib.evaluation.features import compute_epoch_features, compute_features, features_of, layers_of
+from rib.evaluation.recipes import State
+from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models import device as devices
-from rib.models.frame import Frame
 from rib.models.inputs import Inputs
-from rib.models.pretrained import OpenClipClassifier
+from rib.models.network import OpenClipClassifier
+from rib.models.padding_prompt import PaddingPrompt
 from tiny.training import (
     COMPUTE,
+    CPU,
+    FINE_TUNED,
     MEAN,
-    SEEN,
     STD,
+    VIEW,
     model_folder,
     normalised,
     prepared_folder,
@@ -117,38 +125,31 @@ def test_stages_are_the_outputs_of_each_quarter_averaged_over_positions(name, im
 
 
 @torch.inference_mode()
-def test_a_frame_around_the_input_is_part_of_the_run(network, images):
-    frame = Frame.of(SIDE, 4, torch.device("cpu"))
-    for strip in frame.parameters():
+def test_a_padding_prompt_is_part_of_the_run(network, images):
+    prompt = PaddingPrompt.of(SIDE, 4, CPU)
+    for strip in prompt.parameters():
         strip.fill_(0.5)
     model = nn.Sequential()
-    model.frame, model.network = frame, copy.deepcopy(network)
-    framed, plain = layers_of(model, images), layers_of(network, images)
-    torch.testing.assert_close(framed["pre_logits"], layers_of(network, frame(images))["pre_logits"])
-    assert not torch.allclose(framed["pre_logits"], plain["pre_logits"])
+    model.prompt, model.network = prompt, copy.deepcopy(network)
+    prompted, plain = layers_of(model, images), layers_of(network, images)
+    torch.testing.assert_close(prompted["pre_logits"], layers_of(network, prompt(images))["pre_logits"])
+    assert not torch.allclose(prompted["pre_logits"], plain["pre_logits"])
 
 
 def test_batches_do_not_matter_and_rows_keep_their_order(network):
     pixels = np.random.default_rng(0).integers(0, 256, (7, SIDE, SIDE, 3)).astype(np.uint8)
-    inputs = Inputs(pixels, [0.5] * 3, [0.5] * 3, torch.device("cpu"), np.array([6, 1, 2, 3, 4]))
+    inputs = Inputs(pixels, [0.5] * 3, [0.5] * 3, CPU, np.array([6, 1, 2, 3, 4]))
     whole, parts = (features_of(network, inputs, size, "test") for size in (5, 2))
     for name in LAYERS:
         assert whole[name].dtype == torch.float32 and whole[name].shape[0] == 5
         torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-5)
-    reordered = features_of(
-        network, Inputs(pixels, [0.5] * 3, [0.5] * 3, torch.device("cpu"), np.array([1, 6])), 2, "test"
-    )
+    reordered = features_of(network, Inputs(pixels, [0.5] * 3, [0.5] * 3, CPU, np.array([1, 6])), 2, "test")
     torch.testing.assert_close(reordered["pre_logits"], whole["pre_logits"][[1, 0]], rtol=1e-4, atol=1e-5)
 
 
-def test_a_network_whose_stages_are_unknown_says_so():
+def test_a_network_whose_stages_are_unknown_is_refused():
     with pytest.raises(UserError, match="Linear has no stages"):
         layers_of(nn.Linear(3, 3), torch.zeros(1, 3, SIDE, SIDE))
-
-
-def test_a_limit_above_the_number_of_images_takes_all():
-    dataset = SimpleNamespace(labels=np.zeros(5))
-    assert first_images(dataset, 5) is dataset
 
 
 # What a job writes.
@@ -178,25 +179,27 @@ def run(tmp_path_factory):
     )
 
 
-def job(run, out, function=compute_features, **changes):
+def job(run, out, function=compute_features, *, proxy=None, split=None, limit=99, more=None, **changes):
+    """What a job writes; `more` are arguments of the function, `changes` those of the run on the dataset."""
     out.mkdir()
-    arguments = {
-        "model_folder": run.model,
-        "dataset_folder": run.dataset,
-        "apart": None,
-        "images": {**SEEN, "images_per_class": None},
-        "split": None,
-        "what": {"model": "net", "target": "set", "method": "ft", "dataset": "others"},
-        "limit": 99,
-        "batch_size": 4,
-        "compute": COMPUTE,
-        "features": out / "features.safetensors",
-        "index": out / "index.parquet",
-        "manifest": out / "manifest.json",
-    }
-    if function is compute_features:
-        arguments |= {"states": [(None, {"ft": 1.0})], "checkpoints": {"ft": run.files[0]}, "layers": "default"}
-    function(**{**arguments, **changes})
+    source = RunOnDataset(
+        run=Run("net", "set", "ft", "all", 3),
+        states=FINE_TUNED,
+        checkpoints={"ft": run.files[0]},
+        model_folder=run.model,
+        dataset=DatasetFiles("others", run.dataset, proxy, split),
+        view=replace(VIEW, images_per_class=2),
+        batch_size=4,
+        compute=COMPUTE,
+    )
+    function(
+        source=replace(source, **changes),
+        limit=limit,
+        features=out / "features.safetensors",
+        index=out / "index.parquet",
+        manifest=out / "manifest.json",
+        **({"layers": "default"} if more is None else more),
+    )
     features = safetensors.torch.load_file(out / "features.safetensors")
     return features, pq.read_table(out / "index.parquet"), read_json(out / "manifest.json")
 
@@ -206,9 +209,9 @@ def by_hand(run, network, rows):
         return layers_of(network, normalised(run.images.images[rows], MEAN, STD))
 
 
-def test_a_job_keeps_every_layers_features_with_the_rows_that_they_are_of(run, tmp_path, progress):
+def test_a_job_keeps_every_layers_features_and_which_rows_they_are_of(run, tmp_path, progress):
     features, index, manifest = job(run, tmp_path / "out")
-    assert progress() == [("features of net/set/ft/others", 3, 3, "batch")]
+    assert progress() == [("features of net/set/ft/all/3 on others", 3, 3, "batch")]
     wanted = by_hand(run, run.networks[0], slice(None))
     assert features.keys() == set(LAYERS)
     for name, values in features.items():
@@ -219,15 +222,15 @@ def test_a_job_keeps_every_layers_features_with_the_rows_that_they_are_of(run, t
     assert manifest == {"device": "cpu", "n": 11, "layers": sizes} and len(set(sizes.values())) > 1
 
 
-def test_a_job_keeps_the_layers_that_are_asked_for_and_names_those_there_are(run, tmp_path):
-    features, _, manifest = job(run, tmp_path / "some", layers=["stage2", "pre_logits"])
+def test_a_job_keeps_the_layers_that_are_asked_for_and_refuses_unknown_ones(run, tmp_path):
+    features, _, manifest = job(run, tmp_path / "some", more={"layers": ["stage2", "pre_logits"]})
     assert features.keys() == manifest["layers"].keys() == {"stage2", "pre_logits"}
-    with pytest.raises(UserError, match=r"net has no 'stage9', but stage1, stage2, stage3, stage4, pre_logits"):
-        job(run, tmp_path / "none", layers=["stage1", "stage9"])
+    with pytest.raises(UserError, match=r"net.*stage9.*stage1, stage2, stage3, stage4, pre_logits"):
+        job(run, tmp_path / "none", more={"layers": ["stage1", "stage9"]})
     assert not list((tmp_path / "none").iterdir())
 
 
-def test_a_job_takes_the_test_part_and_no_more_images_than_its_limit(run, tmp_path):
+def test_a_job_takes_the_test_split_and_no_more_images_than_its_limit(run, tmp_path):
     rows = rows_of("test", 11)
     features, index, _ = job(run, tmp_path / "part", split=split_file(tmp_path / "split.parquet", 11))
     assert index["row"].to_pylist() == rows
@@ -235,23 +238,25 @@ def test_a_job_takes_the_test_part_and_no_more_images_than_its_limit(run, tmp_pa
     torch.testing.assert_close(features["pre_logits"], wanted, rtol=1e-3, atol=1e-4)
     _, limited, manifest = job(run, tmp_path / "limit", limit=6)
     assert manifest["n"] == 6 and sorted(limited["label"].to_pylist()) == [0, 0, 1, 1, 2, 2]
-    _, apart, _ = job(run, tmp_path / "apart", apart=run.dataset, images={**SEEN, "images_per_class": 2})
-    assert apart.num_rows == 11 - 2 * 3
+    _, without_proxy, _ = job(run, tmp_path / "proxy", proxy=run.dataset)
+    assert without_proxy.num_rows == 11 - 2 * 3
 
 
 def test_a_curve_has_no_features_of_its_own_and_what_is_not_finite_is_refused(run, tmp_path):
-    with pytest.raises(UserError, match="net/set/ft/others: a curve has several states"):
-        job(run, tmp_path / "curve", states=[(0.0, {"pretrained": 1.0}), (1.0, {"ft": 1.0})])
+    with pytest.raises(UserError, match="net/set/ft/all/3 on others.*curve"):
+        job(run, tmp_path / "curve", states=[State(0.0, {"pretrained": 1.0}), State(1.0, {"ft": 1.0})])
     broken = {"layer4.0.conv1.weight": torch.full_like(run.networks[0].layer4[0].conv1.weight, float("nan"))}
     safetensors.torch.save_file(broken, tmp_path / "broken.safetensors")
-    with pytest.raises(UserError, match="net/set/ft/others: one of 'stage4' is not finite"):
+    with pytest.raises(UserError, match="net/set/ft/all/3 on others.*'stage4'"):
         job(run, tmp_path / "broken", checkpoints={"ft": tmp_path / "broken.safetensors"})
 
 
 def test_a_job_keeps_what_the_head_reads_after_each_epoch(run, tmp_path, progress):
-    features, index, manifest = job(run, tmp_path / "out", compute_epoch_features, snapshots=run.files, limit=6)
-    told = [(f"features of net/set/ft/others, epoch{epoch}", 2, 2, "batch") for epoch in (1, 2)]
-    assert progress() == told
+    features, index, manifest = job(
+        run, tmp_path / "out", compute_epoch_features, limit=6, more={"snapshots": run.files}
+    )
+    expected = [(f"features of net/set/ft/all/3 on others, epoch{epoch}", 2, 2, "batch") for epoch in (1, 2)]
+    assert progress() == expected
     rows = index["row"].to_pylist()
     assert features.keys() == {"epoch1", "epoch2"} and len(rows) == 6
     for name, network in zip(("epoch1", "epoch2"), run.networks, strict=True):
@@ -280,7 +285,7 @@ def test_a_limit_takes_the_first_in_the_balanced_order_and_keeps_rows_in_order(r
 
 def test_features_are_computed_in_the_precision_that_was_chosen(run, monkeypatch):
     monkeypatch.setitem(devices._policy, "precision", "bf16")
-    inputs = Inputs(run.images.images, MEAN, STD, torch.device("cpu"))
+    inputs = Inputs(run.images.images, MEAN, STD, CPU)
     found = features_of(run.networks[0], inputs, 11, "test")["pre_logits"]
     with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
         wanted = layers_of(run.networks[0], inputs[slice(None)])["pre_logits"]

@@ -10,7 +10,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 import rib.figures
-from rib.classes import ClassSpace
+from rib.config.label_space import LabelSpace
+from rib.config.run import largest
 from rib.data.prepared import PreparedDataset
 from rib.figures import (
     GAIN,
@@ -27,7 +28,6 @@ from rib.figures import (
     text_colour,
     write_figure,
 )
-from rib.runs import largest
 
 OOD = pd.DataFrame(
     [
@@ -50,6 +50,7 @@ BEFORE_AFTER = {
 }
 DATASETS = {"a": "Set A", "b": "Set B", "c": "Set C"}
 TARGETS = {"a": "Set A", "b": "Set B"}
+RI_MATRIX = {"models": {"m": "M"}, "methods": {"ft": "FT"}, "targets": TARGETS, "shared": ["b"], "confidence": 0.95}
 PROTOCOL = {
     "size": "all",
     "left_out": {},
@@ -130,37 +131,32 @@ def test_radar_closes_a_line_before_and_a_dashed_one_after(accuracy):
 
 
 def test_ri_matrix_writes_each_value_with_its_interval_and_marks_shared_sources(ri, mri):
-    methods = {"ft": "FT", "lwf": "LwF"}
-    figure, _ = ri_matrix.draw(
-        ri, mri, models={"m": "M"}, methods=methods, targets=TARGETS, shared=["b"], confidence=0.95
-    )
+    figure, _ = ri_matrix.draw(ri, mri, **{**RI_MATRIX, "methods": {"ft": "FT", "lwf": "LwF"}})
     assert texts(figure)[:6] == ["+5.0", "+4.0 to +6.0", "-12.5†", "-13.5 to -11.5", "-3.8", "-5.0 to -2.0"]
     (image,) = figure.axes[0].images
     np.testing.assert_allclose(image.get_array(), [[5, -12.5, -3.75], [1, 2, 1.5]])
     assert image.norm.vmin == -image.norm.vmax == -12.5
 
 
+def draw_accuracy(accuracy, **changes):
+    settings = {"models": {"m": "M"}, "methods": {"ft": "FT"}, "targets": TARGETS, "datasets": DATASETS}
+    return accuracy_matrix.draw(accuracy, **{**settings, "source_groups": {}, **changes})
+
+
 def test_accuracy_matrix_outlines_the_target_and_marks_shared_sources(accuracy):
-    figure, _ = accuracy_matrix.draw(
-        accuracy,
-        models={"m": "M"},
-        methods={"ft": "FT"},
-        targets=TARGETS,
-        datasets=DATASETS,
-        groups={"b": "g", "c": "g"},
-    )
+    figure, _ = draw_accuracy(accuracy, source_groups={"b": "g", "c": "g"})
     assert texts(figure) == ["10", "20", "30", "17", "27", "37", "24", "34", "44†"]
     outlined = [(patch.get_x() + 0.47, patch.get_y() + 0.47) for patch in figure.axes[0].patches]
     assert outlined == [(0, 1), (1, 2)]
 
 
-def test_examples_show_objects_that_most_sets_have_and_say_right_or_wrong():
+def test_examples_show_the_objects_that_most_sets_have_and_which_answers_are_right():
     rows = pd.DataFrame(
         [("a", 0, "x", 0, 0), ("b", 0, "x", 0, 1), ("a", 1, "y", 1, 1), ("c", 1, "x", 1, 1), ("c", 0, "z", 1, 0)],
         columns=["dataset", "row", "image_id", "label", "prediction"],
     )
-    space = ClassSpace(("k0", "k1"), ((3,), (7,)), ("ant", "bee"))
-    other = ClassSpace(("k2", "k3"), ((1, 9), (3, 8)), ("wasp", "emmet"))  # of which the second is the first's ant
+    space = LabelSpace(("k0", "k1"), ((3,), (7,)), ("ant", "bee"))
+    other = LabelSpace(("k2", "k3"), ((1, 9), (3, 8)), ("wasp", "emmet"))  # of which the second is the first's ant
     images = np.zeros((2, 4, 4, 3), np.uint8)
     prepared = [PreparedDataset(name, images, None, None, None, space) for name in "ab"]
     prepared.append(PreparedDataset("c", images, None, None, None, other))
@@ -184,7 +180,7 @@ def test_protocol_states_how_many_images_were_trained_on(accuracy, ri, mri, size
     assert f"({images} image{'s' if images > 1 else ''})" in " ".join(texts(figure))
 
 
-def test_protocol_shows_what_has_no_part_in_ri_as_such(accuracy, ri, mri):
+def test_protocol_shows_which_datasets_do_not_count_in_ri(accuracy, ri, mri):
     figure, _ = protocol.draw(accuracy, ri, mri, **{**PROTOCOL, "left_out": {"c": "in distribution"}})
     lines = {text.get_position()[1]: [] for text in figure.axes[0].texts}
     for text in figure.axes[0].texts:
@@ -215,29 +211,16 @@ def test_gains_and_losses_have_one_pair_of_colours(accuracy, ri, mri):
     unchanged = {text.get_color() for text in figure.axes[0].texts if text.get_text() == "+0.0"}
     assert unchanged and not unchanged & {GAIN, LOSS}
     assert [flips.BARS[name]["color"] for name in ("wrong_to_right", "right_to_wrong")] == [GAIN, LOSS]
-    (image,) = (
-        ri_matrix.draw(ri, mri, models={"m": "M"}, methods={"ft": "FT"}, targets=TARGETS, shared=[], confidence=0.95)[0]
-        .axes[0]
-        .images
-    )
+    figure, _ = ri_matrix.draw(ri, mri, **RI_MATRIX)
+    (image,) = figure.axes[0].images
     high, low = (np.array(image.cmap(end)[:3]) for end in (0.9, 0.1))
     gain, loss = (np.array(to_rgb(colour)) for colour in (GAIN, LOSS))
     assert np.abs(high - gain).sum() < np.abs(high - loss).sum() and np.abs(low - loss).sum() < np.abs(low - gain).sum()
 
 
 DIVERGING = {
-    "PiYG",
-    "PRGn",
-    "BrBG",
-    "PuOr",
-    "RdGy",
-    "RdBu",
-    "RdYlBu",
-    "RdYlGn",
-    "Spectral",
-    "coolwarm",
-    "bwr",
-    "seismic",
+    *("PiYG", "PRGn", "BrBG", "PuOr", "RdGy", "RdBu", "RdYlBu"),
+    *("RdYlGn", "Spectral", "coolwarm", "bwr", "seismic"),
 }
 
 
@@ -255,30 +238,31 @@ def test_no_figure_has_colours_of_its_own_for_gains_and_losses():
 
 
 def test_text_is_dark_on_light_and_light_on_dark(accuracy):
-    figure, _ = accuracy_matrix.draw(
-        accuracy, models={"m": "M"}, methods={"ft": "FT"}, targets=TARGETS, datasets=DATASETS, groups={}
-    )
+    figure, _ = draw_accuracy(accuracy)
     image = figure.axes[0].images[0]
     assert text_colour(image, 0) == "black" and text_colour(image, 100) == "white"
 
 
+def written(folder, name, inputs, settings, size, sizes):
+    """Paths of a figure's files by ending."""
+    folder.mkdir(exist_ok=True)
+    files = {key: folder / f"{key}.csv" for key in inputs}
+    for key, path in files.items():
+        inputs[key].to_csv(path, index=False)
+    paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
+    write_figure(name, {key: str(path) for key, path in files.items()}, settings, size=size, sizes=sizes, **paths)
+    return paths
+
+
 def test_the_same_table_gives_the_same_files(tmp_path):
-    OOD.to_csv(tmp_path / "t.csv", index=False)
-    made = []
-    for name in ("a", "b"):
-        paths = {ending: tmp_path / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
-        write_figure("before_after", {"ood": str(tmp_path / "t.csv")}, BEFORE_AFTER, size="all", sizes=["all"], **paths)
-        made.append([path.read_bytes() for path in paths.values()])
-    assert made[0] == made[1]
+    made = [written(tmp_path / name, "before_after", {"ood": OOD}, BEFORE_AFTER, "all", ["all"]) for name in "ab"]
+    first, second = ([path.read_bytes() for path in paths.values()] for paths in made)
+    assert first == second
 
 
 def test_runs_of_another_size_are_not_shown(tmp_path):
     ood = pd.concat([OOD.assign(size="all"), OOD.assign(size="0.5", accuracy=99.0)])
-    ood.to_csv(tmp_path / "t.csv", index=False)
-    paths = {ending: tmp_path / f"a.{ending}" for ending in ("png", "pdf", "csv")}
-    write_figure(
-        "before_after", {"ood": str(tmp_path / "t.csv")}, BEFORE_AFTER, size="all", sizes=["all", "0.5"], **paths
-    )
+    paths = written(tmp_path, "before_after", {"ood": ood}, BEFORE_AFTER, "all", ["all", "0.5"])
     assert set(pd.read_csv(paths["csv"])["size"]) == {"all"}
 
 
@@ -286,12 +270,7 @@ def drawn(monkeypatch, tmp_path, name, inputs, settings, size, sizes):
     """A figure as it is written, all its texts as one, and its CSV."""
     kept = []
     monkeypatch.setattr("rib.figures.plt.close", kept.append)
-    files = {key: tmp_path / f"{key}.csv" for key in inputs}
-    for key, path in files.items():
-        inputs[key].to_csv(path, index=False)
-    paths = {ending: tmp_path / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
-    named = {key: str(path) for key, path in files.items()}
-    write_figure(name, named, settings, size=size, sizes=sizes, **paths)
+    paths = written(tmp_path, name, inputs, settings, size, sizes)
     (figure,) = kept
     return figure, "\n".join(text.get_text() for text in figure.findobj(Text)), pd.read_csv(paths["csv"])
 
@@ -302,66 +281,46 @@ def test_a_figure_says_which_size_it_shows_where_that_is_a_choice(
 ):
     ood = pd.concat([OOD.assign(size=name) for name in sizes])
     _, said, shown = drawn(monkeypatch, tmp_path, "before_after", {"ood": ood}, BEFORE_AFTER, size, sizes)
-    assert f"downstream_size {size}" in said and set(shown["size"].astype(str)) == {size}
-    assert all(name in said.split("downstream_size")[1] for name in sizes)
+    assert f"train_subset {size}" in said and set(shown["size"].astype(str)) == {size}
+    assert all(name in said.split("train_subset")[1] for name in sizes)
     inputs = {
         "ri": pd.concat([ri.assign(size=s) for s in sizes]),
         "mri": pd.concat([mri.assign(size=s) for s in sizes]),
     }
-    settings = {"models": {"m": "M"}, "methods": {"ft": "FT"}, "targets": TARGETS, "shared": ["b"], "confidence": 0.95}
-    figure, said, shown = drawn(monkeypatch, tmp_path, "ri_matrix", inputs, settings, size, sizes)
-    assert f"downstream_size {size}" in figure.get_supxlabel() and "fine-tuned on" in figure.get_supxlabel()
+    figure, said, shown = drawn(monkeypatch, tmp_path, "ri_matrix", inputs, RI_MATRIX, size, sizes)
+    assert f"train_subset {size}" in figure.get_supxlabel() and "fine-tuned on" in figure.get_supxlabel()
     assert set(shown["size"].astype(str)) == {size}, "a table whose rows had lost it"
 
 
 def test_a_figure_says_nothing_of_sizes_where_all_is_the_only_one(monkeypatch, tmp_path):
-    _, said, _ = drawn(
-        monkeypatch, tmp_path, "before_after", {"ood": OOD.assign(size="all")}, BEFORE_AFTER, "all", ["all"]
-    )
+    inputs = {"ood": OOD.assign(size="all")}
+    _, said, _ = drawn(monkeypatch, tmp_path, "before_after", inputs, BEFORE_AFTER, "all", ["all"])
     assert "size" not in said
 
 
-@pytest.mark.parametrize(
-    "sizes, size",
-    [
-        (["0.5", "all", "10"], "all"),
-        (["0.05", "0.5", "0.25"], "0.5"),
-        (["9", "100", "20"], "100"),
-        (["5", "0.1"], "0.1"),
-    ],
-)
+LARGEST = [("0.5 all 10", "all"), ("0.05 0.5 0.25", "0.5"), ("9 100 20", "100"), ("5 0.1", "0.1")]
+
+
+@pytest.mark.parametrize(("sizes", "size"), [(sizes.split(), size) for sizes, size in LARGEST])
 def test_the_largest_size_is_shown(sizes, size):
     assert largest(sizes) == largest(sizes[::-1]) == size
 
 
 def test_a_size_is_a_name_where_every_one_is_a_number(tmp_path):
-    pd.concat([OOD.assign(size="10"), OOD.assign(size="0.5")]).to_csv(tmp_path / "t.csv", index=False)
-    paths = {ending: tmp_path / f"a.{ending}" for ending in ("png", "pdf", "csv")}
-    write_figure(
-        "before_after", {"ood": str(tmp_path / "t.csv")}, BEFORE_AFTER, size="10", sizes=["0.5", "10"], **paths
-    )
+    ood = pd.concat([OOD.assign(size="10"), OOD.assign(size="0.5")])
+    paths = written(tmp_path, "before_after", {"ood": ood}, BEFORE_AFTER, "10", ["0.5", "10"])
     assert set(pd.read_csv(paths["csv"])["model"]) == set(OOD["model"])
 
 
-def test_a_method_that_a_model_has_not_leaves_its_place_out(accuracy):
-    figure, shown = accuracy_matrix.draw(
-        accuracy,
-        models={"m": "M"},
-        methods={"ft": "FT", "for_vits": "V"},
-        targets=TARGETS,
-        datasets=DATASETS,
-        groups={},
-    )
+def test_a_method_that_a_model_lacks_has_an_empty_panel(accuracy):
+    figure, shown = draw_accuracy(accuracy, methods={"ft": "FT", "for_vits": "V"})
     assert [axes.axison for axes in figure.axes[:2]] == [True, False] and "for_vits" not in set(shown["method"])
 
 
 def test_flips_diverge_from_zero_with_their_intervals():
     shares = {"agreement": (60.0, 50.0, 72.0), "right_to_wrong": (5.0, 3.0, 8.0), "wrong_to_right": (9.0, 8.0, 12.0)}
-    values = {
-        f"{name}{end}": x
-        for name, spread in shares.items()
-        for end, x in zip(("", "_low", "_high"), spread, strict=True)
-    }
+    ends = ("", "_low", "_high")
+    values = {f"{name}{end}": x for name, spread in shares.items() for end, x in zip(ends, spread, strict=True)}
     table = pd.DataFrame([{"model": "m", "method": method, **values} for method in ("ft", "lwf", "not drawn")])
     figure, shown = flips.draw(table, models={"m": "M"}, methods={"lwf": "LwF", "ft": "FT"}, confidence=0.9)
     left, right = figure.axes
@@ -374,7 +333,7 @@ def test_flips_diverge_from_zero_with_their_intervals():
     assert "90%" in figure.get_supxlabel()
 
 
-def test_calibration_joins_the_errors_before_and_after_off_the_target():
+def test_calibration_joins_the_errors_before_and_after_on_the_other_datasets():
     lines = [
         ("m", "ft", target, seed, dataset, 20.0, 10.0 + 4 * seed if target != dataset else 99.0)
         for target in TARGETS
@@ -399,14 +358,8 @@ def test_effective_robustness_joins_before_and_after_beside_the_baselines():
         {"model": f"b{i}", "dataset": "b", "in_distribution": "a", "id": x, "ood": x - 20.0}
         for i, x in enumerate((50.0, 60.0, 80.0))
     ]
-    values = {
-        "id_before": 85.0,
-        "ood_before": 70.0,
-        "id_after": 40.0,
-        "ood_after": 15.0,
-        "rho_before": 5.0,
-        "rho_after": -5.0,
-    }
+    values = {"id_before": 85.0, "ood_before": 70.0, "id_after": 40.0, "ood_after": 15.0}
+    values |= {"rho_before": 5.0, "rho_after": -5.0}
     lines = [
         {"model": "m", "method": method, "target": target, "dataset": "b", "in_distribution": "a", **values}
         for method in ("ft", "lwf")

@@ -5,10 +5,10 @@ import pytest
 import timm.data
 from PIL import Image
 
+from rib.base.errors import UserError
+from rib.config.geometry import Geometry
 from rib.data.images import decode, fit_on_white, resize_and_crop, without_border
 from rib.data.layouts.iconify import render
-from rib.geometry import Geometry
-from rib.io import UserError
 
 
 def noise(width, height):
@@ -45,17 +45,20 @@ def test_transparency_becomes_white():
     assert np.asarray(decode(buffer.getvalue(), "x")).min() == 255
 
 
-def test_a_broken_image_is_named():
-    with pytest.raises(UserError, match=r"the image set/a\.png can't be decoded"):
-        decode(b"\x89PNG", "set/a.png")
+def encoded(size, kind):
+    buffer = io.BytesIO()
+    Image.new("L", size).save(buffer, kind)
+    return buffer.getvalue()
 
 
-def test_a_picture_that_other_programs_would_have_to_read_and_one_of_no_shape_are_refused():
-    for size, kind, why in (((4, 4), "EPS", "it is none of JPEG, PNG"), ((1, 1001), "PNG", "it is 1 x 1001 pixels")):
-        buffer = io.BytesIO()
-        Image.new("L", size).save(buffer, kind)
-        with pytest.raises(UserError, match=rf"the image x can't be decoded \({why}.*\); fetch its archive anew"):
-            decode(buffer.getvalue(), "x")
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [(b"\x89PNG", ""), (encoded((4, 4), "EPS"), "none of JPEG, PNG"), (encoded((1, 1001), "PNG"), "1 x 1001 pixels")],
+    ids=["broken", "read by another program", "no shape"],
+)
+def test_an_image_that_is_not_decoded_is_named(data, why):
+    with pytest.raises(UserError, match=rf"set/a\.png.*{why}"):
+        decode(data, "set/a.png")
 
 
 ICONS = {
@@ -95,14 +98,8 @@ def test_aliases_flip_and_turn():
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("blank", r"set: the icon 'blank' can't be rendered \(nothing is visible\); exclude it"),
-        ("broken", r"set: the icon 'broken' can't be rendered \(.*\); exclude it"),
-        ("none", "set: there is no icon 'none'"),
-        ("loop", "set: there is no icon 'loop'"),
-    ],
+    ("name", "why"), [("blank", "nothing is visible"), ("broken", ""), ("none", "no icon"), ("loop", "no icon")]
 )
-def test_an_icon_that_cannot_be_drawn_is_named(name, message):
-    with pytest.raises(UserError, match=message):
+def test_an_icon_that_cannot_be_drawn_is_named(name, why):
+    with pytest.raises(UserError, match=rf"set: (?=.*'{name}').*{why}"):
         drawn(name)

@@ -1,29 +1,36 @@
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
-from rib.io import UserError, sha256
-from rib.job import commit, job, reason
+from rib.base.errors import UserError
+from rib.base.files import sha256
+from rib.base.progress import log
+from rib.jobs.job import job, reason
+from rib.jobs.messages import MEMORY_SETTING, message_of
+from rib.records.environment import commit
 
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
+    """Starts a job; arguments may be others."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.txt").write_text("in")
-    outputs = {name: f"results/{name}.x" for name in ("data", "manifest", "provenance")}
-    return lambda: job(
-        stage="s",
-        rule="r",
-        name="n",
-        cfg={"a": 1},
-        inputs={"one": "in.txt", "many": ["in.txt"]},
-        outputs=outputs,
-        log_file="logs/n.log",
-    )
+    usual = {
+        "rule": "r",
+        "name": "n",
+        "cfg": {"a": 1},
+        "inputs": {"one": "in.txt", "many": ["in.txt"]},
+        "outputs": {name: f"results/{name}.x" for name in ("data", "manifest", "provenance")},
+        "log_file": "logs/n.log",
+    }
+    return lambda **changes: job(**{**usual, **changes})
 
 
 def test_outputs_are_published_with_manifest_and_provenance(start, tmp_path):
@@ -37,23 +44,34 @@ def test_outputs_are_published_with_manifest_and_provenance(start, tmp_path):
     manifest = sha256(tmp_path / "results/manifest.x")
     assert record["outputs"] == {"results/data.x": made, "results/manifest.x": manifest}
     assert record["rule"] == "r" and record["log"] == "logs/n.log" and record["commit"] is None
-    assert (
-        record["cfg"] == {"a": 1} and record["versions"]["numpy"] and record["seconds"] >= record["cpu_seconds"] * 0.5
-    )
+    assert record["cfg"] == {"a": 1} and record["versions"]["numpy"]
+    assert record["seconds"] >= record["cpu_seconds"] * 0.5
     assert record["peak_memory"] > 10**7 and record["bytes"] > 0
     assert not any((tmp_path / "work").iterdir())
 
 
-def test_the_manifest_gets_its_name_after_the_bytes_that_it_speaks_for(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_manifest_gets_its_name_after_the_files_that_it_lists(start, monkeypatch):
     named, rename = [], os.replace
     monkeypatch.setattr(os, "replace", lambda old, new: (rename(old, new), named.append(Path(new))))
     outputs = {name: f"results/{name}.x" for name in ("manifest", "provenance", "data", "more")}
-    with job(stage="s", rule="r", name="n", cfg={}, inputs={}, outputs=outputs, log_file="log") as out:
+    with start(outputs=outputs) as out:
         for name in ("data", "more"):
             out[name].write_text(name)
     named = [path.stem for path in named if path.parent == Path("results")]
     assert sorted(named) == sorted(outputs) and named[-1] == "manifest"
+
+
+@pytest.mark.parametrize(("outputs", "printed"), [({"data": "x"}, ["warning"]), ({}, ["line", "warning", "done"])])
+def test_a_job_with_outputs_prints_only_what_went_wrong_and_its_log_has_all(start, tmp_path, capfd, outputs, printed):
+    with start(outputs=outputs) as out:
+        log.info("a line")
+        log.warning("a warning")
+        for path in dict(out.items()).values():
+            path.touch()
+    lines = capfd.readouterr().err.splitlines()
+    assert all(word in line for word, line in zip(printed, lines, strict=True))
+    kept = (tmp_path / "logs/n.log").read_text().splitlines()
+    assert all(word in line for word, line in zip(["line", "warning", "done"], kept, strict=True))
 
 
 def test_a_job_cleans_up_undisturbed_by_more_signals(start, tmp_path):
@@ -76,35 +94,54 @@ def test_a_job_cleans_up_undisturbed_by_more_signals(start, tmp_path):
 
 
 def test_why_a_job_failed_is_read_from_its_log(start, tmp_path):
-    log = tmp_path / "logs/n.log"
-    assert reason(log) is None
+    log_file = tmp_path / "logs/n.log"
+    assert reason(log_file) is None
     with pytest.raises(SystemExit), start():
         raise UserError("the disk is a teapot.")
-    assert reason(log) == "the disk is a teapot."
+    assert reason(log_file) == "the disk is a teapot."
     with start() as out:
         out["data"].write_text("made")
-    assert reason(log) is None
+    assert reason(log_file) is None
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "reported"),
     [
         (UserError("the disk is a teapot."), "the disk is a teapot."),
-        (KeyError("k"), "KeyError: 'k' (the full report is in"),
+        (OSError(errno.ENOSPC, "", "a.npy"), "a.npy: "),
+        (MemoryError(), "--cores"),
+        (OutOfMemoryError(), "compute.evaluation_batch_size"),
+        (KeyError("k"), "KeyError: 'k' "),
     ],
+    ids=lambda value: type(value).__name__,
 )
-def test_a_failure_says_why_and_leaves_nothing(start, tmp_path, capfd, error, said):
+def test_a_failed_job_says_why_and_leaves_nothing(start, tmp_path, capfd, error, reported):
     with pytest.raises(SystemExit), start() as out:
         out["data"].write_text("half")
         raise error
-    assert f"s n: {said}" in capfd.readouterr().err and said in (tmp_path / "logs/n.log").read_text()
+    printed, kept = capfd.readouterr().err, (tmp_path / "logs/n.log").read_text()
+    assert printed.startswith("r n: ") and reported in printed and reported in kept
+    assert ("Traceback" in kept) != isinstance(error, UserError | OSError)
     assert not (tmp_path / "results").exists() and not any((tmp_path / "work").iterdir())
+
+
+def test_where_a_gpu_is_too_small_a_setting_that_there_is_is_named(pytestconfig):
+    config = yaml.safe_load((pytestconfig.rootpath / "config.yaml").read_text())
+    for rule in (*MEMORY_SETTING, "evaluate_run"):
+        assert (pytestconfig.rootpath / f"workflow/scripts/{rule}.py").is_file()
+        named = re.search(r"(\w+)\.(\w+) in config", message_of(OutOfMemoryError(), rule, "log"))
+        assert named[2] in config[named[1]]
+    assert "training.micro_batch_size" in message_of(OutOfMemoryError(), "finetune", "log")
 
 
 def test_a_forgotten_output_is_an_error(start, tmp_path, capfd):
     with pytest.raises(SystemExit), start():
         pass
-    assert "did not write its output 'data'" in capfd.readouterr().err
+    assert "'data'" in capfd.readouterr().err
     assert not (tmp_path / "results").exists()
 
 
@@ -121,40 +158,24 @@ def test_what_a_killed_job_left_is_swept_away(start, tmp_path):
 
 
 @pytest.mark.parametrize("stopped", [UserError("no."), KeyboardInterrupt()])
-def test_a_job_that_resumes_keeps_what_it_had_until_it_is_done_or_is_another(tmp_path, monkeypatch, stopped):
-    monkeypatch.chdir(tmp_path)
-
-    def run(cfg):
-        what = {
-            "stage": "s",
-            "rule": "r",
-            "name": "n",
-            "inputs": {},
-            "outputs": {"data": "data.x"},
-            "log_file": "logs/n.log",
-        }
-        return job(**what, cfg=cfg, resumes="data.x")
-
-    with pytest.raises((SystemExit, KeyboardInterrupt)), run({"a": 1}) as out:
+def test_a_job_that_resumes_keeps_what_it_had_until_it_is_done_or_is_another(start, tmp_path, stopped):
+    outputs = {"data": "data.x"}
+    with pytest.raises((SystemExit, KeyboardInterrupt)), start(outputs=outputs, resumes="data.x") as out:
         out["data"].write_text("half")
         raise stopped
-    with pytest.raises((SystemExit, KeyboardInterrupt)), run({"a": 1}) as out:
+    with pytest.raises((SystemExit, KeyboardInterrupt)), start(outputs=outputs, resumes="data.x") as out:
         assert out["data"].read_text() == "half"
         raise stopped
-    with run({"a": 2}) as out:
+    with start(cfg={"a": 2}, outputs=outputs, resumes="data.x") as out:
         assert not out["data"].exists(), "of other settings"
         out["data"].write_text("whole")
     assert (tmp_path / "data.x").read_text() == "whole" and not any((tmp_path / "work").iterdir())
 
 
-def test_settings_that_json_would_change_are_refused(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    with (
-        pytest.raises(SystemExit),
-        job(stage="s", rule="r", name="n", cfg={"a": (1, 2)}, inputs={}, outputs={}, log_file="log"),
-    ):
-        pass
-    assert "cfg of rule r holds what JSON has no form for" in capfd.readouterr().err
+def test_settings_that_json_would_change_are_refused(start, capfd):
+    with pytest.raises(SystemExit), start(cfg={"a": (1, 2)}):
+        pytest.fail("started")
+    assert "rule r" in capfd.readouterr().err
 
 
 def test_the_commit_is_the_projects_and_says_when_files_differ(tmp_path, monkeypatch):

@@ -2,28 +2,32 @@
 
 import csv
 import logging
+import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
-from rib import finetune, resume
+from rib.base.errors import UserError
+from rib.base.files import read_json, sha256
 from rib.data.prepared import PreparedDataset
-from rib.io import UserError, read_json, sha256
-from rib.models.pretrained import build, load
-from rib.pretrain import pretrain
+from rib.models.network import build, load
+from rib.training import finetune
+from rib.training import training_state as resume
+from rib.training.pretrain import pretrain
 from tiny.photos import GEOMETRY, INDICES, WNIDS, jpeg, prepare_into, tar
-from tiny.training import trained_by_hand
+from tiny.training import COMPUTE, CPU, HALF, VIEW, trained_by_hand
 
-HALF = [0.5, 0.5, 0.5]
 ENTRY = {
     "name": "net",
     "library": "timm",
     "architecture": "test_resnet",
     "pretraining": "photos",
     "licence": "none",
-    "preprocessing": {"size": 32, "crop": 1.0, "interpolation": "bicubic", "mean": HALF, "std": HALF},
+    "preprocessing": {"input_size": 32, "crop_pct": 1.0, "interpolation": "bicubic", "mean": HALF, "std": HALF},
 }
 HOW = {
     "dataset": "photos",
@@ -37,7 +41,6 @@ HOW = {
     "warmup_fraction": 0.1,
     "seed": 0,
 }
-SEEN = {"geometry": vars(GEOMETRY), "workers": 1, "budget": "all", "images_per_class": None}
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +63,9 @@ def trained(folders, out, test="others", **how):
         dataset_folder=folders["photos"],
         test_folder=folders[test],
         entry={**ENTRY, "pretrain": {**HOW, **how}},
-        outputs=1000,
-        images=SEEN,
-        compute={"device": "cpu", "threads": 1},
+        num_classes=1000,
+        view=replace(VIEW, geometry=GEOMETRY),
+        compute=COMPUTE,
         rescue=out / "rescued.safetensors",
         saved=out / "state.safetensors",
         weights=out / "weights.safetensors",
@@ -75,7 +78,7 @@ def trained(folders, out, test="others", **how):
 def test_a_pretrained_network_is_loaded_as_a_published_one_and_has_the_accuracy_it_states(folders, tmp_path):
     facts = trained(folders, tmp_path / "all")
     assert facts["trained"]["images"] == 24 and facts["trained"]["test"]["images"] == 12
-    network, _ = load(tmp_path / "all", torch.device("cpu"))
+    network, _ = load(tmp_path / "all", CPU)
     others = PreparedDataset.open(folders["others"], "others")
     pixels = torch.from_numpy(np.array(others.images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
@@ -93,8 +96,8 @@ def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(fol
     how = {"epochs": 2, "weight_decay": 0.05, "momentum": 0.8, "warmup_fraction": 0.5, "seed": 4, "lr": 0.05}
     caplog.set_level(logging.INFO, "rib")
     facts = trained(folders, tmp_path / "net", **how)
-    told = [("training net/pretraining/photos", 48, 48, "image"), ("testing net", 12, 12, "image")]
-    assert progress() == told
+    run = "net/photos/pretraining/all/4"
+    assert progress() == [(f"training {run}", 48, 48, "image"), ("testing net", 12, 12, "image")]
     right = round(0.12 * facts["trained"]["test"]["accuracy"])
     assert f"net: {right} of 12 images of others" in caplog.text
     torch.manual_seed(4)
@@ -102,7 +105,7 @@ def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(fol
     start = {name: value.clone() for name, value in network.state_dict().items()}
     photos = PreparedDataset.open(folders["photos"], "photos")
     pixels = torch.from_numpy(np.array(photos.images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    training = {**HOW, **how, "warmup_steps": 10**9}
+    training = SimpleNamespace(**{**HOW, **how}, warmup_steps=math.inf)
     history = trained_by_hand(network.train(), pixels, photos.labels, photos.space, 0.05, training, 4)
     stored = safetensors.torch.load_file(tmp_path / "net/weights.safetensors")
     assert stored.keys() == start.keys() and stored["bn1.num_batches_tracked"] == 2 * 3
@@ -115,12 +118,12 @@ def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(fol
     del facts["trained"]
     entry = {key: value for key, value in ENTRY.items() if key != "pretrain"}
     source = {"pretrain": {**HOW, **how}}
-    assert facts == {**entry, "source": source, "outputs": 1000, "head": {"from": "pretrained"}}
+    assert facts == {**entry, "source": source, "num_classes": 1000, "head": {"from": "pretrained"}}
 
 
 def test_a_pretraining_that_ends_at_chance_is_warned_of(folders, tmp_path, caplog):
     trained(folders, tmp_path / "net", epochs=1, lr=1e-9)
-    assert "net/pretraining/photos: the cross-entropy ends at chance" in caplog.text
+    assert "chance" in caplog.text
 
 
 def test_seed_and_size_decide_and_nothing_else(folders, tmp_path):
@@ -152,12 +155,12 @@ def test_a_pretraining_killed_again_and_again_gives_the_same_bytes(folders, tmp_
         with pytest.raises(KeyboardInterrupt):
             trained(folders, tmp_path / "killed")
     trained(folders, tmp_path / "killed")
-    assert sum(done) < 6 * 3, "it did not begin anew"
+    assert sum(done) < 6 * 3, "it did not begin again"
     for name in ("weights.safetensors", "model.json", "history.csv"):
         assert sha256(tmp_path / "killed" / name) == sha256(tmp_path / "whole" / name)
 
 
-def test_a_divergence_is_a_sentence_and_the_state_before_is_kept(folders, tmp_path, monkeypatch):
+def test_a_divergence_is_refused_and_the_state_before_it_is_kept(folders, tmp_path, monkeypatch):
     step, done = finetune._step, []
 
     def breaks(*arguments):
@@ -166,8 +169,7 @@ def test_a_divergence_is_a_sentence_and_the_state_before_is_kept(folders, tmp_pa
 
     monkeypatch.setattr(finetune, "_step", breaks)
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    said = "model net, method pretraining, target photos: the loss at epoch 3.*kept in.*lower lr in pretrain"
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match="model net, .*photos: the loss at epoch 3.*rescued.safetensors.*lr"):
         trained(folders, tmp_path / "net")
     assert not (tmp_path / "net/state.safetensors").exists(), "it leads nowhere"
     kept = safetensors.torch.load_file(tmp_path / "net/rescued.safetensors")
@@ -175,11 +177,8 @@ def test_a_divergence_is_a_sentence_and_the_state_before_is_kept(folders, tmp_pa
     assert not (tmp_path / "net/weights.safetensors").exists()
 
 
-def test_testing_on_what_was_trained_on_is_refused(folders, tmp_path):
-    with pytest.raises(UserError, match="others tests 24 source images that photos trains on"):
+def test_testing_on_what_was_trained_on_and_a_size_beyond_the_dataset_are_refused(folders, tmp_path):
+    with pytest.raises(UserError, match="others .*24 .*photos"):
         trained(folders, tmp_path / "net", test="photos")
-
-
-def test_a_size_beyond_the_dataset_is_refused(folders, tmp_path):
-    with pytest.raises(UserError, match=r"pretrain\.size 25: photos has 24 images to train on; give 1 to 24"):
+    with pytest.raises(UserError, match=r"pretrain\.size 25: photos has 24 images"):
         trained(folders, tmp_path / "net", size=25)

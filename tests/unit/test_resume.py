@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,24 +15,22 @@ import safetensors.torch
 import timm
 import torch
 
-from rib import finetune, resume
-from rib.catalog import Catalog
-from rib.classes import ClassSpace
-from rib.methods import load_mechanism
-from rib.methods._base import Task
+from rib.config.catalog import Catalog
+from rib.config.label_space import LabelSpace
+from rib.methods import load_algorithm
+from rib.methods.base import Task
+from rib.training import finetune
+from rib.training import training_state as resume
 from tiny import training
-from tiny.training import CPU, images_of
+from tiny.project import ROOT
+from tiny.training import CPU, RUN, images_of
 from tiny.waiting import wait_until
 
 SIDE = 160
-TRAINING = {**training.TRAINING, "epochs": 3, "warmup_fraction": 0.3}
+TRAINING = replace(training.TRAINING, epochs=3, warmup_fraction=0.3)
 STEPS = 3 * 3
+CATALOG = Catalog([ROOT / "workflow/catalog"])
 METHODS = ["ft", "linear_probe", "visual_prompt", "lora", "ewc", "lwf", "replay", "linear_probe_released"]
-
-
-@pytest.fixture(scope="module")
-def catalog(pytestconfig):
-    return Catalog([pytestconfig.rootpath / "workflow/catalog"])
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +42,24 @@ def network():
 @pytest.fixture(scope="module")
 def images():
     rng = np.random.default_rng(0)
-    space = ClassSpace(tuple("abcde"), tuple((10 * i,) for i in range(5)), tuple("abcde"))
+    space = LabelSpace(tuple("abcde"), tuple((10 * i,) for i in range(5)), tuple("abcde"))
     pixels = rng.integers(0, 255, (10, SIDE, SIDE, 3)).astype(np.uint8)
     return SimpleNamespace(images=pixels, labels=np.arange(10) % 5, space=space)
 
 
-def trained(catalog, name, network, images, saved=None, **settings):
-    """What a job does: everything anew, then on from what was saved."""
-    entry = catalog.methods[name]
+def trained(name, network, images, saved=None, **settings):
+    """What a job does: everything from the start, then on from what was saved."""
+    entry = CATALOG.methods[name]
     torch.manual_seed(0)
-    mechanism = load_mechanism(catalog.mechanism_file(entry.mechanism), {**entry.settings, **settings})
+    algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), {**entry.settings, **settings})
     part = images_of(images)
-    mechanism.begin(Task(copy.deepcopy(network), part, part, 0, TRAINING["batch_size"]))
-    what = {"model": "m", "method": name, "target": "t"}
-    return finetune.train(mechanism, network.state_dict(), TRAINING, 0, CPU, what, saved)
+    algorithm.setup(Task(copy.deepcopy(network), part, part, 0))
+    return finetune.train(algorithm, network.state_dict(), TRAINING, RUN, CPU, saved)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_training_killed_again_and_again_gives_the_same_bytes(catalog, network, images, name, tmp_path, monkeypatch):
-    history, whole = trained(catalog, name, network, images)
+def test_a_training_killed_again_and_again_gives_the_same_bytes(network, images, name, tmp_path, monkeypatch):
+    history, whole = trained(name, network, images)
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     step, done = finetune._step, []
 
@@ -78,19 +76,19 @@ def test_a_training_killed_again_and_again_gives_the_same_bytes(catalog, network
     kills = [1, 2, 2, 3, 5]
     for _ in range(len(kills)):
         with pytest.raises(KeyboardInterrupt):
-            trained(catalog, name, network, images, tmp_path / "state.safetensors")
-    again, resumed = trained(catalog, name, network, images, tmp_path / "state.safetensors")
-    assert sum(done) < STEPS, "it did not begin anew"
+            trained(name, network, images, tmp_path / "state.safetensors")
+    again, resumed = trained(name, network, images, tmp_path / "state.safetensors")
+    assert sum(done) < STEPS, "it did not begin again"
     assert again == history and resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 
 
-def test_a_process_killed_at_random_moments_gives_the_same_bytes(catalog, network, images, tmp_path, monkeypatch):
+def test_a_process_killed_at_random_moments_gives_the_same_bytes(network, images, tmp_path, monkeypatch):
     """SIGKILL, in the midst of a step or of a save that follows upon the first, again and again; then one comes through."""
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     saved, ended, step = tmp_path / "state.safetensors", tmp_path / "ended", finetune._step
     begun = time.monotonic()
-    history, whole = trained(catalog, "ft", network, images)
+    history, whole = trained("ft", network, images)
     length = time.monotonic() - begun
 
     def child(most):
@@ -99,7 +97,7 @@ def test_a_process_killed_at_random_moments_gives_the_same_bytes(catalog, networ
         monkeypatch.setattr(
             finetune, "_step", lambda *a: (done.append(1), time.sleep(600 * (len(done) > most)), step(*a))[-1]
         )
-        again, resumed = trained(catalog, "ft", network, images, saved)
+        again, resumed = trained("ft", network, images, saved)
         safetensors.torch.save_file(resumed, ended, {"history": json.dumps(again)})
 
     moments = random.Random(0)
@@ -128,38 +126,36 @@ def stamp(path):
         return None
 
 
-def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(
-    catalog, network, images, tmp_path, monkeypatch
-):
+def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(network, images, tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     step = finetune._step
 
-    def breaks(mechanism, *arguments):
+    def breaks(algorithm, *arguments):
         """Nothing finite in the last step of the second epoch; killed in the step before that where `kills` says so."""
-        if mechanism.step == 4 and kills:
+        if algorithm.step == 4 and kills:
             raise kills.pop()
-        return step(mechanism, *arguments) * (float("nan") if mechanism.step == 5 else 1)
+        return step(algorithm, *arguments) * (float("nan") if algorithm.step == 5 else 1)
 
     monkeypatch.setattr(finetune, "_step", breaks)
     kills = []
     with pytest.raises(finetune.DivergenceError) as whole:
-        trained(catalog, "ft", network, images)
+        trained("ft", network, images)
     kills = [KeyboardInterrupt()]
     with pytest.raises(KeyboardInterrupt):
-        trained(catalog, "ft", network, images, tmp_path / "state.safetensors")
+        trained("ft", network, images, tmp_path / "state.safetensors")
     with pytest.raises(finetune.DivergenceError) as resumed:
-        trained(catalog, "ft", network, images, tmp_path / "state.safetensors")
+        trained("ft", network, images, tmp_path / "state.safetensors")
     good = resumed.value.good
     assert resumed.value.epochs == whole.value.epochs == 1 and len(good) > 10
     assert good.keys() == whole.value.good.keys()
     assert all(torch.equal(good[key], whole.value.good[key]) for key in good)
 
 
-def test_random_numbers_go_on_where_they_were(catalog, images, tmp_path, monkeypatch):
+def test_random_numbers_go_on_where_they_were(images, tmp_path, monkeypatch):
     """Dropout draws from torch's stream, of which the state is saved too."""
     torch.manual_seed(0)
     dropping = timm.create_model("test_vit", num_classes=1000, img_size=SIDE, drop_rate=0.5).eval()
-    history, whole = trained(catalog, "ft", dropping, images, dropout=0.5)
+    history, whole = trained("ft", dropping, images, dropout=0.5)
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     step, count = finetune._step, [0]
 
@@ -171,32 +167,30 @@ def test_random_numbers_go_on_where_they_were(catalog, images, tmp_path, monkeyp
 
     monkeypatch.setattr(finetune, "_step", breaks)
     with pytest.raises(KeyboardInterrupt):
-        trained(catalog, "ft", dropping, images, tmp_path / "s.safetensors", dropout=0.5)
-    again, resumed = trained(catalog, "ft", dropping, images, tmp_path / "s.safetensors", dropout=0.5)
+        trained("ft", dropping, images, tmp_path / "s.safetensors", dropout=0.5)
+    again, resumed = trained("ft", dropping, images, tmp_path / "s.safetensors", dropout=0.5)
     assert again == history and all(torch.equal(resumed[key], whole[key]) for key in whole)
-    assert trained(catalog, "ft", dropping, images, dropout=0.0)[0] == trained(catalog, "ft", dropping, images)[0]
+    assert trained("ft", dropping, images, dropout=0.0)[0] == trained("ft", dropping, images)[0]
 
 
 def small_training(path):
-    """A network of two parts of which one trains, a frame outside of it, and their optimizer after a step."""
+    """A network of two parts of which one trains, a prompt outside of it, and their optimizer."""
     torch.manual_seed(0)
-    model, frame = (
-        torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)),
-        torch.nn.Parameter(torch.ones(3)),
-    )
-    trainable = {"0.weight": model[0].weight, "frame.top": frame, "0.bias": model[0].bias}
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    prompt = torch.nn.Parameter(torch.ones(3))
+    trainable = {"0.weight": model[0].weight, "prompt.top": prompt, "0.bias": model[0].bias}
     optimizer = torch.optim.SGD(trainable.values(), lr=0.1, momentum=0.9)
     return model, trainable, optimizer, resume.TrainingState(path, model, optimizer, trainable)
 
 
 def take_step(model, trainable, optimizer):
-    (model(torch.randn(4, 3) * trainable["frame.top"]) * torch.rand(4, 2)).sum().backward()
+    (model(torch.randn(4, 3) * trainable["prompt.top"]) * torch.rand(4, 2)).sum().backward()
     trainable["0.bias"].grad = None  # no gradient reaches it, so that it has no momentum
     optimizer.step()
     optimizer.zero_grad()
 
 
-def test_a_saved_state_is_all_that_the_next_step_hangs_on(tmp_path, monkeypatch):
+def test_a_saved_state_is_all_that_the_next_step_depends_on(tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     model, trainable, optimizer, state = small_training(tmp_path / "s.safetensors")
     assert state.restore() == (0, 0, [], [], {})
@@ -213,8 +207,8 @@ def test_a_saved_state_is_all_that_the_next_step_hangs_on(tmp_path, monkeypatch)
         for part in others.values():
             part.fill_(5)
     torch.manual_seed(9)
-    epoch, step, told, summed, kept = again.restore()
-    assert (epoch, step, told) == (3, 2, rows)
+    epoch, step, history, summed, kept = again.restore()
+    assert (epoch, step, history) == (3, 2, rows)
     assert len(summed) == 2 and all(torch.equal(a, b) for a, b in zip(summed, sums, strict=True))
     assert kept.keys() == good.keys() and all(torch.equal(kept[name], good[name]) for name in good)
     assert of_other.state[others["0.weight"]]["momentum_buffer"].any()
@@ -226,7 +220,7 @@ def test_a_saved_state_is_all_that_the_next_step_hangs_on(tmp_path, monkeypatch)
         assert torch.equal(other.state_dict()[name], value), name
 
 
-def test_a_state_is_saved_when_it_is_due_and_then_not_before_long(tmp_path, monkeypatch):
+def test_a_state_is_saved_every_five_minutes(tmp_path, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(resume.time, "monotonic", lambda: now[0])
     path = tmp_path / "s.safetensors"
@@ -237,13 +231,13 @@ def test_a_state_is_saved_when_it_is_due_and_then_not_before_long(tmp_path, monk
         path.unlink(missing_ok=True)
         state.save_if_due(0, 1, [], [torch.zeros(3)], {})
         saved += [moment] * path.exists()
-    assert saved == [1300.0, 1600.5], "every five minutes"
+    assert saved == [1300.0, 1600.5]
     *_, nowhere = small_training(None)
     now[0] += 1e6
     nowhere.save_if_due(0, 1, [], [torch.zeros(3)], {})
     assert nowhere.restore() == (0, 0, [], [], {}) and not path.exists()
 
 
-def test_nothing_is_saved_by_a_short_training(catalog, network, images, tmp_path):
-    trained(catalog, "ft", network, images, tmp_path / "state.safetensors")
+def test_nothing_is_saved_by_a_short_training(network, images, tmp_path):
+    trained("ft", network, images, tmp_path / "state.safetensors")
     assert not list(tmp_path.iterdir())

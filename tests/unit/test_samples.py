@@ -1,12 +1,15 @@
-"""Agreement, flips and calibration against counts by hand, and against what metrics says of the same rows."""
+"""Agreement, flips and calibration against counts by hand, and against accuracy and mRI of the same rows."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from rib import metrics
 from rib.analysis import samples
+from rib.analysis.bootstrap import object_weights
+from rib.analysis.counts import count
+from rib.analysis.ri import ood_accuracies
 from rib.analysis.samples import Scored, calibration_error, compared
+from rib.analysis.tables import accuracy_table, mri_tables
 
 STATISTICS = {"replicates": 300, "confidence": 0.9, "seed": 5}
 SIZES = {"a": 9, "b": 7, "c": 12}
@@ -19,18 +22,15 @@ def rows_of(method, target, seed, rng):
     parts = []
     for dataset, n in SIZES.items():
         numbers = np.arange(n)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "dataset": dataset,
-                    "row": numbers,
-                    "object_id": [f"o{FIRST[dataset] + (i // 2 if dataset == 'c' else i):02}" for i in numbers],
-                    "label": numbers % 3,
-                    "prediction": (numbers + rng.choice(3, n, p=[0.6, 0.2, 0.2])) % 3,
-                    "confidence": rng.uniform(0.3, 1, n).astype(np.float32),
-                }
-            )
-        )
+        columns = {
+            "dataset": dataset,
+            "row": numbers,
+            "object_id": [f"o{FIRST[dataset] + (i // 2 if dataset == 'c' else i):02}" for i in numbers],
+            "label": numbers % 3,
+            "prediction": (numbers + rng.choice(3, n, p=[0.6, 0.2, 0.2])) % 3,
+            "confidence": rng.uniform(0.3, 1, n).astype(np.float32),
+        }
+        parts.append(pd.DataFrame(columns))
     run = {"model": "m", "method": method, "target": target, "size": "all", "seed": seed, "alpha": np.nan}
     return pd.concat(parts, ignore_index=True).assign(**run)
 
@@ -42,14 +42,20 @@ def grid(tmp_path):
     rows = {run: rows_of(*run, rng) for run in RUNS}
     paths = []
     for (method, target, seed), part in rows.items():
-        paths.append(tmp_path / f"m/{target}/{method}/all/{seed}/suite.parquet")
+        paths.append(tmp_path / f"m/{target}/{method}/all/{seed}/group.parquet")
         paths[-1].parent.mkdir(parents=True)
         part.to_parquet(paths[-1])
     return rows, paths
 
 
 def written(tmp_path, paths, **choices):
-    settings = {"among": list(SIZES), "groups": None, "conditions": "protocol paper", **STATISTICS, **choices}
+    settings = {
+        "ood_datasets": list(SIZES),
+        "source_groups": None,
+        "conditions": "protocol paper",
+        **STATISTICS,
+        **choices,
+    }
     outputs = {name: tmp_path / f"{name}.csv" for name in ("samples", "flips")}
     samples.write_tables(rows=paths, **settings, **outputs)
     return [pd.read_csv(path) for path in outputs.values()]
@@ -58,7 +64,7 @@ def written(tmp_path, paths, **choices):
 def test_shares_are_counts_and_their_difference_is_the_change_of_accuracy(grid, tmp_path):
     rows, paths = grid
     table, _ = written(tmp_path, paths)
-    accuracy = metrics.accuracy_table(metrics.count(rows.values())).set_index(["method", "target", "seed", "dataset"])
+    accuracy = accuracy_table(count(rows.values())).set_index(["method", "target", "seed", "dataset"])
     assert len(table) == 8 * 3 and set(table["conditions"]) == {"protocol paper"}
     for line in table.itertuples():
         before, after = rows["pretrained", "none", 0], rows[line.method, line.target, line.seed]
@@ -69,9 +75,8 @@ def test_shares_are_counts_and_their_difference_is_the_change_of_accuracy(grid, 
         change -= accuracy.loc[("pretrained", "none", 0, line.dataset), "accuracy"]
         assert line.wrong_to_right - line.right_to_wrong == pytest.approx(change, abs=1e-5)
         assert line.n == SIZES[line.dataset] and line.right_to_wrong > 0
-        assert line.ece_after == pytest.approx(
-            slow_error(after["confidence"], after["label"] == after["prediction"]), abs=1e-5
-        )
+        error = slow_error(after["confidence"], after["label"] == after["prediction"])
+        assert line.ece_after == pytest.approx(error, abs=1e-5)
 
 
 def slow_error(confidence, right, bins=15):
@@ -93,7 +98,7 @@ GROUPS = [None, {"a": "g", "c": "g"}, {"a": "g", "b": "g", "c": "g"}]
 def test_leak_free_means_are_of_the_objects_that_each_target_leaves(grid, tmp_path, groups):
     """By hand. Of every dataset that shares sources a target leaves a part, each target another one."""
     rows, paths = grid
-    _, flips = written(tmp_path, paths, groups=groups)
+    _, flips = written(tmp_path, paths, source_groups=groups)
     before = rows["pretrained", "none", 0]
     objects = {name: set(part["object_id"]) for name, part in before.groupby("dataset")}
     left = set()
@@ -116,10 +121,10 @@ def test_leak_free_means_are_of_the_objects_that_each_target_leaves(grid, tmp_pa
 @pytest.mark.parametrize("groups", GROUPS, ids=["all", "two share", "all share"])
 def test_means_differ_by_mri_and_their_intervals_by_the_same_draws(grid, tmp_path, groups):
     rows, paths = grid
-    _, flips = written(tmp_path, paths, groups=groups)
-    counts = metrics.count(rows.values())
-    weights = metrics.object_weights(counts.objects, STATISTICS["replicates"], STATISTICS["seed"])
-    mri, _ = metrics.mri_tables(metrics.ood_accuracies(counts, weights, groups=groups), STATISTICS["confidence"])
+    _, flips = written(tmp_path, paths, source_groups=groups)
+    counts = count(rows.values())
+    weights = object_weights(counts.objects, STATISTICS["replicates"], STATISTICS["seed"])
+    mri, _ = mri_tables(ood_accuracies(counts, weights, source_groups=groups), STATISTICS["confidence"])
     both = flips.merge(mri, on=["model", "method", "size"])
     assert len(both) == 2
     np.testing.assert_allclose(both["wrong_to_right"] - both["right_to_wrong"], both["mri"], atol=1e-5)
@@ -130,7 +135,7 @@ def test_intervals_equal_those_of_a_bootstrap_by_hand(grid, tmp_path):
     rows, paths = grid
     _, flips = written(tmp_path, paths)
     objects = sorted({name for part in rows.values() for name in part["object_id"]})
-    weights = metrics.object_weights(len(objects), STATISTICS["replicates"], STATISTICS["seed"])
+    weights = object_weights(len(objects), STATISTICS["replicates"], STATISTICS["seed"])
     before, found = rows["pretrained", "none", 0], []
     for draw in weights[1:]:
         times = before["object_id"].map(dict(zip(objects, draw.astype(int), strict=True)))
@@ -138,9 +143,8 @@ def test_intervals_equal_those_of_a_bootstrap_by_hand(grid, tmp_path):
         shares = []
         for target in ("a", "b"):
             for seed in (0, 1):
-                flipped = (before["prediction"] == before["label"]) & (
-                    rows["ft", target, seed]["prediction"] != before["label"]
-                )
+                after = rows["ft", target, seed]
+                flipped = (before["prediction"] == before["label"]) & (after["prediction"] != before["label"])
                 by_dataset = flipped.loc[drawn].groupby(before["dataset"].loc[drawn]).mean()
                 shares.append(by_dataset.drop(target).mean())
         found.append(100 * np.mean(shares))
@@ -152,7 +156,7 @@ def test_intervals_equal_those_of_a_bootstrap_by_hand(grid, tmp_path):
 def test_what_all_objects_share_has_no_spread(grid, tmp_path):
     """A run that repeats the pretrained one agrees on every image, whatever is drawn."""
     rows, _ = grid
-    paths = [tmp_path / f"same/m/{place}/all/0/suite.parquet" for place in ("none/pretrained", "a/ft")]
+    paths = [tmp_path / f"same/m/{place}/all/0/group.parquet" for place in ("none/pretrained", "a/ft")]
     for path in paths:
         path.parent.mkdir(parents=True)
         rows["pretrained", "none", 0].to_parquet(path)
@@ -183,5 +187,5 @@ def test_calibration_error_of_known_cases():
 def test_runs_on_different_images_are_refused():
     scored = Scored(np.arange(3), np.arange(3), np.arange(3), np.ones(3))
     other = Scored(np.array([0, 1, 4]), np.arange(3), np.arange(3), np.ones(3))
-    with pytest.raises(ValueError, match="not scored on the same images"):
+    with pytest.raises(ValueError, match="same images"):
         compared(scored, other)

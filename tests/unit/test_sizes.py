@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from rib.analysis.sizes import write_pretraining_sizes, write_sizes
-from rib.figures import downstream_sizes, pretraining_sizes, write_figure
+from rib.figures import pretraining_sizes, train_subsets, write_figure
 
 METHODS = {
     "ft": {"label": "FT", "colour": "#d55e00", "marker": "o"},
@@ -44,18 +44,23 @@ def files(tmp_path):
     )
     for name, table in {"ri": ri, "mri": mri, "ood": ood}.items():
         table.to_csv(tmp_path / f"{name}.csv", index=False)
-    finetunings = []
-    for model, target, size in sorted({(model, target, size) for model, _, target, size in runs}):
-        path = tmp_path / f"{model}-{target}-{size}.json"
-        path.write_text(json.dumps({"images": 3 * SIZES[size]["ab".index(target)]}))
-        finetunings.append({"model": model, "target": target, "size": size, "manifest": str(path)})
+    cells, manifests = sorted({(model, target, size) for model, _, target, size in runs}), []
+    for model, target, size in cells:
+        manifests.append(tmp_path / f"{model}-{target}-{size}.json")
+        manifests[-1].write_text(json.dumps({"images": 3 * SIZES[size]["ab".index(target)]}))
+    trainings = {
+        "runs": [dict(zip(("model", "target", "size"), cell, strict=True)) for cell in cells],
+        "manifests": manifests,
+        "epochs": 3,
+    }
     for model, images in PRETRAINED_ON.items():
         facts = {"trained": {"images": images, "test": {"dataset": "t", "images": 9, "accuracy": 80.0 + images / 10}}}
         (tmp_path / f"{model}.model.json").write_text(json.dumps(facts))
     shared = {"mri": tmp_path / "mri.csv", "conditions": "protocol paper"}
-    shared["descriptions"] = {model: tmp_path / f"{model}.model.json" for model in PRETRAINED_ON}
+    shared["trained_here"] = list(PRETRAINED_ON)
+    shared["descriptions"] = [tmp_path / f"{model}.model.json" for model in PRETRAINED_ON]
     return (
-        {**shared, "ri": tmp_path / "ri.csv", "finetunings": finetunings, "epochs": 3, "table": tmp_path / "sizes.csv"},
+        {**shared, "ri": tmp_path / "ri.csv", **trainings, "table": tmp_path / "sizes.csv"},
         {**shared, "ood": tmp_path / "ood.csv", "table": tmp_path / "pretraining_sizes.csv"},
     )
 
@@ -85,11 +90,8 @@ def test_every_ri_has_its_numbers_of_images_and_mri_their_mean(files):
 def test_pretraining_sizes_has_accuracies_whose_difference_is_mri(files):
     write_pretraining_sizes(**files[1])
     table = read(files[1]["table"])
-    assert list(table["pretraining_images"]) == sorted(table["pretraining_images"]) and set(table["model"]) == {
-        "m5",
-        "m50",
-    }
-    assert len(table) == 2 * 2 * 3
+    assert list(table["pretraining_images"]) == sorted(table["pretraining_images"])
+    assert set(table["model"]) == {"m5", "m50"} and len(table) == 2 * 2 * 3
     np.testing.assert_allclose(table["after"] - table["before"], table["mri"])
     assert (table["before_low"] == 48).all() and (table["after_high"] == table["after"] + 1).all()
     assert dict(zip(table["model"], table["held_out"], strict=True)) == {"m5": 80.5, "m50": 85.0}
@@ -112,7 +114,7 @@ def test_sizes_that_look_like_numbers_are_kept_as_they_are_written(files, which)
         table[table["size"] == "10"].assign(size="010").to_csv(path, index=False)
     settings = files[which]
     if which == 0:
-        settings["finetunings"] = [{**run, "size": "010"} for run in settings["finetunings"] if run["size"] == "10"]
+        settings["runs"] = [{**run, "size": run["size"].replace("10", "010")} for run in settings["runs"]]
     (write_sizes, write_pretraining_sizes)[which](**settings)
     table = read(settings["table"])
     assert len(table) == (18, 4)[which] and set(table["size"]) == {"010"}
@@ -121,32 +123,25 @@ def test_sizes_that_look_like_numbers_are_kept_as_they_are_written(files, which)
 
 def spans(axes):
     """Both ends of every vertical interval that was drawn."""
-    return [
-        tuple(segment[:, 1])
-        for container in axes.containers
-        for lines in container[2]
-        for segment in lines.get_segments()
-    ]
+    lines = [lines for container in axes.containers for lines in container[2]]
+    return [tuple(np.round(segment[:, 1], 6)) for part in lines for segment in part.get_segments()]
 
 
-def test_downstream_sizes_has_a_panel_per_model_and_the_tables_intervals(files):
+def test_train_subsets_has_a_panel_per_model_and_the_tables_intervals(files):
     write_sizes(**files[0])
     table = read(files[0]["table"])
     labels = {"m5": "Five", "m50": "Fifty", "published": "Published"}
-    figure, shown = downstream_sizes.draw(table, models=labels, methods=METHODS, confidence=0.95)
+    figure, shown = train_subsets.draw(table, models=labels, methods=METHODS, confidence=0.95)
     assert [axes.get_title() for axes in figure.axes] == list(labels.values())
     assert set(shown["target"]) == {"mean"} and len(shown) == 18
     for axes, model in zip(figure.axes, labels, strict=True):
         assert axes.get_xscale() == "log" and [t.get_text() for t in axes.get_xticklabels()] == ["10", "30", "60"]
         own = shown[shown["model"] == model]
         expected = {(line.ci_low, line.ci_high) for line in own.itertuples()}
-        assert {tuple(np.round(span, 6)) for span in spans(axes)} == expected and len(spans(axes)) == 6
+        assert set(spans(axes)) == expected and len(spans(axes)) == 6
         for method, look in METHODS.items():
-            (own_line,) = [
-                line
-                for line in axes.lines
-                if to_hex(line.get_color()) == look["colour"] and line.get_linestyle() == "-"
-            ]
+            drawn = [line for line in axes.lines if to_hex(line.get_color()) == look["colour"]]
+            (own_line,) = (line for line in drawn if line.get_linestyle() == "-")
             rows = own[own["method"] == method].sort_values("train_images")
             assert list(own_line.get_ydata()) == list(rows["ri"])
             np.testing.assert_allclose(own_line.get_xdata(), rows["train_images"], rtol=0.05)
@@ -164,10 +159,8 @@ def test_pretraining_sizes_draws_before_after_and_mri(files):
     top, bottom = figure.axes
     assert len(shown) == 4
     expected = {(48.0, 51.0)} | {(line.after_low, line.after_high) for line in whole.itertuples()}
-    assert {tuple(np.round(span, 6)) for span in spans(top)} == expected
-    assert {tuple(np.round(span, 6)) for span in spans(bottom)} == {
-        (line.ci_low, line.ci_high) for line in whole.itertuples()
-    }
+    assert set(spans(top)) == expected
+    assert set(spans(bottom)) == {(line.ci_low, line.ci_high) for line in whole.itertuples()}
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["before (pretrained)", "FT", "LwF"]
     assert [text.get_text() for text in bottom.get_xticklabels()] == ["5", "50"]
     assert top.get_ylabel() == "Mean OOD accuracy (%)" and bottom.get_ylabel() == "mRI (percentage points)"
@@ -179,19 +172,10 @@ def test_only_figures_of_every_size_are_given_all_of_them(files, tmp_path):
     write_pretraining_sizes(**files[1])
     made = {ending: tmp_path / f"x.{ending}" for ending in ("png", "pdf", "csv")}
     settings = {"methods": METHODS, "confidence": 0.95}
-    inputs = {"sizes": str(files[0]["table"])}
-    write_figure(
-        "downstream_sizes",
-        inputs,
-        {"models": {"m5": "Five"}, **settings},
-        size="all",
-        sizes=["all", "0.5", "10"],
-        **made,
-    )
-    assert set(read(made["csv"])["size"]) == set(SIZES)
-    inputs = {"pretraining_sizes": str(files[1]["table"])}
-    series = dict.fromkeys(PRETRAINED_ON, "Net")
-    write_figure(
-        "pretraining_sizes", inputs, {"series": series, **settings}, size="all", sizes=["all", "0.5", "10"], **made
-    )
-    assert set(read(made["csv"])["size"]) == {"all"}
+    for figure, table, more, shown in (
+        ("train_subsets", "sizes", {"models": {"m5": "Five"}}, set(SIZES)),
+        ("pretraining_sizes", "pretraining_sizes", {"series": dict.fromkeys(PRETRAINED_ON, "Net")}, {"all"}),
+    ):
+        inputs = {table: str(tmp_path / f"{table}.csv")}
+        write_figure(figure, inputs, {**settings, **more}, size="all", sizes=["all", "0.5", "10"], **made)
+        assert set(read(made["csv"])["size"]) == shown

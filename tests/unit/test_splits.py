@@ -11,13 +11,17 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rib.classes import ClassSpace
+from rib.base.errors import UserError
+from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
-from rib.data.splits import PARTS, balanced_order, part, parts_of, read_split, subset, write_split
-from rib.io import UserError
+from rib.data.split_dataset import split_dataset
+from rib.data.splits import SELECT, TEST, TRAIN, parts_of, read_split
+from rib.data.subsets import balanced_order, subset
+from rib.data.view import DatasetFiles, load_dataset, load_proxy, load_whole
+from tiny.training import VIEW
 
-SHARES = {"train": 0.6, "select": 0.2}
-GEOMETRY = {"size": 1, "crop": 1.0, "interpolation": "bicubic"}
+FRACTIONS = {"train": 0.6, "select": 0.2}
+PARTS = (TRAIN, SELECT, TEST)
 
 
 def dataset(per_class, name="d", group="val", variants=1):
@@ -29,7 +33,7 @@ def of_labels(labels, name="d", group="val", variants=1):
     sources = [f"{group}/{label}/{number}" for number, label in enumerate(labels) for _ in range(variants)]
     images = [f"{source}/{variant % variants}" for variant, source in enumerate(sources)]
     labels = np.repeat(labels, variants)
-    space = ClassSpace(tuple("abcd"), tuple((i,) for i in range(4)), tuple("abcd"))
+    space = LabelSpace(tuple("abcd"), tuple((i,) for i in range(4)), tuple("abcd"))
     index = pa.table({"source_id": sources, "image_id": images, "label": labels})
     return PreparedDataset(name, np.arange(len(labels)), labels, None, index, space)
 
@@ -45,12 +49,10 @@ def prepared(folder, labels, group="val", variants=1):
     return folder
 
 
-def split_of(folder, earlier=(), budget="all", shares=SHARES):
+def split_of(folder, earlier=(), budget="all", fractions=FRACTIONS):
     """The split of a prepared dataset."""
-    images = {"geometry": GEOMETRY, "workers": 1, "budget": budget, "images_per_class": None}
-    table = folder / "split.parquet"
-    what = {"folder": folder, "name": folder.name, "images": images, "apart": None}
-    write_split(**what, shares=shares, earlier=list(earlier), table=table)
+    files, view, table = DatasetFiles(folder.name, folder), replace(VIEW, budget=budget), folder / "split.parquet"
+    split_dataset(files=files, view=view, fractions=fractions, earlier=list(earlier), table=table)
     return table
 
 
@@ -65,9 +67,9 @@ def tally(labels, parts):
     return np.array([[found[label, name] for name in PARTS] for label in sorted(set(labels.values()))])
 
 
-def off(counts, shares):
+def off(counts, fractions):
     """How many images each entry is off what was asked for."""
-    wanted = [shares["train"], shares["select"], 1 - sum(shares.values())]
+    wanted = [fractions["train"], fractions["select"], 1 - sum(fractions.values())]
     return np.abs(counts - counts.sum(axis=-1, keepdims=True) * np.array(wanted))
 
 
@@ -75,24 +77,24 @@ percent = st.integers(5, 90)
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=12), percent, percent)
-def test_each_class_and_the_whole_have_their_shares_within_one_image(sizes, train, select):
+def test_each_class_and_the_whole_have_their_fractions_within_one_image(sizes, train, select):
     assume(train + select < 100 and min(sizes) * train >= 100)  # so that each class can have a training image
-    shares = {"train": train / 100, "select": select / 100}
+    fractions = {"train": train / 100, "select": select / 100}
     labels = {f"s{label}/{i}": label for label, n in enumerate(sizes) for i in range(n)}
-    counts = tally(labels, parts_of(labels, shares, {}))
+    counts = tally(labels, parts_of(labels, fractions, {}))
     assert (counts.sum(axis=1) == sizes).all() and (counts[:, 0] > 0).all()
-    assert off(counts, shares).max() < 1 and off(counts.sum(axis=0), shares).max() < 1
+    assert off(counts, fractions).max() < 1 and off(counts.sum(axis=0), fractions).max() < 1
 
 
 @given(st.lists(st.integers(1, 3), min_size=4, max_size=12))
 def test_totals_take_no_class_its_last_training_image(sizes):
     labels = {f"s{label}/{i}": label for label, n in enumerate(sizes) for i in range(n)}
-    counts = tally(labels, parts_of(labels, SHARES, {}))
-    assert (counts[:, 0] > 0).all() and off(counts, SHARES).max() < 1
+    counts = tally(labels, parts_of(labels, FRACTIONS, {}))
+    assert (counts[:, 0] > 0).all() and off(counts, FRACTIONS).max() < 1
 
 
 def test_a_thousand_classes_of_29_are_not_all_rounded_alike():
-    counts = tally(labels := sources(29, 1000), parts_of(labels, SHARES, {}))
+    counts = tally(labels := sources(29, 1000), parts_of(labels, FRACTIONS, {}))
     assert set(counts[:, 0]) == {17, 18} and counts[:, 1:].min() == 5 and counts[:, 1:].max() == 6
     assert counts.sum(axis=0).tolist() == [17400, 5800, 5800]
 
@@ -100,7 +102,7 @@ def test_a_thousand_classes_of_29_are_not_all_rounded_alike():
 @given(st.permutations(range(60)))
 def test_the_order_of_rows_says_nothing(order):
     rows = list(sources(15).items())
-    assert parts_of(dict(rows[i] for i in order), SHARES, {}) == parts_of(dict(rows), SHARES, {})
+    assert parts_of(dict(rows[i] for i in order), FRACTIONS, {}) == parts_of(dict(rows), FRACTIONS, {})
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -111,7 +113,7 @@ def test_a_source_is_in_one_part_in_all_datasets_of_its_group(seed):
     datasets = [{f"s{i}": int(classes[i]) // (1 + d // 2) for i in range(90) if holders[i] >> d & 1} for d in range(3)]
     known, fitted = {}, 0
     for labels in datasets:
-        parts = parts_of(labels, SHARES, known)
+        parts = parts_of(labels, FRACTIONS, known)
         assert parts.keys() == labels.keys()
         assert all(parts[source] == known.get(source, parts[source]) for source in labels)
         for label in set(labels.values()):
@@ -119,7 +121,7 @@ def test_a_source_is_in_one_part_in_all_datasets_of_its_group(seed):
             came = collections.Counter(known.get(source) for source in own)
             if all(came[name] <= share * len(own) for name, share in zip(PARTS, (0.6, 0.2, 0.2), strict=True)):
                 fitted += 1
-                assert off(tally(own, parts), SHARES).max() < 1
+                assert off(tally(own, parts), FRACTIONS).max() < 1
         known |= parts
     assert fitted >= 4
 
@@ -137,7 +139,7 @@ def test_another_dataset_changes_no_split_before_it_and_the_same_sources_are_spl
     assert parts[1] == parts[0] == read_split(split_of(copy)) and set(some) < set(parts[0])
     assert all(parts[2][source] == parts[0][source] for source in some)
     # of 34 or 35 sources of a class 14 or 15 came with their part, and the 20 others make up for them
-    assert off(tally(some | sources(20, prefix="n"), parts[2]), SHARES).max() < 1
+    assert off(tally(some | sources(20, prefix="n"), parts[2]), FRACTIONS).max() < 1
     table = pq.read_table(second).to_pandas()
     assert set(table["images"]) == {3} and list(table["source_id"]) == sorted(table["source_id"])
 
@@ -150,19 +152,21 @@ def test_a_budget_is_split_as_evenly(tmp_path, budget):
     second = split_of(copy, [first], budget=budget)
     parts = [read_split(path) for path in (first, second)]
     labels = {source: label for source, label in sources(29).items() if source in parts[0]}
-    assert len(parts[0]) == budget and off(tally(labels, parts[0]), SHARES).max() < 1
+    assert len(parts[0]) == budget and off(tally(labels, parts[0]), FRACTIONS).max() < 1
     assert parts[1].keys() == parts[0].keys() and parts[1] == parts[0]
     smaller = split_of(prepared(tmp_path / "smaller", sources(29)), [split_of(val)], budget=budget)
     labels = {source: label for source, label in sources(29).items() if source in read_split(smaller)}
-    assert off(tally(labels, read_split(smaller)), SHARES).max() < 1.5, "parts alternate in the budget's order"
+    assert off(tally(labels, read_split(smaller)), FRACTIONS).max() < 1.5, "parts alternate in the budget's order"
 
 
-def test_the_parts_are_disjoint_and_complete(tmp_path):
+def test_splits_are_disjoint_and_complete_and_of_a_proxy_the_train_split_is_taken(tmp_path):
     folder = prepared(tmp_path / "val", sources(29))
-    whole, table = PreparedDataset.open(folder, "val", None), split_of(folder)
-    parts = [part(whole, which, table).source_ids for which in PARTS]
+    files = DatasetFiles("val", folder)
+    whole, split = load_whole(files, VIEW), replace(files, split=split_of(folder))
+    parts = [load_dataset(split, VIEW, which).source_ids for which in PARTS]
     assert sum(map(len, parts)) == 4 * 29 and set.union(*map(set, parts)) == set(whole.source_ids)
-    assert part(whole, "train", None).source_ids == whole.source_ids
+    assert load_dataset(files, VIEW, TRAIN).source_ids == load_proxy(files, VIEW).source_ids == whole.source_ids
+    assert load_proxy(split, VIEW).source_ids == parts[0]
 
 
 def test_a_part_knows_its_images():
@@ -177,13 +181,13 @@ def test_a_part_knows_its_images():
 @pytest.mark.parametrize("n, which", [(1, "test"), (3, "train")])
 def test_a_part_without_images_and_a_class_without_training_images_are_refused(tmp_path, n, which):
     folder = prepared(tmp_path / "d", sources(n))
-    table = split_of(folder, shares=SHARES if which == "test" else {"train": 0.1, "select": 0.2})
-    with pytest.raises(UserError, match=rf"held_out: d: .* has no image in the {which} part.*use protocol paper"):
-        part(PreparedDataset.open(folder, "d", None), which, table)
+    table = split_of(folder, fractions=FRACTIONS if which == "test" else {"train": 0.1, "select": 0.2})
+    with pytest.raises(UserError, match=rf"held_out: d: .* the {which} split"):
+        load_dataset(DatasetFiles("d", folder, split=table), VIEW, which)
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.data())
-def test_smaller_subsets_lie_inside_larger_ones_and_classes_are_balanced(labels, data):
+def test_subsets_are_nested_and_classes_are_balanced(labels, data):
     labels = np.sort(np.array(labels))
     order = balanced_order(of_labels(labels))
     assert sorted(order) == list(range(len(labels)))
@@ -199,7 +203,7 @@ def test_sizes_are_numbers_or_fractions():
     assert len(small.labels) == 6 and len(half.labels) == 20 and set(small.source_ids) < set(half.source_ids)
     assert subset(whole, "all") is whole
     for size in ("41", "0.001"):
-        with pytest.raises(UserError, match=f"downstream_size {size}: d has 40 images to train on"):
+        with pytest.raises(UserError, match=f"train_subset {size}: d has 40 images"):
             subset(whole, size)
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from filelock import FileLock
 
-from rib.job import MARK, sweep
-from rib.status import at_work, status
+from rib.jobs.job import MARK, sweep
+from rib.reporting.status import at_work, status
 
 RUN = "results/tiny/paper/{stage}/{model}/{target}/{method}/all/0/provenance.json"
 
@@ -66,11 +66,11 @@ def private(folder):
 def test_a_killed_job_counts_until_the_same_job_has_finished(here):
     begin(here, "killed")
     begin(here, "waits", log="logs/b.log", outputs=["results/b"])
-    assert at_work("logs/status.log").keys() == {"logs/a.log", "logs/b.log"}
+    assert at_work().keys() == {"logs/a.log", "logs/b.log"}
     (here / "results").mkdir()
     (here / "results/a").touch()
-    assert at_work("logs/status.log").keys() == {"logs/b.log"}
-    assert private(here) == {"killed", "waits"}, "a look takes nothing away"
+    assert at_work().keys() == {"logs/b.log"}
+    assert private(here) == {"killed", "waits"}, "asking takes nothing away"
     sweep()
     assert private(here) == {"waits"} and not (here / "work/killed.lock").exists()
 
@@ -79,9 +79,19 @@ def test_a_killed_duplicate_goes_and_the_one_at_work_stays(here):
     begin(here, "killed")
     begin(here, "works")
     sweep()
-    assert private(here) == {"killed", "works"}, "either may be gone on with"
+    assert private(here) == {"killed", "works"}, "either can be resumed"
     with FileLock(here / "work/works.lock"):
         (here / "results").mkdir()
         (here / "results/a").touch()
         sweep()
-        assert private(here) == {"works"} and at_work("").keys() == {"logs/a.log"}
+        assert private(here) == {"works"} and at_work().keys() == {"logs/a.log"}
+
+
+def test_jobs_that_make_no_files_are_not_counted(here):
+    begin(here, "plans", log="logs/plan.log", outputs=[])
+    begin(here, "killed")
+    with FileLock(here / "work/plans.lock"):
+        sweep()
+        assert at_work().keys() == {"logs/a.log"} and private(here) == {"killed", "plans"}
+    sweep()
+    assert private(here) == {"killed"}

@@ -11,9 +11,10 @@ from rib.analysis.summary import Cell, best_of, cells_of, write_summary
 LABELS = {
     "models": {"net": "Net_1 & Co", "other": "Other"},
     "methods": {"ft": "full {fine}-tuning", "lwf": "LwF 50%", "probe": "probe|pipe"},
-    "targets": {"a": "Set A#1", "b": "Set $B~^\\"},
+    "targets": {"a": "Set|A#1", "b": "Set $B~^\\"},
 }
 RI = {"ft": (20.0, -12.34), "lwf": (5.0, 3.0), "probe": (4.0, 2.9)}
+HEADER = "model,method,size,a,a_low,a_high,a_best,b,b_low,b_high,b_best,mri,mri_low,mri_high,mri_best"
 P = {("ft", "lwf"): 0.001, ("ft", "probe"): 0.05, ("lwf", "probe"): 0.4}
 
 
@@ -25,9 +26,8 @@ def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2):
             for method, values in RI.items():
                 run = {"model": model, "method": method, "size": size, "seeds": seeds_run}
                 for target, value in zip("ab", values, strict=True):
-                    seeds_ri.append(
-                        {**run, "target": target, "ri": value, "ci_low": value - 1, "ci_high": value + 1.26}
-                    )
+                    interval = {"ci_low": value - 1, "ci_high": value + 1.26}
+                    seeds_ri.append({**run, "target": target, "ri": value, **interval})
                 mri = sum(values) / 2
                 seeds.append({**run, "mri": mri, "ci_low": mri - 1, "ci_high": mri + 1})
             for (one, other), p in {**P, **{(name, "pretrained"): 0.9 for name in RI}}.items():
@@ -41,6 +41,12 @@ def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2):
     return {name: folder / f"{name}.csv" for name in made}
 
 
+def rows_of(text):
+    """Cells of each row of the first Markdown table."""
+    table = re.search(r"(?:^\|.*\n)+", text, re.M)[0]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()]
+
+
 @pytest.fixture
 def summary(tmp_path):
     """Writes the summary of some tables, and gives the text by ending."""
@@ -48,7 +54,7 @@ def summary(tmp_path):
     def write(**choices):
         outputs = {ending: tmp_path / f"summary.{ending}" for ending in ("md", "tex", "csv")}
         write_summary(
-            tables=tables(tmp_path, **choices),
+            **tables(tmp_path, **choices),
             labels=LABELS,
             conditions="protocol paper; 10 % of images",
             confidence=0.95,
@@ -62,13 +68,13 @@ def summary(tmp_path):
 def test_markdown_has_a_table_per_model_with_intervals_and_bold_where_nothing_ties(summary):
     text = summary()["md"]
     assert re.findall(r"^## (.*)$", text, re.M) == ["Net_1 & Co", "Other"]
-    lines = [line for line in text.splitlines() if line.startswith("|")][:5]
-    assert lines[0] == r"| Method | Set A#1 | Set $B~^\ | mRI |" and lines[1] == "| --- | ---: | ---: | ---: |"
-    minus = "\N{MINUS SIGN}"
-    expected = f"| full {{fine}}-tuning | **+20.0** [+19.0, +21.3] | {minus}12.3 [{minus}13.3, {minus}11.1] | +3.8 [+2.8, +4.8] |"
-    assert lines[2] == expected
-    assert r"probe\|pipe" in lines[4] and text.count("**") == 2 * 2, "only ft on a, in both models"
-    assert "with 95 % intervals over images (mean of 2 seeds)" in text and "Protocol paper; 10 % of images." in text
+    rows, minus = rows_of(text), "\N{MINUS SIGN}"
+    assert rows[0] == ["Method", r"Set\|A#1", "Set $B~^\\", "mRI"]
+    assert [(cell[0], cell[-1]) for cell in rows[1]] == [(":", "-"), *[("-", ":")] * 3]
+    interval = f"{minus}12.3 [{minus}13.3, {minus}11.1]"
+    assert rows[2] == ["full {fine}-tuning", "**+20.0** [+19.0, +21.3]", interval, "+3.8 [+2.8, +4.8]"]
+    assert rows[4][0] == r"probe\|pipe" and text.count("**") == 2 * 2, "only ft on a, in both models"
+    assert re.search(r"95 % .*\(mean of 2 seeds\)", text) and "Protocol paper; 10 % of images." in text
 
 
 def test_latex_is_booktabs_with_every_name_escaped(summary):
@@ -78,9 +84,9 @@ def test_latex_is_booktabs_with_every_name_escaped(summary):
     body = re.search(r"\\toprule\n(.*?)\\bottomrule", text, re.S)[1].replace("\\midrule\n", "")
     rows = body.strip().splitlines()
     assert len(rows) == 4 and all(row.endswith(r" \\") and len(re.findall(r"(?<!\\)&", row)) == 3 for row in rows)
-    assert rows[0] == r"Method & Set A\#1 & Set \$B\textasciitilde{}\textasciicircum{}\textbackslash{} & mRI \\"
+    assert rows[0] == r"Method & Set|A\#1 & Set \$B\textasciitilde{}\textasciicircum{}\textbackslash{} & mRI \\"
     assert rows[1].startswith(r"full \{fine\}-tuning & $\mathbf{+20.0}_{[+19.0, +21.3]}$ & $-12.3_{[-13.3, -11.1]}$")
-    assert r"LwF 50\%" in text and r"\caption{Net\_1 \& Co. RI" in text and r"95 \% intervals" in text
+    assert r"LwF 50\%" in text and r"\caption{Net\_1 \& Co. RI" in text and r"95 \% " in text
     assert text.count(r"\mathbf") == 2 and r"\label{tab:rib-net}" in text
     unescaped = [line for line in text.splitlines() if re.search(r"(?<!\\)%", line)]
     assert unescaped == [line for line in text.splitlines() if line.startswith("%")]
@@ -98,18 +104,21 @@ def test_csv_has_values_and_intervals(summary, tmp_path):
 
 def test_sizes_have_a_column_where_there_are_several(summary):
     made = summary(sizes=("10", "all"))
-    assert "| Method | Size | Set A#1" in made["md"] and "| LwF 50% | 10 |" in made["md"]
+    rows = rows_of(made["md"])
+    assert rows[0][:2] == ["Method", "Size"] and ["LwF 50%", "10"] in [row[:2] for row in rows]
     assert made["tex"].count(r"\begin{tabular}{llrrr}") == 2
 
 
 def test_one_size_that_is_not_all_has_the_column_too(summary):
-    assert "| LwF 50% | 0.5 |" in summary(sizes=("0.5",))["md"] and "Size" not in summary(sizes=("all",))["md"]
+    assert rows_of(summary(sizes=("0.5",))["md"])[3][:2] == ["LwF 50%", "0.5"]
+    assert "Size" not in summary(sizes=("all",))["md"]
 
 
 def test_a_model_without_methods_has_no_table(summary):
     assert "Other" not in summary(models=("net",))["md"]
     empty = summary(models=())
     assert "|" not in empty["md"] and "tabular" not in empty["tex"]
+    assert empty["csv"].splitlines() == [HEADER]
 
 
 @pytest.mark.parametrize(("p", "expected"), [((0.01, 0.05), "x"), ((0.01, 0.051), None), ((0.2, 0.01), None)], ids=str)
@@ -140,22 +149,21 @@ def test_the_best_may_stand_on_either_side_of_its_pairs():
 
 def test_sizes_are_text_and_in_the_order_of_the_tables(summary, tmp_path):
     made = summary(sizes=("all", "10"), models=("net",))
-    sizes = [line.split(" | ")[1] for line in made["md"].splitlines() if line.startswith("| full")]
-    assert sizes == ["all", "10"]
+    assert [row[1] for row in rows_of(made["md"])[2:]] == ["all"] * 3 + ["10"] * 3
     made = summary(sizes=("20", "010"), models=("net",))
-    assert [line.split(" | ")[1] for line in made["md"].splitlines() if line.startswith("| LwF")] == ["20", "010"]
+    assert [row[1] for row in rows_of(made["md"])[2:]] == ["20"] * 3 + ["010"] * 3
     table = pd.read_csv(tmp_path / "summary.csv", dtype={"size": str})
     methods = ["ft", "lwf", "probe"]
     assert table[["model", "size", "method"]].to_numpy().tolist() == [
         *(["net", size, method] for size in ("20", "010") for method in methods)
     ]
-    assert made["csv"].startswith("model,method,size,a,a_low,a_high,a_best,b,b_low,b_high,b_best,mri,")
+    assert made["csv"].splitlines()[0] == HEADER
     assert "net,ft,20,20.000000,19.000000,21.260000,1,-12.340000,-13.340000,-11.080000,0,3.830000," in made["csv"]
 
 
-def test_of_one_seed_nothing_is_said(summary):
+def test_one_seed_is_not_mentioned(summary):
     made = summary(seeds_run=1)
-    assert "over images; bold" in made["md"] and "seeds" not in made["md"] + made["tex"]
+    assert "seeds" not in made["md"] + made["tex"]
 
 
 def test_every_model_has_its_own_best():

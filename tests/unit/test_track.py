@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rib import track as tracking
-from rib.io import UserError, sha256
-from rib.provenance import FILE, load
+from rib.base.errors import UserError
+from rib.base.files import sha256
+from rib.records import track as tracking
+from rib.records.provenance import FILE, load
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +55,7 @@ def test_the_tables_of_a_family_are_named_for_dvc(called):
 
 @pytest.mark.parametrize("units", [[], ["nothing/*"], ["results/*.dvc"]], ids=str)
 def test_with_nothing_to_track_nothing_is_called(called, units):
-    with pytest.raises(UserError, match="nothing to track"):
+    with pytest.raises(UserError, match="make run"):
         tracking.track(units, Path("reports/f"))
     assert called == [] and not FILE.exists()
 
@@ -63,13 +64,13 @@ def test_what_was_changed_after_its_record_is_not_added(called):
     Path("results/b/out.txt").write_text("changed")
     later = Path("results/b/provenance.json").stat().st_mtime + 5
     os.utime("results/b/out.txt", (later, later))
-    with pytest.raises(UserError, match=r"results/b/out\.txt"):
+    with pytest.raises(UserError, match="^results/b/out.txt: "):
         tracking.track(["results/*"], Path("reports/f"))
     assert called == []
 
 
-@pytest.mark.parametrize(("error", "said"), [("two\n  lines\n", "two lines"), ("", "no reason")])
-def test_what_dvc_says_of_its_failure_is_passed_on(monkeypatch, error, said):
+@pytest.mark.parametrize(("error", "reason"), [("two\n  lines\n", "two lines"), ("", "no reason")])
+def test_dvcs_reason_for_its_failure_is_passed_on(monkeypatch, error, reason):
     seen = []
 
     def run(words, **_):
@@ -77,12 +78,12 @@ def test_what_dvc_says_of_its_failure_is_passed_on(monkeypatch, error, said):
         return tracking.subprocess.CompletedProcess(words, 1, stderr=error)
 
     monkeypatch.setattr(tracking.subprocess, "run", run)
-    with pytest.raises(UserError, match=f"^dvc add failed: .*{said}"):
+    with pytest.raises(UserError, match=f"^dvc add failed: .*{reason}"):
         tracking._dvc("add", "x y")
     assert seen == [[tracking.sys.executable, "-m", "dvc", "add", "x y"]]
 
 
 def test_a_refusal_of_dvc_has_its_reason():
     """Nobody made this folder a DVC repository."""
-    with pytest.raises(UserError, match=r"^dvc add failed: .*not inside of a DVC repository"):
+    with pytest.raises(UserError, match="^dvc add failed: .*repository"):
         tracking.track(["results/a"], Path("reports/f"))

@@ -6,8 +6,8 @@ import timm.data
 import torch
 from timm.models import get_pretrained_cfg
 
-from rib.catalog import Catalog
-from rib.plan import EVALUATE, TRAIN
+from rib.config.catalog import Catalog
+from rib.reporting.cost_estimate import EVALUATE, TRAIN
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -40,9 +40,9 @@ def test_preprocessing_is_timms_own_record_at_224_px(catalog):
         record, own = get_pretrained_cfg(model.name), model.preprocessing
         assert (record.num_classes == 0) == (model.head == "none"), model.name
         assert record is not None and model.source["repo"] == record.hf_hub_id, model.name
-        at_test = (record.test_input_size or record.input_size)[1] == own["size"]
+        at_test = (record.test_input_size or record.input_size)[1] == own["input_size"]
         crop = record.test_crop_pct if at_test and record.test_crop_pct else record.crop_pct
-        assert own["crop"] == crop and own["size"] == 224, model.name
+        assert own["crop_pct"] == crop and own["input_size"] == 224, model.name
         found = (own["interpolation"], *own["mean"], *own["std"])
         assert found == (record.interpolation, *record.mean, *record.std), model.name
         with torch.device("meta"):

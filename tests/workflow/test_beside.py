@@ -14,8 +14,8 @@ SNAKEMAKE = (sys.executable, "-m", "snakemake")
 CONFIG = ("--config", "family=tiny", "catalog=mine")
 LONG = (*CONFIG, "training={epochs: 3000}")
 LOOKS = {
-    "status": ("status", "--quiet", "all", *CONFIG),
-    "plan": ("plan", "--quiet", "all", *CONFIG),
+    "status": ("status", *CONFIG),
+    "plan": ("plan", *CONFIG),
     "dry-run": ("-n", *LONG),
     "lists": ("--list-rules", *CONFIG),
     "summary": ("--summary", *CONFIG),
@@ -63,7 +63,7 @@ def test_a_run_keeps_its_locks_whatever_is_called_beside_it(long_run):
 
     for words in ((CHECKPOINT, "--cores", "1", *LONG), ("--unlock", *CONFIG)):
         second = subprocess.run([*SNAKEMAKE, *words], cwd=project.folder, capture_output=True, text=True, timeout=120)
-        assert second.returncode != 0 and "at work in this folder" in second.stderr
+        assert second.returncode != 0 and "active in this folder" in second.stderr
     other = "results/tiny/models/tiny_cnn/manifest.json"  # another run, of other files, comes through
     subprocess.run([*SNAKEMAKE, other, "--cores", "1", *CONFIG], cwd=project.folder, check=True, timeout=120)
     locks = {path: stat for path, stat in before.items() if "locks" in path.parts}

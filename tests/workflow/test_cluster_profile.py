@@ -14,7 +14,7 @@ pytestmark = [
 ]
 
 ON_SLURM = ("--workflow-profile", "profiles/slurm")
-LOCAL = {"download", "list_suite", "merge_weights", "all"}
+LOCAL = {"download", "list_group", "merge_weights", "all"}
 
 
 def asked(project, *config, targets=()):

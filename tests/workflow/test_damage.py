@@ -39,8 +39,8 @@ def files(project):
 
 def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
     before = files(finished_copy)
-    printed = finished_copy.snakemake("verify", "--quiet", "all", "--cores", "1")
-    assert "verified 46 jobs" in printed and "all agree with their records" in printed
+    printed = finished_copy.snakemake("verify", "--cores", "1")
+    assert "verified 46 jobs" in printed and "all files match their records" in printed
     assert files(finished_copy) == before
 
     folder = finished_copy.folder
@@ -51,19 +51,17 @@ def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
     (folder / ARRAY).unlink()
     (folder / RECIPE).with_name("provenance.json").unlink()
     before = files(finished_copy)
-    printed = finished_copy.snakemake("verify", "--quiet", "all", "--cores", "1", check=False)
+    printed = finished_copy.snakemake("verify", "--cores", "1", check=False)
     assert f"edited or damaged after it was made: 3\n  {ARCHIVE}\n  {ROWS}\n  {CHECKPOINT}\n" in printed
-    assert (
-        f"lost: 1\n  {ARRAY}\n" in printed and f"without a record that says how it was made: 1\n  {RECIPE}" in printed
-    )
-    assert "verify: 5 differences from the records, of 5 jobs; logs/verify.log lists all of them." in printed
+    assert f"missing: 1\n  {ARRAY}\n" in printed and f"without a provenance record: 1\n  {RECIPE}" in printed
+    assert "verify: 5 differences from the records in 5 jobs; logs/verify.log lists all of them." in printed
     assert "made from other inputs" not in printed and "Traceback" not in printed
     assert files(finished_copy) == before
 
 
 def test_of_a_grid_that_was_never_run_nothing_differs(project):
-    printed = project.snakemake("verify", "--quiet", "all", "--cores", "1")
-    assert "jobs have nothing here: not run yet, or not pulled" in printed and "verified 0 jobs" in printed
+    printed = project.snakemake("verify", "--cores", "1")
+    assert "jobs have no files here: not run yet, or not pulled" in printed and "verified 0 jobs" in printed
 
 
 def test_nothing_is_built_on_an_edited_table(finished_copy):
@@ -71,7 +69,7 @@ def test_nothing_is_built_on_an_edited_table(finished_copy):
     table.write_text(table.read_text().replace("tiny_cnn", "better_cnn"))
     figure = "reports/tiny/figures/before_after.png"
     printed = finished_copy.snakemake(figure, "--cores", "1", check=False)
-    sentence = "reports/tiny/tables/ood.csv: not what was made"
+    sentence = "reports/tiny/tables/ood.csv: does not match the manifest or record"
     assert sentence in printed.strip().splitlines()[-1] and printed.count(sentence) == 1
     assert not [word for word in NOISE if word in printed]
     assert not (finished_copy.folder / figure).exists(), "Snakemake takes outputs away before a job"
@@ -82,5 +80,5 @@ def test_nothing_is_built_on_an_edited_table(finished_copy):
 def test_nothing_is_built_on_a_damaged_file(finished_copy, path):
     damage(finished_copy.folder / path)
     printed = finished_copy.snakemake(MADE_FROM[path], "--force", "--cores", "1", check=False)
-    assert f"{path}: not what was made, by the manifest or record beside it" in printed, printed[-2000:]
+    assert f"{path}: does not match the manifest or record next to it" in printed, printed[-2000:]
     assert not (finished_copy.folder / MADE_FROM[path]).exists(), "Snakemake takes outputs away before a job"

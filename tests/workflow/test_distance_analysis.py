@@ -39,4 +39,4 @@ def test_what_stands_for_pretraining_is_among_the_datasets_where_the_run_reads_i
 def test_a_budget_below_one_image_is_said(finished_copy):
     config = ("distances={compressed_megabytes: 0.01}",)
     printed = finished_copy.snakemake("distances", "--cores", "1", config=config, check=False)
-    assert "distances.compressed_megabytes: an image of 160 px takes 0.08 MB; give at least that." in printed
+    assert "distances.compressed_megabytes: an image of 160 px takes 0.08 MB; set at least that." in printed

@@ -74,7 +74,7 @@ def test_a_run_killed_alone_takes_its_jobs_along(project, whole):
     snakemake.kill()
     run.wait()
     assert jobs and wait_until(lambda: not project.processes(), 20), "jobs go on without their run"
-    assert "The run before this one was killed; going on where it was." in goes_on(project, whole)
+    assert "The previous run was killed; continuing where it stopped." in goes_on(project, whole)
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_a_second_run_in_the_folder_stops_and_the_first_goes_on(project, whole):
     command = ("snakemake", "--cores", "1")
     second = subprocess.run([sys.executable, "-m", *command], cwd=project.folder, capture_output=True, text=True)
     assert second.returncode != 0 and "Traceback" not in second.stderr
-    assert "Another run is at work in this folder (process " in second.stderr
+    assert "Another run is active in this folder (process " in second.stderr
     beside = subprocess.run([sys.executable, "-m", *command, "-n"], cwd=project.folder, capture_output=True, text=True)
     assert beside.returncode == 0, beside.stderr
     assert first.wait(300) == 0, project.printed()
@@ -146,6 +146,6 @@ def test_a_read_only_folder_is_a_sentence(small_disk, whole):
     remount("ro")
     done = subprocess.run(["make", "run"], cwd=project.folder, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "can't be written" in done.stdout + done.stderr and "Traceback" not in done.stdout + done.stderr
+    assert "is not writable" in done.stdout + done.stderr and "Traceback" not in done.stdout + done.stderr
     remount("rw")
     assert "Nothing to be done" in goes_on(project, whole)

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from rib.data.splits import read_split
-from rib.models.checkpoint import unpacked
+from rib.models.checkpoint import xor_decompress
 from tiny import family
 from tiny.project import Project, copy_project
 
@@ -118,13 +118,13 @@ def test_a_family_that_cannot_be_split_says_so_when_it_is_trained(project):
     printed = project.snakemake(
         config=("protocol=held_out", "split={train: 0.02}", "methods=[ft]", "targets=[red]"), check=False
     )
-    assert re.search(r"protocol held_out: red: .* no image in the train part", printed), printed
+    assert re.search(r"protocol held_out: red: .* no image in the train split", printed), printed
     assert "Traceback" not in printed
 
 
 @pytest.mark.slow
 def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
-    config = ("downstream_size=[all,10,0.25]", "seeds=[0,1]", "targets=[red]", "models=[tiny_vit]")
+    config = ("train_subset=[all,10,0.25]", "seeds=[0,1]", "targets=[red]", "models=[tiny_vit]")
     project.snakemake(config=(*config, "methods=[lora]", "method_settings={lora: {rank: [1, 2]}}"))
     runs = project.folder / "results/tiny/paper/finetune/tiny_vit/red"
     assert sorted(path.name for path in runs.iterdir()) == ["lora-rank1", "lora-rank2"]
@@ -153,7 +153,7 @@ def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
 
 def test_figures_show_the_largest_size_in_whatever_order_sizes_are_given(finished_copy):
     """What the rule hands on; one more fine-tuning."""
-    config = ("downstream_size=[5,all]", "targets=[red]", "methods=[linear_probe]")
+    config = ("train_subset=[5,all]", "targets=[red]", "methods=[linear_probe]")
     figure = finished_copy.folder / "reports/tiny/figures/before_after"
     finished_copy.snakemake(f"{figure.relative_to(finished_copy.folder)}.png", "--cores", "1", config=config)
     assert set(pd.read_csv(figure.with_suffix(".csv"))["size"]) == {"all"}
@@ -201,7 +201,7 @@ def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
     probe = safetensors.torch.load_file(
         results / "paper/finetune/tiny_vit/red/linear_probe/all/3/checkpoint.safetensors"
     )
-    model.load_state_dict(state | unpacked(probe, state))
+    model.load_state_dict(state | xor_decompress(probe, state))
     images = torch.from_numpy(np.load(results / "prepare/red/160px-bicubic-crop1/images.npy")).permute(0, 3, 1, 2)
     space = json.loads((results / "prepare/red/160px-bicubic-crop1/classes.json").read_text())
     index = pq.read_table(results / "prepare/red/160px-bicubic-crop1/index.parquet")
@@ -224,11 +224,11 @@ def test_a_changed_probe_re_runs_what_starts_from_it(project):
 
 
 BREAKS = """
-from rib.methods import mechanism
-from rib.methods._base import FineTuning
+from rib.methods import algorithm
+from rib.methods.base import FineTuning
 
 
-@mechanism
+@algorithm
 class Breaks(FineTuning):
     def penalty(self, rows, logits):
         self.steps = getattr(self, "steps", 0) + 1
@@ -242,7 +242,7 @@ def test_the_state_after_the_last_good_epoch_is_kept(project):
     (own / "methods").mkdir(parents=True)
     (own / "methods/breaks.py").write_text(BREAKS)
     entry = yaml.safe_load((project.folder / "workflow/catalog/methods.yaml").read_text())["ft"]
-    entry |= {"mechanism": "breaks", "style": {"colour": "#000000", "marker": "x"}}
+    entry |= {"algorithm": "breaks", "style": {"colour": "#000000", "marker": "x"}}
     (own / "methods.yaml").write_text(yaml.safe_dump({"breaks": entry}))
     config = ("methods=[breaks]", "targets=[red]", "models=[tiny_vit]", "catalog=[mine,own]")
     printed = project.snakemake(config=(*config, "training={epochs: 4}"), check=False)

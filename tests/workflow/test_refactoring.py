@@ -19,7 +19,7 @@ def state(project):
 
 
 def accept(project, check=True, **environment):
-    return project.snakemake("accept", "--quiet", "all", "--cores", "2", check=check, **environment)
+    return project.snakemake("accept", "--cores", "2", check=check, **environment)
 
 
 def test_a_refactoring_is_accepted_and_leaves_nothing_to_do(finished_copy):
@@ -27,14 +27,14 @@ def test_a_refactoring_is_accepted_and_leaves_nothing_to_do(finished_copy):
     finished_copy.edit(LWF, "self.weight * self.temperature**2", "self.temperature**2 * self.weight")
     assert finished_copy.planned_methods("finetune") == {"lwf"}
     printed = accept(finished_copy, RIB_ACCEPT_SAMPLE="1")
-    assert "only the code has changed of 2 jobs; making 1 anew, elsewhere" in printed
-    assert "1 of 1 sampled jobs have the bytes they had: 2 jobs accepted" in printed
+    assert "only the code has changed for 2 jobs; re-running 1 in another folder" in printed
+    assert "the outputs of 1 sampled jobs are identical: 2 jobs accepted" in printed
     assert "Nothing to be done" in finished_copy.snakemake("-n")
     assert finished_copy.products() == products and not list(finished_copy.folder.glob("work/accept-*"))
     record = json.loads((finished_copy.folder / RUN / "provenance.json").read_text())
     (entry,) = record["accepted"]
     assert entry["to"] == record["cfg"]["code"] != entry["from"] and len(entry["sample"]) == 1 and entry["when"]
-    assert "all agree with their records" in finished_copy.snakemake("verify", "--quiet", "all", "--cores", "1")
+    assert "all files match their records" in finished_copy.snakemake("verify", "--cores", "1")
     assert "nothing to accept" in accept(finished_copy)
 
 
@@ -43,7 +43,7 @@ def test_other_bytes_are_refused_and_nothing_is_changed(finished_copy):
     finished_copy.edit(LWF, "self.weight * self.temperature**2", "1.5 * self.weight * self.temperature**2")
     planned, before = finished_copy.planned(), state(finished_copy)
     printed = accept(finished_copy, check=False)
-    assert "other bytes with the code as it is now, in 2 of 2 sampled jobs (finetune); nothing was accepted" in printed
+    assert "differs with the current code (2 of 2 sampled jobs have other outputs); nothing was accepted" in printed
     assert "/lwf/all/0/checkpoint.safetensors" in printed and "Traceback" not in printed
     assert state(finished_copy) == before and finished_copy.planned() == planned
 
@@ -58,7 +58,7 @@ def test_another_setting_or_input_is_never_accepted(finished_copy):
     manifest.write_text(manifest.read_text() + " ")
     before = state(finished_copy)
     printed = accept(finished_copy)
-    assert "not here: 1 job\n" in printed and "1 job accepted" in printed
+    assert "from the record: 1 jobs\n" in printed and "1 jobs accepted" in printed
     changed = {
         str(path.relative_to(finished_copy.folder)) for path, was in state(finished_copy).items() if was != before[path]
     }
@@ -70,7 +70,7 @@ def test_code_that_fails_is_refused_in_one_sentence(finished_copy):
     finished_copy.edit(LWF, "self.weight * self.temperature**2", "self.wait * self.temperature**2")
     before = state(finished_copy)
     printed = accept(finished_copy, check=False, RIB_ACCEPT_SAMPLE="1")
-    assert "a sampled job of finetune fails with the code as it is now" in printed and "logs/accept.log" in printed
+    assert "a sampled job of finetune fails with the current code" in printed and "logs/accept.log" in printed
     assert state(finished_copy) == before and "wait" in (finished_copy.folder / "logs/accept.log").read_text()
 
 
@@ -78,13 +78,13 @@ def test_code_that_fails_is_refused_in_one_sentence(finished_copy):
 def test_a_module_that_all_use_is_accepted_but_for_what_tells_times(finished_copy):
     products = finished_copy.products()
     finished_copy.edit(
-        "workflow/lib/rib/io.py",
+        "workflow/lib/rib/base/files.py",
         "while chunk := file.read(CHUNK):\n            digest.update(chunk)",
         "while part := file.read(CHUNK):\n            digest.update(part)",
     )
     printed = accept(finished_copy, RIB_ACCEPT_SAMPLE="1")
-    assert "only the code has changed of 39 jobs" in printed and "39 jobs accepted" in printed
+    assert "only the code has changed for 39 jobs" in printed and "39 jobs accepted" in printed
     assert set(finished_copy.planned()) == {"count_costs", "plot_figure", "write_page"}
     finished_copy.snakemake()
     assert finished_copy.products() == products and "Nothing to be done" in finished_copy.snakemake("-n")
-    assert "jobs were made by earlier code than now" in (finished_copy.folder / "reports/tiny/index.html").read_text()
+    assert "jobs were run with earlier code" in (finished_copy.folder / "reports/tiny/index.html").read_text()

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 
-from rib.models.checkpoint import unpacked
+from rib.models.checkpoint import xor_decompress
 
 LAYERS = ["pre_logits", "stage1", "stage2", "stage3", "stage4"]
 
@@ -27,7 +27,7 @@ def test_features_are_those_that_the_stored_rows_were_scored_with(finished_copy)
     space = json.loads((results / "prepare/blue/160px-bicubic-crop1/classes.json").read_text())
     head = safetensors.torch.load_file(results / "models/tiny_cnn/weights.safetensors")
     stored = safetensors.torch.load_file(results / "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors")
-    tuned = unpacked(stored, head)
+    tuned = xor_decompress(stored, head)
     for run, share in zip(runs, (0.0, 0.5), strict=True):
         weight, bias = (
             ((1 - share) * head[name] + share * tuned.get(name, head[name])).numpy()

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from rib.io import file_hash, sha256
+from rib.base.files import file_hash, sha256
 from tiny.project import Project
 
 
@@ -38,7 +38,7 @@ def as_shared(finished, tmp_path_factory):
     project.git("add", "--all")
     project.git("commit", "-qm", "project")
     project.dvc("remote", "add", "--local", "--default", "storage", "../storage")  # beside a copy, too
-    assert "tracked. Share it" in share(project, "results")
+    assert "tracked. To share the results" in share(project, "results")
     return folder
 
 
@@ -61,7 +61,7 @@ def test_a_colleague_has_all_bytes_and_nothing_to_do(shared, colleague):
     before = state(colleague.folder)
     for word, nothing in (("-n", "Nothing to be done"), ("--summary", "no update")):
         printed = colleague.snakemake(word)
-        assert "46 jobs agree with their records" in printed and nothing in printed
+        assert "46 jobs match their records" in printed and nothing in printed
         assert "missing provenance" not in printed and "update pending" not in printed
         assert state(colleague.folder) == before, "a look writes nothing"
     printed = colleague.snakemake("--cores", "1")
@@ -108,14 +108,14 @@ def test_one_module_re_runs_what_uses_it(colleague):
 
 
 @pytest.mark.slow
-def test_what_a_colleague_made_anew_comes_back_without_work(shared, colleague):
+def test_what_a_colleague_made_again_comes_back_without_work(shared, colleague):
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
     colleague.snakemake()
     share(colleague, "a softer teacher")
     shared.git("pull", "-q", str(colleague.folder), "main")
     shared.dvc("pull")
     printed = shared.snakemake("-n")
-    assert "Nothing to be done" in printed and "agree with their records" in printed
+    assert "Nothing to be done" in printed and "match their records" in printed
     for name in ("reports/tiny/tables/mri.csv", "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0/history.csv"):
         assert (shared.folder / name).read_bytes() == (colleague.folder / name).read_bytes()
 
@@ -139,7 +139,7 @@ def test_a_damaged_file_is_named_before_anything_is_built_on_it(colleague):
     damaged[-1] ^= 1
     (colleague.folder / path).write_bytes(damaged)
     printed = colleague.snakemake("-n", check=False)
-    assert f"{path}: not what its provenance record says was made" in printed
+    assert f"{path}: does not match its provenance record" in printed
     assert "Traceback" not in printed
     colleague.dvc(*re.search(r"`dvc (pull --force .*)`", printed)[1].split())
     assert "Nothing to be done" in colleague.snakemake("-n")
@@ -158,11 +158,11 @@ def test_damage_of_every_kind_is_named_at_the_start_and_all_of_it_by_verify(coll
         whole = (colleague.folder / path).read_bytes()
         (colleague.folder / path).unlink()  # which may be a link into DVC's cache
         (colleague.folder / path).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        assert f"{path}: not what its provenance record says" in colleague.snakemake("-n", check=False)
+        assert f"{path}: does not match its provenance record" in colleague.snakemake("-n", check=False)
         (colleague.folder / path).write_bytes(whole)
     for path in paths:
         (colleague.folder / path).write_bytes(b"damaged")
-    printed = colleague.snakemake("verify", "--quiet", "all", check=False)
+    printed = colleague.snakemake("verify", check=False)
     assert "edited or damaged after it was made: 5\n" in printed and all(f"  {path}\n" in printed for path in paths)
 
 
@@ -171,10 +171,10 @@ def test_an_accepted_refactoring_reaches_a_colleague(shared, tmp_path):
     shared.edit(
         "workflow/lib/rib/methods/lwf.py", "self.weight * self.temperature**2", "self.temperature**2 * self.weight"
     )
-    shared.snakemake("accept", "--quiet", "all", RIB_ACCEPT_SAMPLE="1")
+    shared.snakemake("accept", RIB_ACCEPT_SAMPLE="1")
     share(shared, "LwF refactored")
     printed = clone(shared, tmp_path / "other").snakemake("-n")
-    assert "Nothing to be done" in printed and "46 jobs agree with their records" in printed
+    assert "Nothing to be done" in printed and "46 jobs match their records" in printed
 
 
 def test_an_edited_result_is_not_tracked(finished_copy):
@@ -182,7 +182,7 @@ def test_an_edited_result_is_not_tracked(finished_copy):
     table = finished_copy.folder / "reports/tiny/tables/mri.csv"
     table.write_text(table.read_text().replace("tiny_cnn", "better"))
     printed = finished_copy.snakemake("track", check=False)
-    assert "reports/tiny/tables/mri.csv: not what" in printed
+    assert "reports/tiny/tables/mri.csv: does not match its provenance record" in printed
     assert not (finished_copy.folder / "provenance.jsonl").exists()
 
 
@@ -213,11 +213,11 @@ def test_tracking_a_part_does_not_take_the_rest_away(shared, tmp_path):
         partly.folder / "results/tiny/paper/finetune/tiny_cnn/red/ft",
     )
     printed = partly.snakemake("track", check=False)
-    assert "results that are not here" in printed and partly.git("status", "--short") == ""
+    assert "results that are missing here" in printed and partly.git("status", "--short") == ""
 
 
 @pytest.mark.slow
-def test_with_rows_and_reports_alone_tables_figures_and_page_can_be_made_anew(shared, tmp_path):
+def test_with_rows_and_reports_alone_tables_figures_and_page_can_be_made_again(shared, tmp_path):
     shared.git("clone", "-q", ".", str(tmp_path / "reader"))
     reader = Project(tmp_path / "reader")
     reader.dvc("remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage"))

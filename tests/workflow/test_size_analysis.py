@@ -13,7 +13,7 @@ MODEL = {
     "pretraining": "memory",
     "library": "timm",
     "architecture": "test_efficientnet",
-    "preprocessing": {"size": 160, "crop": 1.0, "interpolation": "bicubic", "mean": HALF, "std": HALF},
+    "preprocessing": {"input_size": 160, "crop_pct": 1.0, "interpolation": "bicubic", "mean": HALF, "std": HALF},
     "licence": "none",
     "style": {"colour": "#000000", "marker": "o"},
 }
@@ -24,12 +24,12 @@ USUAL = {
     "role": "in_distribution",
     "archives_of": "blue",
     "layout": "class_folders",
-    "suite": "tiny",
+    "evaluation_group": "tiny",
     "licence": "none",
     "origin": "tests",
 }
 CONFIG = ("catalog=[mine,own]", "models=[net_10,net_all]", "methods=[ft,replay]", "targets=[red]")
-SIZES = "downstream_size=[all,5]"
+SIZES = "train_subset=[all,5]"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def own(project):
 def test_models_are_pretrained_benchmarked_and_compared_by_size(own):
     planned, said = (
         own.planned(config=(*CONFIG, SIZES)),
-        own.snakemake("plan", "--quiet", "all", config=(*CONFIG, SIZES)),
+        own.snakemake("plan", config=(*CONFIG, SIZES)),
     )
     assert planned["pretrain_model"] == 2 and "convert_model" not in planned and "2 pretrain_model" in said
     own.snakemake("--cores", "2", config=(*CONFIG, SIZES))
@@ -68,7 +68,7 @@ def test_models_are_pretrained_benchmarked_and_compared_by_size(own):
     for shown in (
         "Sizes of pretraining",
         "Sizes of the training part",
-        "downstream_sizes.png",
+        "train_subsets.png",
         "pretraining_sizes.png",
     ):
         assert shown in page

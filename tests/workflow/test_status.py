@@ -7,10 +7,10 @@ def test_done_and_missing_cells_and_the_time_left(finished_copy):
     lock = finished_copy.folder / ".snakemake/locks/0.output.lock"
     lock.parent.mkdir(exist_ok=True)
     lock.write_text("results/tiny/models/tiny_cnn/manifest.json\n")  # a killed run's
-    printed = finished_copy.snakemake("status", "--quiet", "all", "--cores", "1")
+    printed = finished_copy.snakemake("status", "--cores", "1")
     assert re.search(r"^finetune +6 done +0 missing, [\d.]+ s each$", printed, re.M)
     assert re.search(r"^merge +2 done +0 missing", printed, re.M) and "nothing is missing" in printed
-    printed = finished_copy.snakemake("status", "--quiet", "all", "--cores", "2", config=("seeds=[0,1]",))
+    printed = finished_copy.snakemake("status", "--cores", "2", config=("seeds=[0,1]",))
     assert re.search(r"^finetune +6 done +6 missing, ", printed, re.M) and re.search(
         r"^evaluate +9 done +8 missing", printed, re.M
     )
@@ -19,6 +19,6 @@ def test_done_and_missing_cells_and_the_time_left(finished_copy):
 
 
 def test_a_grid_that_was_never_run_has_no_rate(project):
-    printed = project.snakemake("status", "--quiet", "all", "--cores", "1")
-    assert re.search(r"^finetune +0 done +6 missing$", printed, re.M) and "begun and not ended: 0 jobs" in printed
-    assert "time left: not known" in printed
+    printed = project.snakemake("status", "--cores", "1")
+    assert re.search(r"^finetune +0 done +6 missing$", printed, re.M) and "started but not ended: 0 jobs" in printed
+    assert "time left: unknown" in printed

@@ -1,8 +1,16 @@
-# After a change of code that changes no bytes: a sample of the jobs that it touches is made anew elsewhere, and where its
-# bytes are the same, the results of the rest are kept (see rib.accept).
+# Accept results after a change of code that does not change them: a sample of the affected jobs is re-run in another
+# folder, and if its outputs are identical, all results are kept (see rib.records.accept).
 
-# What they write differs from run to run; they are made anew, which takes seconds.
+from code_changes import code_changes
+
+# Their outputs contain times and so always differ; re-running them takes seconds.
 TELL_TIMES = ("count_costs", "write_page")
+
+
+def local_options():
+    """Cores and GPUs of this call."""
+    gpus = workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else None
+    return ["--cores", str(workflow.cores), *([] if gpus is None else ["--resources", f"gpu={gpus}"])]
 
 
 rule accept:
@@ -18,8 +26,7 @@ rule accept:
                 "linked": FOLDERS[1:],
                 "made": ["data/raw", f"results/{FAMILY}", REPORTS],
                 "config": config,
-                "cores": workflow.cores,
-                "gpus": workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else None,
+                "options": local_options(),
             },
         },
     script:

@@ -1,38 +1,79 @@
-# One run scored on one suite of datasets: a row per image, from which every number derives.
+# Evaluate one run on one evaluation group: one row per image, from which all results are computed.
+
+
+def rows_of(runs):
+    """Files with the rows of the given runs, for all evaluation groups."""
+    path = f"{RUNS}/evaluate/{RUN_PATH}/{{group}}.parquet"
+    return [path.format(**vars(run), group=group) for run in runs for group in EVALUATION_GROUPS]
+
+
+def state_inputs(w):
+    """Inputs from which a run's weights are made, by name."""
+    methods = parents_of(w)
+    merged = w.method != PRETRAINED and not GRID.methods[w.method].trains
+    return {
+        "model": f"{MODEL}/manifest.json".format(model=w.model),
+        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
+        "recipe": RECIPE.format(**w) if merged else [],
+        "manifests": checkpoint_files("manifest.json", w, methods),
+        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, methods)),
+    }
+
+
+def evaluation_inputs(w):
+    """Inputs of an evaluate_run job, by name; one function, since every input function slows down large dry-runs."""
+    geometry, datasets = geometry_of(w.model), EVALUATION_GROUPS[w.evaluation_group]
+    return {
+        **state_inputs(w),
+        "evaluation_group": f"{GROUP}/manifest.json".format(evaluation_group=w.evaluation_group, geometry=geometry),
+        "proxy": proxy_of(geometry, datasets),
+        "splits": splits_of(geometry, datasets),
+    }
+
+
+def shared_job(w):
+    """Group of evaluate_run jobs that may share a cluster job, if the profile defines its size."""
+    long = LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group])
+    return "scores" if "scores" in workflow.group_settings.group_components and not long else None
+
+
+def group_settings(datasets):
+    """Which of the given datasets exclude the pretraining proxy, and which are split."""
+    return {
+        "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
+        "split": list(datasets) if GRID.split_fractions else [],
+    }
 
 
 rule evaluate_run:
     input:
         unpack(evaluation_inputs),
     output:
-        rows=f"{RUNS}/evaluate/{RUN}/{{suite}}.parquet",
-        manifest=f"{RUNS}/evaluate/{RUN}/{{suite}}.manifest.json",
-        provenance=f"{RUNS}/evaluate/{RUN}/{{suite}}.provenance.json",
+        rows=f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}.parquet",
+        manifest=f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}.manifest.json",
+        provenance=f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}.provenance.json",
     log:
-        f"{LOGS}/{CONFIG['protocol']}/evaluate/{RUN}/{{suite}}.log",
+        f"{RUN_LOGS}/evaluate/{RUN_PATH}/{{evaluation_group}}.log",
     group:
         shared_job
     conda:
         "../../envs/torch.yaml"
-    threads: THREADS
+    threads: lambda w: threads_for(EVALUATION_GROUPS[w.evaluation_group])
     resources:
         gpu=GPU,
-        # of evaluations that share a job of a cluster, one at a time
+        # evaluations that share a cluster job run one at a time
         turn=1,
-        # a curve holds a network per alpha
-        mem_mb=lambda w: (16000 if w.method in CURVES else memory(SUITES[w.suite], 4000)),
-        runtime=lambda w: 720 if LARGE_SETS.intersection(SUITES[w.suite]) else 120,
+        # a curve keeps one network per alpha in memory
+        mem_mb=lambda w: 16000 if w.method in CURVES else memory_of(EVALUATION_GROUPS[w.evaluation_group], 4000),
+        runtime=lambda w: 720 if LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group]) else 120,
     params:
         cfg=lambda w: {
-            "parents": checkpointed(w),
-            "images": images(w.model),
-            "apart": [name for name in SUITES[w.suite] if GRID.kept_apart(name)],
-            "split": SUITES[w.suite] if GRID.shares else [],
+            "parents": parents_of(w),
+            "view": view_of(w.model),
+            **group_settings(EVALUATION_GROUPS[w.evaluation_group]),
             "batch_size": CONFIG["compute"]["evaluation_batch_size"],
             "compute": COMPUTE,
-            "code": digest("evaluate"),
+            "code": digest("evaluate_run"),
         },
-        # No setting of the result (as it takes `input`, Snakemake doesn't compare it): who else may use decoded photos.
-        together=lambda w, input: shared_passes(w.model) if LARGE_SETS.intersection(SUITES[w.suite]) else None,
     script:
-        "../scripts/evaluate.py"
+        "../scripts/evaluate_run.py"

@@ -1,23 +1,64 @@
-# Features of one run on one dataset, computed once, for the analyses that compare representations or datasets.
+# Compute the features of one run on one dataset, for analyses that compare representations or datasets.
 
-FEATURES = f"{RUNS}/features/{RUN}/{{dataset}}"
-# Of the runs that are compared, and how figures show them.
+from rib.config.schema import known_name
+
+
+def compared_runs():
+    """Fine-tuned runs whose representations are compared with the pretrained model (config, representations).
+
+    Raises:
+        UserError: A target or method is unknown, or a method is a curve, which has several states.
+    """
+    chosen, where = CONFIG["representations"], "config, representations"
+    single = [name for name in GRID.methods if name not in CURVES]
+    targets, methods = ([] if chosen[key] in ("default", "all") else chosen[key] for key in ("targets", "methods"))
+    for name in targets:
+        known_name(name, GRID.targets, "target of this run", where)
+    for name in methods:
+        known_name(name, single, "method of this run with one state", where)
+    if chosen["targets"] == "default" and EXAMPLE_TARGET:
+        targets = [EXAMPLE_TARGET]
+    return [run for run in GRID.runs() if run.target in (targets or GRID.targets) and run.method in (methods or single)]
+
+
+COMPARED = compared_runs()
+FEATURES = f"{RUNS}/features/{RUN_PATH}/{{dataset}}"
+# Features of the compared runs, and settings of their figures.
 PRETRAINED_FEATURES, TUNED_FEATURES = (
-    [f"{FEATURES}.safetensors".format(**vars(run), dataset=dataset) for run in runs for dataset in GRID.ood()]
+    [f"{FEATURES}.safetensors".format(**vars(run), dataset=dataset) for run in runs for dataset in GRID.ood]
     for runs in (PRETRAINED_RUNS.values(), COMPARED)
 )
-# Kernels of a network's layers and of one more, and their sums over objects.
+# Memory for the kernels of a network's layers and one more, and their sums over objects.
 KERNEL_MEMORY = 2000 + CONFIG["representations"]["images"] ** 2 * 8 * 20 // 2**20
-COMPARED_LOOK = {
-    "models": LABELS,
-    "methods": {
-        name: {"label": METHOD_LABELS[name], **method.style}
-        for name, method in GRID.methods.items()
-        if name in {run.method for run in COMPARED}
-    },
+COMPARED_SETTINGS = {
+    "models": MODEL_LABELS,
+    "methods": {name: METHOD_STYLES[name] for name in SHOWN if name in {run.method for run in COMPARED}},
     "targets": {name: label for name, label in TARGET_LABELS.items() if name in {run.target for run in COMPARED}},
     "confidence": CONFIDENCE,
 }
+ONE_STATE = of_form("finetune", "recipe", "select")  # a curve has several
+
+
+def dataset_inputs(w):
+    """Dataset inputs of a job that passes its images through a network, by name."""
+    geometry = geometry_of(w.model)
+    return {
+        "dataset": prepared("manifest.json", w.dataset, geometry),
+        "watched": ancient([prepared(file, w.dataset, geometry) for file in PREPARED_FILES]),
+        "proxy": proxy_of(geometry, [w.dataset]),
+        "split": next(iter(splits_of(geometry, [w.dataset])), []),
+    }
+
+
+def feature_inputs(w):
+    """Inputs of a job that passes one dataset's images through a run's network, by name."""
+    return {**state_inputs(w), **dataset_inputs(w)}
+
+
+def network_settings(stage, w, **more):
+    """Settings of a job that passes images through a network."""
+    shared = {"view": view_of(w.model), "batch_size": CONFIG["compute"]["evaluation_batch_size"], "compute": COMPUTE}
+    return {**shared, **more, "code": digest(stage)}
 
 
 rule compute_features:
@@ -29,26 +70,23 @@ rule compute_features:
         manifest=f"{FEATURES}.manifest.json",
         provenance=f"{FEATURES}.provenance.json",
     log:
-        f"{LOGS}/{CONFIG['protocol']}/features/{RUN}/{{dataset}}.log",
+        f"{RUN_LOGS}/features/{RUN_PATH}/{{dataset}}.log",
     wildcard_constraints:
-        # a curve has several states
-        method=f"{PRETRAINED}|{of_form('finetune', 'recipe', 'select')}",
+        method=f"{PRETRAINED}|{ONE_STATE}",
     conda:
         "../../envs/torch.yaml"
-    threads: THREADS
+    threads: lambda w: threads_for([w.dataset])
     resources:
         gpu=GPU,
-        mem_mb=lambda w: memory([w.dataset], 4000),
+        mem_mb=lambda w: memory_of([w.dataset], 4000),
         runtime=60,
     params:
-        cfg=lambda w: {
-            "parents": checkpointed(w),
-            "images": images(w.model),
-            "layers": CONFIG["representations"]["layers"],
-            "limit": CONFIG["representations"]["images"],
-            "batch_size": CONFIG["compute"]["evaluation_batch_size"],
-            "compute": COMPUTE,
-            "code": digest("features"),
-        },
+        cfg=lambda w: network_settings(
+            "compute_features",
+            w,
+            parents=parents_of(w),
+            layers=CONFIG["representations"]["layers"],
+            limit=CONFIG["representations"]["images"],
+        ),
     script:
-        "../scripts/features.py"
+        "../scripts/compute_features.py"

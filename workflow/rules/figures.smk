@@ -1,122 +1,140 @@
-# Figures: pure functions of tables, each as PDF, PNG and the CSV it shows. A grid without fine-tuned runs has none.
+# Plot figures from tables, each as PDF, PNG and CSV with the numbers shown. A grid without fine-tuned runs has none.
 
-PAPER_BARS = ("ood_before", "ood_after")
-# The paper's bars that this run has too.
-IN_PAPER = {
-    row["model"]: {when: float(row[f"ood_{when}"]) for when in ("before", "after")}
-    for row in CATALOG.table("paper.csv", ("family", "model", "method", *PAPER_BARS, "source"), PAPER_BARS)
-    if (row["family"], row["method"], CONFIG["protocol"]) == (FAMILY, METHOD, "paper") and row["model"] in GRID.models
+FIGURE = f"{REPORTS}/figures/{{figure}}"
+# Content and labels of figures.
+SHOWN = {name: method for name, method in GRID.methods.items() if method.form != "curve"}
+SHARED = [name for name in GRID.shared_methods() if name in SHOWN]
+EXAMPLE_METHOD = next((name for name in ("ft", *SHARED) if name in SHARED), None)
+EXAMPLE_TARGET = next((name for name in (GRID.family.example_target, *GRID.targets) if name in GRID.targets), None)
+HAS_FIGURES = bool(EXAMPLE_METHOD and EXAMPLE_TARGET)
+MODEL_LABELS = {name: model.label for name, model in GRID.models.items()}
+MODEL_STYLES = {name: {"label": model.label, **model.style} for name, model in GRID.models.items()}
+METHOD_LABELS = {name: method.label for name, method in SHOWN.items()}
+METHOD_STYLES = {name: {"label": method.label, **method.style} for name, method in SHOWN.items()}
+DATASET_LABELS = {name: dataset.label for name, dataset in GRID.datasets.items()}
+TARGET_LABELS = {name: DATASET_LABELS[name] for name in GRID.targets}
+EXAMPLE = {
+    "target": EXAMPLE_TARGET,
+    "method": EXAMPLE_METHOD,
+    "method_label": METHOD_LABELS.get(EXAMPLE_METHOD),
+    "datasets": DATASET_LABELS,
 }
-# Of the example's datasets those without a part in its RI, and why.
-NOT_IN_RI = {
-    name: "in distribution" if GRID.datasets[name].role != "ood" else "variant"
-    for name in GRID.datasets
-    if name not in GRID.ood()
-} | {
-    name: "shared images"
-    for name in GRID.ood()
-    if LEAK_FREE_GROUPS and TARGET in GROUPS and GROUPS.get(name) == GROUPS[TARGET]
-}
-# Per figure, in the order of the page: what `draw` of its module reads, and its settings.
-FIGURE_JOBS = {
-    "protocol": (
-        {
-            **{name: TABLES[name] for name in ("accuracy", "ri", "mri")},
-            **({"splits": SPLIT_COUNTS} if GRID.shares else {}),
+LABELS = {"models": MODEL_LABELS, "methods": METHOD_LABELS, "targets": TARGET_LABELS}
+
+
+def paper_bars():
+    """The bars of the paper that are also part of this run."""
+    bars = ("ood_before", "ood_after")
+    rows = CATALOG.table("paper.csv", ("family", "model", "method", *bars, "source"), bars)
+    return {
+        row["model"]: {when: float(row[f"ood_{when}"]) for when in ("before", "after")}
+        for row in rows
+        if (row["family"], row["method"], CONFIG["protocol"]) == (FAMILY, EXAMPLE_METHOD, "paper")
+        and row["model"] in GRID.models
+    }
+
+
+def not_in_ri():
+    """Datasets that are not part of the example's RI, and why."""
+    groups = GRID.leak_free_groups() or {}
+    left_out = {
+        name: "in distribution" if dataset.role != "ood" else "variant"
+        for name, dataset in GRID.datasets.items()
+        if name not in GRID.ood
+    }
+    shared = [name for name in GRID.ood if name in groups and groups[name] == groups.get(EXAMPLE_TARGET)]
+    return left_out | dict.fromkeys(shared, "shared images")
+
+
+def figure_files(*names):
+    """Files of the given figures."""
+    return expand(f"{FIGURE}.{{ending}}", figure=names, ending=["png", "pdf", "csv"])
+
+
+REGISTRY.figure(
+    "protocol",
+    inputs={
+        **{name: TABLES[name] for name in ("accuracy", "ri", "mri")},
+        **({"splits": f"{REPORTS}/tables/splits.csv"} if GRID.split_fractions else {}),
+    },
+    settings={
+        **EXAMPLE,
+        "size": GRID.shown_size,
+        "left_out": not_in_ri(),
+        "model": FIRST_MODEL,
+        "model_label": MODEL_LABELS[FIRST_MODEL],
+        "targets": TARGET_LABELS,
+    },
+)
+REGISTRY.figure(
+    "before_after",
+    inputs={"ood": TABLES["ood"]},
+    settings={
+        "method": EXAMPLE_METHOD,
+        "method_label": METHOD_LABELS.get(EXAMPLE_METHOD),
+        "labels": MODEL_LABELS,
+        "datasets": len(GRID.ood),
+        "targets": len(GRID.targets),
+        "confidence": CONFIDENCE,
+        "paper": paper_bars(),
+    },
+)
+REGISTRY.figure(
+    "ri_matrix",
+    inputs={"ri": TABLES["ri"], "mri": TABLES["mri"]},
+    settings={
+        **LABELS,
+        "shared": [n for n in GRID.targets if list(SOURCE_GROUPS.values()).count(SOURCE_GROUPS.get(n)) > 1],
+        "confidence": CONFIDENCE,
+    },
+)
+REGISTRY.figure(
+    "accuracy_matrix",
+    inputs={"accuracy": TABLES["accuracy"]},
+    settings={**LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS},
+)
+REGISTRY.figure(
+    "radar",
+    inputs={"accuracy": TABLES["accuracy"]},
+    settings={**EXAMPLE, "models": dict(list(MODEL_STYLES.items())[:2])},
+)
+if PUBLISHABLE := {name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable}:
+    REGISTRY.figure(
+        "examples",
+        inputs={
+            "rows": rows_of([PRETRAINED_RUNS[FIRST_MODEL]]),
+            "images": [prepared("manifest.json", name, geometry_of(FIRST_MODEL)) for name in PUBLISHABLE],
         },
-        {
-            **EXAMPLE,
-            "size": GRID.shown_size,
-            "left_out": NOT_IN_RI,
-            "model": FIRST,
-            "model_label": LABELS[FIRST],
-            "targets": TARGET_LABELS,
-        },
-    ),
-    "before_after": (
-        {"ood": TABLES["ood"]},
-        {
-            "method": METHOD,
-            "method_label": METHOD_LABELS.get(METHOD),
-            "labels": LABELS,
-            "datasets": len(GRID.ood()),
-            "targets": len(GRID.targets),
-            "confidence": CONFIDENCE,
-            "paper": IN_PAPER,
-        },
-    ),
-    "ri_matrix": (
-        {"ri": TABLES["ri"], "mri": TABLES["mri"]},
-        {
-            "models": LABELS,
-            "methods": METHOD_LABELS,
-            "targets": TARGET_LABELS,
-            "shared": [name for name in GRID.targets if list(GROUPS.values()).count(GROUPS.get(name)) > 1],
-            "confidence": CONFIDENCE,
-        },
-    ),
-    "accuracy_matrix": (
-        {"accuracy": TABLES["accuracy"]},
-        {
-            "models": LABELS,
-            "methods": METHOD_LABELS,
-            "targets": TARGET_LABELS,
-            "datasets": DATASET_LABELS,
-            "groups": GROUPS,
-        },
-    ),
-    "radar": (
-        {"accuracy": TABLES["accuracy"]},
-        {
-            **EXAMPLE,
-            "models": {
-                name: {"label": GRID.models[name].label, **GRID.models[name].style} for name in list(LABELS)[:2]
-            },
-        },
-    ),
-    "examples": (
-        {
-            "rows": [path for path in ROWS if f"/{FIRST}/none/pretrained/" in path],
-            "images": [prepared("manifest.json", name, geometry(FIRST)) for name in SHEET],
-        },
-        {"datasets": SHEET, "model_label": LABELS[FIRST], "objects": 8},
-    ),
-}
-if not SHEET:
-    del FIGURE_JOBS["examples"]
-FIGURES = figure_files(FIGURE_JOBS) if METHOD and TARGET else []
-for analysis in ANALYSES.values():
-    FIGURE_JOBS |= analysis["figures"]
-    if analysis["chosen"] and METHOD and TARGET:
-        FIGURES += figure_files(analysis["figures"])
+        settings={"datasets": PUBLISHABLE, "model_label": MODEL_LABELS[FIRST_MODEL], "objects": 8},
+    )
 
 
 rule plot_figure:
     input:
-        unpack(lambda w: FIGURE_JOBS[w.figure][0]),
+        unpack(lambda w: REGISTRY.figures[w.figure].inputs),
     output:
-        png=report(f"{FIGURE}.png", caption="../report/figures.rst", category="Figures"),
+        png=report(f"{FIGURE}.png", caption="../report/figure.rst", category="Figures"),
         pdf=f"{FIGURE}.pdf",
         csv=f"{FIGURE}.csv",
         provenance=f"{FIGURE}.provenance.json",
     log:
         f"{LOGS}/figures/{{figure}}.log",
-    wildcard_constraints:
-        figure="|".join(FIGURE_JOBS),
     conda:
         "../../envs/report.yaml"
     resources:
-        mem_mb=lambda w: memory(SHEET, 1000) if w.figure == "examples" else 1000,
+        mem_mb=lambda w: memory_of(GRID.datasets, 1000) if w.figure == "examples" else 1000,
         runtime=10,
     params:
         cfg=lambda w: {
-            "settings": FIGURE_JOBS[w.figure][1],
+            "settings": REGISTRY.figures[w.figure].settings,
             "size": GRID.shown_size,
             "sizes": GRID.sizes,
-            "geometry": vars(GRID.geometry(FIRST)),
+            "geometry": vars(GRID.geometry(FIRST_MODEL)),
             "code": digest(
-                "figures", *(WORKFLOW / "lib/rib/figures" / name for name in (f"{w.figure}.py", "rib.mplstyle"))
+                "plot_figure", REGISTRY.figures[w.figure].module, WORKFLOW / "lib/rib/figures/rib.mplstyle"
             ),
         },
+        # For Snakemake's report. The argument `input` prevents that a changed caption re-runs the plot.
+        caption=lambda w, input: REGISTRY.figures[w.figure].caption.read_text(encoding="utf-8"),
     script:
-        "../scripts/figures.py"
+        "../scripts/plot_figure.py"

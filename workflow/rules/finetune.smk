@@ -1,25 +1,75 @@
-# One pretrained model trained on one target by one method. Only the tensors that changed are stored.
+# Fine-tune one pretrained model on one target with one method. Only changed tensors are stored.
+
+
+def parents_of(w):
+    """Methods whose checkpoints make up a run's weights: none, the method itself, or the parents of a merge."""
+    if w.method == PRETRAINED:
+        return []
+    return [w.method] if GRID.methods[w.method].trains else list(GRID.methods[w.method].parents)
+
+
+def checkpoint_files(file, w, methods):
+    """A file of each method's checkpoint, for the model, target, size and seed of a run."""
+    return [f"{RUNS}/finetune/{RUN_PATH}/{file}".format(**{**w, "method": method}) for method in methods]
+
+
+def proxy_files(file, w):
+    """A file of the pretraining proxy; empty if there is none or the method does not use it."""
+    used = GRID.reference is not None and GRID.methods[w.method].reference != "no"
+    return [prepared(file, GRID.reference.name, geometry_of(w.model))] if used else []
+
+
+def training_inputs(w):
+    """Inputs of a job that trains a run, by name."""
+    geometry, start = geometry_of(w.model), GRID.methods[w.method].parents
+    reference = proxy_files("manifest.json", w)
+    whole = [GRID.reference.name] if reference and GRID.reference.images_per_class is None else []
+    return {
+        "model": f"{MODEL}/manifest.json".format(model=w.model),
+        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
+        "target": prepared("manifest.json", w.target, geometry),
+        "watched": ancient([prepared(file, w.target, geometry) for file in PREPARED_FILES]),
+        "reference": next(iter(reference), []),
+        "proxy": proxy_of(geometry, [w.target]),
+        "split": next(iter(splits_of(geometry, [w.target])), []),
+        "reference_split": next(iter(splits_of(geometry, whole)), []),
+        "start": checkpoint_files("manifest.json", w, start),
+        "start_weights": ancient(checkpoint_files("checkpoint.safetensors", w, start)),
+    }
+
+
+def method_settings(stage, w, **more):
+    """Settings of a job that runs a method's algorithm."""
+    method = GRID.methods[w.method]
+    algorithm = CATALOG.algorithm_file(method.algorithm)
+    own = {"algorithm": local(algorithm), "settings": method.settings, "parents": list(method.parents)}
+    return {**own, **more, "code": digest(stage, algorithm)}
+
+
+def training(stage, w):
+    """Settings of a job that trains a run."""
+    return method_settings(stage, w, training=GRID.training(), view=view_of(w.model), compute=COMPUTE)
 
 
 rule finetune:
     input:
         unpack(training_inputs),
     output:
-        checkpoint=f"{RUNS}/finetune/{RUN}/checkpoint.safetensors",
-        history=f"{RUNS}/finetune/{RUN}/history.csv",
-        manifest=f"{RUNS}/finetune/{RUN}/manifest.json",
-        provenance=f"{RUNS}/finetune/{RUN}/provenance.json",
+        checkpoint=f"{RUNS}/finetune/{RUN_PATH}/checkpoint.safetensors",
+        history=f"{RUNS}/finetune/{RUN_PATH}/history.csv",
+        manifest=f"{RUNS}/finetune/{RUN_PATH}/manifest.json",
+        provenance=f"{RUNS}/finetune/{RUN_PATH}/provenance.json",
     log:
-        f"{LOGS}/{CONFIG['protocol']}/finetune/{RUN}.log",
+        f"{RUN_LOGS}/finetune/{RUN_PATH}.log",
     wildcard_constraints:
         method=of_form("finetune"),
     conda:
         "../../envs/torch.yaml"
-    threads: THREADS
+    threads: lambda w: threads_for([w.target])
     resources:
         gpu=GPU,
-        mem_mb=lambda w: memory([w.target], 4000),
-        runtime=lambda w: 2880 if w.target in LARGE_SETS else 240,
+        mem_mb=lambda w: memory_of([w.target], 4000),
+        runtime=lambda w: 2880 if w.target in LARGE_DATASETS else 240,
     params:
         cfg=lambda w: training("finetune", w),
     script:

@@ -1,14 +1,16 @@
-# Averages of weights are recipes over checkpoints, computed when they are loaded.
+# Merges of weights are stored as recipes over checkpoints, and computed on loading.
+
+RECIPE = f"{RUNS}/merge/{RUN_PATH}/recipe.json"
 
 
 rule merge_weights:
     input:
-        manifests=lambda w: checkpoints("manifest.json", w, checkpointed(w)),
+        manifests=lambda w: checkpoint_files("manifest.json", w, parents_of(w)),
     output:
-        recipe=f"{RUNS}/merge/{RUN}/recipe.json",
-        provenance=f"{RUNS}/merge/{RUN}/provenance.json",
+        recipe=RECIPE,
+        provenance=f"{RUNS}/merge/{RUN_PATH}/provenance.json",
     log:
-        f"{LOGS}/{CONFIG['protocol']}/merge/{RUN}.log",
+        f"{RUN_LOGS}/merge/{RUN_PATH}.log",
     wildcard_constraints:
         method=of_form("recipe", "curve"),
     localrule: True
@@ -18,36 +20,51 @@ rule merge_weights:
         mem_mb=500,
         runtime=10,
     params:
-        cfg=lambda w: method_job("merge", w.method),
+        cfg=lambda w: method_settings("merge_weights", w),
     script:
-        "../scripts/merge.py"
+        "../scripts/merge_weights.py"
 
 
-# Where weights are chosen on the select split of the target, candidates are scored; the recipe has their accuracies.
+def selection_inputs(w):
+    """Inputs of a job that chooses weights, by name."""
+    geometry = geometry_of(w.model)
+    return {
+        "model": f"{MODEL}/manifest.json".format(model=w.model),
+        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
+        "manifests": checkpoint_files("manifest.json", w, parents_of(w)),
+        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, parents_of(w))),
+        "target": prepared("manifest.json", w.target, geometry),
+        "watched": ancient(prepared("images.npy", w.target, geometry)),
+        "proxy": proxy_of(geometry, [w.target]),
+        "split": splits_of(geometry, [w.target])[0],
+    }
+
+
+# Score candidates on the select split of the target; the recipe contains their accuracies.
 rule select_weights:
     input:
         unpack(selection_inputs),
     output:
-        recipe=f"{RUNS}/merge/{RUN}/recipe.json",
-        provenance=f"{RUNS}/merge/{RUN}/provenance.json",
+        recipe=RECIPE,
+        provenance=f"{RUNS}/merge/{RUN_PATH}/provenance.json",
     log:
-        f"{LOGS}/{CONFIG['protocol']}/merge/{RUN}.log",
+        f"{RUN_LOGS}/merge/{RUN_PATH}.log",
     wildcard_constraints:
         method=of_form("select"),
     conda:
         "../../envs/torch.yaml"
-    threads: THREADS
+    threads: lambda w: threads_for([w.target])
     resources:
         gpu=GPU,
         mem_mb=4000,
         runtime=60,
     params:
-        cfg=lambda w: method_job(
-            "selection",
-            w.method,
-            images=images(w.model),
+        cfg=lambda w: method_settings(
+            "select_weights",
+            w,
+            view=view_of(w.model),
             batch_size=CONFIG["compute"]["evaluation_batch_size"],
             compute=COMPUTE,
         ),
     script:
-        "../scripts/selection.py"
+        "../scripts/select_weights.py"

@@ -1,24 +1,25 @@
-# Accuracies, RI and mRI with intervals: pure functions of the rows of the whole grid.
+# Compute accuracies, RI and mRI with confidence intervals from the rows of the whole grid.
 
-ROWS = [f"{RUNS}/evaluate/{RUN}/{suite}.parquet".format(**vars(run)) for run in GRID.runs() for suite in SUITES]
-GROUPS = GRID.source_groups()
-LEAK_FREE_GROUPS = GRID.leak_free_groups()
-TABLES = {
-    "accuracy": f"{REPORTS}/tables/accuracy.csv",
-    "ri": f"{REPORTS}/tables/ri.csv",
-    "mri": f"{REPORTS}/tables/mri.csv",
-    "mri_json": f"{REPORTS}/tables/mri.json",
-    "ood": f"{REPORTS}/tables/ood.csv",
-    "curves": f"{REPORTS}/tables/curves.csv",
+ROWS = rows_of(GRID.runs())
+SOURCE_GROUPS = GRID.source_groups()
+# Settings of every job that computes means of RI from rows or counts.
+MEANS_OF_RI = {
+    "ood_datasets": GRID.ood,
+    "source_groups": GRID.leak_free_groups(),
+    "conditions": CONDITIONS,
+    **CONFIG["statistics"],
 }
-# Right answers per run, dataset and object, of which comparisons are made. Beside the tables, so that those who pull
-# rows and reports alone have it.
+TABLES = {
+    **{name: f"{REPORTS}/tables/{name}.csv" for name in ("accuracy", "ri", "mri", "ood", "curves")},
+    "mri_json": f"{REPORTS}/tables/mri.json",
+}
+# Correct predictions per run, dataset and object, for comparisons. Stored with the tables, to be pulled with them.
 COUNTS = f"{REPORTS}/tables/counts.npz"
 
 
 rule compute_metrics:
     input:
-        manifests=[path.replace(".parquet", ".manifest.json") for path in ROWS],
+        manifests=manifests_of(ROWS),
         rows=ancient(ROWS),
     output:
         **TABLES,
@@ -29,15 +30,9 @@ rule compute_metrics:
     conda:
         "../../envs/report.yaml"
     resources:
-        mem_mb=memory(GRID.datasets, 2000),
-        runtime=720 if LARGE_SETS else 30,
+        mem_mb=memory_of(GRID.datasets, 2000),
+        runtime=720 if LARGE_DATASETS else 30,
     params:
-        cfg={
-            "among": GRID.ood(),
-            "groups": LEAK_FREE_GROUPS,
-            "conditions": "; ".join(GRID.conditions()),
-            "statistics": CONFIG["statistics"],
-            "code": digest("metrics"),
-        },
+        cfg={**MEANS_OF_RI, "code": digest("compute_metrics")},
     script:
-        "../scripts/metrics.py"
+        "../scripts/compute_metrics.py"

@@ -1,14 +1,35 @@
-# Each pretrained model once as safetensors under its library's names, with a head for the family's classes: the
-# published one, one made from class names, or one fitted on the family's reference dataset.
+# Convert each pretrained model to safetensors with its library's parameter names and a head for the family's classes:
+# the published head, one made from class names, or one fitted on the family's reference dataset.
+
+TRAINED_HERE = [name for name, model in CATALOG.models.items() if model.pretrain]
 
 
-include: "pretrain.smk"
+def fitted_on(w):
+    """The reference dataset on which a model's head is fitted; empty for other heads."""
+    if GRID.head(w.model) != "fitted":
+        return []
+    return prepared("manifest.json", GRID.reference.name, geometry_of(w.model))
+
+
+def conversion(w):
+    """Settings of a convert_model job, without labels and styles; for a fitted head including its view of the data."""
+    entry, head, space = vars(CATALOG.models[w.model]), GRID.head(w.model), CATALOG.family_label_space(FAMILY)
+    facts = ("name", "library", "architecture", "source", "weights", "preprocessing", "pretraining", "licence")
+    return {
+        "entry": {key: entry[key] for key in facts},
+        "head": head,
+        "num_classes": space.num_classes,
+        "class_names": list(space.names) if head == "zero_shot" and GRID.family.classes["format"] == "own" else None,
+        "view": view_of(w.model) if head == "fitted" else None,
+        "compute": COMPUTE,
+        "code": digest("convert_model"),
+    }
 
 
 rule convert_model:
     input:
-        manifest=lambda w: f"{archives(CATALOG.models[w.model])[0]}.manifest.json",
-        archive=lambda w: ancient(archives(CATALOG.models[w.model])[0]),
+        manifest=lambda w: f"{archive_files(CATALOG.models[w.model])[0]}.manifest.json",
+        archive=lambda w: ancient(archive_files(CATALOG.models[w.model])[0]),
         reference=fitted_on,
     output:
         weights=f"{MODEL}/weights.safetensors",
@@ -28,4 +49,4 @@ rule convert_model:
     params:
         cfg=conversion,
     script:
-        "../scripts/models.py"
+        "../scripts/convert_model.py"

@@ -1,10 +1,52 @@
-# Each image decoded and resized, or drawn, once per geometry; photos of very large sets checked and kept as they are.
+# Decode and resize, or draw, each image once per geometry; photos of very large datasets are checked and kept encoded.
+
+PREPARED = f"results/{FAMILY}/prepare/{{dataset}}/{{geometry}}"
+PREPARED_FILES = ["images.npy", "index.parquet", "classes.json"]
+GROUP = f"results/{FAMILY}/prepare/group_{{evaluation_group}}/{{geometry}}"
+MANY = 5000  # images from which a dataset is prepared with several threads
+
+
+def prepared(file, dataset, geometry):
+    """A file of a prepared dataset; encoded datasets are the same for all geometries."""
+    encoded = CATALOG.datasets[dataset].storage == "encoded"
+    return f"{PREPARED}/{file}".format(dataset=dataset, geometry=ENCODED if encoded else geometry)
+
+
+def proxy_of(geometry, datasets):
+    """Manifest of the dataset that contains the pretraining proxy, if one of the given datasets excludes it."""
+    excluded = any(map(GRID.excludes_proxy, datasets))
+    return prepared("manifest.json", GRID.reference.name, geometry) if excluded else []
+
+
+def is_large(dataset):
+    entry = CATALOG.datasets[dataset]
+    return (entry.images or entry.about_images or 0) > MANY
+
+
+def preparation(w):
+    """Settings of a prepare job."""
+    entry = CATALOG.datasets[w.dataset]
+    layout = CATALOG.layout_file(entry.layout)
+    return {
+        "digests": [archive.get("digest") for archive in entry.sources],
+        "layout": local(layout),
+        "settings": entry.settings,
+        "source_group": entry.source_group,
+        "icons": CATALOG.icons(entry),
+        "exclude": sorted(entry.exclude),
+        "space": CATALOG.label_space(entry).to_json(),
+        "storage": entry.storage,
+        "geometry": GEOMETRIES[w.geometry] and vars(GEOMETRIES[w.geometry]),
+        "expected": entry.images,
+        "about": entry.about_images,
+        "code": digest("prepare", layout),
+    }
 
 
 rule prepare:
     input:
-        manifests=lambda w: [f"{path}.manifest.json" for path in archives(CATALOG.datasets[w.dataset])],
-        archives=lambda w: ancient(archives(CATALOG.datasets[w.dataset])),
+        manifests=lambda w: [f"{path}.manifest.json" for path in archive_files(CATALOG.datasets[w.dataset])],
+        archives=lambda w: ancient(archive_files(CATALOG.datasets[w.dataset])),
     output:
         images=f"{PREPARED}/images.npy",
         index=f"{PREPARED}/index.parquet",
@@ -25,19 +67,24 @@ rule prepare:
         "../scripts/prepare.py"
 
 
-# The datasets of a suite in one file, so that a job that needs them all watches one input: in a large grid, inputs are
-# what a dry-run spends its time on.
-rule list_suite:
+# List the datasets of a group in one file, which jobs watch as a single input: inputs dominate the time of a dry-run.
+rule list_group:
     input:
-        manifests=lambda w: [prepared("manifest.json", name, w.geometry) for name in SUITES[w.suite]],
+        manifests=lambda w: [
+            prepared("manifest.json", name, w.geometry) for name in EVALUATION_GROUPS[w.evaluation_group]
+        ],
         files=lambda w: ancient(
-            [prepared(file, name, w.geometry) for name in SUITES[w.suite] for file in PREPARED_FILES]
+            [
+                prepared(file, name, w.geometry)
+                for name in EVALUATION_GROUPS[w.evaluation_group]
+                for file in PREPARED_FILES
+            ]
         ),
     output:
-        manifest=f"{SUITE}/manifest.json",
-        provenance=f"{SUITE}/provenance.json",
+        manifest=f"{GROUP}/manifest.json",
+        provenance=f"{GROUP}/provenance.json",
     log:
-        f"{LOGS}/prepare/suite_{{suite}}/{{geometry}}.log",
+        f"{LOGS}/prepare/group_{{evaluation_group}}/{{geometry}}.log",
     localrule: True
     conda:
         "../../envs/fetch.yaml"
@@ -45,39 +92,6 @@ rule list_suite:
         mem_mb=500,
         runtime=10,
     params:
-        cfg=lambda w: {"datasets": SUITES[w.suite], "code": digest("suites")},
+        cfg=lambda w: {"datasets": EVALUATION_GROUPS[w.evaluation_group], "code": digest("list_group")},
     script:
-        "../scripts/suites.py"
-
-
-# Protocol held_out: the part that each source image of a dataset is in. A dataset that shares its sources with others is
-# split after those before it in the catalogue, so that another one behind it changes nothing.
-SPLITS = [path for key in dict.fromkeys(map(geometry, GRID.models)) for path in splits(key, GRID.datasets)]
-
-
-rule split_dataset:
-    input:
-        manifest=lambda w: prepared("manifest.json", w.dataset, w.geometry),
-        files=lambda w: ancient([prepared(file, w.dataset, w.geometry) for file in PREPARED_FILES]),
-        apart=lambda w: (
-            prepared("manifest.json", GRID.reference.name, w.geometry) if GRID.kept_apart(w.dataset) else []
-        ),
-        earlier=lambda w: splits(w.geometry, GRID.split_before(w.dataset)),
-    output:
-        table=f"{SPLIT}.parquet",
-        provenance=f"{SPLIT}.provenance.json",
-    log:
-        f"{LOGS}/{CONFIG['protocol']}/split/{{dataset}}/{{geometry}}.log",
-    conda:
-        "../../envs/images.yaml"
-    resources:
-        mem_mb=lambda w: memory([w.dataset], 2000),
-        runtime=60,
-    params:
-        cfg=lambda w: {
-            "shares": GRID.shares,
-            "images": seen_at(w.geometry),
-            "code": digest("split"),
-        },
-    script:
-        "../scripts/split.py"
+        "../scripts/list_group.py"

@@ -1,4 +1,25 @@
-# Models of which the entry says how they are trained here, from random weights on a part of a dataset.
+# Pretrain models here, from random weights on part of a dataset, as their catalogue entries specify.
+
+
+def pretraining_inputs(w):
+    """Inputs of a pretrain_model job, by name."""
+    how = CATALOG.models[w.model].pretrain
+    watched = [prepared(file, how[key], geometry_of(w.model)) for key in ("dataset", "test") for file in PREPARED_FILES]
+    manifests = {key: prepared("manifest.json", how[key], geometry_of(w.model)) for key in ("dataset", "test")}
+    return {**manifests, "watched": ancient(watched)}
+
+
+def pretraining(w):
+    """Settings of a pretrain_model job, without labels and styles."""
+    entry = vars(CATALOG.models[w.model])
+    facts = ("name", "library", "architecture", "pretrain", "preprocessing", "pretraining", "licence")
+    return {
+        "entry": {key: entry[key] for key in facts},
+        "num_classes": CATALOG.family_label_space(FAMILY).num_classes,
+        "view": view_of(w.model),
+        "compute": COMPUTE,
+        "code": digest("pretrain_model"),
+    }
 
 
 rule pretrain_model:
@@ -16,12 +37,12 @@ rule pretrain_model:
         model="|".join(map(re.escape, TRAINED_HERE)) or "(?!)",
     conda:
         "../../envs/torch.yaml"
-    threads: THREADS
+    threads: lambda w: threads_for([CATALOG.models[w.model].pretrain["dataset"]])
     resources:
         gpu=GPU,
-        mem_mb=lambda w: memory([CATALOG.models[w.model].pretrain["dataset"]], 4000),
-        runtime=lambda w: 2880 if CATALOG.models[w.model].pretrain["dataset"] in LARGE_SETS else 240,
+        mem_mb=lambda w: memory_of([CATALOG.models[w.model].pretrain["dataset"]], 4000),
+        runtime=lambda w: 2880 if CATALOG.models[w.model].pretrain["dataset"] in LARGE_DATASETS else 240,
     params:
         cfg=pretraining,
     script:
-        "../scripts/pretrain.py"
+        "../scripts/pretrain_model.py"

@@ -1,39 +1,49 @@
-# The page of a run: what was run, tables, figures, how to cite. Snakemake's own report is made after a run (Makefile).
+# Write the page of a run, with tables, figures and provenance. Snakemake's own report is made after a run (Makefile).
 
 
 report: "../report/workflow.rst"
 
 
 PAGE = f"{REPORTS}/index.html"
-OF_RUNS = {
-    stage: [
-        f"{RUNS}/{stage}/{RUN}/provenance.json".format(**vars(run))
-        for run in GRID.runs()
-        if run.method != PRETRAINED and GRID.methods[run.method].trains == (stage == "finetune")
-    ]
-    for stage in ("finetune", "merge")
-}
-# Records of the jobs behind the tables, by stage.
-CELLS = {
+HELD = [run for run in GRID.runs() if run.method != PRETRAINED]  # runs with weights of their own
+PNGS = [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()] if HAS_FIGURES else []
+ALL_FIGURES = figure_files(*REGISTRY.chosen_figures()) if HAS_FIGURES else []
+MORE_TABLES, MORE_FILES = REGISTRY.chosen_tables(), REGISTRY.chosen_files()
+ALL_TABLES = [*TABLES.values(), *MORE_TABLES.values(), *(path for paths in MORE_FILES.values() for path in paths)]
+
+
+def records_of(paths):
+    """Records of files, named after them."""
+    return [str(Path(path).with_suffix(".provenance.json")) for path in paths]
+
+
+def records_of_runs(stage, trains):
+    """Records of the runs that train, or of those that merge."""
+    path = f"{RUNS}/{stage}/{RUN_PATH}/provenance.json"
+    return [path.format(**vars(run)) for run in HELD if GRID.methods[run.method].trains == trains]
+
+
+# Records of the jobs behind the tables.
+RECORDS_BY_STAGE = {
     "download": [
-        f"{path}.provenance.json" for entry in (*DATASETS_READ, *GRID.models.values()) for path in archives(entry)
+        f"{path}.provenance.json" for e in (*DATASETS_READ, *GRID.models.values()) for path in archive_files(e)
     ],
     "prepare": list(
         dict.fromkeys(
-            prepared("provenance.json", entry.name, geometry(model)) for model in GRID.models for entry in DATASETS_READ
+            prepared("provenance.json", entry.name, geometry_of(model))
+            for model in GRID.models
+            for entry in DATASETS_READ
         )
     ),
-    **({"split": [path.replace(".parquet", ".provenance.json") for path in SPLITS]} if GRID.shares else {}),
+    **({"split": records_of(SPLITS)} if GRID.split_fractions else {}),
     "models": expand(f"{MODEL}/provenance.json", model=GRID.models),
-    **OF_RUNS,
-    "evaluate": [path.replace(".parquet", ".provenance.json") for path in ROWS],
+    "finetune": records_of_runs("finetune", True),
+    "merge": records_of_runs("merge", False),
+    "evaluate": records_of(ROWS),
 }
-# No inputs of the page, which can then be made anew where only rows and reports were pulled.
-UPSTREAM = [path for paths in CELLS.values() for path in paths]
-RECORDS = [
-    f"{REPORTS}/tables/provenance.json",
-    *(path.replace(".png", ".provenance.json") for path in FIGURES if path.endswith(".png")),
-]
+# Not inputs of the page, so that it can be made again if only rows and reports were pulled.
+UPSTREAM = [path for paths in RECORDS_BY_STAGE.values() for path in paths]
+SHOWN_RECORDS = [f"{REPORTS}/tables/provenance.json", *records_of(PNGS)]
 
 
 rule write_page:
@@ -41,11 +51,11 @@ rule write_page:
         mri=TABLES["mri"],
         ri=TABLES["ri"],
         accuracy=TABLES["accuracy"],
-        extra=list(EXTRA_TABLES.values()),
-        files=list(dict.fromkeys(path for paths in EXTRA_FILES.values() for path in paths)),
-        figures=[path for path in FIGURES if path.endswith(".png")],
-        records=RECORDS,
-        captions=local(WORKFLOW / "report/figures.rst"),
+        analyses=list(MORE_TABLES.values()),
+        files=list(dict.fromkeys(path for paths in MORE_FILES.values() for path in paths)),
+        figures=PNGS,
+        records=SHOWN_RECORDS,
+        captions=[local(REGISTRY.figures[Path(path).stem].caption) for path in PNGS],
         columns=local(WORKFLOW / "report/tables.yaml"),
         citation=local(WORKFLOW.parent / "CITATION.cff"),
     output:
@@ -61,16 +71,16 @@ rule write_page:
     params:
         cfg={
             "upstream": UPSTREAM,
-            "extra": list(EXTRA_TABLES),
-            "files": {title: [Path(path).name for path in paths] for title, paths in EXTRA_FILES.items()},
+            "analyses": list(MORE_TABLES),
+            "more_files": {title: [Path(path).name for path in paths] for title, paths in MORE_FILES.items()},
             "prepared": {
-                entry.label: prepared("manifest.json", entry.name, geometry(FIRST)) for entry in DATASETS_READ
+                entry.label: prepared("manifest.json", entry.name, geometry_of(FIRST_MODEL)) for entry in DATASETS_READ
             },
             "about": {
                 "config": GRID.resolved(),
                 "family": {"title": GRID.family.title, "description": GRID.family.description},
                 "targets": GRID.targets,
-                "ood": GRID.ood(),
+                "ood": GRID.ood,
                 "sizes": GRID.sizes,
                 "shown_size": GRID.shown_size,
                 "conditions": GRID.conditions(),
@@ -87,7 +97,9 @@ rule write_page:
                     for name, method in GRID.methods.items()
                 },
             },
-            "code": digest("report", WORKFLOW / "lib/rib/report.html.jinja"),
+            "code": digest(
+                "write_page", *(WORKFLOW / "lib/rib/reporting" / name for name in ("page.py", "page.html.jinja"))
+            ),
         },
     script:
-        "../scripts/report.py"
+        "../scripts/write_page.py"

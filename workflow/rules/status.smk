@@ -1,4 +1,4 @@
-# How far the grid has come, without starting anything; works beside a run.
+# Show the progress of the grid without starting jobs; can be used during a run.
 
 
 rule status:
@@ -8,6 +8,6 @@ rule status:
     conda:
         "../../envs/report.yaml"
     params:
-        cfg=lambda w: {"cells": CELLS, "jobs_at_once": workflow.nodes or workflow.cores},
+        cfg=lambda w: {"records": RECORDS_BY_STAGE, "jobs_at_once": workflow.nodes or workflow.cores},
     script:
         "../scripts/status.py"

@@ -1,4 +1,4 @@
-# Sharing: `snakemake track` puts what runs made under DVC, one .dvc file per stage and model (or dataset).
+# `snakemake track` adds results to DVC for sharing, with one .dvc file per stage and model (or dataset).
 
 
 rule track:

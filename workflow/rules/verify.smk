@@ -1,7 +1,7 @@
-# Whether what was made, and what it was made from, is still what the records say; starts nothing.
+# Check results and their inputs against the provenance records; starts no jobs.
 
-# Records of the grid's jobs; those of other jobs that they hang on are found through their inputs.
-GRID_RECORDS = [*UPSTREAM, *RECORDS, f"{REPORTS}/index.provenance.json"]
+# Records of the grid's jobs; the jobs that they depend on are found through their inputs.
+GRID_RECORDS = [*UPSTREAM, *SHOWN_RECORDS, f"{REPORTS}/index.provenance.json"]
 
 
 rule verify:

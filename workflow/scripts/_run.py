@@ -1,74 +1,110 @@
-"""The one place where a script meets Snakemake: its object unpacked into the library's job."""
+"""Shared by all scripts: translate Snakemake's objects to arguments of a stage's function."""
 
+import inspect
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
-from rib.job import job
-from rib.owner import end_with_owner
-from rib.warm import delegate
+from rib.config.run import Run
+from rib.jobs.parent_run import end_with_parent
+from rib.jobs.script import named_inputs, run, warm_start  # noqa: F401
 
-end_with_owner()
-
-
-def warm_start(libraries: str = "networks") -> None:
-    """Go on in a process that has these libraries (see rib.warm.PRELOADED) imported already, where this run keeps one."""
-    delegate(sys.argv[0], libraries)
+end_with_parent()
 
 
-def run(snakemake, stage: str, resumes: str | None = None):
-    """Context manager of a job (see rib.job.job); yields where to write each output."""
-    return job(
-        stage=stage,
-        rule=snakemake.rule,
-        name="/".join(snakemake.wildcards),
-        cfg=snakemake.params.cfg,
-        inputs=named_inputs(snakemake),
-        outputs=dict(snakemake.output.items()),
-        log_file=snakemake.log[0],
-        resumes=resumes,
-    )
+def arguments(function, snakemake, out, **given) -> dict:
+    """Arguments of a stage's function, by name.
 
-
-def named_inputs(snakemake) -> dict[str, str | list[str]]:
-    """A job's inputs by name: a path, or a list where the rule gives one."""
+    Each parameter is looked up by name in this order: `given`, settings (params.cfg), outputs, `run` (made from the
+    wildcards), wildcards, inputs (a path or a list of paths). `x_folder` is the folder of input `x`, and `outputs` is a
+    dict of all outputs. A dict of settings is converted if the parameter is annotated as a dataclass.
+    """
+    w = snakemake.wildcards
+    known = _inputs(snakemake) | dict(w.items())
+    if "seed" in known:
+        known["run"] = Run(w.model, w.target, w.method, w.size, int(w.seed))
+    known |= {**dict(out.items()), "outputs": dict(out.items()), **snakemake.params.cfg, **given}
     return {
-        name: str(value) if isinstance(value, str) else [str(path) for path in value]
-        for name, value in snakemake.input.items()
+        name: _converted(known[name], parameter.annotation, snakemake)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name in known
     }
 
 
-def network_and_images(snakemake) -> dict:
-    """Arguments of a job that passes one dataset's images through one run's network."""
-    from rib.merge import run_states
+def _inputs(snakemake) -> dict:
+    found = {}
+    for name, value in named_inputs(snakemake).items():
+        found[name] = Path(value) if isinstance(value, str) else [Path(path) for path in value]
+        found[f"{name}_folder"] = Path(value).parent if isinstance(value, str) else None
+    return found
 
-    cfg, files, w = snakemake.params.cfg, snakemake.input, snakemake.wildcards
-    return {
-        "model_folder": Path(files.model).parent,
-        "states": run_states(w.method, files.recipe),
-        "checkpoints": dict(zip(cfg["parents"], files.checkpoints, strict=True)),
-        "dataset_folder": Path(files.dataset).parent,
-        "apart": Path(files.apart).parent if files.apart else None,
-        "split": Path(files.split) if files.split else None,
-        **{key: cfg[key] for key in ("images", "batch_size", "compute")},
-    }
+
+def _converted(value, annotation, snakemake):
+    """Convert a dict of settings to a dataclass if the parameter is annotated as one."""
+    kind = next((kind for kind in (annotation, *get_args(annotation)) if is_dataclass(kind)), None)
+    if kind is None or not isinstance(value, dict):
+        return value
+    types = {field.name: field.type for field in fields(kind)}
+    made = {name: _converted(part, types[name], snakemake) for name, part in value.items()}
+    return kind(**made, **({"workers": snakemake.threads} if "workers" in types else {}))
+
+
+def dataset_files(name, manifest, proxy, split):
+    """Files of a prepared dataset; proxy and split may be empty."""
+    from rib.data.view import DatasetFiles
+
+    proxy, split = Path(proxy).parent if proxy else None, Path(split) if split else None
+    return DatasetFiles(name, Path(manifest).parent, proxy, split)
+
+
+def dataset_group(snakemake, folders) -> list:
+    """Datasets of a job, with the proxy for those that exclude it and the splits of those that are split.
+
+    Args:
+        folders: folders of the datasets, by name.
+    """
+    cfg, files = snakemake.params.cfg, snakemake.input
+    proxies = dict.fromkeys(cfg["excludes_proxy"], files.proxy)
+    splits = dict(zip(cfg["split"], files.splits, strict=True))
+    return [
+        dataset_files(name, folder / "manifest.json", proxies.get(name), splits.get(name))
+        for name, folder in folders.items()
+    ]
+
+
+def checkpoints(snakemake) -> dict[str, Path]:
+    """Files of the checkpoints that make up a run's weights, by method."""
+    return dict(zip(snakemake.params.cfg["parents"], map(Path, snakemake.input.checkpoints), strict=True))
+
+
+def states(snakemake) -> list:
+    """The states of a run that are evaluated."""
+    from rib.evaluation.recipes import run_states
+
+    recipe = snakemake.input.recipe
+    return run_states(snakemake.wildcards.method, Path(recipe) if recipe else None)
+
+
+def run_on_dataset(snakemake, **given):
+    """The network of a run and the images of a dataset."""
+    from rib.evaluation.run_on_dataset import RunOnDataset
+
+    files = snakemake.input
+    dataset = dataset_files(snakemake.wildcards.dataset, files.dataset, files.proxy, files.split)
+    given = given or {"states": states(snakemake), "checkpoints": checkpoints(snakemake)}
+    return RunOnDataset(**arguments(RunOnDataset, snakemake, {}, dataset=dataset, **given))
 
 
 def training(snakemake) -> dict:
-    """Arguments of a job that trains one model on one target with one method."""
+    """Additional arguments of training jobs, which `arguments` does not find by name."""
     cfg, files, w = snakemake.params.cfg, snakemake.input, snakemake.wildcards
+    reference = dataset_files("reference", files.reference, None, files.reference_split) if files.reference else None
     return {
-        "model_folder": Path(files.model).parent,
-        "target_folder": Path(files.target).parent,
-        "reference_folder": Path(files.reference).parent if files.reference else None,
-        "apart": Path(files.apart).parent if files.apart else None,
-        "split": Path(files.split) if files.split else None,
-        "reference_split": Path(files.reference_split) if files.reference_split else None,
+        "target": dataset_files(w.target, files.target, files.proxy, files.split),
+        "reference": reference,
         "start": dict(zip(cfg["parents"], map(Path, files.start_weights), strict=True)),
-        "what": {key: w[key] for key in ("model", "target", "method")},
-        "size": w.size,
-        "seed": int(w.seed),
-        **{key: cfg[key] for key in ("mechanism", "settings", "training", "images", "compute")},
         "rescue": Path(snakemake.log[0]).with_suffix(".last_good.safetensors"),
     }

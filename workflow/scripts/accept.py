@@ -1,4 +1,4 @@
-"""Keep results after a change of code that changes no bytes."""
+"""Accept results after a change of code that does not change them."""
 
 import os
 import sys
@@ -7,17 +7,12 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, "accept"):
+with run(snakemake):
     sys.path.insert(0, str(Path(snakemake.scriptdir).parent / "rules"))
-    from adopt import SnakemakeRecords
-    from rehearse import rehearsed
+    from code_changes import made_again
+    from snakemake_records import SnakemakeRecords
 
-    from rib.accept import SAMPLE, USUAL, accept, sample_size
+    from rib.records.accept import SAMPLE, USUAL, accept, sample_size
 
-    cfg = snakemake.params.cfg
-    accept(
-        cfg["changes"],
-        sample_size(os.environ.get(SAMPLE, str(USUAL))),
-        partial(rehearsed, **cfg["mirror"], log_file=snakemake.log[0]),
-        SnakemakeRecords().accept,
-    )
+    cfg, number = snakemake.params.cfg, sample_size(os.environ.get(SAMPLE, str(USUAL)))
+    accept(cfg["changes"], number, partial(made_again, **cfg["mirror"]), SnakemakeRecords().accept)

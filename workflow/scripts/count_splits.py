@@ -1,17 +1,10 @@
-"""Count the images that train, select and test."""
+"""Count the images of the train, select and test splits."""
 
-from pathlib import Path
-
-from _run import run, warm_start
+from _run import arguments, run, warm_start
 
 warm_start("tables")
 
-with run(snakemake, "count_splits") as out:
+with run(snakemake) as out:
     from rib.analysis.splits import write_counts
 
-    cfg = snakemake.params.cfg
-    write_counts(
-        splits=dict(zip(cfg["datasets"], map(Path, snakemake.input.splits), strict=True)),
-        conditions=cfg["conditions"],
-        table=out["table"],
-    )
+    write_counts(**arguments(write_counts, snakemake, out))

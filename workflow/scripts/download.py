@@ -2,7 +2,7 @@
 
 from _run import run
 
-with run(snakemake, "download") as out:
+with run(snakemake) as out:
     from rib.data.download import download
 
     download(snakemake.params.cfg["source"], out["archive"], snakemake.wildcards.name)

@@ -1,14 +1,11 @@
 """Fine-tune one model on one target with one method."""
 
-from _run import run, training, warm_start
+from _run import arguments, run, training, warm_start
 
 warm_start()
 
-with run(snakemake, "finetune", resumes="state.safetensors") as out:
-    from rib.finetune import finetune
+with run(snakemake, resumes="state.safetensors") as out:
+    from rib.training.finetune import finetune
 
-    finetune(
-        **training(snakemake),
-        saved=out["checkpoint"].with_name("state.safetensors"),
-        **{key: out[key] for key in ("checkpoint", "history", "manifest")},
-    )
+    saved = out["checkpoint"].with_name("state.safetensors")
+    finetune(**arguments(finetune, snakemake, out, **training(snakemake), saved=saved))

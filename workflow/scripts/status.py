@@ -1,9 +1,9 @@
-"""Print how far the grid has come."""
+"""Print the progress of the grid."""
 
 from _run import run
 
-with run(snakemake, "status"):
-    from rib.status import at_work, status
+with run(snakemake):
+    from rib.reporting.status import at_work, status
 
     cfg = snakemake.params.cfg
-    print("\n".join(status(cfg["cells"], at_work(snakemake.log[0]), cfg["jobs_at_once"])))
+    print("\n".join(status(cfg["records"], at_work(), cfg["jobs_at_once"])))

@@ -1,10 +1,10 @@
-"""Put what runs made under DVC."""
+"""Add results to DVC."""
 
 from pathlib import Path
 
 from _run import run
 
-with run(snakemake, "track"):
-    from rib.track import track
+with run(snakemake):
+    from rib.records.track import track
 
     track(snakemake.params.cfg["units"], Path(snakemake.params.cfg["report"]))

@@ -1,12 +1,19 @@
-"""ImageNet-RIB as a library: data, models, methods, training, evaluation, metrics, figures.
+"""ImageNet-RIB as a library: data, models, methods, evaluation, training, analyses, figures.
 
-Layers, lowest first; a module imports from its own layer or below only (tests/test_layers.py):
+Packages, lowest first; a package imports from those above it in this list, never from below (pyproject.toml has the contract):
 
-    L0  io, code, classes, catalog, grid, job, warm, provenance, track   no torch
-    L1  data/, models/
-    L2  methods/
-    L3  finetune, pretrain, merge, evaluate, features, stir, selection
-    L4  metrics, analysis/, plan                                         no torch
-    L5  figures/, report                                                 no torch
-    L6  docs                                                             no torch
+    base        errors, progress, files, plugins
+    config      configuration and catalogue: what is run on what
+    records     provenance records: written, compared, shared
+    jobs        how a job runs; no result depends on it
+    data        archives, preparation, splits
+    models      networks, heads, checkpoints
+    methods     one fine-tuning algorithm per file
+    evaluation  scores, features, inversions, merges
+    training    the training loops
+    analysis    tables from rows and features
+    figures     figures from tables
+    reporting   the page, status, cost estimate, generated documentation
+
+Only models, methods, evaluation and training import torch.
 """

@@ -1,9 +1,24 @@
-# Which method is better? Paired comparisons, a ranking with ties, the spread over seeds, and tables for papers.
+# Compare methods: paired comparisons, a ranking with ties, the variation between seeds, and tables for papers.
 
 COMPARISON = {
     name: f"{REPORTS}/tables/{name}.csv" for name in ("comparisons", "comparisons_ri", "ranking", "seeds", "seeds_ri")
 }
 SUMMARY = {ending: f"{REPORTS}/tables/summary.{ending}" for ending in ("md", "tex", "csv")}
+
+REGISTRY.figure(
+    "ranking",
+    inputs={"ranking": COMPARISON["ranking"], "seeds": COMPARISON["seeds"]},
+    settings={"models": MODEL_LABELS, "methods": METHOD_STYLES, "confidence": CONFIDENCE},
+)
+REGISTRY.analysis(
+    "comparison",
+    tables={name: COMPARISON[name] for name in ("ranking", "comparisons", "seeds", "seeds_ri")},
+    figures=["ranking"],
+    files={
+        "RI of every target and mRI, for papers and notes": list(SUMMARY.values()),
+        "Methods compared per target": [COMPARISON["comparisons_ri"]],
+    },
+)
 
 
 rule compare_methods:
@@ -17,18 +32,12 @@ rule compare_methods:
     conda:
         "../../../envs/report.yaml"
     resources:
-        mem_mb=memory(GRID.datasets, 2000),
-        runtime=720 if LARGE_SETS else 30,
+        mem_mb=memory_of(GRID.datasets, 2000),
+        runtime=720 if LARGE_DATASETS else 30,
     params:
-        cfg={
-            "among": GRID.ood(),
-            "groups": LEAK_FREE_GROUPS,
-            "conditions": "; ".join(GRID.conditions()),
-            "statistics": CONFIG["statistics"],
-            "code": digest("comparison"),
-        },
+        cfg={**MEANS_OF_RI, "code": digest("compare_methods")},
     script:
-        "../../scripts/comparison.py"
+        "../../scripts/compare_methods.py"
 
 
 rule write_summary:
@@ -45,28 +54,6 @@ rule write_summary:
         mem_mb=1000,
         runtime=10,
     params:
-        cfg={
-            "labels": {"models": LABELS, "methods": METHOD_LABELS, "targets": TARGET_LABELS},
-            "conditions": "; ".join(GRID.conditions()),
-            "confidence": CONFIDENCE,
-            "code": digest("summary"),
-        },
+        cfg={"labels": LABELS, "conditions": CONDITIONS, "confidence": CONFIDENCE, "code": digest("write_summary")},
     script:
-        "../../scripts/summary.py"
-
-
-analysis(
-    "comparison",
-    tables={name: COMPARISON[name] for name in ("ranking", "comparisons", "seeds", "seeds_ri")},
-    figures={
-        "ranking": (
-            {"ranking": COMPARISON["ranking"], "seeds": COMPARISON["seeds"]},
-            {"models": LABELS, "methods": METHOD_LOOKS, "confidence": CONFIDENCE},
-        ),
-    },
-    optional=False,
-    files={
-        "RI of every target and mRI, for papers and notes": list(SUMMARY.values()),
-        "Methods compared per target": [COMPARISON["comparisons_ri"]],
-    },
-)
+        "../../scripts/write_summary.py"

@@ -1,7 +1,14 @@
-# What one mRI of each method costs, from the records of jobs. Those are no inputs, so that it can be told where only rows
-# and reports were pulled; the table of mRI says when the jobs are done. Times differ from run to run, so these files do too.
+# Cost of one mRI of each method, from the records of jobs. The records are not inputs, so that the rule also works if
+# only rows and reports were pulled; it depends on the mRI table instead. Outputs differ between runs, since times do.
 
 COST = f"{REPORTS}/tables/cost.csv"
+
+REGISTRY.figure(
+    "cost",
+    inputs={"cost": COST, "mri": TABLES["mri"]},
+    settings={"models": MODEL_LABELS, "methods": METHOD_LABELS, "confidence": CONFIDENCE},
+)
+REGISTRY.analysis("cost", tables={"cost": COST}, figures=["cost"])
 
 
 rule count_costs:
@@ -18,25 +25,12 @@ rule count_costs:
         mem_mb=1000,
         runtime=30,
     params:
-        # CELLS is report.smk's, which is read later.
+        # RECORDS_BY_STAGE is defined in report.smk, which is included later.
         cfg=lambda w: {
-            "records": [path for stage in ("finetune", "merge", "evaluate") for path in CELLS[stage]],
+            "records": [path for stage in ("finetune", "merge", "evaluate") for path in RECORDS_BY_STAGE[stage]],
             "parents": {name: list(method.parents) for name, method in SHOWN.items()},
-            "conditions": "; ".join(GRID.conditions()),
-            "code": digest("cost"),
+            "conditions": CONDITIONS,
+            "code": digest("count_costs"),
         },
     script:
-        "../../scripts/cost.py"
-
-
-analysis(
-    "cost",
-    tables={"cost": COST},
-    figures={
-        "cost": (
-            {"cost": COST, "mri": TABLES["mri"]},
-            {"models": LABELS, "methods": METHOD_LABELS, "confidence": CONFIDENCE},
-        ),
-    },
-    optional=False,
-)
+        "../../scripts/count_costs.py"

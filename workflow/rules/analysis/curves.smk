@@ -1,25 +1,16 @@
-# WiSE-FT's curve: accuracy on the target against accuracy off it, where the grid has a method with a state per alpha.
+# WiSE-FT curve: accuracy on the target against accuracy on the other datasets, for methods with one state per alpha.
 
-CURVE = CURVES[0] if CURVES else None
+if CURVES:
 
-analysis(
-    "curves",
-    tables={},
-    figures=(
-        {
-            "curves": (
-                {"curves": TABLES["curves"]},
-                {
-                    "method": CURVE,
-                    "method_label": GRID.methods[CURVE].label,
-                    "models": LABELS,
-                    "targets": TARGET_LABELS,
-                    "confidence": CONFIDENCE,
-                },
-            ),
-        }
-        if CURVES
-        else {}
-    ),
-    optional=False,
-)
+    REGISTRY.figure(
+        "curves",
+        inputs={"curves": TABLES["curves"]},
+        settings={
+            "method": CURVES[0],
+            "method_label": GRID.methods[CURVES[0]].label,
+            "models": MODEL_LABELS,
+            "targets": TARGET_LABELS,
+            "confidence": CONFIDENCE,
+        },
+    )
+    REGISTRY.analysis("curves", tables={}, figures=["curves"])

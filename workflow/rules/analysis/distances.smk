@@ -1,9 +1,8 @@
-# How far datasets lie apart, by pretrained models' features and by compression, and whether that predicts what fine-tuning does.
+# Distances between datasets, from pretrained features and by compression, and their relation to effects of fine-tuning.
 
 DISTANCE_SETS = [entry.name for entry in DATASETS_READ]
-# What the models were pretrained for: a dataset that is evaluated, else the reference.
+# The in-distribution dataset: an evaluated one, else the reference.
 IN_DISTRIBUTION = next((name for name in DISTANCE_SETS if CATALOG.datasets[name].role != "ood"), None)
-DISTANCES_APART = [name for name in GRID.datasets if GRID.kept_apart(name)]
 DISTANCE_KINDS = {"otdd": "OTDD", "mmd2": "MMD²", "frechet": "Fréchet distance", "ncd": "NCD"}
 DISTANCE_TABLES = {
     "distances": f"{REPORTS}/tables/distances.csv",
@@ -15,35 +14,31 @@ FEATURES_BEFORE = FEATURES.format(
 DISTANCES_OF = f"{RUNS}/distances/{{model}}/features"
 COMPRESSION_OF = f"{RUNS}/distances/{{geometry}}/compression"
 
-analysis(
-    "distances",
-    tables=DISTANCE_TABLES,
-    figures={
-        "distance_drop": (
-            {**DISTANCE_TABLES, "ri": TABLES["ri"]},
-            {
-                "models": LABELS,
-                "method": METHOD,
-                "method_label": METHOD_LABELS.get(METHOD),
-                "targets": TARGET_LABELS,
-                "among": GRID.ood(),
-                "in_distribution": IN_DISTRIBUTION,
-                "in_distribution_label": IN_DISTRIBUTION and CATALOG.datasets[IN_DISTRIBUTION].label,
-                "kinds": DISTANCE_KINDS,
-                "confidence": CONFIDENCE,
-            },
-        ),
-        "distance_matrix": (
-            {"distances": DISTANCE_TABLES["distances"]},
-            {
-                "models": LABELS,
-                "datasets": {name: CATALOG.datasets[name].label for name in DISTANCE_SETS},
-                "kinds": DISTANCE_KINDS,
-            },
-        ),
+REGISTRY.figure(
+    "distance_drop",
+    inputs={**DISTANCE_TABLES, "ri": TABLES["ri"]},
+    settings={
+        "models": MODEL_LABELS,
+        "method": EXAMPLE_METHOD,
+        "method_label": METHOD_LABELS.get(EXAMPLE_METHOD),
+        "targets": TARGET_LABELS,
+        "ood_datasets": GRID.ood,
+        "in_distribution": IN_DISTRIBUTION,
+        "in_distribution_label": IN_DISTRIBUTION and CATALOG.datasets[IN_DISTRIBUTION].label,
+        "kinds": DISTANCE_KINDS,
+        "confidence": CONFIDENCE,
     },
-    optional=True,
 )
+REGISTRY.figure(
+    "distance_matrix",
+    inputs={"distances": DISTANCE_TABLES["distances"]},
+    settings={
+        "models": MODEL_LABELS,
+        "datasets": {name: CATALOG.datasets[name].label for name in DISTANCE_SETS},
+        "kinds": DISTANCE_KINDS,
+    },
+)
+REGISTRY.analysis("distances", tables=DISTANCE_TABLES, figures=["distance_drop", "distance_matrix"], optional=True)
 
 
 rule measure_distances:
@@ -55,52 +50,52 @@ rule measure_distances:
         table=f"{DISTANCES_OF}.csv",
         provenance=f"{DISTANCES_OF}.provenance.json",
     log:
-        f"{LOGS}/{CONFIG['protocol']}/distances/{{model}}.log",
+        f"{RUN_LOGS}/distances/{{model}}.log",
     conda:
         "../../../envs/report.yaml"
     resources:
         mem_mb=8000,
         runtime=240,
     params:
-        cfg={"datasets": DISTANCE_SETS, "code": digest("distances")},
+        cfg={"datasets": DISTANCE_SETS, "code": digest("measure_distances")},
     script:
-        "../../scripts/distances.py"
+        "../../scripts/measure_distances.py"
 
 
-# Once for all models that see images alike.
+# Once for all models with the same geometry.
 rule compress_datasets:
     input:
         manifests=[prepared("manifest.json", name, "{geometry}") for name in DISTANCE_SETS],
-        images=ancient([prepared(file, name, "{geometry}") for name in DISTANCE_SETS for file in PREPARED_FILES]),
-        apart=prepared("manifest.json", GRID.reference.name, "{geometry}") if DISTANCES_APART else [],
-        splits=splits("{geometry}", DISTANCE_SETS),
+        watched=ancient([prepared(file, name, "{geometry}") for name in DISTANCE_SETS for file in PREPARED_FILES]),
+        proxy=proxy_of("{geometry}", GRID.datasets),
+        splits=splits_of("{geometry}", DISTANCE_SETS),
     output:
         table=f"{COMPRESSION_OF}.csv",
         provenance=f"{COMPRESSION_OF}.provenance.json",
     log:
-        f"{LOGS}/{CONFIG['protocol']}/distances/{{geometry}}.log",
+        f"{RUN_LOGS}/distances/{{geometry}}.log",
     conda:
         "../../../envs/report.yaml"
     resources:
-        mem_mb=memory(DISTANCE_SETS, 4000),
+        mem_mb=memory_of(DISTANCE_SETS, 4000),
         runtime=240,
     params:
         cfg=lambda w: {
             "datasets": DISTANCE_SETS,
-            "apart": DISTANCES_APART,
-            "images": {**images(FIRST), **seen_at(w.geometry)},
-            "split": DISTANCE_SETS if GRID.shares else [],
+            "excludes_proxy": [name for name in GRID.datasets if GRID.excludes_proxy(name)],
+            "split": DISTANCE_SETS if GRID.split_fractions else [],
+            "view": view_at(w.geometry),
             "megabytes": CONFIG["distances"]["compressed_megabytes"],
-            "code": digest("compression_distances"),
+            "code": digest("compress_datasets"),
         },
     script:
-        "../../scripts/compression_distances.py"
+        "../../scripts/compress_datasets.py"
 
 
 rule associate_distances:
     input:
         features=expand(f"{DISTANCES_OF}.csv", model=GRID.models),
-        compression=[COMPRESSION_OF.format(geometry=geometry(model)) + ".csv" for model in GRID.models],
+        compression=[COMPRESSION_OF.format(geometry=geometry_of(model)) + ".csv" for model in GRID.models],
         accuracy=TABLES["accuracy"],
         ri=TABLES["ri"],
     output:
@@ -118,21 +113,21 @@ rule associate_distances:
             "models": list(GRID.models),
             "choices": {
                 "targets": GRID.targets,
-                "among": GRID.ood(),
+                "ood_datasets": GRID.ood,
                 "in_distribution": IN_DISTRIBUTION,
-                # A pair's accuracies are over all images, and such an RI is not.
-                "pairs": LEAK_FREE_GROUPS is None,
+                # Accuracies of pairs use all images, unlike a leak-free RI.
+                "pairs": GRID.leak_free_groups() is None,
                 "confidence": CONFIDENCE,
                 "seed": CONFIG["statistics"]["seed"],
             },
-            "conditions": "; ".join(GRID.conditions()),
-            "code": digest("association"),
+            "conditions": CONDITIONS,
+            "code": digest("associate_distances"),
         },
     script:
-        "../../scripts/association.py"
+        "../../scripts/associate_distances.py"
 
 
 rule distances:
     input:
         list(DISTANCE_TABLES.values()),
-        figure_files(["distance_drop", "distance_matrix"] if METHOD and TARGET else []),
+        figure_files("distance_drop", "distance_matrix") if HAS_FIGURES else [],

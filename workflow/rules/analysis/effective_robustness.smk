@@ -1,31 +1,28 @@
-# Accuracy out of distribution beyond what accuracy in distribution leads one to expect, before and after fine-tuning.
-# Only where the family has a dataset in distribution, and publishers state accuracies to fit a line on.
+# Effective robustness: out-of-distribution accuracy beyond that expected from in-distribution accuracy, before and
+# after fine-tuning. Requires an in-distribution dataset and published accuracies of baseline models.
 
-BASELINES = GRID.baselines()
+from rib.analysis.baselines import baselines
+
+BASELINES = baselines(GRID)
 ROBUSTNESS_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("effective_robustness", "baseline_lines")}
 
 if BASELINES:
 
-    analysis(
+    REGISTRY.figure(
         "effective_robustness",
-        tables=ROBUSTNESS_TABLES,
-        figures={
-            "effective_robustness": (
-                {"robustness": ROBUSTNESS_TABLES["effective_robustness"]},
-                {
-                    "baselines": BASELINES,
-                    "models": {name: {"label": entry.label, **entry.style} for name, entry in GRID.models.items()},
-                    "methods": METHOD_LABELS,
-                    "datasets": DATASET_LABELS,
-                    "confidence": CONFIDENCE,
-                },
-            ),
+        inputs={"robustness": ROBUSTNESS_TABLES["effective_robustness"]},
+        settings={
+            "baselines": BASELINES,
+            "models": MODEL_STYLES,
+            "methods": METHOD_LABELS,
+            "datasets": DATASET_LABELS,
+            "confidence": CONFIDENCE,
         },
-        optional=False,
     )
+    REGISTRY.analysis("effective_robustness", tables=ROBUSTNESS_TABLES, figures=["effective_robustness"])
 
 
-rule set_against_baselines:
+rule compare_with_baselines:
     input:
         accuracy=TABLES["accuracy"],
     output:
@@ -42,8 +39,8 @@ rule set_against_baselines:
         cfg={
             "baselines": BASELINES,
             "confidence": CONFIDENCE,
-            "conditions": "; ".join(GRID.conditions()),
-            "code": digest("effective_robustness"),
+            "conditions": CONDITIONS,
+            "code": digest("compare_with_baselines"),
         },
     script:
-        "../../scripts/effective_robustness.py"
+        "../../scripts/compare_with_baselines.py"

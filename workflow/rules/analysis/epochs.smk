@@ -1,27 +1,26 @@
-# When fine-tuning changes what the head reads: CKA with the pretrained model's after each epoch. For this the runs are
-# trained once more with their weights kept on the way, so that a run without the analysis is not another run.
+# CKA of the features before the head with the pretrained model's, after each epoch. The runs are trained once more and
+# keep their weights of each epoch, so that the analysis does not change the settings of the ordinary runs.
 
 CKA_EPOCHS = f"{REPORTS}/tables/cka_epochs.csv"
 EPOCHS = GRID.training()["epochs"]
-SNAPSHOTS = f"{RUNS}/snapshots/{RUN}"
-EPOCH_FEATURES = f"{RUNS}/epochs/{RUN}/{{dataset}}"
+SNAPSHOTS = f"{RUNS}/snapshots/{RUN_PATH}"
+EPOCH_FEATURES = f"{RUNS}/epochs/{RUN_PATH}/{{dataset}}"
 EPOCH_FILES = [
     f"{EPOCH_FEATURES}.safetensors".format(**vars(run), dataset=dataset)
     for run in COMPARED
     if GRID.methods[run.method].trains
-    for dataset in GRID.ood()
+    for dataset in GRID.ood
 ]
-TRAINED_LOOK = {
-    **COMPARED_LOOK,
-    "methods": {name: look for name, look in COMPARED_LOOK["methods"].items() if GRID.methods[name].trains},
-}
 
-analysis(
-    "epochs",
-    tables={"cka_epochs": CKA_EPOCHS},
-    figures={"cka_epochs": ({"cka_epochs": CKA_EPOCHS}, TRAINED_LOOK)},
-    optional=True,
+REGISTRY.figure(
+    "cka_epochs",
+    inputs={"cka_epochs": CKA_EPOCHS},
+    settings={
+        **COMPARED_SETTINGS,
+        "methods": {n: style for n, style in COMPARED_SETTINGS["methods"].items() if GRID.methods[n].trains},
+    },
 )
+REGISTRY.analysis("epochs", tables={"cka_epochs": CKA_EPOCHS}, figures=["cka_epochs"], optional=True)
 
 
 rule keep_snapshots:
@@ -33,20 +32,20 @@ rule keep_snapshots:
         manifest=f"{SNAPSHOTS}/manifest.json",
         provenance=f"{SNAPSHOTS}/provenance.json",
     log:
-        f"{LOGS}/{CONFIG['protocol']}/snapshots/{RUN}.log",
+        f"{RUN_LOGS}/snapshots/{RUN_PATH}.log",
     wildcard_constraints:
         method=of_form("finetune"),
     conda:
         "../../../envs/torch.yaml"
-    threads: THREADS
+    threads: lambda w: threads_for([w.target])
     resources:
         gpu=GPU,
-        mem_mb=lambda w: memory([w.target], 4000),
-        runtime=lambda w: 2880 if w.target in LARGE_SETS else 240,
+        mem_mb=lambda w: memory_of([w.target], 4000),
+        runtime=lambda w: 2880 if w.target in LARGE_DATASETS else 240,
     params:
-        cfg=lambda w: training("snapshots", w),
+        cfg=lambda w: training("keep_snapshots", w),
     script:
-        "../../scripts/snapshots.py"
+        "../../scripts/keep_snapshots.py"
 
 
 rule compute_epoch_features:
@@ -62,33 +61,27 @@ rule compute_epoch_features:
         manifest=f"{EPOCH_FEATURES}.manifest.json",
         provenance=f"{EPOCH_FEATURES}.provenance.json",
     log:
-        f"{LOGS}/{CONFIG['protocol']}/epochs/{RUN}/{{dataset}}.log",
+        f"{RUN_LOGS}/epochs/{RUN_PATH}/{{dataset}}.log",
     wildcard_constraints:
         method=of_form("finetune"),
     conda:
         "../../../envs/torch.yaml"
-    threads: THREADS
+    threads: lambda w: threads_for([w.dataset])
     resources:
         gpu=GPU,
-        mem_mb=lambda w: memory([w.dataset], 4000),
+        mem_mb=lambda w: memory_of([w.dataset], 4000),
         runtime=120,
     params:
-        cfg=lambda w: {
-            "images": images(w.model),
-            "limit": CONFIG["representations"]["images"],
-            "batch_size": CONFIG["compute"]["evaluation_batch_size"],
-            "compute": COMPUTE,
-            "code": digest("epochs"),
-        },
+        cfg=lambda w: network_settings("compute_epoch_features", w, limit=CONFIG["representations"]["images"]),
     script:
-        "../../scripts/epochs.py"
+        "../../scripts/compute_epoch_features.py"
 
 
 rule compute_cka_epochs:
     input:
-        before_manifests=[path.replace(".safetensors", ".manifest.json") for path in PRETRAINED_FEATURES],
+        before_manifests=manifests_of(PRETRAINED_FEATURES),
         before=ancient(PRETRAINED_FEATURES),
-        after_manifests=[path.replace(".safetensors", ".manifest.json") for path in EPOCH_FILES],
+        after_manifests=manifests_of(EPOCH_FILES),
         after=ancient(EPOCH_FILES),
     output:
         table=CKA_EPOCHS,
@@ -103,16 +96,16 @@ rule compute_cka_epochs:
     params:
         cfg={
             "epochs": EPOCHS,
-            "among": GRID.ood(),
-            "conditions": "; ".join(GRID.conditions()),
+            "ood_datasets": GRID.ood,
+            "conditions": CONDITIONS,
             "confidence": CONFIDENCE,
-            "code": digest("cka_epochs"),
+            "code": digest("compute_cka_epochs"),
         },
     script:
-        "../../scripts/cka_epochs.py"
+        "../../scripts/compute_cka_epochs.py"
 
 
 rule epochs:
     input:
         CKA_EPOCHS,
-        figure_files(["cka_epochs"]),
+        figure_files("cka_epochs"),

@@ -1,19 +1,15 @@
-# How fine-tuning changes representations: CKA of each layer with the pretrained model's, on the same images.
+# How fine-tuning changes representations: CKA of each layer with that of the pretrained model, on the same images.
 
 CKA = f"{REPORTS}/tables/cka.csv"
 COMPARED_FEATURES = [*PRETRAINED_FEATURES, *TUNED_FEATURES]
 
-analysis(
-    "representations",
-    tables={"cka": CKA},
-    figures={"cka_layers": ({"cka": CKA}, COMPARED_LOOK)},
-    optional=True,
-)
+REGISTRY.figure("cka_layers", inputs={"cka": CKA}, settings=COMPARED_SETTINGS)
+REGISTRY.analysis("representations", tables={"cka": CKA}, figures=["cka_layers"], optional=True)
 
 
 rule compute_cka:
     input:
-        manifests=[path.replace(".safetensors", ".manifest.json") for path in COMPARED_FEATURES],
+        manifests=manifests_of(COMPARED_FEATURES),
         features=ancient(COMPARED_FEATURES),
     output:
         table=CKA,
@@ -27,16 +23,16 @@ rule compute_cka:
         runtime=120,
     params:
         cfg={
-            "among": GRID.ood(),
-            "conditions": "; ".join(GRID.conditions()),
+            "ood_datasets": GRID.ood,
+            "conditions": CONDITIONS,
             "confidence": CONFIDENCE,
-            "code": digest("cka"),
+            "code": digest("compute_cka"),
         },
     script:
-        "../../scripts/cka.py"
+        "../../scripts/compute_cka.py"
 
 
 rule representations:
     input:
         CKA,
-        figure_files(["cka_layers"]),
+        figure_files("cka_layers"),

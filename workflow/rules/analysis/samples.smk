@@ -1,18 +1,31 @@
-# Image by image: do pretrained and fine-tuned models agree, what flipped, how well calibrated is each?
-# One job reads every run's rows, one run at a time; a job per run would cost more in starting than in reading.
+# Agreement of pretrained and fine-tuned models per image, flips, and calibration. One job reads the rows of all runs,
+# one run at a time; with one job per run, start-up would take longer than reading.
 
-SAMPLE_ROWS = [
-    f"{RUNS}/evaluate/{RUN}/{suite}.parquet".format(**vars(run))
-    for run in GRID.runs()
-    for suite in SUITES
-    if run.method not in CURVES
-]
+SAMPLE_ROWS = rows_of([run for run in GRID.runs() if run.method not in CURVES])
 SAMPLE_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("samples", "flips")}
+
+REGISTRY.figure(
+    "flips",
+    inputs={"flips": SAMPLE_TABLES["flips"]},
+    settings={"models": MODEL_LABELS, "methods": METHOD_LABELS, "confidence": CONFIDENCE},
+)
+REGISTRY.figure(
+    "calibration",
+    inputs={"samples": SAMPLE_TABLES["samples"]},
+    settings={"models": MODEL_LABELS, "methods": METHOD_LABELS, "datasets": DATASET_LABELS},
+)
+REGISTRY.analysis(
+    "samples",
+    tables={"flips": SAMPLE_TABLES["flips"]},
+    figures=["flips", "calibration"],
+    # One line per run and dataset: thousands for the paper's grid.
+    files={"Agreement, flips and calibration of every run on every dataset": [SAMPLE_TABLES["samples"]]},
+)
 
 
 rule compare_samples:
     input:
-        manifests=[path.replace(".parquet", ".manifest.json") for path in SAMPLE_ROWS],
+        manifests=manifests_of(SAMPLE_ROWS),
         rows=ancient(SAMPLE_ROWS),
     output:
         **SAMPLE_TABLES,
@@ -22,34 +35,9 @@ rule compare_samples:
     conda:
         "../../../envs/report.yaml"
     resources:
-        mem_mb=memory(GRID.datasets, 2000),
-        runtime=720 if LARGE_SETS else 30,
+        mem_mb=memory_of(GRID.datasets, 2000),
+        runtime=720 if LARGE_DATASETS else 30,
     params:
-        cfg={
-            "among": GRID.ood(),
-            "groups": LEAK_FREE_GROUPS,
-            "conditions": "; ".join(GRID.conditions()),
-            "statistics": CONFIG["statistics"],
-            "code": digest("samples"),
-        },
+        cfg={**MEANS_OF_RI, "code": digest("compare_samples")},
     script:
-        "../../scripts/samples.py"
-
-
-analysis(
-    "samples",
-    tables={"flips": SAMPLE_TABLES["flips"]},
-    figures={
-        "flips": (
-            {"flips": SAMPLE_TABLES["flips"]},
-            {"models": LABELS, "methods": METHOD_LABELS, "confidence": CONFIDENCE},
-        ),
-        "calibration": (
-            {"samples": SAMPLE_TABLES["samples"]},
-            {"models": LABELS, "methods": METHOD_LABELS, "datasets": DATASET_LABELS},
-        ),
-    },
-    optional=False,
-    # A line per run and dataset, thousands on the paper's grid.
-    files={"Agreement, flips and calibration of every run on every dataset": [SAMPLE_TABLES["samples"]]},
-)
+        "../../scripts/compare_samples.py"

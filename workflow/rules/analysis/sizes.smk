@@ -1,40 +1,46 @@
-# How much robustness survives by the number of images fine-tuned on, and, of models that are trained here, pretrained on.
-# There where the grid has several sizes of the one or such models.
+# Robustness by the number of images used for fine-tuning and, for models trained here, for pretraining. Part of a run
+# if the grid has several sizes or such models.
 
 SIZED = [name for name, model in GRID.models.items() if model.pretrain]
-# Models that differ in nothing but the part of a dataset that they were pretrained on, by model.
+# Series of each model: models that differ only in the size of their pretraining data.
 SERIES = {
     name: f"{GRID.models[name].architecture} on {CATALOG.datasets[GRID.models[name].pretrain['dataset']].label}"
     for name in SIZED
 }
-SIZES_SHOWN = {
-    "methods": {name: {"label": method.label, **method.style} for name, method in SHOWN.items()},
-    "confidence": CONFIDENCE,
-}
-SIZES_FIGURES = {}
 SIZES_TABLES = {"sizes": f"{REPORTS}/tables/sizes.csv"}
-if len(GRID.sizes) > 1:
-    SIZES_FIGURES["downstream_sizes"] = ({"sizes": SIZES_TABLES["sizes"]}, {"models": LABELS, **SIZES_SHOWN})
-if SIZED:
-    SIZES_TABLES["pretraining_sizes"] = f"{REPORTS}/tables/pretraining_sizes.csv"
-    SIZES_FIGURES["pretraining_sizes"] = (
-        {"pretraining_sizes": SIZES_TABLES["pretraining_sizes"]},
-        {"series": SERIES, **SIZES_SHOWN},
-    )
-# Of each model, target and size one fine-tuning, which tells how many images it saw.
+# One fine-tuned run of each model, target and size, which records the number of images.
 TRAINED = [run for run in GRID.runs() if run.method != PRETRAINED and GRID.methods[run.method].trains]
 COUNTED = list({(run.model, run.target, run.size): run for run in TRAINED}.values())
 
+SIZES_FIGURES = []
 
-if SIZES_FIGURES and COUNTED:
+if len(GRID.sizes) > 1 and COUNTED:
+    SIZES_FIGURES.append("train_subsets")
+    REGISTRY.figure(
+        "train_subsets",
+        inputs={"sizes": SIZES_TABLES["sizes"]},
+        settings={"models": MODEL_LABELS, "methods": METHOD_STYLES, "confidence": CONFIDENCE},
+    )
 
-    analysis("sizes", tables=SIZES_TABLES, figures=SIZES_FIGURES, optional=False)
+if SIZED and COUNTED:
+    SIZES_FIGURES.append("pretraining_sizes")
+    SIZES_TABLES["pretraining_sizes"] = f"{REPORTS}/tables/pretraining_sizes.csv"
+    REGISTRY.figure(
+        "pretraining_sizes",
+        inputs={"pretraining_sizes": SIZES_TABLES["pretraining_sizes"]},
+        settings={"series": SERIES, "methods": METHOD_STYLES, "confidence": CONFIDENCE},
+    )
+
+
+if SIZES_FIGURES:
+
+    REGISTRY.analysis("sizes", tables=SIZES_TABLES, figures=SIZES_FIGURES)
 
     rule tabulate_sizes:
         input:
             ri=TABLES["ri"],
             mri=TABLES["mri"],
-            manifests=[f"{RUNS}/finetune/{RUN}/manifest.json".format(**vars(run)) for run in COUNTED],
+            manifests=[f"{RUNS}/finetune/{RUN_PATH}/manifest.json".format(**vars(run)) for run in COUNTED],
             descriptions=expand(f"{MODEL}/model.json", model=SIZED),
         output:
             table=SIZES_TABLES["sizes"],
@@ -51,14 +57,14 @@ if SIZES_FIGURES and COUNTED:
                 "runs": [{key: vars(run)[key] for key in ("model", "target", "size")} for run in COUNTED],
                 "trained_here": SIZED,
                 "epochs": GRID.training()["epochs"],
-                "conditions": "; ".join(GRID.conditions()),
-                "code": digest("sizes"),
+                "conditions": CONDITIONS,
+                "code": digest("tabulate_sizes"),
             },
         script:
-            "../../scripts/sizes.py"
+            "../../scripts/tabulate_sizes.py"
 
 
-if SIZES_FIGURES and COUNTED and SIZED:
+if "pretraining_sizes" in SIZES_FIGURES:
 
     rule tabulate_pretraining_sizes:
         input:
@@ -78,8 +84,8 @@ if SIZES_FIGURES and COUNTED and SIZED:
         params:
             cfg={
                 "trained_here": SIZED,
-                "conditions": "; ".join(GRID.conditions()),
-                "code": digest("pretraining_sizes"),
+                "conditions": CONDITIONS,
+                "code": digest("tabulate_pretraining_sizes"),
             },
         script:
-            "../../scripts/pretraining_sizes.py"
+            "../../scripts/tabulate_pretraining_sizes.py"

@@ -1,14 +1,14 @@
-# Protocol held_out: how many images of each dataset train, select and test.
+# Protocol held_out: number of images in the splits of each dataset.
 
 SPLIT_COUNTS = f"{REPORTS}/tables/splits.csv"
 
-if GRID.shares:
+if GRID.split_fractions:
 
-    analysis("splits", tables={"splits": SPLIT_COUNTS}, figures={}, optional=False)
+    REGISTRY.analysis("splits", tables={"splits": SPLIT_COUNTS})
 
     rule count_splits:
         input:
-            splits=splits(geometry(FIRST), GRID.datasets),
+            splits=splits_of(geometry_of(FIRST_MODEL), GRID.datasets),
         output:
             table=SPLIT_COUNTS,
             provenance=f"{REPORTS}/tables/splits.provenance.json",
@@ -22,7 +22,7 @@ if GRID.shares:
         params:
             cfg={
                 "datasets": list(GRID.datasets),
-                "conditions": "; ".join(GRID.conditions()),
+                "conditions": CONDITIONS,
                 "code": digest("count_splits"),
             },
         script:

@@ -1,12 +1,13 @@
-# Which invariances fine-tuned and pretrained networks share: STIR, by representation inversion.
+# Shared invariances of fine-tuned and pretrained networks: STIR, by representation inversion.
 
 STIR = f"{REPORTS}/tables/stir.csv"
-INVERTED = f"{RUNS}/inversions/{RUN}/{{dataset}}"
-CROSSED = f"{RUNS}/stir/{RUN}/{{dataset}}"
-# On the images that a run was fine-tuned on.
+INVERTED = f"{RUNS}/inversions/{RUN_PATH}/{{dataset}}"
+CROSSED = f"{RUNS}/stir/{RUN_PATH}/{{dataset}}"
+# Each run is compared on its target.
 CROSSED_RUNS = [{**vars(run), "dataset": run.target} for run in COMPARED]
 
-analysis("stir", tables={"stir": STIR}, figures={"stir": ({"stir": STIR}, COMPARED_LOOK)}, optional=True)
+REGISTRY.figure("stir", inputs={"stir": STIR}, settings=COMPARED_SETTINGS)
+REGISTRY.analysis("stir", tables={"stir": STIR}, figures=["stir"], optional=True)
 
 
 rule invert_representation:
@@ -18,27 +19,20 @@ rule invert_representation:
         manifest=f"{INVERTED}.manifest.json",
         provenance=f"{INVERTED}.provenance.json",
     log:
-        f"{LOGS}/{CONFIG['protocol']}/inversions/{RUN}/{{dataset}}.log",
+        f"{RUN_LOGS}/inversions/{RUN_PATH}/{{dataset}}.log",
     wildcard_constraints:
-        method=f"{PRETRAINED}|{of_form('finetune', 'recipe', 'select')}",
+        method=f"{PRETRAINED}|{ONE_STATE}",
     conda:
         "../../../envs/torch.yaml"
-    threads: THREADS
+    threads: lambda w: threads_for([w.dataset])
     resources:
         gpu=GPU,
         mem_mb=8000,
         runtime=720,
     params:
-        cfg=lambda w: {
-            "parents": checkpointed(w),
-            "images": images(w.model),
-            "settings": CONFIG["stir"],
-            "batch_size": CONFIG["compute"]["evaluation_batch_size"],
-            "compute": COMPUTE,
-            "code": digest("inversions"),
-        },
+        cfg=lambda w: network_settings("invert_representation", w, parents=parents_of(w), settings=CONFIG["stir"]),
     script:
-        "../../scripts/inversions.py"
+        "../../scripts/invert_representation.py"
 
 
 rule cross_inversions:
@@ -53,27 +47,20 @@ rule cross_inversions:
         manifest=f"{CROSSED}.manifest.json",
         provenance=f"{CROSSED}.provenance.json",
     log:
-        f"{LOGS}/{CONFIG['protocol']}/stir/{RUN}/{{dataset}}.log",
+        f"{RUN_LOGS}/stir/{RUN_PATH}/{{dataset}}.log",
     wildcard_constraints:
-        method=of_form("finetune", "recipe", "select"),
+        method=ONE_STATE,
     conda:
         "../../../envs/torch.yaml"
-    threads: THREADS
+    threads: lambda w: threads_for([w.dataset])
     resources:
         gpu=GPU,
         mem_mb=4000,
         runtime=60,
     params:
-        cfg=lambda w: {
-            "parents": checkpointed(w),
-            "images": images(w.model),
-            "settings": CONFIG["stir"],
-            "batch_size": CONFIG["compute"]["evaluation_batch_size"],
-            "compute": COMPUTE,
-            "code": digest("stir"),
-        },
+        cfg=lambda w: network_settings("cross_inversions", w, parents=parents_of(w), settings=CONFIG["stir"]),
     script:
-        "../../scripts/stir.py"
+        "../../scripts/cross_inversions.py"
 
 
 rule compute_stir:
@@ -94,15 +81,15 @@ rule compute_stir:
     params:
         cfg={
             **{key: CONFIG["stir"][key] for key in ("layer", "steps")},
-            "conditions": "; ".join(GRID.conditions()),
+            "conditions": CONDITIONS,
             "confidence": CONFIDENCE,
-            "code": digest("stir_table"),
+            "code": digest("compute_stir"),
         },
     script:
-        "../../scripts/stir_table.py"
+        "../../scripts/compute_stir.py"
 
 
 rule stir:
     input:
         STIR,
-        figure_files(["stir"]),
+        figure_files("stir"),

@@ -1,11 +1,23 @@
-# How fine-tuning went, epoch by epoch.
+# Training history by epoch.
 
 HISTORIES = [
-    f"{RUNS}/finetune/{RUN}/history.csv".format(**vars(run))
+    f"{RUNS}/finetune/{RUN_PATH}/history.csv".format(**vars(run))
     for run in GRID.runs()
     if run.method != PRETRAINED and GRID.methods[run.method].trains
 ]
 TRAINING = f"{REPORTS}/tables/training.csv"
+
+REGISTRY.figure(
+    "training",
+    inputs={"training": TRAINING},
+    settings={
+        "model": FIRST_MODEL,
+        "model_label": MODEL_LABELS[FIRST_MODEL],
+        "methods": METHOD_STYLES,
+        "targets": TARGET_LABELS,
+    },
+)
+REGISTRY.analysis("training", tables={}, figures=["training"], files={"Training history by epoch": [TRAINING]})
 
 
 rule gather_histories:
@@ -22,20 +34,6 @@ rule gather_histories:
         mem_mb=1000,
         runtime=30,
     params:
-        cfg={"conditions": "; ".join(GRID.conditions()), "code": digest("training")},
+        cfg={"conditions": CONDITIONS, "code": digest("gather_histories")},
     script:
-        "../../scripts/training.py"
-
-
-analysis(
-    "training",
-    tables={},
-    figures={
-        "training": (
-            {"training": TRAINING},
-            {"model": FIRST, "model_label": LABELS[FIRST], "methods": METHOD_LOOKS, "targets": TARGET_LABELS},
-        ),
-    },
-    optional=False,
-    files={"How fine-tuning went, by epoch": [TRAINING]},
-)
+        "../../scripts/gather_histories.py"

@@ -1,15 +1,15 @@
-"""Do distances between datasets predict what fine-tuning does? Correlations with exact permutation tests.
+"""Do distances between datasets predict the effect of fine-tuning? Correlations with exact permutation tests.
 
-Three levels, each per model, method, size of the training part and kind of distance; seeds are averaged:
+There are three levels, each per model, method, training subset and kind of distance; seeds are averaged:
 
-    pairs            target i and another dataset j out of distribution: their distance, A_i(j) - A_pre(j)
-    targets          target i: distance to what the models were pretrained for where the family has it, else the mean
-                     distance to the other datasets out of distribution; RI_i
-    in_distribution  target i: distance to what the models were pretrained for, change of accuracy on that (the question of
-                     arXiv 2410.21582); where the run evaluates it
+    pairs            target i and another OOD dataset j: their distance and A_i(j) - A_pre(j)
+    targets          target i: RI_i and the distance to the in-distribution dataset or, if the family has none, the mean
+                     distance to the other OOD datasets
+    in_distribution  target i: distance to the in-distribution dataset and change of accuracy on it (the question of
+                     arXiv 2410.21582), if it is evaluated
 
-Pairs that share a dataset hang together. Their p is Mantel's (1967): datasets change places in the distance matrix, rows
-and columns together, and only then are pairs compared. For the same reason they have no interval.
+Pairs that share a dataset are not independent. Their p-value is therefore from a Mantel test (1967), which permutes
+rows and columns of the distance matrix together, and they have no confidence interval.
 """
 
 import itertools
@@ -21,14 +21,15 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata
 
-from rib.io import log, write_table
-from rib.runs import PRETRAINED
+from rib.base.files import write_table
+from rib.base.progress import log
+from rib.config.run import PRETRAINED
 
-MOST = 1_000_000  # permutations up to which all are tried
-DRAWS = 100_000  # permutations otherwise
+MOST = 1_000_000  # up to this number, all permutations are enumerated
+DRAWS = 100_000  # random permutations otherwise
 CHUNK = 20_000  # permutations at once
-TIE = 1e-9  # correlations nearer than this are equal
-FEWEST = 3  # points of which a correlation says anything
+TIE = 1e-9  # correlations closer than this are equal
+FEWEST = 3  # minimum number of points for a correlation
 LEVELS = ("pairs", "targets", "in_distribution")
 STATISTICS = ("pearson", "spearman")
 KEYS = ["model", "method", "size", "distance", "level", "statistic"]
@@ -36,7 +37,7 @@ COLUMNS = [*KEYS, "value", "ci_low", "ci_high", "p", "permutations", "exact", "n
 
 
 def permutations(n: int, seed: int) -> tuple[np.ndarray, bool]:
-    """Orders of n things: every one where they are few, else seeded draws.
+    """Permutations of n items: all of them, or random draws if there are too many.
 
     Returns:
         (count, n) int64, and whether these are all.
@@ -47,7 +48,7 @@ def permutations(n: int, seed: int) -> tuple[np.ndarray, bool]:
 
 
 def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pearson's r between the rows of (a, n) and of (b, n): (a, b), NaN where a row is constant."""
+    """Pearson's r between the rows of (a, n) and (b, n): (a, b), NaN for constant rows."""
     return _standardised(x) @ _standardised(y).T
 
 
@@ -61,17 +62,17 @@ def _standardised(rows: np.ndarray) -> np.ndarray:
 def permuted_p(
     permuted: Callable[[np.ndarray], np.ndarray], responses: np.ndarray, orders: np.ndarray, exact: bool, ranks: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Correlations, and how often a permutation gives one at least as far from 0.
+    """Correlations and their two-sided permutation p-values.
 
     Args:
-        permuted: from orders (b, k) to the predictor under each, (b, n).
+        permuted: maps orders (b, k) to the permuted predictors (b, n).
         responses: (runs, n).
         orders: (count, k), see `permutations`.
-        exact: whether those are all. Of draws the observed order counts as one more, which keeps p valid.
-        ranks: Spearman's correlation in place of Pearson's.
+        exact: whether those are all. If not, the observed order is added to the draws, which keeps p valid.
+        ranks: use Spearman's correlation instead of Pearson's.
 
     Returns:
-        value (runs,) in -1 to 1, p (runs,); NaN where a correlation has no value.
+        value (runs,) in -1 to 1, p (runs,); NaN where a correlation is undefined.
     """
     ranked = (lambda rows: rankdata(rows, axis=1)) if ranks else np.asarray
     y = ranked(responses)
@@ -85,10 +86,10 @@ def permuted_p(
 
 
 def interval(value: float, n: int, confidence: float, ranks: bool) -> tuple[float, float]:
-    """Interval of a correlation over n independent points by Fisher's z; NaN where n or the value allow none.
+    """Confidence interval of a correlation over n independent points with Fisher's z; NaN if it is undefined.
 
-    Of Spearman's correlation z has the variance of Bonett & Wright 2000. For a handful of points it is wide, as it must
-    be; a bootstrap of so few is too narrow.
+    For Spearman's correlation, z has the variance of Bonett & Wright 2000. With few points the interval is wide, as it
+    should be; a bootstrap interval would be too narrow.
     """
     if n <= FEWEST or not abs(value) < 1 - TIE:
         return np.nan, np.nan
@@ -98,17 +99,16 @@ def interval(value: float, n: int, confidence: float, ranks: bool) -> tuple[floa
 
 
 def to_targets(
-    distances: pd.DataFrame, targets: Sequence[str], among: Sequence[str], in_distribution: str | None
+    distances: pd.DataFrame, targets: Sequence[str], ood_datasets: Sequence[str], in_distribution: str | None
 ) -> dict[str, float]:
-    """Distance of each target to the dataset in distribution, or without one its mean distance to the others.
+    """Distance of each target to the in-distribution dataset or, if there is none, its mean distance to the others.
 
     Args:
         distances: first, second, value of one model and kind.
         targets: datasets.
-        among: datasets that are out of distribution.
-        in_distribution: the dataset that stands for what models were pretrained for, None where there is none.
+        in_distribution: the in-distribution dataset, or None.
     """
-    others = {name: [other for other in among if other != name] for name in targets}
+    others = {name: [other for other in ood_datasets if other != name] for name in targets}
     if in_distribution:
         others = {name: [in_distribution] for name in targets}
     names = sorted({*targets, *itertools.chain(*others.values())})
@@ -117,7 +117,7 @@ def to_targets(
 
 
 def _matrix(distances: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
-    """Symmetric (datasets, datasets) of one model and kind; what is on the diagonal is never used."""
+    """Symmetric distance matrix (datasets, datasets) of one model and kind; the diagonal is not used."""
     known = {frozenset(pair): value for *pair, value in distances[["first", "second", "value"]].itertuples(index=False)}
     return np.array([[np.nan if a == b else known[frozenset((a, b))] for b in names] for a in names])
 
@@ -128,7 +128,7 @@ def association_table(
     ri: pd.DataFrame,
     *,
     targets: Sequence[str],
-    among: Sequence[str],
+    ood_datasets: Sequence[str],
     in_distribution: str | None,
     pairs: bool,
     confidence: float,
@@ -141,15 +141,14 @@ def association_table(
         accuracy: model, method, target, size, seed, dataset, accuracy (percent).
         ri: model, method, target, size, seed, ri.
         targets: datasets fine-tuned on.
-        among: datasets that count in RI.
-        in_distribution: the dataset that stands for what models were pretrained for, None where there is none.
-        pairs: False leaves that level out, where RI leaves images out that the pairs' accuracies are over.
-        confidence: coverage of the intervals, between 0 and 1.
-        seed: of permutations that are drawn.
+        in_distribution: the in-distribution dataset, or None.
+        pairs: whether to include that level; False if RI excludes images that the pairs' accuracies include.
+        seed: seed of random permutations.
 
     Returns:
-        A line per model, method, size, distance, level and statistic: value, its interval, two-sided p, permutations and
-        whether these are all (exact), n points. Without a value where there are fewer than three points, or all are equal.
+        One row per model, method, size, distance, level and statistic: value, its confidence interval, two-sided p,
+        number of permutations, whether these are all (exact), and n points. The value is NaN if there are fewer than
+        three points or all are equal.
     """
     lines = []
     for model, of_model in distances.groupby("model", sort=False):
@@ -158,7 +157,7 @@ def association_table(
         runs = list(dict.fromkeys(key[:2] for key in gains.index))
         if not runs:
             continue
-        cells = [(target, other) for target in targets for other in among if other != target]
+        cells = [(target, other) for target in targets for other in ood_datasets if other != target]
         responses = {"targets": [[gains[(*run, target)] for target in targets] for run in runs]}
         if pairs:
             responses["pairs"] = [[changes[(*run, *cell)] for cell in cells] for run in runs]
@@ -166,13 +165,17 @@ def association_table(
             lost = [[changes[(*run, target, in_distribution)] for target in targets] for run in runs]
             responses["in_distribution"] = lost
         for kind, found in of_model.groupby("distance", sort=False):
-            apart = np.array(list(to_targets(found, targets, among, in_distribution).values()))
+            apart = np.array(list(to_targets(found, targets, ood_datasets, in_distribution).values()))
             for level in (name for name in LEVELS if name in responses):
-                permuted = _renamed(_matrix(found, among), among, cells) if level == "pairs" else apart.__getitem__
-                places = len(among if level == "pairs" else targets)
+                permuted = (
+                    _renamed(_matrix(found, ood_datasets), ood_datasets, cells)
+                    if level == "pairs"
+                    else apart.__getitem__
+                )
+                places = len(ood_datasets if level == "pairs" else targets)
                 tested = _tested(permuted, np.array(responses[level]), places, level == "pairs", confidence, seed)
                 lines += [(model, *runs[run], kind, level, *rest) for run, *rest in tested]
-        log.info("%s: distances compared with what %d methods did", model, len(runs))
+        log.info("%s: distances compared with the effects of %d methods", model, len(runs))
     return pd.DataFrame(lines, columns=COLUMNS).sort_values(KEYS[:3], kind="stable", key=_appearance)
 
 
@@ -182,7 +185,7 @@ def _appearance(column: pd.Series) -> pd.Series:
 
 
 def _changes(accuracy: pd.DataFrame) -> dict[tuple, float]:
-    """A_i(j) - A_pre(j) of one model, mean over seeds, by method, size, target i and dataset j."""
+    """A_i(j) - A_pre(j) of one model, averaged over seeds, by method, size, target i and dataset j."""
     pretrained = accuracy["method"] == PRETRAINED
     before = accuracy[pretrained].set_index("dataset")["accuracy"]
     after = accuracy[~pretrained].groupby(["method", "size", "target", "dataset"], sort=False)["accuracy"].mean()
@@ -192,7 +195,7 @@ def _changes(accuracy: pd.DataFrame) -> dict[tuple, float]:
 def _renamed(
     matrix: np.ndarray, names: Sequence[str], cells: Sequence[tuple[str, str]]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Cells of a matrix when its datasets change places, rows and columns together: (b, datasets) to (b, cells)."""
+    """Function from permutations (b, datasets) of a matrix's rows and columns together to its cells (b, cells)."""
     place = {name: position for position, name in enumerate(names)}
     rows, columns = (np.array([place[cell[side]] for cell in cells]) for side in (0, 1))
     return lambda orders: matrix[orders[:, rows], orders[:, columns]]
@@ -206,7 +209,7 @@ def _tested(
     confidence: float,
     seed: int,
 ) -> Iterator[tuple]:
-    """Per run and statistic: the run's place, statistic, value, interval, p, permutations, exact, n."""
+    """Yield run index, statistic, value, confidence interval, p, permutations, exact, n of each run and statistic."""
     n = responses.shape[1]
     orders, exact = permutations(places, seed) if n >= FEWEST else (np.empty((0, places), np.int64), True)
     for statistic in STATISTICS:
@@ -221,24 +224,28 @@ def _tested(
 
 def write_tables(
     *,
-    measured: Mapping[str, Sequence[Path]],
+    models: Sequence[str],
+    features: Sequence[Path],
+    compression: Sequence[Path],
     accuracy: Path,
     ri: Path,
+    choices: Mapping,
     conditions: str,
     outputs: Mapping[str, Path],
-    **choices,
 ) -> None:
-    """Write all distances, and what they are associated with.
+    """Write the tables `distances` and `association`.
 
     Args:
-        measured: by model the CSV files of its distances.
-        accuracy: CSV of the run.
-        ri: likewise.
-        conditions: what the numbers hang on besides their columns; the last column of each table.
+        models: names.
+        features: CSV of each model's distances in feature space.
+        compression: CSV of each model's compression distances.
+        accuracy: CSV of accuracies.
+        ri: CSV of RI.
+        choices: keyword arguments of `association_table`.
         outputs: paths of `distances` and `association`.
-        choices: see `association_table`.
     """
-    parts = [pd.read_csv(path).assign(model=model) for model, paths in measured.items() for path in paths]
+    measured = zip(models, features, compression, strict=True)
+    parts = [pd.read_csv(path).assign(model=model) for model, *paths in measured for path in paths]
     distances = pd.concat(parts, ignore_index=True)
     distances = distances[["model", *(name for name in distances if name != "model")]]
     changes, gains = (pd.read_csv(path, dtype={"size": str}) for path in (accuracy, ri))

@@ -1,14 +1,14 @@
-"""How alike two runs represent the same images: linear CKA, debiased, with jackknife intervals.
+"""Similarity of two runs' representations of the same images: debiased linear CKA with jackknife confidence intervals.
 
 CKA (Kornblith et al. 2019, arXiv 1905.00414, section 3) of features X (n, p) and Y (n, q) of the same n images, with
-K = X X^T and L = Y Y^T, is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)): 1 for features that are equal up to rotation, scale
-and shift, 0 for unrelated ones. The plain estimator of HSIC is biased: with n below p and q, CKA of unrelated features is
-near 1 (Murphy et al. 2024, arXiv 2405.01012). So the unbiased estimator of Song et al. 2012 (JMLR 13, equation 5) takes its
-place, as in Nguyen et al. 2020 (arXiv 2010.15327, section 2). That is an inner product of U-centred kernels (Szekely and
-Rizzo 2014, arXiv 1310.2926), so that CKA stays within -1..1.
+K = X X^T and L = Y Y^T, is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)): 1 for features that are equal up to rotation,
+scale and shift, 0 for unrelated ones. The plain estimator of HSIC is biased: with n below p and q, CKA of unrelated
+features is near 1 (Murphy et al. 2024, arXiv 2405.01012). We use the unbiased estimator of Song et al. 2012 (JMLR 13,
+equation 5), as in Nguyen et al. 2020 (arXiv 2010.15327, section 2). It is an inner product of U-centred kernels
+(Szekely and Rizzo 2014, arXiv 1310.2926), so CKA is within -1..1.
 
-Intervals leave out one object at a time: a bootstrap draws images twice, which are alike in every representation, and so
-shifts CKA upwards. The jackknife is taken of artanh(CKA), as is usual for correlations, so that intervals stay below 1.
+The jackknife leaves out one object at a time. A bootstrap would draw images twice, and identical images increase CKA.
+The jackknife is applied to artanh(CKA), as is usual for correlations, so the upper limits are below 1.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,25 +20,27 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from rib.io import Progress, UserError, write_table
-from rib.metrics import RUN
-from rib.runs import PRETRAINED, run_of
+from rib.analysis.counts import RUN
+from rib.base.errors import UserError
+from rib.base.files import write_table
+from rib.base.progress import Progress
+from rib.config.run import PRETRAINED, run_of
 
 PRE_LOGITS = "pre_logits"
-DEPTHS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, PRE_LOGITS: 5}  # see rib.features
-OTHERS = "others"  # in place of a dataset: the mean over all but the target
-FEWEST = 4  # images below which the unbiased estimator is not defined
-CLOSEST = 1 - 1e-12  # to 1, of which artanh has no value
+DEPTHS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, PRE_LOGITS: 5}  # see rib.evaluation.features
+OTHERS = "others"  # dataset column of the mean over all datasets other than the target
+FEWEST = 4  # minimum number of images for the unbiased estimator
+CLOSEST = 1 - 1e-12  # upper limit, since artanh(1) is infinite
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """The linear kernel of features, with what leaving groups of images out takes.
+    """Linear kernel of features, with the sums needed to leave out groups of images.
 
     Attributes:
-        values: (n, n), the diagonal 0.
+        values: (n, n), with a zero diagonal.
         groups: (n,) int64, the group of each image, 0 to g - 1.
-        sums: (n,) of the rows.
+        sums: (n,) row sums.
         to_groups: (n, g) sums of each row over the images of each group.
     """
 
@@ -49,7 +51,7 @@ class Kernel:
 
     @classmethod
     def of(cls, features: np.ndarray, groups: np.ndarray) -> "Kernel":
-        """Of features (n, d), in double precision.
+        """Kernel of features (n, d), in double precision.
 
         Raises:
             ValueError: too few images are left when a group is left out.
@@ -57,14 +59,14 @@ class Kernel:
         if len(features) - np.bincount(groups).max() < FEWEST:
             raise ValueError(f"CKA needs at least {FEWEST} images, and one object more")
         centred = features.astype(np.float64)
-        centred -= centred.mean(axis=0)  # changes nothing but rounding
+        centred -= centred.mean(axis=0)  # only reduces rounding errors
         values = centred @ centred.T
         np.fill_diagonal(values, 0)
         return cls(values, groups, values.sum(axis=1), _group_sums(values.T, groups).T)
 
 
 def _group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sums over the rows of each group: (n, ...) to (g, ...)."""
+    """Sum rows by group: (n, ...) to (g, ...)."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(groups[order]) > 0])
     return np.add.reduceat(values[order], starts, axis=0)
@@ -73,7 +75,7 @@ def _group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def hsic(one: Kernel, other: Kernel) -> np.ndarray:
     """Unbiased HSIC on all images, then with each group left out: (1 + g,).
 
-    Source: Song et al. 2012, equation 5; sums without a group are those of all less the group's rows and columns.
+    Source: Song et al. 2012, equation 5; sums without a group are total sums minus the group's rows and columns.
     """
     groups, n = one.groups, len(one.groups)
     products = one.values * other.values
@@ -82,7 +84,7 @@ def hsic(one: Kernel, other: Kernel) -> np.ndarray:
     )
     trace = _without(products.sum(axis=1), within_products, groups)
     sum_one, sum_other = _without(one.sums, within_one, groups), _without(other.sums, within_other, groups)
-    # 1^T K L 1 without a group: over the images that stay, products of their sums over those that stay.
+    # 1^T K L 1 without a group: sum over the remaining images of the products of their sums over the remaining images.
     left = (one.sums[:, None] - one.to_groups) * (other.sums[:, None] - other.to_groups)
     cross = np.r_[one.sums @ other.sums, left.sum(axis=0) - _within(left, groups)]
     left_n = np.r_[n, n - np.bincount(groups)].astype(np.float64)
@@ -91,17 +93,17 @@ def hsic(one: Kernel, other: Kernel) -> np.ndarray:
 
 
 def _within(to_groups: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sum over the images of each group of their value for that group: (n, g) to (g,)."""
+    """Sum over each group's images of their values for that group: (n, g) to (g,)."""
     return np.bincount(groups, weights=to_groups[np.arange(len(groups)), groups])
 
 
 def _without(sums: np.ndarray, within: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """The sum of a symmetric matrix, whole and without each group's rows and columns: (1 + g,).
+    """Sum of a symmetric matrix, in full and without each group's rows and columns: (1 + g,).
 
     Args:
-        sums: (n,) of its rows.
-        within: (g,) of each group's rows and columns among themselves.
-        groups: (n,) of each image.
+        sums: (n,) row sums.
+        within: (g,) sum of each group's block on the diagonal.
+        groups: (n,) group of each image.
     """
     return sums.sum() - np.r_[0, 2 * np.bincount(groups, weights=sums) - within]
 
@@ -110,9 +112,9 @@ def cka(one: Kernel, other: Kernel, own: np.ndarray | None = None) -> np.ndarray
     """Debiased linear CKA on all images, then with each group left out: (1 + g,); NaN for constant features.
 
     Args:
-        one: of the first features.
-        other: of the second.
-        own: `hsic(one, one)`, where that is known already.
+        one: kernel of the first features.
+        other: kernel of the second features.
+        own: `hsic(one, one)`, if already computed.
     """
     own = hsic(one, one) if own is None else own
     scale = own * hsic(other, other)
@@ -120,7 +122,7 @@ def cka(one: Kernel, other: Kernel, own: np.ndarray | None = None) -> np.ndarray
 
 
 def plain_cka(one: np.ndarray, other: np.ndarray) -> float:
-    """Linear CKA with the biased estimator, 0..1, as Kornblith et al. 2019 give it (section 3, table 1).
+    """Linear CKA with the biased estimator, 0..1, as in Kornblith et al. 2019 (section 3, table 1).
 
     Args:
         one: (n, p).
@@ -133,14 +135,13 @@ def plain_cka(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def jackknife_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Interval of a CKA from its values with each group left out.
+    """Jackknife confidence interval of CKA.
 
     Args:
-        values: (1 + g,): on all images, then without each group.
-        confidence: coverage, between 0 and 1.
+        values: (1 + g,): CKA on all images, then without each group.
 
-    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 11.2 (standard error), on the scale of
-    artanh.
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 11.2 (standard error), on the artanh
+    scale.
     """
     whole, *left = np.arctanh(np.clip(values, -CLOSEST, CLOSEST))
     error = np.sqrt((len(left) - 1) * np.var(left))
@@ -149,12 +150,12 @@ def jackknife_interval(values: np.ndarray, confidence: float) -> tuple[float, fl
 
 
 def mean_over(parts: Sequence[tuple[np.ndarray, Sequence[str]]]) -> np.ndarray:
-    """Mean of several datasets' CKA, whole and without each object of any: (1 + objects,).
+    """Mean CKA over datasets, in full and without each object: (1 + objects,).
 
-    An object that several datasets have is left out of all at once; one that a dataset lacks leaves its CKA as it is.
+    An object is left out of all datasets at once; the CKA of a dataset without the object doesn't change.
 
     Args:
-        parts: of each dataset its values (1 + g,) and the names of its g objects.
+        parts: values (1 + g,) and names of the g objects of each dataset.
     """
     objects = sorted(set().union(*(names for _, names in parts)))
     left = [pd.Series(values[1:], names).reindex(objects, fill_value=values[0]).to_numpy() for values, names in parts]
@@ -162,18 +163,16 @@ def mean_over(parts: Sequence[tuple[np.ndarray, Sequence[str]]]) -> np.ndarray:
 
 
 def write_cka(
-    *, features: Iterable[Path], among: Collection[str], conditions: str, confidence: float, table: Path
+    *, features: Iterable[Path], ood_datasets: Collection[str], conditions: str, confidence: float, table: Path
 ) -> None:
     """Write the CKA of every fine-tuned run with its pretrained model, per dataset and layer.
 
     Args:
-        features: what features jobs wrote: <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors, of
-            fine-tuned runs and of the pretrained models, on the same datasets.
-        among: datasets over which, but for the target, `others` is the mean.
-        conditions: what the numbers hang on besides their columns; the last column.
-        confidence: coverage of the intervals, between 0 and 1.
-        table: written as CSV: model, method, target, size, seed, dataset, layer, depth (1 next to the input), n, cka,
-            ci_low, ci_high, biased (the plain estimator, to compare with published numbers).
+        features: outputs of the features jobs, <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors, of
+            fine-tuned runs and pretrained models, on the same datasets.
+        ood_datasets: datasets that `others` averages over, except the target.
+        table: written as CSV: model, method, target, size, seed, dataset, layer, depth (1 is nearest to the input), n,
+            cka, ci_low, ci_high, biased (the plain estimator, for comparison with published numbers).
 
     Raises:
         UserError: there is no fine-tuned run, or too few images.
@@ -182,7 +181,7 @@ def write_cka(
     before = {run[0]: paths for run, paths in runs.items() if run[1] == PRETRAINED}
     tuned = {run: paths for run, paths in runs.items() if run[1] != PRETRAINED}
     _write(before, tuned, {layer: (layer, depth) for layer, depth in DEPTHS.items()}, None, ["layer", "depth"],
-           among, conditions, confidence, table)  # fmt: skip
+           ood_datasets, conditions, confidence, table)  # fmt: skip
 
 
 def write_cka_epochs(
@@ -190,31 +189,31 @@ def write_cka_epochs(
     before: Iterable[Path],
     after: Iterable[Path],
     epochs: int,
-    among: Collection[str],
+    ood_datasets: Collection[str],
     conditions: str,
     confidence: float,
     table: Path,
 ) -> None:
-    """Write the CKA of what the head reads with the pretrained model's, after each epoch.
+    """Write the CKA of the head's input with that of the pretrained model, after each epoch.
 
     Args:
         before: features of the pretrained models, as for `write_cka`.
-        after: what epochs jobs wrote, in folders as those: features by epoch.
-        epochs: how many there are.
-        table: written as CSV, like `write_cka`'s with epoch (from 1) in place of layer and depth.
+        after: outputs of the epochs jobs, with the same paths: features by epoch.
+        epochs: number of epochs.
+        table: written as CSV, as in `write_cka` but with epoch (from 1) instead of layer and depth.
 
-    The others are those of `write_cka`.
+    The other arguments are those of `write_cka`.
 
     Raises:
-        UserError: there is no fine-tuned run, too few images, or the pretrained features lack what the head reads.
+        UserError: there is no fine-tuned run, too few images, or no `pre_logits` among the pretrained features.
     """
     names = {f"epoch{epoch}": (epoch,) for epoch in range(1, epochs + 1)}
     start = {run[0]: paths for run, paths in _by_run(before).items()}
-    _write(start, _by_run(after), names, PRE_LOGITS, ["epoch"], among, conditions, confidence, table)
+    _write(start, _by_run(after), names, PRE_LOGITS, ["epoch"], ood_datasets, conditions, confidence, table)
 
 
 def _by_run(features: Iterable[Path]) -> dict[tuple, dict[str, Path]]:
-    """Files by run (the columns RUN) and dataset, which their paths name."""
+    """Files by run (columns RUN) and dataset, as given by their paths."""
     runs: dict[tuple, dict[str, Path]] = {}
     for path in map(Path, features):
         runs.setdefault(run_of(path).values(RUN), {})[path.stem] = path
@@ -227,17 +226,17 @@ def _write(
     names: Mapping[str, tuple],
     against: str | None,
     columns: Sequence[str],
-    among: Collection[str],
+    ood_datasets: Collection[str],
     conditions: str,
     confidence: float,
     table: Path,
 ) -> None:
-    """Compare runs with their pretrained models and write a line per run, name and dataset.
+    """Compare runs with their pretrained models and write one row per run, name and dataset.
 
     Args:
-        before: features of the pretrained model by dataset, by model.
-        tuned: features of each run by dataset.
-        names: of the features in the runs' files, in order: what their lines have in `columns`.
+        before: features of the pretrained models, by model and dataset.
+        tuned: features of the runs, by run and dataset.
+        names: names of the features in the runs' files, in order, with their values in `columns`.
         against: see `compare`.
     """
     if not tuned:
@@ -253,7 +252,7 @@ def _write(
         for run in tuned
         for name in names
         if (run, name) in found
-        for dataset, *rest in _lines(run[2], found[run, name], among, confidence)
+        for dataset, *rest in _lines(run[2], found[run, name], ood_datasets, confidence)
     ]
     columns = [*RUN, "dataset", *columns, "n", "cka", "ci_low", "ci_high", "biased"]
     written = pd.DataFrame(lines, columns=columns).assign(conditions=conditions)
@@ -261,25 +260,27 @@ def _write(
 
 
 def compare(before: Path, after: Mapping[tuple, Path], against: str | None = None):
-    """CKA of some runs' features with one run's, on one dataset.
+    """CKA of several runs' features with those of the pretrained model, on one dataset.
 
     Args:
-        before: features of the one.
-        after: of the others, by run.
-        against: layer of the one with which all of the others' are compared; each with its own when None.
+        before: features of the pretrained model.
+        after: features of the runs.
+        against: layer of the pretrained model with which all features are compared; None compares equal layers.
 
     Yields:
-        (run, name of the features), and their CKA whole and without each object (1 + g,), the objects' names, the plain
-        CKA, and n.
+        (run, name of the features), and their CKA in full and without each object (1 + g,), the objects' names, the
+        plain CKA, and n.
 
     Raises:
-        UserError: the runs' features are of different images, or of too few, or the layer is not there.
+        UserError: the features are of different or too few images, or the layer is missing.
     """
     index = _index(before)
     names, groups = np.unique(index["object_id"].astype(str), return_inverse=True)
     first = load_file(before)
     if against is not None and against not in first:
-        raise UserError(f"config, representations.layers: '{against}' is to be compared too; add it to the list.")
+        raise UserError(
+            f"config, representations.layers: '{against}' is needed for the comparison; add it to the list."
+        )
     try:
         kernels = {layer: Kernel.of(part, groups) for layer, part in first.items()}
     except ValueError as error:
@@ -298,13 +299,13 @@ def _index(features: Path) -> pd.DataFrame:
     return pd.read_parquet(features.with_suffix(".index.parquet"), columns=["image_id", "object_id"])
 
 
-def _lines(target: str, own: Mapping[str, tuple], among: Collection[str], confidence: float) -> list[tuple]:
-    """Dataset, n, CKA with its interval, and plain CKA: of each dataset, then of the mean over those off the target."""
+def _lines(target: str, own: Mapping[str, tuple], ood_datasets: Collection[str], confidence: float) -> list[tuple]:
+    """Dataset, n, CKA with its confidence interval, and plain CKA, of each dataset and of the mean over the others."""
     lines = [
         (dataset, n, values[0], *jackknife_interval(values, confidence), plain)
         for dataset, (values, _, plain, n) in own.items()
     ]
-    others = [own[dataset] for dataset in own if dataset in among and dataset != target]
+    others = [own[dataset] for dataset in own if dataset in ood_datasets and dataset != target]
     if others:
         values = mean_over([(values, names) for values, names, _, _ in others])
         n, plain = sum(part[3] for part in others), np.mean([part[2] for part in others])

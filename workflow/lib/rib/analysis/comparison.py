@@ -1,14 +1,15 @@
 """Paired comparison of the methods of one model: differences of mRI, a ranking with ties, and the spread over seeds.
 
-Two kinds of uncertainty are told apart. Images: intervals resample objects (percentile bootstrap; one draw serves all
-methods, so that differences are paired), tests flip signs of objects; with several seeds, both are of the mean over the
-seeds that were run. Seeds: standard deviation and t-interval over training seeds, on the images at hand.
+There are two kinds of uncertainty. Images: confidence intervals resample objects (percentile bootstrap; all methods
+share the draws, so differences are paired), and tests flip signs of objects; with several seeds, both apply to the mean
+over these seeds. Seeds: standard deviation and t-interval over training seeds, with fixed images.
 
-The test asks whether two methods, on the same objects, could be exchanged. mRI_A - mRI_B is a sum over objects
-(`rib.metrics.ri_parts`); under the null hypothesis the sign of each object's part is a coin's, one coin for all targets,
-datasets and seeds in which the object appears. p is the share of draws that are at least as large either way, the observed
-one among them (Phipson and Smyth 2010, doi 10.2202/1544-6115.1585). Holm's correction is over all pairs of a model and size,
-those with the pretrained model among them (Holm 1979, Scandinavian Journal of Statistics 6, 65-70).
+The null hypothesis of the test is that two methods are exchangeable on each object. mRI_A - mRI_B is a sum over objects
+(`rib.analysis.ri.ri_parts`). Under the null hypothesis the sign of each object's term is random, jointly for all
+targets, datasets and seeds in which the object appears. p is the fraction of draws with at least the observed absolute
+difference, counting the observed one (Phipson and Smyth 2010, doi 10.2202/1544-6115.1585). Holm's correction is over
+all pairs of a model and size, including those with the pretrained model (Holm 1979, Scandinavian Journal of Statistics
+6, 65-70).
 """
 
 import itertools
@@ -21,13 +22,16 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from rib.io import Progress, write_table
-from rib.metrics import Counts, Ood, State, interval, object_weights, ood_accuracies, read_counts, ri_parts
-from rib.runs import PRETRAINED
+from rib.analysis.bootstrap import interval, object_weights
+from rib.analysis.counts import Counts, State, read_counts
+from rib.analysis.ri import Ood, ood_accuracies, ri_parts
+from rib.base.files import write_table
+from rib.base.progress import Progress
+from rib.config.run import PRETRAINED
 
 DRAWS = 100_000  # of signs
 CHUNK = 1 << 26  # bytes of signs at a time
-# Percentage points. Sums of one set of numbers in another order differ by less, and an image of millions counts more.
+# Percentage points: more than the rounding error of a sum, less than the effect of one image in millions.
 ROUNDING = 1e-9
 IMAGES = ["ci_low", "ci_high"]
 SEEDS = ["seeds", "sd", "seed_low", "seed_high"]
@@ -43,14 +47,14 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Effects:
-    """What the methods of one model and size did to each target's RI, and in the last column to mRI.
+    """RI of each method and target of one model and size; the last column is mRI.
 
     Attributes:
         methods: names; the last is the pretrained model, whose RI is 0.
-        targets: names; a column each.
+        targets: names, one per column except the last.
         values: (methods, columns, seeds) percentage points.
         replicates: (methods, columns, replicates) bootstrap replicates of the mean over seeds.
-        parts: (methods, columns, objects) what each object adds to the mean over seeds.
+        parts: (methods, columns, objects) contribution of each object to the mean over seeds.
     """
 
     methods: list[str]
@@ -61,24 +65,24 @@ class Effects:
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """Every two methods, in order."""
+        """All pairs of methods, in order."""
         return list(itertools.combinations(range(len(self.methods)), 2))
 
 
 def effects_of(ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray], size: str) -> Effects:
-    """Gather the effects of one model's runs of a size.
+    """Collect the effects of one model's runs with the same training subset.
 
     Args:
-        ood: by fine-tuned state, accuracies off the target; replicate 0 is the observed one.
-        parts: by fine-tuned state, see `rib.metrics.ri_parts`.
-        size: of the training part.
+        ood: accuracies on the other datasets, by fine-tuned state; replicate 0 is the observed one.
+        parts: by fine-tuned state, see `rib.analysis.ri.ri_parts`.
+        size: size of the training subset.
     """
     states = [state for state in ood if state[3] == size]
     methods, targets, seeds = (sorted({state[field] for state in states}) for field in (1, 2, 4))
     model = states[0][0]
 
     def table(value: Mapping[State, np.ndarray]) -> np.ndarray:
-        """(methods and pretrained, targets and their mean, seeds, ...)."""
+        """Array (methods and pretrained, targets and their mean, seeds, ...)."""
         found = np.array([[[value[model, m, t, size, s, None] for s in seeds] for t in targets] for m in methods])
         found = np.concatenate([found, found.mean(axis=1, keepdims=True)], axis=1)
         return np.concatenate([found, np.zeros_like(found[:1])])
@@ -94,23 +98,23 @@ def effects_of(ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray], size
 
 
 def sign_flip_p(parts: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int) -> np.ndarray:
-    """Two-sided p of differences between methods, by flipping the sign of each object's part in them.
+    """Two-sided p of differences between methods, by random sign flips of the objects' contributions.
 
     Args:
         parts: (methods, columns, objects), see `Effects`.
-        pairs: of methods.
-        draws: of signs; one draw serves all pairs and columns.
-        seed: of the draws.
+        pairs: pairs of methods.
+        draws: number of sign draws, shared by all pairs and columns.
+        seed: seed of the draws.
 
     Returns:
         (pairs, columns) in 1 / (1 + draws) .. 1.
     """
     shape, flat = parts.shape[:2], parts.reshape(-1, parts.shape[2])
-    flat = flat[:, flat.any(axis=0)]  # the sign of nothing changes nothing
+    flat = flat[:, flat.any(axis=0)]  # the sign of a zero doesn't matter
     first, second = np.transpose(pairs)
 
     def differences(sums: np.ndarray) -> np.ndarray:
-        """(draws, pairs, columns), absolute, of sums (draws, methods x columns): flipping is linear."""
+        """Absolute differences (draws, pairs, columns) from sums (draws, methods x columns); flipping is linear."""
         by_method = sums.reshape(-1, *shape)
         return np.abs(by_method[:, first] - by_method[:, second])
 
@@ -128,7 +132,7 @@ def sign_flip_p(parts: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int,
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm-adjusted p (tests,): reject where it is at most the level, and no true hypothesis is likely rejected."""
+    """Holm-adjusted p (tests,), which controls the family-wise error rate."""
     order = np.argsort(p, kind="stable")
     factors = np.arange(len(p), 0, -1)
     adjusted = np.empty(len(p))
@@ -141,10 +145,9 @@ def seed_spread(values: np.ndarray, confidence: float) -> tuple[int, float, floa
 
     Args:
         values: (seeds,), one per training seed.
-        confidence: coverage of the interval, between 0 and 1.
 
     Returns:
-        NaN in place of the last three where there is one seed, which tells nothing of others.
+        With one seed, the last three are NaN.
     """
     n = len(values)
     if n < 2:
@@ -161,9 +164,9 @@ def letters(tied: np.ndarray) -> list[str]:
         tied: (items, items) bool, symmetric.
 
     Returns:
-        Of each item its letters; the first items have the first ones.
+        Letters of each item; the first items have the first letters.
 
-    Source: Piepho 2004 (doi 10.1198/1061860043515), insert and absorb.
+    Source: Piepho 2004 (doi 10.1198/1061860043515), insert-and-absorb algorithm.
     """
     groups = [frozenset(range(len(tied)))]
     for pair in itertools.combinations(range(len(tied)), 2):
@@ -179,16 +182,16 @@ def letters(tied: np.ndarray) -> list[str]:
 
 
 def _without(group: frozenset[int], pair: tuple[int, int]) -> list[frozenset[int]]:
-    """A group, or, where it holds both of a pair, the group without the one and without the other."""
+    """Split a group that contains both items of a pair: without the one and without the other."""
     return [group - {one} for one in pair] if group.issuperset(pair) else [group]
 
 
 def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.DataFrame:
-    """A line per column of the effects and pair of methods.
+    """Compare all pairs of methods, in each column of the effects.
 
     Returns:
-        method, other, target (None for mRI), difference (percentage points, method less other) with its bootstrap
-        interval, p and Holm-adjusted p of the sign flips, and what `seed_spread` says of the difference.
+        method, other, target (None for mRI), difference (percentage points, method minus other) with its bootstrap
+        confidence interval, p and Holm-adjusted p of the sign flips, and `seed_spread` of the difference.
     """
     p = sign_flip_p(effects.parts, effects.pairs, draws, seed)
     adjusted = np.apply_along_axis(holm, 0, p)
@@ -204,17 +207,16 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
 
 
 def rank(effects: Effects, comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Methods by mRI, best first, with ties: two whose Holm-adjusted p is above 1 - confidence.
+    """Methods by mRI, best first; two methods tie if their Holm-adjusted p is above 1 - confidence.
 
     Args:
-        effects: of a model and size.
-        comparisons: of their mRI, see `compare`.
-        confidence: between 0 and 1.
+        effects: effects of a model and size.
+        comparisons: comparisons of their mRI, see `compare`.
 
     Returns:
-        method, mri with its interval; rank_best and rank_worst, between which its rank lies (one more than the number of
-        methods that are better, and the number of all less that of those that are worse); ties (letters, shared by
-        methods that tie); pretrained (better, worse or tied: how it compares with no fine-tuning).
+        method, mri with its confidence interval; rank_best (1 + number of better methods) and rank_worst (number of
+        methods minus number of worse methods); ties (letters shared by tied methods); pretrained (better, worse or tied
+        in comparison with the pretrained model).
     """
     n = len(effects.methods)
     sign = np.zeros((n, n), int)  # 1 where the first is better than the second
@@ -242,7 +244,7 @@ def _intervals(effects: Effects, column: int, methods: Iterable[int], confidence
 
 
 def over_seeds(effects: Effects, confidence: float) -> pd.DataFrame:
-    """A line per method and column: value (mean over seeds) with the images' interval, and the spread over seeds."""
+    """Value of each method and column (mean over seeds) with its confidence interval over images and seed spread."""
     lines = []
     for column, target in enumerate([*effects.targets, None]):
         methods = range(len(effects.methods) - 1)
@@ -254,7 +256,7 @@ def over_seeds(effects: Effects, confidence: float) -> pd.DataFrame:
 
 
 def tables_of(effects: Effects, confidence: float, draws: int, seed: int) -> dict[str, pd.DataFrame]:
-    """The tables of one model and size by name, less the columns that say which."""
+    """The tables of one model and size, by name, without the columns model and size."""
     compared, spread = compare(effects, confidence, draws, seed), over_seeds(effects, confidence)
     of_mri = compared[compared["target"].isna()]
     return {
@@ -267,11 +269,18 @@ def tables_of(effects: Effects, confidence: float, draws: int, seed: int) -> dic
 
 
 def _model_tables(
-    counts: Counts, weights: np.ndarray, among: Collection[str], groups: Mapping[str, str] | None, **settings
+    counts: Counts,
+    weights: np.ndarray,
+    ood_datasets: Collection[str],
+    source_groups: Mapping[str, str] | None,
+    **settings,
 ) -> dict[str, list[pd.DataFrame]]:
-    """The tables of a model, one part per size; curves are left out."""
+    """The tables of a model, one part per size, without curves."""
     counts = counts.of([place for place, state in enumerate(counts.states) if state[-1] is None])
-    ood, parts = ood_accuracies(counts, weights, among, groups), ri_parts(counts, among, groups)
+    ood, parts = (
+        ood_accuracies(counts, weights, ood_datasets, source_groups),
+        ri_parts(counts, ood_datasets, source_groups),
+    )
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in COLUMNS}
     for size in sorted({state[3] for state in ood}):
         for name, table in tables_of(effects_of(ood, parts, size), **settings).items():
@@ -282,21 +291,20 @@ def _model_tables(
 def write_comparison(
     *,
     counts: Path,
-    among: Collection[str],
-    groups: Mapping[str, str] | None,
+    ood_datasets: Collection[str],
+    source_groups: Mapping[str, str] | None,
     conditions: str,
     replicates: int,
     confidence: float,
     seed: int,
-    draws: int,
+    draws: int = DRAWS,
     outputs: Mapping[str, Path],
 ) -> None:
     """Write comparisons, comparisons_ri, ranking, seeds and seeds_ri from the counts of a grid.
 
     Args:
-        counts: see `rib.metrics.write_counts`.
-        among, groups, conditions, replicates, confidence, seed: as in `rib.metrics.write_tables`; the bootstrap is its.
-        draws: of signs.
+        counts: see `rib.analysis.counts.write_counts`.
+        draws: number of sign draws.
         outputs: path of each table.
     """
     found: dict[str, list[pd.DataFrame]] = {name: [pd.DataFrame(columns=COLUMNS[name])] for name in COLUMNS}
@@ -305,7 +313,7 @@ def write_comparison(
         if weights is None:
             weights = object_weights(of_model.objects, replicates, seed)
         settings = {"confidence": confidence, "draws": draws, "seed": seed}
-        for name, parts in _model_tables(of_model, weights, among, groups, **settings).items():
+        for name, parts in _model_tables(of_model, weights, ood_datasets, source_groups, **settings).items():
             found[name] += parts
     for name, parts in found.items():
         table = pd.concat(parts[1:] or parts, ignore_index=True).assign(conditions=conditions)

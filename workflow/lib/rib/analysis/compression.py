@@ -1,29 +1,33 @@
-"""Normalised compression distance between datasets: how much their pixels have in common, without any model."""
+"""Normalised compression distance (NCD) between datasets, computed from pixels without a model."""
 
 import itertools
 import lzma
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from rib.data.splits import TEST, opened, part, subset
-from rib.io import Progress, UserError, write_table
+from rib.base.errors import UserError
+from rib.base.files import write_table
+from rib.base.progress import Progress
+from rib.data.splits import TEST
+from rib.data.subsets import subset
+from rib.data.view import DatasetFiles, DatasetView, load_dataset
 
-PRESET = 6  # of LZMA; a higher one takes longer and, with a window of our own, finds little more
-SMALLEST_WINDOW = 4096  # bytes, of LZMA
+PRESET = 6  # LZMA preset; higher ones are slower and, with a custom window, hardly better
+SMALLEST_WINDOW = 4096  # bytes, LZMA's minimum
 
 
 def compressed_size(data: bytes) -> int:
-    """Bytes of data under LZMA, whose window holds all of it: the end can refer to the beginning."""
+    """LZMA-compressed size in bytes, with a window that covers all the data."""
     window = max(SMALLEST_WINDOW, len(data))
     filters = [{"id": lzma.FILTER_LZMA2, "preset": PRESET, "dict_size": window}]
     return len(lzma.compress(data, format=lzma.FORMAT_RAW, filters=filters))
 
 
 def normalised_distance(first: int, second: int, both: int) -> float:
-    """NCD from the compressed sizes of two sets and of one behind the other: about 0 (equal) to 1 (nothing shared).
+    """NCD from the compressed sizes of two datasets and of their concatenation: about 0 (equal) to 1 (nothing shared).
 
     Source: Cilibrasi & Vitanyi 2005 (Clustering by compression), section VI.
     """
@@ -31,10 +35,10 @@ def normalised_distance(first: int, second: int, both: int) -> float:
 
 
 def compression_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """NCD between every two datasets: first, second, distance (ncd), value, n (images of each), note.
+    """NCD of all pairs of datasets: first, second, distance (ncd), value, n (images of each), note.
 
     Args:
-        images: by dataset (n, size, size, 3) uint8, n the same in all.
+        images: (n, size, size, 3) uint8 by dataset, with the same n for all.
     """
     data = {name: pixels.tobytes() for name, pixels in images.items()}
     pairs = list(itertools.combinations(data, 2))
@@ -51,35 +55,29 @@ def compression_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 def write_compression(
     *,
-    folders: Mapping[str, Path],
-    apart: Mapping[str, Path],
-    images: Mapping,
-    splits: Mapping[str, Path],
+    datasets: Sequence[DatasetFiles],
+    view: DatasetView,
     megabytes: float,
     table: Path,
 ) -> None:
-    """Write `compression_table` as CSV, of as many images as the smallest dataset has and the budget allows.
+    """Write `compression_table` as CSV, for as many images as the smallest dataset has and the budget allows.
 
     Args:
-        folders: what the prepare jobs wrote, by dataset.
-        apart: folder of the dataset of which a part stands for pretraining, by dataset that shares its sources.
-        images: how datasets are seen (rib.data.splits.opened).
-        splits: by dataset, its split (protocol `held_out`), of which the test part is taken; empty for all images.
-        megabytes: of pixels per dataset.
-        table: the CSV.
+        datasets: datasets; the test split is used where there is one.
+        view: view of the datasets.
+        megabytes: budget of pixels per dataset.
 
     Raises:
-        UserError: not one image fits the budget.
+        UserError: no image fits the budget.
     """
-    datasets = [
-        part(opened(folder, name, images, apart.get(name)), TEST, splits.get(name)) for name, folder in folders.items()
-    ]
-    side = images["geometry"]["size"]
-    n = min(int(1e6 * megabytes) // (3 * side**2), *(len(dataset.labels) for dataset in datasets))
+    loaded = [load_dataset(files, view, TEST) for files in datasets]
+    side = view.geometry.size
+    n = min(int(1e6 * megabytes) // (3 * side**2), *(len(dataset.labels) for dataset in loaded))
     if not n:
         raise UserError(
-            f"distances.compressed_megabytes: an image of {side} px takes {3 * side**2 / 1e6:.2f} MB; give at least that."
+            f"distances.compressed_megabytes: an image of {side} px takes {3 * side**2 / 1e6:.2f} MB; "
+            "set at least that."
         )
-    chosen = {dataset.name: subset(dataset, str(n)) for dataset in datasets}
-    found = compression_table({name: np.asarray(dataset.images[dataset.rows]) for name, dataset in chosen.items()})
-    write_table(table, found)
+    chosen = [subset(dataset, str(n)) for dataset in loaded]
+    images = {part.name: part.images[slice(None) if part.rows is None else part.rows] for part in chosen}
+    write_table(table, compression_table(images))

@@ -1,8 +1,8 @@
-"""What one mRI costs, per model and method, from the records that jobs left. No torch.
+"""Cost of one mRI per model and method, from the records of the jobs. No torch.
 
-An mRI of a method takes, for every target, its fine-tuning and that of the methods it needs (a merge's parents, or what it
-starts from), its merge, and its evaluation on all datasets; and once the pretrained model's evaluation. Seconds are those
-that a job held its processor or GPU for; several seeds are averaged.
+The cost of a method's mRI covers, for every target, the fine-tuning of the method and of the methods it needs (parents
+of a merge, or the method it starts from), its merge, and its evaluation on all datasets; also one evaluation of the
+pretrained model. Seconds are the time for which a job held its processor or GPU; seeds are averaged.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib import provenance
-from rib.io import log, read_json, write_table
-from rib.runs import PRETRAINED
+from rib.base.files import read_json, write_table
+from rib.base.progress import log
+from rib.config.run import PRETRAINED
+from rib.records import provenance
 
 STAGES = ["finetune", "merge", "evaluate"]
 JOB = ["stage", "model", "target", "method", "size", "seed"]
@@ -20,14 +21,14 @@ COLUMNS = ["model", "method", "size", "device", "jobs", *STAGES, "seconds"]
 
 
 def jobs_of(records: Iterable[str]) -> pd.DataFrame:
-    """A line per job: stage, model, target, method, size, seed, seconds, device.
+    """One row per job: stage, model, target, method, size, seed, seconds, device.
 
     Args:
-        records: paths `.../<stage>/<model>/<target>/<method>/<size>/<seed>/...provenance.json`; of one that was not pulled,
-            the gathered record is taken.
+        records: paths `.../<stage>/<model>/<target>/<method>/<size>/<seed>/...provenance.json`; if a file was not
+            pulled, the gathered record is used.
 
     Returns:
-        seconds is NaN where there is no record, device empty where the job's manifest names none or was not pulled.
+        The table; seconds is NaN without a record, and device is empty if the manifest has none or was not pulled.
     """
     gathered = provenance.load()
     lines = []
@@ -40,15 +41,15 @@ def jobs_of(records: Iterable[str]) -> pd.DataFrame:
 
 
 def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Seconds that one mRI of each model, method and size takes, in all and by stage.
+    """Seconds for one mRI of each model, method and size, in total and by stage.
 
     Args:
         jobs: see `jobs_of`.
-        parents: of each method, the methods whose checkpoints it needs; the methods to list, in order.
+        parents: methods to list, in order, each with the methods whose checkpoints it needs.
 
     Returns:
-        model, method, size, device (those of the jobs, joined by +), jobs, finetune, merge, evaluate, seconds; methods of
-        which a job's record is missing are left out.
+        model, method, size, device (devices of the jobs, joined by +), jobs, finetune, merge, evaluate, seconds;
+        methods with a missing job record are left out.
     """
     lines = []
     for (model, size), part in jobs[jobs["method"] != PRETRAINED].groupby(["model", "size"], sort=False):
@@ -57,7 +58,7 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
             trained = part["method"].isin(_with_needed(method, parents)) & (part["stage"] == "finetune")
             own = part[trained | ((part["method"] == method) & (part["stage"] != "finetune"))]
             if own["seconds"].isna().any() or before["seconds"].isna().any():
-                log.warning("cost of %s, %s: a job's record is missing, so it is left out", model, method)
+                log.warning("cost of %s, %s: left out, since a job's record is missing", model, method)
                 continue
             seeds = own["seed"].nunique()
             seconds = own.groupby("stage")["seconds"].sum().reindex(STAGES, fill_value=0.0) / seeds
@@ -68,7 +69,7 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
 
 
 def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
-    """A method and those it needs, directly or not."""
+    """A method and all methods it needs, directly or indirectly."""
     return {method}.union(*(_with_needed(parent, parents) for parent in parents.get(method, ())))
 
 
@@ -77,8 +78,6 @@ def write_costs(*, records: Iterable[str], parents: Mapping[str, Sequence[str]],
 
     Args:
         records, parents: see `jobs_of` and `cost_table`.
-        conditions: what the numbers hang on besides their columns; the last column.
-        table: the CSV.
     """
     costs = cost_table(jobs_of(records), parents).assign(conditions=conditions)
     write_table(table, costs, "%.2f")

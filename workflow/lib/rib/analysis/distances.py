@@ -1,15 +1,15 @@
 """Distances between datasets in a pretrained model's feature space.
 
-Every dataset gives the same number of images, since all estimates here depend on it. Three distances, in units of
-the features save for MMD:
+All datasets contribute the same number of images, since the estimates depend on it. There are three distances, in units
+of the features except for MMD:
 
-    otdd     optimal transport between labelled sets (Alvarez-Melis & Fusi 2020, arXiv 2002.02923, section 4, with p = 2)
-    mmd2     unbiased squared maximum mean discrepancy (Gretton et al. 2012, Lemma 6); a negative value is noise
-    frechet  between Gaussians fitted after one PCA for all sets (Dowson & Landau 1982); FID is the square of such a one
+    otdd     optimal transport between labelled sets (Alvarez-Melis & Fusi 2020, arXiv 2002.02923, section 4, with p =
+    2) mmd2     unbiased squared maximum mean discrepancy (Gretton et al. 2012, Lemma 6); a negative value is noise
+    frechet  between Gaussians fitted after one PCA for all datasets (Dowson & Landau 1982); FID is the square of this
 
-OTDD and the Frechet distance of samples lie above 0 even where both come from one distribution, the more so the smaller
-the samples; they tell pairs apart and have no zero of their own. Sets of a family often show the same objects, so that
-their samples are not independent, as the estimates take them to be.
+OTDD and the Frechet distance are biased upwards in small samples, also for two samples of one distribution. They rank
+pairs of datasets, but their values have no absolute meaning. The estimates assume independent samples, although
+datasets of a family often show the same objects.
 """
 
 import itertools
@@ -21,15 +21,17 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
-from rib.data.splits import balanced_order
+from rib.base.errors import UserError
+from rib.base.files import write_table
+from rib.base.progress import Progress
 from rib.data.stored_features import read_features
-from rib.io import Progress, UserError, write_table
+from rib.data.subsets import balanced_order
 
 COLUMNS = ["first", "second", "distance", "value", "n", "note"]
-FEWEST = 5  # images per class from which a class has a Gaussian in OTDD
-SAMPLE_PER_DIMENSION = 5  # images per dimension, at least, where a covariance is fitted
-MEDIAN_OF = 4000  # images whose distances give MMD's bandwidth
-LAYER = "pre_logits"  # what the head reads
+FEWEST = 5  # minimum images per class for a Gaussian in OTDD
+SAMPLE_PER_DIMENSION = 5  # minimum images per dimension for a covariance
+MEDIAN_OF = 4000  # images used for MMD's bandwidth
+LAYER = "pre_logits"  # the head's input
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Sample:
 
     Attributes:
         features: (n, d) float64.
-        labels: (n,) int64, of the dataset's own classes.
+        labels: (n,) int64, indices of the dataset's own classes.
     """
 
     features: np.ndarray
@@ -47,14 +49,14 @@ class Sample:
 
 def squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Squared Euclidean distances between the rows of (n, d) and (m, d): (n, m), never negative."""
-    middle = (first.mean(axis=0) + second.mean(axis=0)) / 2  # near the origin less is lost to rounding
+    middle = (first.mean(axis=0) + second.mean(axis=0)) / 2  # centring reduces rounding errors
     first, second = first - middle, second - middle
     squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)
     return np.maximum(squares - 2 * first @ second.T, 0)
 
 
 def covariance_root(features: np.ndarray) -> np.ndarray:
-    """A matrix R of at most d rows with R'R the unbiased covariance of (n, d); one image has none, so zeros."""
+    """Matrix R of at most d rows, where R'R is the unbiased covariance of (n, d); zeros for a single image."""
     if len(features) < 2:
         return np.zeros((1, features.shape[1]))
     centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
@@ -62,14 +64,14 @@ def covariance_root(features: np.ndarray) -> np.ndarray:
 
 
 def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> np.ndarray:
-    """Squared 2-Wasserstein distances between Gaussians fitted to each of two lists of sets.
+    """Squared 2-Wasserstein distances between Gaussians fitted to two lists of samples.
 
-    It is |m1 - m2|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) (Dowson & Landau 1982). With A = R'R and B = S'S the last trace is
-    the sum of the singular values of RS', a matrix no larger than the sets are.
+    The distance is |m1 - m2|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) (Dowson & Landau 1982). With A = R'R and B = S'S,
+    the trace of the root is the sum of the singular values of RS', which is no larger than the samples.
 
     Args:
-        first: sets (n, d).
-        second: sets (m, d).
+        first: samples (n, d).
+        second: samples (m, d).
 
     Returns:
         (len(first), len(second)), never negative.
@@ -78,7 +80,7 @@ def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]
     roots = [[covariance_root(part) for part in parts] for parts in (first, second)]
     traces = [np.array([(root**2).sum() for root in found]) for found in roots]
     rows = max(len(root) for root in roots[1])
-    # Rows of zeros change no singular value, and let one call do all of them.
+    # Zero rows don't change the singular values, and allow one batched call.
     padded = np.stack([np.pad(root, ((0, rows - len(root)), (0, 0))) for root in roots[1]])
     flat = padded.reshape(-1, padded.shape[2]).T
     shared = [
@@ -90,22 +92,22 @@ def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]
 
 
 def otdd(first: Sample, second: Sample, gaussian: bool) -> float:
-    """Optimal transport dataset distance between samples of one size.
+    """Optimal transport dataset distance between samples of equal size.
 
-    Moving an image costs its squared distance and the squared 2-Wasserstein distance between its label's images and the
-    other label's, both taken as Gaussians. The plan is exact: between samples of one size an optimal one is a
-    matching. Of the mean cost the root is taken, so that the distance is in the features' units.
+    The cost of moving an image is its squared distance plus the squared 2-Wasserstein distance between Gaussians fitted
+    to the images of the two labels. The plan is exact: for samples of equal size an optimal plan is a matching. The
+    result is the square root of the mean cost, in the features' units.
 
     Args:
         first: n images.
         second: n images.
-        gaussian: False where classes are too small for a covariance: each is then its mean.
+        gaussian: False if classes are too small for a covariance; only their means are then used.
 
     Raises:
         ValueError: the samples differ in size.
     """
     if len(first.labels) != len(second.labels):
-        raise ValueError("OTDD is between samples of one size here")
+        raise ValueError("OTDD needs samples of equal size")
     places, classes = [], []
     for sample in (first, second):
         names, place = np.unique(sample.labels, return_inverse=True)
@@ -118,9 +120,9 @@ def otdd(first: Sample, second: Sample, gaussian: bool) -> float:
 
 
 def median_distance(samples: Iterable[np.ndarray]) -> float:
-    """Median distance between the images of all sets (n, d) together: the bandwidth of MMD's kernel.
+    """Median distance between the images of all samples (n, d): the bandwidth of MMD's kernel.
 
-    Source: Gretton et al. 2012, section 8. Of large sets the first images are taken.
+    Source: Gretton et al. 2012, section 8; only the first images of large samples are used.
     """
     samples = list(samples)
     pooled = np.concatenate([part[: max(2, MEDIAN_OF // len(samples))] for part in samples])
@@ -128,9 +130,10 @@ def median_distance(samples: Iterable[np.ndarray]) -> float:
 
 
 def mmd2(first: np.ndarray, second: np.ndarray, bandwidth: float) -> float:
-    """Unbiased estimate of the squared maximum mean discrepancy between what (n, d) and (m, d) were drawn from.
+    """Unbiased estimate of the squared maximum mean discrepancy between the distributions of (n, d) and (m, d).
 
-    The kernel is exp(-|x - y|^2 / (2 bandwidth^2)). Expected to be 0 for one distribution, so it can be negative.
+    The kernel is exp(-|x - y|^2 / (2 bandwidth^2)). The estimate can be negative, since its mean is 0 for equal
+    distributions.
 
     Source: Gretton et al. 2012, Lemma 6.
     """
@@ -146,7 +149,7 @@ def mmd2(first: np.ndarray, second: np.ndarray, bandwidth: float) -> float:
 
 
 def principal_axes(samples: Iterable[np.ndarray], axes: int) -> tuple[np.ndarray, float]:
-    """Principal axes of sets of one size (n, d) taken together: (d, axes), and their share of the variance, 0 to 1."""
+    """Principal axes of pooled samples (n, d) of equal size: (d, axes), and their fraction of the variance, 0 to 1."""
     pooled = np.concatenate(list(samples))
     variances, vectors = np.linalg.eigh(np.cov(pooled.T).reshape(pooled.shape[1], -1))
     return vectors[:, ::-1][:, :axes], float(variances[::-1][:axes].sum() / variances.sum())
@@ -158,10 +161,10 @@ def frechet(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def distance_table(samples: Mapping[str, Sample]) -> pd.DataFrame:
-    """Distances between every two datasets: first, second, distance, value, n (images of each), note.
+    """Distances of all pairs of datasets: first, second, distance, value, n (images of each), note.
 
     Args:
-        samples: by dataset, all of one size n of 6 images at least; of each the first images are a fair part.
+        samples: by dataset, of equal size n, at least 6; the first images must be representative.
     """
     (n,) = {len(sample.labels) for sample in samples.values()}
     features = [sample.features for sample in samples.values()]
@@ -185,21 +188,21 @@ def distance_table(samples: Mapping[str, Sample]) -> pd.DataFrame:
 
 
 def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
-    """As many images of every dataset as the smallest has: the first in the class-balanced order.
+    """Samples of the smallest dataset's size from all datasets: the first images in the class-balanced order.
 
     Args:
-        features: by dataset what a features job wrote.
+        features: output of the features job, by dataset.
 
     Raises:
-        UserError: the smallest has too few to tell anything.
+        UserError: the smallest dataset has too few images.
     """
     stored = {name: read_features(path, LAYER) for name, path in features.items()}
     smallest = min(stored, key=lambda name: len(stored[name][0]))
     n = len(stored[smallest][0])
     if n <= SAMPLE_PER_DIMENSION:
         raise UserError(
-            f"distances: {smallest} gives {n} images, and the others then give no more, which is too few to measure a "
-            f"distance; choose datasets of more than {SAMPLE_PER_DIMENSION} images, or raise representations.images."
+            f"distances: {smallest} has only {n} images, which limits the sample of every dataset; choose datasets of "
+            f"more than {SAMPLE_PER_DIMENSION} images, or raise representations.images."
         )
     samples = {}
     for name, (values, dataset) in stored.items():
@@ -208,12 +211,12 @@ def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
     return samples
 
 
-def write_distances(features: Mapping[str, Path], table: Path) -> None:
+def write_distances(*, datasets: Sequence[str], features: Sequence[Path], table: Path) -> None:
     """Write `distance_table` of one model as CSV.
 
     Args:
-        features: by dataset what a features job of the pretrained model wrote.
-        table: the CSV.
+        datasets: names.
+        features: output of the pretrained model's features job for each dataset.
     """
-    found = distance_table(equal_samples(features))
-    write_table(table, found)
+    stored = dict(zip(datasets, features, strict=True))
+    write_table(table, distance_table(equal_samples(stored)))

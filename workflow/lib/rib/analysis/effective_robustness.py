@@ -1,16 +1,16 @@
-"""Effective robustness: accuracy out of distribution beyond what accuracy in distribution leads one to expect. No torch.
+"""Effective robustness: out-of-distribution accuracy beyond what in-distribution accuracy predicts. No torch.
 
-With acc_in and acc_out a model's accuracies in and out of distribution, and b the line that models trained on the
-in-distribution training set alone follow, fitted between logit(acc_in) and logit(acc_out):
+For a model with accuracies acc_in and acc_out in and out of distribution,
 
     effective robustness = acc_out - b(acc_in)
 
-in percentage points (Taori et al. 2020, arXiv 2007.00644, whose fits are in logits too). Each pair of
-datasets is scored among the same classes (Grid.in_distribution): a run that was fine-tuned on some classes may lose the
-others, which would pass for robustness where acc_in counts classes that acc_out doesn't.
+in percentage points, where b is a line fitted to logit(acc_in) and logit(acc_out) of models that were trained only on
+the in-distribution training set (Taori et al. 2020, arXiv 2007.00644, which also fits logits). Both datasets of a pair
+have the same label space (rib.analysis.baselines.in_distribution). Otherwise, a run that lost classes it was not
+fine-tuned on would appear robust if acc_in counts classes that acc_out doesn't.
 
-The line's interval is that of its mean (ordinary least squares, Student's t); how much a run's own accuracies vary is not
-in it.
+The confidence interval is that of the line's mean (ordinary least squares, Student's t). It does not include the
+variation of a run's own accuracies.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,11 +22,12 @@ import pandas as pd
 from scipy.special import expit, logit
 from scipy.stats import linregress, t
 
-from rib.io import UserError, write_table
-from rib.metrics import RUN
-from rib.runs import PRETRAINED
+from rib.analysis.counts import RUN
+from rib.base.errors import UserError
+from rib.base.files import write_table
+from rib.config.run import PRETRAINED
 
-FEWEST = 3  # models that a line and its interval take
+FEWEST = 3  # minimum number of models for a line and its confidence interval
 Accuracies = np.ndarray | pd.Series
 
 
@@ -35,12 +36,12 @@ class Line:
     """A line between logits of accuracies.
 
     Attributes:
-        slope, intercept: of the line.
-        correlation: Pearson's, between the logits.
-        models: how many it was fitted on.
-        centre, spread: mean of their logits in distribution, and the sum of squares about it.
-        residual: standard deviation of their logits out of distribution about the line.
-        lowest, highest: their accuracies in distribution, in percent.
+        slope, intercept: parameters of the line.
+        correlation: Pearson correlation of the logits.
+        models: number of models in the fit.
+        centre, spread: mean of their in-distribution logits, and sum of squares about it.
+        residual: standard deviation of their out-of-distribution logits about the line.
+        lowest, highest: range of their in-distribution accuracies, in percent.
     """
 
     slope: float
@@ -54,11 +55,11 @@ class Line:
     highest: float
 
     def at(self, accuracy: Accuracies) -> np.ndarray:
-        """Accuracy out of distribution that the line gives to ones in distribution, in percent."""
+        """Predicted out-of-distribution accuracies for in-distribution accuracies, in percent."""
         return 100 * expit(self.intercept + self.slope * logit(np.asarray(accuracy) / 100))
 
     def interval(self, accuracy: Accuracies, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-        """Interval of the line at accuracies in distribution, in percent."""
+        """Confidence interval of the line at in-distribution accuracies, in percent."""
         places = logit(np.asarray(accuracy) / 100)
         error = self.residual * np.sqrt(1 / self.models + (places - self.centre) ** 2 / self.spread)
         half = t.ppf((1 + confidence) / 2, self.models - 2) * error
@@ -67,19 +68,19 @@ class Line:
 
 
 def fit(inside: Accuracies, outside: Accuracies) -> Line:
-    """The line of models' accuracies.
+    """Fit a line to models' accuracies.
 
     Args:
         inside: (models,) in distribution, percent, between 0 and 100.
-        outside: (models,) out of distribution, likewise.
+        outside: (models,) out of distribution, percent, between 0 and 100.
 
     Raises:
-        UserError: there are fewer than three models, or all have one accuracy.
+        UserError: there are fewer than three models, or all have the same accuracy.
     """
     if len(inside) < FEWEST or np.ptp(inside) == 0:
         raise UserError(
-            f"effective robustness takes {FEWEST} or more baseline models of different accuracy for each dataset; add rows "
-            "to baselines.csv of the catalogue."
+            f"effective robustness needs {FEWEST} or more baseline models of different accuracy for each dataset; add "
+            "rows to baselines.csv in the catalogue."
         )
     x, y = logit(np.asarray(inside) / 100), logit(np.asarray(outside) / 100)
     found = linregress(x, y)
@@ -101,13 +102,13 @@ def lines_of(baselines: pd.DataFrame) -> dict[str, Line]:
     """The line of each dataset.
 
     Args:
-        baselines: columns dataset, id, ood (percent): a line per model and dataset.
+        baselines: columns dataset, id, ood (percent), one row per model and dataset.
     """
     return {name: fit(part["id"], part["ood"]) for name, part in baselines.groupby("dataset", sort=False)}
 
 
 def within(accuracy: pd.Series, n: pd.Series) -> pd.Series:
-    """Accuracies (percent) of which the logit is finite: none or all of n images right count as half an image less."""
+    """Accuracies (percent) clipped to finite logits: at least half an image of n is counted as right and as wrong."""
     return accuracy.clip(50 / n, 100 - 50 / n)
 
 
@@ -117,12 +118,11 @@ def robustness_table(accuracy: pd.DataFrame, baselines: pd.DataFrame, confidence
     Args:
         accuracy: columns model, method, target, size, seed, dataset, n, accuracy (percent).
         baselines: columns dataset, in_distribution, id, ood (percent).
-        confidence: coverage of the line's interval, between 0 and 1.
 
     Returns:
         The run's columns, dataset, in_distribution, and in percent: id_before, ood_before, rho_before, id_after,
-        ood_after, rho_after, low, high (of rho_after, by the line's interval), change (rho_after - rho_before);
-        extrapolated: whether a line is read off outside its models' accuracies, before or after.
+        ood_after, rho_after, low, high (confidence interval of rho_after), change (rho_after - rho_before);
+        extrapolated: whether the accuracy before or after is outside the range of the line's models.
     """
     scored = accuracy.assign(accuracy=within(accuracy["accuracy"], accuracy["n"]))
     before = scored[scored["method"] == PRETRAINED].set_index(["model", "dataset"])["accuracy"]
@@ -156,7 +156,7 @@ def robustness_table(accuracy: pd.DataFrame, baselines: pd.DataFrame, confidence
 
 
 def line_table(baselines: pd.DataFrame) -> pd.DataFrame:
-    """A line per dataset: dataset, in_distribution, models, slope, intercept, correlation, lowest, highest (percent)."""
+    """Rows of dataset, in_distribution, models, slope, intercept, correlation, lowest, highest (percent)."""
     pairs = baselines.drop_duplicates("dataset").set_index("dataset")["in_distribution"]
     columns = ["models", "slope", "intercept", "correlation", "lowest", "highest"]
     return pd.DataFrame(
@@ -179,10 +179,8 @@ def write_tables(
     """Write both tables.
 
     Args:
-        accuracy: CSV of rib.metrics.accuracy_table.
-        baselines: model, dataset, in_distribution, id, ood (percent) of each published pair.
-        confidence: coverage of the line's interval, between 0 and 1.
-        conditions: what the numbers hang on besides their columns; the last column of each table.
+        accuracy: CSV of rib.analysis.tables.accuracy_table.
+        baselines: model, dataset, in_distribution, id, ood (percent) of each published pair of accuracies.
         effective_robustness: written as CSV, see `robustness_table`.
         baseline_lines: written as CSV, see `line_table`.
     """

@@ -1,18 +1,18 @@
-"""What fine-tuning changed image by image: agreement with the pretrained model, flips, and calibration. No torch.
+"""Per-image effects of fine-tuning: agreement with the pretrained model, flips, and calibration. No torch.
 
-On one dataset, with y the label, p the pretrained model's prediction and f the fine-tuned one's, as shares of its images:
+On one dataset, for label y, the pretrained model's prediction p and the fine-tuned model's prediction f:
 
-    agreement      share with f = p
-    right to wrong share with p = y and f != y
-    wrong to right share with p != y and f = y
+    agreement       fraction of images with f = p
+    right to wrong  fraction of images with p = y and f != y
+    wrong to right  fraction of images with p != y and f = y
 
-so that the change of accuracy is wrong to right less right to wrong. The same mean accuracy can hide many flips.
+The change of accuracy is wrong to right minus right to wrong. An unchanged accuracy can hide many flips.
 
-The expected calibration error (ECE) is the mean distance of confidence from accuracy: images are put into 15 bins of
-equal width by confidence, and the bins' |mean confidence - accuracy| averaged by how many images each has (Guo et al.
-2017, arXiv 1706.04599, equation 3).
+The expected calibration error (ECE) bins images by confidence into 15 bins of equal width and averages
+|mean confidence - accuracy| over bins, weighted by their number of images (Guo et al. 2017, arXiv 1706.04599, equation
+3).
 
-Rows are read one run at a time, so memory doesn't grow with the number of runs times images.
+Rows are read one run at a time to bound memory.
 """
 
 import itertools
@@ -25,9 +25,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rib.io import Progress, write_table
-from rib.metrics import RUN, Counts, interval, object_weights, off_target
-from rib.runs import PRETRAINED, Run, run_of
+from rib.analysis.bootstrap import interval, object_weights
+from rib.analysis.counts import RUN, Counts
+from rib.analysis.ri import on_other_datasets
+from rib.base.files import write_table
+from rib.base.progress import Progress
+from rib.config.run import PRETRAINED, Run, run_of
 
 BINS = 15  # of the calibration error
 SHARES = ("agreement", "right_to_wrong", "wrong_to_right")
@@ -37,10 +40,10 @@ BLOCK = 200  # bootstrap replicates at once, which bounds memory
 
 @dataclass(frozen=True)
 class Scored:
-    """A run's answers on one dataset, in the rows' order.
+    """A run's predictions on one dataset, in row order.
 
     Attributes:
-        places: (n,) each image's row among the prepared ones, by which runs of one model are matched.
+        places: (n,) row of each image in the prepared dataset, to match the runs of a model.
         label: (n,) the class.
         prediction: (n,) the predicted class.
         confidence: (n,) softmax probability of the prediction, 0 to 1.
@@ -53,7 +56,7 @@ class Scored:
 
     @property
     def right(self) -> np.ndarray:
-        """Which images were answered right: (n,) bool."""
+        """Which predictions are correct: (n,) bool."""
         return self.prediction == self.label
 
 
@@ -62,18 +65,18 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
 
     Args:
         confidence: (n,) of the predictions, 0 to 1.
-        right: (n,) bool, whether each was right.
+        right: (n,) bool, whether each is correct.
 
-    Source: Guo et al. 2017 (arXiv 1706.04599), equation 3, as one sum: |B|/n * |acc(B) - conf(B)| is the size of the sum
-    of right - confidence over the bin's images, over n.
+    Source: Guo et al. 2017 (arXiv 1706.04599), equation 3: |B|/n * |acc(B) - conf(B)| equals the absolute sum of
+    right - confidence over the bin's images, divided by n.
     """
-    within = confidence.astype(np.float64).clip(0, 1)  # rounding may lead past 1, where histogram drops what it counts
+    within = confidence.astype(np.float64).clip(0, 1)  # histogram drops values that rounding puts above 1
     gaps, _ = np.histogram(within, bins=BINS, range=(0, 1), weights=right - within)
     return 100 * float(np.abs(gaps).sum()) / len(within)
 
 
 def compared(before: Scored, after: Scored) -> dict[str, np.ndarray]:
-    """Per image whether each of `SHARES` holds: (n,) bool.
+    """Flags (n,) bool of each of `SHARES`.
 
     Raises:
         ValueError: the two runs were not scored on the same images.
@@ -86,7 +89,7 @@ def compared(before: Scored, after: Scored) -> dict[str, np.ndarray]:
 
 
 def read_run(paths: Iterable[Path]) -> dict[str, Scored]:
-    """A run's answers by dataset, of all its suites."""
+    """A run's predictions by dataset, from all its evaluation groups."""
     found = {}
     for path in paths:
         table = pq.read_table(path, columns=["dataset", "row", "label", "prediction", "confidence"])
@@ -96,11 +99,11 @@ def read_run(paths: Iterable[Path]) -> dict[str, Scored]:
 
 
 def read_objects(paths: Iterable[Path]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Objects by dataset: (objects,) their ids, ascending, and (n,) which of them each image shows, in the rows' order."""
+    """Objects by dataset: (objects,) sorted ids, and (n,) index of each image's object, in row order."""
     found = {}
     for path in paths:
         table = pq.read_table(path, columns=["dataset", "object_id"])
-        ids = table["object_id"].combine_chunks().dictionary_encode()  # each of millions of images repeats one
+        ids = table["object_id"].combine_chunks().dictionary_encode()  # saves memory for millions of images
         names, of_image = np.array(ids.dictionary.to_pylist()), ids.indices.to_numpy()
         for dataset, own in _by_dataset(table):
             present, place = np.unique(of_image[own], return_inverse=True)
@@ -110,7 +113,7 @@ def read_objects(paths: Iterable[Path]) -> dict[str, tuple[np.ndarray, np.ndarra
 
 
 def _by_dataset(table: pa.Table) -> Iterator[tuple[str, np.ndarray]]:
-    """Each dataset of a table of rows, and which rows are its own: (rows,) bool."""
+    """Yield each dataset of a table and the mask of its rows: (rows,) bool."""
     datasets = table["dataset"].combine_chunks().dictionary_encode()
     of = datasets.indices.to_numpy()
     for place, name in enumerate(datasets.dictionary.to_pylist()):
@@ -118,14 +121,11 @@ def _by_dataset(table: pa.Table) -> Iterator[tuple[str, np.ndarray]]:
 
 
 class Flips:
-    """Images per object for which each of `SHARES` holds, summed over runs of one model, method and size.
+    """Images per object in each of `SHARES`, summed over runs of one model, method and size.
 
     Args:
         objects: see `read_objects`.
-        replicates: bootstrap replicates.
-        seed: of the resampling; the draws are those of RI's intervals (rib.metrics.object_weights).
-        among: datasets that are out of distribution.
-        groups: see rib.metrics.ood_accuracies.
+        seed: seed of the bootstrap, with the same draws as for RI (rib.analysis.bootstrap.object_weights).
     """
 
     def __init__(
@@ -134,8 +134,8 @@ class Flips:
         *,
         replicates: int,
         seed: int,
-        among: Collection[str],
-        groups: Mapping[str, str] | None,
+        ood_datasets: Collection[str],
+        source_groups: Mapping[str, str] | None,
     ):
         every = np.unique(np.concatenate([own for own, _ in objects.values()]))
         self.of_image = {dataset: place for dataset, (_, place) in objects.items()}
@@ -148,40 +148,40 @@ class Flips:
             correct={},
         )
         self.weights = object_weights(len(every), replicates, seed)
-        self.among, self.groups = among, groups or {}
+        self.ood_datasets, self.source_groups = ood_datasets, source_groups or {}
 
     def per_object(self, dataset: str, flags: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Images for which each share holds: (3, objects of the dataset)."""
+        """Images of each object in each share: (3, objects of the dataset)."""
         places, n = self.of_image[dataset], len(self.counts.images[dataset])
         return np.stack([np.bincount(places[flags[name]], minlength=n) for name in SHARES])
 
     def means(self, runs: Sequence[tuple[str, Mapping[str, np.ndarray]]]) -> np.ndarray:
-        """Shares in percent, averaged over runs, of each over the datasets off its target: (replicates + 1, 3).
+        """Shares in percent, averaged over runs and the datasets other than their target: (replicates + 1, 3).
 
         Args:
-            runs: target, and what `per_object` counts by dataset.
+            runs: target and counts of `per_object` by dataset, for each run.
         """
         parts: dict[tuple[str, str | None], list] = {}
         for target, found in runs:
-            others = off_target(self.counts, target, self.among, self.groups)
+            others = on_other_datasets(self.counts, target, self.ood_datasets, self.source_groups)
             for dataset, kept in others.items():
                 part = parts.setdefault((dataset, None if kept is None else target), [kept, 0.0])
                 part[1] = part[1] + found[dataset] / (len(others) * len(runs))
         return sum(self._resampled(dataset, kept, summed) for (dataset, _), (kept, summed) in parts.items())
 
     def _resampled(self, dataset: str, kept: np.ndarray | None, summed: np.ndarray) -> np.ndarray:
-        """Percent of the images of a dataset, or the part of it that is kept, under each replicate's weights."""
+        """Percentage of a dataset's images, or of its remaining objects' images, for each bootstrap replicate."""
         chosen = slice(None) if kept is None else kept
         places, images = self.counts.places[dataset][chosen], self.counts.images[dataset][chosen]
         columns = np.vstack([summed[:, chosen], images]).T
         blocks = (self.weights[start : start + BLOCK, places] for start in range(0, len(self.weights), BLOCK))
         totals = np.concatenate([block.astype(np.float64) @ columns for block in blocks])
-        with np.errstate(invalid="ignore"):  # a replicate that drew nothing of the dataset
+        with np.errstate(invalid="ignore"):  # a replicate may have no object of the dataset
             return 100 * totals[:, :-1] / totals[:, -1:]
 
 
 def _by_run(rows: Iterable[Path]) -> dict[Run, list[Path]]:
-    """Files of each run, those of a model, method and size behind one another."""
+    """Files of each run, sorted by model, method and size."""
     found: dict[Run, list[Path]] = {}
     for path in rows:
         found.setdefault(run_of(path), []).append(path)
@@ -189,21 +189,21 @@ def _by_run(rows: Iterable[Path]) -> dict[Run, list[Path]]:
 
 
 def sample_line(run: Run, dataset: str, before: Scored, after: Scored, flags: Mapping[str, np.ndarray]) -> tuple:
-    """A line of samples.csv."""
+    """A row of samples.csv."""
     shares = (100 * float(flags[name].mean()) for name in SHARES)
     errors = (calibration_error(scored.confidence, scored.right) for scored in (before, after))
     return (run.model, run.method, run.target, run.size, run.seed, dataset, len(before.label), *shares, *errors)
 
 
 def _grouped(files: Mapping[Run, list[Path]], progress: Progress) -> Iterator[tuple[tuple, list[tuple], dict]]:
-    """Runs of each model, method and size: the group, its runs with their answers read one by one, and the model's."""
+    """Yield model, method and size; an iterator of these runs and their predictions; and the pretrained predictions."""
     same: dict[str, Scored] | None = None
     for model, of_model in itertools.groupby(files, key=lambda run: run.model):
         runs = list(of_model)
         before = read_run(next(files[run] for run in runs if run.method == PRETRAINED))
         same = same or before
         for dataset, scored in before.items():
-            compared(same[dataset], scored)  # one model's objects serve all
+            compared(same[dataset], scored)  # all models must share the first one's images
         tuned = [run for run in runs if run.method != PRETRAINED]
         for (method, size), group in itertools.groupby(tuned, key=lambda run: (run.method, run.size)):
             yield (model, method, size), _read_each(group, files, progress), before
@@ -218,8 +218,8 @@ def _read_each(runs: Iterable[Run], files: Mapping[Run, list[Path]], progress: P
 def write_tables(
     *,
     rows: Iterable[Path],
-    among: Collection[str],
-    groups: Mapping[str, str] | None,
+    ood_datasets: Collection[str],
+    source_groups: Mapping[str, str] | None,
     conditions: str,
     replicates: int,
     confidence: float,
@@ -230,21 +230,21 @@ def write_tables(
     """Write both tables from the evaluation rows of a grid.
 
     Args:
-        rows: Parquet files of every run but curves, below folders that name it (see `run_of`).
-        among: datasets that are out of distribution and count in the means.
-        groups: see rib.metrics.ood_accuracies; None unless the means are to be leak-free.
-        conditions: what the numbers hang on besides their columns; the last column of each table.
-        replicates: bootstrap replicates.
-        confidence: coverage of the intervals, between 0 and 1.
-        seed: of the resampling.
-        samples: CSV with a line per fine-tuned run and dataset: model, method, target, size, seed, dataset, n, agreement,
-            right_to_wrong, wrong_to_right, ece_before, ece_after (percent).
-        flips: CSV with a line per model, method and size: the means of the three shares over targets, seeds and the
-            datasets off the target, each with its interval over objects (percent).
+        rows: Parquet files of all runs except curves; folder names identify the run (see `run_of`).
+        samples: CSV with one row per fine-tuned run and dataset: model, method, target, size, seed, dataset, n,
+            agreement, right_to_wrong, wrong_to_right, ece_before, ece_after (percent).
+        flips: CSV with one row per model, method and size: means of the three shares over targets, seeds and the
+            datasets other than the target, each with its confidence interval over objects (percent).
     """
     files = _by_run(rows)
     first = next(run for run in files if run.method == PRETRAINED)
-    resampling = Flips(read_objects(files[first]), replicates=replicates, seed=seed, among=among, groups=groups)
+    resampling = Flips(
+        read_objects(files[first]),
+        replicates=replicates,
+        seed=seed,
+        ood_datasets=ood_datasets,
+        source_groups=source_groups,
+    )
     progress = Progress(desc="comparing runs", total=sum(run.method != PRETRAINED for run in files), unit="run")
     lines, means = [], []
     for group, runs, before in _grouped(files, progress):

@@ -1,24 +1,26 @@
-"""How many images of each dataset train, select and test. No torch."""
+"""Number of train, select and test images of each dataset. No torch."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from rib.data.splits import PARTS
-from rib.io import write_table
+from rib.base.files import write_table
+from rib.data.splits import SELECT, TEST, TRAIN
+
+PARTS = (TRAIN, SELECT, TEST)
 
 
-def write_counts(*, splits: Mapping[str, Path], conditions: str, table: Path) -> None:
+def write_counts(*, datasets: Sequence[str], splits: Sequence[Path], conditions: str, table: Path) -> None:
     """Write the table.
 
     Args:
-        splits: by dataset, what rib.data.splits.write_split wrote.
-        conditions: what the numbers hang on besides their columns.
+        datasets: names.
+        splits: split of each dataset, written by rib.data.split_dataset.
         table: written as CSV: dataset, train, select, test (images), conditions.
     """
     lines = []
-    for dataset, path in splits.items():
+    for dataset, path in zip(datasets, splits, strict=True):
         images = pd.read_parquet(path, columns=["part", "images"]).groupby("part")["images"].sum()
         lines.append((dataset, *(int(images.get(name, 0)) for name in PARTS)))
     write_table(table, pd.DataFrame(lines, columns=["dataset", *PARTS]).assign(conditions=conditions))

@@ -1,4 +1,4 @@
-"""The table of STIR: how far a fine-tuned network and its pretrained one share what they ignore (see rib.stir)."""
+"""The table of STIR: shared invariances of fine-tuned and pretrained networks (see rib.evaluation.inversion)."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,11 +8,13 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from rib.analysis.cka import Kernel, cka, jackknife_interval
-from rib.io import UserError, write_table
-from rib.metrics import RUN
-from rib.runs import run_of
+from rib.analysis.counts import RUN
+from rib.base.errors import UserError
+from rib.base.files import write_table
+from rib.config.run import run_of
 
-REFERENCES = {"pretrained": ("before", "after"), "fine-tuned": ("after", "before")}  # whose inversions, who sees them
+# The network that was inverted, and the one that sees the inversions.
+REFERENCES = {"pretrained": ("before", "after"), "fine-tuned": ("after", "before")}
 
 
 def write_stir(
@@ -28,16 +30,14 @@ def write_stir(
     """Write STIR of every fine-tuned run and its pretrained model, in both directions.
 
     Args:
-        features: what stir jobs wrote: <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
-        indexes: of the same images.
-        layer: at which representations were taken.
-        steps: of each inversion.
-        conditions: what the numbers hang on besides their columns; the last column.
-        confidence: coverage of the intervals, between 0 and 1.
-        table: written as CSV, a line per run and reference: model, method, target, size, seed, dataset, layer,
-            reference (whose representation was inverted), n, stir, ci_low, ci_high; cka, cka_low, cka_high of both
-            networks on the images themselves; fidelity (the reference's own CKA of images and inversions: STIR with
-            itself), residual (of the inversions, mean) and passes (an image forward and back) of the inversion.
+        features: outputs of the stir jobs, <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
+        indexes: index of the images of each.
+        layer: layer of the representations.
+        steps: descent steps of each inversion.
+        table: written as CSV, one row per run and reference: model, method, target, size, seed, dataset, layer,
+            reference (the network that was inverted), n, stir, ci_low, ci_high; cka, cka_low, cka_high of both
+            networks on the images themselves; fidelity (STIR of the reference with itself), mean residual and number of
+            passes (forward and backward, per image) of the inversion.
 
     Raises:
         UserError: there is no fine-tuned run, or too few images.

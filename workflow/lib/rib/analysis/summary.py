@@ -1,13 +1,13 @@
-"""RI per target and mRI of all methods as a table per model, in the forms that papers and notes need. No torch."""
+"""RI per target and mRI of all methods, one table per model, as Markdown, LaTeX and CSV. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from rib.io import write_text
-from rib.runs import ALL, PRETRAINED
+from rib.base.files import write_table, write_text
+from rib.config.run import ALL, PRETRAINED
 
 MRI = "mri"  # the last column
 MINUS = "\N{MINUS SIGN}"
@@ -19,7 +19,7 @@ LATEX = str.maketrans(
 
 @dataclass(frozen=True)
 class Cell:
-    """A value in percentage points with its interval, and whether its method is better than every other."""
+    """A value in percentage points with its confidence interval, and whether its method is better than all others."""
 
     value: float
     low: float
@@ -28,12 +28,11 @@ class Cell:
 
 
 def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str | None:
-    """The method that the paired test finds better than every other; None where the best one ties, or is alone.
+    """The method that is significantly better than all others; None if the best method ties or is the only one.
 
     Args:
-        values: of one model, size and column, by method.
+        values: values of one model, size and column, by method.
         compared: their comparisons: method, other, p_holm.
-        confidence: between 0 and 1.
     """
     best = values.idxmax()
     pairs = compared[(compared["method"] == best) | (compared["other"] == best)]
@@ -47,7 +46,6 @@ def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) ->
     Args:
         values: model, method, size, column (a target or `mri`), value, ci_low, ci_high.
         compared: model, size, column, method, other, p_holm.
-        confidence: between 0 and 1.
     """
     cells = {}
     keys = ["model", "size", "column"]
@@ -62,7 +60,10 @@ def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) ->
 
 def write_summary(
     *,
-    tables: Mapping[str, Path],
+    seeds: Path,
+    seeds_ri: Path,
+    comparisons: Path,
+    comparisons_ri: Path,
     labels: Mapping[str, Mapping[str, str]],
     conditions: str,
     confidence: float,
@@ -71,66 +72,55 @@ def write_summary(
     """Write the tables as Markdown, LaTeX (booktabs) and CSV.
 
     Args:
-        tables: seeds, seeds_ri, comparisons, comparisons_ri (see rib.analysis.comparison).
-        labels: of models, methods and targets, each in the order to list.
-        conditions: what the numbers hang on.
-        confidence: coverage of the intervals, between 0 and 1.
+        seeds, seeds_ri, comparisons, comparisons_ri: CSV of rib.analysis.comparison.
+        labels: labels of models, methods and targets, in display order.
         outputs: `md`, `tex` and `csv`.
     """
-    read = {name: pd.read_csv(path, dtype={"size": str}) for name, path in tables.items()}
     values, compared = (
-        pd.concat([read[f"{name}_ri"].rename(columns={"target": "column"}), read[name].assign(column=MRI)])
-        for name in ("seeds", "comparisons")
+        pd.concat([_read(per_target).rename(columns={"target": "column"}), _read(mean).assign(column=MRI)])
+        for mean, per_target in ((seeds, seeds_ri), (comparisons, comparisons_ri))
     )
     values["value"] = values["ri"].fillna(values["mri"])
     cells = cells_of(values, compared, confidence)
     columns = {**labels["targets"], MRI: "mRI"}
-    seeds = int(values["seeds"].max()) if len(values) else 0
+    count = int(values["seeds"].max()) if len(values) else 0
     note = (
-        f"RI per target and their mean, mRI, in percentage points, with {100 * confidence:g} % intervals over images"
-        f"{f' (mean of {seeds} seeds)' if seeds > 1 else ''}; bold: better than every other method (paired sign flips, "
+        f"RI per target and their mean, mRI, in percentage points, with {100 * confidence:g} % confidence intervals"
+        f"{f' (mean of {count} seeds)' if count > 1 else ''}; bold: better than every other method (paired sign flips, "
         f"Holm-adjusted p at most {1 - confidence:.2g}). {conditions[:1].upper()}{conditions[1:]}."
     )
+    sized = {size for _, size, _, _ in cells} != {ALL}
+    keys = [(m, s, k) for m, s in dict.fromkeys(key[:2] for key in cells) for k in labels["methods"]]
     rows = {
-        model: [(s, m) for s in dict.fromkeys(key[1] for key in cells) for m in labels["methods"] if (model, s, m, MRI) in cells]
+        model: [(size, method) for name, size, method in keys if name == model and (name, size, method, MRI) in cells]
         for model in labels["models"]
-    }  # fmt: skip
-    parts = {model: found for model, found in rows.items() if found}
-    write_text(outputs["md"], _markdown(cells, parts, labels, columns, note))
-    write_text(outputs["tex"], _latex(cells, parts, labels, columns, note))
-    write_text(outputs["csv"], _csv(cells, parts, columns))
+    }
+    texts = {"md": [note + "\n"], "tex": ["% Needs \\usepackage{booktabs}. Use table* for wide tables.\n"]}
+    for model in (model for model, found in rows.items() if found):
+        lines = [
+            [labels["methods"][method], *([size] if sized else []), *(cells[model, size, method, c] for c in columns)]
+            for size, method in rows[model]
+        ]
+        heads = ["Method", *(["Size"] if sized else [])]
+        table = pd.DataFrame(lines, columns=[*heads, *columns.values()])
+        aligned = {"left": len(heads), "right": len(columns)}
+        texts["md"] += [f"## {labels['models'][model]}\n", _markdown(table, aligned)]
+        caption = f"{labels['models'][model]}. {note}".translate(LATEX)
+        texts["tex"].append(_latex(table, aligned, caption, f"tab:rib-{model}"))
+    for ending, parts in texts.items():
+        write_text(outputs[ending], "\n".join(parts))
+    write_table(outputs["csv"], _csv(cells, rows, columns))
 
 
-Rows = Mapping[str, Sequence[tuple[str, str]]]  # by model, the size and method of each row
-Cells = Mapping[tuple[str, str, str, str], Cell]
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"size": str})
 
 
-def _heads(rows: Rows, columns: Mapping[str, str]) -> list[str]:
-    return ["Method", *(["Size"] if _has_sizes(rows) else []), *columns.values()]
-
-
-def _has_sizes(rows: Rows) -> bool:
-    return {size for found in rows.values() for size, _ in found} != {ALL}
-
-
-def _names(rows: Rows, labels: Mapping, size: str, method: str) -> list[str]:
-    return [labels["methods"][method], *([size] if _has_sizes(rows) else [])]
-
-
-def _markdown(cells: Cells, rows: Rows, labels: Mapping, columns: Mapping[str, str], note: str) -> str:
-    lines = [note]
-    for model, found in rows.items():
-        heads = _heads(rows, columns)
-        lines += ["", f"## {labels['models'][model]}", "", _line(heads)]
-        lines.append(_line([*["---"] * (len(heads) - len(columns)), *["---:"] * len(columns)]))
-        for size, method in found:
-            shown = [_in_markdown(cells[model, size, method, column]) for column in columns]
-            lines.append(_line([*_names(rows, labels, size, method), *shown]))
-    return "\n".join(lines) + "\n"
-
-
-def _line(parts: Sequence[str]) -> str:
-    return "| " + " | ".join(part.replace("|", r"\|") for part in parts) + " |"
+def _markdown(table: pd.DataFrame, aligned: Mapping[str, int]) -> str:
+    shown = table.map(lambda value: _in_markdown(value) if isinstance(value, Cell) else value.replace("|", r"\|"))
+    shown = shown.rename(columns=lambda head: head.replace("|", r"\|"))
+    sides = [side for side, number in aligned.items() for _ in range(number)]
+    return shown.to_markdown(index=False, colalign=sides, disable_numparse=True) + "\n"
 
 
 def _in_markdown(cell: Cell) -> str:
@@ -138,43 +128,34 @@ def _in_markdown(cell: Cell) -> str:
     return f"{f'**{value}**' if cell.best else value} [{low}, {high}]"
 
 
-def _latex(cells: Cells, rows: Rows, labels: Mapping, columns: Mapping[str, str], note: str) -> str:
-    parts = ["% Needs \\usepackage{booktabs}. Of wide tables make table*.\n"]
-    for model, found in rows.items():
-        heads = [head.translate(LATEX) for head in _heads(rows, columns)]
-        lines = [
-            [text.translate(LATEX) for text in _names(rows, labels, size, method)]
-            + [_in_latex(cells[model, size, method, column]) for column in columns]
-            for size, method in found
-        ]
-        parts.append(
-            pd.DataFrame(lines, columns=heads).to_latex(
-                index=False,
-                column_format="l" * (len(heads) - len(columns)) + "r" * len(columns),
-                caption=f"{labels['models'][model]}. {note}".translate(LATEX),
-                label=f"tab:rib-{model}",
-            )
-        )
-    return "\n".join(parts)
+def _latex(table: pd.DataFrame, aligned: Mapping[str, int], caption: str, label: str) -> str:
+    shown = table.map(lambda value: _in_latex(value) if isinstance(value, Cell) else value.translate(LATEX))
+    return shown.rename(columns=lambda head: head.translate(LATEX)).to_latex(
+        index=False,
+        column_format="".join(side[0] * number for side, number in aligned.items()),
+        caption=caption,
+        label=label,
+    )
 
 
 def _in_latex(cell: Cell) -> str:
-    """The interval as an index, which keeps columns narrow."""
+    """The confidence interval as a subscript, to keep columns narrow."""
     value = f"\\mathbf{{{cell.value:+.1f}}}" if cell.best else f"{cell.value:+.1f}"
     return f"${value}_{{[{cell.low:+.1f}, {cell.high:+.1f}]}}$"
 
 
-def _csv(cells: Cells, rows: Rows, columns: Mapping[str, str]) -> str:
+def _csv(
+    cells: Mapping[tuple, Cell], rows: Mapping[str, Sequence[tuple[str, str]]], columns: Iterable[str]
+) -> pd.DataFrame:
     lines = []
-    names = [name for column in columns for name in (column, *(f"{column}_{part}" for part in ("low", "high", "best")))]
     for model, found in rows.items():
         for size, method in found:
-            line: dict[str, object] = {"model": model, "method": method, "size": size}
-            for column in columns:
-                cell = cells[model, size, method, column]
-                line |= {column: cell.value, f"{column}_low": cell.low, f"{column}_high": cell.high}
-                line[f"{column}_best"] = int(cell.best)
-            lines.append(line)
-    return pd.DataFrame(lines, columns=["model", "method", "size", *names]).to_csv(
-        index=False, float_format="%.6f", lineterminator="\n"
-    )
+            own = {column: cells[model, size, method, column] for column in columns}
+            numbers = {f"{column}{end}": value for column, cell in own.items() for end, value in _ends(cell).items()}
+            lines.append({"model": model, "method": method, "size": size, **numbers})
+    names = [f"{column}{end}" for column in columns for end in ("", "_low", "_high", "_best")]
+    return pd.DataFrame(lines, columns=["model", "method", "size", *names])
+
+
+def _ends(cell: Cell) -> dict[str, float | int]:
+    return {"": cell.value, "_low": cell.low, "_high": cell.high, "_best": int(cell.best)}

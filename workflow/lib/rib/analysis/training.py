@@ -1,23 +1,22 @@
-"""The histories of all fine-tunings in one table. No torch."""
+"""Training histories of all fine-tunings in one table. No torch."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from rib.io import write_table
-from rib.runs import run_of
+from rib.base.files import write_table
+from rib.config.run import run_of
 
 COLUMNS = ["model", "method", "target", "size", "seed", "epoch", "lr", "loss", "cross_entropy", "accuracy"]
 
 
 def write_training(*, histories: Iterable[str], conditions: str, table: Path) -> None:
-    """Write a line per run and epoch: what its history says, accuracy in percent.
+    """Write one row per run and epoch, with the accuracy in percent.
 
     Args:
-        histories: CSV files `.../<model>/<target>/<method>/<size>/<seed>/history.csv` (see rib.finetune).
-        conditions: what the numbers hang on besides their columns; the last column.
-        table: the CSV. Its numbers have eight significant digits, since learning rates are small.
+        histories: CSV files `.../<model>/<target>/<method>/<size>/<seed>/history.csv` (see rib.training.finetune).
+        table: the CSV, with eight significant digits, since learning rates are small.
     """
     parts = [pd.DataFrame(columns=COLUMNS)]
     for path in histories:

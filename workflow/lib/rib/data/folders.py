@@ -1,31 +1,32 @@
-"""A folder of files as one archive, so that it is kept, hashed and shared as published archives are."""
+"""Packing a folder of files into one archive, to store, hash and share it like a published archive."""
 
 import hashlib
 import os
 import tarfile
 from pathlib import Path
 
-from rib.io import Progress, UserError, is_folder
+from rib.base.errors import UserError
+from rib.base.progress import Progress
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Files below a folder, sorted by their place; hidden ones and what links out of the folder are left out.
+    """Files below a folder, sorted by path, without hidden files and links to outside the folder.
 
     Raises:
-        UserError: there is no such folder, or nothing in it.
+        UserError: the folder does not exist or is empty.
     """
-    if not is_folder(folder):
-        raise UserError(f"the folder {folder} does not exist; put the images there or correct its entry.")
+    if not folder.is_dir():
+        raise UserError(f"the folder {folder} does not exist; put the images there or correct the entry.")
     hidden = (path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts))
     root = folder.resolve()
     found = sorted(path for path in hidden if path.is_file() and path.resolve().is_relative_to(root))
     if not found:
-        raise UserError(f"the folder {folder} holds no file; put the images there or correct its entry.")
+        raise UserError(f"the folder {folder} contains no files; put the images there or correct the entry.")
     return found
 
 
 def listing(folder: Path) -> str:
-    """Digest of what lies in a folder, by names and sizes: a file that is edited without another size goes unnoticed."""
+    """Digest of a folder's file names and sizes; an edit that keeps a file's size goes unnoticed."""
     digest = hashlib.sha256()
     for path in files_of(folder):
         digest.update(os.fsencode(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0"))
@@ -33,12 +34,12 @@ def listing(folder: Path) -> str:
 
 
 def pack(folder: Path, target: Path, what: str) -> Path:
-    """Write a folder's files into a tar that depends on their names and bytes only.
+    """Write a folder's files to a tar that depends only on their names and bytes.
 
     Args:
-        folder: to pack.
-        target: the tar.
-        what: the dataset, for the progress.
+        folder: folder to pack.
+        target: path of the tar.
+        what: the dataset, for the progress bar.
     """
     with tarfile.open(target, "w") as archive:
         for path in Progress(files_of(folder), desc=f"packing {what}", unit="file"):

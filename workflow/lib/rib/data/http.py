@@ -1,4 +1,4 @@
-"""Files over HTTP, through curl: resumed where they broke off, retried with back-off, mirrors in order."""
+"""HTTP downloads with curl: interrupted files are resumed, attempts retried with back-off, mirrors tried in order."""
 
 import contextlib
 import shutil
@@ -7,36 +7,38 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rib.io import Progress, UserError, log, verify_digest
+from rib.base.errors import UserError
+from rib.base.files import verify_digest
+from rib.base.progress import Progress, log
 
 ATTEMPTS = 5  # per address
 BACK_OFF = 2.0  # seconds before the second attempt, doubled each time
 CONNECT_TIMEOUT = 30  # seconds
-STALL = 60  # seconds below 1 kB/s, after which an attempt is given up
-POLL = 0.5  # seconds between two looks at how much has come
+STALL = 60  # seconds below 1 kB/s before an attempt is abandoned
+POLL = 0.5  # seconds between two progress updates
 
-# Exit codes of curl (its manual, EXIT CODES) that say that another attempt may go through: host or connection not to be
-# had, a transfer that broke off, a time-out, TLS or sending or receiving failed.
+# Exit codes of curl (see EXIT CODES in its manual) after which a retry may succeed: no host or connection, an
+# interrupted transfer, a time-out, or a failure of TLS, sending or receiving.
 PASSING = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92}
 NO_RANGE = {33, 36}
 HTTP_ERROR = 22
 
 
 def fetch(urls: Sequence[str], part: Path, digest: str, size: int | None, what: str) -> None:
-    """Fetch a file whose digest is pinned; what came is kept in `part` for another run when this one fails.
+    """Fetch a file with a pinned digest; after a failure, the partial file stays in `part` for the next run.
 
     Args:
-        urls: addresses of the same bytes, tried in this order.
-        part: where to write; what an earlier run left there is gone on with.
-        digest: pinned, see rib.io.verify_digest.
-        size: in bytes, for the progress, None where nobody states it.
-        what: what it is for, for messages.
+        urls: mirrors of the file, tried in this order.
+        part: where to write; a partial file from an earlier run is resumed.
+        digest: pinned digest, see rib.base.files.verify_digest.
+        size: in bytes, for the progress bar; None if unknown.
+        what: the dataset or model, for messages.
 
     Raises:
-        UserError: no address gave the pinned bytes; the sentence says what each gave instead.
+        UserError: no URL gave the pinned file; the message says what each gave instead.
     """
     if shutil.which("curl") is None:
-        raise UserError(f"{what}: curl is not on this machine, and it fetches {urls[0]}; install it, then run again.")
+        raise UserError(f"{what}: curl is not installed, but is needed to fetch {urls[0]}; install it, then run again.")
     problems = []
     for url in urls:
         problem = _from(url, part, digest, size, what)
@@ -45,13 +47,13 @@ def fetch(urls: Sequence[str], part: Path, digest: str, size: int | None, what: 
         log.warning("%s: %s: %s", what, url, problem)
         problems.append(f"{url}: {problem}")
     raise UserError(
-        f"{what}: no address gave the file ({'; '.join(problems)}). Check the network and run again: what came is kept. "
-        "Or put the file into a folder that `archives` in config.yaml names."
+        f"{what}: no URL gave the file ({'; '.join(problems)}). Check the network and run again to resume, or put the "
+        "file into a folder listed under `archives` in config.yaml."
     )
 
 
 def _from(url: str, part: Path, digest: str, size: int | None, what: str) -> str | None:
-    """Fetch from one address; None when the pinned bytes are there, else what went wrong."""
+    """Fetch from one URL; return None on success, else what went wrong."""
     problem = "not tried"
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -67,8 +69,8 @@ def _from(url: str, part: Path, digest: str, size: int | None, what: str) -> str
                 return None
             part.unlink()
             if not begun:
-                return problem  # the whole file came from here: it is another one
-            continue  # its beginning came from somewhere else
+                return problem  # the whole file came from this URL, so it is a different file
+            continue  # the beginning came from another URL
         problem = f"HTTP {status}" if code == HTTP_ERROR else said or f"curl ended with {code}"
         if code in NO_RANGE or status == "416":
             part.unlink(missing_ok=True)
@@ -78,7 +80,7 @@ def _from(url: str, part: Path, digest: str, size: int | None, what: str) -> str
 
 
 def _curl(url: str, part: Path, size: int | None, what: str) -> tuple[int, str, str]:
-    """One attempt: curl's exit code, the HTTP status and what curl said."""
+    """One attempt: curl's exit code, the HTTP status and curl's message."""
     command = [
         *("curl", "--fail", "--silent", "--show-error", "--location", "--proto", "=http,https", "--continue-at", "-"),
         *("--connect-timeout", str(CONNECT_TIMEOUT), "--speed-limit", "1000", "--speed-time", str(STALL)),
@@ -95,7 +97,7 @@ def _curl(url: str, part: Path, size: int | None, what: str) -> tuple[int, str, 
                     break
                 if part.exists():
                     progress.update(part.stat().st_size - progress.n)
-        except BaseException:  # this job is stopped: curl must not go on
+        except BaseException:  # the job is being stopped, and curl with it
             curl.kill()
             raise
     progress.close()
@@ -103,16 +105,16 @@ def _curl(url: str, part: Path, size: int | None, what: str) -> tuple[int, str, 
 
 
 def _differs(path: Path, digest: str, what: str) -> str | None:
-    """Why a file is not the pinned one, None if it is."""
+    """How a file differs from the pinned one; None if it doesn't."""
     try:
         verify_digest(path, digest, what)
     except UserError:
         with open(path, "rb") as file:
             page = file.read(512).lstrip()[:1] == b"<"
         came = (
-            "a web page (of a login, a confirmation or an error)"
+            "a web page (a login, a confirmation or an error)"
             if page
-            else f"another file of {path.stat().st_size} bytes"
+            else f"a different file of {path.stat().st_size} bytes"
         )
-        return f"{came} came in place of the pinned one"
+        return f"{came} was received instead of the pinned file"
     return None

@@ -1,19 +1,68 @@
-"""Images at a model's geometry, as uint8 RGB arrays."""
+"""Images resized and cropped to a model's geometry, as uint8 RGB arrays."""
 
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from rib.geometry import Geometry
-from rib.io import UserError
+from rib.base.errors import UserError
+from rib.config.geometry import Geometry
+from rib.config.label_space import LabelSpace
 
-# What browsers show. Pillow knows more, some of which, as EPS, it has other programs read.
+# Formats that browsers show. Pillow has more, but runs external programs for some of them, such as EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-LONGEST_SHAPE = 1000  # times as long as wide: more would be enlarged beyond all memory, and is no picture
+LONGEST_SHAPE = 1000  # largest aspect ratio; resizing a more extreme one could exhaust the memory
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """Input of a layout (rib.data.layouts).
+
+    Attributes:
+        name: the dataset.
+        archives: the published archives.
+        space: the label space.
+        geometry: geometry at which images are drawn; None if photos are stored as published.
+        source_group: shared by datasets made from the same source images; None if the dataset shares none.
+        icons: icon names by codepoint, if the archive has no such table.
+        exclude: image ids or class keys to leave out.
+    """
+
+    name: str
+    archives: Sequence[Path]
+    space: LabelSpace
+    geometry: Geometry | None
+    source_group: str | None = None
+    icons: Mapping[str, str] = field(default_factory=dict)
+    exclude: Collection[str] = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def source(self) -> str:
+        """Prefix of source ids: the source group, or else the dataset."""
+        return self.source_group or self.name
+
+    def archives_for(self, *parts: str) -> Sequence[Path]:
+        """The archives, one for each of the given parts.
+
+        Args:
+            parts: description of each archive that the layout needs.
+
+        Raises:
+            UserError: the number of archives differs.
+        """
+        if len(self.archives) != len(parts):
+            raise UserError(
+                f"{self}: the layout needs {len(parts)} archive(s) ({', then '.join(parts)}), but the entry has "
+                f"{len(self.archives)}; correct its sources or layout."
+            )
+        return self.archives
 
 
 class CorruptImageError(UserError):
@@ -22,12 +71,12 @@ class CorruptImageError(UserError):
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo as its archive holds it.
+    """An encoded photo in an archive.
 
     Attributes:
-        read: returns the encoded bytes; to be called before the archive's next member is asked for.
-        name: of the photo, for messages.
-        border: pixels to cut off on each side.
+        read: returns the encoded bytes; must be called before the next archive member is requested.
+        name: name of the photo, for messages.
+        border: pixels to crop on each side.
     """
 
     read: Callable[[], bytes]
@@ -40,11 +89,11 @@ class Item:
     """One image of a dataset.
 
     Attributes:
-        image_id: names the image within its dataset.
-        label: index of its class in the class space.
-        source_id: images with one source_id were made from one original (a photo, a vendor's drawing).
-        object_id: images with one object_id are resampled together in intervals (photo or, in emoji, the object).
-        picture: a photo, or what a layout drew itself: (size, size, 3) uint8 RGB.
+        image_id: unique within the dataset.
+        label: class index in the label space.
+        source_id: shared by images made from the same original (a photo or a vendor's drawing).
+        object_id: resampling unit for confidence intervals (the photo or, for emoji, the object).
+        picture: a photo, or an image drawn by the layout: (size, size, 3) uint8 RGB.
     """
 
     image_id: str
@@ -55,21 +104,21 @@ class Item:
 
 
 def photo_item(label: int, image_id: str, group: str, source: str, photo: Photo) -> Item:
-    """Item of a photo, which is resampled by itself: images of one group with one source come from one original."""
+    """Item for a photo whose resampling unit is its source image, `<group>/<source>`."""
     return Item(image_id, label, f"{group}/{source}", f"{group}/{source}", photo)
 
 
 def to_geometry(data: bytes, name: str, border: int, geometry: Geometry) -> np.ndarray:
-    """Decode an encoded photo and bring it to a geometry: (size, size, 3) uint8 RGB.
+    """Decode a photo, then resize and crop it to a geometry: (size, size, 3) uint8 RGB.
 
     Raises:
-        CorruptImageError: it can't be decoded, or is smaller than its border.
+        CorruptImageError: the photo can't be decoded or is smaller than its border.
     """
     return resize_and_crop(without_border(decode(data, name), name, border), geometry)
 
 
 def without_border(image: Image.Image, name: str, border: int) -> Image.Image:
-    """An image less so many pixels on each side.
+    """Crop the border from each side of an image.
 
     Raises:
         CorruptImageError: nothing would be left.
@@ -82,16 +131,16 @@ def without_border(image: Image.Image, name: str, border: int) -> Image.Image:
 
 
 def decode(data: bytes, name: str) -> Image.Image:
-    """Decode an encoded image to RGB; transparent parts become white, a rotation in EXIF is not applied.
+    """Decode an image to RGB; transparency becomes white, and the EXIF rotation is not applied.
 
     Raises:
-        CorruptImageError: the bytes are no image; the sentence names it.
+        CorruptImageError: the bytes are not a valid image.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if max(image.size) > LONGEST_SHAPE * min(image.size):
             raise ValueError(f"it is {image.width} x {image.height} pixels")
-        if image.mode.startswith("I"):  # 16 bits, which Pillow's conversion would clip to white
+        if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits to white
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
@@ -99,19 +148,19 @@ def decode(data: bytes, name: str) -> Image.Image:
         return image.convert("RGB")
     except MemoryError:
         raise
-    except Exception as error:  # over broken files Pillow raises whatever its parts do
+    except Exception as error:  # Pillow raises many types of exceptions on corrupt files
         why = f"it is none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
         raise CorruptImageError(
-            f"the image {name} can't be decoded ({why}); fetch its archive anew or exclude it in its entry."
+            f"the image {name} can't be decoded ({why}); fetch its archive again or exclude it in the dataset's entry."
         ) from error
 
 
 def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
-    """Resize the shorter side to floor(size / crop), then crop the centre: the usual ImageNet evaluation transform.
+    """Resize the shorter side to floor(size / crop_pct), then centre-crop: the usual ImageNet evaluation transform.
 
     Source: timm/data/transforms_factory.py, transforms_imagenet_eval.
     """
-    shorter = int(geometry.size / geometry.crop)
+    shorter = int(geometry.size / geometry.crop_pct)
     width, height = (shorter * side // min(image.size) for side in image.size)
     image = image.resize((width, height), RESAMPLING[geometry.interpolation])
     left, top = round((width - geometry.size) / 2), round((height - geometry.size) / 2)
@@ -119,20 +168,20 @@ def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
 
 
 def refuse_margin(margin: float, dataset: str) -> None:
-    """Stop where a margin leaves nothing of a square.
+    """Check the margin of a drawing.
 
     Raises:
-        UserError: it does, or is negative.
+        UserError: the margin is negative, or leaves nothing of the square.
     """
     if not 0 <= margin < 0.5:
-        raise UserError(f"{dataset}: margin is {margin}; give a share from 0 to below 0.5 in its settings.")
+        raise UserError(f"{dataset}: margin is {margin}; set a fraction of at least 0 and below 0.5 in its settings.")
 
 
 def fit_on_white(image: Image.Image, geometry: Geometry, margin: float) -> np.ndarray:
-    """Resize a whole picture into a white square, keeping its aspect and a margin.
+    """Fit a whole picture into a white square, keeping its aspect ratio and a margin.
 
     Args:
-        margin: white on each side, as a share of the square's side, 0 to below 0.5.
+        margin: white on each side, as a fraction of the square's side, 0 to below 0.5.
     """
     inner = round(geometry.size * (1 - 2 * margin))
     scale = inner / max(image.size)

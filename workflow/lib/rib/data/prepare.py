@@ -1,8 +1,8 @@
-"""Preparation of a dataset: images verified, in a file that is memory-mapped, and an index.
+"""Preparation of a dataset: verified images in a memory-mapped file, and an index.
 
-Two forms (an entry's `storage`). `array`: each image decoded and resized once per geometry, fast to read.
-`encoded`: the photos' bytes as published, one after the other, for sets too large to be kept decoded; they are decoded
-when used, at any geometry.
+An entry's `storage` selects one of two forms. `array`: each image is decoded and resized once per geometry, so reading
+is fast. `encoded`: the photos' published bytes are concatenated and decoded on use, at any geometry; this is for
+datasets that are too large to store decoded.
 """
 
 import contextlib
@@ -19,28 +19,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rib.classes import ClassSpace
-from rib.data.images import CorruptImageError, Item, Photo, decode, to_geometry, without_border
-from rib.geometry import Geometry
-from rib.io import Progress, UserError, log, refuse_full_disk, verify_digest, write_json
-from rib.plugins import load_module
+from rib.base.errors import UserError
+from rib.base.files import refuse_full_disk, verify_digest, write_json
+from rib.base.plugins import load_module
+from rib.base.progress import Progress, log
+from rib.config.geometry import Geometry
+from rib.data.images import CorruptImageError, DatasetSource, Item, Photo, decode, to_geometry, without_border
 
-ROW_GROUP = 1 << 12  # rows of the index that are held in memory
-SAVED_EVERY = 512  # images between two points from which a killed job goes on
-AHEAD = 4  # images per worker that are read before the oldest is written
+ROW_GROUP = 1 << 12  # index rows in memory
+SAVED_EVERY = 512  # images between two points from which a killed job resumes
+AHEAD = 4  # images per worker that are read ahead of writing
 COLUMNS = ("image_id", "label", "source_id", "object_id", "sha256")
 
 
 def prepare(
     *,
-    archives: Sequence[Path],
+    dataset: DatasetSource,
     digests: Sequence[str],
-    dataset: str,
     layout: str,
-    arguments: Mapping,
-    space: ClassSpace,
+    settings: Mapping,
     storage: str,
-    geometry: Geometry | None,
     expected: int | None,
     about: int | None,
     corrupt_allowed: int,
@@ -50,58 +48,59 @@ def prepare(
     classes: Path,
     manifest: Path,
 ) -> None:
-    """Write a dataset. Memory doesn't grow with it, and a killed job goes on where it was.
+    """Write a prepared dataset. Memory use is bounded, and a killed job resumes where it stopped.
 
     Args:
-        archives: as published.
-        digests: pinned, of each (None where none is), checked again, since the files may have lain on disk for a year.
+        dataset: input of the layout.
+        digests: pinned digest of each archive, or None; checked again, since the files may be old.
         layout: file of the layout module.
-        arguments: further keywords of the layout's `items`.
+        settings: keyword arguments of the layout's `items`.
         storage: `array` or `encoded`.
-        geometry: of the arrays; None for encoded photos.
-        expected: how many images there must be, None where the entry doesn't say.
-        about: how many there are by all that is known, for the disk they take.
-        corrupt_allowed: how many images may be left out since they can't be decoded.
-        workers: threads that decode; their number changes no byte.
-        images: written as .npy: (n, size, size, 3) uint8, or of encoded photos (bytes,) uint8.
-        index: written as Parquet: row, image_id, label, source_id, object_id, sha256 (of the pixels, or of the
-            encoded bytes, which then have offset, length and border too).
-        classes: written as JSON, the class space.
-        manifest: facts beside the files' hashes: n, the class space's digest, ids of corrupt images left out.
+        expected: required number of images; None if the entry doesn't state it.
+        about: approximate number of images, to check the disk space.
+        corrupt_allowed: maximum number of images left out because they can't be decoded.
+        workers: decoding threads; their number doesn't change the output.
+        images: written as .npy: (n, size, size, 3) uint8, or (bytes,) uint8 for encoded photos.
+        index: written as Parquet: row, image_id, label, source_id, object_id, sha256 (of the pixels or the encoded
+            bytes); also offset, length and border for encoded photos.
+        classes: written as JSON, the label space.
+        manifest: facts in addition to the files' hashes: n, digest of the label space, ids of corrupt images left out.
 
     Raises:
-        UserError: an archive is not the pinned file, or they hold no image of the classes, or another number than
-            expected, or more corrupt ones than allowed, or the disk is too full.
+        UserError: an archive is not the pinned file; the archives contain no image of the classes, an unexpected
+            number of images or too many corrupt ones; or the disk is too full.
     """
-    for archive, digest in zip(archives, digests, strict=True):
+    for archive, digest in zip(dataset.archives, digests, strict=True):
         if digest:
-            verify_digest(archive, digest, dataset)
-    store = Encoded() if storage == "encoded" else Arrays(geometry)
+            verify_digest(archive, digest, dataset.name)
+    store = Encoded() if storage == "encoded" else Arrays(dataset.geometry)
     if likely := expected or about:
         there = images.stat().st_size if images.exists() else 0
-        refuse_full_disk(images.parent, max(0, store.bytes_of(likely, archives) - there), f"preparing {dataset}")
-    items = load_module(layout).items(archives, space=space, geometry=geometry, dataset=dataset, **arguments)
+        refuse_full_disk(
+            images.parent, max(0, store.bytes_of(likely, dataset.archives) - there), f"preparing {dataset}"
+        )
+    items = load_module(layout).items(dataset, **settings)
     with Written(images, store) as written:
-        _write(written, items, dataset, expected, corrupt_allowed, workers)
+        _write(written, items, dataset.name, expected, corrupt_allowed, workers)
         found, corrupt = written.count, written.corrupt
-        _check_count(found, len(corrupt), expected, f"{dataset}: {', '.join(path.name for path in archives)}")
+        _check_count(found, len(corrupt), expected, f"{dataset}: {', '.join(path.name for path in dataset.archives)}")
         shown = written.finish(index)
-    write_json(classes, space.to_json())
-    write_json(manifest, {"n": found, "classes": shown, "class_space": space.digest, "corrupt": corrupt})
+    write_json(classes, dataset.space.to_json())
+    write_json(manifest, {"n": found, "classes": shown, "label_space": dataset.space.digest, "corrupt": corrupt})
 
 
 def _check_count(found: int, corrupt: int, expected: int | None, where: str) -> None:
     if not found:
-        raise UserError(f"{where} holds no image of its classes; check the entry's layout and classes.")
+        raise UserError(f"{where} contains no image of its classes; check the entry's layout and classes.")
     if expected is not None and found + corrupt != expected:
         raise UserError(
-            f"{where} gave {found + corrupt} images in place of {expected}; the archive is not the published one, or its "
-            "entry's layout or classes are wrong."
+            f"{where} gave {found + corrupt} images instead of {expected}; the archive is not the published one, or "
+            "the entry's layout or classes are wrong."
         )
 
 
 class Arrays:
-    """Images decoded to a geometry."""
+    """Images decoded at one geometry."""
 
     columns = ()
 
@@ -113,14 +112,14 @@ class Arrays:
         return images * self.geometry.size**2 * 3
 
     def convert(self, picture: np.ndarray | bytes, name: str, border: int) -> tuple[bytes, tuple]:
-        """Bytes to write, and further columns of the index."""
+        """Bytes to write, and additional index columns."""
         pixels = picture if isinstance(picture, np.ndarray) else to_geometry(picture, name, border, self.geometry)
         assert pixels.shape == self.tail and pixels.dtype == np.uint8, pixels.shape
         return pixels.tobytes(), ()
 
 
 class Encoded:
-    """Photos as published, each decoded once here to see that it can be."""
+    """Photos as published, each decoded once to verify it."""
 
     columns = ("offset", "length", "border")
     tail = ()
@@ -129,21 +128,21 @@ class Encoded:
         return sum(path.stat().st_size for path in archives)
 
     def convert(self, picture: np.ndarray | bytes, name: str, border: int) -> tuple[bytes, tuple]:
-        """Bytes to write, and further columns of the index; the offset is known when they are written."""
+        """Bytes to write, and additional index columns; the offset is added on writing."""
         if isinstance(picture, np.ndarray):
-            raise UserError(f"{name} is drawn, not a photo; set the dataset's storage to array.")
+            raise UserError(f"{name} is a drawing, not a photo; set the dataset's storage to array.")
         without_border(decode(picture, name), name, border)
         return picture, (len(picture), border)
 
 
 class Written:
-    """An .npy file and its rows as they grow, saved now and then so that a killed job can go on.
+    """A growing .npy file and its index rows, saved periodically so that a killed job can resume.
 
-    Rows wait in a journal on disk, a line per save: rows, ids of corrupt images, images and bytes so far.
+    Rows are kept in a journal on disk, one line per save: rows, ids of corrupt images, images and bytes so far.
 
     Args:
-        path: of the .npy file; the journal is kept beside it until it is finished.
-        store: the form of the images.
+        path: the .npy file; the journal lies next to it until the file is complete.
+        store: storage form of the images.
     """
 
     def __init__(self, path: Path, store: Arrays | Encoded):
@@ -165,7 +164,7 @@ class Written:
         return self
 
     def _whole_lines(self) -> int:
-        """Take up what the last complete line says; returns the bytes up to its end."""
+        """Restore the state from the last complete line; return the number of bytes up to its end."""
         whole = 0
         if self.journal.exists():
             with open(self.journal, "rb") as lines:
@@ -180,7 +179,6 @@ class Written:
         self._lines.close()
 
     def add(self, item: Item, data: bytes, more: tuple) -> None:
-        """Append an image."""
         offset = (self.end,) if self.store.columns else ()
         digest = hashlib.sha256(data).hexdigest()
         self._since.append([item.image_id, item.label, item.source_id, item.object_id, digest, *offset, *more])
@@ -191,7 +189,7 @@ class Written:
             self.save()
 
     def save(self) -> None:
-        """Bring everything to disk, the bytes before the rows that speak of them."""
+        """Flush to disk, the images before their rows."""
         self._file.flush()
         os.fsync(self._file.fileno())
         line = json.dumps([self._since, self.corrupt, self.count, self.end])
@@ -200,7 +198,7 @@ class Written:
         self._since = []
 
     def finish(self, index: Path) -> int:
-        """Complete the file, write the index and return the number of classes that have images."""
+        """Complete the file, write the index and return the number of classes with images."""
         self.save()
         self._file.seek(0)
         self._write_header(self.count if self.store.tail else self.end)
@@ -233,7 +231,7 @@ class Written:
         return pa.schema({"row": pa.int32(), **text, "label": pa.int16(), **more})
 
     def _write_header(self, count: int) -> None:
-        # NumPy pads the header so that a growing first axis leaves its length unchanged (GROWTH_AXIS_MAX_DIGITS).
+        # NumPy pads the header so that its length doesn't change as the first axis grows (GROWTH_AXIS_MAX_DIGITS).
         header = {"descr": "|u1", "fortran_order": False, "shape": (count, *self.store.tail)}
         np.lib.format.write_array_header_1_0(self._file, header)
 
@@ -241,19 +239,17 @@ class Written:
 def _write(
     written: Written, items: Iterable[Item], dataset: str, expected: int | None, allowed: int, workers: int
 ) -> None:
-    """Append what isn't there yet."""
+    """Append the images that aren't written yet."""
     done = written.count + len(written.corrupt)
     if done:
-        log.info("%s: going on after %d images", dataset, done)
+        log.info("%s: resuming after %d images", dataset, done)
     progress = Progress(desc=f"preparing {dataset}", total=expected, unit="image")
     progress.update(done)
     for item, converted in _converted(itertools.islice(items, done, None), written.store, dataset, workers):
         if isinstance(converted, CorruptImageError):
             written.corrupt.append(item.image_id)
             if len(written.corrupt) > allowed:
-                hint = (
-                    f" ({allowed} may be left out)" if allowed else "; or let corrupt_images in config.yaml allow some"
-                )
+                hint = f" ({allowed} may be left out)" if allowed else "; or raise corrupt_images in config.yaml"
                 raise UserError(f"{str(converted).removesuffix('.')}{hint}.") from converted
             log.warning("%s: left out: %s", dataset, converted)
         else:
@@ -265,7 +261,7 @@ def _write(
 def _converted(
     items: Iterable[Item], store: Arrays | Encoded, dataset: str, workers: int
 ) -> Iterator[tuple[Item, tuple[bytes, tuple] | CorruptImageError]]:
-    """Convert images on several threads, a few ahead of the one that is yielded; in their order."""
+    """Convert images in several threads, a few ahead, and yield them in order."""
 
     def convert(picture: np.ndarray | bytes, name: str, border: int):
         try:

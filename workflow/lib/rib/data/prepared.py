@@ -1,4 +1,4 @@
-"""Reading what preparation wrote."""
+"""Reading of prepared datasets."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -9,20 +9,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rib.classes import ClassSpace
+from rib.base.errors import UserError
+from rib.base.files import read_json
+from rib.config.geometry import Geometry
+from rib.config.label_space import LabelSpace
 from rib.data.images import to_geometry
-from rib.geometry import Geometry
-from rib.io import UserError, read_json
 
 
 class EncodedImages:
-    """Photos that are decoded when they are used, under the interface of an array (n, size, size, 3) uint8.
+    """Photos that are decoded on access, with the interface of an array (n, size, size, 3) uint8.
 
     Args:
         data: (bytes,) uint8, memory-mapped: the encoded photos.
-        index: offset, length, border and image_id of each.
-        geometry: to bring them to.
-        workers: threads that decode; PIL lets them run at once.
+        index: offset, length, border and image_id of each photo.
+        geometry: target geometry.
+        workers: decoding threads; PIL releases the GIL.
         name: the dataset, for messages.
     """
 
@@ -36,10 +37,10 @@ class EncodedImages:
         return len(self.offsets)
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        """The photos at the given places: (N, size, size, 3) uint8.
+        """The photos in the given rows: (N, size, size, 3) uint8.
 
         Raises:
-            CorruptImageError: one can't be decoded.
+            CorruptImageError: a photo can't be decoded.
         """
         rows = np.arange(len(self))[rows]
         if not len(rows):
@@ -58,11 +59,11 @@ class PreparedDataset:
 
     Attributes:
         name: the dataset.
-        images: (n, size, size, 3) uint8, memory-mapped or decoded when used.
-        labels: (n,) int64, indices into the class space.
-        rows: (n,) of `images`, those that belong to it; None for all.
+        images: (n, size, size, 3) uint8, memory-mapped or decoded on access.
+        labels: (n,) int64, indices into the label space.
+        rows: (n,) rows of `images` that belong to the dataset; None for all.
         index: one row per image: row, image_id, label, source_id, object_id.
-        space: the class space.
+        space: the label space.
     """
 
     name: str
@@ -70,27 +71,27 @@ class PreparedDataset:
     labels: np.ndarray
     rows: np.ndarray | None
     index: pa.Table
-    space: ClassSpace
+    space: LabelSpace
 
     @classmethod
     def open(cls, folder: Path, name: str, geometry: Geometry | None = None, workers: int = 1) -> "PreparedDataset":
-        """Open the folder that a prepare job wrote; pixels are read when they are used.
+        """Open the output folder of a prepare job; pixels are read on access.
 
         Args:
-            folder: the job's.
+            folder: the job's output folder.
             name: the dataset.
-            geometry: for photos that are kept encoded.
-            workers: threads that decode those.
+            geometry: target geometry of encoded photos.
+            workers: threads that decode them.
 
         Raises:
-            UserError: a part of what was prepared is lost.
+            UserError: a file is missing.
         """
         for part in ("index.parquet", "images.npy", "classes.json"):
             if not (folder / part).is_file():
                 raise UserError(
-                    f"{folder / part} is lost; delete {folder / 'manifest.json'} and run again to make it anew."
+                    f"{folder / part} is missing; delete {folder / 'manifest.json'} and run again to recreate it."
                 )
-        # Without the hashes, a quarter of what a very large set's index takes in memory.
+        # The hashes are a quarter of the memory that the index of a very large dataset takes.
         columns = [name for name in pq.read_schema(folder / "index.parquet").names if name != "sha256"]
         index = pq.read_table(folder / "index.parquet", columns=columns)
         images = np.load(folder / "images.npy", mmap_mode="r")
@@ -102,11 +103,11 @@ class PreparedDataset:
             labels=index["label"].to_numpy().astype(np.int64),
             rows=None,
             index=index,
-            space=ClassSpace.from_json(read_json(folder / "classes.json")),
+            space=LabelSpace.from_json(read_json(folder / "classes.json")),
         )
 
     def take(self, rows: np.ndarray) -> "PreparedDataset":
-        """A part of the dataset: the images at the given places (sorted int64)."""
+        """The subset with the given rows (sorted int64)."""
         return replace(
             self,
             labels=self.labels[rows],
@@ -116,11 +117,11 @@ class PreparedDataset:
 
     @property
     def source_ids(self) -> list[str]:
-        """Source image of each image."""
+        """Source id of each image."""
         return self.index["source_id"].to_pylist()
 
     @cached_property
     def sources(self) -> tuple[np.ndarray, list[str]]:
-        """Source image of each image as a place (n,) in a list, which names each once."""
+        """Index of each image's source (n,), and the list of unique source ids."""
         encoded = self.index["source_id"].combine_chunks().dictionary_encode()
         return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()

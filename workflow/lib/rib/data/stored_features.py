@@ -1,4 +1,4 @@
-"""Reading features that a features job wrote. No torch."""
+"""Reading of stored features. No torch."""
 
 from pathlib import Path
 
@@ -6,28 +6,29 @@ import numpy as np
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
+from rib.base.errors import UserError
 from rib.data.prepared import PreparedDataset
-from rib.io import UserError
 
 
 def read_features(path: Path, layer: str) -> tuple[np.ndarray, PreparedDataset]:
-    """One layer's features of a dataset, and the images that they are of (labels and index only).
+    """One layer's features of a dataset, and the dataset itself (labels and index only).
 
     Args:
-        path: <dataset>.safetensors, beside which lies <dataset>.index.parquet.
-        layer: its name.
+        path: <dataset>.safetensors, next to <dataset>.index.parquet.
+        layer: name of the layer.
 
     Returns:
         (n, d) float32, and the dataset in the same order.
 
     Raises:
-        UserError: the layer was not kept.
+        UserError: the layer was not stored.
     """
     with safe_open(path, framework="numpy") as file:
         layers = sorted(file.keys())
         if layer not in layers:
             raise UserError(
-                f"{path} has no layer {layer}, but {', '.join(layers)}; add it to representations.layers in config.yaml."
+                f"{path} has no layer {layer}, only {', '.join(layers)}; add it to representations.layers in "
+                "config.yaml."
             )
         values = file.get_tensor(layer)
     index = pq.read_table(path.with_suffix(".index.parquet"))

@@ -1,7 +1,7 @@
-"""Encrypted zips through the program `unzip`, which decrypts tens of times as fast as Python.
+"""Reading of encrypted zips with the program `unzip`, which decrypts tens of times faster than Python.
 
-Nothing is extracted: a process writes files one after the other into a pipe, and each is told from the next by the size
-that the zip's listing states, and compared with the checksum there.
+Nothing is extracted to disk: a process writes the files one after the other to a pipe. The zip's directory gives the
+size and the checksum of each file.
 """
 
 import os
@@ -14,20 +14,21 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from rib.io import UserError, archive_members
+from rib.base.errors import UserError
+from rib.data.archives import archive_members
 
-BATCH = 256  # files that one process is asked for: their names fit a command, what is said of them into a pipe
+BATCH = 256  # files per process: their names fit into a command, the messages about them into a pipe
 WRONG_PASSWORD = 82  # unzip's manual, DIAGNOSTICS
 
 
 def decrypted_members(
     path: Path, wanted: Callable[[str], bool], variable: str
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield an encrypted zip's files as rib.io.archive_members does, by `unzip` where there is one that decrypts.
+    """Yield an encrypted zip's files like rib.data.archives.archive_members, using `unzip` if it can decrypt.
 
     Args:
         path: the zip.
-        wanted: says of a name whether to yield it.
+        wanted: predicate on names.
         variable: the environment variable that holds the password.
 
     Raises:
@@ -35,7 +36,7 @@ def decrypted_members(
     """
     password = os.environ.get(variable)
     names = [name for name, _ in archive_members(path, wanted)] if password and _program() else []
-    # What unzip might read as another name is left to Python.
+    # Python reads archives with names that unzip might misinterpret.
     if not names or len(set(names)) < len(names) or not all(map(_plain, names)):
         yield from archive_members(path, wanted, password=(variable, password))
         return
@@ -51,7 +52,7 @@ def decrypted_members(
 
 @cache
 def _program() -> str | None:
-    """Info-ZIP's unzip; None where there is none, or one of the small ones that can't decrypt."""
+    """Info-ZIP's unzip; None if it is not installed or can't decrypt."""
     found = shutil.which("unzip")
     said = found and subprocess.run([found, "-v"], stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
     return found if said and "decryption" in said else None
@@ -62,15 +63,15 @@ def _plain(name: str) -> bool:
 
 
 class _Stream:
-    """Files of a zip in its order; those that are not asked for are passed over."""
+    """Sequential reader of a zip's files; files that are not requested are skipped."""
 
     def __init__(self, path: Path, files: Sequence[zipfile.ZipInfo], password: str, variable: str):
         self.path, self.files, self.password, self.variable = path, files, password, variable
         self._process: subprocess.Popen | None = None
-        self._next = self._end = 0  # place of the file that the process writes next, and of the first that it doesn't
+        self._next = self._end = 0  # index of the file that the process writes next, and of the first beyond its batch
 
     def read(self, place: int) -> bytes:
-        """Bytes of a file; places must ascend.
+        """Bytes of a file; places must be requested in ascending order.
 
         Raises:
             UserError: unzip can't read it, or the password is wrong.
@@ -85,7 +86,7 @@ class _Stream:
         self.close()
         batch = self.files[place : place + BATCH]
         self._next, self._end = place, place + len(batch)
-        # In the environment the password is in no list of processes, as it would be in the command.
+        # Unlike a command-line argument, an environment variable doesn't show in the process list.
         options = '-P "{}"'.format(re.sub(r'(["\\])', r"\\\1", self.password))
         names = [re.sub(r"([\[\]*?\\])", r"\\\1", file.filename) for file in batch]
         self._process = subprocess.Popen(
@@ -94,7 +95,7 @@ class _Stream:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "UNZIP": options, "UNZIP_DISABLE_ZIPBOMB_DETECTION": "TRUE"},
-            start_new_session=True,  # without a terminal it can't ask for a password
+            start_new_session=True,  # without a terminal it can't prompt for a password
         )
 
     def _take(self, file: zipfile.ZipInfo) -> bytes:
@@ -111,12 +112,11 @@ class _Stream:
         if code == WRONG_PASSWORD or "incorrect password" in said:
             raise UserError(f"{self.path}: the password in {self.variable} doesn't open '{name}'; correct it.")
         raise UserError(
-            f"{self.path}: unzip can't read '{name}' ({said or f'it ended with {code}'}); the file is truncated or damaged, or "
-            f"the password in {self.variable} is wrong."
+            f"{self.path}: unzip can't read '{name}' ({said or f'exit code {code}'}); the file is truncated or "
+            f"damaged, or the password in {self.variable} is wrong."
         )
 
     def close(self) -> None:
-        """End the process."""
         if self._process:
             self._process.stdout.close()
             self._process.kill()

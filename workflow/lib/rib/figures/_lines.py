@@ -1,4 +1,4 @@
-"""Lines with intervals over a number of images, a line per method, as several figures draw them. No figure itself."""
+"""Helpers for lines with confidence intervals over a number of images."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,9 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-DODGE = 0.05  # by how much of its place a line of several is shifted, so that intervals don't hide one another
-
-ENTRY = 1.75  # inches that a legend's entry takes
+DODGE = 0.05  # relative shift between lines, so that intervals don't overlap
+ENTRY = 1.75  # width of a legend entry in inches
 
 
 def line_with_intervals(
@@ -19,41 +18,41 @@ def line_with_intervals(
     value: str,
     low: str,
     high: str,
-    look: Mapping[str, str],
+    style: Mapping[str, str],
     place: int = 0,
     places: int = 1,
 ) -> None:
     """Draw one line.
 
     Args:
-        axes: where to.
-        rows: sorted by `over`; rows of the same place are points of their own, and the line goes through their mean.
+        axes: axes to draw on.
+        rows: sorted by `over`; each row is a point, and the line goes through the mean of points with equal `over`.
         over: column of the number of images, above 0.
         value: column of the line.
-        low: column of its interval's lower end.
-        high: likewise upper.
-        look: label, colour and marker.
-        place: of the line among those that share the axes.
-        places: how many do.
+        low: column of the lower confidence limits.
+        high: column of the upper confidence limits.
+        style: label, colour and marker.
+        place: index of the line among those on the axes.
+        places: number of lines on the axes.
     """
     shift = (1 + DODGE) ** (place - (places - 1) / 2)
     means = rows.groupby(over)[value].mean()
-    axes.plot(means.index * shift, means, color=look["colour"], linewidth=1.2, linestyle=look.get("line", "-"))
+    axes.plot(means.index * shift, means, color=style["colour"], linewidth=1.2, linestyle=style.get("line", "-"))
     axes.errorbar(
         rows[over] * shift,
         rows[value],
         yerr=[rows[value] - rows[low], rows[high] - rows[value]],
-        fmt=look["marker"],
+        fmt=style["marker"],
         markersize=4.5,
-        color=look["colour"],
+        color=style["colour"],
         elinewidth=0.9,
         capsize=2,
-        label=look["label"],
+        label=style["label"],
     )
 
 
 def image_axis(axes: Axes, numbers: Iterable[float]) -> None:
-    """A logarithmic axis of numbers of images, marked where there are some."""
+    """Logarithmic axis of numbers of images, with ticks at the given numbers."""
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(list(numbers), [f"{round(number):,}" for number in numbers])
@@ -62,6 +61,6 @@ def image_axis(axes: Axes, numbers: Iterable[float]) -> None:
 
 
 def method_legend(figure: Figure, axes: Axes) -> None:
-    """One legend of the lines of `axes` above all panels."""
+    """One legend for the lines of `axes`, above all panels."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=max(1, int(figure.get_figwidth() / ENTRY)))

@@ -1,4 +1,4 @@
-"""Matrices of accuracies: target by dataset, a panel per model and method, the pretrained model on top."""
+"""Accuracy matrices, targets by datasets, one panel per model and method; the first row is the pretrained model."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
+from rib.config.run import PRETRAINED
 from rib.figures import panel_lines, text_colour
-from rib.runs import PRETRAINED
 
 MARK = "†"
-WIDEST = 4  # panels beside each other
+WIDEST = 4  # maximum number of panel columns
 
 
 def draw(
@@ -24,20 +24,13 @@ def draw(
     methods: Mapping[str, str],
     targets: Mapping[str, str],
     datasets: Mapping[str, str],
-    groups: Mapping[str, str],
+    source_groups: Mapping[str, str],
 ) -> tuple[Figure, pd.DataFrame]:
     """Top-1 accuracy in percent, as colour and number, mean over seeds.
 
     Args:
         accuracy: columns model, method, target, seed, dataset, accuracy.
-        models: label of each model, one line of panels each.
-        methods: label of each method, one column of panels each.
-        targets: label of each target, one line of a panel each.
-        datasets: label of each dataset, one column of a panel each.
-        groups: source group of the datasets that have one; a cell whose target and dataset share it is marked.
-
-    Returns:
-        The figure and the rows it shows.
+        source_groups: source group by dataset; cells whose target and dataset share a group are marked.
     """
     shown = accuracy.groupby(["model", "method", "target", "dataset"], sort=False)["accuracy"].mean()
     scored = set(shown.index.droplevel(["target", "dataset"]))
@@ -60,12 +53,12 @@ def draw(
         model, method = run
         states = {target: PRETRAINED if target == "none" else method for target in rows}
         grid = np.array([[shown[model, states[t], t, d] for d in datasets] for t in rows])
-        image = _panel(axes, grid, rows, datasets, groups)
+        image = _panel(axes, grid, rows, datasets, source_groups)
         axes.set_title(f"{models[model]}, {methods[method]}", fontsize=8)
     for column, lowest in zip(panels.T, zip(*lines, strict=True), strict=True):
         drawn = [panel for panel, run in zip(column, lowest, strict=True) if run is not None]
         for panel in drawn[-1:]:
-            panel.xaxis.set_tick_params(labelbottom=True)  # where the panel below it is left out
+            panel.xaxis.set_tick_params(labelbottom=True)  # the panel below may be missing
     figure.supylabel("fine-tuned on", fontsize=8)
     figure.supxlabel(f"evaluated on    (outlined: the target itself    {MARK} shares its source images)", fontsize=8)
     bar = figure.colorbar(image, ax=panels, shrink=0.8, aspect=40, pad=0.01)
@@ -76,10 +69,10 @@ def draw(
 
 
 def _panel(
-    axes: Axes, grid: np.ndarray, rows: Mapping[str, str], datasets: Mapping[str, str], groups: Mapping[str, str]
+    axes: Axes, grid: np.ndarray, rows: Mapping[str, str], datasets: Mapping[str, str], source_groups: Mapping[str, str]
 ) -> AxesImage:
     image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    _write_cells(axes, image, grid, list(rows), list(datasets), groups)
+    _write_cells(axes, image, grid, list(rows), list(datasets), source_groups)
     axes.set_xticks(range(len(datasets)), list(datasets.values()), rotation=40, ha="right", fontsize=7)
     axes.set_yticks(range(len(rows)), list(rows.values()), fontsize=7)
     axes.tick_params(length=0)
@@ -89,11 +82,18 @@ def _panel(
 
 
 def _write_cells(
-    axes: Axes, image: AxesImage, grid: np.ndarray, rows: list[str], datasets: list[str], groups: Mapping[str, str]
+    axes: Axes,
+    image: AxesImage,
+    grid: np.ndarray,
+    rows: list[str],
+    datasets: list[str],
+    source_groups: Mapping[str, str],
 ) -> None:
     for row, target in enumerate(rows):
         for column, dataset in enumerate(datasets):
-            shares = target != dataset and target in groups and groups[target] == groups.get(dataset)
+            shares = (
+                target != dataset and target in source_groups and source_groups[target] == source_groups.get(dataset)
+            )
             text = f"{grid[row, column]:.0f}{MARK if shares else ''}"
             colour = text_colour(image, grid[row, column])
             axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)

@@ -1,4 +1,4 @@
-"""The paper's bar figure: mean out-of-distribution accuracy before and after fine-tuning, per model."""
+"""The paper's bar chart: mean out-of-distribution accuracy before and after fine-tuning, per model."""
 
 import textwrap
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from rib.figures import counted
 
-# Light and dark of one hue, told apart in greyscale by lightness and hatching.
+# Light and dark shades of one hue, distinguishable in greyscale by lightness and hatching.
 BARS = {
     "before": {"color": "#9ecae1", "hatch": "///", "label": "before (pretrained)"},
     "after": {"color": "#08519c", "hatch": None, "label": "after {method}"},
@@ -32,31 +32,28 @@ def draw(
     confidence: float,
     paper: Mapping[str, Mapping[str, float]],
 ) -> tuple[Figure, pd.DataFrame]:
-    """Bars of mean OOD accuracy (percent) with intervals, one pair per model.
+    """Bars of mean OOD accuracy (percent) with confidence intervals, one pair per model.
 
     Args:
         ood: columns model, method, when, accuracy, ci_low, ci_high.
-        method: whose accuracies are shown.
-        method_label: its name in the legend.
-        labels: name of each model on the axis, in the order to draw.
+        labels: label of each model, in display order.
         datasets: number of datasets of the family.
         targets: number of targets averaged over.
-        confidence: coverage of the intervals, between 0 and 1.
-        paper: of models that the paper shows, its accuracy before and after (percent).
+        paper: the paper's accuracies before and after (percent), by model.
 
     Returns:
-        The figure and the rows it shows, beside the paper's value where there is one.
+        The figure and the rows it shows, with the paper's values if there are any.
 
     Source: arXiv 2410.21582, bar figure of the average OOD accuracy per pretraining source.
     """
     shown = ood[(ood["method"] == method) & ood["model"].isin(list(labels))]
     shown = shown.assign(paper=[paper.get(row.model, {}).get(row.when, np.nan) for row in shown.itertuples()])
     figure, axes = plt.subplots(figsize=(max(4.6, 0.5 + 1.05 * len(labels)), 3.4))
-    for side, (when, look) in zip((-1, 1), BARS.items(), strict=True):
+    for side, (when, style) in zip((-1, 1), BARS.items(), strict=True):
         rows = shown[shown["when"] == when].set_index("model").loc[list(labels)]
         places = np.arange(len(labels)) + side * WIDTH / 2
-        _bars(axes, places, rows, {**look, "label": look["label"].format(method=method_label)})
-        if paper:  # beside the pair, clear of whiskers and numbers
+        _bars(axes, places, rows, {**style, "label": style["label"].format(method=method_label)})
+        if paper:  # next to the bars, without covering whiskers and numbers
             axes.plot(places + side * 0.68 * WIDTH, rows["paper"], label=PAPER_LABEL if side > 0 else None, **PAPER)
     names = (
         [textwrap.fill(name, 12, break_on_hyphens=False) for name in labels.values()]
@@ -67,7 +64,8 @@ def draw(
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("Mean OOD accuracy (%)")
     axes.set_xlabel(
-        f"Mean over {counted(targets, 'target')} of the other {counted(datasets - 1, 'dataset')}; whiskers: {confidence:.0%} intervals over objects",
+        f"Mean over {counted(targets, 'target')} of the other {counted(datasets - 1, 'dataset')}; "
+        f"whiskers: {confidence:.0%} confidence intervals",
         fontsize=7,
     )
     axes.set_ylim(0, 1.25 * shown[["ci_high", "paper"]].max().max())
@@ -76,7 +74,7 @@ def draw(
     return figure, (shown if paper else shown.drop(columns="paper")).reset_index(drop=True)
 
 
-def _bars(axes: Axes, places: np.ndarray, rows: pd.DataFrame, look: Mapping) -> None:
+def _bars(axes: Axes, places: np.ndarray, rows: pd.DataFrame, style: Mapping) -> None:
     axes.bar(
         places,
         rows["accuracy"],
@@ -85,7 +83,7 @@ def _bars(axes: Axes, places: np.ndarray, rows: pd.DataFrame, look: Mapping) -> 
         edgecolor="#08306b",
         linewidth=0.6,
         error_kw={"ecolor": "#252525", "elinewidth": 1},
-        **look,
+        **style,
     )
     for place, value, top in zip(places, rows["accuracy"], rows["ci_high"], strict=True):
         axes.annotate(f"{value:.1f}", (place, top), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8)

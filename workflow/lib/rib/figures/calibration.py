@@ -1,4 +1,4 @@
-"""How well confidence tells accuracy before and after fine-tuning: a dumbbell per dataset, a panel per model and method."""
+"""Calibration error before and after fine-tuning: one dumbbell per dataset, one panel per model and method."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from rib.figures import panel_lines
 
-WIDEST = 4  # panels beside each other
+WIDEST = 4  # maximum number of panel columns
 MARKS = {
     "ece_before": {"facecolor": "white", "label": "before (pretrained)"},
     "ece_after": {"facecolor": "#08519c", "label": "after fine-tuning"},
@@ -24,15 +24,9 @@ def draw(
 
     Args:
         samples: columns model, method, target, seed, dataset, ece_before, ece_after.
-        models: label of each model, one line of panels each.
-        methods: label of each method, one column of panels each.
-        datasets: label of each dataset, one dumbbell each.
-
-    Returns:
-        The figure and the rows it shows.
     """
-    off_target = samples[samples["target"] != samples["dataset"]]
-    errors = off_target.groupby(["model", "method", "dataset"], sort=False)[["ece_before", "ece_after"]].mean()
+    on_other_datasets = samples[samples["target"] != samples["dataset"]]
+    errors = on_other_datasets.groupby(["model", "method", "dataset"], sort=False)[["ece_before", "ece_after"]].mean()
     scored = set(errors.index.droplevel("dataset"))
     runs = [(model, method) for model in models for method in methods if (model, method) in scored]
     columns = min(WIDEST, len(methods))
@@ -57,19 +51,19 @@ def draw(
     for column, lowest in zip(panels.T, zip(*lines, strict=True), strict=True):
         drawn = [panel for panel, run in zip(column, lowest, strict=True) if run is not None]
         for panel in drawn[-1:]:
-            panel.xaxis.set_tick_params(labelbottom=True)  # where the panel below it is left out
+            panel.xaxis.set_tick_params(labelbottom=True)  # the panel below may be missing
     figure.supxlabel("expected calibration error (%)", fontsize=8)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure, errors.reset_index()
 
 
 def _dumbbells(axes: Axes, errors: pd.DataFrame) -> None:
-    """A line from the error before to the one after, in the line of each dataset that has them."""
+    """Connect the error before and after with a line, for each dataset with results."""
     places = np.flatnonzero(errors["ece_after"].notna())
     errors = errors.iloc[places]
     axes.hlines(places, errors["ece_before"], errors["ece_after"], color="#737373", linewidth=1.2, zorder=1)
-    for name, look in MARKS.items():
-        axes.scatter(errors[name], places, s=18, marker="o", edgecolor="#08519c", zorder=2, **look)
+    for name, style in MARKS.items():
+        axes.scatter(errors[name], places, s=18, marker="o", edgecolor="#08519c", zorder=2, **style)
     axes.tick_params(labelsize=7)
     axes.tick_params(axis="y", length=0)
     axes.grid(True, axis="x")

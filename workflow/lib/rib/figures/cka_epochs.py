@@ -1,4 +1,4 @@
-"""CKA between a model before fine-tuning and after each epoch of it, one panel per model."""
+"""CKA between the pretrained model and each epoch of fine-tuning, one row of panels per model."""
 
 from collections.abc import Mapping
 
@@ -17,18 +17,11 @@ def draw(
     targets: Mapping[str, str],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """CKA with intervals against epochs: on the target's images, and the mean over the other datasets'.
+    """CKA with confidence intervals against epochs: on the target, and the mean over the other datasets.
 
     Args:
-        cka_epochs: columns model, method, target, seed, dataset, epoch, cka, ci_low, ci_high; several targets and seeds
-            are averaged, and so are the ends of their intervals.
-        models: label of each model, one row of panels each.
-        methods: label, colour and marker of each method, one line each, from 1 at epoch 0.
-        targets: label of each target that was compared.
-        confidence: coverage of the intervals, between 0 and 1.
-
-    Returns:
-        The figure and the rows it shows.
+        cka_epochs: columns model, method, target, seed, dataset, epoch, cka, ci_low, ci_high; CKA and its confidence
+            limits are averaged over targets and seeds.
     """
     first = cka_epochs[cka_epochs["epoch"] == 1].assign(epoch=0, cka=1.0, ci_low=1.0, ci_high=1.0)
     figure, panels, shown = draw_lines(pd.concat([first, cka_epochs]), ["epoch"], models, methods)

@@ -1,4 +1,4 @@
-"""CKA of each layer between a model before and after fine-tuning, one panel per model."""
+"""CKA of each layer before and after fine-tuning, one row of panels per model."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 TICKS = {"stage1": "¼", "stage2": "½", "stage3": "¾", "stage4": "all", "pre_logits": "head's\ninput"}
 OWN, OTHERS = "target", "others"
 COLUMNS = {OWN: "on the target", OTHERS: "on the other datasets (mean)"}
-SIDESTEP = 0.05  # between lines, in steps of the axis, so that points of equal height stay apart
+SIDESTEP = 0.05  # horizontal shift between lines, so that points don't overlap
 
 
 def draw(
@@ -22,42 +22,35 @@ def draw(
     targets: Mapping[str, str],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """CKA with intervals against depth: on the target's images, and the mean over the other datasets'.
+    """CKA with confidence intervals against depth: on the target, and the mean over the other datasets.
 
     Args:
-        cka: columns model, method, target, seed, dataset, layer, depth, cka, ci_low, ci_high; several targets and seeds
-            are averaged, and so are the ends of their intervals.
-        models: label of each model, one row of panels each.
-        methods: label, colour and marker of each method, one line each.
-        targets: label of each target that was compared.
-        confidence: coverage of the intervals, between 0 and 1.
-
-    Returns:
-        The figure and the rows it shows.
+        cka: columns model, method, target, seed, dataset, layer, depth, cka, ci_low, ci_high; CKA and its confidence
+            limits are averaged over targets and seeds.
     """
     figure, panels, shown = draw_lines(cka, ["layer", "depth"], models, methods)
     layers = shown.drop_duplicates("layer").sort_values("depth")
     panels[0, 0].set_xticks(layers["depth"], [TICKS[name] for name in layers["layer"]])
-    figure.supxlabel(f"Share of the network passed; {note(targets, confidence)}", fontsize=8)
+    figure.supxlabel(f"Relative depth in the network; {note(targets, confidence)}", fontsize=8)
     return figure, shown
 
 
 def note(targets: Mapping[str, str], confidence: float) -> str:
-    """What lines of CKA are of."""
-    what = next(iter(targets.values())) if len(targets) == 1 else f"{len(targets)} targets, averaged"
-    return f"fine-tuned on {what}; bands: {confidence:.0%} intervals over objects"
+    """Note on targets and confidence intervals."""
+    what = next(iter(targets.values())) if len(targets) == 1 else f"{len(targets)} targets (mean)"
+    return f"fine-tuned on {what}; bands: {confidence:.0%} confidence intervals"
 
 
 def draw_lines(
     cka: pd.DataFrame, along: Sequence[str], models: Mapping[str, str], methods: Mapping[str, Mapping]
 ) -> tuple[Figure, np.ndarray, pd.DataFrame]:
-    """Panels of CKA, models by datasets (the target, the mean over the others), a line with its band per method.
+    """Panels of CKA, models by datasets (the target, the mean over the others), with one line and band per method.
 
     Args:
         cka: see `draw`.
-        along: columns that tell the points of a line apart, the last of which is the horizontal axis.
-        models: label of each.
-        methods: label, colour and marker of each.
+        along: columns that identify the points of a line; the last one is the horizontal axis.
+        models: label of each model.
+        methods: label, colour and marker of each method.
 
     Returns:
         The figure, its panels, and the rows it shows.
@@ -79,20 +72,20 @@ def draw_lines(
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, along: str, methods: Mapping[str, Mapping]) -> None:
-    """A line with its band for each method that there is."""
-    for place, (method, look) in enumerate(methods.items()):
+    """Draw a line with its band for each method."""
+    for place, (method, style) in enumerate(methods.items()):
         part = rows[rows["method"] == method].sort_values(along)
         where = part[along] + SIDESTEP * (place - (len(methods) - 1) / 2)
-        axes.fill_between(where, part["ci_low"], part["ci_high"], color=look["colour"], alpha=0.2, linewidth=0)
+        axes.fill_between(where, part["ci_low"], part["ci_high"], color=style["colour"], alpha=0.2, linewidth=0)
         axes.errorbar(
             where,
             part["cka"],
             [part["cka"] - part["ci_low"], part["ci_high"] - part["cka"]],
-            color=look["colour"],
-            marker=look["marker"],
+            color=style["colour"],
+            marker=style["marker"],
             markersize=4.5,
             linewidth=1.2,
             elinewidth=0.8,
             capsize=2,
-            label=look["label"],
+            label=style["label"],
         )

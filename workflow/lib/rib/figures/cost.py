@@ -1,4 +1,4 @@
-"""What one mRI of each method costs, beside the mRI that it buys; a line of panels per model."""
+"""Cost of one mRI and the mRI itself for each method, one row of panels per model."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-WIDE = 20  # a spread from which bars would hide the cheap methods, so that the axis is logarithmic
+WIDE = 20  # ratio of largest to smallest cost above which the axis is logarithmic
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 UNITS = [("hours", 3600), ("minutes", 60), ("seconds", 1)]
 BAR, DOT = "#9ecae1", "#08519c"
@@ -15,17 +15,11 @@ BAR, DOT = "#9ecae1", "#08519c"
 def draw(
     cost: pd.DataFrame, mri: pd.DataFrame, *, models: Mapping[str, str], methods: Mapping[str, str], confidence: float
 ) -> tuple[Figure, pd.DataFrame]:
-    """Time of the jobs behind one mRI, cheapest method on top, and mRI with its interval.
+    """Job time for one mRI, cheapest method on top, and mRI with its confidence interval.
 
     Args:
         cost: columns model, method, size, device, seconds.
         mri: columns model, method, size, mri, ci_low, ci_high.
-        models: label of each model, one line of panels each.
-        methods: label of each method.
-        confidence: coverage of the intervals, between 0 and 1.
-
-    Returns:
-        The figure and the rows it shows.
     """
     columns = ["model", "method", "size", "mri", "ci_low", "ci_high"]
     shown = cost.merge(mri[columns], on=columns[:3], validate="one_to_one").sort_values("seconds", kind="stable")
@@ -59,7 +53,7 @@ def draw(
     panels[0, 0].margins(x=0.18)  # for the numbers
     where = " and ".join(DEVICES.get(name, name) for name in sorted(set("+".join(shown["device"]).split("+")) - {""}))
     panels[-1, 0].set_xlabel(f"{where or 'job'} {unit} for one mRI", fontsize=8)
-    panels[-1, 1].set_xlabel(f"mRI (percentage points;\n{confidence:.0%} intervals over images)", fontsize=8)
+    panels[-1, 1].set_xlabel(f"mRI (percentage points;\n{confidence:.0%} confidence intervals)", fontsize=8)
     return figure, shown
 
 

@@ -1,4 +1,4 @@
-"""WiSE-FT's curve: accuracy on the target against mean accuracy off it, from alpha 0 (pretrained) to 1 (fine-tuned).
+"""WiSE-FT curve: accuracy on the target against mean OOD accuracy, from alpha = 0 (pretrained) to 1 (fine-tuned).
 
 Source: Wortsman et al. 2022 (arXiv 2109.01903), figure 1.
 """
@@ -12,12 +12,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-# Okabe and Ito's colours, less yellow, which is too light for lines; then two of Tol's.
+# Okabe and Ito's colours without yellow, which is too light for lines, and two of Tol's.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#882255", "#999933"]
 MARKERS = "osD^vP*Xh"
-MARKED = {0.0: "white", 0.5: "#bdbdbd", 1.0: None}  # fill of the marker at an alpha; None: the line's colour
+MARKED = {0.0: "white", 0.5: "#bdbdbd", 1.0: None}  # marker fill by alpha; None is the line's colour
 INK = "#252525"
-ACROSS = 2  # panels beside each other
+ACROSS = 2  # maximum number of panel columns
 
 
 def draw(
@@ -29,18 +29,10 @@ def draw(
     targets: Mapping[str, str],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """A panel per model and a line per target, in percent; intervals of the accuracy off the target where alpha is marked.
+    """One panel per model and one line per target, in percent, with confidence intervals at marked alphas.
 
     Args:
         curves: columns model, method, target, seed, alpha, downstream, ood, ood_low, ood_high; seeds are averaged.
-        method: whose curve is shown.
-        method_label: its name.
-        models: label of each model.
-        targets: label of each target.
-        confidence: coverage of the intervals, between 0 and 1.
-
-    Returns:
-        The figure and the rows it shows.
     """
     numbers = ["downstream", "ood", "ood_low", "ood_high"]
     shown = curves[(curves["method"] == method) & curves["downstream"].notna()]
@@ -51,29 +43,29 @@ def draw(
     figure, panels = plt.subplots(
         down, across, figsize=(0.4 + 3.9 * across, 0.7 + 3.3 * down), squeeze=False, sharex=True, sharey=True
     )
-    looks = dict(zip(targets, itertools.cycle(zip(COLOURS, MARKERS, strict=True)), strict=False))
+    styles = dict(zip(targets, itertools.cycle(zip(COLOURS, MARKERS, strict=True)), strict=False))
     ends: dict[str, dict[str, pd.Series]] = {model: {} for model in drawn}
     for axes, model in zip(panels.flat, drawn, strict=False):
-        for target, (colour, marker) in looks.items():
+        for target, (colour, marker) in styles.items():
             rows = shown[(shown["model"] == model) & (shown["target"] == target)]
             if len(rows):
                 _draw_line(axes, rows, colour, marker)
                 ends[model][target] = rows.iloc[-1]
         axes.set_title(models[model], loc="left")
         axes.grid(True, axis="both")
-    for axes, model in zip(panels.flat, drawn, strict=False):  # when the axes that panels share are settled
-        _name_lines(axes, ends[model], targets, looks)
+    for axes, model in zip(panels.flat, drawn, strict=False):  # after the limits of the shared axes are final
+        _name_lines(axes, ends[model], targets, styles)
     for axes in panels.flat[len(drawn) :]:
         axes.axis("off")
     figure.supxlabel("accuracy on the target (%)", fontsize=9)
-    figure.supylabel(f"mean OOD accuracy (%; {confidence:.0%} intervals over images)", fontsize=9)
+    figure.supylabel(f"mean OOD accuracy (%; {confidence:.0%} confidence intervals)", fontsize=9)
     names = {0.0: " (pretrained)", 1.0: " (fine-tuned)"}
     keys = [
         Line2D([], [], color=INK, marker="o", linewidth=0, markerfacecolor=fill or INK, label=rf"$\alpha$ = {alpha:g}{names.get(alpha, '')}")
         for alpha, fill in MARKED.items()
     ]  # fmt: skip
     figure.legend(
-        handles=keys, loc="outside upper center", ncols=3, title=f"{method_label}; a line per target", fontsize=8, title_fontsize=8
+        handles=keys, loc="outside upper center", ncols=3, title=f"{method_label}; one line per target", fontsize=8, title_fontsize=8
     )  # fmt: skip
     return figure, shown
 
@@ -88,8 +80,8 @@ def _draw_line(axes, rows: pd.DataFrame, colour: str, marker: str) -> None:
             axes.plot(row["downstream"], row["ood"], marker, color=colour, markersize=6, markerfacecolor=face, zorder=3)
 
 
-def _name_lines(axes, ends: Mapping[str, pd.Series], targets: Mapping[str, str], looks: Mapping) -> None:
-    """Names right of the panel, at the height of each line's end, pushed apart where they would overlap."""
+def _name_lines(axes, ends: Mapping[str, pd.Series], targets: Mapping[str, str], styles: Mapping) -> None:
+    """Target names right of the panel, at the height of each line's end, shifted to avoid overlaps."""
     low, high = axes.get_ylim()
     gap = 0.062 * (high - low)
     order = sorted(ends, key=lambda target: ends[target]["ood"])
@@ -97,7 +89,7 @@ def _name_lines(axes, ends: Mapping[str, pd.Series], targets: Mapping[str, str],
     for place in range(1, len(heights)):
         heights[place] = max(heights[place], heights[place - 1] + gap)
     for target, height in zip(order, heights, strict=True):
-        colour = looks[target][0]
+        colour = styles[target][0]
         axes.annotate(
             targets[target],
             (ends[target]["downstream"], ends[target]["ood"]),

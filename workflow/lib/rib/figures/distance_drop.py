@@ -1,4 +1,4 @@
-"""Does distance predict the loss? RI of every target against its distance, a panel per kind of distance."""
+"""RI of every target against its distance, one panel per model and kind of distance."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from rib.analysis.association import to_targets
 
-# Told apart by shape as well as by colour (Okabe & Ito 2008, less yellow, which is too light for thin lines).
+# Colours of Okabe & Ito 2008 without yellow, which is too light for thin lines.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 MARKERS = "osD^vP*X<>"
 
@@ -23,27 +23,22 @@ def draw(
     method: str,
     method_label: str,
     targets: Mapping[str, str],
-    among: Sequence[str],
+    ood_datasets: Sequence[str],
     in_distribution: str | None,
     in_distribution_label: str | None,
     kinds: Mapping[str, str],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """A point per target with the interval of its RI; above each panel the correlations and their p.
+    """One point per target with the confidence interval of its RI; correlations and p above each panel.
 
     Args:
         distances: columns model, first, second, distance, value.
         association: columns model, method, distance, level, statistic, value, p.
-        ri: columns model, method, target, seed, ri, ci_low, ci_high; several seeds are averaged.
-        models: label of each model, one line of panels each.
-        method: whose RI is shown.
-        method_label: its name.
-        targets: label of each target, a point each.
-        among: datasets that are out of distribution.
-        in_distribution: the dataset to which distances are, None for the mean distance to the others.
+        ri: columns model, method, target, seed, ri, ci_low, ci_high; seeds are averaged.
+        ood_datasets: out-of-distribution datasets.
+        in_distribution: dataset to which distances are measured; None for the mean distance to the others.
         in_distribution_label: its label.
         kinds: label of each kind of distance, one column of panels each.
-        confidence: coverage of the intervals, between 0 and 1.
 
     Returns:
         The figure and the points it shows.
@@ -56,7 +51,7 @@ def draw(
     for row, (model, label) in zip(panels, models.items(), strict=True):
         for axes, kind in zip(row, kinds, strict=True):
             part = distances[(distances["model"] == model) & (distances["distance"] == kind)]
-            apart = to_targets(part, list(targets), among, in_distribution)
+            apart = to_targets(part, list(targets), ood_datasets, in_distribution)
             points = [(model, kind, name, apart[name], *means.loc[(model, name)]) for name in targets]
             _points(axes, points, targets)
             axes.set_title(_correlations(association, model, method, kind), fontsize=7)
@@ -68,7 +63,7 @@ def draw(
     title = f"target of {method_label}"
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5), title=title)
     to = f"distance to {in_distribution_label}" if in_distribution else "mean distance to the other datasets"
-    figure.supxlabel(f"across: {to}; whiskers: {confidence:.0%} intervals of RI", fontsize=7)
+    figure.supxlabel(f"horizontal axis: {to}; whiskers: {confidence:.0%} confidence intervals of RI", fontsize=7)
     columns = ["model", "distance", "target", "value", "ri", "ci_low", "ci_high"]
     return figure, pd.DataFrame(lines, columns=columns)
 
@@ -96,7 +91,7 @@ def _points(axes, points: Sequence[tuple], targets: Mapping[str, str]) -> None:
 
 
 def _correlations(association: pd.DataFrame, model: str, method: str, kind: str) -> str:
-    """What the table says of a panel's points."""
+    """Correlations of a panel's points, from the table."""
     keys = {"model": model, "method": method, "distance": kind, "level": "targets"}
     lines = association[(association[list(keys)] == pd.Series(keys)).all(axis=1)].set_index("statistic")
     if lines["value"].isna().any():

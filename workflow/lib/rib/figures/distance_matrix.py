@@ -1,4 +1,4 @@
-"""Heat maps of the distances between datasets: a line of panels per model, a panel per kind of distance."""
+"""Heat maps of the distances between datasets, one panel per model and kind of distance."""
 
 from collections.abc import Mapping
 
@@ -13,16 +13,11 @@ from rib.figures import text_colour
 def draw(
     distances: pd.DataFrame, *, models: Mapping[str, str], datasets: Mapping[str, str], kinds: Mapping[str, str]
 ) -> tuple[Figure, pd.DataFrame]:
-    """Distances as colour and number; each kind has units, and so a range of colours, of its own.
+    """Distances as colour and number; each panel has its own colour range.
 
     Args:
         distances: columns model, first, second, distance, value, n.
-        models: label of each model, one line of panels each.
-        datasets: label of each dataset, one line and column of a panel each.
         kinds: label of each kind of distance, one column of panels each.
-
-    Returns:
-        The figure and the rows it shows.
     """
     names, size = list(datasets), 0.34 * len(datasets)
     figure, panels = plt.subplots(
@@ -51,12 +46,12 @@ def draw(
             axes.grid(False)
             axes.spines[["left", "bottom"]].set_visible(False)
         line[0].set_ylabel(label, fontsize=9)
-    figure.supxlabel("darker: farther apart, by each panel's own range; n: images of each dataset", fontsize=7)
+    figure.supxlabel("darker: larger distance (range per panel); n: images of each dataset", fontsize=7)
     return figure, distances[distances["model"].isin(list(models))]
 
 
 def _write_cells(axes, image, grid: np.ndarray) -> None:
-    """Each distance, with digits that tell it from the others where three decimals do."""
+    """Write each distance, with up to three decimals as needed to distinguish the values."""
     spread = np.nanmax(grid) - np.nanmin(grid)
     digits = np.clip(2 - np.floor(np.log10(spread)), 0, 3) if spread > 0 else 1
     for row, column in np.argwhere(~np.isnan(grid)):

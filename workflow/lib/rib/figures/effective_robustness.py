@@ -1,4 +1,4 @@
-"""Accuracy out of distribution against accuracy in distribution, before and after fine-tuning, beside the baseline models.
+"""Out-of-distribution against in-distribution accuracy, before and after fine-tuning, with the baseline models.
 
 Source: Taori et al. 2020 (arXiv 2007.00644), whose scatter plots have these axes.
 """
@@ -16,7 +16,7 @@ from scipy.special import expit, logit
 from rib.analysis.effective_robustness import Line, lines_of
 
 TICKS = (0.1, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
-MARGIN = 0.25  # of an axis beyond what it shows, in logits
+MARGIN = 0.25  # margin of an axis in logits
 GREY = "#8c8c8c"
 
 
@@ -29,19 +29,16 @@ def draw(
     datasets: Mapping[str, str],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """Arrows from before to after, a panel per method and dataset, on axes of logits.
+    """Arrows from before to after, one panel per method and dataset, on logit axes.
 
     Args:
         robustness: columns model, method, target, dataset, in_distribution, id_before, ood_before, id_after, ood_after
-            (percent); several seeds are averaged.
+            (percent); seeds are averaged.
         baselines: model, dataset, id, ood of each baseline model (percent).
-        models: label, colour and marker of each model.
-        methods: label of each method, one line of panels each.
-        datasets: label of each dataset; those that have baselines have a column of panels.
-        confidence: coverage of the line's interval, between 0 and 1.
+        datasets: label of each dataset; each dataset with baselines has a column of panels.
 
     Returns:
-        The figure and the rows it shows: a dataset that was the target is not shown.
+        The figure and the rows it shows, without those of the target itself.
     """
     stated = pd.DataFrame(baselines)
     lines = lines_of(stated)
@@ -84,7 +81,7 @@ def _limits(accuracies: list[float]) -> tuple[float, float]:
 
 
 def _set_axis(axes: Axes, which: str, limits: tuple[float, float]) -> None:
-    """An axis of percentages, spaced by their logits."""
+    """Set a logit axis with ticks in percent."""
     scale = {"functions": (lambda x: logit(np.clip(x, 1e-6, 100 - 1e-6) / 100), lambda y: 100 * expit(y))}
     getattr(axes, f"set_{which}scale")("function", **scale)
     inside = [tick for tick in TICKS if limits[0] <= tick <= limits[1]]
@@ -93,7 +90,7 @@ def _set_axis(axes: Axes, which: str, limits: tuple[float, float]) -> None:
 
 
 def _draw_line(axes: Axes, line: Line, own: pd.DataFrame, limits: tuple[float, float], confidence: float) -> None:
-    """The baseline models, their line and its interval; dashed where it is read off beyond them."""
+    """The baseline models and their line with its confidence interval; dashed where it is extrapolated."""
     places = 100 * expit(np.linspace(*logit(np.array(limits) / 100), 100))
     axes.fill_between(places, *line.interval(places, confidence), color="#d9d9d9", linewidth=0, zorder=1)
     axes.plot(places, line.at(places), color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=2)
@@ -104,17 +101,17 @@ def _draw_line(axes: Axes, line: Line, own: pd.DataFrame, limits: tuple[float, f
     axes.grid(True, axis="both")
 
 
-def _draw_arrow(axes: Axes, run: pd.Series, look: Mapping) -> None:
-    """From an open marker to a filled one."""
+def _draw_arrow(axes: Axes, run: pd.Series, style: Mapping) -> None:
+    """Draw an arrow from an open to a filled marker."""
     ends = [(run[f"id_{when}"], run[f"ood_{when}"]) for when in ("before", "after")]
-    arrow = {"arrowstyle": "-|>,head_width=0.15,head_length=0.3", "color": look["colour"], "linewidth": 0.7}
+    arrow = {"arrowstyle": "-|>,head_width=0.15,head_length=0.3", "color": style["colour"], "linewidth": 0.7}
     axes.annotate("", ends[1], ends[0], arrowprops={**arrow, "shrinkA": 2, "shrinkB": 2}, zorder=3)
-    for place, face in zip(ends, ("white", look["colour"]), strict=True):
+    for place, face in zip(ends, ("white", style["colour"]), strict=True):
         axes.plot(
             *place,
-            look["marker"],
+            style["marker"],
             markersize=4,
-            color=look["colour"],
+            color=style["colour"],
             markerfacecolor=face,
             markeredgewidth=0.8,
             zorder=4,
@@ -122,12 +119,12 @@ def _draw_arrow(axes: Axes, run: pd.Series, look: Mapping) -> None:
 
 
 def _legend(models: Mapping[str, Mapping], confidence: float) -> list[Line2D]:
-    """Handles of the models and of what is grey."""
+    """Legend handles of the models and baselines."""
     plain = {"color": "none", "markersize": 4}
     handles = [
-        Line2D([], [], marker=look["marker"], markerfacecolor=look["colour"], markeredgecolor=look["colour"],
-               label=look["label"], **plain)
-        for look in models.values()
+        Line2D([], [], marker=style["marker"], markerfacecolor=style["colour"], markeredgecolor=style["colour"],
+               label=style["label"], **plain)
+        for style in models.values()
     ]  # fmt: skip
     states = (("white", "before (open)"), ("#252525", "after (filled), one per target"))
     handles += [
@@ -135,4 +132,4 @@ def _legend(models: Mapping[str, Mapping], confidence: float) -> list[Line2D]:
         for face, label in states
     ]
     line = {"color": GREY, "marker": "o", "markersize": 3, "linewidth": 1.4}
-    return [*handles, Line2D([], [], label=f"baseline models, their line, its {confidence:.0%} interval", **line)]
+    return [*handles, Line2D([], [], label=f"baseline models, line and {confidence:.0%} confidence interval", **line)]

@@ -1,4 +1,4 @@
-"""Contact sheet: the same classes in all datasets, with the pretrained model's prediction."""
+"""Example images of the same classes in all datasets, with the pretrained model's predictions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,17 +20,12 @@ def draw(
     model_label: str,
     objects: int,
 ) -> tuple[Figure, pd.DataFrame]:
-    """An image of each of a few classes in every dataset, a line per class and a column per dataset.
+    """One image of a few classes in every dataset, one row per class and one column per dataset.
 
     Args:
-        rows: the pretrained model's evaluation rows, one table per suite: dataset, row, label, prediction.
+        rows: the pretrained model's evaluation rows, one table per evaluation group: dataset, row, label, prediction.
         images: the datasets, in the order of `datasets`.
-        datasets: label of each dataset.
-        model_label: the model's name.
-        objects: how many classes to show: evenly spaced among those that most datasets have.
-
-    Returns:
-        The figure and the rows it shows.
+        objects: number of classes to show, evenly spaced among those in most datasets.
     """
     prepared = dict(zip(datasets, images, strict=True))
     shown = first_of_each_class(pd.concat(rows, ignore_index=True), prepared)
@@ -56,12 +51,12 @@ def draw(
                 _show(axes, prepared[dataset], found.iloc[0])
         first = shown[shown["object"] == one].iloc[0]
         panels[line, 0].set_ylabel(shorten(prepared[first["dataset"]].space.names[first["label"]]), fontsize=7)
-    figure.supxlabel(f"below each image: what pretrained {model_label} takes it for, ✓ right, ✗ wrong", fontsize=7)
+    figure.supxlabel(f"below each image: prediction of pretrained {model_label} (✓ correct, ✗ wrong)", fontsize=7)
     return figure, shown[["dataset", "object", "image_id", "label", "prediction"]]
 
 
 def first_of_each_class(rows: pd.DataFrame, prepared: Mapping[str, PreparedDataset]) -> pd.DataFrame:
-    """The first image of each class of each dataset; `object` is the lowest of the class's outputs, the same everywhere."""
+    """The first image of each class in each dataset; `object` is the lowest output index of the class."""
     parts = []
     for name, dataset in prepared.items():
         part = rows[rows["dataset"] == name].drop_duplicates("label")
@@ -70,7 +65,7 @@ def first_of_each_class(rows: pd.DataFrame, prepared: Mapping[str, PreparedDatas
 
 
 def choose_classes(shown: pd.DataFrame, objects: int) -> list[int]:
-    """Classes that the most datasets have, evenly spaced in their order."""
+    """Evenly spaced classes among those in most datasets."""
     spread = shown.groupby("object", sort=True)["dataset"].nunique()
     common = spread.index[spread == spread.max()].tolist()
     places = np.linspace(0, len(common) - 1, min(objects, len(common))).round().astype(int)
@@ -78,7 +73,7 @@ def choose_classes(shown: pd.DataFrame, objects: int) -> list[int]:
 
 
 def shorten(name: str, longest: int = 16) -> str:
-    """A class name that fits below an image."""
+    """Shorten a class name to fit below an image."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 

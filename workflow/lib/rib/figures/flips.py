@@ -1,4 +1,4 @@
-"""What fine-tuning flipped: images that turned wrong and images that turned right, and how often predictions agree."""
+"""Flips by fine-tuning: images that become wrong or right, and agreement of predictions."""
 
 from collections.abc import Mapping
 
@@ -10,27 +10,22 @@ from matplotlib.figure import Figure
 
 from rib.figures import GAIN, LOSS
 
-# Told apart without colour by their sides and by hatching.
+# Distinguishable without colour by side and hatching.
 BARS = {
     "right_to_wrong": {"side": -1, "color": LOSS, "hatch": None, "label": "right before, wrong after"},
     "wrong_to_right": {"side": 1, "color": GAIN, "hatch": "///", "label": "wrong before, right after"},
 }
-ROOM = 1.3  # of an axis, in units of the widest whisker, so that numbers fit beside the bars
+ROOM = 1.3  # axis limit relative to the longest whisker, so that numbers fit
 
 
 def draw(
     flips: pd.DataFrame, *, models: Mapping[str, str], methods: Mapping[str, str], confidence: float
 ) -> tuple[Figure, pd.DataFrame]:
-    """Diverging bars of flipped images and dots of agreement, in percent of the images off the target, with intervals.
+    """Diverging bars of flips and dots of agreement, in percent of the other datasets' images, with confidence
+    intervals.
 
     Args:
         flips: columns model, method, and agreement, right_to_wrong, wrong_to_right, each with _low and _high (percent).
-        models: label of each model, one line of panels each.
-        methods: label of each method, one bar pair each.
-        confidence: coverage of the intervals, between 0 and 1.
-
-    Returns:
-        The figure and the rows it shows.
     """
     shown = flips[flips["model"].isin(list(models)) & flips["method"].isin(list(methods))]
     figure, panels = plt.subplots(
@@ -43,7 +38,7 @@ def draw(
     )
     for (left, right), (model, label) in zip(panels, models.items(), strict=True):
         rows = shown[shown["model"] == model].set_index("method")
-        run = [method for method in methods if method in rows.index]  # some are for one type of model only
+        run = [method for method in methods if method in rows.index]  # some methods apply to one type of model only
         _draw_flips(left, rows.loc[run])
         _draw_agreement(right, rows.loc[run])
         left.set_title(label, loc="left")
@@ -61,25 +56,25 @@ def draw(
     panels[-1, 1].set_xlabel("same prediction (%)")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2)
-    figure.supxlabel(f"means over targets and the datasets off each; whiskers: {confidence:.0%} intervals", fontsize=7)
+    figure.supxlabel(f"means over the other datasets; whiskers: {confidence:.0%} confidence intervals", fontsize=7)
     return figure, shown.reset_index(drop=True)
 
 
 def _draw_flips(axes: Axes, rows: pd.DataFrame) -> None:
     places = np.arange(len(rows))
-    for name, look in BARS.items():
-        side, whiskers = look["side"], _whiskers(rows, name)
+    for name, style in BARS.items():
+        side, whiskers = style["side"], _whiskers(rows, name)
         axes.barh(
             places,
             side * rows[name],
             0.7,
             xerr=whiskers if side > 0 else whiskers[::-1],
-            color=look["color"],
-            hatch=look["hatch"],
+            color=style["color"],
+            hatch=style["hatch"],
             edgecolor="#252525",
             linewidth=0.6,
             error_kw={"ecolor": "#252525", "elinewidth": 1, "capsize": 2},
-            label=look["label"],
+            label=style["label"],
         )
         for place, value, end in zip(places, rows[name], rows[f"{name}_high"], strict=True):
             axes.annotate(
@@ -96,10 +91,10 @@ def _draw_flips(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _draw_agreement(axes: Axes, rows: pd.DataFrame) -> None:
     places = np.arange(len(rows))
-    look = {"color": "#252525", "marker": "o", "markersize": 4, "linestyle": "none", "elinewidth": 1, "capsize": 2}
-    axes.errorbar(rows["agreement"], places, xerr=_whiskers(rows, "agreement"), **look)
+    style = {"color": "#252525", "marker": "o", "markersize": 4, "linestyle": "none", "elinewidth": 1, "capsize": 2}
+    axes.errorbar(rows["agreement"], places, xerr=_whiskers(rows, "agreement"), **style)
     for place, value in zip(places, rows["agreement"], strict=True):
-        left = value > 75  # where a number to the right would leave the panel
+        left = value > 75  # a number to the right would not fit into the panel
         axes.annotate(
             f"{value:.0f}",
             (value, place),
@@ -112,5 +107,5 @@ def _draw_agreement(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _whiskers(rows: pd.DataFrame, name: str) -> np.ndarray:
-    """Lengths of the whiskers of a share, downwards and upwards: (2, n)."""
+    """Lengths of the lower and upper whiskers: (2, n)."""
     return np.stack([rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name]])

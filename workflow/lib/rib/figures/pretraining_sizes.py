@@ -1,4 +1,4 @@
-"""The controlled comparison of pretraining sizes: accuracy off the target before and after fine-tuning, and mRI."""
+"""Controlled comparison of pretraining sizes: accuracy on the other datasets before and after fine-tuning, and mRI."""
 
 from collections.abc import Mapping
 
@@ -19,17 +19,12 @@ def draw(
     methods: Mapping[str, Mapping[str, str]],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """Above mean OOD accuracy (percent) by the number of pretraining images (log scale), below mRI; a column per series.
+    """Mean OOD accuracy (percent) and mRI by number of pretraining images (log scale), one column per series.
 
     Args:
         pretraining_sizes: columns model, method, pretraining_images, before, before_low, before_high, after, after_low,
-            after_high, mri, ci_low, ci_high, as rib.analysis.sizes writes them.
-        series: title of the models that differ in their pretraining's size only, by model.
-        methods: label, colour and marker by method, in the order to draw.
-        confidence: coverage of the intervals, between 0 and 1.
-
-    Returns:
-        The figure and the rows it shows.
+            after_high, mri, ci_low, ci_high, as written by rib.analysis.sizes.
+        series: series title by model; models of a series differ only in the pretraining size.
     """
     shown = pretraining_sizes[
         pretraining_sizes["model"].isin(list(series)) & pretraining_sizes["method"].isin(list(methods))
@@ -49,10 +44,10 @@ def draw(
         over, places = "pretraining_images", len(methods) + 1
         before = own.drop_duplicates("model")
         line_with_intervals(top, before, over, "before", "before_low", "before_high", BEFORE, 0, places)
-        for place, (method, look) in enumerate(methods.items(), 1):
+        for place, (method, style) in enumerate(methods.items(), 1):
             rows = own[own["method"] == method]
-            line_with_intervals(top, rows, over, "after", "after_low", "after_high", look, place, places)
-            line_with_intervals(bottom, rows, over, "mri", "ci_low", "ci_high", look, place, places)
+            line_with_intervals(top, rows, over, "after", "after_low", "after_high", style, place, places)
+            line_with_intervals(bottom, rows, over, "mri", "ci_low", "ci_high", style, place, places)
         bottom.axhline(0, color="#252525", linewidth=0.8)
         for axes in (top, bottom):
             image_axis(axes, np.unique(own[over]))
@@ -61,6 +56,6 @@ def draw(
             top.set_title(title)
     panels[0, 0].set_ylabel("Mean OOD accuracy (%)")
     panels[1, 0].set_ylabel("mRI (percentage points)")
-    figure.supxlabel(f"Images pretrained on (log scale); whiskers: {confidence:.0%} intervals over objects", fontsize=8)
+    figure.supxlabel(f"Pretraining images (log scale); whiskers: {confidence:.0%} confidence intervals", fontsize=8)
     method_legend(figure, panels[0, 0])
     return figure, shown.reset_index(drop=True)

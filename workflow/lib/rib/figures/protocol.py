@@ -1,4 +1,4 @@
-"""Schematic of the benchmark with one worked example: this run's own numbers.
+"""Schematic of the benchmark with an example from this run.
 
 Source: arXiv 2410.21582, the schematic of the protocol (per dataset accuracy before, after, change).
 """
@@ -10,12 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from rib.config.run import PRETRAINED, images_of
 from rib.figures import GAIN, LOSS, counted
-from rib.runs import PRETRAINED, images_of
 
 NEUTRAL, FAINT = "#252525", "#737373"
-NOTE = "accuracy in %; grey: no part in RI"
-WIDEST = 30  # letters of a line that fit beside its numbers
+NOTE = "accuracy in %; grey: not in RI"
+WIDEST = 30  # characters of a label that fit next to the numbers
 
 
 def draw(
@@ -40,17 +40,9 @@ def draw(
         accuracy: columns model, method, target, seed, dataset, n, accuracy.
         ri: columns model, method, target, seed, ri.
         mri: columns model, method, mri, ci_low, ci_high.
-        splits: columns dataset, train; None where the whole target is trained on.
-        size: of the training part.
-        left_out: why a dataset other than the target has no part in RI, of those that have none.
-        model: the model of the example.
-        method: the method of the example.
-        target: the target of the example.
-        targets: label of each target.
-        datasets: label of each dataset.
-
-    Returns:
-        The figure and the rows it shows.
+        splits: columns dataset, train; None if the whole target is used for training.
+        size: size of the training subset.
+        left_out: reason by dataset, for datasets other than the target that don't count in RI.
     """
     one = accuracy[accuracy["model"] == model]
     before = one[one["method"] == PRETRAINED].set_index("dataset")["accuracy"]
@@ -70,7 +62,14 @@ def draw(
     _arrow(axes, (17, 37), (24, 37), "before")
     _arrow(axes, (17, 16), (24, 16), "after")
     _table(axes, shown, {**left_out, target: "target"}, datasets)
-    _box(axes, 72, 27, 27, 15, f"RI of {datasets[target]}:\nmean change off the target\n{mine[target]:+.1f} points")
+    _box(
+        axes,
+        72,
+        27,
+        27,
+        15,
+        f"RI of {datasets[target]}:\nmean change on\nthe other datasets\n{mine[target]:+.1f} points",
+    )
     _arrow(axes, (66, 34), (72, 34))
     _arrow(axes, (85.5, 27), (85.5, 20), f"repeat for each of {len(targets)} targets" if len(targets) > 1 else "")
     interval = f"{total['ci_low']:+.1f} to {total['ci_high']:+.1f}"
@@ -103,7 +102,7 @@ def _arrow(axes, start: tuple[float, float], end: tuple[float, float], text: str
 
 
 def _table(axes, shown: pd.DataFrame, left_out: Mapping[str, str], datasets: Mapping[str, str]) -> None:
-    """Lines of dataset, accuracy before, after and change; those that do not count are faint and say why."""
+    """Rows of dataset, accuracy before and after, and change; datasets that don't count are grey, with the reason."""
     step = 38 / (len(shown) + 1)
     columns = {"before": 49, "after": 56, "change": 65}
     axes.text(25, 45, "evaluated on", fontsize=8, fontweight="bold", va="center")
@@ -122,6 +121,6 @@ def _table(axes, shown: pd.DataFrame, left_out: Mapping[str, str], datasets: Map
 
 
 def _colour(change: float) -> str:
-    """Of a change as it is written."""
+    """Colour of a change, by its rounded value."""
     rounded = round(change, 1)
     return GAIN if rounded > 0 else LOSS if rounded < 0 else NEUTRAL

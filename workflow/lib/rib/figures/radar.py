@@ -1,4 +1,4 @@
-"""Radar of accuracies before and after fine-tuning on one target, one line pair per model.
+"""Radar chart of accuracies before and after fine-tuning on one target, one pair of lines per model.
 
 Source: arXiv 2410.21582, radar figure (two pretraining sources, fine-tuned on ImageNet-R; before solid, after dashed).
 """
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rib.runs import PRETRAINED
+from rib.config.run import PRETRAINED
 
 
 def draw(
@@ -26,14 +26,6 @@ def draw(
 
     Args:
         accuracy: columns model, method, target, seed, dataset, accuracy.
-        target: the dataset that was fine-tuned on; its axis is named in bold.
-        method: the fine-tuning method shown.
-        method_label: its name in the legend.
-        models: label, colour and marker of each model.
-        datasets: label of each dataset, in the order of the axes.
-
-    Returns:
-        The figure and the rows it shows.
     """
     chosen = accuracy["model"].isin(list(models)) & (
         (accuracy["method"] == PRETRAINED) | ((accuracy["method"] == method) & (accuracy["target"] == target))
@@ -44,7 +36,7 @@ def draw(
     axes.set_theta_zero_location("N")
     axes.set_theta_direction(-1)
     axes.grid(True, axis="both")
-    for model, look in models.items():
+    for model, style in models.items():
         for state, line, filled in ((PRETRAINED, "-", True), (method, "--", False)):
             rows = shown[(shown["model"] == model) & (shown["method"] == state)].set_index("dataset")
             values = rows["accuracy"].loc[list(datasets)].to_numpy()
@@ -52,12 +44,12 @@ def draw(
                 [*angles, angles[0]],
                 [*values, values[0]],
                 line,
-                color=look["colour"],
-                marker=look["marker"],
+                color=style["colour"],
+                marker=style["marker"],
                 markersize=4.5,
-                markerfacecolor=look["colour"] if filled else "white",
+                markerfacecolor=style["colour"] if filled else "white",
                 linewidth=1.4,
-                label=f"{look['label']}, {'before' if filled else f'after {method_label}'}",
+                label=f"{style['label']}, {'before' if filled else f'after {method_label}'}",
             )
     axes.set_xticks(angles, list(datasets.values()))
     _place_labels(axes, angles, [name == target for name in datasets])
@@ -77,7 +69,7 @@ def draw(
 
 
 def _place_labels(axes, angles: np.ndarray, bold: list[bool]) -> None:
-    """Labels grow away from the circle."""
+    """Align labels away from the circle."""
     for angle, strong, text in zip(angles, bold, axes.get_xticklabels(), strict=True):
         side = np.sin(angle)
         text.set_fontweight("bold" if strong else "normal")

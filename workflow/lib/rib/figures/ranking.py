@@ -1,4 +1,4 @@
-"""Methods ranked by mRI, a panel per model; bars beside it join methods that tie."""
+"""Methods ranked by mRI, one panel per model; letters and lines join tied methods."""
 
 from collections.abc import Mapping
 
@@ -18,17 +18,11 @@ def draw(
     methods: Mapping[str, Mapping],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """mRI of every method in percentage points, best on top, with the images' interval and that over seeds.
+    """mRI of every method in percentage points, best on top, with confidence intervals over images and over seeds.
 
     Args:
-        ranking: columns model, method, size, mri, ci_low, ci_high, rank_best, rank_worst, ties, in the order to draw.
+        ranking: columns model, method, size, mri, ci_low, ci_high, rank_best, rank_worst, ties, in display order.
         seeds: columns model, method, size, seeds, seed_low, seed_high.
-        models: label of each model, one panel each.
-        methods: label, colour and marker of each method.
-        confidence: coverage of the intervals, between 0 and 1.
-
-    Returns:
-        The figure and the rows it shows.
     """
     spread = seeds[["model", "method", "size", "seeds", "seed_low", "seed_high"]]
     shown = ranking.merge(spread, on=["model", "method", "size"], how="left", validate="one_to_one")
@@ -56,15 +50,17 @@ def draw(
         axes.set_title(models[model], loc="left")
         _draw_ties(axes, rows["ties"].tolist())
     n = int(shown["seeds"].max())
-    over_images = f"{confidence:.0%} intervals over images"
+    over_images = f"{confidence:.0%} confidence intervals over images"
     several = f"thick: {over_images}; thin: {confidence:.0%} t-intervals over {n} seeds"
     whiskers = several if n > 1 else f"{over_images} only (one seed)"
     figure.supxlabel(f"mRI (percentage points)\n{whiskers}\nmethods that share a letter tie", fontsize=8)
     return figure, shown
 
 
-def _draw_method(axes, place: int, row: Mapping, look: Mapping) -> None:
-    axes.plot([row["ci_low"], row["ci_high"]], [place, place], color=look["colour"], linewidth=3, solid_capstyle="butt")
+def _draw_method(axes, place: int, row: Mapping, style: Mapping) -> None:
+    axes.plot(
+        [row["ci_low"], row["ci_high"]], [place, place], color=style["colour"], linewidth=3, solid_capstyle="butt"
+    )
     if not np.isnan(row["seed_low"]):
         axes.errorbar(
             (row["seed_low"] + row["seed_high"]) / 2,
@@ -78,8 +74,8 @@ def _draw_method(axes, place: int, row: Mapping, look: Mapping) -> None:
     axes.plot(
         row["mri"],
         place,
-        marker=look["marker"],
-        color=look["colour"],
+        marker=style["marker"],
+        color=style["colour"],
         markersize=7,
         markeredgecolor=INK,
         markeredgewidth=0.6,
@@ -88,7 +84,7 @@ def _draw_method(axes, place: int, row: Mapping, look: Mapping) -> None:
 
 
 def _letters(text: str) -> list[str]:
-    """Distinct letters, each with the number that may follow it, in order."""
+    """Distinct letters in order, each with its optional number."""
     found: list[str] = []
     for char in text:
         if char.isdigit():
@@ -99,10 +95,10 @@ def _letters(text: str) -> list[str]:
 
 
 def _draw_ties(axes, ties: list[str]) -> None:
-    """A column per letter right of the panel: the letter at each method that has it, joined by a line."""
-    across = axes.get_yaxis_transform()  # x in parts of the panel, y in methods
+    """Draw a column per letter right of the panel: the letter at each of its methods, joined by a line."""
+    across = axes.get_yaxis_transform()  # x as a fraction of the panel, y in methods
     columns = sorted(_letters("".join(ties)), key=lambda text: (len(text), text))
-    # The layout leaves room for what is drawn beside a panel before the panel has its final width, so a little more.
+    # Invisible text reserves extra space, since the layout is computed before the panel has its final width.
     axes.text(1.03 + 0.035 * (len(columns) + 1), 0, "m", transform=across, fontsize=8, alpha=0)
     for column, letter in enumerate(columns):
         x = 1.03 + 0.035 * column

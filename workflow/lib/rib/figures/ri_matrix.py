@@ -1,4 +1,4 @@
-"""Matrix of robustness improvements: methods by targets, one panel per model, mRI beside it."""
+"""Matrix of RI: methods by targets, one panel per model, with mRI in the last column."""
 
 from collections.abc import Collection, Mapping
 
@@ -22,19 +22,12 @@ def draw(
     shared: Collection[str],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """RI of every method and target in percentage points, as colour and number, with its interval below.
+    """RI of every method and target in percentage points, as colour and number, with its confidence interval below.
 
     Args:
-        ri: columns model, method, target, seed, ri, ci_low, ci_high; several seeds are averaged.
+        ri: columns model, method, target, seed, ri, ci_low, ci_high; seeds are averaged.
         mri: columns model, method, mri, ci_low, ci_high.
-        models: label of each model, one panel each.
-        methods: label of each method, one line each.
-        targets: label of each target, one column each.
-        shared: targets of which other datasets share the source images; their cells are marked.
-        confidence: coverage of the intervals, between 0 and 1.
-
-    Returns:
-        The figure and the rows it shows.
+        shared: targets that share source images with other datasets; their cells are marked.
     """
     shown = ri.groupby(["model", "method", "target"], sort=False)[["ri", "ci_low", "ci_high"]].mean().reset_index()
     marked = [target in shared for target in targets] + [False]
@@ -48,7 +41,7 @@ def draw(
     for axes, (model, label) in zip(panels[:, 0], models.items(), strict=True):
         cells = shown[shown["model"] == model].set_index(["method", "target"])
         means = mri[mri["model"] == model].set_index("method")
-        run = [method for method in methods if method in means.index]  # some are for one type of model only
+        run = [method for method in methods if method in means.index]  # some methods apply to one type of model only
         grid = np.array([[cells.loc[(m, t), "ri"] for t in targets] + [means.loc[m, "mri"]] for m in run])
         image = axes.imshow(grid, cmap=CHANGES, vmin=-limit, vmax=limit, aspect="auto")
         _write_cells(axes, image, grid, [[cells.loc[(m, t)] for t in targets] + [means.loc[m]] for m in run], marked)
@@ -60,7 +53,7 @@ def draw(
         axes.grid(False)
         axes.set_title(label, loc="left")
     bar = figure.colorbar(image, ax=panels[:, 0], shrink=0.8, aspect=30)
-    bar.set_label(f"RI (percentage points; {confidence:.0%} interval below each)", fontsize=7)
+    bar.set_label(f"RI (percentage points; {confidence:.0%} confidence interval below)", fontsize=7)
     bar.ax.tick_params(labelsize=7)
     bar.ax.grid(False)
     note = (
@@ -73,7 +66,7 @@ def draw(
 
 
 def _write_cells(axes, image, grid: np.ndarray, lines: list[list[pd.Series]], marked: list[bool]) -> None:
-    """Value, mark of shared sources and interval in every cell."""
+    """Write value, mark and confidence interval into every cell."""
     for row, column in np.ndindex(grid.shape):
         value, line = grid[row, column], lines[row][column]
         colour = text_colour(image, value)

@@ -1,4 +1,4 @@
-"""STIR of each method in both directions, with the CKA of the same networks beside it, one panel per model."""
+"""STIR of each method in both directions and CKA of the same networks, one panel per model."""
 
 from collections.abc import Mapping
 
@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-# By reference: whose inversions the other network sees. CKA is the same for both.
+# By reference, the network that was inverted. CKA is the same for both.
 DOTS = {
     "pretrained": {"label": "STIR(fine-tuned | pretrained)", "color": "#D55E00", "marker": "o"},
     "fine-tuned": {"label": "STIR(pretrained | fine-tuned)", "color": "#0072B2", "marker": "s"},
     "cka": {"label": "CKA on the images themselves", "color": "#555555", "marker": "D", "markerfacecolor": "white"},
 }
-CEILING = "the reference on its own inversions"  # how far they got: STIR can hardly be higher
+CEILING = "reference on its own inversions"  # fidelity, an approximate upper bound of STIR
 SIDESTEP = 0.22
 
 
@@ -25,19 +25,11 @@ def draw(
     targets: Mapping[str, str],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """STIR and CKA with intervals, three dots per method, and how far inversions got as a bar by each STIR.
+    """STIR and CKA with confidence intervals, three dots per method, and the fidelity of inversions as bars.
 
     Args:
         stir: columns model, method, target, seed, reference, stir, ci_low, ci_high, cka, cka_low, cka_high, fidelity,
-            n, residual;
-            several targets and seeds are averaged, and so are the ends of their intervals.
-        models: label of each model, one panel each.
-        methods: label of each method, one place each.
-        targets: label of each target that was compared.
-        confidence: coverage of the intervals, between 0 and 1.
-
-    Returns:
-        The figure and the rows it shows.
+            n, residual; values and confidence limits are averaged over targets and seeds.
     """
     numbers = ["stir", "ci_low", "ci_high", "cka", "cka_low", "cka_high", "fidelity", "residual"]
     shown = stir.groupby(["model", "method", "reference"], sort=False)[numbers].mean().reset_index()
@@ -45,26 +37,26 @@ def draw(
         len(models), 1, figsize=(5.6, 0.9 + 2.2 * len(models)), sharex=True, sharey=True, squeeze=False
     )
     for axes, (model, label) in zip(panels[:, 0], models.items(), strict=True):
-        for side, (reference, look) in zip((-1, 0, 1), DOTS.items(), strict=True):
+        for side, (reference, style) in zip((-1, 0, 1), DOTS.items(), strict=True):
             of_model = shown[shown["model"] == model]
             kind = ("cka", "cka_low", "cka_high") if reference == "cka" else ("stir", "ci_low", "ci_high")
             rows = of_model[of_model["reference"] == ("pretrained" if reference == "cka" else reference)]
             value, low, high = (rows.set_index("method")[column].reindex(list(methods)) for column in kind)
             places = np.arange(len(methods)) + side * SIDESTEP
-            axes.errorbar(places, value, [value - low, high - value], linestyle="", markersize=5, elinewidth=1, **look)
+            axes.errorbar(places, value, [value - low, high - value], linestyle="", markersize=5, elinewidth=1, **style)
             if reference != "cka":
                 own = rows.set_index("method")["fidelity"].reindex(list(methods))
                 axes.plot(places, own, "_", color="black", markersize=13, label=CEILING if side == -1 else None)
         axes.set_title(label, loc="left")
         axes.set_ylabel("Similarity")
-        axes.set_xticks(range(len(methods)), [look["label"] for look in methods.values()])
+        axes.set_xticks(range(len(methods)), [style["label"] for style in methods.values()])
         axes.tick_params(axis="x", length=0)
     panels[0, 0].set_ylim(min(0, shown[["ci_low", "cka_low"]].min().min()) - 0.02, 1.04)
-    what = next(iter(targets.values())) if len(targets) == 1 else f"{len(targets)} targets, averaged"
+    what = next(iter(targets.values())) if len(targets) == 1 else f"{len(targets)} targets (mean)"
     figure.supxlabel(
-        f"Fine-tuned on {what}; {stir['n'].max()} images; whiskers: {confidence:.0%} intervals over objects;\n"
-        f"inversions miss the representation by {100 * shown['residual'].min():.0f} to "
-        f"{100 * shown['residual'].max():.0f} % of its norm",
+        f"Fine-tuned on {what}; {stir['n'].max()} images; whiskers: {confidence:.0%} confidence intervals;\n"
+        f"residual of the inversions: {100 * shown['residual'].min():.0f} to "
+        f"{100 * shown['residual'].max():.0f} % of the representation's norm",
         fontsize=7,
     )
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=7)

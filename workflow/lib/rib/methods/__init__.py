@@ -1,34 +1,34 @@
-"""Fine-tuning methods, one mechanism per module. No torch here: recipes of merges are read without it.
+"""Fine-tuning methods, one algorithm per module. No torch here: recipes of merges don't need it.
 
-A mechanism that trains is a subclass of `rib.methods._base.FineTuning` marked with `@mechanism`; its
-constructor's keyword-only arguments are its settings, and with `**common` those of FineTuning too. A mechanism
-that merges is one of the functions
+An algorithm that trains is a subclass of `rib.methods.base.FineTuning` marked with `@algorithm`. The keyword-only
+arguments of its constructor are its settings; `**common` adds those of FineTuning. Settings with a default are optional
+in the entry. An algorithm that merges is one of the functions
 
     recipe(parents, *, <settings>) -> {method: weight}
     curve(parents, *, <settings>) -> {alpha: {method: weight}}
     select(parents, score, *, <settings>) -> {method: weight}
 
-whose weights add up to 1; `score` gives the accuracy of such weights on the select split of the target, so that
-`select` is for protocol `held_out` only. Settings come from the method's entry in the catalogue.
+whose weights add up to 1. `score` returns the accuracy of such weights on the select split of the target, so `select`
+needs protocol `held_out`. Settings come from the method's entry in the catalogue.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from rib.io import UserError
-from rib.plugins import load_module
+from rib.base.errors import UserError
+from rib.base.plugins import load_module
 
 _marked: set[type] = set()
 
 
-def mechanism(cls: type) -> type:
-    """Mark a class as the mechanism of its module."""
+def algorithm(cls: type) -> type:
+    """Mark a class as the algorithm of its module."""
     _marked.add(cls)
     return cls
 
 
-def load_mechanism(path: str | Path, settings: Mapping):
-    """The mechanism of a module, made with its settings.
+def load_algorithm(path: str | Path, settings: Mapping):
+    """The algorithm of a module, instantiated with its settings.
 
     Raises:
         UserError: the module doesn't mark exactly one class, or a setting is out of range.
@@ -38,7 +38,7 @@ def load_mechanism(path: str | Path, settings: Mapping):
     marked = list(own & _marked)
     if len(marked) != 1:
         names = ", ".join(sorted(cls.__name__ for cls in marked)) or "no class"
-        raise UserError(f"{path} marks {names} with @mechanism; mark the one class that fine-tunes.")
+        raise UserError(f"{path} marks {names} with @algorithm; mark exactly one class.")
     try:
         return marked[0](**settings)
     except ValueError as error:

@@ -1,12 +1,12 @@
-"""Elastic weight consolidation: weights that matter to the pretrained model are held near their start.
+"""Elastic weight consolidation: weights that are important to the pretrained model stay near their start.
 
-What matters is measured by the diagonal of the Fisher information of the pretrained model, on images of the
-family's reference dataset or, where it has none, on the target's own.
+Importance is the diagonal of the pretrained model's Fisher information, computed on the family's pretraining proxy or,
+without one, on the target.
 
-Source: Kirkpatrick et al. 2017 (arXiv 1612.00796), equation 3. The Fisher's labels are drawn from the model's own
-softmax over its 1000 logits; with the images' labels in their place (and their class logits) it is the empirical
-Fisher, another quantity (Kunstner et al. 2019, arXiv 1905.12558): the variant ewc_empirical. The released code of
-ImageNet-RIB has no Fisher at all: ewc_released.
+Source: Kirkpatrick et al. 2017 (arXiv 1612.00796), equation 3. Labels are sampled from the model's own softmax over its
+1000 logits. Using the images' labels and their class logits instead gives the empirical Fisher, a different quantity
+(Kunstner et al. 2019, arXiv 1905.12558): the variant ewc_empirical. The released code of ImageNet-RIB uses no Fisher
+information: the variant ewc_released.
 """
 
 import numpy as np
@@ -14,34 +14,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rib.io import Progress
-from rib.methods import mechanism
-from rib.methods._base import FineTuning, Images, Task, anchored
+from rib.base.progress import Progress
+from rib.methods import algorithm
+from rib.methods.base import FineTuning, Images, Task, anchored
 from rib.models.class_logits import class_logits
 
 
-@mechanism
+@algorithm
 class ElasticWeightConsolidation(FineTuning):
     """Minimise CE + weight / 2 * sum_i F_i (theta_i - start_i)^2, F_i = mean over x of (d log p(y|x) / d theta_i)^2.
 
     Args:
-        weight: lambda of the paper, from 0.
-        fisher: `sampled`, y drawn from the model's softmax; `empirical`, y the image's label.
-        fisher_images: most images that F is taken over, evenly spread over the dataset.
+        weight: lambda in the paper, at least 0.
+        fisher: `sampled`: y is sampled from the model's softmax; `empirical`: y is the image's label.
+        fisher_images: maximum number of images for F, evenly spaced over the dataset.
     """
 
     def __init__(self, *, weight: float, fisher: str, fisher_images: int, **common):
         super().__init__(**common)
         if weight < 0 or fisher_images < 1:
-            raise ValueError(f"weight is {weight} and fisher_images {fisher_images}; give them from 0 and from 1")
+            raise ValueError(f"weight is {weight} and fisher_images {fisher_images}; set at least 0 and at least 1")
         if fisher not in ("sampled", "empirical"):
-            raise ValueError(f"fisher is '{fisher}'; give 'sampled' or 'empirical'")
+            raise ValueError(f"fisher is '{fisher}'; set 'sampled' or 'empirical'")
         self.weight = weight
         self.fisher = fisher
         self.fisher_images = fisher_images
 
-    def begin(self, task: Task) -> None:
-        super().begin(task)
+    def setup(self, task: Task) -> None:
+        super().setup(task)
         images = task.reference or task.target
         self.anchors = anchored(self.trainable())
         self.information = fisher_diagonal(self.model, images, self.fisher, self.fisher_images, task.seed)
@@ -54,15 +54,14 @@ class ElasticWeightConsolidation(FineTuning):
 def fisher_diagonal(model: nn.Module, images: Images, kind: str, most: int, seed: int) -> list[Tensor]:
     """Diagonal of the Fisher information, one tensor per parameter of the model.
 
-    The square is taken of each image's own gradient, so images pass one by one: the square of a batch's mean
-    gradient is something else.
+    Images are processed one by one, since the gradient of each image is squared, not the mean gradient of a batch.
 
     Args:
-        model: in evaluation mode.
-        images: to average over.
+        model: network in evaluation mode.
+        images: images to average over.
         kind: `sampled` or `empirical`.
-        most: largest number of images.
-        seed: of the sampled labels.
+        most: maximum number of images.
+        seed: seed of the sampled labels.
     """
     generator = torch.Generator().manual_seed(seed)
     parameters = list(model.parameters())

@@ -1,15 +1,15 @@
-"""Full fine-tuning: all weights train on the target's cross-entropy.
+"""Full fine-tuning: all weights are trained with the cross-entropy on the target.
 
 Source: arXiv 2410.21582, section 3.
 """
 
-from rib.methods import mechanism
-from rib.methods._base import FineTuning
+from rib.methods import algorithm
+from rib.methods.base import FineTuning
 
 
-@mechanism
+@algorithm
 class FullFineTuning(FineTuning):
-    """Minimise CE(c(f(x; theta)), y) over all theta, c the class logits of the target's class space."""
+    """Minimise CE(c(f(x; theta)), y) over all theta, c the class logits of the target's label space."""
 
     def __init__(self, **common):
         super().__init__(**common)

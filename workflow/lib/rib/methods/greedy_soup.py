@@ -1,21 +1,21 @@
-"""Greedy soup: ingredients join the average, best first, as long as accuracy on held-out images does not fall.
+"""Greedy soup: ingredients are added to the average, best first, if held-out accuracy does not drop.
 
 Source: Wortsman et al. 2022 (arXiv 2203.05482), recipe 1.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
-from rib.runs import PRETRAINED
+from rib.config.run import PRETRAINED
 
 
 def select(parents: Sequence[str], score: Callable[[Mapping[str, float]], float]) -> dict[str, float]:
     """Weights of the soup.
 
     Args:
-        parents: the fine-tuned methods; the pretrained model is an ingredient too.
-        score: accuracy on the select split of a state given as weights.
+        parents: the fine-tuned methods; the pretrained model is also an ingredient.
+        score: function from weights to accuracy on the select split.
     """
-    ranked = sorted([PRETRAINED, *parents], key=lambda state: -score({state: 1.0}))  # stable: entry order among equals
+    ranked = sorted([PRETRAINED, *parents], key=lambda state: -score({state: 1.0}))  # stable: ties keep their order
     soup = [ranked[0]]
     for state in ranked[1:]:
         if score(_uniform([*soup, state])) >= score(_uniform(soup)):

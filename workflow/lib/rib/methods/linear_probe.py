@@ -1,10 +1,9 @@
-"""Linear probing: only the pretrained 1000-way head trains.
+"""Linear probing: only the pretrained 1000-way head is trained.
 
-The backbone is frozen and no image is augmented, so the head's inputs are the same in every epoch: they are
-computed once, and training costs next to nothing.
+The backbone is frozen and images are not augmented, so the head's inputs are computed only once and training is cheap.
 
 Source: Kumar et al. 2022 (arXiv 2202.10054), section 2. The released code of ImageNet-RIB also trains the class
-token, the position embedding and the final norm (main.py:83-88): that is linear_probe_released.
+token, the position embedding and the final norm (main.py:83-88): the method linear_probe_released.
 """
 
 from collections.abc import Iterable
@@ -12,26 +11,26 @@ from collections.abc import Iterable
 import numpy as np
 from torch import Tensor, nn
 
-from rib.methods import mechanism
-from rib.methods._base import FineTuning, Task
+from rib.methods import algorithm
+from rib.methods.base import FineTuning, Task
 from rib.models.device import autocast
-from rib.models.fold import EXAMPLE, frozen_copy
+from rib.models.fuse_batch_norm import EXAMPLE, frozen_copy
 from rib.models.inputs import in_batches
 
 FEATURE_BATCH = 64
 
 
-@mechanism
+@algorithm
 class LinearProbing(FineTuning):
     """Minimise CE(c(W h(x) + b), y) over W and b, h the frozen pretrained features."""
 
     def __init__(self, *, lr: float):
-        super().__init__(lr=lr, batch_norm="frozen", dropout=0.0, drop_path=0.0)
+        super().__init__(lr=lr)
 
-    def begin(self, task: Task) -> None:
-        super().begin(task)
+    def setup(self, task: Task) -> None:
+        super().setup(task)
         if not isinstance(self.model.get_classifier(), nn.Module):
-            raise ValueError("the network has several heads, and linear probing trains one")
+            raise ValueError("the network has several heads, but linear probing trains only one")
 
         network = frozen_copy(self.model, self.inputs[slice(EXAMPLE)])
 
@@ -47,11 +46,11 @@ class LinearProbing(FineTuning):
         return [(name, parameter) for name, parameter in self.model.named_parameters() if id(parameter) in names]
 
     def train_mode(self) -> None:
-        """Evaluation mode throughout: nothing but the head moves, no dropout, no statistics."""
+        """Keep the evaluation mode: only the head changes, without dropout or updates of statistics."""
         self.model.eval()
 
     def logits(self, rows: np.ndarray) -> Tensor:
         head, features = self.model.get_classifier(), self.features[rows]
-        if isinstance(head, nn.Conv2d):  # a pointwise convolution on the pooled map, in BiT's ResNets for example
+        if isinstance(head, nn.Conv2d):  # a pointwise convolution on the pooled map, such as in BiT's ResNets
             return head(features[:, :, None, None]).flatten(1)
         return head(features)

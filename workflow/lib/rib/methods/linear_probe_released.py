@@ -1,8 +1,8 @@
-"""Linear probing as the released code of ImageNet-RIB does it, which trains or moves more than the head.
+"""Linear probing as in the released code of ImageNet-RIB, which changes more than the head.
 
-In a ViT the patch embedding and the blocks are frozen: class token, position embedding, norms outside the blocks
-and the head train. In a CNN the head alone has gradients, but the network is in training mode, so that BatchNorm's
-statistics follow the batches.
+In a ViT only the patch embedding and the blocks are frozen; the class token, the position embedding, the norms outside
+the blocks and the head are trained. In a CNN only the head is trained, but the network is in training mode, so the
+BatchNorm statistics are updated.
 
 Source: released code, main.py:83-93 (ViT: 83-88), and lib/experiment.py (training mode).
 """
@@ -11,26 +11,26 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from rib.methods import mechanism
-from rib.methods._base import FineTuning
+from rib.methods import algorithm
+from rib.methods.base import FineTuning
 
 FROZEN = ("patch_embed.", "blocks.", "conv1.", "transformer.")  # of timm's and open_clip's ViTs
 
 
 def outside_blocks(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Named parameters of a ViT that are in neither patch embedding nor blocks."""
+    """Named parameters of a ViT outside the patch embedding and the blocks."""
     return [(n, p) for n, p in model.named_parameters() if not n.removeprefix("visual.").startswith(FROZEN)]
 
 
 def is_vit(model: nn.Module) -> bool:
-    """Whether a network has the blocks of timm's or open_clip's ViTs."""
+    """Whether a network is a ViT of timm or open_clip."""
     names = (name.removeprefix("visual.") for name, _ in model.named_parameters())
     return any(name.startswith(("blocks.0.attn", "transformer.")) for name in names)
 
 
-@mechanism
+@algorithm
 class LinearProbingReleased(FineTuning):
-    """Minimise CE over the head, and in a ViT over all that is neither patch embedding nor block."""
+    """Minimise CE over the head; in a ViT over all parameters outside the patch embedding and the blocks."""
 
     def __init__(self, **common):
         super().__init__(**common)

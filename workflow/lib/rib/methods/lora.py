@@ -1,13 +1,13 @@
-"""LoRA: frozen weights plus trained low-rank updates, through peft.
+"""LoRA: frozen weights plus trained low-rank updates, with peft.
 
-ViTs: the query and value parts of attention. timm and open_clip fuse q, k and v into one weight of 3 d rows, so the
-update of the fused weight has rank 2 r, with B zero in k's rows, in q's rows for the second r columns and in v's for
-the first: that is one update of rank r for q and one for v, each with an A of its own. CNNs: pointwise convolutions,
-which ConvNeXt writes as nn.Linear. The head is frozen.
+In ViTs the query and value projections are adapted. timm and open_clip fuse q, k and v into one weight with 3 d rows,
+so the update of the fused weight has rank 2 r. B is zero in the rows of k, in the rows of q for the second r columns
+and in the rows of v for the first r columns. This is one update of rank r for q and one for v, each with its own A. In
+CNNs pointwise convolutions are adapted, which are nn.Linear in ConvNeXt. The head is frozen.
 
 Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 and section 4.2 (q and v). The released code of ImageNet-RIB
-(utils/lora.py, main.py:76-82) freezes blocks and head but trains class token, position embedding and the norms outside
-the blocks besides: that is lora_released.
+(utils/lora.py, main.py:76-82) also trains the class token, the position embedding and the norms outside the blocks: the
+variant lora_released.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,8 +17,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from rib.methods import mechanism
-from rib.methods._base import FineTuning, Task
+from rib.methods import algorithm
+from rib.methods.base import FineTuning, Task
 from rib.methods.linear_probe_released import outside_blocks
 from rib.models.checkpoint import LORA_A, LORA_B, changed_tensors
 
@@ -26,28 +26,28 @@ ADAPTER = "default"
 TOKENS = ("cls_token", "pos_embed", "class_embedding", "positional_embedding")
 
 
-@mechanism
+@algorithm
 class LowRankAdaptation(FineTuning):
     """Minimise CE over A and B of W + alpha / r * B A.
 
     Args:
-        rank: r, from 1.
+        rank: r, at least 1.
         alpha: scale of the update times r, above 0.
-        also: `none`, or `tokens_and_norms` (outside the blocks), which train too in the released code.
+        also: further trained parameters: `none`, or `tokens_and_norms` (outside the blocks) as in the released code.
     """
 
     def __init__(self, *, rank: int, alpha: float, also: str, **common):
         super().__init__(**common)
         if rank < 1 or alpha <= 0:
-            raise ValueError(f"rank is {rank} and alpha {alpha}; give them from 1 and above 0")
+            raise ValueError(f"rank is {rank} and alpha {alpha}; set at least 1 and above 0")
         if also not in ("none", "tokens_and_norms"):
-            raise ValueError(f"also is '{also}'; give 'none' or 'tokens_and_norms'")
+            raise ValueError(f"also is '{also}'; set 'none' or 'tokens_and_norms'")
         self.rank = rank
         self.alpha = alpha
         self.also = also
 
-    def begin(self, task: Task) -> None:
-        super().begin(task)
+    def setup(self, task: Task) -> None:
+        super().setup(task)
         unfold_attention(self.model)
         fused, pointwise = adapted_layers(self.model)
         if not fused and not pointwise:
@@ -71,7 +71,7 @@ class LowRankAdaptation(FineTuning):
         self._check_reached()
 
     def _check_reached(self) -> None:
-        """Some networks use a layer's weight without calling the layer, past the adapter: then nothing would train.
+        """Check that gradients reach the updates: some networks use a layer's weight without calling its adapter.
 
         Raises:
             ValueError: no gradient reaches an update.
@@ -81,14 +81,14 @@ class LowRankAdaptation(FineTuning):
         if not logits.requires_grad or any(
             gradient is None for gradient in torch.autograd.grad(logits.sum(), updates, allow_unused=True)
         ):
-            raise ValueError("its layers use their weights past peft's adapters, so LoRA can't train it")
+            raise ValueError("its layers bypass peft's adapters, so LoRA can't train it")
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         mine = {id(part) for layer in self.layers.values() for part in _factors(layer)}
         extra = _tokens_and_norms(self.model) - mine if self.also == "tokens_and_norms" else set()
         return [(name, p) for name, p in self.model.named_parameters() if id(p) in mine or id(p) in extra]
 
-    def changes(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stored = {}
         for name, layer in self.layers.items():
             a, b = (factor.detach().cpu().flatten(1) for factor in _factors(layer))
@@ -99,20 +99,20 @@ class LowRankAdaptation(FineTuning):
         return {**stored, **changed_tensors(pretrained, {name: state[name] for name in pretrained})}
 
     def _published_name(self, name: str, pretrained: Mapping[str, Tensor]) -> str:
-        """Name of a tensor in the network as it was before layers were replaced and adapted."""
+        """Name of a tensor in the original network, before layers were replaced and adapted."""
         for layer in self.layers:
             name = name.replace(f"{layer}.base_layer.", f"{layer}.")
         return name if name in pretrained else name.replace(".qkv.", ".in_proj_")
 
 
 class FusedAttention(nn.Module):
-    """An nn.MultiheadAttention as self-attention whose fused q, k and v are an nn.Linear, which peft can adapt.
+    """Self-attention with the parameters of an nn.MultiheadAttention and an nn.Linear for fused q, k and v.
 
-    peft adapts nn.MultiheadAttention too, but by adding to its weights and subtracting again at every pass, which
-    moves frozen weights by rounding.
+    peft can adapt nn.MultiheadAttention directly, but adds to its weights and subtracts again in every pass, so frozen
+    weights change by rounding errors.
 
     Args:
-        attention: whose parameters it takes over.
+        attention: the layer that is replaced.
     """
 
     def __init__(self, attention: nn.MultiheadAttention):
@@ -126,7 +126,7 @@ class FusedAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
     ) -> tuple[Tensor, None]:
-        """Tokens (N, L, d), or (L, N, d) unless `batch_first`; key and value are the query."""
+        """Attend over tokens (N, L, d), or (L, N, d) unless `batch_first`; key and value equal the query."""
         tokens = query if self.batch_first else query.transpose(0, 1)
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(tokens).chunk(3, dim=2))
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask).transpose(1, 2).flatten(2)
@@ -135,17 +135,17 @@ class FusedAttention(nn.Module):
 
 
 def unfold_attention(model: nn.Module) -> None:
-    """Replace every nn.MultiheadAttention by the same function with a layer that can be adapted."""
+    """Replace every nn.MultiheadAttention by an equivalent FusedAttention."""
     for name, layer in list(model.named_modules()):
         if isinstance(layer, nn.MultiheadAttention):
             model.set_submodule(name, FusedAttention(layer))
 
 
 def adapted_layers(model: nn.Module) -> tuple[list[str], list[str]]:
-    """Names of the layers with fused q, k and v, and of the pointwise layers outside head and squeeze-and-excitation.
+    """Names of layers with fused q, k and v, and of pointwise layers outside the head and squeeze-and-excitation.
 
     Raises:
-        ValueError: attention keeps q, k and v in another order than one after the other.
+        ValueError: an attention layer doesn't store q, k and v one after the other.
     """
     head = {id(layer) for layer in model.get_classifier().modules()}
     named = [(name, layer) for name, layer in model.named_modules() if id(layer) not in head]
@@ -154,7 +154,7 @@ def adapted_layers(model: nn.Module) -> tuple[list[str], list[str]]:
         layer = model.get_submodule(name)
         attention = model.get_submodule(name.rpartition(".")[0])
         if layer.out_features != 3 * layer.in_features or getattr(attention, "head_first", False):
-            raise ValueError(f"'{name}' doesn't hold q, k and v one after the other, so LoRA can't tell them apart")
+            raise ValueError(f"'{name}' doesn't store q, k and v one after the other, so LoRA can't separate them")
     pointwise = [
         name
         for name, layer in named
@@ -172,7 +172,7 @@ def _factors(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
 
 
 def _keep_blocks(b: nn.Parameter, rank: int) -> None:
-    """Let only q's rows of the first `rank` columns and v's rows of the others of B (3 d, 2 r) leave zero."""
+    """Train only the rows of q in the first `rank` columns of B (3 d, 2 r), and the rows of v in the others."""
     width = len(b) // 3
     mask = torch.zeros_like(b)
     mask[:width, :rank] = 1
@@ -181,6 +181,6 @@ def _keep_blocks(b: nn.Parameter, rank: int) -> None:
 
 
 def _tokens_and_norms(model: nn.Module) -> set[int]:
-    """Parameters outside the blocks that are norms, or class tokens and position embeddings."""
+    """Ids of norms, class tokens and position embeddings outside the blocks."""
     norms = {id(part) for layer in model.modules() if isinstance(layer, nn.LayerNorm) for part in layer.parameters()}
     return {id(part) for name, part in outside_blocks(model) if id(part) in norms or name.rpartition(".")[2] in TOKENS}

@@ -1,11 +1,11 @@
-"""Learning without Forgetting: fine-tuning that also distils the pretrained model's outputs.
+"""Learning without Forgetting: fine-tuning with distillation of the pretrained model's outputs.
 
-The teacher sees the same images in every epoch, so its logits are computed once, save of targets too large for that.
+The teacher sees the same images in every epoch, so its logits are computed once, unless the target is too large.
 
 Source: Li and Hoiem 2017 (arXiv 1606.09282), equation 2, in the form of Hinton et al. 2015 (arXiv 1503.02531),
-section 2: the Kullback-Leibler divergence at temperature T times T^2, so that its gradient's scale does not
-depend on T. All 1000 logits are distilled, not only those of the target's classes; the released code of
-ImageNet-RIB (lib/regularization.py) distils the latter, without the factor: that is lwf_released.
+section 2: the Kullback-Leibler divergence at temperature T times T^2, so that the scale of its gradient does not
+depend on T. All 1000 logits are distilled. The released code of ImageNet-RIB (lib/regularization.py) distils only the
+logits of the target's classes, without the factor T^2: the variant lwf_released.
 """
 
 import copy
@@ -15,38 +15,38 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rib.methods import mechanism
-from rib.methods._base import FineTuning, Task
+from rib.methods import algorithm
+from rib.methods.base import FineTuning, Task
 from rib.models.class_logits import class_logits
 from rib.models.device import autocast
 from rib.models.inputs import in_batches
 
 TEACHER_BATCH = 64
-MOST_STORED = 500_000  # images whose teacher logits are computed once and kept, 2 GB; of more, anew in every step
+MOST_STORED = 500_000  # images up to which teacher logits are stored (2 GB), not recomputed in every step
 
 
-@mechanism
+@algorithm
 class LearningWithoutForgetting(FineTuning):
     """Minimise CE + weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch.
 
     Args:
         temperature: T, above 0.
-        weight: of the distillation, from 0.
-        distil: `all` 1000 logits, or the `class` logits of the target's class space.
+        weight: weight of the distillation, at least 0.
+        distil: `all` 1000 logits, or the `class` logits of the target's label space.
     """
 
     def __init__(self, *, temperature: float, weight: float, distil: str, **common):
         super().__init__(**common)
         if temperature <= 0 or weight < 0:
-            raise ValueError(f"temperature is {temperature} and weight {weight}; give them above 0 and from 0")
+            raise ValueError(f"temperature is {temperature} and weight {weight}; set above 0 and at least 0")
         if distil not in ("all", "class"):
-            raise ValueError(f"distil is '{distil}'; give 'all' or 'class'")
+            raise ValueError(f"distil is '{distil}'; set 'all' or 'class'")
         self.temperature = temperature
         self.weight = weight
         self.distil = distil
 
-    def begin(self, task: Task) -> None:
-        super().begin(task)
+    def setup(self, task: Task) -> None:
+        super().setup(task)
 
         teacher = self.model
 

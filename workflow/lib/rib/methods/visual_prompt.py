@@ -1,8 +1,7 @@
-"""Visual prompting: a frame around the image is trained, the network is frozen.
+"""Visual prompting: a padding prompt is trained, the network is frozen.
 
-Source: Bahng et al. 2022 (arXiv 2203.17274), section 3, padding template: a frame of p pixels is added to the
-normalised image, the inner part is left alone. The released code of ImageNet-RIB uses p = 30 of 224
-(lib/prompter.py).
+Source: Bahng et al. 2022 (arXiv 2203.17274), section 3, padding template: values are added to a border of p pixels of
+the normalised image. The released code of ImageNet-RIB uses p = 30 of 224 (lib/prompter.py).
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,46 +10,51 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rib.methods import mechanism
-from rib.methods._base import FineTuning, Task
-from rib.models.checkpoint import FRAME
-from rib.models.frame import Frame
+from rib.methods import algorithm
+from rib.methods.base import FineTuning, Task
+from rib.models.checkpoint import PROMPT
+from rib.models.padding_prompt import PaddingPrompt
 
 
-@mechanism
+@algorithm
 class VisualPrompting(FineTuning):
-    """Minimise CE(c(f(x + frame)), y) over the frame.
+    """Minimise CE(c(f(x + prompt)), y) over the prompt.
 
     Args:
-        frame: p as a share of the image's side, above 0 to below 0.5.
-        init_std: standard deviation of the normal start, from 0.
+        padding: p as a fraction of the image's side, above 0 and below 0.5.
+        init_std: standard deviation of the normal initialisation, at least 0.
     """
 
-    def __init__(self, *, lr: float, frame: float, init_std: float):
-        super().__init__(lr=lr, batch_norm="frozen", dropout=0.0, drop_path=0.0)
-        if not 0 < frame < 0.5 or init_std < 0:
-            raise ValueError(f"frame is {frame} and init_std {init_std}; give 0 to 0.5, and from 0")
-        self.share = frame
+    def __init__(self, *, lr: float, padding: float, init_std: float):
+        super().__init__(lr=lr)
+        if not 0 < padding < 0.5 or init_std < 0:
+            raise ValueError(f"padding is {padding} and init_std {init_std}; set between 0 and 0.5, and at least 0")
+        self.padding = padding
         self.init_std = init_std
 
-    def begin(self, task: Task) -> None:
-        super().begin(task)
+    def setup(self, task: Task) -> None:
+        super().setup(task)
         side = self.inputs[slice(1)].shape[-1]
-        self.frame = Frame.of(side, max(1, round(self.share * side)), self.inputs.device)
+        self.prompt = PaddingPrompt.of(side, max(1, round(self.padding * side)), self.inputs.device)
         generator = torch.Generator().manual_seed(task.seed)
-        for strip in self.frame.parameters():
+        for strip in self.prompt.parameters():
             strip.data += self.init_std * torch.randn(strip.shape, generator=generator).to(strip.device)
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        return self.frame.named_parameters()
+        return self.prompt.named_parameters()
 
     def train_mode(self) -> None:
-        """Evaluation mode throughout: the network is frozen."""
+        """Keep the evaluation mode: the network is frozen."""
         self.model.eval()
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        return self.model(self.frame(self.inputs[rows]))
+        return self.model(self.prompt(self.inputs[rows]))
 
-    def changes(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        frame = {f"{FRAME}{name}": strip.detach().cpu().contiguous() for name, strip in self.frame.named_parameters()}
-        return {**frame, **super().changes(pretrained)}  # the network differs where it started from another method's
+    def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        prompt = {
+            f"{PROMPT}{name}": strip.detach().cpu().contiguous() for name, strip in self.prompt.named_parameters()
+        }
+        return {
+            **prompt,
+            **super().state_delta(pretrained),
+        }  # the network differs if it started from another method's checkpoint

@@ -1,4 +1,4 @@
-"""WiSE-FT at a range of alphas: how downstream accuracy and robustness trade against each other.
+"""WiSE-FT for a range of alphas: the trade-off between downstream accuracy and robustness.
 
 Source: Wortsman et al. 2022 (arXiv 2109.01903), equation 1 and figure 1.
 """
@@ -13,8 +13,8 @@ def curve(parents: Sequence[str], *, steps: int) -> dict[float, dict[str, float]
 
     Args:
         parents: the fine-tuned method.
-        steps: number of steps from pretrained to fine-tuned, from 1.
+        steps: number of steps from pretrained to fine-tuned, at least 1.
     """
     if steps < 1:
-        raise ValueError(f"steps is {steps}; give a whole number from 1")
+        raise ValueError(f"steps is {steps}; set a whole number of at least 1")
     return {alpha: recipe(parents, alpha=alpha) for alpha in (step / steps for step in range(steps + 1))}

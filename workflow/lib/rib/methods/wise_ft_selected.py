@@ -1,7 +1,7 @@
 """WiSE-FT with alpha chosen on held-out images of the target.
 
-Source: Wortsman et al. 2022 (arXiv 2109.01903), section 3: alpha is the mixing coefficient of equation 1; here the
-one with the highest accuracy on the select split, the smallest (nearest to pretrained) of equals.
+Source: Wortsman et al. 2022 (arXiv 2109.01903), section 3: alpha is the mixing coefficient of equation 1, chosen by
+accuracy on the select split; among ties the smallest, which is nearest to the pretrained model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ def select(parents: Sequence[str], score: Callable[[Mapping[str, float]], float]
 
     Args:
         parents: the fine-tuned method.
-        score: accuracy on the select split of a state given as weights.
-        steps: number of steps from pretrained to fine-tuned, from 1.
+        score: function from weights to accuracy on the select split.
+        steps: number of steps from pretrained to fine-tuned, at least 1.
     """
-    return max(curve(parents, steps=steps).values(), key=score)  # the first of equals
+    return max(curve(parents, steps=steps).values(), key=score)  # the first of ties

@@ -1,11 +1,11 @@
-"""Checkpoints hold what fine-tuning changed; a merge is an average of checkpoints, taken when loaded.
+"""Checkpoints store what fine-tuning changed; a merge averages checkpoints when it is loaded.
 
-Four forms, told apart by the tensors' names, so that a file is enough to restore a run:
+The name of a tensor gives one of four forms, so that the file is enough to restore a run:
 
-    <name>                        a tensor of the state dict, in place of the pretrained one
-    <name>.xor                    its bits XOR those of the pretrained one, compressed (see `packed`)
-    <name>.lora_A, <name>.lora_B  factors (r, in) and (out, r): B A, in the tensor's shape, is added to it
-    input_frame.<side>            a strip of the frame that is added to the input (rib.models.frame)
+    <name>                        replaces the pretrained tensor
+    <name>.xor                    its bits XOR those of the pretrained tensor, compressed (see `xor_compress`)
+    <name>.lora_A, <name>.lora_B  factors (r, in) and (out, r); B A, in the tensor's shape, is added to it
+    padding_prompt.<side>         a strip of the padding prompt (rib.models.padding_prompt)
 """
 
 from collections import OrderedDict
@@ -17,17 +17,17 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from rib.io import UserError
-from rib.models.frame import Frame
+from rib.base.errors import UserError
+from rib.models.padding_prompt import PaddingPrompt
 
 XOR = ".xor"
 LORA_A, LORA_B = ".lora_A", ".lora_B"
-FRAME = "input_frame."
-COUNTER = "num_batches_tracked"  # of BatchNorm: plays no part in evaluation, and differs where statistics trained
+PROMPT = "padding_prompt."
+COUNTER = "num_batches_tracked"  # of BatchNorm: unused in evaluation, and differs if statistics were updated
 
 
 def changed_tensors(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a state dict that differ from the earlier one, contiguous and on the CPU."""
+    """Tensors of a state dict that differ from an earlier one, contiguous and on the CPU."""
     return {
         name: tensor.detach().cpu().contiguous()
         for name, tensor in after.items()
@@ -35,21 +35,21 @@ def changed_tensors(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -
     }
 
 
-def packed(changes: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Changed tensors in the form in which they are stored, without loss.
+def xor_compress(changes: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Compress changed tensors without loss.
 
-    Fine-tuning moves weights little, so that sign, exponent and first digits mostly agree with the pretrained ones: XOR of
-    the bits leaves zeros there, and their bytes, the first of all numbers first, compress to less than half (0.39 to 0.50
-    for EfficientNet-Lite0 on five emoji sets).
+    Fine-tuning changes weights little, so sign, exponent and leading digits mostly equal the pretrained ones, and XOR
+    gives zeros there. Grouped by position, the bytes compress to at most half (0.39 to 0.50 for EfficientNet-Lite0 on
+    five emoji sets).
 
     Args:
-        changes: tensors that differ, contiguous and on the CPU.
+        changes: changed tensors, contiguous and on the CPU.
         start: the pretrained state dict.
     """
-    return dict(_packed(name, tensor, start.get(name)) for name, tensor in changes.items())
+    return dict(_compress(name, tensor, start.get(name)) for name, tensor in changes.items())
 
 
-def _packed(name: str, tensor: Tensor, before: Tensor | None) -> tuple[str, Tensor]:
+def _compress(name: str, tensor: Tensor, before: Tensor | None) -> tuple[str, Tensor]:
     if before is None or tensor.dtype != torch.float32 or tensor.shape != before.shape:
         return name, tensor
     bits = tensor.flatten().view(torch.int32) ^ before.cpu().contiguous().flatten().view(torch.int32)
@@ -60,8 +60,8 @@ def _packed(name: str, tensor: Tensor, before: Tensor | None) -> tuple[str, Tens
     return name + XOR, torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
-def unpacked(stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `packed`.
+def xor_decompress(stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `xor_compress`.
 
     Args:
         stored: a checkpoint's tensors.
@@ -70,10 +70,10 @@ def unpacked(stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[
     Raises:
         ValueError: the checkpoint has a tensor that the network lacks.
     """
-    return dict(_unpacked(name, tensor, start) for name, tensor in stored.items())
+    return dict(_decompress(name, tensor, start) for name, tensor in stored.items())
 
 
-def _unpacked(name: str, tensor: Tensor, start: Mapping[str, Tensor]) -> tuple[str, Tensor]:
+def _decompress(name: str, tensor: Tensor, start: Mapping[str, Tensor]) -> tuple[str, Tensor]:
     if not name.endswith(XOR):
         return name, tensor
     name = name.removesuffix(XOR)
@@ -91,15 +91,14 @@ def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[st
 
     Args:
         start: the pretrained state dict.
-        parts: (weight, changed tensors) of each state; the weights add up to 1, and the pretrained state itself
-            is a part without changes.
+        parts: (weight, changed tensors) of each state; the weights add up to 1. The pretrained state has no changes.
 
     Returns:
-        The tensors of the average that may differ from the start. A weight of 1 gives that state exactly, and
-        equal states average to themselves, since the sum is taken in double precision.
+        The tensors of the average that may differ from the start. A weight of 1 gives that state exactly, and the
+        average of equal states is exact, since the sum is computed in double precision.
 
     Raises:
-        ValueError: the weights don't add up to 1, or a tensor that is no floating-point number differs.
+        ValueError: the weights don't add up to 1, or a tensor that is not floating-point differs.
     """
     if abs(sum(weight for weight, _ in parts) - 1) > 1e-9:
         raise ValueError(f"the weights of an average must add up to 1, got {[weight for weight, _ in parts]}")
@@ -112,7 +111,7 @@ def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[st
             result[name] = max(value for _, value in values)
         elif not start[name].is_floating_point():
             if any(not torch.equal(value, values[0][1]) for _, value in values):
-                raise ValueError(f"'{name}' differs between the merged states and is no floating-point number")
+                raise ValueError(f"'{name}' differs between the merged states and is not floating-point")
             result[name] = values[0][1]
         else:
             total = sum(weight * value.double() for weight, value in values)
@@ -121,46 +120,44 @@ def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[st
 
 
 def apply(model: nn.Module, weights: Mapping[str, float], checkpoints: Mapping[str, Path]) -> nn.Module:
-    """Bring a pretrained network to a fine-tuned or merged state.
+    """Load a fine-tuned or merged state into a pretrained network.
 
     Args:
-        model: with its pretrained weights; changed in place.
-        weights: weight of each part by method; a method without a checkpoint is the pretrained state.
-        checkpoints: file of each fine-tuned method.
+        model: network with its pretrained weights; changed in place.
+        weights: weight of each method; a method without a checkpoint is the pretrained state.
+        checkpoints: checkpoint of each fine-tuned method.
 
     Returns:
-        The network, with the trained frame before it where the checkpoint has one.
+        The network, preceded by the padding prompt if the checkpoint has one.
 
     Raises:
-        UserError: a state with a trained frame is to be averaged.
+        UserError: a state to average has a padding prompt.
     """
     start = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     stored = {
-        method: unpacked(safetensors.torch.load_file(checkpoints[method]), start) if method in checkpoints else {}
+        method: xor_decompress(safetensors.torch.load_file(checkpoints[method]), start) if method in checkpoints else {}
         for method, weight in weights.items()
         if weight
     }
     parts = [(weights[method], merged(start, tensors)) for method, tensors in stored.items()]
-    frames = {method: frame for method, tensors in stored.items() if (frame := _named(tensors, FRAME))}
-    if frames and len(stored) > 1:
-        raise UserError(
-            f"'{next(iter(frames))}' trains a frame around the input, which can't be averaged with weights."
-        )
+    prompts = {method: prompt for method, tensors in stored.items() if (prompt := _named(tensors, PROMPT))}
+    if prompts and len(stored) > 1:
+        raise UserError(f"'{next(iter(prompts))}' trains a padding prompt, which can't be averaged with weights.")
     state = average(start, parts)
     unknown = sorted(set().union(*(changes for _, changes in parts)) - set(start))
     if unknown:
         raise ValueError(f"the checkpoint has a tensor '{unknown[0]}' that the network lacks")
     model.load_state_dict({**start, **state}, strict=True)
-    for strips in frames.values():
+    for strips in prompts.values():
         device = next(model.parameters()).device
-        return nn.Sequential(OrderedDict(frame=Frame(**strips).to(device), network=model))
+        return nn.Sequential(OrderedDict(prompt=PaddingPrompt(**strips).to(device), network=model))
     return model
 
 
 def merged(start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's changed tensors, low-rank updates added to the pretrained ones; frames are left out."""
+    """A checkpoint's changed tensors with low-rank updates added, without padding prompts."""
     changes = {name: tensor for name, tensor in stored.items() if not name.endswith((LORA_A, LORA_B))}
-    changes = {name: tensor for name, tensor in changes.items() if not name.startswith(FRAME)}
+    changes = {name: tensor for name, tensor in changes.items() if not name.startswith(PROMPT)}
     for key in stored:
         if key.endswith(LORA_A):
             name = key.removesuffix(LORA_A)

@@ -1,17 +1,17 @@
-"""The one function from ImageNet logits to a dataset's class logits: loss, evaluation and analysis use it."""
+"""Class logits of a dataset from ImageNet logits, for both training and evaluation."""
 
 import torch
 from torch import Tensor
 
-from rib.classes import ClassSpace
+from rib.config.label_space import LabelSpace
 
 
-def class_members(space: ClassSpace, device: torch.device) -> Tensor:
-    """Index table of a class space for `class_logits`.
+def class_members(space: LabelSpace, device: torch.device) -> Tensor:
+    """Index table of a label space for `class_logits`.
 
     Returns:
-        (C, K) int64, K the largest class; shorter rows are filled up with their lowest index, which a maximum
-        with ties to the first entry can't notice.
+        (C, K) int64, with K the size of the largest class; shorter rows are padded with their lowest index, which
+        doesn't change the maximum.
     """
     width = max(map(len, space.indices))
     rows = [[*row, *[row[0]] * (width - len(row))] for row in space.indices]
@@ -21,8 +21,8 @@ def class_members(space: ClassSpace, device: torch.device) -> Tensor:
 def class_logits(logits: Tensor, members: Tensor) -> Tensor:
     """Logit of each class: the maximum over its ImageNet indices, ties to the lowest index.
 
-    With one index per class this is the usual masking of logits (ImageNet-A, -R); with several it scores an
-    image right if the best of the allowed indices wins, and the gradient goes to that index.
+    With one index per class this is the usual masking of logits (ImageNet-A, -R). With several, an image is correct if
+    the best of the allowed indices wins, and the gradient goes to that index.
 
     Args:
         logits: (N, 1000) float.
@@ -37,4 +37,4 @@ def class_logits(logits: Tensor, members: Tensor) -> Tensor:
         raise ValueError(
             f"expected (N, 1000) logits and (C, K) members, got {tuple(logits.shape)} and {tuple(members.shape)}"
         )
-    return logits[:, members].max(dim=2).values  # (N, C, K) -> (N, C); max returns the first of equal values
+    return logits[:, members].max(dim=2).values  # (N, C, K) -> (N, C); max returns the first of ties

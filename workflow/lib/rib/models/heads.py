@@ -1,4 +1,4 @@
-"""Heads for models that come without one for a family's classes: from class names, or fitted on its reference dataset."""
+"""Heads for a family's classes: zero-shot from class names, or fitted on the pretraining proxy."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,28 +6,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rib.base.errors import UserError
+from rib.base.progress import Progress, log
 from rib.data.prepared import PreparedDataset
-from rib.data.splits import held_back
-from rib.io import Progress, UserError, log
+from rib.data.subsets import held_back
 from rib.models.device import autocast
 from rib.models.inputs import Inputs, in_batches
 
-SELECT_SHARE = 0.2  # of the reference's images of each class, on which the penalty is chosen
-POWERS = range(1, -7, -1)  # of ten: the penalties tried, strongest first, so that each fit starts near its end
-STRONGEST, WEAKEST = 4, -8  # powers beyond which the search for a penalty doesn't go
+SELECT_FRACTION = 0.2  # fraction of each class's images on which the penalty is chosen
+POWERS = range(1, -7, -1)  # penalties as powers of ten, strongest first, since each fit starts from the previous one
+STRONGEST, WEAKEST = 4, -8  # limits of the search for a penalty
 ITERATIONS = 500
 BATCH = 64
-CHUNK = 1 << 16  # images whose logits the fit holds at once
+CHUNK = 1 << 16  # images whose logits are in memory at once
 
 
-def zero_shot_head(clip: nn.Module, architecture: str, names: Sequence[str] | None, device: torch.device) -> Tensor:
-    """Weights (C, d) of a head on unit features that gives CLIP's logits: class names in templates, averaged.
+def zero_shot_head(
+    clip: nn.Module, architecture: str, class_names: Sequence[str] | None, device: torch.device
+) -> Tensor:
+    """Weights (C, d) of a head on unit features that gives CLIP's zero-shot logits, averaged over prompt templates.
 
     Args:
         clip: an open_clip model.
-        architecture: its name there, which says how text is tokenized.
-        names: of the classes; None for ImageNet's, as open_clip has them.
-        device: where to compute.
+        architecture: its name in open_clip, which selects the tokenizer.
+        class_names: class names; None for open_clip's names of the ImageNet classes.
+        device: device to compute on.
 
     Source: Radford et al. 2021 (arXiv 2103.00020), section 3.1.4; open_clip/zero_shot_classifier.py.
     """
@@ -37,7 +40,7 @@ def zero_shot_head(clip: nn.Module, architecture: str, names: Sequence[str] | No
         embedded = open_clip.build_zero_shot_classifier(
             clip,
             open_clip.get_tokenizer(architecture),
-            names or open_clip.IMAGENET_CLASSNAMES,
+            class_names or open_clip.IMAGENET_CLASSNAMES,
             open_clip.OPENAI_IMAGENET_TEMPLATES,
             device=device,
         )
@@ -47,25 +50,25 @@ def zero_shot_head(clip: nn.Module, architecture: str, names: Sequence[str] | No
 def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mapping, device: torch.device) -> dict:
     """Fit the network's linear head by regularised logistic regression on its features, which are computed once.
 
-    The penalty is chosen by cross-entropy on a part of the reference that the fit doesn't see, so that confidence counts
-    too, which accuracy is blind to; the head is then fitted on all of it.
+    The penalty is chosen by cross-entropy on held-out images of the pretraining proxy, since cross-entropy, unlike
+    accuracy, also takes confidence into account. The head is then fitted on the whole proxy.
 
     Args:
-        model: in evaluation mode, its head of the right width; the head is changed in place.
-        reference: images of the family's classes.
+        model: network in evaluation mode with a head of the right width, which is changed in place.
+        reference: the pretraining proxy.
         preprocessing: mean and std.
-        device: where to compute.
+        device: device to compute on.
 
     Returns:
-        What is worth knowing: the penalty, the mean cross-entropy of each on the select part in nats, the chosen one's
-        accuracy and mean confidence there as fractions, the number of images.
+        The penalty, the mean cross-entropy of each candidate on the select images in nats, accuracy and mean confidence
+        of the chosen one there as fractions, and the number of images.
 
     Raises:
-        UserError: the network has no linear head, a class has no image to fit on, or no class has two.
+        UserError: the network has no linear head, a class has no image, or no class has two.
     """
     head = model.get_classifier()
     if not isinstance(head, nn.Linear | nn.Conv2d):
-        raise UserError(f"the network's head is a {type(head).__name__}, and only a linear one can be fitted.")
+        raise UserError(f"the network's head is a {type(head).__name__}, but only a linear head can be fitted.")
 
     def features_of(images: Tensor) -> Tensor:
         with autocast(device):
@@ -74,17 +77,17 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
     labels = torch.tensor([reference.space.indices[label][0] for label in reference.labels], device=device)
     if missing := set(range(head.weight.shape[0])) - set(labels.tolist()):
         raise UserError(
-            f"{len(missing)} of {head.weight.shape[0]} classes have no image in the reference dataset, output {min(missing)} "
-            "for one; a head can't be fitted on it."
+            f"{len(missing)} of {head.weight.shape[0]} classes have no image in the pretraining proxy, such as output "
+            f"{min(missing)}; a head can't be fitted on it."
         )
     inputs = Inputs(reference.images, preprocessing["mean"], preprocessing["std"], device, reference.rows)
     features = in_batches(features_of, inputs, BATCH, "features for the head").float()
     mean, scale = features.mean(dim=0), features.std(dim=0).mean()
-    features.sub_(mean).div_(scale)  # one scale for all, so that a penalty means the same for every network
-    select = torch.from_numpy(held_back(reference, SELECT_SHARE)).to(device)
+    features.sub_(mean).div_(scale)  # a common scale, so that penalties are comparable between networks
+    select = torch.from_numpy(held_back(reference, SELECT_FRACTION)).to(device)
     if not select.any():
         raise UserError(
-            "the reference dataset has one image per class, so none can be held back to choose the head's penalty; give it more."
+            "the pretraining proxy has one image per class, so none can be held out to choose the penalty; add more."
         )
     found = _on_select_part(features, labels, select, head.weight.shape[0])
     best = _chosen(found)
@@ -104,7 +107,7 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
 
 def _tell(power: int, found: Mapping[str, float]) -> None:
     log.info(
-        "head fitted with penalty %g: of the select part %.1f %% right at a mean confidence of %.2f, cross-entropy %.3f",
+        "head fitted with penalty %g: accuracy %.1f %%, mean confidence %.2f, cross-entropy %.3f on the select images",
         10.0**power,
         100 * found["accuracy"],
         found["confidence"],
@@ -112,17 +115,17 @@ def _tell(power: int, found: Mapping[str, float]) -> None:
     )
     if power in (STRONGEST, WEAKEST):
         log.warning(
-            "the head's penalty %g is the %s that is tried, and another might fit better: confidence of this model before "
-            "fine-tuning says as much of this bound as of the model",
+            "the head's penalty %g is the %s of the search range, so another might fit better: this model's confidence "
+            "before fine-tuning depends on the range",
             10.0**power,
             "strongest" if power == STRONGEST else "weakest",
         )
 
 
 def _on_select_part(features: Tensor, labels: Tensor, select: Tensor, classes: int) -> dict[int, dict[str, float]]:
-    """How fits on the rest do on the select part, (n,) bool, by penalty as a power of ten.
+    """Results on the select images, (n,) bool, of fits on the others, by penalty as a power of ten.
 
-    While the best lies at an end of those tried, the next beyond it is tried too, up to a bound.
+    The range is extended, up to a limit, while the best penalty is at one of its ends.
     """
     found, fits = {}, {}
 
@@ -144,7 +147,7 @@ def _on_select_part(features: Tensor, labels: Tensor, select: Tensor, classes: i
 
 
 def _chosen(found: Mapping[int, Mapping[str, float]]) -> int:
-    """The penalty, as a power of ten, of the lowest cross-entropy; the strongest of equal ones."""
+    """The penalty, as a power of ten, with the lowest cross-entropy; the strongest of ties."""
     return min(found, key=lambda power: (found[power]["cross_entropy"], -power))
 
 
@@ -160,10 +163,10 @@ def _fit(
 
     def loss() -> Tensor:
         solver.zero_grad()
-        # Summed in double precision: in single, steps of the loss below 1e-7 are lost and the solver stops short.
+        # Double precision: in single precision, changes of the loss below 1e-7 are lost and the solver stops early.
         value = penalty / 2 * weight.double().square().sum()
         value.backward()
-        for start in range(0, len(labels), CHUNK):  # logits of a million images at once would not fit
+        for start in range(0, len(labels), CHUNK):  # the logits of all images may not fit into memory
             rows = slice(start, start + CHUNK)
             losses = F.cross_entropy(features[rows] @ weight.T + bias, labels[rows], reduction="none")
             part = losses.double().sum() / len(labels)

@@ -1,4 +1,4 @@
-"""From stored pixels to a network's input, normalised on the device."""
+"""Network inputs from stored pixels, normalised on the device."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rib.io import Progress
+from rib.base.progress import Progress
 
 
 class Inputs:
@@ -16,8 +16,8 @@ class Inputs:
         images: (n, H, W, 3) uint8, usually memory-mapped.
         mean: per RGB channel, in 0..1.
         std: per RGB channel, in 0..1.
-        device: where batches go.
-        rows: of `images`, the ones that count, in their order; all when None.
+        device: device of the batches.
+        rows: rows of `images` to use, in order; None for all.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Inputs:
         return len(self.images if self.rows is None else self.rows)
 
     def __getitem__(self, rows: np.ndarray | slice) -> Tensor:
-        """Batch of the images at the given places: (N, 3, H, W) float32, channels last in memory."""
+        """Batch of the given rows: (N, 3, H, W) float32, channels last in memory."""
         pixels = torch.from_numpy(np.array(self.images[rows if self.rows is None else self.rows[rows]]))
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
@@ -48,11 +48,11 @@ class Inputs:
 
 @torch.no_grad()
 def in_batches(function: Callable[[Tensor], Tensor], inputs: Inputs, batch_size: int, what: str) -> Tensor:
-    """`function` over all images in order, concatenated: (n, ...); `what` names it in the progress."""
+    """Outputs of `function` for all images in order: (n, ...); `what` labels the progress bar."""
     result = None
     for start in Progress(range(0, len(inputs), batch_size), desc=what, unit="batch"):
         part = function(inputs[slice(start, start + batch_size)])
-        if result is None:  # of its full size at once: joining parts at the end would take the memory twice
+        if result is None:  # allocated at full size, since concatenating at the end would double the memory
             result = part.new_empty(len(inputs), *part.shape[1:])
         result[start : start + len(part)] = part
     return result

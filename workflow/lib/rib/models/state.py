@@ -1,4 +1,4 @@
-"""The network of a run, in the state that its recipe or checkpoint says, ready to pass images through."""
+"""The network of a run in a given state, ready for inference."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from rib.models import device as devices
 from rib.models.checkpoint import apply
-from rib.models.fold import fold_batch_norm
-from rib.models.pretrained import load
+from rib.models.fuse_batch_norm import fuse_batch_norm
+from rib.models.network import load
 
 
 def network_in_state(
@@ -18,13 +18,13 @@ def network_in_state(
     """The network in one state, in evaluation mode.
 
     Args:
-        folder: what a models job wrote.
-        weights: of each averaged method (see rib.merge.run_states).
-        checkpoints: file of each fine-tuned method.
-        example: (N, 3, H, W) input with which folding is checked.
-        device: where it goes.
+        folder: output folder of the models job.
+        weights: weight of each averaged method (see rib.evaluation.recipes.run_states).
+        checkpoints: checkpoint of each fine-tuned method.
+        example: (N, 3, H, W) input to check the fused network.
+        device: device of the network.
     """
     model = apply(load(folder, device)[0], weights, checkpoints).eval()
-    if device.type == "cpu":  # on a GPU it gains little, and rounds weights anew in bf16
-        fold_batch_norm(model, example)
+    if device.type == "cpu":  # on a GPU the gain is small, and bf16 rounds the fused weights again
+        fuse_batch_norm(model, example)
     return devices.compiled(model)

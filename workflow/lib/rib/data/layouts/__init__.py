@@ -2,8 +2,8 @@
 
 A layout module defines
 
-    items(archives, *, space, geometry, dataset, source_group, icons, exclude, <its own settings>)
+    items(dataset: rib.data.images.DatasetSource, *, <its own settings>)
 
-which yields `rib.data.images.Item` in an order that depends on the archives and the class space only. The
-catalogue's `settings` of a dataset are passed as keywords.
+which yields `rib.data.images.Item` in an order that depends only on the archives and the label space. Its settings are
+the keys of an entry's `settings`; those with a default are optional.
 """

@@ -1,14 +1,14 @@
-"""Handwritten digits of 8 x 8 pixels as pictures: dark ink on white paper, on a canvas that variants can work on."""
+"""Pictures of 8 x 8 handwritten digits: dark ink on white paper, enlarged to a canvas."""
 
 import numpy as np
 from PIL import Image
 
+from rib.config.geometry import Geometry
 from rib.data.images import resize_and_crop
-from rib.geometry import Geometry
 
-LEVELS = 16  # of ink: 0 is paper
-MARGIN = 1  # of paper around the 8 x 8 pixels, which ink reaches to the edge of
-CANVAS = 64  # side in pixels on which variants are drawn, whatever the geometry
+LEVELS = 16  # ink levels; 0 is paper
+MARGIN = 1  # pixels of paper around the 8 x 8 pixels, in which ink reaches the edge
+CANVAS = 64  # side in pixels of the canvas for variants, for any geometry
 
 
 def on_paper(ink: np.ndarray) -> np.ndarray:
@@ -25,5 +25,5 @@ def on_paper(ink: np.ndarray) -> np.ndarray:
 
 
 def to_geometry(picture: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Bring a picture, (side, side) or (side, side, 3) uint8, to a geometry: (size, size, 3) uint8."""
+    """Resize a picture, (side, side) or (side, side, 3) uint8, to a geometry: (size, size, 3) uint8."""
     return resize_and_crop(Image.fromarray(picture).convert("RGB"), geometry)

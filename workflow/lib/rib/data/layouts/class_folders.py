@@ -1,39 +1,25 @@
-"""Archives of photos in one folder per class, named by the class's key (a wnid, say): .../<key>/<name>.<ext>.
+"""Archives of photos in one folder per class, named by the class key (such as a wnid): .../<key>/<name>.<ext>.
 
-The folders may lie at any depth. Published archives may hold ImageNet classes that the dataset has not; where classes are a
-family's own and the dataset has all of them, photos in a folder of another name are a mistake.
+The folders may be at any depth. Published archives may contain ImageNet classes that are not in the dataset. If the
+classes are the family's own and the dataset has all of them, photos in another folder are an error.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
-from rib.classes import ClassSpace, imagenet_wnids
-from rib.data.images import Item
+from rib.config.label_space import imagenet_wnids
+from rib.data.images import DatasetSource, Item
 from rib.data.layouts._folders import photos_in_folders
-from rib.geometry import Geometry
 
 
-def items(
-    archives: Sequence[Path],
-    *,
-    space: ClassSpace,
-    geometry: Geometry,
-    dataset: str,
-    source_group: str | None,
-    icons: Mapping[str, str],
-    exclude: Collection[str],
-) -> Iterator[Item]:
-    """Yield every image whose folder is a class of the space, in the archives' order.
+def items(dataset: DatasetSource) -> Iterator[Item]:
+    """Yield every image in a folder of the label space, in archive order.
 
     Args:
-        archives: zip or tar.
-        space: its keys name the folders.
-        icons: not used.
-        exclude: image ids (`<key>/<name>`) to leave out.
+        dataset: zip or tar; label space keys are folder names; `exclude` has image ids (`<key>/<name>`).
 
     Raises:
-        UserError: a class has no image, or a folder is no class.
+        UserError: a class has no image, or a folder is not a class.
     """
-    labels = {key: label for label, key in enumerate(space.keys)}
-    whole_and_own = len(space.keys) == space.outputs and not labels.keys() <= set(imagenet_wnids())
-    return photos_in_folders(archives, labels, dataset, source_group, exclude, strict=whole_and_own)
+    labels = {key: label for label, key in enumerate(dataset.space.keys)}
+    whole_and_own = len(dataset.space.keys) == dataset.space.num_classes and not labels.keys() <= set(imagenet_wnids())
+    return photos_in_folders(dataset, labels, strict=whole_and_own)

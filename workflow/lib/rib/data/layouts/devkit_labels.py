@@ -1,69 +1,56 @@
-"""A flat archive of photos whose labels are in the ImageNet development kit: ILSVRC2012's validation images.
+"""ILSVRC2012's validation images: a flat archive of photos, with labels in the ImageNet development kit.
 
-The kit numbers classes in an order of its own: meta.mat gives each number's wnid, a text file each image's number.
+The kit has its own class numbers: meta.mat gives the wnid of each number, a text file the number of each image.
 """
 
 import io
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from rib.classes import ClassSpace
-from rib.data.images import Item, Photo, photo_item
-from rib.data.layouts._archives import taken
-from rib.geometry import Geometry
-from rib.io import UserError, archive_members
+from rib.base.errors import UserError
+from rib.data.archives import archive_members
+from rib.data.images import DatasetSource, Item, Photo, photo_item
 
 META, LABELS = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
 NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
-def items(
-    archives: Sequence[Path],
-    *,
-    space: ClassSpace,
-    geometry: Geometry,
-    dataset: str,
-    source_group: str | None,
-    icons: Mapping[str, str],
-    exclude: Collection[str],
-) -> Iterator[Item]:
-    """Yield every image of a class of the space, in the archive's order.
+def items(dataset: DatasetSource) -> Iterator[Item]:
+    """Yield every image of the label space, in archive order.
 
     Args:
-        archives: the images and the development kit, in this order.
-        space: its keys are wnids.
-        icons: not used.
-        exclude: image ids (file names) to leave out.
+        dataset: the images and the development kit, in this order; label space keys are wnids; `exclude` has image ids
+            (file names).
 
     Raises:
-        UserError: the kit lacks a part, or there is an image that it has no label for.
+        UserError: the kit lacks a file, or the label of an image.
     """
-    images, kit = taken(archives, dataset, "the images", "the development kit")
-    labels = {wnid: label for label, wnid in enumerate(space.keys)}
+    images, kit = dataset.archives_for("the images", "the development kit")
+    labels = {wnid: label for label, wnid in enumerate(dataset.space.keys)}
     wnids = _wnid_of_each_image(kit, dataset)
     for name, read in archive_members(images):
         path = PurePosixPath(name)
         match = NAME.fullmatch(path.name)
-        if match is None or path.name in exclude:
+        if match is None or path.name in dataset.exclude:
             continue
         number = int(match[1])
         if not 1 <= number <= len(wnids):
             raise UserError(
-                f"{dataset}: {kit.name} has labels of {len(wnids)} images, but {images.name} holds {path.name}."
+                f"{dataset}: {kit.name} has labels for {len(wnids)} images, but {images.name} contains {path.name}."
             )
         if (wnid := wnids[number - 1]) in labels:
             photo = Photo(read, f"{dataset}, {name} ({images.name})")
-            yield photo_item(labels[wnid], path.name, source_group or dataset, f"{wnid}/{path.stem}", photo)
+            yield photo_item(labels[wnid], path.name, dataset.source, f"{wnid}/{path.stem}", photo)
 
 
-def _wnid_of_each_image(kit: Path, dataset: str) -> list[str]:
+def _wnid_of_each_image(kit: Path, dataset: DatasetSource) -> list[str]:
     """Wnids of the validation images, in the order of their numbers.
 
-    Source: torchvision/datasets/imagenet.py, parse_devkit_archive: of the synsets those without children count.
+    Source: torchvision/datasets/imagenet.py, parse_devkit_archive: only synsets without children count.
 
     Raises:
-        UserError: the kit lacks a table, or one is not as published.
+        UserError: a table of the kit is missing or not as published.
     """
     from scipy.io import loadmat
 
@@ -71,7 +58,7 @@ def _wnid_of_each_image(kit: Path, dataset: str) -> list[str]:
     parts = {PurePosixPath(name).name: read() for name, read in wanted}
     for part in (META, LABELS):
         if part not in parts:
-            raise UserError(f"{dataset}: {kit} holds no {part}; it is not the ILSVRC2012 development kit.")
+            raise UserError(f"{dataset}: {kit} contains no {part}; it is not the ILSVRC2012 development kit.")
     try:
         synsets = loadmat(io.BytesIO(parts[META]), squeeze_me=True)["synsets"]
         wnid_of = {
@@ -82,8 +69,8 @@ def _wnid_of_each_image(kit: Path, dataset: str) -> list[str]:
             if int(children) == 0
         }
         return [wnid_of[int(number)] for number in parts[LABELS].split()]
-    except Exception as error:  # over other bytes SciPy raises whatever its parts do
+    except Exception as error:  # SciPy raises many types of exceptions on invalid files
         raise UserError(
-            f"{dataset}: {kit} has not the tables of the ILSVRC2012 development kit ({type(error).__name__}: {error}); "
-            "fetch it anew."
+            f"{dataset}: {kit} lacks the tables of the ILSVRC2012 development kit ({type(error).__name__}: {error}); "
+            "fetch it again."
         ) from error

@@ -1,60 +1,49 @@
-"""Digits set in the fonts that a package ships, brought to 8 x 8 counts of ink as the handwritten ones were."""
+"""Digits rendered in a package's fonts, reduced to 8 x 8 ink counts like the handwritten ones."""
 
 import io
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rib.classes import ClassSpace
-from rib.data.images import Item
+from rib.base.errors import UserError
+from rib.data.archives import archive_members
+from rib.data.images import DatasetSource, Item
 from rib.data.layouts._digits import LEVELS, on_paper, to_geometry
-from rib.geometry import Geometry
-from rib.io import UserError, archive_members
 
-BITMAP = 32  # side of the normalised bitmap, of which each 4 x 4 pixels are counted (UCI, optdigits.names)
-LARGEST = 40  # pixels of a glyph's side, as a multiple of its height: more is no glyph
-DRAWN = 128  # height in pixels at which a glyph is drawn before
+BITMAP = 32  # side of the normalised bitmap, whose 4 x 4 blocks are counted (UCI, optdigits.names)
+LARGEST = 40  # largest side of a valid glyph, as a multiple of DRAWN
+DRAWN = 128  # height in pixels at which a glyph is drawn
 
 
-def items(
-    archives: Sequence[Path],
-    *,
-    space: ClassSpace,
-    geometry: Geometry,
-    dataset: str,
-    source_group: str | None,
-    icons: Mapping[str, str],
-    exclude: Collection[str],
-    fonts: list[str],
-) -> Iterator[Item]:
+def items(dataset: DatasetSource, *, fonts: list[str]) -> Iterator[Item]:
     """Yield each class's digit in each font.
 
     Args:
-        archives: a package that ships the fonts, wherever they lie in it.
-        space: its keys are the digits.
-        icons: not used.
-        exclude: image ids (`<font>_<digit>`) to leave out.
-        fonts: names of TrueType files without their ending.
+        dataset: a package with the fonts, in any folder; label space keys are the digits; `exclude` has image ids
+            (`<font>_<digit>`).
+        fonts: names of TrueType files without their extension.
 
     Raises:
-        UserError: the archive lacks a font, or one can't be drawn.
+        UserError: a font is missing or can't be drawn.
     """
     found = {}
-    for archive in archives:
+    for archive in dataset.archives:
         for name, read in archive_members(archive):
             path = PurePosixPath(name)
             if path.suffix == ".ttf" and path.stem in fonts:
                 found[path.stem] = read()
     if missing := [name for name in fonts if name not in found]:
-        where = ", ".join(archive.name for archive in archives) or "its source"
-        raise UserError(f"{dataset}: {where} ships no font '{missing[0]}'; correct fonts in its settings.")
-    for label, digit in enumerate(space.keys):
+        where = ", ".join(archive.name for archive in dataset.archives) or "its source"
+        raise UserError(f"{dataset}: {where} contains no font '{missing[0]}'; correct fonts in its settings.")
+    for label, digit in enumerate(dataset.space.keys):
         for name in fonts:
-            if (image_id := f"{name}_{digit}") not in exclude:
-                source = f"{source_group or dataset}/{image_id}"
-                pixels = to_geometry(on_paper(_drawn(digit, found[name], f"{dataset}: the font '{name}'")), geometry)
+            if (image_id := f"{name}_{digit}") not in dataset.exclude:
+                source = f"{dataset.source}/{image_id}"
+                pixels = to_geometry(
+                    on_paper(_drawn(digit, found[name], f"{dataset}: the font '{name}'")), dataset.geometry
+                )
                 yield Item(image_id, label, source, source, pixels)
 
 
@@ -62,21 +51,21 @@ def _drawn(digit: str, data: bytes, where: str) -> np.ndarray:
     """Ink of a digit in a font file.
 
     Raises:
-        UserError: it is no such file, or the font has no such digit.
+        UserError: it is not a font file, or the font lacks the digit.
     """
     try:
-        # Another layout engine, where Pillow has one, would place glyphs otherwise.
+        # Pillow's other layout engine, if installed, would place glyphs differently.
         font = ImageFont.truetype(io.BytesIO(data), DRAWN, layout_engine=ImageFont.Layout.BASIC)
         return counts(digit, font)
     except (OSError, ValueError) as error:
-        raise UserError(f"{where} can't draw '{digit}' ({error}); take it out of fonts in its settings.") from error
+        raise UserError(f"{where} can't draw '{digit}' ({error}); remove it from fonts in its settings.") from error
 
 
 def counts(digit: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
-    """Ink of a digit that fills its box: (8, 8) integers from 0 to 16.
+    """Ink of a digit scaled to fill its box: (8, 8) integers from 0 to 16.
 
     Raises:
-        ValueError: the font draws nothing, or something without bounds.
+        ValueError: the glyph is empty or too large.
     """
     left, top, right, bottom = font.getbbox(digit)
     if not (0 < right - left <= LARGEST * DRAWN and 0 < bottom - top <= LARGEST * DRAWN):

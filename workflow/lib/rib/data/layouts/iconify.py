@@ -4,69 +4,56 @@ Source: the icon set format of Iconify (IconifyJSON: icons, aliases, default wid
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import resvg_py
 
-from rib.classes import ClassSpace
-from rib.data.images import Item, decode, refuse_margin
-from rib.data.layouts._archives import taken
-from rib.geometry import Geometry
-from rib.io import UserError, archive_members
+from rib.base.errors import UserError
+from rib.data.archives import archive_members
+from rib.data.images import DatasetSource, Item, decode, refuse_margin
 
 ICONS, CHARS = "package/icons.json", "package/chars.json"
 LONGEST_ALIAS_CHAIN = 10
 
 
-def items(
-    archives: Sequence[Path],
-    *,
-    space: ClassSpace,
-    geometry: Geometry,
-    dataset: str,
-    source_group: str | None,
-    icons: Mapping[str, str],
-    exclude: Collection[str],
-    margin: float,
-) -> Iterator[Item]:
-    """Yield one drawing per class that the set has, in the order of the class space.
+def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
+    """Yield one drawing per class in the set, in the order of the label space.
 
     Args:
-        archives: the npm package.
-        space: its keys are codepoints as in chars.json (lower-case hex, joined by `-`).
-        icons: icon name by codepoint, for a set without a chars.json.
-        exclude: codepoints to leave out.
-        margin: white on each side, as a share of the square's side.
+        dataset: the npm package; label space keys are codepoints as in chars.json (lower-case hex, joined by `-`);
+            `exclude` has codepoints; `icons` maps codepoints to icon names, for a set without a chars.json.
+        margin: white on each side, as a fraction of the square's side.
 
     Raises:
-        UserError: a part of the package is missing or of another form, an icon is unknown or can't be rendered, or a
-            setting is out of bounds.
+        UserError: a file is missing or invalid, an icon is unknown or can't be rendered, or a setting is out of range.
     """
     refuse_margin(margin, dataset)
-    (archive,) = taken(archives, dataset, "the npm package")
+    (archive,) = dataset.archives_for("the npm package")
     parts = _parts(archive, dataset)
-    names = icons or parts.get(CHARS, {})
-    for label, codepoint in enumerate(space.keys):
-        if codepoint in names and codepoint not in exclude:
-            pixels = render(parts[ICONS], names[codepoint], geometry.size, margin, where=f"{dataset} ({archive.name})")
-            source = f"{source_group or dataset}/{codepoint}"
+    names = dataset.icons or parts.get(CHARS, {})
+    for label, codepoint in enumerate(dataset.space.keys):
+        if codepoint in names and codepoint not in dataset.exclude:
+            pixels = render(
+                parts[ICONS], names[codepoint], dataset.geometry.size, margin, where=f"{dataset} ({archive.name})"
+            )
+            source = f"{dataset.source}/{codepoint}"
             yield Item(names[codepoint], label, source, codepoint, pixels)
 
 
-def _parts(archive: Path, dataset: str) -> dict[str, dict]:
+def _parts(archive: Path, dataset: DatasetSource) -> dict[str, dict]:
     """The JSON files of a package.
 
     Raises:
-        UserError: the set's is missing, or one has another form than Iconify's.
+        UserError: icons.json is missing, or a file is not in Iconify's format.
     """
     parts = {}
     for name, read in archive_members(archive, {ICONS, CHARS}):
         try:
             parts[name] = json.loads(read())
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{dataset}: {archive}, {name} is not valid JSON ({error}); fetch it anew.") from error
+            raise UserError(f"{dataset}: {archive}, {name} is not valid JSON ({error}); fetch it again.") from error
     if ICONS not in parts:
         raise UserError(f"{archive} has no {ICONS}; it is not an Iconify icon set: correct the entry of {dataset}.")
     forms = {
@@ -75,14 +62,12 @@ def _parts(archive: Path, dataset: str) -> dict[str, dict]:
     }
     for name, part in parts.items():
         if not isinstance(part, dict) or not forms[name](part):
-            raise UserError(
-                f"{dataset}: {archive}, {name} has not the form of Iconify's icon sets; correct its source."
-            )
+            raise UserError(f"{dataset}: {archive}, {name} is not in Iconify's icon set format; correct its source.")
     return parts
 
 
 def render(icon_set: Mapping, name: str, size: int, margin: float, where: str) -> np.ndarray:
-    """Draw an icon, black where it asks for the current colour, centred on a white square.
+    """Draw an icon centred on a white square; its current colour is black.
 
     Returns:
         (size, size, 3) uint8.
@@ -121,7 +106,7 @@ _FARTHEST = 1e6  # units of a drawing
 
 
 def _fits(part: object) -> bool:
-    """Whether a set's, an icon's or an alias's properties are of the kinds that Iconify gives them."""
+    """Whether the properties of a set, icon or alias have the types and ranges of Iconify's format."""
     return (
         isinstance(part, dict)
         and all(isinstance(part[key], kind) for key, kind in _KINDS.items() if key in part)
@@ -131,14 +116,14 @@ def _fits(part: object) -> bool:
 
 
 def _resolve(icon_set: Mapping, name: str, where: str) -> tuple[dict, dict]:
-    """An icon's properties and its transform, through any chain of aliases."""
+    """Properties and transform of an icon, resolving its chain of aliases."""
     overrides: dict = {}
     flips, rotate, current = {"hFlip": False, "vFlip": False}, 0, name
     for _ in range(LONGEST_ALIAS_CHAIN):
         icon, alias = (icon_set.get(kind, {}).get(current) for kind in ("icons", "aliases"))
         if not all(part is None or _fits(part) for part in (icon, alias)):
             raise UserError(
-                f"{where}: the icon '{current}' has not the form of Iconify's; exclude it in the dataset's entry."
+                f"{where}: the icon '{current}' is not in Iconify's format; exclude it in the dataset's entry."
             )
         if icon and "body" in icon:
             return {**icon, **overrides}, {**flips, "rotate": rotate}

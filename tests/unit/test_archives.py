@@ -1,0 +1,203 @@
+import gzip
+import io
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from rib.base.errors import UserError
+from rib.data.archives import archive_members
+from tiny.photos import encrypted, tar, zipped
+
+FILES = {"a/one.txt": b"one", "a/two.txt": b"two" * 1000, "three.txt": b""}
+
+
+@pytest.fixture(params=["zip", "tar", "tgz", "zip in memory", "tar in memory"])
+def archive(request, tmp_path):
+    """Arguments of `archive_members` for an archive with `FILES` and a folder."""
+    kind, _, in_memory = request.param.partition(" ")
+    if kind == "zip":
+        path = zipped(tmp_path / "archive", FILES)
+        with zipfile.ZipFile(path, "a") as made:
+            made.mkdir("b")
+    else:
+        path = tar(tmp_path / "archive", FILES)
+        with tarfile.open(path, "a") as made:
+            folder = tarfile.TarInfo("b")
+            folder.type = tarfile.DIRTYPE
+            made.addfile(folder)
+    if kind == "tgz":
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    if in_memory:
+        data = path.read_bytes()
+        path.unlink()
+        return {"path": Path("outer.zip/archive"), "file": io.BytesIO(data)}
+    return {"path": path}
+
+
+def read_all(path, **arguments):
+    return [read() for _, read in archive_members(path, **arguments)]
+
+
+def raising(error):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
+def test_members_are_files_in_their_order_with_their_bytes(archive):
+    assert [(name, read()) for name, read in archive_members(**archive)] == list(FILES.items())
+
+
+def test_only_wanted_members_are_given(archive):
+    for wanted in (["three.txt", "a/one.txt", "nothing"], lambda name: name in ("three.txt", "a/one.txt")):
+        assert [name for name, _ in archive_members(**archive, wanted=wanted)] == ["a/one.txt", "three.txt"]
+        if "file" in archive:
+            archive["file"].seek(0)
+    assert list(archive_members(**archive, wanted=[])) == []
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil"])
+@pytest.mark.parametrize("made", [tar, zipped])
+def test_members_that_point_outside_are_refused(tmp_path, made, name):
+    path = made(tmp_path / "a", {name: b""})
+    with pytest.raises(UserError, match=f"{path} .*{name}"):
+        list(archive_members(path))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_link_that_is_wanted_is_refused_and_another_passed_over(tmp_path, kind):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = kind, "file"
+        archive.addfile(link)
+        archive.addfile(tarfile.TarInfo("file"))
+    assert [name for name, _ in archive_members(tmp_path / "a.tar", wanted=["file"])] == ["file"]
+    with pytest.raises(UserError, match="a.tar .*'link'"):
+        list(archive_members(tmp_path / "a.tar"))
+
+
+def test_a_member_larger_than_any_image_or_model_is_refused(tmp_path, monkeypatch):
+    path = zipped(tmp_path / "a.zip", {"large": bytes(101)})
+    monkeypatch.setattr("rib.data.archives.LARGEST_MEMBER", 101)
+    assert read_all(path) == [bytes(101)]
+    monkeypatch.setattr("rib.data.archives.LARGEST_MEMBER", 100)
+    with pytest.raises(UserError, match="a.zip .*'large'"):
+        list(archive_members(path))
+
+
+def test_a_member_of_negative_size_is_refused_where_it_would_be_read_for_ever(tmp_path):
+    path = tar(tmp_path / "a.tar", {"one": bytes(512), "other": bytes(512)})
+    data = bytearray(path.read_bytes())
+    header = data[1024:1536]  # what follows it would be itself
+    header[124:136] = b"\xff" + (-512).to_bytes(11, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data[1024:1536] = header
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="a.tar .*'other'"):
+        list(archive_members(path))
+
+
+def truncated(folder):
+    path = tar(folder / "a.tgz", {"member": bytes(range(256)) * 400}, "w:gz")
+    path.write_bytes(path.read_bytes()[:-200])
+    return path
+
+
+def edited(old, new):
+    """A zip with a text in which some bytes are others."""
+
+    def make(folder):
+        path = zipped(folder / "a.zip", {"a.txt": b"0123456789"})
+        path.write_bytes(path.read_bytes().replace(old, new))
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (truncated, "damaged"),
+        (edited(b"0123456789", b"0123456780"), "damaged"),
+        (edited(b"\x14\x00\x00\x00\x00\x00", b"\x14\x00\x00\x00\x09\x00"), "format"),
+        (lambda folder: folder / "nothing.zip", "read"),
+    ],
+    ids=["truncated", "other bytes than its checksum's", "a compression that Python lacks", "missing"],
+)
+def test_an_archive_that_cannot_be_read_is_named(tmp_path, make, why):
+    path = make(tmp_path)
+    with pytest.raises(UserError, match=f"^{path} .*{why}"):
+        read_all(path)
+
+
+@pytest.mark.parametrize(("made", "reading"), [(zipped, "zipfile.ZipFile.read"), (tar, "tarfile.TarFile.extractfile")])
+def test_any_error_of_reading_bytes_names_the_archive_and_only_too_little_memory_is_passed_on(
+    tmp_path, monkeypatch, made, reading
+):
+    path = made(tmp_path / "a", {"a.txt": b"0123456789"})
+    monkeypatch.setattr(reading, raising(IndexError()))
+    with pytest.raises(UserError, match=f"^{path} "):
+        read_all(path)
+    monkeypatch.setattr(reading, raising(MemoryError()))
+    with pytest.raises(MemoryError):
+        read_all(path)
+
+
+def test_a_size_that_no_memory_holds_is_damage(tmp_path, monkeypatch):
+    path = zipped(tmp_path / "a.zip", {"a.txt": b"0123456789"})
+    monkeypatch.setattr("zipfile.ZipFile.infolist", raising(MemoryError()))
+    with pytest.raises(UserError, match=f"^{path} "):
+        list(archive_members(path))
+
+
+def test_errors_of_the_caller_are_no_damage(tmp_path):
+    with pytest.raises(UserError, match="^my own$"):
+        for _ in archive_members(zipped(tmp_path / "a.zip", {"a.txt": b"x"})):
+            raise UserError("my own")
+
+
+def test_a_name_that_is_not_utf_8_is_shown_escaped(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("caf\udce9.jpg"))
+    assert [name for name, _ in archive_members(tmp_path / "a.tar")] == [r"caf\xe9.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("password", "named"),
+    [
+        (None, "encrypted"),
+        (("PASSWORD", None), "encrypted; .*PASSWORD"),
+        (("PASSWORD", ""), "encrypted; .*PASSWORD"),
+        (("PASSWORD", "wrong"), "PASSWORD doesn't open 'a.txt'"),
+    ],
+)
+def test_an_archive_with_a_password_needs_it(tmp_path, password, named):
+    path = encrypted(tmp_path / "o.zip", {"a.txt": b"secret"}, "open sesame")
+    assert read_all(path, password=("PASSWORD", "open sesame")) == [b"secret"]
+    with pytest.raises(UserError, match=f"^{path}.*{named}"):
+        read_all(path, password=password)
+
+
+@pytest.mark.parametrize(
+    ("error", "wrong"),
+    [
+        (RuntimeError("Bad password for file"), True),
+        (zlib.error("invalid block type"), True),
+        (zipfile.BadZipFile("Bad CRC-32"), True),
+        (RuntimeError("something else"), False),
+        (NotImplementedError("method 99"), False),
+    ],
+    ids=str,
+)
+def test_a_wrong_password_is_told_from_damage(tmp_path, monkeypatch, error, wrong):
+    """One in 256 wrong passwords passes the zip's own check, and what is then read is nonsense."""
+    path = encrypted(tmp_path / "o.zip", {"a.txt": b"secret"}, "open sesame")
+    monkeypatch.setattr("zipfile.ZipFile.read", raising(error))
+    with pytest.raises(UserError, match=f"^{path}") as raised:
+        read_all(path, password=("PASSWORD", "other"))
+    assert ("PASSWORD" in str(raised.value)) == wrong

@@ -1,0 +1,286 @@
+import hashlib
+import textwrap
+
+import pytest
+
+from rib.jobs import code_digest
+from rib.jobs.code_digest import LIBRARY
+
+
+@pytest.fixture
+def essence(tmp_path):
+    """The essence of some source."""
+
+    def of(source):
+        path = tmp_path / f"m{hashlib.md5(source.encode()).hexdigest()}.py"
+        path.write_text(textwrap.dedent(source), encoding="utf-8")
+        return code_digest.essence(path)
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("class A:\n    '''Doc.'''\n    x = 1\n", "class A:\n    x = 1"),
+        ("async def f():\n    '''Doc.'''\n    return 1\n", "async def f():\n    return 1"),
+        ("def f():\n    1\n    'no docstring'\n", "def f():\n    1\n    'no docstring'"),
+        ("x = 1\n'no docstring'\n", "x = 1\n'no docstring'"),
+        ("def f():\n    b'bytes'\n", "def f():\n    b'bytes'"),
+        ("def f():\n    g()\n", "def f():\n    g()"),
+        ("def f():\n    return 'text'\n", "def f():\n    return 'text'"),
+        ("def f():\n    'a' 'b'; return 1\n", "def f():\n    ; return 1"),
+        ("x = 1   # why\n\n   \ny = 2  \n", "x = 1\ny = 2"),
+        ("x = '# kept'  # cut\n", "x = '# kept'"),
+        ("'''Two\nlines.'''; x = '''a\n\n # b'''\n", "; x = '''a\n # b'''"),
+        ("x = 'ü'; y = 1\ndef f(): 'Döc'; x = 1  # ü\n", "x = 'ü'; y = 1\ndef f(): ; x = 1"),
+        ("x = '\x0c'  # why\n\x0c\ndef f():\n    'Doc.'\n    return 1\n", "x = '\n'\ndef f():\n    return 1"),
+        ("raise E('ü', 1) from e\n", "raise E from e"),
+        ("raise a.E(  # why\n    'a'\n    'b',\n    code=1,\n)\n", "raise a.E"),
+        ("raise E\n", "raise E"),
+        ("x = E('a')\n", "x = E('a')"),
+        ("if x:\n    log.info('a %s', x)\ny = 1\n", "if x:\ny = 1"),
+        ("log.info(\n    'a',  # why\n)\ny = log.info('a')\nlogs.info('a')\n", "y = log.info('a')\nlogs.info('a')"),
+    ],
+)
+def test_the_essence_is_the_source_without_what_it_tells_people(essence, source, expected):
+    assert essence(source) == expected
+
+
+BASE = '''
+    def f(x):
+        """One."""
+        log.debug("one")
+        if x < 0:
+            raise ValueError("one")
+        return x + 1  # why
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ('"""One."""', '"""Two, longer.\n\n    With «ümlauts» before the quotes."""', True),
+        ("# why", "# because", True),
+        ('log.debug("one")', 'log.info("two: %s", x)', True),
+        ('log.debug("one")\n', "\n", True),
+        ('ValueError("one")', 'ValueError(\n            f"two {x}",\n        )', True),
+        ("ValueError", "TypeError", False),
+        ("x < 0", "x < 1", False),
+        ("x + 1", "x + 2", False),
+        ("x + 1", 'x + "# 1"', False),
+        ("f(x)", "f(x, y)", False),
+    ],
+)
+def test_only_what_computes_counts(essence, old, new, same):
+    assert old in BASE and (essence(BASE) == essence(BASE.replace(old, new))) == same
+
+
+MODULES = {
+    "rib/__init__.py": '"""The package."""\n',
+    "rib/a.py": "import json\nimport os.path as p\n\n\ndef f():\n    if p:\n        from rib.pack import b\n    return b\n",
+    "rib/pack/__init__.py": "import rib.c as other\n",
+    "rib/pack/b.py": "import rib.pack.deep.e\n",
+    "rib/pack/deep/__init__.py": "deep = 1\n",
+    "rib/pack/deep/e.py": "from rib.pack.deep import deep\nfrom rib.a import f\n",
+    "rib/pack/unused.py": "x = 1\n",
+    "rib/c.py": "from . import unused\nimport ribs.unused, rib\nfrom rib.nothing import x\nimport rib.records.integrity\n",
+    "rib/unused.py": "x = 1\n",
+    "rib/jobs/script.py": "import rib.unused\n",
+    "rib/records/__init__.py": "import rib.unused\n",
+    "rib/records/integrity.py": "import rib.unused\n",
+    "rib/reporting/page.py": "import rib.unused\n",
+    "ribs/unused.py": "x = 1\n",
+    "scripts/_run.py": textwrap.dedent("""
+        import json
+        import sys
+        from rib.jobs.script import run
+        from rib.pack.unused import x
+
+        sys.path.insert(0, "lib")
+        LIMIT, OTHER = 3, 4
+
+
+        def arguments(given):
+            return helper(given)
+
+
+        def helper(given):
+            return json.dumps(given) + LIMIT
+
+
+        @cache
+        def training(given):
+            from rib import unused
+
+            return x + unused.x
+
+
+        def recursive(given):
+            return recursive(given) if given else training(given)
+    """),
+    "scripts/s.py": "from _run import arguments, run\nfrom rib import a\nfrom rib.reporting.page import x\n",
+    "scripts/t.py": "from _run import recursive\n",
+    "page.jinja": "{# comment #} text\nimport rib.unused\n",
+}
+USED = {
+    *("rib/__init__.py", "rib/a.py", "rib/c.py", "rib/pack/__init__.py", "rib/pack/b.py"),
+    *("rib/pack/deep/__init__.py", "rib/pack/deep/e.py", "scripts/_run.py", "scripts/s.py"),
+}
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """Writes a small library with some modules changed; gives the folder."""
+
+    def write(name, **changed):
+        root = tmp_path / name
+        for file, text in MODULES.items():
+            path = root / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(changed.get(file, text), encoding="utf-8")
+        monkeypatch.setattr(code_digest, "LIBRARY", (root / "rib").resolve())
+        return root.resolve()
+
+    return write
+
+
+def test_a_closure_follows_imports_in_functions_and_packages_and_stops_where_no_result_depends_on_it(library):
+    root = library("a")
+    found = code_digest.closure(root / "scripts/s.py")
+    assert [path for path, _ in found] == sorted(root / file for file in USED)
+    assert [names for _, names in found if names is not None] == [{"arguments", "run"}]
+    with_page = code_digest.closure(root / "scripts/s.py", root / "page.jinja")
+    assert with_page == sorted([*found, (root / "page.jinja", None)], key=lambda unit: unit[0])
+    assert code_digest.closure(root / "rib/pack/unused.py") == [(root / "rib/pack/unused.py", None)]
+    assert code_digest.imports(root / "page.jinja") == frozenset()
+
+
+@pytest.mark.parametrize("file", [file for file in MODULES if file.endswith(".py")])
+def test_the_digest_changes_with_every_module_that_is_used_and_with_no_other(library, file):
+    before = code_digest.digest(library("a") / "scripts/s.py")
+    same = code_digest.digest(library("same", **{file: "# why\n" + MODULES[file] + "\n# more\n"}) / "scripts/s.py")
+    assert same == before
+    changed = code_digest.digest(library("changed", **{file: MODULES[file] + "changed = 1\n"}) / "scripts/s.py")
+    assert (changed != before) == (file in USED - {"scripts/_run.py"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("return helper(given)", "return helper(2 * given)", {"s"}),
+        ("json.dumps(given)", "str(given)", {"s"}),
+        ("3, 4", "3, 5", {"s"}),
+        ("import json", "import json5 as json", {"s"}),
+        ("x + unused.x", "x - unused.x", {"t"}),
+        ("from rib import unused", "from rib import a as unused", {"t"}),
+        ("@cache", "@lru_cache", {"t"}),
+        ("unused import x", "unused import y as x", {"t"}),
+        ("if given else", "if not given else", {"t"}),
+        ('"lib"', '"../lib"', set()),
+        ("import sys", "import sys, os", set()),
+        ("@cache", "def more():\n    return 1\n\n\n@cache", set()),
+    ],
+)
+def test_of_what_scripts_share_the_functions_count_that_a_script_imports_and_those_that_they_use(
+    library, old, new, changed
+):
+    def digests(folder, source):
+        root = library(folder, **{"scripts/_run.py": source})
+        return {name: code_digest.digest(root / f"scripts/{name}.py") for name in "st"}
+
+    shared = MODULES["scripts/_run.py"]
+    before, after = digests("a", shared), digests("b", shared.replace(old, new))
+    assert old in shared and {name for name in "st" if before[name] != after[name]} == changed
+
+
+def test_modules_that_a_shared_function_imports_count_where_it_does(library):
+    root = library("a")
+    assert root / "rib/unused.py" in dict(code_digest.closure(root / "scripts/t.py"))
+    assert root / "rib/pack/unused.py" in dict(code_digest.closure(root / "scripts/t.py"))
+
+
+def test_the_digest_is_a_hash_of_names_and_essences(library):
+    root = library("a")
+    names = {root / file: file.removeprefix("rib/") for file in USED}
+    names |= {root / f"scripts/{name}.py": f"{name}.py" for name in ("_run", "s")}
+    parts = {root / "scripts/_run.py": frozenset({"arguments", "run"})}
+    texts = [f"{names[path]}\0{code_digest.essence(path, parts.get(path))}\0" for path in sorted(names)]
+    expected = hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
+    assert code_digest.digest(root / "scripts/s.py") == expected
+    assert code_digest.digest(root / "scripts/s.py", root / "page.jinja") != expected
+
+
+def test_the_digest_is_that_of_the_text_wherever_the_project_lies(library):
+    assert len({code_digest.digest(library(name) / "scripts/s.py") for name in ("a", "b")}) == 1
+
+
+def test_files_other_than_python_count_as_they_are(library):
+    root = library("a")
+    assert code_digest.essence(root / "page.jinja") == MODULES["page.jinja"]
+    before = code_digest.digest(root / "page.jinja")
+    root = library("b", **{"page.jinja": MODULES["page.jinja"].replace("comment", "other")})
+    assert code_digest.digest(root / "page.jinja") != before
+
+
+SCRIPTS = LIBRARY.parents[1] / "scripts"
+NETWORK = {"models/checkpoint.py", "models/inputs.py", "models/network.py", "models/device.py", "data/prepared.py"}
+TRAINING = NETWORK | {"training/finetune.py", "training/training_state.py", "methods/base.py", "data/splits.py"}
+SCORING = NETWORK | {"evaluation/evaluate.py", "models/class_logits.py", "models/fuse_batch_norm.py", "models/state.py"}
+FEATURES = NETWORK | {"evaluation/features.py", "models/state.py", "models/fuse_batch_norm.py", "evaluation/recipes.py"}
+ROWS = {"analysis/counts.py", "analysis/ri.py", "config/run.py", "base/files.py"}
+# What decides a stage's numbers: the modules that its rule adds, and what must be among those that they import.
+STAGES = {
+    "prepare": (["data/layouts/class_folders.py"], {"data/prepare.py", "data/images.py", "config/label_space.py"}),
+    "convert_model": ([], {"models/convert.py", "models/heads.py", "models/network.py", "data/subsets.py"}),
+    "pretrain_model": ([], TRAINING | SCORING | {"training/pretrain.py"}),
+    "split_dataset": ([], {"data/split_dataset.py", "data/splits.py", "data/subsets.py"}),
+    "finetune": (["methods/lwf.py"], TRAINING | {"methods/lwf.py", "models/padding_prompt.py"}),
+    "keep_snapshots": (["methods/ewc.py"], TRAINING | {"methods/ewc.py"}),
+    "merge_weights": (
+        ["methods/wise_ft_curve.py"],
+        {"evaluation/recipes.py", "methods/wise_ft_curve.py", "methods/wise_ft.py", "base/plugins.py"},
+    ),
+    "select_weights": (
+        ["methods/greedy_soup.py"],
+        SCORING | {"evaluation/select_weights.py", "methods/greedy_soup.py"},
+    ),
+    "evaluate_run": ([], SCORING | {"evaluation/recipes.py", "models/padding_prompt.py", "data/groups.py"}),
+    "compute_features": ([], FEATURES | {"models/padding_prompt.py", "data/splits.py"}),
+    "compute_epoch_features": ([], FEATURES),
+    "invert_representation": ([], FEATURES | {"evaluation/inversion.py"}),
+    "cross_inversions": ([], FEATURES | {"evaluation/inversion.py"}),
+    "compute_metrics": ([], ROWS | {"analysis/bootstrap.py", "analysis/tables.py"}),
+    "write_summary": ([], {"analysis/summary.py"}),
+    "compare_methods": ([], ROWS | {"analysis/comparison.py", "analysis/bootstrap.py"}),
+    "compare_samples": ([], ROWS | {"analysis/samples.py", "analysis/bootstrap.py"}),
+    "compare_with_baselines": ([], {"analysis/effective_robustness.py", "analysis/counts.py"}),
+    "compare_published": ([], {"analysis/published.py"}),
+    "tabulate_sizes": ([], {"analysis/sizes.py"}),
+    "tabulate_pretraining_sizes": ([], {"analysis/sizes.py"}),
+    "associate_distances": ([], {"analysis/association.py"}),
+    "compute_cka": ([], {"analysis/cka.py"}),
+    "compute_cka_epochs": ([], {"analysis/cka.py"}),
+    "measure_distances": ([], {"analysis/distances.py", "data/stored_features.py"}),
+    "compress_datasets": ([], {"analysis/compression.py", "data/prepared.py"}),
+    "compute_stir": ([], {"analysis/stir.py"}),
+    "count_costs": ([], {"analysis/cost.py"}),
+    "count_splits": ([], {"analysis/splits.py"}),
+    "gather_histories": ([], {"analysis/training.py", "config/run.py"}),
+    "plot_figure": (["figures/radar.py"], {"figures/radar.py", "figures/__init__.py"}),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others(stage):
+    modules, wanted = STAGES[stage]
+    files = dict(code_digest.closure(SCRIPTS / f"{stage}.py", *(LIBRARY / name for name in modules)))
+    found = {path.relative_to(LIBRARY).as_posix() for path in files if path.is_relative_to(LIBRARY)}
+    assert SCRIPTS / f"{stage}.py" in files and "run" in files[SCRIPTS / "_run.py"]
+    assert wanted <= found, f"{sorted(wanted - found)} may change and {stage} would not notice"
+    assert not any(name.startswith(("jobs/", "records/", "reporting/")) for name in found)
+    assert not found & {"config/catalog.py", "config/grid.py", "config/schema.py"}
+    assert {name for name in found if name.startswith("figures/")} <= {*modules, *wanted}
+    algorithms = {name for name in found if name.startswith("methods/") and name != "methods/__init__.py"}
+    assert algorithms <= wanted, "another method's edit would make this again"
+    assert "methods/base.py" in wanted or "training/finetune.py" not in found

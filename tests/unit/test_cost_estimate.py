@@ -1,0 +1,106 @@
+"""Cost estimates against sums done by hand."""
+
+import subprocess
+
+import pytest
+
+from rib.base.errors import UserError
+from rib.config.grid import resolve_grid
+from rib.config.schema import validated
+from rib.reporting.cost_estimate import count_jobs, lines, plan
+
+STATED = "architecture,evaluate,train,source\nnet,1000,100,tests\n"
+SOURCE = {"kind": "http", "urls": ["http://127.0.0.1/x"], "file": "x.tar", "size": 500, "digest": "md5:" + 32 * "0"}
+
+
+@pytest.fixture
+def estimate(tmp_path, with_entries):
+    """Plans a grid of one model on a family of three sets of 1000, 2000 and 3000 images of two classes."""
+    (tmp_path / "classes").mkdir()
+    (tmp_path / "classes/two.csv").write_text("wnid\nn01440764\nn02206856\n")
+    (tmp_path / "throughput.csv").write_text(STATED)
+    grid = {"models": ["net"], "methods": ["ft"], "targets": ["a"], "image_size": 112, "epochs": 10, "batch_size": 8}
+    family = {
+        "classes": {"file": "two.csv", "format": "wnids"},
+        "reference": {"part_of": "a", "images_per_class": 50},
+        "defaults": grid,
+        "one_image_per_class": False,
+    }
+    entry = {"family": "f", "source": SOURCE, "layout": "class_folders", "settings": None}
+    network = {"file": "net.safetensors", "kind": "hub", "repo": "a/b", "path": "p.safetensors"}
+    catalog = with_entries(
+        families={"f": family},
+        datasets={
+            "a": {**entry, "images": 1000, "source_group": "g"},
+            "b": {**entry, "images": 2000, "source_group": "g"},
+            "c": {**entry, "images": 3000, "storage": "encoded"},
+        },
+        models={"net": {"families": ["f"], "architecture": "net", "parameters": 1000, "source": network}},
+    )
+
+    def make(**choices):
+        chosen = resolve_grid(validated({"family": "f", **choices}, "config", "config.yaml"), catalog)
+        return plan(chosen, catalog, tmp_path / "results", {"finetune": 3}), chosen
+
+    return make
+
+
+def test_images_hours_and_bytes(estimate):
+    found, _ = estimate()
+    # 100 of a's 1000 stand for pretraining; b shares its sources and loses as large a part
+    assert found.images == {"train": 10 * 900, "evaluate": 2 * (900 + 1800 + 3000)}
+    # at 112 px four times as fast as stated
+    assert found.hours["train"] == pytest.approx(9000 / 400 / 3600)
+    assert found.hours["evaluate"] == pytest.approx(11400 / 4000 / 3600)
+    assert found.download == 3 * 500 + 4000
+    assert found.disk == {
+        "archives": 1500,
+        "rows per image": 16 * 11400,
+        "prepared images": (1000 + 2000) * 112 * 112 * 3 + 500,
+        "pretrained weights": 8000,
+        "checkpoints, at most": 4000,
+    }
+
+
+def test_budget_sizes_seeds_and_splits_count(estimate):
+    found, _ = estimate(budget={"max_images_per_dataset": 500}, seeds=[0, 1], train_subset=["all", "0.1"])
+    assert found.images == {"train": 2 * 10 * (500 + 50), "evaluate": 5 * 1500}
+    found, _ = estimate(reference="none", protocol="held_out")
+    assert found.images == {"train": 10 * 600, "evaluate": 2 * 1200}
+
+
+def test_a_curve_passes_each_image_through_all_its_states(estimate):
+    found, _ = estimate(methods=["wise_ft_curve"], reference="none")
+    assert found.images["evaluate"] == (1 + 1 + 11) * 6000
+
+
+def test_what_is_not_known_is_listed_in_place_of_a_number(estimate, tmp_path):
+    (tmp_path / "throughput.csv").write_text(STATED.replace("net", "other"))
+    text = "\n".join(lines(*estimate()))
+    assert "9,000 images, hours unknown" in text and "net: no jobs have run" in text and "3 finetune" in text
+
+
+TABLE = "Building DAG\njob         count\n--------  -------\nall             1\nfinetune       12\ntotal          13\n\nend\n"
+
+
+@pytest.fixture
+def dry_run(monkeypatch):
+    """Says how a dry-run ends and what it prints."""
+
+    def ends(status, printed):
+        done = subprocess.CompletedProcess([], status, stdout=printed)
+        monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+
+    return ends
+
+
+def test_jobs_are_counted_from_the_table_of_a_dry_run(dry_run):
+    dry_run(0, TABLE)
+    assert count_jobs({}) == {"finetune": 12}
+
+
+@pytest.mark.parametrize(("status", "printed"), [(1, TABLE), (0, "no table")])
+def test_a_dry_run_that_fails_is_quoted(dry_run, status, printed):
+    dry_run(status, printed)
+    with pytest.raises(UserError, match=printed.split()[-1]):
+        count_jobs({})

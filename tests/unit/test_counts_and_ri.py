@@ -1,0 +1,470 @@
+"""RI, mRI and their intervals against the definitions written out, and against a slow bootstrap."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rib.analysis.bootstrap import interval, object_weights
+from rib.analysis.counts import RUN, STATE, count, read_counts
+from rib.analysis.ri import ood_accuracies, ri_parts
+from rib.analysis.tables import ri_table, write_tables
+from rib.base.errors import UserError
+
+DATASETS = ["a", "b", "c"]
+TARGETS = ["a", "b"]
+
+
+@pytest.fixture
+def rows():
+    """Rows of one model: pretrained, and methods x targets x seeds; objects overlap between datasets."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for method, target, seed in [
+        ("pretrained", "none", 0),
+        *((method, target, seed) for method in ("ft", "lwf") for target in TARGETS for seed in (0, 1)),
+    ]:
+        for dataset, n in zip(DATASETS, (9, 7, 12), strict=True):
+            objects = [f"o{i}" for i in range(n)]
+            labels = np.arange(n)
+            wrong = rng.random(n) < 0.4
+            run = {"model": "m", "method": method, "target": target, "size": "all", "seed": seed, "alpha": np.nan}
+            answers = {"label": labels, "prediction": labels + wrong}
+            parts.append(pd.DataFrame({**run, "dataset": dataset, "object_id": objects, **answers}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def accuracy(rows, method, target, seed, dataset):
+    part = rows.query("method == @method and target == @target and seed == @seed and dataset == @dataset")
+    return 100 * (part["label"] == part["prediction"]).mean()
+
+
+def test_the_pretrained_model_compared_with_itself_has_ri_zero_without_spread(rows):
+    pretrained = rows[rows["method"] == "pretrained"]
+    same = pd.concat([pretrained, pretrained.assign(method="ft", target="a")])
+    counts = count([same])
+    ood = ood_accuracies(counts, object_weights(counts.objects, 100, 0))
+    assert ri_table(ood, 0.95)[["ri", "ci_low", "ci_high"]].to_numpy().tolist() == [[0, 0, 0]]
+
+
+def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
+    rows.to_parquet(tmp_path / "rows.parquet")
+    manifests = []
+    for device in ("cpu", "cuda"):
+        manifests.append(tmp_path / f"{device}.json")
+        manifests[-1].write_text(f'{{"device": "{device}"}}')
+    with pytest.raises(UserError, match="cpu and cuda.*compute.device"):
+        write_tables(
+            rows=[tmp_path / "rows.parquet"],
+            manifests=manifests,
+            ood_datasets=DATASETS,
+            source_groups=None,
+            conditions="protocol paper",
+            replicates=100,
+            confidence=0.95,
+            seed=0,
+            outputs={},
+        )
+
+
+def test_leak_free_drops_a_dataset_of_which_nothing_is_left(rows):
+    small = rows[(rows["dataset"] != "c") | rows["object_id"].isin([f"o{i}" for i in range(5)])]
+    counts = count([small])
+    weights = object_weights(counts.objects, 10, seed=1)
+    found = ood_accuracies(counts, weights, source_groups={"a": "g", "c": "g"})
+    line = next(pair for state, pair in found.items() if state[:3] == ("m", "ft", "a"))
+    assert line.images == 7
+    with pytest.raises(UserError, match="leak_free.* as a,"):
+        ood_accuracies(counts, weights, ood_datasets=["a", "c"], source_groups={"a": "g", "c": "g"})
+
+
+# All tables of a grid, against pandas
+
+
+SETS = {"b": 11, "a": 8, "c": 6, "val": 9}  # images, in the order of evaluation; `val` is in distribution
+OBJECTS = {"b": 7, "a": 8, "c": 3, "val": 9}  # of which the first have several images
+GRID = [
+    ("pretrained", "none", "all", 0, np.nan),
+    *(("ft", target, size, seed, np.nan) for target in "ba" for size in ("all", "10") for seed in (0, 1)),
+    *(("lwf", target, "all", 0, np.nan) for target in ("a", "outside")),
+    *(("curve", target, "all", seed, alpha) for target in ("a", "outside") for seed in (0, 1) for alpha in (0.0, 0.5)),
+]
+
+
+def grid_rows(seed=0):
+    """Of two models; `outside` is a target that is not evaluated on."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for model in ("n", "m"):
+        for method, target, size, number, alpha in GRID:
+            for dataset, n in SETS.items():
+                run = {"model": model, "method": method, "target": target, "size": size, "seed": number, "alpha": alpha}
+                objects = [f"o{i % OBJECTS[dataset]}" for i in range(n)]
+                labels = rng.integers(0, 5, n)
+                answers = np.where(rng.random(n) < 0.6, labels, labels + 1)
+                part = {**run, "dataset": dataset, "object_id": objects, "label": labels, "prediction": answers}
+                parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with rows in two files and their manifests, and the rows."""
+    folder, rows = tmp_path_factory.mktemp("grid"), grid_rows()
+    for name, part in (("one", rows["dataset"].isin(["b", "val"])), ("two", rows["dataset"].isin(["a", "c"]))):
+        rows[part].assign(confidence=0.5, image_id="i").to_parquet(folder / f"{name}.parquet")
+        (folder / f"{name}.json").write_text('{"device": "cpu"}')
+    return folder, rows
+
+
+@pytest.fixture
+def grid(files):
+    """The folder, the rows, and the tables that `write_tables` makes of them, by name."""
+    return *files, written(files[0], "plain")
+
+
+def written(folder, name, **choices):
+    tables = ("accuracy", "ri", "mri", "ood", "curves")
+    outputs = {table: folder / f"{name}_{table}.csv" for table in tables}
+    usual = {"ood_datasets": ["a", "b", "c"], "source_groups": None, "replicates": 30, "confidence": 0.9, "seed": 5}
+    write_tables(
+        rows=[folder / "one.parquet", folder / "two.parquet"],
+        manifests=[folder / "one.json", folder / "two.json"],
+        conditions="protocol paper",
+        **{**usual, **choices},
+        outputs={**outputs, "mri_json": folder / f"{name}.json", "counts": folder / f"{name}.npz"},
+    )
+    found = {table: pd.read_csv(path, dtype={"size": str}) for table, path in outputs.items()}
+    return {**found, "json": json.loads((folder / f"{name}.json").read_text())}
+
+
+def plain(state):
+    """A state as the references below have it: without a curve alpha is -1, since NaN is no key."""
+    return (*state[:-1], -1.0 if state[-1] is None or np.isnan(state[-1]) else state[-1])
+
+
+def accuracies_of(rows, weights):
+    """Percent by state and dataset, each image weighted as its object is."""
+    weighed = rows.assign(alpha=rows["alpha"].fillna(-1), weight=rows["object_id"].map(weights).astype(float))
+    weighed["right"] = weighed["weight"] * (weighed["label"] == weighed["prediction"])
+    sums = weighed.groupby([*STATE, "dataset"])[["weight", "right"]].sum()
+    return (100 * sums["right"] / sums["weight"].where(sums["weight"] > 0)).to_dict()
+
+
+def expected_ood(rows, weights, drop=None):
+    """Mean accuracies on the other datasets, before and after, of every fine-tuned state, by the definitions."""
+    found, accuracies = {}, {}
+    states = [plain(state) for state in rows[STATE].drop_duplicates().itertuples(index=False, name=None)]
+    for state in states:
+        model, method, target, *_ = state
+        if method != "pretrained":
+            left_out = target if drop else None
+            if left_out not in accuracies:
+                accuracies[left_out] = accuracies_of(rows[~drop(rows, target)] if drop else rows, weights)
+            accuracy = accuracies[left_out]
+            others = [name for name in "abc" if name != target and (*state, name) in accuracy]
+            before = [accuracy[model, "pretrained", "none", "all", 0, -1, name] for name in others]
+            found[state] = np.mean(before), np.mean([accuracy[*state, name] for name in others])
+    index = pd.MultiIndex.from_tuples(found, names=STATE)
+    return pd.DataFrame(list(found.values()), index=index, columns=["before", "after"])
+
+
+@pytest.fixture(scope="module")
+def replicates(files):
+    """`expected_ood` of the observed objects, and of each bootstrap draw of the grid's tables."""
+    objects = sorted(set(files[1]["object_id"]))
+    draws = np.random.default_rng(5).multinomial(len(objects), [1 / len(objects)] * len(objects), size=30)
+    every = [dict.fromkeys(objects, 1), *(dict(zip(objects, draw, strict=True)) for draw in draws)]
+    return [expected_ood(files[1], weights) for weights in every]
+
+
+def by_columns(table, keys):
+    return table.set_index(keys).drop(columns="conditions")
+
+
+def percentiles(values):
+    return np.nanpercentile(values, 5, axis=0), np.nanpercentile(values, 95, axis=0)
+
+
+def test_written_accuracies_are_pandas_counts_in_the_order_of_states(grid):
+    table, rows = grid[2]["accuracy"], grid[1]
+    states = sorted(rows[rows["alpha"].isna()][RUN].drop_duplicates().itertuples(index=False, name=None))
+    expected = [(*state, name) for state in states for name in ("b", "val", "a", "c")]
+    assert [tuple(line) for line in table[[*RUN, "dataset"]].to_numpy()] == expected
+    right = rows.assign(correct=rows["label"] == rows["prediction"])
+    right = right[rows["alpha"].isna()].groupby([*RUN, "dataset"])["correct"].agg(["size", "sum"])
+    for line in table.itertuples():
+        n, correct = right.loc[(line.model, line.method, line.target, line.size, line.seed, line.dataset)]
+        assert (line.n, line.correct) == (n, correct) and line.accuracy == pytest.approx(100 * correct / n, abs=1e-6)
+    assert list(table) == [*RUN, "dataset", "n", "correct", "accuracy", "conditions"]
+    assert set(table["conditions"]) == {"protocol paper"}
+
+
+def test_written_ri_and_its_intervals_are_those_of_the_definitions(grid, replicates):
+    table = by_columns(grid[2]["ri"], RUN)
+    changes = [part["after"] - part["before"] for part in replicates]
+    low, high = percentiles(changes[1:])
+    states = [state[:-1] for state in changes[0].index if state[-1] == -1]
+    assert sorted(table.index) == sorted(states) and len(table) == 2 * 10
+    for place, state in enumerate(changes[0].index):
+        if state[-1] == -1:
+            line = table.loc[state[:-1]]
+            assert line["n"] == sum(SETS[name] for name in "abc" if name != state[2])
+            numbers = (changes[0].iloc[place], low[place], high[place])
+            assert tuple(line[["ri", "ci_low", "ci_high"]]) == pytest.approx(numbers, abs=1e-6)
+    assert list(table) == ["n", "ri", "ci_low", "ci_high"]
+
+
+def test_written_mri_and_its_parts_are_means_over_targets_and_seeds(grid, replicates):
+    mri, ood = by_columns(grid[2]["mri"], ["model", "method", "size"]), grid[2]["ood"]
+    shown = by_columns(ood, ["model", "method", "size", "when"])
+    keys = ["model", "method", "size"]
+    means = [
+        part[part.index.get_level_values("alpha") == -1].groupby(level=keys).mean().sort_index() for part in replicates
+    ]
+    assert sorted(mri.index) == list(means[0].index) == sorted({key[:3] for key in shown.index})
+    lows, highs = percentiles([(part["after"] - part["before"]).to_numpy() for part in means[1:]])
+    ends = {when: percentiles([part[when].to_numpy() for part in means[1:]]) for when in ("before", "after")}
+    for place, (key, expected) in enumerate(means[0].iterrows()):
+        change = expected["after"] - expected["before"]
+        numbers = (change, lows[place], highs[place], expected["before"], expected["after"])
+        assert tuple(mri.loc[key]) == pytest.approx(numbers, abs=1e-6)
+        for when, (low, high) in ends.items():
+            assert tuple(shown.loc[(*key, when)]) == pytest.approx((expected[when], low[place], high[place]), abs=1e-6)
+    assert list(mri) == ["mri", "ci_low", "ci_high", "ood_before", "ood_after"]
+    assert list(ood["when"]) == ["before", "after"] * len(mri)
+
+
+def test_written_counts_are_those_of_all_rows(grid):
+    folder, rows, _ = grid
+    expected = count([rows[rows["dataset"].isin(["b", "val"])], rows[rows["dataset"].isin(["a", "c"])]])
+    read = list(read_counts(folder / "plain.npz"))
+    assert [{state[0] for state in part.states} for part in read] == [{"m"}, {"n"}]
+    assert [state for part in read for state in part.states] == expected.states
+    for part in read:
+        assert part.datasets == expected.datasets == ["b", "val", "a", "c"] and part.objects == expected.objects == 9
+        own = [place for place, state in enumerate(expected.states) if state in part.states]
+        for name in SETS:
+            assert (part.correct[name] == expected.correct[name][own]).all()
+            assert (part.images[name] == expected.images[name]).all()
+            assert (part.places[name] == expected.places[name]).all()
+
+
+def test_mri_for_dvc_is_the_tables_with_sizes_named(grid):
+    found, table = grid[2]["json"], grid[2]["mri"]
+    assert set(found) == {"m", "n"} and set(found["m"]) == {"ft", "ft, 10", "lwf"} == set(found["n"])
+    for line in table.itertuples():
+        assert found[line.model][line.method if line.size == "all" else f"{line.method}, {line.size}"] == line.mri
+
+
+def test_states_of_curves_have_a_table_of_their_own(grid, replicates):
+    table, rows = by_columns(grid[2]["curves"], STATE), grid[1]
+    states = [state for state in replicates[0].index if state[-1] >= 0]
+    assert sorted(table.index) == sorted(states) and len(states) == 16
+    after = [part["after"] for part in replicates]
+    change = [part["after"] - part["before"] for part in replicates]
+    everything = accuracies_of(rows, dict.fromkeys(rows["object_id"], 1))
+    for state in states:
+        line, (place,) = table.loc[state], np.flatnonzero([other == state for other in replicates[0].index])
+        numbers = []
+        for part in (after, change):
+            low, high = percentiles([one.iloc[place] for one in part[1:]])
+            numbers += [part[0].iloc[place], low, high]
+        columns = ["ood", "ood_low", "ood_high", "ri", "ci_low", "ci_high"]
+        assert tuple(line[columns]) == pytest.approx(tuple(numbers), abs=1e-6)
+        if state[2] == "outside":
+            assert np.isnan(line["downstream"]) and line["n"] == 11 + 8 + 6
+        else:
+            assert line["downstream"] == pytest.approx(everything[(*state, state[2])], abs=1e-6)
+            assert line["n"] == 11 + 6
+    assert list(table) == ["downstream", "ood", "ood_low", "ood_high", "n", "ri", "ci_low", "ci_high"]
+
+
+def test_written_tables_are_leak_free_where_groups_are_given(grid, caplog):
+    """b and c are made from the same sources; all of c's objects are among b's, three of b's seven among c's."""
+    folder, rows, usual = grid
+    caplog.set_level("INFO")
+    made = written(folder, "leak-free", source_groups={"b": "g", "c": "g", "a": "other"}, replicates=10)
+
+    def leaks(part, target):
+        if target != "b":
+            return pd.Series(False, part.index)
+        return (part["dataset"] == "c") & part["object_id"].isin([f"o{i}" for i in range(7)])
+
+    everything = dict.fromkeys(rows["object_id"], 1)
+    kept = expected_ood(rows, everything, drop=leaks)  # nothing of c is left when b is the target
+    for line in made["ri"].itertuples():
+        expected = kept.loc[(line.model, line.method, line.target, line.size, line.seed, -1)]
+        assert line.ri == pytest.approx(expected["after"] - expected["before"], abs=1e-6)
+        assert line.n == {"a": 11 + 6, "b": 8, "outside": 11 + 8 + 6}[line.target]
+    assert " b, 8 images" in caplog.text and " outside, 25 images" in caplog.text
+    pd.testing.assert_frame_equal(made["accuracy"], usual["accuracy"])
+
+
+def test_leak_free_keeps_the_objects_that_the_target_lacks():
+    """Of c's objects b has some: with c's accuracies over the others alone, before and after."""
+    rows = grid_rows(3)
+    rows.loc[rows["dataset"] == "c", "object_id"] += "x"
+    shared = (rows["dataset"] == "c") & (rows["object_id"] == "o1x")
+    rows.loc[shared, "object_id"] = "o1"  # two images
+    counts = count([rows])
+    weights = object_weights(counts.objects, 50, 0)
+    ood = ood_accuracies(counts, weights, ood_datasets=["a", "b", "c"], source_groups={"b": "g", "c": "g", "a": "h"})
+
+    def leaks(part, target):
+        own = {"b": "c", "c": "b"}.get(target)
+        return (part["dataset"] == own) & (part["object_id"] == "o1")
+
+    objects = sorted(set(rows["object_id"]))
+    for replicate in (0, 1, 2, 50):
+        draw = dict(zip(objects, weights[replicate], strict=True))
+        expected = expected_ood(rows, draw, drop=leaks)
+        for state, pair in ood.items():
+            numbers = expected.loc[plain(state)]
+            found = (pair.before[replicate], pair.after[replicate])
+            assert found == pytest.approx(tuple(numbers), nan_ok=True)
+            assert pair.images == {"a": 11 + 6, "b": 8 + 4, "outside": 11 + 8 + 6}[state[2]]
+    parts = ri_parts(counts, ["a", "b", "c"], {"b": "g", "c": "g", "a": "h"})
+    for state, pair in ood.items():
+        assert parts[state].sum() == pytest.approx((pair.after - pair.before)[0])
+
+
+def test_what_each_object_adds_is_its_answers_over_the_datasets_images(grid):
+    rows = grid[1]
+    counts = count([rows])
+    objects = sorted(set(rows["object_id"]))
+    right = rows.assign(alpha=rows["alpha"].fillna(-1), right=(rows["label"] == rows["prediction"]).astype(float))
+    right = right.groupby([*STATE, "dataset", "object_id"])["right"].sum().to_dict()
+    for state, parts in ri_parts(counts, ["a", "b", "c"]).items():
+        before = (state[0], "pretrained", "none", "all", 0, -1)
+        others = [name for name in "abc" if name != state[2]]
+        for place, name in enumerate(objects):
+            expected = sum(
+                100 * (right[*plain(state), other, name] - right[*before, other, name]) / SETS[other] / len(others)
+                for other in others
+                if int(name[1:]) < OBJECTS[other]
+            )
+            assert parts[place] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_same_rows_give_the_same_bytes_in_any_order_of_rows(grid):
+    folder, _, _ = grid
+    written(folder, "again")
+    for file in folder.glob("plain*"):
+        assert (folder / file.name.replace("plain", "again")).read_bytes() == file.read_bytes()
+    shuffled, usual = count([grid[1].sample(frac=1, random_state=1)]), count([grid[1]])
+    assert shuffled.states == usual.states
+    for dataset in SETS:
+        assert (shuffled.correct[dataset] == usual.correct[dataset]).all()
+        assert (shuffled.places[dataset] == usual.places[dataset]).all()
+
+
+def test_a_gain_of_every_answer_on_a_dataset_raises_ri_by_its_share(rows):
+    """All wrong answers on c made right: RI of a target rises by c's mistakes over the number of datasets."""
+    counts = count([rows])
+    better = rows.copy()
+    tuned = (better["dataset"] == "c") & (better["method"] == "ft")
+    better.loc[tuned, "prediction"] = better.loc[tuned, "label"]
+    weights = object_weights(counts.objects, 1, 0)
+    before, after = (
+        ri_table(ood_accuracies(count([part]), weights), 0.95).set_index(RUN)["ri"] for part in (rows, better)
+    )
+    for state, change in (after - before).items():
+        missed = 100 - accuracy(rows, "ft", state[2], state[4], "c") if state[1] == "ft" else 0
+        assert change == pytest.approx(missed / 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows.drop(index=rows.index[-1]),
+        lambda rows: rows.drop(index=rows[(rows["dataset"] == "c") & (rows["method"] == "ft")].index),
+        lambda rows: pd.concat([rows, rows.iloc[-1:]]),
+        lambda rows: rows.assign(object_id=[*rows["object_id"][:-1], "another"]),
+        lambda rows: rows.assign(object_id=[*rows["object_id"][:-1], "o0"]),
+    ],
+    ids=["an image fewer", "a dataset fewer", "an image more", "another object", "the same number of other objects"],
+)
+def test_any_difference_of_images_between_runs_is_refused(rows, change):
+    with pytest.raises(ValueError, match="same images"):
+        count([change(rows)])
+
+
+def test_a_draw_without_any_object_of_a_dataset_has_no_accuracy_and_intervals_leave_it_out(rows):
+    counts = count([rows])
+    places = {name: set(part) for name, part in counts.places.items()}
+    only_c = np.array([[place not in places["a"] | places["b"] for place in range(counts.objects)]], np.uint8)
+    assert only_c.sum() == 3
+    found = counts.accuracy(np.concatenate([np.ones_like(only_c), only_c]))
+    assert found.shape == (2, 9, 3) and np.isfinite(found[0]).all()
+    assert np.isnan(found[1, :, :2]).all() and np.isfinite(found[1, :, 2]).all()
+    (last,) = np.flatnonzero(only_c[0])[-1:]
+    single = counts.accuracy(np.eye(1, counts.objects, last, dtype=np.uint8))[0, :, 2]  # of one object with one image
+    assert set(single) == {0, 100}
+    assert interval(np.array([1.0, np.nan, 3.0]), 0.5) == (1.5, 2.5)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
+def test_intervals_are_percentiles_on_both_sides(confidence):
+    values = np.random.default_rng(0).normal(size=501)
+    low, high = interval(values, confidence)
+    assert np.mean(values < low) == pytest.approx((1 - confidence) / 2, abs=0.003)
+    assert np.mean(values > high) == pytest.approx((1 - confidence) / 2, abs=0.003)
+
+
+def test_bootstrap_draws_are_all_objects_once_then_numpys_multinomials():
+    rng = np.random.default_rng(7)
+    expected = [rng.multinomial(30, np.full(30, 1 / 30)) for _ in range(5)]
+    weights = object_weights(30, 5, seed=7)
+    assert (weights[0] == 1).all()
+    assert weights.dtype == np.uint8 and weights.shape == (6, 30) and (weights[1:] == expected).all()
+    assert (object_weights(30, 3, seed=7) == weights[:4]).all(), "more draws leave the first as they are"
+    assert (object_weights(30, 5, seed=8) != weights).any()
+
+
+def test_states_are_in_the_order_of_their_runs_and_alphas_the_one_without_first(rows):
+    pretrained = rows[rows["method"] == "pretrained"]
+    alphas = [0.5, np.nan, 1.0, 0.25]
+    curve = [pretrained.assign(method="curve", target="a", seed=seed, alpha=a) for seed in (10, 9) for a in alphas]
+    counts = count([*curve, pretrained])
+    run = ("m", "curve", "a", "all")
+    expected = [(*run, seed, alpha) for seed in (9, 10) for alpha in (None, 0.25, 0.5, 1.0)]
+    assert counts.states == [*expected, ("m", "pretrained", "none", "all", 0, None)]
+
+
+def test_rows_of_categories_are_counted_as_rows_of_text(rows):
+    """As Parquet gives them where a file holds dictionaries; not every category need occur."""
+    text = ["model", "method", "target", "size", "dataset"]
+    parts = [
+        rows[rows["dataset"] == name].astype(dict.fromkeys(text, rows[text].stack().astype("category").dtype))
+        for name in DATASETS
+    ]
+    assert len(parts[0]["dataset"].cat.categories) > 3
+    found, expected = count(parts), count([rows])
+    assert found.states == expected.states and found.datasets == expected.datasets
+    for dataset in DATASETS:
+        assert (found.correct[dataset] == expected.correct[dataset]).all()
+
+
+def test_counts_of_some_states_are_theirs(rows):
+    counts = count([rows])
+    some = counts.of([7, 2])
+    assert some.states == [counts.states[7], counts.states[2]] and some.objects == counts.objects
+    for dataset in DATASETS:
+        assert (some.correct[dataset] == counts.correct[dataset][[7, 2]]).all()
+        assert (some.images[dataset] == counts.images[dataset]).all()
+
+
+def test_which_objects_two_datasets_share():
+    rows = grid_rows()
+    rows.loc[(rows["dataset"] == "c") & (rows["object_id"] == "o1"), "object_id"] = "z"
+    counts = count([rows])
+    assert counts.shared("c", "a").tolist() == [True, True, False] and counts.shared("c", "c").all()
+    assert counts.shared("a", "c").tolist() == [True, False, True, *[False] * 5]
+
+
+def test_counts_that_would_be_unpickled_are_refused(tmp_path):
+    np.savez(tmp_path / "counts.npz", facts=np.array([{}], object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        list(read_counts(tmp_path / "counts.npz"))

@@ -1,0 +1,291 @@
+"""What a config's choices come to, and how bad ones are refused."""
+
+import itertools
+import math
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from rib.base.errors import UserError
+from rib.config.catalog import Catalog
+from rib.config.grid import resolve_grid
+from rib.config.run import Run
+from rib.config.schema import validated
+
+CATALOG = Path(__file__).parents[2] / "workflow/catalog"
+
+
+@cache
+def project_catalog():
+    return Catalog([CATALOG])
+
+
+def grid(catalog=None, **choices):
+    return resolve_grid(validated(choices, "config", "config.yaml"), catalog or project_catalog())
+
+
+def test_the_default_grid_has_the_promised_size():
+    chosen = grid()
+    assert len(chosen.models) >= 2 and len(chosen.methods) >= 4 and len(chosen.targets) >= 5
+    assert len(chosen.runs()) == len(chosen.models) * (1 + len(chosen.methods) * len(chosen.targets))
+    assert Run("efficientnet_lite0", "none", "pretrained", "all", 0) in chosen.runs()
+
+
+def test_all_takes_the_whole_catalogue():
+    chosen = grid(models="all", methods="all", targets="all", image_size="native")
+    assert len(chosen.targets) == 8 and len(chosen.models) == 3
+    assert {chosen.geometry(model).size for model in chosen.models} == {224, 240, 260}
+
+
+def test_sizes_and_seeds_multiply_the_fine_tuned_runs_only():
+    choices = {"models": ["efficientnet_lite0"], "methods": ["ft"], "targets": ["noto"]}
+    runs = grid(**choices, train_subset=["all", "50", "0.5"], seeds=[3, 4]).runs()
+    assert [(run.method, run.size, run.seed) for run in runs] == [
+        ("pretrained", "all", 0),
+        *(("ft", size, seed) for size, seed in itertools.product(["all", "50", "0.5"], [3, 4])),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "largest"), [([0.5, "all", 10], "all"), ([0.25, 0.5, 0.125], "0.5"), ([9, 100], "100"), ([9, 0.5], "0.5")]
+)
+def test_figures_show_the_largest_size(sizes, largest):
+    assert grid(train_subset=sizes).shown_size == largest
+
+
+@pytest.mark.parametrize("train", [0.8, 0.9, 0.55])
+def test_splits_that_leave_nothing_to_test_are_refused(train):
+    for select in (round(1 - train, 2), 0.5):
+        with pytest.raises(UserError, match="config, split"):
+            grid(family="imagenet", protocol="held_out", split={"train": train, "select": select})
+    kept = grid(family="imagenet", protocol="held_out", split={"train": train, "select": round(0.9999 - train, 4)})
+    assert sum(kept.split_fractions.values()) < 1
+
+
+def test_leak_free_leaves_shared_sources_out_unless_they_were_held_out():
+    groups = grid(family="imagenet", leak_free=True).leak_free_groups()
+    assert groups["imagenet_cartoon"] == groups["imagenet_c"] == groups["imagenet_val"] and "imagenet_r" not in groups
+    assert grid(family="imagenet").leak_free_groups() is None
+    assert grid(family="imagenet", leak_free=True, protocol="held_out").leak_free_groups() is None
+
+
+def test_a_dataset_is_split_after_those_before_it_that_share_its_sources():
+    chosen = grid(family="imagenet", protocol="held_out")
+    assert chosen.split_before("imagenet_val") == chosen.split_before("imagenet_r") == []
+    assert chosen.split_before("imagenet_drawing") == ["imagenet_val", "imagenet_cartoon"]
+    more = grid(family="imagenet", protocol="held_out", datasets="all")
+    assert more.split_before("imagenet_c_extra")[-1] == "imagenet_c" and more.split_before("imagenet_val") == []
+
+
+def test_conditions_name_the_budget_and_what_is_left_out():
+    phrases = "; ".join(grid(family="imagenet", budget={"max_images_per_dataset": 73}, leak_free=True).conditions())
+    assert "73 images" in phrases and "leak-free" in phrases and "paper" in phrases
+    plain = "; ".join(grid(family="imagenet").conditions())
+    assert "73" not in plain and "leak-free" not in plain
+
+
+def test_fewer_datasets_leave_fewer_default_targets_and_conditions_say_so():
+    chosen = grid(datasets=["noto", "twemoji", "fluent_3d"])
+    assert chosen.targets == ["noto", "twemoji"] and list(chosen.datasets) == ["noto", "twemoji", "fluent_3d"]
+    assert any(phrase.startswith("without OpenMoji, Fluent flat") for phrase in chosen.conditions())
+
+
+def test_a_list_of_values_sweeps_and_names_its_variants():
+    methods = grid(methods=["lora"], method_settings={"lora": {"rank": [4, 8], "lr": ["1e-5", 0.5]}}).methods
+    assert set(methods) == {f"lora-lr{lr}-rank{rank}" for lr in ("0.00001", "0.5") for rank in (4, 8)}
+    assert methods["lora-lr0.00001-rank4"].settings["lr"] == 1e-5
+    assert methods["lora-lr0.5-rank8"].settings["rank"] == 8
+    assert methods["lora-lr0.5-rank8"].label == "LoRA, lr 0.5, rank 8"
+
+
+def test_a_method_that_depends_on_a_swept_one_is_swept_with_it():
+    settings = {"ft": {"lr": [0.1, 0.2]}, "linear_probe": {"lr": [1, 2]}}
+    parents = {n: m.parents for n, m in grid(methods=["wise_ft", "lp_ft"], method_settings=settings).methods.items()}
+    assert parents["wise_ft-lr0.2"] == ("ft-lr0.2",) and parents["lp_ft-lr1"] == ("linear_probe-lr1",)
+    assert len(parents) == 2 + 2 + 2 + 2 and "ft" not in parents
+
+
+def test_parents_swept_over_the_same_setting_are_told_apart():
+    settings = {"ft": {"lr": [0.1, 0.2]}, "lwf": {"lr": [0.3, 0.4]}}
+    methods = grid(methods=["soup"], method_settings=settings).methods
+    soups = {name: method.parents for name, method in methods.items() if "soup" in name}
+    assert len(soups) == 4
+    assert soups["soup-ft_lr0.1-lwf_lr0.4"] == ("ft-lr0.1", "ewc", "lwf-lr0.4")
+    both = grid(methods=["lp_ft"], method_settings={"lp_ft": {"lr": [1, 2]}, "linear_probe": {"lr": [3, 4]}}).methods
+    assert both["lp_ft-lr1-linear_probe_lr4"].settings["lr"] == 1
+    assert both["lp_ft-lr1-linear_probe_lr4"].parents == ("linear_probe-lr4",) and len(both) == 6
+
+
+def test_config_overrides_the_family_which_overrides_the_entry(with_entries):
+    entries = project_catalog().methods
+    assert grid(methods=["ft"]).methods["ft"].settings == {**entries["ft"].settings, "lr": 0.0002}
+    assert grid(methods=["ft"], method_settings={"ft": {"lr": 3}}).methods["ft"].settings["lr"] == 3
+    chosen = grid(own_family(with_entries, method_settings={"lwf": {"temperature": 9}}), family="mine")
+    assert chosen.methods["lwf"].settings == {**entries["lwf"].settings, "temperature": 9}
+    assert chosen.methods["ft"].settings == entries["ft"].settings
+
+
+def test_a_parent_is_added_with_a_notice():
+    chosen = grid(methods=["wise_ft"])
+    assert list(chosen.methods) == ["ft", "wise_ft"]
+    (notice,) = chosen.notices
+    assert "'ft'" in notice and "'wise_ft'" in notice
+
+
+NOT_HERE = [("greedy_soup", "held_out"), ("replay", "reference"), ("lora_released", "vit")]
+
+
+@pytest.mark.parametrize(("method", "why"), NOT_HERE)
+def test_a_method_that_cannot_be_run_is_left_out_with_a_notice_or_refused_by_name(method, why):
+    chosen = grid(methods="all")
+    assert method not in chosen.methods
+    assert any(f"'{method}'" in notice and why in notice for notice in chosen.notices)
+    with pytest.raises(UserError, match=f"config, methods: '{method}'.*{why}"):
+        grid(methods=["ft", method])
+
+
+def test_models_of_both_types_each_have_the_methods_that_are_for_them(with_entries):
+    """A soup of lora_released, which is for ViTs, is left out on a CNN: there is nothing to average."""
+    soup = {"algorithm": "soup", "settings": {}, "parents": ["lora_released", "ft"]}
+    catalog = with_entries(models={"my_vit": {"type": "vit"}}, methods={"mine": soup})
+    assert set(catalog.methods["mine"].types) == {"cnn", "vit"}
+    chosen = grid(catalog, models=["efficientnet_lite0", "my_vit"], methods=["mine", "lwf"])
+    assert set(chosen.methods_of("my_vit")) == {"lora_released", "ft", "mine", "lwf"}
+    assert chosen.methods_of("efficientnet_lite0") == chosen.shared_methods() == ["ft", "lwf"]
+    runs = {(run.model, run.method) for run in chosen.runs()}
+    for method in ("mine", "lora_released"):
+        assert ("my_vit", method) in runs and ("efficientnet_lite0", method) not in runs
+        assert any(f"'{method}'" in notice and "'efficientnet_lite0'" in notice for notice in chosen.notices)
+
+
+def test_a_method_whose_parent_cannot_be_run_is_left_out_too(with_entries):
+    soup = {"algorithm": "soup", "settings": {}, "parents": ["ft", "replay"]}
+    chosen = grid(with_entries(methods={"mine": soup}), methods="all")
+    assert "mine" not in chosen.methods and "replay" not in chosen.methods
+    assert any("'mine'" in notice and "'replay'" in notice and "reference" in notice for notice in chosen.notices)
+
+
+def test_a_dataset_whose_licence_forbids_tuning_is_a_target_only_once_its_terms_are_accepted(with_entries):
+    catalog = with_entries(datasets={"mine": {"tuning": {"accept": "mine_tuning", "terms": "It forbids tuning."}}})
+    chosen = grid(catalog, targets="all")
+    assert "mine" not in chosen.targets and "mine" in chosen.ood
+    assert any("'mine'" in notice and "It forbids tuning." in notice for notice in chosen.notices)
+    with pytest.raises(UserError, match="config, targets: 'mine'.*It forbids tuning.*mine_tuning"):
+        grid(catalog, targets=["mine"])
+    accepted = grid(catalog, targets="all", accept_terms=["mine_tuning"])
+    assert "mine" in accepted.targets
+    assert any("'mine'" in notice and "mine_tuning" in notice for notice in accepted.notices)
+
+
+def test_an_optional_dataset_is_there_when_named_and_a_variant_counts_in_ri_only_without_its_original(with_entries):
+    catalog = with_entries(datasets={"mine": {"optional": True, "variant_of": "noto"}})
+    assert "mine" not in grid(catalog).datasets
+    both = grid(catalog, datasets="all", targets="all")
+    assert "mine" in both.datasets and "mine" not in both.ood and "mine" not in both.targets
+    alone = grid(catalog, datasets=["mine", "twemoji"], targets=["twemoji"])
+    assert alone.ood == ["twemoji", "mine"]
+    assert any(phrase == "RI with Noto" for phrase in alone.conditions())
+
+
+def test_a_dataset_in_distribution_is_evaluated_and_is_neither_target_nor_part_of_ri(with_entries):
+    catalog = with_entries(datasets={"mine": {"role": "in_distribution"}})
+    chosen = grid(catalog, targets="all")
+    assert "mine" in chosen.datasets and "mine" not in chosen.targets and "mine" not in chosen.ood
+    with pytest.raises(UserError, match="config, targets: 'mine'"):
+        grid(catalog, targets=["mine"])
+
+
+def test_a_model_pretrained_here_is_for_its_own_family():
+    chosen = grid(family="digits", models=["digits_cnn_50"])
+    assert chosen.head("digits_cnn_50") == "pretrained"
+    assert [entry.name for entry in chosen.datasets_read()][-1] == "digits" and "digits" not in chosen.datasets
+    with pytest.raises(UserError, match="config, models: 'digits_cnn_50'.*digits.*emoji"):
+        grid(models=["digits_cnn_50"])
+
+
+def own_family(with_entries, models=("mine",), head="published", **changes):
+    """A catalogue with a family that has one model and one dataset."""
+    defaults = {**grid().family.defaults, "models": ["my_model"], "targets": ["my_set"]}
+    return with_entries(
+        families={"mine": {"defaults": defaults, **changes}},
+        datasets={"my_set": {"family": "mine"}},
+        models={"my_model": {"families": list(models), "head": head}},
+    )
+
+
+def test_a_family_of_ones_own_has_its_models_and_targets(with_entries):
+    chosen = grid(own_family(with_entries), family="mine")
+    assert list(chosen.models) == ["my_model"] and chosen.targets == ["my_set"]
+
+
+@pytest.mark.parametrize(
+    ("family", "choices", "place"),
+    [
+        ({"models": ["emoji"]}, {"models": "all"}, "config, models: .*mine"),
+        ({"head": "none"}, {}, "config, models: 'my_model'.*reference"),
+        ({"method_settings": {"lwff": {}}}, {}, "families/mine.yaml, method_settings: .*'lwff'"),
+        ({"method_settings": {"lwf": {"temp": 1}}}, {}, "families/mine.yaml, method_settings, lwf: .*'temp'"),
+    ],
+)
+def test_a_family_that_cannot_be_run_is_explained(with_entries, family, choices, place):
+    with pytest.raises(UserError, match=place):
+        grid(own_family(with_entries, **family), family="mine", **choices)
+
+
+def test_a_family_without_datasets_is_explained(with_entries):
+    with pytest.raises(UserError, match="config, family: .*mine"):
+        grid(with_entries(families={"mine": {}}), family="mine", targets="all")
+
+
+def test_numbers_that_the_command_line_gives_as_text_are_numbers():
+    given = {"seeds": ["0", "1"], "training": {"epochs": "3", "momentum": "0.5"}, "image_size": "64", "models": ["1"]}
+    config = validated({**given, "compute": {"warm_start": "False"}}, "config", "config.yaml")
+    assert config["seeds"] == [0, 1] and config["training"]["epochs"] == 3 and config["training"]["momentum"] == 0.5
+    assert config["image_size"] == 64 and config["models"] == ["1"]
+    assert config["compute"]["warm_start"] is False
+
+
+@pytest.mark.parametrize(
+    ("choices", "place"),
+    [
+        ({"model": "all"}, "config.yaml: .*'model'.*'models'"),
+        ({"training": {"lr": 1}}, "config.yaml: .*'lr' in 'training'"),
+        ({"training": {3: 1}}, "config.yaml: .*3 in 'training'"),
+        ({"training": {"momentum": 1.5}}, "config.yaml: 'training.momentum' is 1.5"),
+        ({"training": {"epochs": True}}, "config.yaml: 'training.epochs' is True"),
+        ({"training": {"weight_decay": False}}, "config.yaml: 'training.weight_decay' is False"),
+        ({"training": {"weight_decay": math.nan}}, "config.yaml: 'training.weight_decay' is nan"),
+        ({"training": {"weight_decay": "inf"}}, "config.yaml: 'training.weight_decay' is 'inf'"),
+        ({"compute": {"warm_start": 1}}, "config.yaml: 'compute.warm_start' is 1"),
+        ({"seeds": []}, "config.yaml: 'seeds'"),
+        ({"seeds": [1.0]}, "config.yaml: 'seeds.0' is 1.0"),
+        ({"seeds": [True]}, "config.yaml: 'seeds.0' is True"),
+        ({"seeds": ["true"]}, "config.yaml: 'seeds.0' is 'true'"),
+        ({"train_subset": [0]}, "config.yaml: 'train_subset.0' is 0"),
+        ({"train_subset": [1.5]}, "config.yaml: 'train_subset.0' is 1.5"),
+        ({"train_subset": [True]}, "config.yaml: 'train_subset.0' is True"),
+        ({"train_subset": [0.5, 0.5 + 1e-14]}, "config, train_subset"),
+        ({"protocol": "held"}, "config.yaml: 'protocol' is 'held'"),
+        ({"protocol": "held_out"}, "config, protocol: .*emoji"),
+        ({"family": "emojis"}, "config: .*'emojis'.*'emoji'"),
+        ({"models": ["vit"]}, "config, models.*'vit'.*efficientnet_lite0"),
+        ({"models": ["vit_base_patch16_224.none"]}, "config, models: .*augreg_in1k"),
+        ({"models": ["none.sam_in1k"]}, "config, models: .*vit_base_patch16_224"),
+        ({"methods": "loar"}, "config, methods.*'loar'.*'lora'"),
+        ({"targets": ["noto", "nota"]}, "config, targets.*'nota'.*'noto'"),
+        ({"targets": ["openmoji"], "datasets": ["noto"]}, "config, targets.*'openmoji'"),
+        ({"targets": []}, "config, targets"),
+        ({"reference": "noto"}, "config, reference: .*emoji"),
+        ({"accept_terms": "objectnet_tunning"}, "config, accept_terms: .*'objectnet_tunning'"),
+        ({"method_settings": {"lwff": {}}}, "config, method_settings: .*'lwff'.*'lwf'"),
+        ({"method_settings": {"lora": {"ranks": 1}}}, "config, method_settings, lora: .*'ranks'.*'rank'"),
+        ({"method_settings": {"lora": {"rank": [4, True]}}}, "config, method_settings, lora: .*'rank'"),
+        ({"methods": ["lwf"], "method_settings": {"lwf": {"distil": ["a/b", "c"]}}}, "'lwf-distila/b'"),
+        ({"methods": ["lwf"], "method_settings": {"lwf": {"lr": [0.1, 0.1]}}}, "'lwf-lr0.1'"),
+        ({"methods": ["lora"], "method_settings": {"lora": {"lr": [1, 10**300]}}}, "'lora-lr10000"),
+    ],
+)
+def test_bad_choices_are_refused_with_their_key(choices, place):
+    with pytest.raises(UserError, match=place):
+        grid(**choices)

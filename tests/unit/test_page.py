@@ -1,0 +1,204 @@
+import json
+
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from rib.base.progress import duration
+from rib.reporting.page import extra_tables, result_tables, run_facts, write_page
+from tiny.project import ROOT
+
+CAPTIONS = ROOT / "workflow/report/captions"
+COLUMNS = ROOT / "workflow/report/tables.yaml"
+ABOUT = {
+    "config": {"protocol": "paper", "seeds": [0], "statistics": {"confidence": 0.95, "seed": 3}},
+    "family": {"title": "Toys & <games>", "description": "drawn twice"},
+    "targets": ["a"],
+    "ood": ["a", "b"],
+    "sizes": ["all"],
+    "shown_size": "all",
+    "conditions": ["protocol paper", "at most 9 images per dataset"],
+    "datasets": {name: {"label": name.upper(), "licence": "MIT", "origin": "here"} for name in "ab"},
+    "models": {"net": {"label": "Net", "architecture": "n", "pretraining": "IN-1K", "licence": "MIT"}},
+    "methods": {"ft": {"label": "full fine-tuning", "settings": {"lr": 0.1}, "source": "somewhere"}},
+}
+
+
+def record(rule="finetune", started="2026-01-01T10:00:00+00:00", seconds=60.0, **more):
+    machine = {"processor": "P", "system": "S", "python": "3.11"}
+    facts = {"commit": "abc", "versions": {"torch": "2.6"}, "machine": machine}
+    own = {"log": "l", "cfg": {}, "inputs": {}, "outputs": {}, "ended": started}
+    return {"rule": rule, "started": started, "seconds": seconds, **own, **facts, **more}
+
+
+@pytest.fixture
+def tables(tmp_path):
+    run = {"model": "net", "method": "ft", "target": "a", "size": "all", "seed": 0}
+    before = {**run, "method": "pretrained", "target": "none"}
+    interval = {"ci_low": -2.0, "ci_high": 0.04}
+    mri = {"mri": -1.25, **interval, "ood_before": 50.0, "ood_after": 48.75}
+    rows = {
+        "mri": [{"model": "net", "method": "ft", "size": "all", **mri}],
+        "ri": [{**run, "n": 2400, "ri": -0.04, **interval}],
+        "accuracy": [
+            {**which, "dataset": name, "n": 1200, "correct": 600, "accuracy": 50.0}
+            for which in (before, run)
+            for name in "ab"
+        ],
+    }
+    for name, lines in rows.items():
+        pd.DataFrame(lines).to_csv(tmp_path / f"{name}.csv", index=False)
+    return {name: tmp_path / f"{name}.csv" for name in rows}
+
+
+def test_tables_have_labels_signs_and_values_to_sort_by(tables):
+    mri, ri, accuracy = result_tables({name: pd.read_csv(path) for name, path in tables.items()}, ABOUT)
+    minus = "\N{MINUS SIGN}"
+    assert mri["rows"][0][:5] == [
+        ("Net", "Net"),
+        ("full fine-tuning", "full fine-tuning"),
+        ("all", "all"),
+        (f"{minus}1.2", -1.25),
+        (f"{minus}2.0 to +0.0", -2.0),
+    ]
+    assert ri["rows"][0][5] == ("+0.0", -0.04)
+    assert accuracy["header"][5:] == ["A", "B"] and accuracy["rows"][0][5:] == [("50.0", 50.0)] * 2
+
+
+def test_models_of_one_label_keep_rows_of_their_own(tables):
+    read = {name: pd.read_csv(path) for name, path in tables.items()}
+    twin = read["accuracy"].assign(model="twin", accuracy=90.0)
+    read["accuracy"] = pd.concat([read["accuracy"], twin])
+    about = {**ABOUT, "models": {**ABOUT["models"], "twin": ABOUT["models"]["net"]}}
+    rows = result_tables(read, about)[2]["rows"]
+    assert sorted(row[5][1] for row in rows) == [50.0, 50.0, 90.0, 90.0]
+
+
+def test_a_stage_that_lacks_a_library_is_no_mixture():
+    assert not run_facts([record(versions={"torch": "2.6"}), record(versions={"pandas": "3"})])["mixed"]
+    assert run_facts([record(versions={"torch": "2.6"}), record(versions={"torch": "2.7"})])["mixed"]
+
+
+def test_a_mixture_names_libraries_and_rules():
+    versions = {"torch": "2.6", "numpy": "2.0"}
+    made = [record(rule=rule, versions=versions) for rule in ("prepare", "finetune", "evaluate")]
+    made += [record(rule="evaluate", versions={**versions, "torch": "2.7"})] * 2
+    assert run_facts(made)["mixed"] == ["torch 2.6 (prepare, finetune, evaluate), 2.7 (evaluate)"]
+    other = {**record()["machine"], "processor": "another"}
+    (mixed,) = run_facts([record(), record(rule="evaluate", machine=other)])["mixed"]
+    assert mixed.startswith("processor ") and "another (evaluate)" in mixed
+
+
+def test_accepted_jobs_are_counted():
+    assert run_facts([record(), record(accepted=[{"from": "a"}])])["accepted"] == 1
+
+
+def test_busy_time_counts_overlaps_once_and_pauses_not_at_all():
+    minutes = lambda start, seconds: record(started=f"2026-01-01T10:{start:02d}:00+00:00", seconds=seconds)  # noqa: E731
+    facts = run_facts([minutes(0, 120.0), minutes(1, 120.0), minutes(1, 30.0), minutes(30, 60.0)])
+    assert facts["busy"] == 180 + 60 and facts["seconds"] == 330 and facts["jobs"] == 4
+    (stage,) = facts["stages"]
+    assert (stage["name"], stage["jobs"], stage["seconds"], stage["longest"]) == ("finetune", 4, 330.0, 120.0)
+    assert facts["started"].startswith("2026-01-01 10:00") and facts["ended"].startswith("2026-01-01 10:31")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(3.21, "3.2 s"), (60, "1 min 00 s"), (248.4, "4 min 08 s"), (7500, "2 h 05 min")]
+)
+def test_durations_read_as_people_say_them(seconds, shown):
+    assert duration(seconds) == shown
+
+
+def page(tmp_path, tables, records, figures, about=ABOUT):
+    paths = []
+    for number, content in enumerate(records):
+        paths.append(tmp_path / f"{number}.json")
+        paths[-1].write_text(json.dumps(content))
+    (tmp_path / "manifest.json").write_text('{"corrupt": ["x/1.jpg"]}')
+    write_page(
+        **tables,
+        analyses={},
+        more_files={"For <papers>": ["summary.tex"]},
+        columns=COLUMNS,
+        figures=figures,
+        records=[*map(str, paths), "was/not/pulled.json"],
+        captions=[CAPTIONS / f"{path.stem}.rst" for path in figures],
+        citation=ROOT / "CITATION.cff",
+        about=about,
+        prepared={"A": str(tmp_path / "manifest.json"), "b": "was/not/pulled.json"},
+        page=tmp_path / "index.html",
+    )
+    return (tmp_path / "index.html").read_text()
+
+
+def test_the_page_escapes_names_and_needs_no_network(tmp_path, tables):
+    Image.new("RGB", (20, 10)).save(tmp_path / "radar.png")
+    text = page(tmp_path, tables, [record()], [tmp_path / "radar.png"])
+    assert "Toys &amp; &lt;games&gt;" in text and "<games>" not in text
+    assert 'For &lt;papers&gt;: <a href="tables/summary.tex">summary.tex</a>' in text
+    assert 'src="data:image/png;base64,' in text and 'src="http' not in text and "@import" not in text
+    assert "Accuracy on each dataset before" in text and "max-width: 12px" in text
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
+    assert citation["title"] in text.replace("&#39;", "'")
+    assert "different library versions" not in text
+    assert "x/1.jpg" in text and "1 image " in text
+    assert text.count("Protocol paper; at most 9 images per dataset.") == 3
+
+
+def test_the_page_says_which_size_its_figures_show_where_that_is_a_choice(tmp_path, tables):
+    assert "train_subset" not in page(tmp_path, tables, [record()], []).split("<main>")[0]
+    about = {**ABOUT, "sizes": ["5", "0.5"], "shown_size": "0.5"}
+    assert "train_subset 0.5" in page(tmp_path, tables, [record()], [], about).split("<main>")[0]
+
+
+def test_the_page_has_the_counts_of_a_split(tmp_path):
+    """Of every dataset, those that train, select and test."""
+    (tmp_path / "splits.csv").write_text("dataset,train,select,test,conditions\na,30,10,11,x\nb,6,2,2,x\n")
+    (table,) = extra_tables({"splits": tmp_path / "splits.csv"}, COLUMNS, ABOUT)
+    assert table["header"] == ["Dataset", "Training", "Selection", "Test"]
+    assert [[text for text, _ in row] for row in table["rows"]] == [["A", "30", "10", "11"], ["B", "6", "2", "2"]]
+
+
+def test_the_page_says_when_versions_differ_and_when_there_is_no_figure(tmp_path, tables):
+    text = page(tmp_path, tables, [record(), record(versions={"torch": "2.7"}), record(commit=None)], [])
+    assert all(said in text for said in ("different library versions", "torch 2.6 (2 jobs)", "torch 2.7 (1 jobs)"))
+    assert "not run from a git checkout (1 jobs)" in text and "nothing to compare" in text
+
+
+def test_every_figure_has_a_caption():
+    modules = {path.stem for path in (ROOT / "workflow/lib/rib/figures").glob("[a-z]*.py")}
+    assert {path.stem for path in CAPTIONS.iterdir() if len(path.read_text()) > 100} == modules != set()
+
+
+def test_costs_of_a_rule_add_up_and_its_largest_job_is_shown():
+    more = [
+        {"cpu_seconds": 50.0, "peak_memory": 10**9, "bytes": 10**6},
+        {"cpu_seconds": 10.0, "peak_memory": 2 * 10**9, "bytes": 1},
+    ]
+    (stage,) = run_facts([record(**costs) for costs in more])["stages"]
+    assert (stage["cpu_seconds"], stage["peak_memory"], stage["bytes"]) == (60.0, 2 * 10**9, 10**6 + 1)
+
+
+def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
+    (tmp_path / "x.csv").write_text("method,n,d,low,high,p\nft,3,-1.25,-2,0.04,0.01234\nft,4,,,,0.5\n")
+    (tmp_path / "columns.yaml").write_text(
+        "x: {title: X, note: N, columns: {Method: method, Images: n, Change: {value: d, form: signed, "
+        "interval: [low, high]}, P: {value: p, form: p}}}"
+    )
+    (table,) = extra_tables({"x": tmp_path / "x.csv"}, tmp_path / "columns.yaml", ABOUT)
+    assert table["header"] == ["Method", "Images", "Change", "95 % confidence interval", "P"]
+    assert [[shown for shown, _ in row] for row in table["rows"]] == [
+        ["full fine-tuning", "3", "\N{MINUS SIGN}1.2", "\N{MINUS SIGN}2.0 to +0.0", "0.012"],
+        ["full fine-tuning", "4", "\N{EN DASH}", "\N{EN DASH}", "0.5"],
+    ]
+
+
+def test_a_number_without_an_interval_and_labels_of_pairs(tmp_path):
+    (tmp_path / "x.csv").write_text("first,second,r,low,high\na,other,-0.12345,,\n")
+    (tmp_path / "columns.yaml").write_text(
+        "x: {title: X, note: '', columns: {First: first, Second: second, "
+        "R: {value: r, form: decimals, interval: [low, high]}}}"
+    )
+    (table,) = extra_tables({"x": tmp_path / "x.csv"}, tmp_path / "columns.yaml", ABOUT)
+    assert [shown for shown, _ in table["rows"][0]] == ["A", "other", "\N{MINUS SIGN}0.123", "\N{EN DASH}"]

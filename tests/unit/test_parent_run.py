@@ -1,0 +1,43 @@
+"""Runs in one folder, and the end of their jobs."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from rib.jobs import parent_run
+
+
+def test_asking_whether_a_lock_is_held_changes_nothing(tmp_path):
+    lock = tmp_path / "a.lock"
+    assert not parent_run.is_held(lock) and not lock.exists()
+    with FileLock(lock):
+        os.utime(lock, (1, 1))
+        assert parent_run.is_held(lock) and lock.stat().st_mtime == 1
+    lock.touch()
+    assert not parent_run.is_held(lock)
+
+
+def test_runs_of_a_folder_know_of_each_other_and_forget_dead_ones(tmp_path):
+    host = parent_run.socket.gethostname()
+    alive, dead = tmp_path / f"{host}.1.a.lock", tmp_path / f"{host}.2.b.lock"
+    dead.touch()
+    with FileLock(alive):
+        assert len(parent_run.others(locked=True, folder=tmp_path)) == 1 and dead.exists()
+        assert "process 1 " in parent_run.announce(True, tmp_path)[0] and not dead.exists() and alive.exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "status"), [("signal.SIG_IGN", -signal.SIGKILL), ("signal.SIG_DFL", -signal.SIGTERM)]
+)
+def test_a_job_that_does_not_clean_up_is_ended(first, status):
+    body = (
+        "import signal, threading; from rib.jobs import parent_run; parent_run.GRACE = 0.1; "
+        f"signal.signal(signal.SIGTERM, {first}); parent_run.end_process()"
+    )
+    library = {**os.environ, "PYTHONPATH": str(Path(parent_run.__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", body], env=library, timeout=60).returncode == status

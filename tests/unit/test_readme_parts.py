@@ -1,0 +1,122 @@
+"""Parts of README.md and docs/ that are made (`make docs`); tests/integration/test_readme.py has whether they are fresh."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rib.config.catalog import Catalog
+from rib.reporting import readme
+
+ROOT = Path(__file__).parents[2]
+GRAPH = """flowchart TB
+	id0[all]
+	id1[evaluate]
+	id2[write_page]
+	id3[metrics]
+	id1 --> id3
+	id1 --> id2
+	id3 --> id2
+	id2 --> id0
+"""
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    return Catalog([ROOT / "workflow/catalog"])
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    """Tables of a run with three sizes."""
+    monkeypatch.setattr(readme, "EXAMPLE", tmp_path)
+    runs = [("all", -1.0), ("all", 2.04), ("all", 1.0), ("0.5", 30.0), ("10", -40.0)]
+    lines = [f"efficientnet_lite0,ft,noto,{size},{ri},-3,3" for size, ri in runs]
+    (tmp_path / "ri.csv").write_text("\n".join(["model,method,target,size,ri,ci_low,ci_high", *lines]))
+    (tmp_path / "accuracy.csv").write_text("dataset,n\nnoto,200\ntwemoji,97\nnoto,200\n")
+
+
+def test_every_key_of_config_has_a_line():
+    keys = yaml.safe_load((ROOT / "config.yaml").read_text())
+    table = readme.config_table()
+    for key, value in keys.items():
+        for name in [f"{key}.{part}" for part in value] if isinstance(value, dict) and value else [key]:
+            assert f"\n| `{name}` | `" in table
+
+
+def test_defaults_are_shown_as_in_yaml(monkeypatch):
+    leaves = {"a": (True, "on | off"), "b": ("all", "what"), "c": (["x"], "which"), "d": (0.5, "how much")}
+    parts = {key: {"default": default, "description": text} for key, (default, text) in leaves.items()}
+    schema = {"properties": {"a": parts.pop("a"), "more": {"properties": parts}}}
+    monkeypatch.setattr(readme, "load_schema", {"config": schema}.get)
+    assert readme.config_table().splitlines() == [
+        "| key | default | meaning |",
+        "| --- | --- | --- |",
+        "| `a` | `true` | on \\| off |",
+        "| `more.b` | `all` | what |",
+        '| `more.c` | `["x"]` | which |',
+        "| `more.d` | `0.5` | how much |",
+    ]
+
+
+def test_captions_become_lines_of_a_list(tmp_path, monkeypatch):
+    monkeypatch.setattr(readme, "CAPTIONS", tmp_path)
+    (tmp_path / "b.rst").write_text("Of\nfive ``targets``.\n")
+    (tmp_path / "a.rst").write_text("One.\n")
+    assert readme.figure_list() == "- `a`: One.\n- `b`: Of five `targets`."
+
+
+def test_methods_say_what_they_need(catalog):
+    needs = {line.split(" | ")[0]: line.split(" | ")[2] for line in readme.method_table(catalog).splitlines()}
+    assert len(needs) == len(catalog.methods) + 2
+    assert needs["| `greedy_soup`"] == "`ft`, `ewc`, `lwf`, `held_out`" and needs["| `lp_ft`"] == "`linear_probe`"
+    assert (
+        needs["| `replay`"] == "a reference dataset" and needs["| `lora_released`"] == "a ViT" and not needs["| `ft`"]
+    )
+
+
+def test_the_headline_is_of_the_largest_size(example, catalog):
+    assert readme.headline(catalog) == (
+        "1 methods on 1 targets; 2 datasets of 97 to 200 images. "
+        "Most gained: +2.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto). "
+        "Most lost: -1.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto)."
+    )
+
+
+def test_the_graph_leaves_out_targets_and_what_can_be_inferred():
+    lines = readme.graph(GRAPH).splitlines()
+    assert lines == ["```mermaid", "flowchart LR", "    evaluate --> metrics", "    metrics --> write_page", "```"]
+    with pytest.raises(AssertionError):
+        readme.graph("")
+
+
+def pages(folder, *names):
+    """Two pages with places for parts."""
+    texts = [f"before\n<!-- made by make docs: {name} -->\nstale\n<!-- end -->\nafter {name}\n" for name in names]
+    for number, text in enumerate((texts[0], "\n".join(texts[1:]))):
+        (folder / f"{number}.md").write_text(text)
+    return sorted(folder.glob("*.md"))
+
+
+def test_each_part_comes_to_its_place(tmp_path, example, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    first, second = pages(tmp_path, "graph", "config", "figures", "methods", "headline")
+    readme.renew([first, second], GRAPH)
+    assert first.read_text() == (
+        f"before\n<!-- made by make docs: graph -->\n{readme.graph(GRAPH)}\n<!-- end -->\nafter graph\n"
+    )
+    text = second.read_text()
+    for name, part in (("config", readme.config_table()), ("figures", readme.figure_list())):
+        assert f"<!-- made by make docs: {name} -->\n{part}\n<!-- end -->\nafter {name}\n" in text
+    assert "stale" not in text and text.count("made by") == 4
+    readme.renew([first, second], GRAPH)
+    assert second.read_text() == text
+
+
+@pytest.mark.parametrize("wrong", [(), ("headline", "more"), ("headline", "headline")])
+def test_a_part_has_one_place(tmp_path, example, monkeypatch, wrong):
+    monkeypatch.chdir(ROOT)
+    found = pages(tmp_path, "graph", "config", "figures", "methods", *wrong)
+    with pytest.raises(AssertionError):
+        readme.renew(found, GRAPH)
+    assert all("stale" in page.read_text() for page in found)

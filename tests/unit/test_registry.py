@@ -1,0 +1,94 @@
+"""Registration of figures and analyses (workflow/rules/registry.py)."""
+
+from pathlib import Path
+
+import pytest
+
+from rib.base.errors import UserError
+from rib.base.plugins import load_module
+
+Registry = load_module(Path(__file__).parents[2] / "workflow/rules/registry.py").Registry
+DRAW = "def draw(table, more=None, *, labels: dict, size: str = 'all'): ...\n"
+
+
+@pytest.fixture
+def registry(tmp_path):
+    """A registry of a workflow that has the figures one and two, for a choice of analyses."""
+    for name in ("one", "two"):
+        for path, text in ((f"lib/rib/figures/{name}.py", DRAW), (f"report/captions/{name}.rst", "How to read it.")):
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text(text)
+    return lambda analyses="all": Registry(tmp_path, analyses)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "settings"),
+    [
+        ({"table": "a.csv"}, {"labels": {}}),
+        ({"table": "a.csv", "more": ["b.csv"]}, {"labels": {}, "size": "10"}),
+    ],
+)
+def test_a_figure_is_registered_with_its_module_and_caption(registry, tmp_path, inputs, settings):
+    made = registry()
+    made.figure("one", inputs=inputs, settings=settings)
+    (figure,) = made.figures.values()
+    assert (figure.inputs, figure.settings) == (inputs, settings)
+    assert figure.module == tmp_path / "lib/rib/figures/one.py"
+    assert figure.caption == tmp_path / "report/captions/one.rst"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "settings"),
+    [
+        ({}, {"labels": {}}),
+        ({"table": "a.csv", "other": "b.csv"}, {"labels": {}}),
+        ({"table": "a.csv", "labels": "b.csv"}, {"labels": {}}),
+        ({"table": "a.csv"}, {}),
+        ({"table": "a.csv"}, {"size": "all"}),
+        ({"table": "a.csv"}, {"labels": {}, "sizes": ["all"]}),
+        ({"table": "a.csv"}, {"labels": {}, "more": None}),
+    ],
+)
+def test_inputs_or_settings_that_draw_does_not_take_are_refused(registry, inputs, settings):
+    made = registry()
+    with pytest.raises(UserError, match=r"figures/one\.py"):
+        made.figure("one", inputs=inputs, settings=settings)
+    assert made.figures == {}
+
+
+@pytest.mark.parametrize("missing", ["lib/rib/figures/one.py", "report/captions/one.rst"])
+def test_a_figure_without_a_module_or_a_caption_is_refused(registry, tmp_path, missing):
+    (tmp_path / missing).unlink()
+    with pytest.raises(UserError, match=f"'one'.*{missing}"):
+        registry().figure("one", inputs={"table": "a.csv"}, settings={"labels": {}})
+
+
+def test_an_analysis_shows_figures_that_are_registered(registry):
+    made = registry()
+    made.figure("one", inputs={"table": "a.csv"}, settings={"labels": {}})
+    with pytest.raises(UserError, match="'mine'.*'two'"):
+        made.analysis("mine", tables={}, figures=["one", "two"])
+
+
+def with_analyses(made):
+    """A figure of no analysis and, of two analyses, a figure, a table and a file each; the second is optional."""
+    for name in ("two", "one"):
+        made.figure(name, inputs={"table": "a.csv"}, settings={"labels": {}})
+    made.analysis("usual", tables={"usual": "usual.csv"}, files={"rows": ["rows.csv"]})
+    made.analysis("extra", tables={"extra": "extra.csv"}, figures=["one"], files={"maps": ["maps.csv"]}, optional=True)
+    return made
+
+
+@pytest.mark.parametrize(("chosen", "extra"), [("all", True), (["extra"], True), ([], False)])
+def test_an_optional_analysis_is_part_of_a_run_that_names_it(registry, chosen, extra):
+    made = with_analyses(registry(chosen))
+    assert made.chosen_figures() == (["two", "one"] if extra else ["two"])
+    assert made.chosen_tables() == {"usual": "usual.csv", **({"extra": "extra.csv"} if extra else {})}
+    assert made.chosen_files() == {"rows": ["rows.csv"], **({"maps": ["maps.csv"]} if extra else {})}
+    assert [entry.optional for entry in made.chosen()] == [False, True][: 1 + extra]
+
+
+@pytest.mark.parametrize("name", ["other", "usual"])
+def test_an_analysis_that_is_unknown_or_not_optional_cannot_be_chosen(registry, name):
+    with pytest.raises(UserError, match=f"config, analyses: .*'{name}'.*extra"):
+        with_analyses(registry([name])).chosen()

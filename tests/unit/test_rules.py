@@ -1,0 +1,47 @@
+"""The rule files: one word per stage, no common noun as a global, and common.smk stays short."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+WORKFLOW = Path(__file__).parents[2] / "workflow"
+RULES = {
+    path.relative_to(WORKFLOW / "rules").as_posix(): path.read_text() for path in (WORKFLOW / "rules").rglob("*.smk")
+}
+BLOCKS = re.compile(r"^( *)rule (\w+):\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
+
+
+def stages():
+    """Name and text of every rule that runs a script."""
+    blocks = (match for text in RULES.values() for match in BLOCKS.finditer(text))
+    return {match[2]: match[3] for match in blocks if "script:" in match[3]}
+
+
+def test_every_script_belongs_to_one_rule():
+    scripts = {path.stem for path in (WORKFLOW / "scripts").glob("[a-z]*.py")}
+    assert scripts == stages().keys() and len(scripts) > 30
+
+
+@pytest.mark.parametrize("rule", sorted(stages()))
+def test_a_stage_has_one_name(rule):
+    """Rule, script and digest; settings that a function makes name the stage that they are for."""
+    block = stages()[rule]
+    assert re.search(r"script:\s+\"(?:\.\./)+scripts/(\w+)\.py\"", block)[1] == rule
+    named = re.findall(r"(?:digest|method_settings|network_settings|training)\(\s*\"(\w+)\"", block)
+    assert set(named) <= {rule}, named
+    whole = "".join(RULES.values())
+    looks = {"download", "accept", "plan", "status", "track", "verify"}  # their bytes are pinned, or they make nothing
+    assert rule in looks or re.search(rf"\w\(\s*\"{rule}\"", whole), "no code digest"
+
+
+@pytest.mark.parametrize("file", [*sorted(RULES), "../../Snakefile"])
+def test_globals_are_capitals(file):
+    """A loop variable that is a common noun overwrites whatever else has its name, in whatever file."""
+    text = RULES.get(file) or (WORKFLOW.parent / "Snakefile").read_text()
+    found = re.findall(r"^(?:for )?(\w+)(?:, \w+)* (?:=|in) ", text, re.MULTILINE)
+    assert [name for name in found if name != name.upper()] == []
+
+
+def test_what_rules_share_is_short():
+    assert len(RULES["common.smk"].splitlines()) <= 150

@@ -1,0 +1,92 @@
+"""A run shows how far it is and a line per finished job; a mistake is one sentence, and it is always shown."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from tiny.project import NOISE
+
+FIGURES = [f"reports/tiny/figures/{name}.png" for name in ("radar", "ri_matrix")]
+PAGES = ("Job stats", "input:", "output:", "jobid:", "Finished jobid", "SNAKEMAKE", "Building DAG")
+
+
+def test_each_finished_job_is_one_line_with_what_is_left(finished_copy):
+    printed = finished_copy.snakemake(*FIGURES, "--force", "--cores", "1")
+    assert re.findall(r"^\[(\d)/2\] plot_figure \w+: \d+ s; 0 running", printed, re.M) == ["1", "2"]
+    assert "2 jobs: 2 plot_figure" in printed and not [word for word in PAGES if word in printed]
+    assert "rule plot_figure:" in max((finished_copy.folder / ".snakemake/log").glob("*.log")).read_text()
+
+
+def test_a_terminal_shows_one_bar_above_which_the_lines_stay(finished_copy):
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # lines and columns
+    command = [sys.executable, "-m", "snakemake", *FIGURES, "--force", "--cores", "1"]
+    with subprocess.Popen(
+        [*command, "--config", "family=tiny", "catalog=mine"], cwd=finished_copy.folder, stdout=end, stderr=end
+    ) as run:
+        os.close(end)
+        shown = b""
+        while chunk := _read(terminal):
+            shown += chunk
+    text = shown.decode()
+    assert run.returncode == 0, text
+    assert (
+        re.search(r"1/2 jobs \|.*\| \d\d:\d\d, 1 running", text) and "running" not in re.findall(r"\[2/2\].*", text)[0]
+    )
+    assert len(re.findall(r"\[\d/2\] plot_figure \w+: \d+ s", text)) == 2
+
+
+def _read(terminal):
+    """What a terminal shows next; nothing at its end, which Linux tells as an error."""
+    try:
+        return os.read(terminal, 4096)
+    except OSError:
+        return b""
+
+
+def test_dry_runs_look_as_snakemakes(finished_copy):
+    printed = finished_copy.snakemake(*FIGURES, "--force", "-n")
+    assert re.search(r"^total +2$", printed, re.M) and "rule plot_figure:" in printed
+    assert "Nothing to be done" in finished_copy.snakemake("-n")
+
+
+def test_jobs_that_fail_beside_others_are_told_at_the_end(finished_copy):
+    for name in ("ood", "ri"):
+        table = finished_copy.folder / f"reports/tiny/tables/{name}.csv"
+        table.write_text(table.read_text().replace("tiny_cnn", "better_cnn"))
+    figures = [f"reports/tiny/figures/{name}.png" for name in ("before_after", "ri_matrix")]
+    printed = finished_copy.snakemake(*figures, "--keep-going", "--cores", "1", check=False)
+    last = printed.strip().splitlines()[-2:]
+    assert "tables/ood.csv: " in last[0] and "tables/ri.csv: " in last[1], printed
+    assert all(line.startswith("plot_figure ") for line in last)
+    assert not [word for word in NOISE if word in printed]
+
+
+@pytest.mark.parametrize(
+    ("words", "config", "named"),
+    [
+        (["plan", "--quiet", "all"], ("family=tinyy",), "'tinyy'"),
+        (["--quiet", "all"], ("catalog=nowhere",), "nowhere"),
+        (["-n"], ("catalog=nowhere",), "nowhere"),
+        (["statsu", "--quiet", "all"], (), "statsu"),
+    ],
+)
+def test_a_mistake_is_told_whatever_is_quiet(finished_copy, words, config, named):
+    printed = finished_copy.snakemake(*words, config=config, check=False)
+    assert named in printed and "Traceback" not in printed and "InputFunction" not in printed
+
+
+@pytest.mark.parametrize("words", [["-n"], ["--quiet", "all"]])
+def test_a_folder_of_images_that_does_not_exist_is_a_sentence(finished_copy, words):
+    finished_copy.edit("mine/datasets.yaml", "kind: file", "kind: folder")
+    finished_copy.edit("mine/datasets.yaml", "path: archives/blue.zip", "path: images/nowhere")
+    printed = finished_copy.snakemake(*words, check=False)
+    assert "images/nowhere" in printed.strip().splitlines()[-1]
+    assert not [word for word in NOISE if word in printed]

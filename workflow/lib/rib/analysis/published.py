@@ -1,0 +1,55 @@
+"""Comparison of measured and published accuracies of pretrained models, to validate the pipeline."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from rib.base.files import write_table
+
+TOLERANCE = 0.2  # percentage points; decoders and precisions change a few of 50,000 predictions
+DECIMALS = 3  # decimals in the table
+KEYS = ["model", "dataset"]
+
+
+def compare(
+    *,
+    rows: Iterable[Path],
+    published: Iterable[Mapping],
+    expected: Mapping[str, int],
+    obstacle: str | None,
+    table: Path,
+) -> None:
+    """Write one row per published accuracy: the measured accuracy, the difference and the verdict.
+
+    Args:
+        rows: evaluation rows of the pretrained models.
+        published: model, dataset, accuracy (percent) and source of each number.
+        expected: images of each whole dataset; subsets are not comparable.
+        obstacle: why this run's settings are not comparable with published numbers, or None.
+        table: written as CSV: model, dataset, published, measured, difference (percent), images, verdict, source.
+    """
+    parts = [pd.read_parquet(path, columns=[*KEYS, "label", "prediction"]) for path in rows]
+    right = pd.concat(
+        [part.assign(right=part["label"] == part["prediction"]).astype(dict.fromkeys(KEYS, str)) for part in parts]
+    )
+    found = right.groupby(KEYS)["right"].agg(measured=lambda answers: 100 * answers.mean(), images="size").reset_index()
+    stated = pd.DataFrame(published).rename(columns={"accuracy": "published"}).astype({"published": float})
+    both = stated.merge(found, on=KEYS, how="inner")
+    # Rounded as in the table, so that a difference equal to the tolerance is within.
+    both["difference"] = (both["measured"] - both["published"]).round(DECIMALS)
+    both["verdict"] = [_verdict(line, expected, obstacle) for line in both.to_dict("records")]
+    columns = [*KEYS, "published", "measured", "difference", "images", "verdict", "source"]
+    write_table(table, both[columns], f"%.{DECIMALS}f")
+    for line in both.to_dict("records"):
+        print("{model} on {dataset}: {measured:.2f}, published {published:.2f}: {verdict}".format(**line))
+    print(f"{both['verdict'].eq('within').sum()} of {len(both)} published numbers within {TOLERANCE} points")
+
+
+def _verdict(line: Mapping, expected: Mapping[str, int], obstacle: str | None) -> str:
+    if obstacle:
+        return f"not comparable: {obstacle}"
+    whole = expected.get(line["dataset"])
+    if whole and line["images"] != whole:
+        return f"not comparable: {line['images']} of {whole} images"
+    return "within" if abs(line["difference"]) <= TOLERANCE else "outside"

@@ -1,0 +1,148 @@
+"""Tables of accuracy, RI and mRI with confidence intervals."""
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rib.analysis.bootstrap import interval, object_weights
+from rib.analysis.counts import COLUMNS, RUN, STATE, Counts, State, count, write_counts
+from rib.analysis.ri import Ood, ood_accuracies
+from rib.base.errors import UserError
+from rib.base.files import read_json, write_json, write_table
+from rib.base.progress import Progress, log
+from rib.config.run import ALL
+
+
+def accuracy_table(counts: Counts) -> pd.DataFrame:
+    """One row per run and dataset: model, method, target, size, seed, dataset, n, correct, accuracy (percent)."""
+    lines = []
+    images = {dataset: int(counts.images[dataset].sum()) for dataset in counts.datasets}
+    correct = {dataset: counts.correct[dataset].sum(axis=1) for dataset in counts.datasets}
+    for place, state in enumerate(counts.states):
+        if state[-1] is None:
+            for dataset in counts.datasets:
+                n, right = images[dataset], int(correct[dataset][place])
+                lines.append((*state[:-1], dataset, n, right, 100 * right / n))
+    return pd.DataFrame(lines, columns=[*RUN, "dataset", "n", "correct", "accuracy"])
+
+
+def ri_table(ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
+    """One row per state: model, method, target, size, seed, alpha, n, ri, ci_low, ci_high (percentage points).
+
+    n is the number of images of the other datasets.
+    """
+    lines = []
+    for state, pair in ood.items():
+        change = pair.after - pair.before
+        lines.append((*state, pair.images, change[0], *interval(change[1:], confidence)))
+    return pd.DataFrame(lines, columns=[*STATE, "n", "ri", "ci_low", "ci_high"]).astype({"alpha": float})
+
+
+def curve_table(ri: pd.DataFrame, counts: Counts, ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
+    """States of curves: the columns of `ri_table`, accuracy on the target (downstream) and on the others (ood).
+
+    Accuracies are in percent, ood with a confidence interval; downstream is NaN if the target is not evaluated.
+    """
+    place = {state: position for position, state in enumerate(counts.states)}
+
+    def downstream(state: State) -> float:
+        target = state[2]
+        if target not in counts.datasets:
+            return np.nan
+        return 100 * counts.correct[target][place[state]].sum() / counts.images[target].sum()
+
+    after = [
+        (downstream(state), pair.after[0], *interval(pair.after[1:], confidence))
+        for state, pair in ood.items()
+        if state[-1] is not None
+    ]
+    ri = ri.dropna(subset=["alpha"])
+    named = pd.DataFrame(after, columns=["downstream", "ood", "ood_low", "ood_high"], index=ri.index)
+    return pd.concat([ri[STATE], named, ri[["n", "ri", "ci_low", "ci_high"]]], axis=1)
+
+
+def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """mRI per model, method and size, and the two mean accuracies whose difference it is, without curves.
+
+    Returns:
+        mri: model, method, size, mri, ci_low, ci_high, ood_before, ood_after;
+        ood: model, method, size, when (before or after), accuracy, ci_low, ci_high. All in percent.
+    """
+    groups: dict[tuple[str, str, str], list[Ood]] = {}
+    for (model, method, _, size, _, alpha), pair in ood.items():
+        if alpha is None:
+            groups.setdefault((model, method, size), []).append(pair)
+    mri, means = [], []
+    for key, pairs in groups.items():
+        before, after = (np.mean([getattr(pair, when) for pair in pairs], axis=0) for when in ("before", "after"))
+        mri.append((*key, (after - before)[0], *interval((after - before)[1:], confidence), before[0], after[0]))
+        for when, values in (("before", before), ("after", after)):
+            means.append((*key, when, values[0], *interval(values[1:], confidence)))
+    names = ["model", "method", "size"]
+    return (
+        pd.DataFrame(mri, columns=[*names, "mri", "ci_low", "ci_high", "ood_before", "ood_after"]),
+        pd.DataFrame(means, columns=[*names, "when", "accuracy", "ci_low", "ci_high"]),
+    )
+
+
+def write_tables(
+    *,
+    rows: Iterable[Path],
+    manifests: Iterable[Path],
+    ood_datasets: Collection[str],
+    source_groups: Mapping[str, str] | None,
+    conditions: str,
+    replicates: int,
+    confidence: float,
+    seed: int,
+    outputs: Mapping[str, Path],
+) -> None:
+    """Write accuracy, ri, mri, mri_json, ood, curves and counts from the evaluation rows of a grid.
+
+    Args:
+        rows: Parquet files.
+        manifests: manifests of the same evaluations.
+        outputs: path of each table.
+
+    Raises:
+        UserError: the runs were evaluated on different kinds of devices.
+    """
+    devices = {read_json(path)["device"] for path in manifests}
+    if len(devices) > 1:
+        raise UserError(
+            f"the grid mixes evaluations on {' and '.join(sorted(devices))}, whose precision differs; set "
+            "compute.device in config.yaml to one of them and run again."
+        )
+    files = Progress(rows, desc="reading rows", unit="file")
+    counts = count(pd.read_parquet(path, columns=COLUMNS) for path in files)
+    write_counts(counts, outputs["counts"])
+    ood = ood_accuracies(counts, object_weights(counts.objects, replicates, seed), ood_datasets, source_groups)
+    mri, means = mri_tables(ood, confidence)
+    ri = ri_table(ood, confidence)
+    if source_groups:
+        for target, images in ri.groupby("target")["n"].first().items():
+            log.info("leak-free: for the target %s, %d images of other datasets remain", target, images)
+    tables = {
+        "accuracy": accuracy_table(counts),
+        "ri": ri[ri["alpha"].isna()].drop(columns="alpha"),
+        "mri": mri,
+        "ood": means,
+        "curves": curve_table(ri, counts, ood, confidence),
+    }
+    for name, table in tables.items():
+        write_table(outputs[name], table.assign(conditions=conditions))
+    write_json(outputs["mri_json"], json_by_method(mri))
+
+
+def json_by_method(mri: pd.DataFrame) -> dict:
+    """mRI as {model: {method: mri}} for `dvc metrics show`, rounded as in the CSV.
+
+    A training subset other than `all` is appended to the method: `ft, 0.5`.
+    """
+    nested: dict[str, dict] = {}
+    for line in mri.to_dict("records"):
+        method = line["method"] if line["size"] == ALL else f"{line['method']}, {line['size']}"
+        nested.setdefault(line["model"], {})[method] = round(line["mri"], 6)
+    return nested

@@ -1,0 +1,1 @@
+"""Errors, progress, files and plugins, used by all packages."""

@@ -1,0 +1,130 @@
+"""Files: JSON, tables, hashes, atomic writes."""
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from rib.base.errors import UserError
+from rib.base.progress import log
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+CHUNK = 1 << 20
+
+
+def from_home(path: str, where: str) -> Path:
+    """Expand `~` at the start of a path.
+
+    Raises:
+        UserError: The home folder is unknown.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{where}: the home folder in {path} is unknown; write the full path.") from error
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> bytes:
+    """Digest of a file, read in chunks to limit memory."""
+    digest = hashlib.new(algorithm)
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.digest()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file as hex."""
+    return file_hash(path).hex()
+
+
+def verify_digest(path: Path, pinned: str, what: str) -> None:
+    """Check a file against a pinned digest.
+
+    Args:
+        path: the file.
+        pinned: `sha512-<base64>` (npm's subresource integrity) or `sha256:<hex>`.
+        what: what the file is, for the message.
+
+    Raises:
+        UserError: The digest differs.
+    """
+    if ":" in pinned:
+        algorithm, _, expected = pinned.partition(":")
+        found = file_hash(path, algorithm).hex()
+    else:
+        algorithm, _, expected = pinned.partition("-")
+        found = base64.b64encode(file_hash(path, algorithm)).decode()
+    if found != expected:
+        raise UserError(
+            f"{what}: {path.name} ({path.stat().st_size} bytes) has {algorithm} {found}, but the catalogue "
+            f"pins {expected}; the file is truncated or not the published one. Delete it if it is in data/raw and run "
+            "again; if it still differs, ask its publisher before changing the pin."
+        )
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON with sorted keys and a final newline, so that equal values give equal bytes."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text to a temporary file in the same folder, then rename it, so that readers never see a partial file."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary, path)
+
+
+def write_table(path: Path, table: "DataFrame", numbers: str = "%.6f") -> None:
+    """Write a table as CSV, so that equal tables give equal bytes on every system.
+
+    Args:
+        path: the CSV file.
+        table: the table, written without its index.
+        numbers: format of floating-point numbers.
+    """
+    write_text(path, table.to_csv(index=False, float_format=numbers, lineterminator="\n"))
+
+
+def read_json(path: Path) -> dict:
+    """Parse a JSON file.
+
+    Raises:
+        UserError: It is not valid JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); it is damaged: delete it and run again.") from error
+
+
+def refuse_full_disk(folder: Path, needed: int, what: str) -> None:
+    """Log how much a job will write, and refuse to start it without enough disk space.
+
+    Args:
+        folder: output folder.
+        needed: bytes to write.
+        what: the job, for the message.
+
+    Raises:
+        UserError: There is not enough free space.
+    """
+    free = shutil.disk_usage(folder).free
+    log.info("%s writes %s; %s are free", what, in_bytes(needed), in_bytes(free))
+    if free < needed:
+        raise UserError(
+            f"{what} needs {in_bytes(needed)} of disk space, but {in_bytes(free)} are free; free some space, or move "
+            "the project to a larger disk."
+        )
+
+
+def in_bytes(number: float) -> str:
+    """Format a number of bytes, for example 1.25GB."""
+    return tqdm.format_sizeof(number, "B")

@@ -1,0 +1,21 @@
+"""Loading algorithms and layouts: modules of the library or of a user's catalogue folder."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+LIBRARY = Path(__file__).resolve().parents[1]
+
+
+def load_module(path: str | Path) -> ModuleType:
+    """Import the module of an algorithm or layout from its file.
+
+    A file of the library is imported under its usual name, for example `rib.methods.ft`.
+    """
+    path = Path(path).resolve()
+    if path.is_relative_to(LIBRARY):
+        return importlib.import_module(".".join((LIBRARY.name, *path.relative_to(LIBRARY).with_suffix("").parts)))
+    spec = importlib.util.spec_from_file_location(f"rib_plugin_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,258 @@
+"""Resolve the datasets, models, targets and methods of a config.
+
+A choice by name that cannot be run is an error; what `all` or `default` leaves out or adds is reported as a notice.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from rib.base.errors import UserError
+from rib.config.catalog import Catalog
+from rib.config.entries import SELECT, Dataset, Family, Method, Model
+from rib.config.reference import Reference
+from rib.config.run import PRETRAINED
+from rib.config.schema import known_name
+
+
+def as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _choose(key: str, known: Mapping, config: Mapping, family: Family) -> list[str]:
+    """Known names that config's `key` selects."""
+    choice, where = config[key], f"config, {key}"
+    if choice == "all":
+        return list(known)
+    if choice == "default":
+        choice, where = family.defaults[key], f"families/{family.name}.yaml, {key}"
+    kind = key.removesuffix("s")
+    names = [known_name(name, known, kind, f"{where} (family {family.name})") for name in as_list(choice)]
+    if not names and key != "methods":
+        raise UserError(f"{where}: the list is empty; name at least one of {', '.join(sorted(known))}.")
+    return list(dict.fromkeys(names))
+
+
+def choose_datasets(config: Mapping, family: Family, catalog: Catalog) -> dict[str, Dataset]:
+    """Datasets to evaluate on, in the order of the catalogue.
+
+    Raises:
+        UserError: A dataset is unknown, or the family has none.
+    """
+    known = {
+        name: entry
+        for name, entry in catalog.datasets.items()
+        if entry.family == family.name and entry.role != "reference"
+    }
+    if not known:
+        raise UserError(f"config, family: the catalogue has no dataset to evaluate in family {family.name}; add one.")
+    if config["datasets"] == "default":
+        return {name: entry for name, entry in known.items() if not entry.optional}
+    chosen = _choose("datasets", known, config, family)
+    return {name: entry for name, entry in known.items() if name in chosen}
+
+
+def head_of(model: Model, family: Family) -> str:
+    """Origin of a model's head: `published`, `zero_shot`, `fitted` or `pretrained` (trained here with the rest)."""
+    if model.pretrain:
+        return "pretrained"
+    own_classes = family.classes["format"] == "own"
+    return "fitted" if model.head == "none" or (own_classes and model.head == "published") else model.head
+
+
+def choose_models(
+    config: Mapping, family: Family, catalog: Catalog, reference: Reference | None
+) -> tuple[dict[str, Model], list[str]]:
+    """Models to run, and notices. Models chosen by name need not list the family.
+
+    Raises:
+        UserError: A model is unknown or belongs to another family, its head cannot be fitted, or none is left.
+    """
+    known = catalog.models
+    if config["models"] == "all":
+        known = {name: entry for name, entry in known.items() if family.name in entry.families}
+    for name in as_list(config["models"]):
+        _explain_pair(name, known)
+    if not known:
+        raise UserError(
+            f"config, models: no model of the catalogue lists family {family.name}; choose models by name, or add the "
+            "family to their entries."
+        )
+    models = {name: known[name] for name in _choose("models", known, config, family)}
+    headless = [name for name in models if head_of(models[name], family) == "fitted"] if reference is None else []
+    why = f"has no head for the classes of family {family.name}, and there is no reference dataset to fit one"
+    if headless and (config["models"] != "all" or len(headless) == len(models)):
+        raise UserError(f"config, models: '{headless[0]}' {why}; set reference, or leave the model out.")
+    chosen = {name: model for name, model in models.items() if name not in headless}
+    for model in chosen.values():
+        _check_pretraining(model, family, catalog)
+    return chosen, [f"model '{name}' is left out: it {why}" for name in headless]
+
+
+def _explain_pair(name: str, known: Mapping[str, Model]) -> None:
+    """List existing pairs of architecture and pretraining if the given one does not exist.
+
+    Raises:
+        UserError: It does not exist, but the architecture or the pretraining is known.
+    """
+    architecture, dot, tag = name.partition(".")
+    pairs = [entry.split(".", 1) for entry in known if "." in entry]
+    tags = sorted(other for of, other in pairs if of == architecture)
+    others = sorted(of for of, other in pairs if other == tag)
+    if dot and name not in known and (tags or others):
+        also = f"; '{tag}' exists for {', '.join(others)}" if others else ""
+        has = f"has {', '.join(tags)}" if tags else "is unknown"
+        raise UserError(f"config, models: there is no '{name}': '{architecture}' {has}{also}.")
+
+
+def _check_pretraining(model: Model, family: Family, catalog: Catalog) -> None:
+    """Check that a model pretrained here is trained on a reference dataset and tested in distribution.
+
+    Raises:
+        UserError: It is not, or it belongs to another family.
+    """
+    for key, role in (("dataset", "reference"), ("test", "in_distribution")) if model.pretrain else ():
+        own = catalog.datasets.get(model.pretrain[key])
+        if own and own.family != family.name:
+            raise UserError(
+                f"config, models: '{model.name}' is trained for family {own.family}; choose other models for family "
+                f"{family.name}."
+            )
+        known = [e.name for e in catalog.datasets.values() if e.family == family.name and e.role == role]
+        kind = f"dataset of role {role} of family {family.name}"
+        known_name(model.pretrain[key], known, kind, f"models.yaml, {model.name}, pretrain.{key}")
+
+
+def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
+    """Datasets that count in RI: those out of distribution, and a variant only if its original is not evaluated."""
+    return [name for name, entry in datasets.items() if entry.role == "ood" and entry.variant_of not in datasets]
+
+
+def choose_targets(config: Mapping, family: Family, datasets: Mapping[str, Dataset]) -> tuple[list[str], list[str]]:
+    """Datasets to fine-tune on, and notices.
+
+    Raises:
+        UserError: A dataset chosen by name must not be fine-tuned on.
+    """
+    ood = ood_datasets(datasets)
+    why = {name: _no_target(dataset, ood, config) for name, dataset in datasets.items()}
+    if config["targets"] == "default" and config["datasets"] != "default":
+        chosen = [name for name in family.defaults["targets"] if name in datasets]
+    else:
+        chosen = _choose("targets", datasets, config, family)
+    refused = [name for name in chosen if why[name]]
+    if refused and config["targets"] not in ("all", "default"):
+        raise UserError(f"config, targets: '{refused[0]}' cannot be a target: {why[refused[0]]}.")
+    targets = [name for name in chosen if not why[name]]
+    terms = {name: datasets[name].tuning for name in targets if datasets[name].tuning}
+    return targets, [
+        *(f"dataset '{name}' is a target because {t['accept']} is accepted: {t['terms']}" for name, t in terms.items()),
+        *(f"dataset '{name}' is evaluated but not a target: {why[name]}" for name in refused),
+    ]
+
+
+def _no_target(dataset: Dataset, ood: list[str], config: Mapping) -> str | None:
+    """Reason why a dataset cannot be a target; None if it can."""
+    if dataset.role != "ood":
+        return "it is in distribution"
+    if dataset.optional and config["targets"] == "all":
+        return "it is optional; choose it by name"
+    if dataset.name not in ood:
+        return "it is a variant of another dataset of the run"
+    if dataset.tuning and dataset.tuning["accept"] not in as_list(config["accept_terms"]):
+        return f"{dataset.tuning['terms']} To do so nevertheless, list {dataset.tuning['accept']} in accept_terms"
+    return None
+
+
+def check_accepted(config: Mapping, catalog: Catalog) -> None:
+    """Check the words of config's accept_terms.
+
+    Raises:
+        UserError: A word is unknown.
+    """
+    words = {entry.tuning["accept"] for entry in catalog.datasets.values() if entry.tuning}
+    for word in as_list(config["accept_terms"]):
+        known_name(word, words, "word", "config, accept_terms")
+
+
+def choose_split_fractions(config: Mapping, family: Family) -> dict[str, float] | None:
+    """Fractions of the train and select splits; None under protocol `paper`.
+
+    Raises:
+        UserError: The family cannot be split, or nothing is left to test.
+    """
+    if config["protocol"] == "paper":
+        return None
+    if family.one_image_per_class:
+        raise UserError(
+            f"config, protocol: held_out is not possible for family {family.name}, because its datasets have one image "
+            "per class; set it to paper."
+        )
+    fractions = config["split"]
+    if sum(fractions.values()) >= 1:
+        raise UserError(
+            f"config, split: train and select add up to {sum(fractions.values()):g}; make the sum less than 1."
+        )
+    return fractions
+
+
+def choose_methods(
+    config: Mapping,
+    family: Family,
+    catalog: Catalog,
+    models: Mapping[str, Model],
+    reference: Reference | None,
+    held_out: bool,
+) -> tuple[list[str], list[str]]:
+    """Methods to run, with their parents first, and notices.
+
+    Raises:
+        UserError: A method chosen by name cannot be run.
+    """
+
+    def obstacle(name: str) -> str | None:
+        own = _obstacle(catalog.methods[name], models, reference, held_out, config, family)
+        parents = ((parent, obstacle(parent)) for parent in catalog.methods[name].parents)
+        return own or next((f"of '{parent}': {why}" for parent, why in parents if why), None)
+
+    explicit = config["methods"] not in ("all", "default")
+    chosen, notices = [], []
+    for name in _choose("methods", {PRETRAINED: None, **catalog.methods}, config, family):
+        if name == PRETRAINED:
+            continue
+        if (why := obstacle(name)) is None:
+            chosen.append(name)
+        elif explicit:
+            raise UserError(f"config, methods: '{name}' cannot be run: {why}.")
+        else:
+            notices.append(f"method '{name}' is left out: {why}")
+    return _with_parents(chosen, catalog.methods, notices), notices
+
+
+def _obstacle(
+    method: Method,
+    models: Mapping[str, Model],
+    reference: Reference | None,
+    held_out: bool,
+    config: Mapping,
+    family: Family,
+) -> str | None:
+    """Reason why a method cannot be run with these choices; None if it can."""
+    types = sorted({model.type for model in models.values()})
+    if method.form == SELECT and not held_out:
+        return "it selects on held-out images; set protocol to held_out"
+    if method.reference == "required" and reference is None:
+        chosen_none = config["reference"] == "none" and family.reference is not None
+        return f"it needs a reference dataset, and {'config sets reference to none' if chosen_none else f'family {family.name} has none'}"
+    if not set(types) & set(method.types):
+        return f"it is for models of type {' and '.join(method.types)}, but those chosen are {' and '.join(types)}"
+    return None
+
+
+def _with_parents(names: Iterable[str], methods: Mapping[str, Method], notices: list[str]) -> list[str]:
+    chosen = list(names)
+    for name in chosen.copy():
+        for parent in methods[name].parents:
+            if parent not in chosen:
+                chosen.insert(chosen.index(name), parent)
+                does = "starts from it" if methods[name].trains else "averages its weights"
+                notices.append(f"method '{parent}' is added to the grid: '{name}' {does}")
+    return chosen

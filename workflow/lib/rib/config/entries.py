@@ -1,0 +1,124 @@
+"""Entries of the catalogue. Defaults are in workflow/schemas; None means that an entry does not have the key."""
+
+from dataclasses import dataclass
+
+# Forms of an algorithm: fine-tuning, or merging the weights of other methods.
+FINETUNE, RECIPE, CURVE, SELECT = "finetune", "recipe", "curve", "select"
+MERGES = (RECIPE, CURVE, SELECT)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Related datasets over one label space, and their default grid."""
+
+    name: str
+    title: str
+    description: str
+    classes: dict
+    defaults: dict
+    method_settings: dict
+    one_image_per_class: bool
+    crop_pct: float | None = None
+    example_target: str | None = None
+    reference: str | dict | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset: source, layout and terms of use.
+
+    Attributes:
+        raw: folder of data/raw with its archives: its own, or that of a dataset with which it shares archives.
+    """
+
+    name: str
+    family: str
+    label: str
+    raw: str
+    sources: tuple[dict, ...]
+    layout: str
+    settings: dict
+    evaluation_group: str
+    licence: str
+    origin: str
+    role: str
+    optional: bool
+    adversarially_filtered: bool
+    storage: str
+    publishable: bool
+    exclude: dict
+    classes: dict | None = None
+    images: int | None = None
+    about_images: int | None = None
+    variant_of: str | None = None
+    tuning: dict | None = None
+    source_group: str | None = None
+    icons_file: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """One pretrained model: its head, its weights' source and its preprocessing.
+
+    Attributes:
+        source: source of published weights; None if they are trained here.
+        pretrain: dataset, size, test and training settings of a model trained here; None for published weights.
+    """
+
+    name: str
+    families: tuple[str, ...]
+    label: str
+    type: str
+    pretraining: str
+    library: str
+    architecture: str
+    weights: dict
+    preprocessing: dict
+    licence: str
+    style: dict
+    head: str
+    baseline: bool
+    source: dict | None = None
+    pretrain: dict | None = None
+    parameters: int | None = None
+
+    @property
+    def sources(self) -> tuple[dict, ...]:
+        return (self.source,) if self.source else ()
+
+    @property
+    def raw(self) -> str:
+        """Folder of data/raw with the weights."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class Method:
+    """One fine-tuning method: an algorithm (a module) with settings, or a merge of other methods' weights.
+
+    Attributes:
+        parents: methods that must run first: those that a merge averages, or the one that training starts from.
+        form: `finetune`, or the kind of merge: `recipe`, `curve` or `select`.
+        reference: whether it uses the family's reference dataset: `no`, `optional` or `required`.
+        types: supported types of models.
+        trains_on: `images`, or `features` that are computed once.
+        stores: `all`, or `part` if only a small part of the network changes.
+    """
+
+    name: str
+    label: str
+    form: str
+    algorithm: str
+    settings: dict
+    parents: tuple[str, ...]
+    reference: str
+    types: tuple[str, ...]
+    source: str
+    style: dict
+    stores: str
+    trains_on: str
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is fine-tuning rather than a merge."""
+        return self.form == FINETUNE

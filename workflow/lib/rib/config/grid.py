@@ -1,0 +1,238 @@
+"""The grid of a run: the choices of config, resolved with the catalogue. No torch."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from rib.base.errors import UserError
+from rib.config.catalog import Catalog
+from rib.config.choices import (
+    check_accepted,
+    choose_datasets,
+    choose_methods,
+    choose_models,
+    choose_split_fractions,
+    choose_targets,
+    head_of,
+    ood_datasets,
+)
+from rib.config.entries import Dataset, Family, Method, Model
+from rib.config.geometry import Geometry
+from rib.config.reference import Reference, choose_reference
+from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, largest
+from rib.config.schema import known_name
+from rib.config.sweeps import in_path, resolve_methods
+
+# Settings of the machine, on which results do not depend.
+OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Models, methods, targets, sizes and seeds of a run.
+
+    Attributes:
+        config: config.yaml, validated.
+        catalog: the catalogue.
+        family: the family of datasets.
+        datasets: evaluated datasets, in the order of the catalogue.
+        reference: the pretraining proxy, if any.
+        models: models by name.
+        methods: methods by name with resolved settings; each swept value is a separate variant.
+        targets: datasets to fine-tune on.
+        sizes: sizes of the training subset of the target, as written in paths.
+        seeds: training seeds.
+        split_fractions: fractions of protocol held_out; None under `paper`.
+        notices: messages about what was added to the grid or left out, and why.
+    """
+
+    config: Mapping
+    catalog: Catalog
+    family: Family
+    datasets: dict[str, Dataset]
+    reference: Reference | None
+    models: dict[str, Model]
+    methods: dict[str, Method]
+    targets: list[str]
+    sizes: list[str]
+    seeds: list[int]
+    split_fractions: dict[str, float] | None
+    notices: list[str]
+
+    @property
+    def shown_size(self) -> str:
+        """The largest size, which figures and headlines show."""
+        return largest(self.sizes)
+
+    @cached_property
+    def ood(self) -> list[str]:
+        """Datasets that count in RI."""
+        return ood_datasets(self.datasets)
+
+    def head(self, model: str) -> str:
+        """Origin of a model's head (see `head_of`)."""
+        return head_of(self.models[model], self.family)
+
+    def excludes_proxy(self, dataset: str) -> bool:
+        """Whether a dataset shares source images with the pretraining proxy, which are then excluded from it."""
+        return self.reference is not None and self.reference.is_excluded_from(self.catalog.datasets[dataset])
+
+    def uses_reference(self) -> bool:
+        """Whether any job reads the pretraining proxy."""
+        methods = any(method.reference != "no" for method in self.methods.values())
+        fitted = any(self.head(model) == "fitted" for model in self.models)
+        return self.reference is not None and (methods or fitted or any(map(self.excludes_proxy, self.datasets)))
+
+    def datasets_read(self) -> list[Dataset]:
+        """Datasets that jobs read: evaluated ones, the pretraining proxy if used, and those for pretraining models."""
+        read = {**self.datasets}
+        if self.uses_reference():
+            read.setdefault(self.reference.name, self.reference.dataset)
+        for model in self.models.values():
+            for key in ("dataset", "test") if model.pretrain else ():
+                read.setdefault(model.pretrain[key], self.catalog.datasets[model.pretrain[key]])
+        return list(read.values())
+
+    def evaluation_groups(self) -> dict[str, list[str]]:
+        """Datasets of each evaluation group, in the order of the catalogue."""
+        groups: dict[str, list[str]] = {}
+        for name, dataset in self.datasets.items():
+            groups.setdefault(dataset.evaluation_group, []).append(name)
+        return groups
+
+    def split_before(self, dataset: str) -> list[str]:
+        """Evaluated datasets with the same source images that are split before this one; references are split last."""
+        group = self.catalog.datasets[dataset].source_group
+        related = [name for name, entry in self.datasets.items() if entry.source_group == group is not None]
+        return related[: related.index(dataset)] if dataset in related else related
+
+    def source_groups(self) -> dict[str, str]:
+        """Source group by dataset, for datasets that share source images with others."""
+        return {name: entry.source_group for name, entry in self.datasets.items() if entry.source_group}
+
+    def leak_free_groups(self) -> dict[str, str] | None:
+        """`source_groups` if images that share sources with the target are excluded from RI, else None.
+
+        Under held_out nothing is excluded, because test images share no sources with training images.
+        """
+        return self.source_groups() if self.config["leak_free"] and self.split_fractions is None else None
+
+    def conditions(self) -> list[str]:
+        """Conditions of all results that are not columns of the tables, as short phrases."""
+        found = [f"protocol {self.config['protocol']}"]
+        if self.config["leak_free"]:
+            found.append("leak-free")
+        if (budget := self.config["budget"]["max_images_per_dataset"]) != ALL:
+            found.append(f"at most {budget} images per dataset")
+        if labels := [entry.label for name, entry in self.datasets.items() if self.excludes_proxy(name)]:
+            found.append(
+                f"pretraining proxy: {self.reference.images_per_class} images per class of {self.reference.dataset.label}, "
+                f"excluded from {', '.join(labels)}"
+            )
+        family = [e for e in self.catalog.datasets.values() if e.family == self.family.name and e.role != "reference"]
+        if missing := [entry.label for entry in family if not entry.optional and entry.name not in self.datasets]:
+            found.append(f"without {', '.join(missing)}")
+        if more := [self.datasets[name].label for name in self.ood if self.datasets[name].optional]:
+            found.append(f"RI with {', '.join(more)}")
+        return found
+
+    def methods_of(self, model: str) -> list[str]:
+        """Methods that, with all of their parents, support the type of a model."""
+        model_type = self.models[model].type
+        fit = {name for name, method in self.methods.items() if model_type in method.types}
+        return [name for name in self.methods if name in fit and fit.issuperset(self.methods[name].parents)]
+
+    def shared_methods(self) -> list[str]:
+        """Methods that are run on every model of the grid."""
+        sets = [set(self.methods_of(model)) for model in self.models]
+        return [name for name in self.methods if all(name in found for found in sets)]
+
+    def runs(self) -> list[Run]:
+        """All runs: for each model the pretrained one, then targets x methods x sizes x seeds."""
+        return [
+            run
+            for model in self.models
+            for run in [
+                Run(model, NO_TARGET, PRETRAINED, ALL, 0),
+                *(
+                    Run(model, *rest)
+                    for rest in itertools.product(self.targets, self.methods_of(model), self.sizes, self.seeds)
+                ),
+            ]
+        ]
+
+    def geometry(self, model: str) -> Geometry:
+        """Input geometry of a model; models with the same geometry share prepared data."""
+        preprocessing = self.models[model].preprocessing
+        size = self.setting("image_size")
+        return Geometry(
+            size=preprocessing["input_size"] if size == "native" else size,
+            crop_pct=preprocessing["crop_pct"] if self.family.crop_pct is None else self.family.crop_pct,
+            interpolation=preprocessing["interpolation"],
+        )
+
+    def setting(self, key: str):
+        """A setting of config.yaml, with `default` replaced by the family's value."""
+        value = self.config["training"].get(key, self.config.get(key))
+        return self.family.defaults[key] if value == "default" else value
+
+    def training(self) -> dict:
+        """Settings shared by all fine-tuning methods, resolved."""
+        return {key: self.setting(key) for key in self.config["training"]}
+
+    def resolved(self) -> dict:
+        """The configuration with every `default` and `all` resolved, without settings of the machine."""
+        return {
+            **{key: value for key, value in self.config.items() if key not in ("catalog", "archives")},
+            "compute": {key: value for key, value in self.config["compute"].items() if key not in OF_MACHINE},
+            "datasets": list(self.datasets),
+            "reference": self.reference and self.reference.name,
+            "models": list(self.models),
+            "methods": list(self.methods),
+            "method_settings": {name: method.settings for name, method in self.methods.items()},
+            "targets": self.targets,
+            "image_size": self.setting("image_size"),
+            "training": self.training(),
+        }
+
+
+def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
+    """Resolve the choices of config.
+
+    Args:
+        config: config.yaml, validated.
+        catalog: the catalogue.
+
+    Raises:
+        UserError: A name is unknown or belongs to another family, or a choice cannot be run.
+    """
+    family = catalog.families[known_name(config["family"], catalog.families, "family", "config")]
+    datasets = choose_datasets(config, family, catalog)
+    reference = choose_reference(config, family, catalog)
+    models, notices = choose_models(config, family, catalog, reference)
+    check_accepted(config, catalog)
+    targets, of_targets = choose_targets(config, family, datasets)
+    fractions = choose_split_fractions(config, family)
+    names, of_methods = choose_methods(config, family, catalog, models, reference, fractions is not None)
+    sizes = [in_path(size) for size in config["train_subset"]]
+    if len(set(sizes)) < len(sizes):
+        raise UserError("config, train_subset: two fractions agree in their first twelve digits; remove one of them.")
+    grid = Grid(
+        config=config,
+        catalog=catalog,
+        family=family,
+        datasets=datasets,
+        reference=reference,
+        models=models,
+        methods=resolve_methods(names, config, family, catalog),
+        targets=targets,
+        sizes=sizes,
+        seeds=config["seeds"],
+        split_fractions=fractions,
+        notices=[*notices, *of_targets, *of_methods],
+    )
+    for model in models:
+        for name in grid.methods.keys() - set(grid.methods_of(model)):
+            grid.notices.append(f"method '{name}' is not run on '{model}': it is not for {models[model].type}s")
+    return grid

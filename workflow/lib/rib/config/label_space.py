@@ -1,0 +1,246 @@
+"""Label space: which network outputs belong to which class of a dataset (see rib.models.class_logits). No torch."""
+
+import csv
+import hashlib
+import importlib.util
+import io
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from rib.base.errors import UserError
+
+LARGEST_CLASS = 10
+INDEX = re.compile(r"[0-9]{1,3}")  # of ImageNet-1K
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Classes of a dataset as sets of network outputs: ImageNet-1K's, or those of a family with its own classes.
+
+    Attributes:
+        keys: unique key of each class, by which a layout finds its images.
+        indices: network outputs of each class, ascending.
+        names: names of the classes for display; not part of the digest.
+        num_classes: number of network outputs; 1000 for ImageNet-1K.
+    """
+
+    keys: tuple[str, ...]
+    indices: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]
+    num_classes: int = 1000
+
+    @property
+    def digest(self) -> str:
+        """Identifier of the space, part of every result that was scored in it."""
+        return hashlib.sha256(json.dumps([self.keys, self.indices, self.num_classes]).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict:
+        return {
+            "keys": list(self.keys),
+            "indices": [list(row) for row in self.indices],
+            "names": list(self.names),
+            "num_classes": self.num_classes,
+            "digest": self.digest,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict) -> "LabelSpace":
+        indices = tuple(tuple(row) for row in value["indices"])
+        return cls(tuple(value["keys"]), indices, tuple(value["names"]), value["num_classes"])
+
+
+@cache
+def imagenet_wnids() -> tuple[str, ...]:
+    """The 1000 WordNet ids in the order of ImageNet-1K's class indices (lexicographic).
+
+    They are read from a list in timm, without importing timm, which would import torch.
+    """
+    return tuple(_timm_file("imagenet_synsets.txt").split())
+
+
+def _timm_file(name: str) -> str:
+    """Content of a class list of timm.
+
+    Raises:
+        UserError: timm is not installed, or has no such list.
+    """
+    spec = importlib.util.find_spec("timm")
+    if spec is None:
+        raise UserError(
+            "timm is not installed in this environment; run `make run` or pip install -r envs/requirements.txt."
+        )
+    path = Path(spec.submodule_search_locations[0]) / "data/_info" / name
+    if not path.is_file():
+        raise UserError(f"timm has no class list '{name}'; correct classes in the dataset's entry.")
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def imagenet_names() -> dict[str, str]:
+    """Name of each ImageNet class by wnid: its first lemma."""
+    pairs = (line.split("\t", 1) for line in _timm_file("imagenet_synset_to_lemma.txt").splitlines())
+    return {wnid: lemmas.split(",")[0].strip() for wnid, lemmas in pairs}
+
+
+def read_timm_list(name: str) -> LabelSpace:
+    """Label space with one class per wnid of a list in timm.
+
+    Args:
+        name: `imagenet` (all 1000), `imagenet_a` or `imagenet_r` (200 each).
+
+    Raises:
+        UserError: timm has no such list, or the list has other classes than ImageNet-1K's.
+    """
+    index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+    wnids = tuple(sorted(_timm_file(f"{name}_synsets.txt").split()))
+    if other := [wnid for wnid in wnids if wnid not in index_of]:
+        raise UserError(
+            f"timm's class list '{name}' contains {other[0]}, which is not an ImageNet-1K class; correct the entry."
+        )
+    names = imagenet_names()
+    return LabelSpace(wnids, tuple((index_of[wnid],) for wnid in wnids), tuple(names[wnid] for wnid in wnids))
+
+
+def read_index_map(path: Path) -> LabelSpace:
+    """Label space from a CSV file with the columns key and indices (ImageNet indices, separated by blanks).
+
+    Raises:
+        UserError: An index is not in 0 to 999 or belongs to two classes, or a key occurs twice.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    claimed: dict[int, str] = {}
+    for line, row in _classes(path, "key", ("key", "indices")):
+        if row["key"] in found:
+            raise UserError(f"{path} line {line}: {row['key']} is listed twice; remove one.")
+        indices = row["indices"].split()
+        if not indices or not all(map(INDEX.fullmatch, indices)):
+            raise UserError(f"{path} line {line}: {row['key']} has the indices '{row['indices']}'; use 0 to 999.")
+        for index in map(int, indices):
+            if index in claimed:
+                raise UserError(
+                    f"{path} line {line}: index {index} belongs to both {claimed[index]} and {row['key']}; "
+                    "remove it from one of them."
+                )
+            claimed[index] = row["key"]
+        found[row["key"]] = tuple(sorted(map(int, indices)))
+    return LabelSpace(tuple(found), tuple(found.values()), tuple(key.replace("_", " ") for key in found))
+
+
+def read_class_map(path: Path) -> LabelSpace:
+    """Label space from a class map: CSV file with the columns emoji, codepoint, wnids, reason.
+
+    Raises:
+        UserError: A column is missing, a wnid is unknown, a wnid or codepoint occurs twice, a class has no wnids or
+            more than ten, or a row has no reason; the message names file and line.
+    """
+    index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+    rows = _classes(path, "codepoint", ("emoji", "codepoint", "wnids", "reason"))
+    claimed: dict[str, str] = {}
+    for line, row in rows:
+        wnids = row["wnids"].split()
+        if not 1 <= len(wnids) <= LARGEST_CLASS:
+            raise UserError(f"{path} line {line}: {row['emoji']} has {len(wnids)} wnids; list 1 to {LARGEST_CLASS}.")
+        if not row["reason"].strip():
+            raise UserError(f"{path} line {line}: {row['emoji']} has no reason; state why its wnids match the drawing.")
+        for wnid in wnids:
+            if wnid not in index_of:
+                raise UserError(
+                    f"{path} line {line}: {row['emoji']} lists {wnid}, which is not an ImageNet-1K class; correct it."
+                )
+        for key in (*wnids, row["codepoint"]):
+            if key in claimed:
+                raise UserError(
+                    f"{path} line {line}: {key} belongs to both {claimed[key]} and {row['emoji']}; "
+                    "remove it from one of them."
+                )
+            claimed[key] = row["emoji"]
+    indices = tuple(tuple(sorted(index_of[wnid] for wnid in row["wnids"].split())) for _, row in rows)
+    return LabelSpace(tuple(row["codepoint"] for _, row in rows), indices, tuple(row["emoji"] for _, row in rows))
+
+
+def read_wnid_list(path: Path) -> LabelSpace:
+    """Label space with one class per ImageNet wnid, from a CSV file with the column wnid.
+
+    Raises:
+        UserError: A wnid is unknown or repeated; the message names file and line.
+    """
+    index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+    found: dict[int, str] = {}
+    for line, row in _classes(path, "wnid", ("wnid",)):
+        wnid = row["wnid"]
+        if wnid not in index_of:
+            raise UserError(f"{path} line {line}: {wnid} is not an ImageNet-1K class; correct it.")
+        if index_of[wnid] in found:
+            raise UserError(f"{path} line {line}: {wnid} is listed twice; remove one.")
+        found[index_of[wnid]] = wnid
+    ordered = sorted(found)
+    wnids = tuple(found[index] for index in ordered)
+    return LabelSpace(wnids, tuple((index,) for index in ordered), wnids)
+
+
+def read_own_classes(path: Path, family: LabelSpace | None = None) -> LabelSpace:
+    """Label space that is not ImageNet's: CSV file with the columns key (folder name) and name, one line per output.
+
+    Args:
+        path: the CSV file.
+        family: label space of the family, for a dataset with some of its classes.
+
+    Raises:
+        UserError: A key occurs twice, or the family does not have it.
+    """
+    rows = _classes(path, "key", ("key", "name"))
+    keys = [row["key"] for _, row in rows]
+    for line, row in rows:
+        if keys.count(row["key"]) > 1:
+            raise UserError(f"{path} line {line}: {row['key']} is listed twice; remove one.")
+        if family and row["key"] not in family.keys:
+            raise UserError(f"{path} line {line}: {row['key']} is not a class of the family; correct it.")
+    names = tuple(row["name"] for _, row in rows)
+    num_classes = [family.keys.index(key) for key in keys] if family else range(len(keys))
+    return LabelSpace(tuple(keys), tuple((i,) for i in num_classes), names, family.num_classes if family else len(keys))
+
+
+def _classes(path: Path, key: str, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+    """Rows of a table with one class per line.
+
+    Raises:
+        UserError: There are no classes, or one has no key.
+    """
+    rows = list(read_table(path, columns))
+    if not rows:
+        raise UserError(f"{path} lists no classes; add one line for each.")
+    for line, row in rows:
+        if not row[key].strip():
+            raise UserError(f"{path} line {line}: the class has no {key}; add it.")
+    return rows
+
+
+def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[int, dict[str, str]]]:
+    """Yield (line number, row) of a CSV file that must have the given columns.
+
+    Raises:
+        UserError: The file does not exist, is not CSV in UTF-8, or lacks a column or a value.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; the catalogue names it as a class file.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        missing = [column for column in columns if column not in (reader.fieldnames or [])]
+        if missing:
+            raise UserError(f"{path} lacks the column {missing[0]}; it needs {', '.join(columns)}.")
+        for row in reader:
+            if None in row.values() or None in row:
+                raise UserError(
+                    f"{path} line {reader.line_num}: expected {len(reader.fieldnames)} values; correct the row."
+                )
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise UserError(f"{path} is not valid CSV after line {reader.line_num} ({error}); correct it.") from error

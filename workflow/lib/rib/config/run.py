@@ -1,0 +1,57 @@
+"""A run of the grid. No torch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+PRETRAINED = "pretrained"
+NO_TARGET = "none"
+ALL = "all"  # size of a run that trains on the whole target
+RUN_COLUMNS = ["model", "method", "target", "size", "seed"]  # table columns that identify a run
+
+
+def images_of(size: str, whole: int) -> int:
+    """Number of images of a size.
+
+    Args:
+        size: `all`, a number of images, or a fraction (written with a point: 0.5).
+        whole: number of all images.
+    """
+    if size == ALL:
+        return whole
+    return round(float(size) * whole) if "." in size else int(size)
+
+
+def largest(sizes: Iterable[str]) -> str:
+    """The size shown in figures and headlines: `all` if it was run, else the largest fraction, else the largest number.
+
+    Fractions and numbers cannot be compared before the images of datasets are counted.
+    """
+    return max(sizes, key=lambda size: (size == ALL, "." in size, 0.0 if size == ALL else float(size)))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model state that is evaluated.
+
+    The model before fine-tuning has method `pretrained`, target `none`, size `all` and seed 0.
+    """
+
+    model: str
+    target: str
+    method: str
+    size: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.target}/{self.method}/{self.size}/{self.seed}"
+
+    def values(self, columns: Iterable[str]) -> tuple:
+        """Attributes in the order of the given table columns."""
+        return tuple(getattr(self, column) for column in columns)
+
+
+def run_of(path: Path) -> Run:
+    """The run of a file .../{model}/{target}/{method}/{size}/{seed}/{file}."""
+    model, target, method, size, seed = path.parts[-6:-1]
+    return Run(model, target, method, size, int(seed))

@@ -1,0 +1,193 @@
+"""Validation of YAML files with the schemas of workflow/schemas, with one clear sentence per mistake."""
+
+import contextlib
+import difflib
+import re
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from rib.base.errors import UserError
+from rib.base.plugins import LIBRARY
+
+SCHEMAS = LIBRARY.parents[1] / "schemas"
+SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster
+SHOWN = 100  # maximum length of an invalid value in a message
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is an integer: 1, but neither 1.0 nor True."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _matches(validator, pattern: str, value: object, schema: dict):
+    """Match `$` only at the end of the text; in Python it also matches before a final line break."""
+    if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value):
+        yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+JSON_SCHEMA = jsonschema.Draft202012Validator
+Validator = jsonschema.validators.extend(
+    JSON_SCHEMA,
+    {"pattern": _matches},
+    type_checker=JSON_SCHEMA.TYPE_CHECKER.redefine_many(
+        {"integer": lambda _, value: is_whole(value), "number": lambda _, value: is_number(value)}
+    ),
+)
+
+
+@cache
+def load_schema(name: str) -> dict:
+    """A schema of workflow/schemas, including the shared definitions."""
+    own, shared = (
+        yaml.load((SCHEMAS / f"{part}.schema.yaml").read_text(encoding="utf-8"), SAFE_LOADER)
+        for part in (name, "common")
+    )
+    return {**own, "$defs": shared["$defs"]}
+
+
+def validated(value: object, schema_name: str, where: str) -> dict:
+    """Validate a parsed YAML value with a schema of workflow/schemas and fill in defaults.
+
+    Args:
+        value: the parsed file.
+        schema_name: for example `config`.
+        where: the file, for messages.
+
+    Returns:
+        A new dict with all defaults filled in.
+
+    Raises:
+        UserError: A key is unknown or missing, or a value has the wrong type or is out of bounds.
+    """
+    schema = load_schema(schema_name)
+    filled = _filled(value, schema)
+    errors = sorted(Validator(schema).iter_errors(filled), key=lambda error: list(map(str, error.path)))
+    if errors:
+        raise UserError(f"{where}: {_sentence(errors[0])}")
+    return filled
+
+
+def _filled(value: object, schema: dict) -> object:
+    """Fill in defaults, and convert texts to numbers and booleans: `--config seeds='[0,1]'` gives a list of strings."""
+    if isinstance(value, str):
+        meant = {"true": True, "false": False}.get(value.lower(), number(value))
+        fits = meant is not None and not _valid(value, schema) and _valid(meant, schema)
+        return meant if fits else value
+    if isinstance(value, list):
+        return [_filled(item, schema.get("items", {})) for item in value]
+    if not isinstance(value, dict):
+        return value
+    known = schema.get("properties", {})
+    other = schema.get("additionalProperties") or {}
+    filled = {key: _filled(item, known.get(key, other)) for key, item in value.items()}
+    for key, part in known.items():
+        if key not in filled and "default" in part:
+            filled[key] = _filled(part["default"], part)
+    return filled
+
+
+def number(text: str) -> int | float | None:
+    """Convert a text to a number; None if it is not a number."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return None
+
+
+def _valid(value: object, schema: dict) -> bool:
+    return "$ref" in schema or Validator(schema).is_valid(value)
+
+
+def _sentence(error: jsonschema.ValidationError) -> str:
+    place = ".".join(map(str, error.absolute_path))
+    inside = f" in '{place}'" if place else ""
+    shown = show(error.instance)
+    why = error.message.replace(repr(error.instance), "it", 1)
+    meaning = f"; expected: {error.schema['description']}" if "description" in error.schema else ""
+    if "propertyNames" in error.schema_path:
+        return f"{shown}{inside} is not a valid name ({why}){meaning}."
+    if error.validator == "additionalProperties":
+        allowed = list(error.schema.get("properties", {}))
+        key = next(key for key in error.instance if key not in allowed)
+        return f"unknown key {show(key)}{inside}{nearest(key, allowed)}; allowed are {', '.join(sorted(allowed))}."
+    if error.validator == "required":
+        key = next(key for key in error.validator_value if key not in error.instance)
+        return f"the key '{key}' is missing{inside}; add it."
+    if error.validator == "oneOf":
+        keys = ", ".join(key for part in error.schema["oneOf"] for key in part["required"])
+        return f"give exactly one of the keys {keys}{inside}."
+    subject = f"'{place}' is" if place else "the file is"
+    return f"{subject} {shown}, which is not valid ({why}){meaning}."
+
+
+def show(value: object) -> str:
+    """An invalid value as quoted in messages."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """A clause with the most similar known name; empty if none is similar."""
+    close = difflib.get_close_matches(str(name)[:SHOWN], list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def known_name(name: object, known: Iterable[str], kind: str, where: str) -> str:
+    """Return the name if it is known.
+
+    Raises:
+        UserError: It is unknown; the message lists the known names.
+    """
+    known = list(known)
+    if name not in known:
+        raise UserError(
+            f"{where}: unknown {kind} {show(name)}{nearest(name, known)}; known are "
+            f"{', '.join(sorted(known)) or 'none'}."
+        )
+    return name
+
+
+def read_yaml(path: Path) -> object:
+    """Parse a YAML file.
+
+    Raises:
+        UserError: It cannot be read or is not valid YAML; the message names file and line.
+    """
+    try:
+        return yaml.load(read_source(path), _StrictLoader) or {}
+    # PyYAML raises various errors, for example a KeyError for `!!bool maybe`.
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:500]}; correct it.") from error
+
+
+def read_source(path: Path) -> str:
+    """Text of a file that a user wrote.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); correct or remove it.") from error
+
+
+class _StrictLoader(SAFE_LOADER):
+    """Safe loader that refuses duplicate keys."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,181 @@
+"""Settings of methods and layouts: names and types, read from signatures without importing the modules."""
+
+import ast
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from rib.base.errors import UserError
+from rib.base.plugins import LIBRARY
+from rib.config.entries import FINETUNE, MERGES
+from rib.config.schema import is_number, is_whole, nearest, number, read_source, show
+
+
+class Setting(NamedTuple):
+    """A keyword-only argument of an algorithm or a layout.
+
+    Attributes:
+        annotation: its type annotation, as text.
+        required: whether it has no default.
+        default: its default, if any.
+    """
+
+    annotation: str
+    required: bool
+    default: object
+
+
+def check_settings(
+    settings: Mapping, known: Mapping[str, Setting], where: str, complete: bool = True, sweeps: bool = True
+) -> dict:
+    """Check settings against the keyword arguments of an algorithm or layout.
+
+    Args:
+        settings: settings of an entry, or overrides by a family or config.
+        known: the keyword arguments.
+        where: the entry, for messages.
+        complete: whether to require settings without defaults and to fill in defaults.
+        sweeps: whether a list of values is allowed as a sweep.
+
+    Returns:
+        The settings; texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted.
+
+    Raises:
+        UserError: A setting is unknown or missing, or a value does not have the annotated type.
+    """
+    for key in settings:
+        if key not in known:
+            allowed = ", ".join(sorted(known)) or "none"
+            raise UserError(f"{where}: unknown setting {show(key)}{nearest(key, known)}; allowed are {allowed}.")
+    given = dict(settings)
+    for key in sorted(known.keys() - settings.keys()) if complete else ():
+        if known[key].required:
+            raise UserError(f"{where}: the setting '{key}' is missing; add it.")
+        given[key] = known[key].default
+    return {
+        key: _checked(value, known[key].annotation, f"{where}: the setting '{key}'", sweeps)
+        for key, value in given.items()
+    }
+
+
+def _checked(value: object, annotation: str, where: str, sweeps: bool) -> object:
+    """Check the value of a setting, or each value of a sweep."""
+    if value == []:
+        raise UserError(f"{where} is an empty list; give a value, or several for a sweep.")
+    check = _checked_list if annotation.startswith("list") else _checked_one
+    swept = isinstance(value, list) and (check is _checked_one or isinstance(value[0], list))
+    return [check(item, annotation, where) for item in value] if swept and sweeps else check(value, annotation, where)
+
+
+def _checked_list(value: object, annotation: str, where: str) -> list:
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{where} is {show(value)}; give a list.")
+    return [_checked_one(item, annotation[len("list[") : -1] or "scalar", where) for item in value]
+
+
+def _checked_one(value: object, annotation: str, where: str) -> object:
+    """Check a value that is not a list, converting text to a number if the annotation is numeric."""
+    found = number(value) if isinstance(value, str) and annotation in ("float", "int") else value
+    scalar = isinstance(value, str | bool) or is_number(value)
+    types = {
+        "float": ("a number", is_number(found)),
+        "int": ("a whole number", is_whole(found)),
+        "str": ("text, if necessary in quotes", isinstance(value, str)),
+        "bool": ("true or false", isinstance(value, bool)),
+        "scalar": ("text or a number", scalar),
+        "dict": ("a value for each key", isinstance(value, dict) and _is_json(value)),
+    }
+    expected, fits = types.get(
+        annotation.partition("[")[0], ("text, numbers, or lists and mappings of these", _is_json(value))
+    )
+    if not fits:
+        raise UserError(f"{where} is {show(value)}; give {expected}.")
+    return found
+
+
+def _is_json(value: object) -> bool:
+    """Whether a value survives a JSON round trip."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False)) == value
+    except (TypeError, ValueError):
+        return False
+
+
+@cache
+def algorithm_settings(path: Path) -> tuple[str, Mapping[str, Setting]]:
+    """Form of an algorithm, and its settings.
+
+    The settings of a merge are the keyword-only arguments of its function (`recipe`, `curve` or `select`). Otherwise
+    they are those of the constructor of the class decorated with `@algorithm`, whose `**common` are FineTuning's. They
+    are read from the source, since importing it would import torch.
+    """
+    for node in _parsed(path).body:
+        if isinstance(node, ast.FunctionDef) and node.name in MERGES:
+            return node.name, _keywords(node, path)
+        marks = getattr(node, "decorator_list", [])
+        if isinstance(node, ast.ClassDef) and any(getattr(mark, "id", None) == "algorithm" for mark in marks):
+            return FINETUNE, _constructor_settings(node, path)
+    raise UserError(f"{path} has neither a class with @algorithm nor a function {', '.join(MERGES)}; add one.")
+
+
+def _parsed(path: Path) -> ast.Module:
+    """Syntax tree of a module.
+
+    Raises:
+        UserError: It cannot be read or is not valid Python; the message names file and line.
+    """
+    try:
+        return ast.parse(read_source(path))
+    except (SyntaxError, ValueError) as error:
+        line = f" line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise UserError(f"{path}{line} is not valid Python ({getattr(error, 'msg', error)}); correct it.") from error
+
+
+def _constructor_settings(node: ast.ClassDef, path: Path) -> Mapping[str, Setting]:
+    init = next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
+    own = _keywords(init, path) if init else {}
+    return own if init and init.args.kwarg is None else {**own, **_common_settings(), **own}
+
+
+@cache
+def _common_settings() -> Mapping[str, Setting]:
+    """Settings of FineTuning's constructor, shared by all methods that train weights."""
+    path = LIBRARY / "methods/base.py"
+    base = next(node for node in _parsed(path).body if isinstance(node, ast.ClassDef) and node.name == "FineTuning")
+    init = next(part for part in base.body if isinstance(part, ast.FunctionDef) and part.name == "__init__")
+    return _keywords(init, path)
+
+
+@cache
+def signature_of(path: Path, function: str) -> tuple[Mapping[str, Setting], Mapping[str, Setting]]:
+    """Positional and keyword-only arguments of a module's function.
+
+    Raises:
+        UserError: The module has no such function.
+    """
+    for node in _parsed(path).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            defaults = [None] * (len(node.args.args) - len(node.args.defaults)) + node.args.defaults
+            return _settings(node.args.args, defaults, path), _keywords(node, path)
+    raise UserError(f"{path} has no function '{function}'; add it.")
+
+
+def _keywords(function: ast.FunctionDef, path: Path) -> Mapping[str, Setting]:
+    return _settings(function.args.kwonlyargs, function.args.kw_defaults, path)
+
+
+def _settings(arguments: list[ast.arg], defaults: list[ast.expr | None], path: Path) -> Mapping[str, Setting]:
+    found = {}
+    for argument, default in zip(arguments, defaults, strict=True):
+        annotation = ast.unparse(argument.annotation) if argument.annotation else ""
+        try:
+            value = None if default is None else ast.literal_eval(default)
+        except ValueError as error:
+            raise UserError(
+                f"{path} line {default.lineno}: the default of '{argument.arg}' is not a literal; write one, so that "
+                "it can be recorded."
+            ) from error
+        found[argument.arg] = Setting(annotation, default is None, value)
+    return found

@@ -1,0 +1,129 @@
+"""Reading of tar and zip archives in order, without extracting them to disk."""
+
+import contextlib
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from rib.base.errors import UserError
+
+LARGEST_MEMBER = 4 << 30  # bytes of one file in an archive
+# In zipfile's message since Python 3.11.8 and 3.12.2; ObjectNet's zip has overlapping entries.
+OVERLAP = "Overlapped entries"
+
+
+def archive_members(
+    path: Path,
+    wanted: Collection[str] | Callable[[str], bool] | None = None,
+    password: tuple[str, str | None] | None = None,
+    file: BinaryIO | None = None,
+) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yield the regular files of a zip, wheel or tar archive in archive order: the name, and a function that reads it.
+
+    Each file must be read before the next one is requested. Nothing is extracted to disk, so a member named `../x` or
+    a link can't write outside a folder. Such members are refused anyway, because the archive can't be trusted.
+
+    Args:
+        path: the archive; the compression of a tar is detected from its content.
+        wanted: names to yield, or a predicate on names; None yields all.
+        password: for an encrypted zip: the environment variable that holds the password, and its value.
+        file: bytes of an archive within another one; `path` is then only its name in messages.
+
+    Raises:
+        UserError: the archive is truncated, damaged or in a format that Python can't read, has a member that points
+            outside or is far larger than an image or a model, or the password is missing or wrong.
+    """
+    take = (lambda name: True) if wanted is None else wanted if callable(wanted) else (lambda name: name in wanted)
+    with _damage_explained(path, passing=UserError):
+        if zipfile.is_zipfile(file or path):
+            with zipfile.ZipFile(file or path) as archive:
+                for info in archive.infolist():
+                    _refuse_hostile(path, info.filename, info.file_size)
+                    if not info.is_dir() and take(info.filename):
+                        yield info.filename, partial(_unzip, archive, info, path, password)
+        else:
+            if file:
+                file.seek(0)
+            # Names that are not UTF-8 are escaped in the same way on every machine.
+            coding = {"encoding": "utf-8", "errors": "backslashreplace"}
+            with tarfile.open(None if file else path, fileobj=file, **coding) as archive:
+                while (member := archive.next()) is not None:
+                    archive.members.clear()  # tarfile would keep about 1 kB for each of millions of members
+                    _refuse_hostile(path, member.name, member.size)
+                    if (member.issym() or member.islnk()) and take(member.name):
+                        raise UserError(
+                            f"{path} contains '{member.name}' as a link to '{member.linkname}'; don't use this file."
+                        )
+                    if member.isfile() and take(member.name):
+                        yield member.name, partial(_untar, archive, member, path)
+
+
+@contextlib.contextmanager
+def _damage_explained(
+    path: Path, passing: type[Exception] | tuple[type[Exception], ...] = (UserError, MemoryError)
+) -> Iterator[None]:
+    """Turn any error into one that explains the damage: zipfile and tarfile raise many types on damaged input.
+
+    Args:
+        path: the archive.
+        passing: exceptions to pass on. MemoryError is not among them where sizes are read: a huge size means damage.
+    """
+    try:
+        yield
+    except passing:
+        raise
+    except NotImplementedError as error:
+        raise UserError(f"{path} is in a format that Python can't read ({error}); repack it.") from error
+    except Exception as error:
+        if OVERLAP in str(error):
+            raise UserError(
+                f"{path} has overlapping entries, which this Python rejects as an attack ({error}); if you trust the "
+                "file, repack it or, if it is encrypted, install Info-ZIP's `unzip`, which is then used."
+            ) from error
+        raise UserError(
+            f"{path} can't be read as an archive ({str(error) or type(error).__name__}); it is truncated or damaged: "
+            "delete it and run again."
+        ) from error
+
+
+def _untar(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
+    with _damage_explained(path):
+        return archive.extractfile(member).read()
+
+
+def _unzip(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, password: tuple[str, str | None] | None
+) -> bytes:
+    with _damage_explained(path):
+        if not info.flag_bits & 1:
+            return archive.read(info)
+    variable, value = password or ("", None)
+    if not value:
+        how = f"set the environment variable {variable} to the password shown on its download page"
+        raise UserError(f"{path} is encrypted; {how if variable else 'its layout has no password'}.")
+    with _damage_explained(path):
+        try:
+            return archive.read(info, os.fsencode(value))
+        except (RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+            wrong = "password" in str(error) or isinstance(error, zlib.error | zipfile.BadZipFile)
+            if wrong and OVERLAP not in str(error):
+                raise UserError(
+                    f"{path}: the password in {variable} doesn't open '{info.filename}' ({error}); correct it."
+                ) from None
+            raise
+
+
+def _refuse_hostile(archive: Path, name: str, size: int) -> None:
+    if name.startswith("/") or ".." in Path(name).parts:
+        raise UserError(f"{archive} contains '{name}', which points outside the archive; don't use this file.")
+    if size < 0:
+        raise UserError(f"{archive} contains '{name}' of {size} bytes; it is damaged: delete it and run again.")
+    if size > LARGEST_MEMBER:
+        raise UserError(
+            f"{archive} contains '{name}' of {size / 1e9:.1f} GB, larger than any image or model; don't use this file."
+        )

@@ -1,0 +1,35 @@
+"""Splitting a dataset's source images into train, select and test."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rib.data.splits import parts_of, read_split
+from rib.data.view import DatasetFiles, DatasetView, load_whole
+
+
+def split_dataset(
+    *, files: DatasetFiles, view: DatasetView, fractions: Mapping[str, float], earlier: Iterable[Path], table: Path
+) -> None:
+    """Split a dataset's source images and write the split of each.
+
+    Args:
+        files: the dataset, not yet split.
+        view: view of the dataset.
+        fractions: fractions of source images in `train` and `select`, with a sum below 1; the rest is `test`.
+        earlier: splits of earlier datasets that share sources with this one, in order.
+        table: written as Parquet, one row per source image, sorted by id: source_id, part, images (in the dataset).
+    """
+    dataset = load_whole(files, view)
+    places, sources = dataset.sources
+    first = np.full(len(sources), np.iinfo(np.int64).max)
+    np.minimum.at(first, places, dataset.labels)
+    known = {source: which for path in earlier for source, which in read_split(path).items()}
+    found = parts_of(dict(zip(sources, first.tolist(), strict=True)), fractions, known)
+    counts = dict(zip(sources, np.bincount(places, minlength=len(sources)).tolist(), strict=True))
+    ids = sorted(found)
+    columns = {"source_id": ids, "part": [found[name] for name in ids], "images": [counts[name] for name in ids]}
+    pq.write_table(pa.table(columns), table)

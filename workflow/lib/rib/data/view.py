@@ -1,0 +1,134 @@
+"""The part of a prepared dataset that a job uses: one split, within the budget, without the pretraining proxy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from rib.base.errors import UserError
+from rib.config.geometry import Geometry
+from rib.config.run import ALL
+from rib.data.prepared import PreparedDataset
+from rib.data.splits import TRAIN, read_split
+from rib.data.subsets import first_images, hashed, subset
+
+
+@dataclass(frozen=True)
+class DatasetView:
+    """View of every dataset shared by the jobs of a model.
+
+    Attributes:
+        geometry: geometry of the images.
+        workers: threads that decode encoded photos.
+        budget: `all`, or the maximum number of images; a larger dataset is cut in the balanced order.
+        images_per_class: size of the pretraining proxy if it is part of an evaluated dataset; None if the proxy is a
+            whole dataset of its own.
+        pretraining_size: for a model that was pretrained here on a subset of the proxy: that subset, see `subset`.
+    """
+
+    geometry: Geometry
+    workers: int
+    budget: int | str
+    images_per_class: int | None
+    pretraining_size: str = ALL
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """Files of one prepared dataset.
+
+    Attributes:
+        name: the dataset.
+        folder: output folder of the prepare job.
+        proxy: folder of the dataset that contains the pretraining proxy, if this dataset shares its sources.
+        split: output of the split_dataset job (protocol held_out); None for all images.
+    """
+
+    name: str
+    folder: Path
+    proxy: Path | None = None
+    split: Path | None = None
+
+
+def load_dataset(files: DatasetFiles, view: DatasetView, part: str) -> PreparedDataset:
+    """One split of a dataset, `train`, `select` or `test`; the whole dataset under protocol `paper`.
+
+    Raises:
+        UserError: no image is left, none belongs to the pretraining proxy, or the train split lacks a class.
+    """
+    dataset = load_whole(files, view)
+    return dataset if files.split is None else _split(dataset, part, files.split)
+
+
+def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
+    """All images of a dataset within the budget, without those of the pretraining proxy.
+
+    Raises:
+        UserError: no image is left, or none belongs to the pretraining proxy.
+    """
+    dataset = PreparedDataset.open(files.folder, files.name, view.geometry, view.workers)
+    if files.proxy:
+        excluded = _proxy_sources(files.proxy / "index.parquet", view.images_per_class)
+        whole = len(dataset.labels)
+        dataset = _where(dataset, lambda source: source not in excluded)
+        if len(dataset.labels) == whole:
+            raise UserError(
+                f"{files.name}: none of its images was made from one of the pretraining proxy, although its entry's "
+                "source_group says so; its file names don't match the source images, so correct its layout."
+            )
+        if not len(dataset.labels):
+            raise UserError(
+                f"{files.name}: all its images belong to the pretraining proxy; lower reference.images_per_class in "
+                "the family's entry."
+            )
+    return dataset if view.budget == ALL else first_images(dataset, view.budget)
+
+
+def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
+    """The pretraining proxy.
+
+    Under protocol held_out, only the train split of a proxy dataset is used, since other datasets may share its
+    sources.
+    """
+    if view.images_per_class is None:
+        dataset = subset(load_whole(files, view), view.pretraining_size, "pretrain.size")
+        return dataset if files.split is None else _split(dataset, TRAIN, files.split)
+    dataset = PreparedDataset.open(files.folder, files.name, view.geometry, view.workers)
+    chosen = _proxy_sources(files.folder / "index.parquet", view.images_per_class)
+    return _where(dataset, lambda source: source in chosen)
+
+
+def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
+    """Source images of the pretraining proxy: those with the lowest hashes in each class."""
+    table = pq.read_table(index, columns=["label", "source_id"]).to_pydict()
+    by_class: dict[int, set[str]] = {}
+    for label, source in zip(table["label"], table["source_id"], strict=True):
+        by_class.setdefault(label, set()).add(source)
+    ranked = (sorted(sources, key=lambda source: hashed("reference", source)) for sources in by_class.values())
+    return frozenset(source for sources in ranked for source in sources[:images_per_class])
+
+
+def _where(dataset: PreparedDataset, holds: Callable[[str], bool]) -> PreparedDataset:
+    """The images whose source satisfies a predicate."""
+    places, sources = dataset.sources
+    return dataset.take(np.flatnonzero(np.array([holds(source) for source in sources], bool)[places]))
+
+
+def _split(dataset: PreparedDataset, part: str, split: Path) -> PreparedDataset:
+    """One split of a dataset.
+
+    Raises:
+        UserError: the split is empty, or the train split lacks a class of the dataset.
+    """
+    parts = read_split(split)
+    found = _where(dataset, lambda source: parts[source] == part)
+    lost = set(dataset.labels) - set(found.labels)
+    if not len(found.labels) or (part == TRAIN and lost):
+        what = f"class '{dataset.space.names[min(lost)]}' has" if len(found.labels) else "it has"
+        raise UserError(
+            f"protocol held_out: {dataset.name}: {what} no image in the {part} split, since there are too few images "
+            "per class; use protocol paper for this family, or change split or budget in config.yaml."
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Scoring of networks, their features, inversions and merges."""

@@ -1,0 +1,124 @@
+"""Evaluation of one run on one evaluation group: one row per image, from which all results are computed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+
+from rib.base.errors import UserError
+from rib.base.files import read_json, write_json
+from rib.base.progress import Progress
+from rib.config.run import Run
+from rib.data.prepared import PreparedDataset
+from rib.data.splits import TEST
+from rib.data.view import DatasetFiles, DatasetView, load_dataset
+from rib.evaluation.recipes import State
+from rib.models import device as devices
+from rib.models.class_logits import class_logits, class_members
+from rib.models.device import ComputeSettings
+from rib.models.fuse_batch_norm import EXAMPLE
+from rib.models.inputs import Inputs
+from rib.models.state import network_in_state
+
+
+def evaluate(
+    *,
+    run: Run,
+    states: Sequence[State],
+    checkpoints: Mapping[str, Path],
+    model_folder: Path,
+    datasets: Sequence[DatasetFiles],
+    view: DatasetView,
+    batch_size: int,
+    compute: ComputeSettings,
+    rows: Path,
+    manifest: Path,
+) -> None:
+    """Score a run on an evaluation group; each image is read once and passes through all states of the run.
+
+    Args:
+        run: the run.
+        states: its states (see rib.evaluation.recipes).
+        checkpoints: checkpoint of each fine-tuned method.
+        model_folder: output folder of the models job.
+        datasets: the evaluation group; the test split is scored where there is one.
+        view: view of the datasets.
+        batch_size: images per forward pass.
+        compute: device and precision.
+        rows: written as Parquet: the run's five columns, repeated in every row, alpha (null unless the run is a curve),
+            dataset, row, image_id, source_id, object_id, label, prediction (indices into the dataset's label space),
+            confidence (softmax probability of the prediction), margin (logit of the label minus the highest other
+            logit).
+        manifest: written as JSON: the device, and n and label space digest of each dataset.
+
+    Raises:
+        UserError: a logit is not finite.
+    """
+    device = devices.start(compute)
+    preprocessing = read_json(model_folder / "model.json")["preprocessing"]
+    loaded = [load_dataset(files, view, TEST) for files in datasets]
+    pixels = [Inputs(d.images, preprocessing["mean"], preprocessing["std"], device, d.rows) for d in loaded]
+    example = pixels[0][slice(EXAMPLE)]
+    models = [network_in_state(model_folder, state.weights, checkpoints, example, device) for state in states]
+    progress = Progress(desc=f"evaluating {run}", total=sum(len(dataset.labels) for dataset in loaded), unit="image")
+    tables = []
+    for dataset, inputs in zip(loaded, pixels, strict=True):
+        found = score(models, inputs, dataset, batch_size, progress)
+        for state, scores in zip(states, found, strict=True):
+            if not scores["margin"].isfinite().all():
+                raise UserError(f"evaluating {run} on {dataset.name}: a logit is not finite; don't use these weights.")
+            tables.append(_rows(dataset, scores, run, state.alpha))
+    progress.close()
+    pq.write_table(pa.concat_tables(tables).unify_dictionaries(), rows, compression="zstd")
+    facts = {dataset.name: {"n": len(dataset.labels), "label_space": dataset.space.digest} for dataset in loaded}
+    write_json(manifest, {"device": device.type, "datasets": facts})
+
+
+@torch.inference_mode()
+def score(
+    models: Sequence[nn.Module], inputs: Inputs, dataset: PreparedDataset, batch_size: int, progress: Progress
+) -> list[dict[str, Tensor]]:
+    """Prediction, confidence and margin of every network on every image; each batch is read once.
+
+    Returns:
+        For each network: prediction (n,) int64, confidence (n,) float32 in 0..1, margin (n,) float32.
+    """
+    members = class_members(dataset.space, inputs.device)
+    labels = torch.from_numpy(dataset.labels).to(inputs.device)
+    parts: list[list[dict]] = [[] for _ in models]
+    for start in range(0, len(inputs), batch_size):
+        batch = slice(start, start + batch_size)
+        pixels = inputs[batch]
+        for model, found in zip(models, parts, strict=True):
+            with devices.autocast(inputs.device):
+                logits = model(pixels)
+            found.append(_summary(class_logits(logits.float(), members), labels[batch]))
+        progress.update(len(pixels))
+    return [{name: torch.cat([part[name] for part in found]).cpu() for name in found[0]} for found in parts]
+
+
+def _summary(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    own = scores.gather(1, labels[:, None])[:, 0]
+    others = scores.scatter(1, labels[:, None], float("-inf")).amax(dim=1)
+    prediction = scores.argmax(dim=1)  # the first of equal scores
+    confidence = scores.softmax(dim=1).gather(1, prediction[:, None])[:, 0]
+    return {"prediction": prediction, "confidence": confidence, "margin": own - others}
+
+
+def _rows(dataset: PreparedDataset, scores: Mapping[str, Tensor], run: Run, alpha: float | None) -> pa.Table:
+    n = len(dataset.labels)
+
+    def constant(value: object, kind: pa.DataType) -> pa.DictionaryArray:
+        return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([value], kind))
+
+    columns = {key: constant(getattr(run, key), pa.string()) for key in ("model", "target", "method", "size")}
+    columns["seed"] = pa.array([run.seed] * n, pa.int32())
+    columns["alpha"] = pa.array([alpha] * n, pa.float64())
+    columns["dataset"] = constant(dataset.name, pa.string())
+    columns |= {name: dataset.index[name] for name in ("row", "image_id", "source_id", "object_id", "label")}
+    columns["prediction"] = pa.array(scores["prediction"].numpy().astype("int16"))
+    columns |= {name: pa.array(scores[name].numpy()) for name in ("confidence", "margin")}
+    return pa.table(columns)

@@ -1,0 +1,70 @@
+"""Selection of merges on held-out target images: WiSE-FT's alpha, the ingredients of a greedy soup."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from rib.base.plugins import load_module
+from rib.base.progress import Progress, log
+from rib.data.splits import SELECT
+from rib.data.view import DatasetFiles, DatasetView, load_dataset
+from rib.evaluation.evaluate import score
+from rib.evaluation.recipes import State, store_recipe
+from rib.models import device as devices
+from rib.models.checkpoint import apply
+from rib.models.device import ComputeSettings
+from rib.models.inputs import Inputs
+from rib.models.network import load
+
+
+def select_weights(
+    *,
+    model_folder: Path,
+    target: DatasetFiles,
+    view: DatasetView,
+    algorithm: str,
+    settings: Mapping,
+    parents: Sequence[str],
+    checkpoints: Mapping[str, Path],
+    manifests: Sequence[Path],
+    batch_size: int,
+    compute: ComputeSettings,
+    recipe: Path,
+) -> None:
+    """Choose a merge by its accuracy on the select split of the target and write it as a recipe.
+
+    Args:
+        model_folder: output folder of the models job.
+        target: the target, with its split.
+        view: view of the target.
+        algorithm: file of the method's algorithm.
+        settings: its settings.
+        parents: the fine-tuned methods that may be merged.
+        checkpoints: checkpoint of each parent.
+        manifests: manifests of the checkpoints, in the order of `parents`.
+        batch_size: images per forward pass.
+        compute: device and precision.
+        recipe: written as JSON, with the accuracy of every candidate on the select split.
+    """
+    device = devices.start(compute)
+    held_out = load_dataset(target, view, SELECT)
+    scores: dict[tuple, dict] = {}
+
+    def accuracy(weights: Mapping[str, float]) -> float:
+        """Accuracy of a state on the select images, as a fraction; each state is scored once."""
+        key = tuple(sorted(weights.items()))
+        if key not in scores:
+            model, facts = load(model_folder, device)
+            model = apply(model, weights, checkpoints).eval()
+            preprocessing = facts["preprocessing"]
+            inputs = Inputs(held_out.images, preprocessing["mean"], preprocessing["std"], device, held_out.rows)
+            progress = Progress(desc=f"selecting on {target.name}", total=len(inputs), unit="image")
+            found = score([model], inputs, held_out, batch_size, progress)[0]["prediction"]
+            right = (found == torch.from_numpy(held_out.labels)).float().mean().item()
+            scores[key] = {"weights": dict(weights), "accuracy": round(right, 6), "images": len(inputs)}
+            log.info("%s: %.1f %% of %d select images", dict(weights), 100 * right, len(inputs))
+        return scores[key]["accuracy"]
+
+    chosen = load_module(algorithm).select(parents, accuracy, **settings)
+    store_recipe(recipe, [State(None, chosen)], parents, manifests, list(scores.values()))

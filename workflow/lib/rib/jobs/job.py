@@ -1,0 +1,302 @@
+"""One job: a log file, a private folder to write in, and a provenance record.
+
+A job writes to work/<digest of its settings and inputs>/. Its outputs are renamed to their declared names only when all
+of them are complete, so a job that fails or is killed leaves no partial output.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import resource
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256 as new_sha256
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from rib.base.errors import UserError
+from rib.base.files import read_json, sha256, write_json, write_text
+from rib.base.progress import log
+from rib.jobs.messages import message_of, message_of_os_error
+from rib.jobs.parent_run import is_held
+from rib.records import integrity
+from rib.records.environment import surroundings
+
+WORK = Path("work")  # contains the private folders
+MARK = "job"  # file in a private folder that identifies its job: the log file, then the outputs, one per line
+
+
+class Outputs:
+    """Paths of a rule's declared outputs, by name, inside the job's private folder."""
+
+    def __init__(self, folder: Path, declared: Mapping[str, str]):
+        self.declared = {name: Path(path) for name, path in declared.items()}
+        self._paths = {name: folder / path.name for name, path in self.declared.items()}
+        if len(set(self._paths.values())) != len(self._paths):
+            raise ValueError(
+                f"the outputs of a job must have different file names: {sorted(map(str, self.declared.values()))}"
+            )
+
+    def __getitem__(self, name: str) -> Path:
+        return self._paths[name]
+
+    def items(self):
+        return self._paths.items()
+
+
+@contextlib.contextmanager
+def job(
+    *,
+    rule: str,
+    name: str,
+    cfg: Mapping,
+    inputs: Mapping[str, object],
+    outputs: Mapping[str, str],
+    log_file: str,
+    resumes: str | None = None,
+) -> Iterator[Outputs]:
+    """Run the body of a job, then publish its outputs, their manifest and their provenance record.
+
+    Args:
+        rule: the rule's name.
+        name: name of the job within the rule, for messages.
+        cfg: everything that the result depends on, except the inputs; must survive a JSON round trip unchanged.
+        inputs: declared inputs by name: a path or a list of paths.
+        outputs: declared outputs by name. `manifest` and `provenance` are written here if declared.
+        log_file: file for log lines, which also go to standard error.
+        resumes: checkpoint file in the private folder. If it is not empty when the job fails or is stopped, the folder
+            is kept until the job succeeds or starts with other settings.
+
+    Yields:
+        Where to write each output.
+
+    Raises:
+        SystemExit: The body failed; the reason is on standard error and in the log.
+    """
+    started, clock, worked = datetime.now(UTC), time.monotonic(), _processor_seconds()
+    with _logging(Path(log_file), f"{rule} {name}".rstrip(), quiet=bool(outputs)), _stopped_by(signal.SIGTERM):
+        try:
+            if repr(json.loads(json.dumps(cfg))) != repr(cfg):
+                raise ValueError(f"cfg of rule {rule} contains values that JSON cannot represent (a tuple?): {cfg}")
+            hashes = input_hashes(inputs)
+            integrity.refuse_changed(map(Path, hashes))
+            with _private(
+                _identity(rule, name, outputs, cfg, hashes), [log_file, *outputs.values()], resumes
+            ) as folder:
+                staged = Outputs(folder, outputs)
+                yield staged
+                times = {
+                    "started": started.isoformat(timespec="seconds"),
+                    "seconds": round(time.monotonic() - clock, 2),
+                }
+                times |= {"cpu_seconds": round(_processor_seconds() - worked, 2), "peak_memory": _peak_memory()}
+                what = {"rule": rule, "job": name, "log": log_file, "cfg": cfg, "inputs": hashes}
+                _publish(staged, {**what, **times})
+        except Exception as error:
+            if not isinstance(error, UserError) and not message_of_os_error(error):
+                log.debug("%s", traceback.format_exc())
+            log.error("%s", message_of(error, rule, log_file))
+            raise SystemExit(1) from None
+        made = f": {', '.join(outputs.values())}" if outputs else ""
+        log.info("done in %.1f s%s", time.monotonic() - clock, made)
+
+
+@contextlib.contextmanager
+def _stopped_by(number: int) -> Iterator[None]:
+    """Turn a signal into an exception, so that the process cleans up, and ignore further signals."""
+
+    def stop(*_):
+        for more in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(more, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    handler = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _private(name: str, mark: Sequence[str], resumes: str | None) -> Iterator[Path]:
+    """A job's private folder, which only this process writes to; see `job` for when it is kept."""
+    folder, done = WORK / name, False
+    with only_one(name):
+        private_folder(folder, mark, keep=resumes is not None)
+        try:
+            yield folder
+            done = True
+        finally:
+            if done or not _goes_on(folder, resumes):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _processor_seconds() -> float:
+    """Processor time of this process and of the ones it has waited for."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _peak_memory() -> int:
+    """Peak memory of this process in bytes; for a forked job this includes the memory inherited at the fork."""
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _goes_on(folder: Path, resumes: str | None) -> bool:
+    """Whether a job that ended early left a checkpoint to resume from."""
+    return resumes is not None and (folder / resumes).is_file() and (folder / resumes).stat().st_size > 0
+
+
+def _identity(rule: str, name: str, outputs: Mapping[str, str], cfg: Mapping, hashes: Mapping[str, str]) -> str:
+    """Digest that differs between jobs, and between runs of a job with other settings or inputs; see `job`."""
+    return new_sha256(repr((rule, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def only_one(name: str) -> Iterator[None]:
+    """Wait until no process of a killed run is still running the same job."""
+    WORK.mkdir(exist_ok=True)
+    lock = FileLock(_lock(WORK / name))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("a process of an earlier run is still running this job; waiting until it ends")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def private_folder(folder: Path, mark: Sequence[str], keep: bool) -> None:
+    """Create a job's private folder and remove stale ones, including those of the same job with other settings.
+
+    Args:
+        folder: the private folder.
+        mark: the job's log file, which is unique to it, and its outputs.
+        keep: whether to keep existing content of the folder.
+    """
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).write_text("\n".join(mark), encoding="utf-8")
+    sweep(folder.parent)
+
+
+def sweep(folder: Path = WORK) -> None:
+    """Remove stale private folders (see `begun`)."""
+    for path in begun(folder)[1]:
+        shutil.rmtree(path, ignore_errors=True)
+        _lock(path).unlink(missing_ok=True)
+
+
+def begun(folder: Path = WORK) -> tuple[dict[Path, str], set[Path]]:
+    """Private folders of jobs that have started but not ended: they are running, or were stopped and can resume.
+
+    Args:
+        folder: contains the private folders.
+
+    Returns:
+        The log file of each job that makes files, by private folder; and the stale folders: their process is gone, and
+        the same job has since finished or is running in another folder.
+    """
+    logs, working, over = {}, {}, set()
+    for mark in sorted(folder.glob(f"*/{MARK}")):
+        with contextlib.suppress(FileNotFoundError):  # other jobs may end meanwhile
+            log_file, *outputs = mark.read_text(encoding="utf-8").splitlines()
+            if outputs:  # `status` and `plan` make none
+                logs[mark.parent] = log_file
+            if is_held(_lock(mark.parent)):
+                working[mark.parent] = log_file
+            elif all(map(os.path.exists, outputs)):
+                over.add(mark.parent)
+    over |= {path for path, log_file in logs.items() if path not in working and log_file in working.values()}
+    return logs, over
+
+
+def _lock(folder: Path) -> Path:
+    """Lock file held by the process that writes to a private folder."""
+    return folder.with_suffix(".lock")
+
+
+def reason(log_file: Path) -> str | None:
+    """The last error message in a job's log; None if there is none."""
+    text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.is_file() else ""
+    return re.split(r"^[\d:]{8} ERROR ", text, flags=re.MULTILINE)[-1].strip() if " ERROR " in text else None
+
+
+def _publish(staged: Outputs, record: dict) -> None:
+    """Move finished outputs to their declared names, the manifest after the files that it lists."""
+    hashes = {}
+    for name, path in staged.items():
+        if name not in ("manifest", "provenance"):
+            if not path.is_file():
+                raise RuntimeError(f"the job did not write its output '{name}' ({path.name})")
+            hashes[str(staged.declared[name])] = sha256(path)
+    if "manifest" in staged.declared:
+        manifest = staged["manifest"]
+        facts = read_json(manifest) if manifest.is_file() else {}
+        write_json(manifest, {**facts, "files": {Path(path).name: made for path, made in hashes.items()}})
+        hashes[str(staged.declared["manifest"])] = sha256(manifest)
+    if "provenance" in staged.declared:
+        ended = datetime.now(UTC).isoformat(timespec="milliseconds")
+        size = sum(path.stat().st_size for _, path in staged.items() if path.is_file())
+        record = {**record, "bytes": size, **surroundings(), "outputs": hashes, "ended": ended}
+        # Keys keep their order: Snakemake compares settings as text.
+        write_text(staged["provenance"], json.dumps(record, indent=1) + "\n")
+    for name, path in sorted(staged.items(), key=lambda item: (item[0] == "manifest", item[0] == "provenance")):
+        staged.declared[name].parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, staged.declared[name])
+
+
+def input_hashes(inputs: Mapping[str, object]) -> dict[str, str]:
+    """SHA-256 of every input, taken from the manifest next to the file if it is listed there."""
+    hashes = {}
+    for value in inputs.values():
+        for path in map(Path, [value] if isinstance(value, str | Path) else value):
+            hashes[str(path)] = _listed_hash(path) or sha256(path)
+    return dict(sorted(hashes.items()))
+
+
+def _listed_hash(path: Path) -> str | None:
+    for manifest in (
+        path.with_name("manifest.json"),
+        path.with_suffix(".manifest.json"),
+        Path(f"{path}.manifest.json"),
+    ):
+        if manifest != path and manifest.is_file():
+            return read_json(manifest).get("files", {}).get(path.name)
+    return None
+
+
+@contextlib.contextmanager
+def _logging(path: Path, prefix: str, quiet: bool) -> Iterator[None]:
+    """Write log lines to a file, and those from INFO (from WARNING if quiet) to standard error."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_file, to_screen = logging.FileHandler(path, mode="w"), logging.StreamHandler(sys.stderr)
+    except OSError as error:
+        sys.exit(f"{prefix}: {message_of_os_error(error) or error}")
+    to_file.handleError = lambda record: None  # the job itself reports a full disk
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    to_screen.setFormatter(logging.Formatter(f"{prefix}: %(message)s"))
+    to_screen.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.handlers[:] = [to_file, to_screen]
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        for output in log.handlers:
+            output.close()
+        log.handlers.clear()

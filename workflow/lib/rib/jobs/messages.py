@@ -1,0 +1,39 @@
+"""Messages of failed jobs."""
+
+import errno
+from pathlib import Path
+
+from rib.base.errors import UserError
+
+# Setting to lower, by rule, when a GPU runs out of memory; compute.evaluation_batch_size for all other rules.
+MEMORY_SETTING = {"finetune": "training.micro_batch_size", "keep_snapshots": "training.micro_batch_size"}
+
+# Why a path cannot be written, by error number, and what to do about it.
+UNWRITABLE = {
+    errno.ENOSPC: "no space is left on the disk; free some",
+    errno.EDQUOT: "your quota on the disk is used up; free some space",
+    errno.EROFS: "the folder is read-only; make it writable",
+    errno.EACCES: "you may not write or read there; change its permissions",
+    errno.EPERM: "you may not write or read there; change its permissions",
+}
+
+
+def message_of(error: Exception, rule: str, log_file: str) -> str:
+    """Message for the user about an error."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "out of memory; run fewer jobs at once (--cores) or lower the batch size in config.yaml."
+    if sentence := message_of_os_error(error):
+        return sentence
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
+        setting = MEMORY_SETTING.get(rule, "compute.evaluation_batch_size")
+        return f"out of GPU memory; lower {setting} in config.yaml, or jobs_per_gpu."
+    return f"{type(error).__name__}: {error} (the full report is in {log_file})"
+
+
+def message_of_os_error(error: Exception) -> str | None:
+    """Message for the user about a path that cannot be written; None for other errors."""
+    if not isinstance(error, OSError) or error.errno not in UNWRITABLE:
+        return None
+    return f"{error.filename or Path.cwd()}: {UNWRITABLE[error.errno]}, and run again; finished results are kept."

@@ -1,0 +1,127 @@
+"""The run that a job belongs to: a job ends with its run, and runs in the same folder detect each other. No torch."""
+
+import atexit
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from secrets import token_hex
+
+import psutil
+from filelock import FileLock
+
+PARENT_RUN = "RIB_PARENT_RUN"  # environment variable: id of the Snakemake process that a job belongs to
+RUNS = Path(".snakemake/runs")  # next to Snakemake's own locks, so that both are deleted together
+POLL = 0.5  # seconds between checks that the owner is alive
+GRACE = 5.0  # seconds that a job has to clean up
+STARTED = 3600.0  # seconds within which every run has locked its outputs
+_held: list[FileLock] = []  # kept until the process ends
+
+
+def parent_run() -> psutil.Process | None:
+    """The Snakemake process that started this one.
+
+    None if there is none. A cluster node may inherit the variable, but the process is not among its ancestors.
+    """
+    if (number := os.environ.get(PARENT_RUN)) is None:
+        return None
+    return next((process for process in psutil.Process().parents() if process.pid == int(number)), None)
+
+
+def end_with_parent() -> None:
+    """Stop this process when its run is gone; otherwise it could write at the same time as jobs of the next run."""
+    if (run := parent_run()) is not None:
+        threading.Thread(target=_end_after, args=(run,), daemon=True).start()
+
+
+def _end_after(run: psutil.Process) -> None:
+    while run.is_running():
+        time.sleep(POLL)
+    end_process()
+
+
+def end_process() -> None:
+    """Ask this process to clean up and end; kill it if it does not, for example during a long library call."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_jobs(running: Callable[[], object]) -> None:
+    """End the processes of this run's jobs, as `end_process` does.
+
+    Args:
+        running: returns whether any job is running.
+    """
+    for send in (psutil.Process.terminate, psutil.Process.kill):
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                send(process)
+        deadline = time.monotonic() + GRACE
+        while running() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if not running():
+            return
+
+
+def announce(locked: bool, folder: Path = RUNS) -> list[str]:
+    """Register this process as a run of the current folder until it ends.
+
+    Args:
+        locked: whether a run has locked files of the folder.
+        folder: folder of the registrations.
+
+    Returns:
+        The other active runs, see `others`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    own = folder / f"{socket.gethostname()}.{os.getpid()}.{token_hex(4)}.lock"
+    _held.append(FileLock(own))
+    _held[-1].acquire()
+    atexit.register(own.unlink, missing_ok=True)
+    alive = _others(locked, folder)
+    for path in set(folder.glob("*.lock")) - {own} - alive.keys():
+        path.unlink(missing_ok=True)
+    return list(alive.values())
+
+
+def others(locked: bool, folder: Path = RUNS) -> list[str]:
+    """Descriptions of the other active runs of the current folder.
+
+    File locks may not work between machines of a shared filesystem. A run on another machine therefore counts as active
+    while any files are locked, and for one hour after its start.
+
+    Args:
+        locked: whether a run has locked files of the folder.
+        folder: folder of the registrations.
+    """
+    return list(_others(locked, folder).values())
+
+
+def _others(locked: bool, folder: Path) -> dict[Path, str]:
+    own, host, alive = {Path(lock.lock_file) for lock in _held}, socket.gethostname(), {}
+    for path in sorted(set(folder.glob("*.lock")) - own):
+        where, process, _, _ = path.name.rsplit(".", 3)
+        with contextlib.suppress(FileNotFoundError):
+            since = path.stat().st_mtime
+            if is_held(path) if where == host else locked or time.time() - since < STARTED:
+                alive[path] = f"process {process} on {where}, since {datetime.fromtimestamp(since):%Y-%m-%d %H:%M}"
+    return alive
+
+
+def is_held(path: Path) -> bool:
+    """Whether a running process of this machine has locked a file; does not change the lock."""
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -1,0 +1,1 @@
+"""Provenance records: writing, comparing and sharing them."""

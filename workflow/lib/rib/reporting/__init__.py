@@ -1,0 +1,1 @@
+"""Page, status, cost estimate and generated documentation."""

@@ -1,0 +1,257 @@
+"""Estimate the cost of a grid before it is run: jobs, images, hours, download and disk space. No torch.
+
+Hours are images divided by throughput. Throughput is measured if jobs of the model have run here; otherwise it is taken
+from the catalogue's throughput.csv (timm's benchmark, one RTX 3090 at 224 px).
+"""
+
+import json
+import math
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rib.base.errors import UserError
+from rib.base.files import in_bytes, read_json
+from rib.config.catalog import Catalog
+from rib.config.entries import Dataset, Model
+from rib.config.grid import Grid
+from rib.config.run import ALL, PRETRAINED, Run, images_of
+from rib.data.folders import files_of
+
+STATED_SIDE = 224  # pixels at which throughput.csv was measured
+FLOAT = 4  # bytes of a stored number
+ROW = 16  # bytes of a stored row about one image: 15.8 measured on a million like ImageNet-C's
+TRAIN, EVALUATE = "train", "evaluate"
+
+
+@dataclass
+class Plan:
+    """Costs of a grid; unknown costs are listed and not included in the sums.
+
+    Attributes:
+        jobs: number of jobs by rule.
+        images: passes of an image through a network, for `train` and `evaluate`.
+        hours: hours of one device, for `train` and `evaluate`; only models with known throughput.
+        rates: by model, images/s of training and evaluation, and their origin.
+        download: bytes still to be downloaded.
+        disk: bytes by content.
+        unknown: sentences about unknown costs.
+    """
+
+    jobs: dict[str, int] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=lambda: {TRAIN: 0, EVALUATE: 0})
+    hours: dict[str, float] = field(default_factory=lambda: {TRAIN: 0.0, EVALUATE: 0.0})
+    rates: dict[str, tuple[dict[str, float], str]] = field(default_factory=dict)
+    download: int = 0
+    disk: dict[str, int] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+
+def plan(grid: Grid, catalog: Catalog, results: Path, jobs: Mapping[str, int]) -> Plan:
+    """Estimate the cost of a grid.
+
+    Args:
+        grid: the resolved grid.
+        catalog: its catalogue.
+        results: folder of the family's results, source of measured throughput.
+        jobs: number of jobs by rule.
+    """
+    found = Plan(jobs=dict(jobs))
+    counts = {dataset.name: _images(dataset, catalog, results, found) for dataset in grid.datasets_read()}
+    _add_bytes(found, grid, counts)
+    rates = catalog.table("throughput.csv", ("architecture", EVALUATE, TRAIN), (EVALUATE, TRAIN))
+    stated = {row["architecture"]: row for row in rates}
+    for name, model in grid.models.items():
+        found.rates[name] = _rates(name, model, grid, stated, results)
+        if model.pretrain:
+            images = model.pretrain["epochs"] * images_of(
+                str(model.pretrain["size"]), counts[model.pretrain["dataset"]]
+            )
+            _add_images(found, name, {TRAIN: images})
+    for run in grid.runs():
+        _add_run(found, grid, run, counts)
+    found.disk["rows per image"] = ROW * found.images[EVALUATE]
+    return found
+
+
+def _images(dataset: Dataset, catalog: Catalog, results: Path, found: Plan) -> int:
+    """Number of images of a dataset: as prepared, else from its entry, else from its folder."""
+    for manifest in sorted(results.glob(f"prepare/{dataset.name}/*/manifest.json")):
+        return read_json(manifest)["n"]
+    if dataset.images or dataset.about_images:
+        return dataset.images or dataset.about_images
+    if catalog.families[dataset.family].one_image_per_class:
+        return len(catalog.label_space(dataset).keys)
+    if dataset.sources[0]["kind"] == "folder":
+        return len(files_of(Path(dataset.sources[0]["path"])))
+    found.unknown.append(f"{dataset.label} has an unknown number of images until it is prepared")
+    return 0
+
+
+def count_jobs(config: Mapping) -> dict[str, int]:
+    """Number of jobs of each rule in a full run, from a dry-run in the current folder.
+
+    Args:
+        config: config.yaml, validated.
+
+    Raises:
+        UserError: The dry-run fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.json"
+        file.write_text(json.dumps(config), encoding="utf-8")
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--dry-run",
+            "--forceall",
+            "--quiet",
+            "rules",
+            "--configfile",
+            file,
+        ]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    table = re.search(r"^job +count\n-.*\n((?:\w+ +\d+\n)+)", done.stdout, re.MULTILINE)
+    if done.returncode or table is None:
+        raise UserError(f"the jobs cannot be counted because the dry-run fails: {done.stdout.strip()[-500:]}")
+    counts = dict(line.split() for line in table[1].splitlines())
+    return {rule: int(number) for rule, number in counts.items() if rule not in ("all", "total")}
+
+
+def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
+    raw, unsized = 0, []
+    sources = {(e.raw, part["file"]): part for e in grid.datasets_read() for part in e.sources}
+    for (folder, file), part in sources.items():
+        here = Path("data/raw") / folder / file
+        size = here.stat().st_size if here.is_file() else part.get("size")
+        if size is None and part["kind"] == "folder":
+            size = sum(path.stat().st_size for path in files_of(Path(part["path"])))
+        if size is None:
+            unsized.append(file)
+        raw += size or 0
+        found.download += 0 if here.is_file() or part["kind"] == "folder" else size or 0
+    if unsized:
+        found.unknown.append(f"no size is stated for {', '.join(sorted(unsized))}")
+    weights = {name: FLOAT * (model.parameters or 0) for name, model in grid.models.items()}
+    for name, model in grid.models.items():
+        if model.source and not any((Path("data/raw") / name / part["file"]).is_file() for part in model.sources):
+            found.download += model.source.get("size", weights[name])
+    arrays = {
+        (d.name, grid.geometry(model)): counts[d.name] * grid.geometry(model).size ** 2 * 3
+        for d in grid.datasets_read()
+        if d.storage == "array"
+        for model in grid.models
+    }
+    encoded = sum(part.get("size", 0) for d in grid.datasets_read() if d.storage == "encoded" for part in d.sources)
+    runs = [run for run in grid.runs() if run.method != PRETRAINED and grid.methods[run.method].stores == "all"]
+    found.disk = {
+        "archives": raw,
+        "prepared images": sum(arrays.values()) + encoded,
+        "pretrained weights": sum((1 + len(model.sources)) * weights[name] for name, model in grid.models.items()),
+        "checkpoints, at most": sum(weights[run.model] for run in runs if grid.methods[run.method].trains),
+    }
+    if missing := [name for name, size in weights.items() if not size]:
+        found.unknown.append(
+            f"the entries of {', '.join(missing)} do not state parameters, so their checkpoints are not included"
+        )
+
+
+def _rates(name: str, model: Model, grid: Grid, stated: Mapping, results: Path) -> tuple[dict[str, float], str]:
+    """Images/s of a model in training and evaluation, and their origin; unknown rates are omitted."""
+    measured = {
+        TRAIN: _measured(results, "finetune", name, lambda manifest: manifest["images"]),
+        EVALUATE: _measured(
+            results, "evaluate", name, lambda manifest: sum(part["n"] for part in manifest["datasets"].values())
+        ),
+    }
+    measured = {kind: rate for kind, rate in measured.items() if rate}
+    if len(measured) == 2 or model.architecture not in stated:
+        return measured, "measured here" if measured else "unknown"
+    scale = (STATED_SIDE / grid.geometry(name).size) ** 2
+    rates = {kind: float(stated[model.architecture][kind]) * scale for kind in (TRAIN, EVALUATE)}
+    return {**rates, **measured}, "stated" if not measured else f"measured here for {next(iter(measured))}, else stated"
+
+
+def _measured(results: Path, stage: str, model: str, images) -> float | None:
+    """Images/s of a model's finished jobs of a stage, including start-up."""
+    total, seconds = 0, 0.0
+    for record in results.glob(f"*/{stage}/{model}/**/*provenance.json"):
+        manifest = record.with_name(record.name.replace("provenance.json", "manifest.json"))
+        if manifest.is_file():
+            total += images(read_json(manifest))
+            seconds += read_json(record)["seconds"]
+    return total / seconds if seconds else None
+
+
+def _add_run(found: Plan, grid: Grid, run: Run, counts: Mapping[str, int]) -> None:
+    """Add the images of one run: those it trains on in all epochs, and those it is evaluated on."""
+    seen = {name: _seen(grid, name, counts) for name in grid.datasets}
+    test = 1 - sum(grid.split_fractions.values()) if grid.split_fractions else 1
+    states, epochs, by = 1, 0, TRAIN
+    if run.method != PRETRAINED:
+        method = grid.methods[run.method]
+        states = method.settings["steps"] + 1 if method.form == "curve" else 1
+        epochs = grid.training()["epochs"] if method.trains else 0
+        if method.trains_on == "features":
+            epochs, by = 1, EVALUATE
+    passes = {TRAIN: 0, EVALUATE: round(states * test * sum(seen.values()))}
+    if epochs:
+        passes[by] += epochs * images_of(
+            run.size, math.ceil(seen[run.target] * (grid.split_fractions["train"] if grid.split_fractions else 1))
+        )
+    _add_images(found, run.model, passes)
+
+
+def _add_images(found: Plan, model: str, passes: Mapping[str, int]) -> None:
+    """Add passes of images through a model, by kind, and the hours they take."""
+    for kind, images in passes.items():
+        found.images[kind] += images
+        if rate := found.rates[model][0].get(kind):
+            found.hours[kind] += images / rate / 3600
+
+
+def _seen(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
+    """Images of a dataset that a run uses: without the pretraining proxy, within the budget."""
+    images = counts[name]
+    if grid.excludes_proxy(name):
+        whole = counts[grid.reference.name] or 1
+        classes = len(grid.catalog.label_space(grid.reference.dataset).keys)
+        images = round(images * (1 - min(1, grid.reference.images_per_class * classes / whole)))
+    budget = grid.config["budget"]["max_images_per_dataset"]
+    return images if budget == ALL else min(images, budget)
+
+
+def _hours(found: Plan, kind: str) -> str:
+    without = [name for name, (rates, _) in found.rates.items() if kind not in rates]
+    if len(without) == len(found.rates):
+        return "hours unknown"
+    return f"{found.hours[kind]:,.1f} hours of one device" + (f", without {', '.join(without)}" if without else "")
+
+
+def lines(found: Plan, grid: Grid) -> list[str]:
+    """Text lines of a plan."""
+    jobs = ", ".join(f"{count:,} {rule}" for rule, count in found.jobs.items())
+    text = [
+        f"Family {grid.family.title}: {len(grid.models)} models, {len(grid.methods)} methods, {len(grid.targets)} targets, "
+        f"{len(grid.seeds)} seeds, {len(grid.sizes)} sizes; {len(grid.datasets)} datasets in {len(grid.evaluation_groups())} evaluation groups.",
+        f"Numbers depend on: {'; '.join(grid.conditions())}.",
+        f"Jobs       {sum(found.jobs.values()):,} ({jobs})",
+    ]
+    for kind, what in ((TRAIN, "Training"), (EVALUATE, "Evaluation")):
+        text.append(f"{what:<11}{found.images[kind]:,} images, {_hours(found, kind)}")
+    text.append(f"Download   {in_bytes(found.download)} not downloaded yet")
+    disk = ", ".join(f"{what} {in_bytes(size)}" for what, size in found.disk.items())
+    text.append(f"Disk       {in_bytes(sum(found.disk.values()))} ({disk})")
+    text.append("Images/s   of one device (stated: an RTX 3090 in mixed precision, timm's benchmark)")
+    for name, (rates, where) in found.rates.items():
+        shown = (
+            ", ".join(f"{kind} {rate:,.0f}" for kind, rate in rates.items()) or "no jobs have run and no rate is stated"
+        )
+        text.append(f"  {name}: {shown} ({where})")
+    text += [f"Not known: {sentence}." for sentence in found.unknown]
+    return text

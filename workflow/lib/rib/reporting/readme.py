@@ -1,0 +1,95 @@
+"""Generate parts of README.md and docs/ from schemas, catalogue, rules and the example run (`make docs`).
+
+A generated part is enclosed by `<!-- made by make docs: NAME -->` and `<!-- end -->`.
+"""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from rib.config.catalog import Catalog
+from rib.config.entries import SELECT
+from rib.config.run import largest
+from rib.config.schema import load_schema
+
+PLACE = re.compile(r"(<!-- made by make docs: (\w+) -->\n).*?(<!-- end -->)", re.S)
+CATALOG, CAPTIONS = Path("workflow/catalog"), Path("workflow/report/captions")
+EXAMPLE = Path("reports/default_run")  # tables and a figure of a default run, copied by `make example`
+PAGE = "write_page"  # the rule that reads the outputs of most other rules
+
+
+def config_table() -> str:
+    """Every key of config.yaml: name, default, meaning."""
+    keys = {}
+    for name, part in load_schema("config")["properties"].items():
+        inner = part.get("properties")
+        keys |= {f"{name}.{key}": value for key, value in inner.items()} if inner else {name: part}
+    defaults = {key: json.dumps(part["default"]).strip('"') for key, part in keys.items()}
+    rows = [(f"`{key}`", f"`{defaults[key]}`", part["description"].replace("|", "\\|")) for key, part in keys.items()]
+    return _table(("key", "default", "meaning"), rows)
+
+
+def figure_list() -> str:
+    """Figures and their captions."""
+    captions = {path.stem: path.read_text(encoding="utf-8") for path in sorted(CAPTIONS.glob("*.rst"))}
+    return "\n".join(f"- `{name}`: {' '.join(text.split()).replace('``', '`')}" for name, text in captions.items())
+
+
+def method_table(catalog: Catalog) -> str:
+    """Methods: name, label, requirements and source."""
+    rows = []
+    for name, method in catalog.methods.items():
+        needs = [f"`{parent}`" for parent in method.parents]
+        needs += ["`held_out`"] if method.form == SELECT else []
+        needs += ["a reference dataset"] if method.reference == "required" else []
+        needs += {("vit",): ["a ViT"], ("cnn",): ["a CNN"]}.get(method.types, [])
+        rows.append((f"`{name}`", method.label, ", ".join(needs), method.source))
+    return _table(("method", "label", "needs", "source"), rows)
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ("---",) * len(header), *rows])
+
+
+def headline(catalog: Catalog) -> str:
+    """Main result of the example run."""
+    ri, accuracy = (csv.DictReader((EXAMPLE / name).read_text().splitlines()) for name in ("ri.csv", "accuracy.csv"))
+    rows = sorted(ri, key=lambda row: float(row["ri"]))
+    shown = [row for row in rows if row["size"] == largest({row["size"] for row in rows})]
+    methods, targets = (len({row[key] for row in shown}) for key in ("method", "target"))
+    images = [int(n) for n in {row["dataset"]: row["n"] for row in accuracy}.values()]
+    found = f"{methods} methods on {targets} targets; {len(images)} datasets of {min(images)} to {max(images)} images."
+    for what, row in (("Most gained", shown[-1]), ("Most lost", shown[0])):
+        value, low, high = (f"{float(row[key]):+.1f}" for key in ("ri", "ci_low", "ci_high"))
+        run = (catalog.models[row["model"]], catalog.methods[row["method"]], catalog.datasets[row["target"]])
+        found += f" {what}: {value} percentage points [{low}, {high}] ({', '.join(entry.label for entry in run)})."
+    return found
+
+
+def graph(rulegraph: str) -> str:
+    """Flowchart from `snakemake --rulegraph mermaid-js`, without inputs of the page that other rules read too."""
+    names = dict(re.findall(r"(\w+)\[(\w+)\]", rulegraph))
+    edges = sorted((names[a], names[b]) for a, b in re.findall(r"(\w+) --> (\w+)", rulegraph) if names[b] != "all")
+    assert edges, "snakemake printed no graph"
+    read = {a for a, b in edges if b != PAGE}
+    lines = [f"    {a} --> {b}" for a, b in edges if b != PAGE or a not in read]
+    return "\n".join(["```mermaid", "flowchart LR", *lines, "```"])
+
+
+def renew(pages: Iterable[Path], rulegraph: str) -> None:
+    """Regenerate the parts in pages; each part occurs exactly once."""
+    catalog = Catalog([CATALOG])
+    parts = {"config": config_table(), "figures": figure_list(), "graph": graph(rulegraph)}
+    parts |= {"methods": method_table(catalog), "headline": headline(catalog)}
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
+    places = sorted(name for text in texts.values() for _, name, _ in PLACE.findall(text))
+    assert places == sorted(parts), f"the pages have places for {places}"
+    for page, text in texts.items():
+        page.write_text(PLACE.sub(lambda place: f"{place[1]}{parts[place[2]]}\n{place[3]}", text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    renew(map(Path, sys.argv[1:]), sys.stdin.read())

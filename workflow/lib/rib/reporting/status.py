@@ -1,0 +1,76 @@
+"""Progress of a grid: finished, running and missing jobs, and the estimated remaining time. No torch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from statistics import fmean
+
+from rib.base.progress import duration
+from rib.jobs.job import begun
+
+OF_METHODS = {"finetune", "merge", "evaluate"}  # stages in which the time of a job depends on its method
+
+
+def status(cells: Mapping[str, Sequence[str]], running: Mapping[str, str], jobs_at_once: int) -> list[str]:
+    """Text lines about the progress.
+
+    Args:
+        cells: records of the jobs of each stage.
+        running: last log line of each job that has started but not ended, by log file.
+        jobs_at_once: number of jobs that run at a time, for the remaining time.
+    """
+    lines, left, unknown = [], 0.0, 0
+    width = max(map(len, cells))
+    for stage, records in cells.items():
+        took, missing = {}, []
+        for path in records:
+            if (seconds := _seconds(Path(path))) is None:
+                missing.append(_kind(stage, path))
+            else:
+                took.setdefault(_kind(stage, path), []).append(seconds)
+        all_took = [*chain.from_iterable(took.values())]
+        rate = f", {duration(fmean(all_took))} each" if all_took else ""
+        lines.append(f"{stage:<{width}}  {len(all_took):>6} done  {len(missing):>6} missing{rate}")
+        left += sum(fmean(took[kind]) for kind in missing if kind in took)
+        unknown += sum(kind not in took for kind in missing)
+    lines.append(f"started but not ended: {_jobs(len(running))}")
+    lines += [f"  {last}" for _, last in sorted(running.items())]
+    if left or unknown:
+        about = f"about {duration(left / jobs_at_once)} with {_jobs(jobs_at_once)} at once" if left else "unknown"
+        more = f", not counting {_jobs(unknown)} of kinds that have no finished job yet" if unknown else ""
+        lines.append(f"time left: {about}{more}")
+    else:
+        lines.append("nothing is missing")
+    return lines
+
+
+def _jobs(number: int) -> str:
+    return f"{number} job{'' if number == 1 else 's'}"
+
+
+def _kind(stage: str, record: str) -> tuple[str, ...]:
+    """Key of jobs that take about as long: for stages that depend on the method its model, method, size and group."""
+    if stage not in OF_METHODS:
+        return ()
+    model, _, method, size, _, name = Path(record).parts[-6:]
+    return model, method, size, name
+
+
+def _seconds(record: Path) -> float | None:
+    """Run time of a job; None if it has not ended."""
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))["seconds"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def at_work() -> dict[str, str]:
+    """Last log line, by log file, of each job that is running, or was stopped and can resume."""
+    logs, over = begun()
+    return {log: _last_line(Path(log)) for folder, log in logs.items() if folder not in over}
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    return f"{log}: {lines[-1]}" if lines else str(log)

@@ -1,0 +1,92 @@
+"""Saved training state, from which a killed training resumes with bit-identical results."""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rib.base.progress import log
+
+SAVE_EVERY = 300.0  # seconds between two saves
+WEIGHTS, MOMENTUM, GOOD = "weights.", "momentum.", "good."
+SUMS, CPU_RANDOM, CUDA_RANDOM = "sums", "random.cpu", "random.cuda"
+
+
+class TrainingState:
+    """Everything that the next step depends on, in one file.
+
+    Args:
+        path: the file; None saves nothing.
+        model: the network being trained.
+        optimizer: SGD over `trainable`.
+        trainable: named parameters that are trained.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        trainable: Mapping[str, nn.Parameter],
+    ):
+        self.path, self.model, self.optimizer, self.trainable = path, model, optimizer, trainable
+        self.saved = time.monotonic()
+
+    def save_if_due(self, epoch: int, step: int, rows: list[dict], sums: Iterable[Tensor], good: Mapping) -> None:
+        """Save if SAVE_EVERY seconds have passed.
+
+        Args:
+            epoch: current epoch, from 0.
+            step: number of completed steps in this epoch.
+            rows: history rows of completed epochs.
+            sums: (3,) for each of those steps.
+            good: changed tensors after the last completed epoch.
+        """
+        if self.path is None or time.monotonic() - self.saved < SAVE_EVERY:
+            return
+        # Trained parameters may lie outside the network, such as a padding prompt.
+        weights = {**self.trainable, **self.model.state_dict()}
+        tensors = {WEIGHTS + name: tensor for name, tensor in weights.items()}
+        momenta = {name: self.optimizer.state[part].get("momentum_buffer") for name, part in self.trainable.items()}
+        tensors |= {MOMENTUM + name: buffer for name, buffer in momenta.items() if buffer is not None}
+        tensors |= {GOOD + name: tensor for name, tensor in good.items()} | {CPU_RANDOM: torch.get_rng_state()}
+        tensors[SUMS] = torch.stack(list(sums))
+        if torch.cuda.is_available():
+            tensors[CUDA_RANDOM] = torch.cuda.get_rng_state()
+        temporary = self.path.with_suffix(".tmp")
+        metadata = {"place": json.dumps({"epoch": epoch, "step": step, "rows": rows})}
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        os.replace(temporary, self.path)
+        self.saved = time.monotonic()
+
+    def restore(self) -> tuple[int, int, list[dict], list[Tensor], dict[str, Tensor]]:
+        """Restore the saved state and return the arguments of `save_if_due`; start from scratch if none was saved."""
+        if self.path is None or not self.path.is_file():
+            return 0, 0, [], [], {}
+        with safe_open(self.path, "pt") as file:
+            place = json.loads(file.metadata()["place"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+        def named(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+        weights, own = named(WEIGHTS), self.model.state_dict().keys()
+        self.model.load_state_dict({name: tensor for name, tensor in weights.items() if name in own}, strict=True)
+        with torch.no_grad():
+            for name in weights.keys() - own:
+                self.trainable[name].copy_(weights[name])
+        for name, buffer in named(MOMENTUM).items():
+            part = self.trainable[name]
+            self.optimizer.state[part]["momentum_buffer"] = torch.empty_like(part).copy_(buffer)
+        torch.set_rng_state(tensors[CPU_RANDOM])
+        if CUDA_RANDOM in tensors:
+            torch.cuda.set_rng_state(tensors[CUDA_RANDOM])
+        device = next(iter(self.trainable.values())).device
+        log.info("resuming after epoch %d, step %d", place["epoch"], place["step"])
+        return place["epoch"], place["step"], place["rows"], list(tensors[SUMS].to(device)), named(GOOD)

@@ -1,0 +1,258 @@
+"""Terminal output of a run: progress, one line per finished job, and finally the error messages of failed jobs.
+
+Dry-runs and runs with --verbose use Snakemake's own output, and its log file always contains everything. A logger
+plugin does not help: snakemake-logger-plugin-rich 0.5 shows remaining time and finished jobs only with all of
+Snakemake's output, and prints the full logs of failed jobs.
+"""
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+
+from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
+from tqdm import tqdm
+
+from rib.base.errors import UserError
+from rib.base.progress import duration
+from rib.jobs.job import reason
+from rib.jobs.parent_run import end_jobs
+
+TERMINAL = "DefaultStreamHandler"
+FAILED = {LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR}
+# Events of Snakemake that are not shown.
+PAGES = {
+    LogEvent.WORKFLOW_STARTED,
+    LogEvent.PROGRESS,
+    LogEvent.RESOURCES_INFO,
+    LogEvent.GROUP_INFO,
+    LogEvent.JOB_STARTED,
+}
+CHATTER = (
+    "Assuming unrestricted",
+    "Building DAG",
+    "Using shell",
+    "Conda env",
+    "Singularity",
+    "Group jobs",
+    "Select jobs",
+    "Loading script",
+)
+ENDING = ("Complete log", "Elapsed time")
+# Other output about failed jobs: the command and traceback of each, its settings and its log.
+COMMAND = "CalledProcessError"
+AFTER_FAILURE = ("Exiting because a job execution failed", "Shutting down")
+
+
+class Progress:
+    """Progress of a run.
+
+    Args:
+        jobs: the jobs that will run.
+        bar: whether to draw a bar, which requires a terminal.
+    """
+
+    def __init__(self, jobs, bar: bool):
+        self.jobs = {job.jobid: job for job in jobs}
+        self.left = Counter(_kind(job) for job in self.jobs.values() if not job.rule.norun)
+        self.took: dict[tuple, list[float]] = {}
+        self.started: dict[int, float] = {}
+        self.done = self.failed = self.most = 0
+        self.bar = tqdm(total=len(self.jobs), unit="job", leave=False, bar_format=BAR) if bar else None
+
+    def start(self, number: int) -> None:
+        self.started[number] = time.monotonic()
+        self.most = max(self.most, len(self.started))
+        self.draw()
+
+    def fail(self, number: int) -> None:
+        self.started.pop(number, None)
+        self.failed += 1
+        self.draw()
+
+    def finish(self, number: int) -> str:
+        """Count a finished job and return a line about it; empty for a job without commands."""
+        seconds, job = time.monotonic() - self.started.pop(number, time.monotonic()), self.jobs.get(number)
+        self.done += 1
+        if job is None or job.rule.norun:
+            return ""
+        self.left[_kind(job)] -= 1
+        self.took.setdefault(_kind(job), []).append(seconds)
+        self.draw()
+        line = f"[{self.done}/{len(self.jobs)}] {_named(job)}: {seconds:.0f} s"
+        return line if self.bar is not None else f"{line}; {self.state()}"
+
+    def state(self) -> str:
+        """Running and failed jobs, and remaining time of the kinds of jobs that have a finished job."""
+        known = {kind: n * fmean(self.took[kind]) for kind, n in self.left.items() if n and kind in self.took}
+        seconds = sum(known.values()) / max(1, self.most)
+        unknown = sum(number for kind, number in self.left.items() if kind not in known)
+        failed = f", {self.failed} failed" if self.failed else ""
+        time_left = f"{'at least' if unknown else 'about'} {duration(seconds)} left" if seconds else "time left unknown"
+        return f"{len(self.started)} running{failed}{f', {time_left}' if known or unknown else ''}"
+
+    def draw(self) -> None:
+        if self.bar is not None:
+            self.bar.n = self.done
+            self.bar.set_postfix_str(self.state())
+
+
+BAR = "{n_fmt}/{total_fmt} jobs |{bar}| {elapsed}{postfix}"
+
+
+def _kind(job) -> tuple:
+    """Key of jobs that take about as long."""
+    wildcards = job.wildcards_dict
+    return job.rule.name, wildcards.get("model"), wildcards.get("method"), wildcards.get("evaluation_group")
+
+
+def _named(job) -> str:
+    return f"{job.rule.name} {'/'.join(job.wildcards)}".rstrip()
+
+
+class Console(logging.Formatter):
+    """Formatter of the terminal's log handler.
+
+    Args:
+        workflow: Snakemake's workflow.
+        usual: Snakemake's formatter, used for all other records.
+        bar: whether to draw a bar.
+    """
+
+    def __init__(self, workflow, usual: logging.Formatter, bar: bool):
+        super().__init__()
+        self.workflow, self.usual, self.bar = workflow, usual, bar
+        self.progress: Progress | None = None
+        self.said_last = False  # whether the last job to fail ran alone, so that its message was printed last
+        self.stopped = self.over = False
+
+    def shows(self, record: logging.LogRecord) -> bool:
+        """Whether to show a record; also updates the progress."""
+        event = getattr(record, "event", None)
+        if self.workflow.dryrun or record.levelno >= logging.WARNING:
+            return True
+        if event == LogEvent.JOB_INFO and self.progress:
+            self.progress.start(record.jobid)
+        if event in (LogEvent.JOB_INFO, LogEvent.JOB_FINISHED) and not self.progress:
+            return False
+        chatter = CHATTER if self.progress else CHATTER + ENDING
+        return not (event in PAGES or event == LogEvent.JOB_INFO or str(record.msg).startswith(chatter))
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = self._text(record)
+        if text and self.progress and self.progress.bar is not None:
+            tqdm.write(text, file=sys.stderr)
+            return ""  # not written by the handler
+        return text
+
+    def _text(self, record: logging.LogRecord) -> str:
+        event, error = getattr(record, "event", None), getattr(record, "exception", None)
+        if not self.workflow.dryrun and event == LogEvent.RUN_INFO:
+            jobs = list(self.workflow.dag.needrun_jobs())
+            if not any(job.output for job in jobs):  # status, plan and verify print their own output
+                return ""
+            self.progress = Progress(jobs, self.bar)
+            counts = Counter(job.rule.name for job in jobs if not job.rule.norun)
+            return f"{sum(counts.values())} jobs: {', '.join(f'{n} {rule}' for rule, n in counts.items())}"
+        if event == LogEvent.JOB_FINISHED and self.progress:
+            return self.progress.finish(record.job_id)
+        if event in FAILED:
+            self.said_last = len(self.workflow.scheduler.running) <= 1
+            if self.progress and event == LogEvent.JOB_ERROR:
+                self.progress.fail(record.jobid)
+        text = str(record.msg)
+        of_job = event in FAILED or (error == "RuleException" and COMMAND in text) or text.startswith(AFTER_FAILURE)
+        if self.over or of_job:
+            return ""
+        if error and (sentence := next(_sentences(sys.exc_info()[1]), None)):
+            return sentence
+        return self.usual.format(record)
+
+    def close_bar(self) -> None:
+        if self.progress and self.progress.bar is not None:
+            self.progress.bar.close()
+            self.progress.bar = None
+
+    def end(self) -> None:
+        """Print the final messages of a run that was stopped or failed."""
+        self.close_bar()
+        self.over = True
+        if self.stopped:
+            print("Stopped. Finished results are kept; run the same command again to continue.", file=sys.stderr)
+            return
+        jobs = [job for failed in self.workflow.scheduler.failed for job in (failed if failed.is_group() else [failed])]
+        said = {_named(job): reason(Path(job.log[0])) for job in jobs if job.log}
+        alone = len(said) == 1 and self.workflow.local_exec and not self.workflow.execution_settings.keep_going
+        if not (alone and self.said_last and all(said.values())):
+            for job, sentence in sorted(said.items()):
+                print(
+                    f"{job}: {sentence or 'it ended without a message; it may have been killed or run out of memory'}",
+                    file=sys.stderr,
+                )
+
+
+def _sentences(error: BaseException | None) -> Iterator[str]:
+    """Messages of the UserErrors in the chain of an error."""
+    while error is not None:
+        if isinstance(error, UserError):
+            yield str(error)
+        error = error.__cause__ or error.__context__
+
+
+def install_console(workflow) -> Console | None:
+    """Replace Snakemake's terminal output; returns None in a job or if the user has a logger plugin."""
+    handler = next((each for each in logger.handlers if each.name == TERMINAL), None)
+    if handler is None or not workflow.is_main_process:
+        return None
+    console = Console(workflow, handler.formatter, handler.stream.isatty())
+    usual = handler.filters[:]
+    verbose = any(getattr(each, "verbose", False) for each in usual)
+
+    def shows(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            return True  # also with --quiet
+        return all(each.filter(record) for each in usual) and (verbose or console.shows(record))
+
+    handler.filters[:] = [shows]
+    handler.setFormatter(console)
+    return console
+
+
+def handle_signals(workflow, console: Console | None) -> None:
+    """Let SIGINT end the running jobs and SIGTERM wait for them; jobs that finish meanwhile count as finished.
+
+    Snakemake itself also waits after a SIGINT, but forgets jobs that finish meanwhile. The SIGINT that Ctrl-C sends to
+    every process of a terminal is blocked in jobs, since it may arrive before they can handle it. On a cluster, and if
+    no job runs, Snakemake's own handling is kept: it cancels the submitted jobs.
+    """
+
+    def stop(number, _):
+        if console:
+            console.stopped, console.over = True, number == signal.SIGINT
+        # In a thread, since this thread may already hold the lock.
+        threading.Thread(target=_stop, args=(workflow.scheduler, number == signal.SIGINT)).start()
+        if number == signal.SIGINT and not (workflow.local_exec and workflow.scheduler.running):
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    if workflow.local_exec:
+        # Processes inherit the blocked signals of the thread that starts them.
+        workflow.scheduler._executor.pool._initializer = _block_interrupts
+
+
+def _block_interrupts() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+def _stop(scheduler, now: bool) -> None:
+    scheduler.exit_gracefully()
+    if now:
+        print("Stopping the running jobs.", file=sys.stderr)
+        end_jobs(lambda: scheduler.running)

@@ -1,0 +1,120 @@
+"""Registration of figures and analyses, checked when the workflow is read rather than when a job fails."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rib.base.errors import UserError
+from rib.config.settings import signature_of
+
+
+@dataclass(frozen=True)
+class RegisteredFigure:
+    """A figure and the arguments of its `draw` function.
+
+    Attributes:
+        module: module that draws it.
+        inputs: path or list of paths for each positional argument.
+        settings: keyword arguments.
+        caption: reStructuredText file with its caption.
+    """
+
+    module: Path
+    inputs: Mapping[str, str | list[str]]
+    settings: Mapping[str, object]
+    caption: Path
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Tables, figures and files that an analysis adds to a run.
+
+    Attributes:
+        tables: tables shown on the page, by name.
+        figures: names of figures.
+        files: further files that the page links to, by title.
+        optional: whether it is part of a run only if listed in config's `analyses`; its rules always exist.
+    """
+
+    tables: Mapping[str, str]
+    figures: Sequence[str]
+    files: Mapping[str, list[str]]
+    optional: bool
+
+
+class Registry:
+    """Figures and analyses of a run, in the order of the page.
+
+    Args:
+        workflow: the folder that contains lib/ and report/.
+        analyses: `analyses` of config: `all`, or names of optional ones.
+    """
+
+    def __init__(self, workflow: Path, analyses: str | Sequence[str]):
+        self.workflow, self.wanted = workflow, analyses
+        self.figures: dict[str, RegisteredFigure] = {}
+        self.analyses: dict[str, Analysis] = {}
+
+    def figure(self, name: str, *, inputs: Mapping, settings: Mapping) -> None:
+        """Register a figure, drawn by rib/figures/<name>.py, with the caption report/captions/<name>.rst.
+
+        Raises:
+            UserError: One of the files is missing, or `draw` has other arguments.
+        """
+        module = self.workflow / f"lib/rib/figures/{name}.py"
+        caption = self.workflow / f"report/captions/{name}.rst"
+        for path in (module, caption):
+            if not path.is_file():
+                raise UserError(f"the figure '{name}' is registered, but {path} does not exist; add it.")
+        for given, known in zip((inputs, settings), signature_of(module, "draw"), strict=True):
+            required = {key for key, argument in known.items() if argument.required}
+            if not required <= given.keys() <= known.keys():
+                raise UserError(
+                    f"{module}: draw has the arguments {', '.join(known)}, but the figure is registered with "
+                    f"{', '.join(given)}; change one of them."
+                )
+        self.figures[name] = RegisteredFigure(module, inputs, settings, caption)
+
+    def analysis(
+        self,
+        name: str,
+        *,
+        tables: Mapping[str, str],
+        figures: Sequence[str] = (),
+        files: Mapping[str, list[str]] | None = None,
+        optional: bool = False,
+    ) -> None:
+        """Register an analysis of registered figures (see `Analysis`)."""
+        if unknown := set(figures) - self.figures.keys():
+            raise UserError(f"the analysis '{name}' lists the figure '{min(unknown)}', which is not registered.")
+        self.analyses[name] = Analysis(tables, figures, files or {}, optional)
+
+    def chosen(self) -> list[Analysis]:
+        """Analyses that are part of the run.
+
+        Raises:
+            UserError: Config lists an unknown analysis.
+        """
+        optional = [name for name, entry in self.analyses.items() if entry.optional]
+        for name in [] if self.wanted == "all" else self.wanted:
+            if name not in optional:
+                raise UserError(f"config, analyses: unknown '{name}'; known are {', '.join(optional) or 'none'}.")
+        return [
+            entry
+            for name, entry in self.analyses.items()
+            if not entry.optional or self.wanted == "all" or name in self.wanted
+        ]
+
+    def chosen_figures(self) -> list[str]:
+        """Names of the figures of the run: those without an analysis, and those of its analyses."""
+        shown = {name for entry in self.chosen() for name in entry.figures}
+        of_analyses = {name for entry in self.analyses.values() for name in entry.figures}
+        return [name for name in self.figures if name in shown or name not in of_analyses]
+
+    def chosen_tables(self) -> dict[str, str]:
+        """Tables of the analyses that are part of the run, by name."""
+        return {name: path for entry in self.chosen() for name, path in entry.tables.items()}
+
+    def chosen_files(self) -> dict[str, list[str]]:
+        """Further files of the analyses that are part of the run, by title."""
+        return {title: paths for entry in self.chosen() for title, paths in entry.files.items()}

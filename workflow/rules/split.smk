@@ -1,0 +1,39 @@
+# Protocol held_out: assign each source image of a dataset to a split. Datasets with shared sources are split in the
+# order of the catalogue, so that a later dataset does not change the splits of earlier ones.
+
+SPLIT = f"{RUNS}/split/{{dataset}}/{{geometry}}"
+
+
+def splits_of(geometry, datasets):
+    """Splits of the given datasets under protocol held_out; empty otherwise."""
+    names = datasets if GRID.split_fractions else []
+    return [f"{SPLIT}.parquet".format(dataset=name, geometry=geometry) for name in names]
+
+
+SPLITS = [path for key in dict.fromkeys(map(geometry_of, GRID.models)) for path in splits_of(key, GRID.datasets)]
+
+
+rule split_dataset:
+    input:
+        manifest=lambda w: prepared("manifest.json", w.dataset, w.geometry),
+        watched=lambda w: ancient([prepared(file, w.dataset, w.geometry) for file in PREPARED_FILES]),
+        proxy=lambda w: proxy_of(w.geometry, [w.dataset]),
+        earlier=lambda w: splits_of(w.geometry, GRID.split_before(w.dataset)),
+    output:
+        table=f"{SPLIT}.parquet",
+        provenance=f"{SPLIT}.provenance.json",
+    log:
+        f"{RUN_LOGS}/split/{{dataset}}/{{geometry}}.log",
+    conda:
+        "../../envs/images.yaml"
+    resources:
+        mem_mb=lambda w: memory_of([w.dataset], 2000),
+        runtime=60,
+    params:
+        cfg=lambda w: {
+            "fractions": GRID.split_fractions,
+            "view": view_at(w.geometry),
+            "code": digest("split_dataset"),
+        },
+    script:
+        "../scripts/split_dataset.py"

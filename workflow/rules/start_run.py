@@ -1,0 +1,132 @@
+"""Start of a run: environment variables, locks of killed runs, and adoption of pulled outputs."""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from snakemake_records import LONG_AGO, SeenRecords, SnakemakeRecords, ended_at
+
+from rib.base.errors import UserError
+from rib.base.progress import log
+from rib.config.grid import Grid
+from rib.data.variables import ARCHIVES, CORRUPT_IMAGES
+from rib.jobs import fork_server
+from rib.jobs.gpu_lock import JOBS_PER_GPU
+from rib.jobs.job import sweep
+from rib.jobs.parent_run import PARENT_RUN, announce
+from rib.records import provenance
+
+LOOKS = {"status", "plan", "verify"}  # targets that make no files
+
+
+def start_run(workflow, config: Mapping, grid: Grid) -> None:
+    """Prepare a run, in each of its processes.
+
+    Settings of the machine are passed to jobs in environment variables. The main process also checks that the folder is
+    writable and prints notices. Right before the graph is built, it registers the run, removes locks of killed runs and
+    adopts pulled outputs. Calls that make no files (dry-runs, `snakemake status`) treat outputs as adopted.
+
+    Args:
+        workflow: Snakemake's workflow.
+        config: config.yaml, validated.
+        grid: the grid of the run.
+
+    Raises:
+        UserError: The folder is not writable, or a label space is invalid.
+    """
+    for dataset in grid.datasets_read():
+        (
+            grid.catalog.label_space(dataset),
+            grid.catalog.icons(dataset),
+        )  # refuse an invalid class map before any job runs
+    if folders := config["archives"]:
+        os.environ[ARCHIVES] = os.pathsep.join([folders] if isinstance(folders, str) else folders)
+    os.environ[JOBS_PER_GPU] = str(config["compute"]["jobs_per_gpu"])
+    os.environ[CORRUPT_IMAGES] = str(config["corrupt_images"])
+    if not workflow.is_main_process:
+        return
+    if not os.access(".", os.W_OK):
+        raise UserError(f"{Path.cwd()} is not writable; change its permissions, or copy the project elsewhere.")
+    log.addHandler(logging.StreamHandler())  # shows progress while pulled outputs are checked
+    log.setLevel(logging.INFO)
+    for notice in grid.notices:
+        print(notice, file=sys.stderr)
+    os.environ[PARENT_RUN] = str(os.getpid())
+    os.environ.pop(fork_server.WARM, None)
+    if config["compute"]["warm_start"]:
+        os.environ[fork_server.WARM] = "1"
+    _before_graph(workflow)
+
+
+def _before_graph(workflow) -> None:
+    prepare, started = workflow._prepare_dag, []
+
+    def start_and_prepare(*arguments, **more):
+        targets = workflow.dag_settings.targets
+        if not started and not (targets and LOOKS.issuperset(targets)):
+            started.append(True)
+            if workflow.executor_plugin is not None and not workflow.dryrun:
+                _lift_rate_limit(workflow.scheduling_settings)
+                _unlock_after_kill()
+                sweep()
+                _adopt_pulled(SnakemakeRecords(), "Adopted the outputs of {} jobs, which match their records.")
+            else:
+                seen = SeenRecords()
+                _adopt_pulled(seen, "The outputs of {} jobs match their records; a run adopts them.")
+                seen.show()
+        return prepare(*arguments, **more)
+
+    workflow._prepare_dag = start_and_prepare
+
+
+def _lift_rate_limit(settings) -> None:
+    """Remove Snakemake's default limit of 100 jobs per second; a limit by the user is kept.
+
+    With the limit, every finished job adds a timer that checks for ready jobs each second; after 600 jobs the timers
+    used half a processor.
+    """
+    limit = settings.max_jobs_per_timespan
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        settings.max_jobs_per_timespan = None
+
+
+def _unlock_after_kill() -> None:
+    """Register this run, and remove Snakemake's lock files if no other run is active."""
+    records = SnakemakeRecords()
+    alive = announce(records.locked)
+    if not records.locked:
+        return
+    if not alive:
+        records.unlock()
+        print("The previous run was killed; continuing where it stopped.", file=sys.stderr)
+        return
+    print(
+        f"Another run is active in this folder ({'; '.join(alive)}). If both would make the same files, this one "
+        "stops: wait for the other run, or stop it.",
+        file=sys.stderr,
+    )
+
+
+def _adopt_pulled(records: SnakemakeRecords, words: str) -> None:
+    """Adopt outputs that were pulled with DVC.
+
+    Args:
+        records: metadata to which outputs are added.
+        words: message, with a placeholder for the number of jobs.
+
+    Raises:
+        UserError: A file does not match the records.
+    """
+    gathered = provenance.load()
+    if not gathered:
+        return
+    pulled = provenance.match(gathered, records.knows, records.is_unfinished)
+    stale = provenance.made_from_others(gathered) if pulled else set()
+    for path, record in pulled.items():
+        for output in [*record["outputs"], path]:
+            # Outputs made from other inputs get an old time, so that Snakemake compares checksums.
+            records.adopt(output, record, LONG_AGO if path in stale else ended_at(record))
+    if pulled:
+        print(words.format(len(pulled)), file=sys.stderr)

@@ -1,0 +1,17 @@
+"""Write the page of a run."""
+
+from pathlib import Path
+
+from _run import arguments, run, warm_start
+
+warm_start("tables")
+
+with run(snakemake) as out:
+    from rib.reporting.page import write_page
+
+    cfg, files = snakemake.params.cfg, snakemake.input
+    shown = {
+        "analyses": dict(zip(cfg["analyses"], map(Path, files.analyses), strict=True)),
+        "records": [*cfg["upstream"], *files.records],
+    }
+    write_page(**arguments(write_page, snakemake, out, **shown))
