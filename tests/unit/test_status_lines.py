@@ -1,11 +1,12 @@
 """The time left, kind by kind, and which jobs are at work."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from filelock import FileLock
 
-from rib.jobs.job import MARK, sweep
+from rib.jobs.job import MARK, begun, private_folder, sweep
 from rib.reporting.status import at_work, status
 
 RUN = "results/tiny/paper/{stage}/{model}/{target}/{method}/all/0/provenance.json"
@@ -95,3 +96,15 @@ def test_jobs_that_make_no_files_are_not_counted(here):
         assert at_work().keys() == {"logs/a.log"} and private(here) == {"killed", "plans"}
     sweep()
     assert private(here) == {"killed"}
+
+
+def test_a_mark_is_never_read_half_written(here):
+    def begin_again():
+        for _ in range(200):
+            private_folder(here / "work/again", ["logs/a.log", "results/a"], keep=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        beginning = pool.submit(begin_again)
+        while not beginning.done():
+            assert set(begun()[0].values()) <= {"logs/a.log"}
+        beginning.result()

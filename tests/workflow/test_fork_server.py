@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -92,6 +93,19 @@ def test_a_killed_job_takes_its_worker_along(script):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert wait_until(lambda: not psutil.pid_exists(worker))
+
+
+@pytest.mark.parametrize("unread", [b"", warm.STARTED])
+def test_a_worker_ends_whatever_its_killed_job_had_read(monkeypatch, unread):
+    """A socket that is closed with unread data is reset, not ended."""
+    ended = []
+    monkeypatch.setattr(warm, "end_process", lambda: ended.append(True))
+    worker, job = socket.socketpair()
+    with worker:
+        worker.sendall(unread)
+        job.close()
+        warm._end_with(worker)
+    assert ended
 
 
 def test_a_killed_worker_fails_its_job(script):

@@ -189,7 +189,7 @@ def private_folder(folder: Path, mark: Sequence[str], keep: bool) -> None:
     if not keep:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).write_text("\n".join(mark), encoding="utf-8")
+    write_text(folder / MARK, "\n".join(mark))
     sweep(folder.parent)
 
 
