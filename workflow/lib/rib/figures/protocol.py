@@ -56,35 +56,24 @@ def draw(
     figure, axes = plt.subplots(figsize=(7.2, 3.5))
     axes.set(xlim=(0, 100), ylim=(0, 50))
     axes.axis("off")
-    _box(axes, 0, 31, 17, 12, f"pretrained\n{model_label}")
-    _box(axes, 0, 9, 17, 14, f"{method_label} on\n{datasets[target]}\n({counted(n, 'image')})")
+    _box(axes, (0, 31, 17, 12), f"pretrained\n{model_label}")
+    _box(axes, (0, 9, 17, 14), f"{method_label} on\n{datasets[target]}\n({counted(n, 'image')})")
     _arrow(axes, (8.5, 31), (8.5, 23))
     _arrow(axes, (17, 37), (24, 37), "before")
     _arrow(axes, (17, 16), (24, 16), "after")
     _table(axes, shown, {**left_out, target: "target"}, datasets)
-    _box(
-        axes,
-        72,
-        27,
-        27,
-        15,
-        f"RI of {datasets[target]}:\nmean change on\nthe other datasets\n{mine[target]:+.1f} points",
-    )
+    change = f"mean change on\nthe other datasets\n{mine[target]:+.1f} points"
+    _box(axes, (72, 27, 27, 15), f"RI of {datasets[target]}:\n{change}")
     _arrow(axes, (66, 34), (72, 34))
     _arrow(axes, (85.5, 27), (85.5, 20), f"repeat for each of {len(targets)} targets" if len(targets) > 1 else "")
     interval = f"{total['ci_low']:+.1f} to {total['ci_high']:+.1f}"
-    _box(
-        axes,
-        72,
-        4,
-        27,
-        16,
-        f"mRI: mean over {counted(len(targets), 'target')}\n{total['mri']:+.1f} points\n({interval})",
-    )
+    mean = f"mRI: mean over {counted(len(targets), 'target')}\n{total['mri']:+.1f} points"
+    _box(axes, (72, 4, 27, 16), f"{mean}\n({interval})")
     return figure, shown
 
 
-def _box(axes, x: float, y: float, width: float, height: float, text: str) -> None:
+def _box(axes, place: tuple[float, float, float, float], text: str) -> None:
+    x, y, width, height = place
     style = {"boxstyle": "round,pad=0,rounding_size=1.2", "facecolor": "#f0f0f0", "edgecolor": NEUTRAL}
     axes.add_patch(FancyBboxPatch((x, y), width, height, **style))
     axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
