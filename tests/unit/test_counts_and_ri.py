@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from rib.analysis.bootstrap import interval, object_weights
-from rib.analysis.counts import RUN, STATE, count, read_counts
+from rib.analysis.counts import STATE, count, read_counts
 from rib.analysis.ri import ood_accuracies, ri_parts
 from rib.analysis.tables import ri_table, write_tables
 from rib.base.errors import UserError
+from rib.config.run import RUN_COLUMNS
 
 DATASETS = ["a", "b", "c"]
 TARGETS = ["a", "b"]
@@ -189,20 +190,20 @@ def percentiles(values):
 
 def test_written_accuracies_are_pandas_counts_in_the_order_of_states(grid):
     table, rows = grid[2]["accuracy"], grid[1]
-    states = sorted(rows[rows["alpha"].isna()][RUN].drop_duplicates().itertuples(index=False, name=None))
+    states = sorted(rows[rows["alpha"].isna()][RUN_COLUMNS].drop_duplicates().itertuples(index=False, name=None))
     expected = [(*state, name) for state in states for name in ("b", "val", "a", "c")]
-    assert [tuple(line) for line in table[[*RUN, "dataset"]].to_numpy()] == expected
+    assert [tuple(line) for line in table[[*RUN_COLUMNS, "dataset"]].to_numpy()] == expected
     right = rows.assign(correct=rows["label"] == rows["prediction"])
-    right = right[rows["alpha"].isna()].groupby([*RUN, "dataset"])["correct"].agg(["size", "sum"])
+    right = right[rows["alpha"].isna()].groupby([*RUN_COLUMNS, "dataset"])["correct"].agg(["size", "sum"])
     for line in table.itertuples():
         n, correct = right.loc[(line.model, line.method, line.target, line.size, line.seed, line.dataset)]
         assert (line.n, line.correct) == (n, correct) and line.accuracy == pytest.approx(100 * correct / n, abs=1e-6)
-    assert list(table) == [*RUN, "dataset", "n", "correct", "accuracy", "conditions"]
+    assert list(table) == [*RUN_COLUMNS, "dataset", "n", "correct", "accuracy", "conditions"]
     assert set(table["conditions"]) == {"protocol paper"}
 
 
 def test_written_ri_and_its_intervals_are_those_of_the_definitions(grid, replicates):
-    table = by_columns(grid[2]["ri"], RUN)
+    table = by_columns(grid[2]["ri"], RUN_COLUMNS)
     changes = [part["after"] - part["before"] for part in replicates]
     low, high = percentiles(changes[1:])
     states = [state[:-1] for state in changes[0].index if state[-1] == -1]
@@ -368,7 +369,7 @@ def test_a_gain_of_every_answer_on_a_dataset_raises_ri_by_its_share(rows):
     better.loc[tuned, "prediction"] = better.loc[tuned, "label"]
     weights = object_weights(counts.objects, 1, 0)
     before, after = (
-        ri_table(ood_accuracies(count([part]), weights), 0.95).set_index(RUN)["ri"] for part in (rows, better)
+        ri_table(ood_accuracies(count([part]), weights), 0.95).set_index(RUN_COLUMNS)["ri"] for part in (rows, better)
     )
     for state, change in (after - before).items():
         missed = 100 - accuracy(rows, "ft", state[2], state[4], "c") if state[1] == "ft" else 0

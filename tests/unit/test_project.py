@@ -11,16 +11,6 @@ from rib.config.schema import validated
 from rib.reporting import readme
 
 ROOT = Path(__file__).parents[2]
-GRAPH = """flowchart TB
-	id0[all]
-	id1[evaluate]
-	id2[write_page]
-	id3[metrics]
-	id1 --> id3
-	id1 --> id2
-	id3 --> id2
-	id2 --> id0
-"""
 
 
 @pytest.fixture(autouse=True)

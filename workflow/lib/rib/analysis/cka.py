@@ -20,11 +20,10 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from rib.analysis.counts import RUN
 from rib.base.errors import UserError
 from rib.base.files import write_table
 from rib.base.progress import Progress
-from rib.config.run import PRETRAINED, run_of
+from rib.config.run import PRETRAINED, RUN_COLUMNS, run_of
 
 PRE_LOGITS = "pre_logits"
 DEPTHS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, PRE_LOGITS: 5}  # see rib.evaluation.features
@@ -213,10 +212,10 @@ def write_cka_epochs(
 
 
 def _by_run(features: Iterable[Path]) -> dict[tuple, dict[str, Path]]:
-    """Files by run (columns RUN) and dataset, as given by their paths."""
+    """Files by run (columns RUN_COLUMNS) and dataset, as given by their paths."""
     runs: dict[tuple, dict[str, Path]] = {}
     for path in map(Path, features):
-        runs.setdefault(run_of(path).values(RUN), {})[path.stem] = path
+        runs.setdefault(run_of(path).values(RUN_COLUMNS), {})[path.stem] = path
     return runs
 
 
@@ -254,7 +253,7 @@ def _write(
         if (run, name) in found
         for dataset, *rest in _lines(run[2], found[run, name], ood_datasets, confidence)
     ]
-    columns = [*RUN, "dataset", *columns, "n", "cka", "ci_low", "ci_high", "biased"]
+    columns = [*RUN_COLUMNS, "dataset", *columns, "n", "cka", "ci_low", "ci_high", "biased"]
     written = pd.DataFrame(lines, columns=columns).assign(conditions=conditions)
     write_table(table, written)
 

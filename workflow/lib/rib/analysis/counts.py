@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-RUN = ["model", "method", "target", "size", "seed"]
-STATE = [*RUN, "alpha"]
+from rib.config.run import RUN_COLUMNS
+
+STATE = [*RUN_COLUMNS, "alpha"]
 COLUMNS = [*STATE, "dataset", "object_id", "label", "prediction"]
 
 # A scored model state: model, method, target, size, seed, alpha (None unless it is part of a curve).

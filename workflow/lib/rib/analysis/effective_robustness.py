@@ -22,10 +22,9 @@ import pandas as pd
 from scipy.special import expit, logit
 from scipy.stats import linregress, t
 
-from rib.analysis.counts import RUN
 from rib.base.errors import UserError
 from rib.base.files import write_table
-from rib.config.run import PRETRAINED
+from rib.config.run import PRETRAINED, RUN_COLUMNS
 
 FEWEST = 3  # minimum number of models for a line and its confidence interval
 Accuracies = np.ndarray | pd.Series
@@ -126,7 +125,7 @@ def robustness_table(accuracy: pd.DataFrame, baselines: pd.DataFrame, confidence
     """
     scored = accuracy.assign(accuracy=within(accuracy["accuracy"], accuracy["n"]))
     before = scored[scored["method"] == PRETRAINED].set_index(["model", "dataset"])["accuracy"]
-    after = scored[scored["method"] != PRETRAINED].set_index([*RUN, "dataset"])["accuracy"]
+    after = scored[scored["method"] != PRETRAINED].set_index([*RUN_COLUMNS, "dataset"])["accuracy"]
     pairs = baselines.drop_duplicates("dataset").set_index("dataset")["in_distribution"]
     parts = []
     for name, line in lines_of(baselines).items():
@@ -151,8 +150,8 @@ def robustness_table(accuracy: pd.DataFrame, baselines: pd.DataFrame, confidence
             )
         )
     columns = [f"{what}_{when}" for when in ("before", "after") for what in ("id", "ood", "rho")]
-    columns = [*RUN, "dataset", "in_distribution", *columns, "low", "high", "change", "extrapolated"]
-    return pd.concat(parts, ignore_index=True)[columns].sort_values([*RUN, "dataset"], kind="stable")
+    columns = [*RUN_COLUMNS, "dataset", "in_distribution", *columns, "low", "high", "change", "extrapolated"]
+    return pd.concat(parts, ignore_index=True)[columns].sort_values([*RUN_COLUMNS, "dataset"], kind="stable")
 
 
 def line_table(baselines: pd.DataFrame) -> pd.DataFrame:

@@ -26,11 +26,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rib.analysis.bootstrap import interval, object_weights
-from rib.analysis.counts import RUN, Counts
+from rib.analysis.counts import Counts
 from rib.analysis.ri import on_other_datasets
 from rib.base.files import write_table
 from rib.base.progress import Progress
-from rib.config.run import PRETRAINED, Run, run_of
+from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, run_of
 
 BINS = 15  # of the calibration error
 SHARES = ("agreement", "right_to_wrong", "wrong_to_right")
@@ -258,7 +258,7 @@ def write_tables(
         means.append((*group, *itertools.chain.from_iterable(shares)))
     columns = [name for share in SHARES for name in (share, f"{share}_low", f"{share}_high")]
     tables = {
-        samples: pd.DataFrame(lines, columns=[*RUN, "dataset", "n", *SHARES, "ece_before", "ece_after"]),
+        samples: pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", *SHARES, "ece_before", "ece_after"]),
         flips: pd.DataFrame(means, columns=[*GROUP, *columns]),
     }
     for path, table in tables.items():

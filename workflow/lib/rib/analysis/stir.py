@@ -8,10 +8,9 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from rib.analysis.cka import Kernel, cka, jackknife_interval
-from rib.analysis.counts import RUN
 from rib.base.errors import UserError
 from rib.base.files import write_table
-from rib.config.run import run_of
+from rib.config.run import RUN_COLUMNS, run_of
 
 # The network that was inverted, and the one that sees the inversions.
 REFERENCES = {"pretrained": ("before", "after"), "fine-tuned": ("after", "before")}
@@ -55,7 +54,7 @@ def write_stir(
         for reference, (inverted, sees) in REFERENCES.items():
             values = cka(kernels[f"{sees}.images"], kernels[f"{sees}.inverted_{inverted}"])
             own = cka(kernels[f"{inverted}.images"], kernels[f"{inverted}.inverted_{inverted}"])
-            what = (*run_of(path).values(RUN), path.stem, layer, reference, len(groups))
+            what = (*run_of(path).values(RUN_COLUMNS), path.stem, layer, reference, len(groups))
             numbers = [number for one in (values, plain) for number in (one[0], *jackknife_interval(one, confidence))]
             residual = stored[f"residual_{inverted}"].mean(dtype=np.float64)
             lines.append((*what, *numbers, own[0], residual, len(groups) * steps))
@@ -64,6 +63,6 @@ def write_stir(
             "stir: no fine-tuned run is chosen; choose methods and targets under representations in config.yaml."
         )
     intervals = [*(f"{part}{end}" for part in ("ci", "cka") for end in ("_low", "_high"))]
-    columns = [*RUN, "dataset", "layer", "reference", "n", "stir", *intervals[:2], "cka", *intervals[2:]]
+    columns = [*RUN_COLUMNS, "dataset", "layer", "reference", "n", "stir", *intervals[:2], "cka", *intervals[2:]]
     written = pd.DataFrame(lines, columns=[*columns, "fidelity", "residual", "passes"]).assign(conditions=conditions)
     write_table(table, written)

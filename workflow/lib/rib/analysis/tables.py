@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 
 from rib.analysis.bootstrap import interval, object_weights
-from rib.analysis.counts import COLUMNS, RUN, STATE, Counts, State, count, write_counts
+from rib.analysis.counts import COLUMNS, STATE, Counts, State, count, write_counts
 from rib.analysis.ri import Ood, ood_accuracies
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json, write_table
 from rib.base.progress import Progress, log
-from rib.config.run import ALL
+from rib.config.run import ALL, RUN_COLUMNS
 
 
 def accuracy_table(counts: Counts) -> pd.DataFrame:
@@ -25,7 +25,7 @@ def accuracy_table(counts: Counts) -> pd.DataFrame:
             for dataset in counts.datasets:
                 n, right = images[dataset], int(correct[dataset][place])
                 lines.append((*state[:-1], dataset, n, right, 100 * right / n))
-    return pd.DataFrame(lines, columns=[*RUN, "dataset", "n", "correct", "accuracy"])
+    return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", "correct", "accuracy"])
 
 
 def ri_table(ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:

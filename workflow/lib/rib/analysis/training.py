@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from rib.base.files import write_table
-from rib.config.run import run_of
+from rib.config.run import RUN_COLUMNS, run_of
 
-COLUMNS = ["model", "method", "target", "size", "seed", "epoch", "lr", "loss", "cross_entropy", "accuracy"]
+COLUMNS = [*RUN_COLUMNS, "epoch", "lr", "loss", "cross_entropy", "accuracy"]
 
 
 def write_training(*, histories: Iterable[str], conditions: str, table: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from rib.base.files import in_bytes, read_json, write_text
 from rib.base.progress import duration
+from rib.config.run import RUN_COLUMNS
 from rib.records import provenance
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -112,8 +113,7 @@ def _figure(path: Path, caption_file: Path) -> dict[str, object]:
 def result_tables(read: Mapping[str, pd.DataFrame], about: Mapping) -> list[dict]:
     """Tables of results: each with title, note, CSV file, header and rows of cells."""
     interval = f"{100 * about['config']['statistics']['confidence']:g} % confidence interval"
-    run = ["model", "method", "target", "size", "seed"]
-    wide = read["accuracy"].pivot(index=run, columns="dataset", values="accuracy").reset_index()
+    wide = read["accuracy"].pivot(index=RUN_COLUMNS, columns="dataset", values="accuracy").reset_index()
     mri, ri, wide = (_labelled(table, about) for table in (read["mri"], read["ri"], wide))
     datasets = [name for name in about["datasets"] if name in wide]
     return [
@@ -138,7 +138,9 @@ def result_tables(read: Mapping[str, pd.DataFrame], about: Mapping) -> list[dict
             "minus before, in percentage points.",
             "file": "ri.csv",
             "header": ["Model", "Method", "Target", "Size", "Seed", "RI", interval, "Images"],
-            "rows": [[*_names(line, run), *_signed(line, "ri"), _count(line["n"])] for line in ri.to_dict("records")],
+            "rows": [
+                [*_names(line, RUN_COLUMNS), *_signed(line, "ri"), _count(line["n"])] for line in ri.to_dict("records")
+            ],
         },
         {
             "title": "Accuracy on every dataset",
@@ -153,7 +155,8 @@ def result_tables(read: Mapping[str, pd.DataFrame], about: Mapping) -> list[dict
                 *(about["datasets"][name]["label"] for name in datasets),
             ],
             "rows": [
-                [*_names(line, run), *(_number(line[name]) for name in datasets)] for line in wide.to_dict("records")
+                [*_names(line, RUN_COLUMNS), *(_number(line[name]) for name in datasets)]
+                for line in wide.to_dict("records")
             ],
         },
     ]
