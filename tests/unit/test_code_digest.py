@@ -254,7 +254,7 @@ STAGES = {
     "write_summary": ([], {"analysis/summary.py"}),
     "compare_methods": ([], ROWS | {"analysis/comparison.py", "analysis/bootstrap.py"}),
     "compare_samples": ([], ROWS | {"analysis/samples.py", "analysis/bootstrap.py"}),
-    "compare_with_baselines": ([], {"analysis/effective_robustness.py", "analysis/counts.py"}),
+    "compare_with_baselines": ([], {"analysis/effective_robustness.py", "config/run.py"}),
     "compare_published": ([], {"analysis/published.py"}),
     "tabulate_sizes": ([], {"analysis/sizes.py"}),
     "tabulate_pretraining_sizes": ([], {"analysis/sizes.py"}),
