@@ -323,7 +323,7 @@ MARKS = {
     "B4": "at least 10",
     "B5": "at most 0.2",
     "B6": "flat within 10 %",
-    "B7": "at most 2 ms",
+    "B7": "at most 3.0 ms, and 2 s",
     "B8": "at most 1.15",
 }
 

@@ -229,14 +229,13 @@ TRAINING = NETWORK | {"training/finetune.py", "training/training_state.py", "met
 SCORING = NETWORK | {"evaluation/evaluate.py", "models/class_logits.py", "models/fuse_batch_norm.py", "models/state.py"}
 FEATURES = NETWORK | {"evaluation/features.py", "models/state.py", "models/fuse_batch_norm.py", "evaluation/recipes.py"}
 ROWS = {"analysis/counts.py", "analysis/ri.py", "config/run.py", "base/files.py"}
-# What decides a stage's numbers: the modules that its rule adds, and what must be among those that they import.
+# What decides a stage's numbers, by script: the modules that its rule adds, and what must be among their imports.
 STAGES = {
     "prepare": (["data/layouts/class_folders.py"], {"data/prepare.py", "data/images.py", "config/label_space.py"}),
     "convert_model": ([], {"models/convert.py", "models/heads.py", "models/network.py", "data/subsets.py"}),
     "pretrain_model": ([], TRAINING | SCORING | {"training/pretrain.py"}),
     "split_dataset": ([], {"data/split_dataset.py", "data/splits.py", "data/subsets.py"}),
     "finetune": (["methods/lwf.py"], TRAINING | {"methods/lwf.py", "models/padding_prompt.py"}),
-    "keep_snapshots": (["methods/ewc.py"], TRAINING | {"methods/ewc.py"}),
     "merge_weights": (
         ["methods/wise_ft_curve.py"],
         {"evaluation/recipes.py", "methods/wise_ft_curve.py", "methods/wise_ft.py", "base/plugins.py"},
@@ -246,27 +245,26 @@ STAGES = {
         SCORING | {"evaluation/select_weights.py", "methods/greedy_soup.py"},
     ),
     "evaluate_run": ([], SCORING | {"evaluation/recipes.py", "models/padding_prompt.py", "data/groups.py"}),
-    "compute_features": ([], FEATURES | {"models/padding_prompt.py", "data/splits.py"}),
-    "compute_epoch_features": ([], FEATURES),
-    "invert_representation": ([], FEATURES | {"evaluation/inversion.py"}),
-    "cross_inversions": ([], FEATURES | {"evaluation/inversion.py"}),
-    "compute_metrics": ([], ROWS | {"analysis/bootstrap.py", "analysis/tables.py"}),
-    "write_summary": ([], {"analysis/summary.py"}),
-    "compare_methods": ([], ROWS | {"analysis/comparison.py", "analysis/bootstrap.py"}),
-    "compare_samples": ([], ROWS | {"analysis/samples.py", "analysis/bootstrap.py"}),
-    "compare_with_baselines": ([], {"analysis/effective_robustness.py", "config/run.py"}),
-    "compare_published": ([], {"analysis/published.py"}),
-    "tabulate_sizes": ([], {"analysis/sizes.py"}),
-    "tabulate_pretraining_sizes": ([], {"analysis/sizes.py"}),
-    "associate_distances": ([], {"analysis/association.py"}),
-    "compute_cka": ([], {"analysis/cka.py"}),
-    "compute_cka_epochs": ([], {"analysis/cka.py"}),
-    "measure_distances": ([], {"analysis/distances.py", "data/stored_features.py"}),
+    "run_network features": (["evaluation/features.py"], FEATURES | {"models/padding_prompt.py", "data/splits.py"}),
+    "run_network inversion": (["evaluation/inversion.py"], FEATURES | {"evaluation/inversion.py"}),
+    "tabulate tables": (["analysis/tables.py"], ROWS | {"analysis/bootstrap.py", "analysis/tables.py"}),
+    "tabulate summary": (["analysis/summary.py"], {"analysis/summary.py"}),
+    "tabulate comparison": (["analysis/comparison.py"], ROWS | {"analysis/comparison.py", "analysis/bootstrap.py"}),
+    "tabulate samples": (["analysis/samples.py"], ROWS | {"analysis/samples.py", "analysis/bootstrap.py"}),
+    "tabulate effective_robustness": (
+        ["analysis/effective_robustness.py"],
+        {"analysis/effective_robustness.py", "config/run.py"},
+    ),
+    "tabulate published": (["analysis/published.py"], {"analysis/published.py"}),
+    "tabulate sizes": (["analysis/sizes.py"], {"analysis/sizes.py"}),
+    "tabulate association": (["analysis/association.py"], {"analysis/association.py"}),
+    "tabulate cka": (["analysis/cka.py"], {"analysis/cka.py"}),
+    "tabulate distances": (["analysis/distances.py"], {"analysis/distances.py", "data/stored_features.py"}),
     "compress_datasets": ([], {"analysis/compression.py", "data/prepared.py"}),
-    "compute_stir": ([], {"analysis/stir.py"}),
-    "count_costs": ([], {"analysis/cost.py"}),
-    "count_splits": ([], {"analysis/splits.py"}),
-    "gather_histories": ([], {"analysis/training.py", "config/run.py"}),
+    "tabulate stir": (["analysis/stir.py"], {"analysis/stir.py"}),
+    "tabulate cost": (["analysis/cost.py"], {"analysis/cost.py"}),
+    "tabulate splits": (["analysis/splits.py"], {"analysis/splits.py"}),
+    "tabulate training": (["analysis/training.py"], {"analysis/training.py", "config/run.py"}),
     "plot_figure": (["figures/radar.py"], {"figures/radar.py", "figures/__init__.py"}),
 }
 
@@ -274,9 +272,10 @@ STAGES = {
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others(stage):
     modules, wanted = STAGES[stage]
-    files = dict(code_digest.closure(SCRIPTS / f"{stage}.py", *(LIBRARY / name for name in modules)))
+    script = SCRIPTS / f"{stage.split()[0]}.py"
+    files = dict(code_digest.closure(script, *(LIBRARY / name for name in modules)))
     found = {path.relative_to(LIBRARY).as_posix() for path in files if path.is_relative_to(LIBRARY)}
-    assert SCRIPTS / f"{stage}.py" in files and "run" in files[SCRIPTS / "_run.py"]
+    assert script in files and "run" in files[SCRIPTS / "_run.py"]
     assert wanted <= found, f"{sorted(wanted - found)} may change and {stage} would not notice"
     assert not any(name.startswith(("jobs/", "records/", "reporting/")) for name in found)
     assert not found & {"config/catalog.py", "config/grid.py", "config/schema.py"}

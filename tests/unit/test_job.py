@@ -132,7 +132,7 @@ def test_a_failed_job_says_why_and_leaves_nothing(start, tmp_path, capfd, error,
 def test_where_a_gpu_is_too_small_a_setting_that_there_is_is_named(pytestconfig):
     config = yaml.safe_load((pytestconfig.rootpath / "config.yaml").read_text())
     for rule in (*MEMORY_SETTING, "evaluate_run"):
-        assert (pytestconfig.rootpath / f"workflow/scripts/{rule}.py").is_file()
+        assert any(f" {rule}" in path.read_text() for path in (pytestconfig.rootpath / "workflow/rules").rglob("*.smk"))
         named = re.search(r"(\w+)\.(\w+) in config", message_of(OutOfMemoryError(), rule, "log"))
         assert named[2] in config[named[1]]
     assert "training.micro_batch_size" in message_of(OutOfMemoryError(), "finetune", "log")

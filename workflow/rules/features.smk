@@ -55,12 +55,20 @@ def feature_inputs(w):
     return {**state_inputs(w), **dataset_inputs(w)}
 
 
-def network_settings(stage, w, **more):
-    """Settings of a job that passes images through a network."""
-    shared = {"view": view_of(w.model), "batch_size": CONFIG["compute"]["evaluation_batch_size"], "compute": COMPUTE}
-    return {**shared, **more, "code": digest(stage)}
+def network_settings(function, w, **more):
+    """Settings of a job that passes images through a network with a function of rib.evaluation, `module:function`."""
+    source = WORKFLOW / "lib/rib/evaluation" / f"{function.split(':')[0]}.py"
+    return {
+        "function": f"rib.evaluation.{function}",
+        "view": view_of(w.model),
+        "batch_size": CONFIG["compute"]["evaluation_batch_size"],
+        "compute": COMPUTE,
+        **more,
+        "code": digest("run_network", source),
+    }
 
 
+# Other rules that pass a dataset's images through a network inherit from this one.
 rule compute_features:
     input:
         unpack(feature_inputs),
@@ -74,19 +82,19 @@ rule compute_features:
     wildcard_constraints:
         method=f"{PRETRAINED}|{ONE_STATE}",
     conda:
-        "../../envs/torch.yaml"
+        str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda w: threads_for([w.dataset])
     resources:
         gpu=GPU,
         mem_mb=lambda w: memory_of([w.dataset], 4000),
-        runtime=60,
+        runtime=120,
     params:
         cfg=lambda w: network_settings(
-            "compute_features",
+            "features:compute_features",
             w,
             parents=parents_of(w),
             layers=CONFIG["representations"]["layers"],
             limit=CONFIG["representations"]["images"],
         ),
     script:
-        "../scripts/compute_features.py"
+        str(WORKFLOW / "scripts/run_network.py")

@@ -46,9 +46,9 @@ def method_settings(stage, w, **more):
     return {**own, **more, "code": digest(stage, algorithm)}
 
 
-def training(stage, w):
+def training(w):
     """Settings of a job that trains a run."""
-    return method_settings(stage, w, training=GRID.training(), view=view_of(w.model), compute=COMPUTE)
+    return method_settings("finetune", w, training=GRID.training(), view=view_of(w.model), compute=COMPUTE)
 
 
 rule finetune:
@@ -64,13 +64,13 @@ rule finetune:
     wildcard_constraints:
         method=of_form("finetune"),
     conda:
-        "../../envs/torch.yaml"
+        str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda w: threads_for([w.target])
     resources:
         gpu=GPU,
         mem_mb=lambda w: memory_of([w.target], 4000),
         runtime=lambda w: 2880 if w.target in LARGE_DATASETS else 240,
     params:
-        cfg=lambda w: training("finetune", w),
+        cfg=training,
     script:
-        "../scripts/finetune.py"
+        str(WORKFLOW / "scripts/finetune.py")

@@ -15,8 +15,16 @@ TABLES = {
 }
 # Correct predictions per run, dataset and object, for comparisons. Stored with the tables, to be pulled with them.
 COUNTS = f"{REPORTS}/tables/counts.npz"
+LIGHT = {"mem_mb": 2000, "runtime": 30}  # resources of jobs that read tables only
 
 
+def tabulation(function, **settings):
+    """Settings of a job that writes tables with a function of rib.analysis, `module:function`."""
+    source = WORKFLOW / "lib/rib/analysis" / f"{function.split(':')[0]}.py"
+    return {"function": f"rib.analysis.{function}", **settings, "code": digest("tabulate", source)}
+
+
+# The other rules that write tables inherit from this one. Their files are in other folders, hence the absolute paths.
 rule compute_metrics:
     input:
         manifests=manifests_of(ROWS),
@@ -28,11 +36,11 @@ rule compute_metrics:
     log:
         f"{LOGS}/metrics.log",
     conda:
-        "../../envs/report.yaml"
+        str(WORKFLOW.parent / "envs/report.yaml")
     resources:
         mem_mb=memory_of(GRID.datasets, 2000),
         runtime=720 if LARGE_DATASETS else 30,
     params:
-        cfg={**MEANS_OF_RI, "code": digest("compute_metrics")},
+        cfg=tabulation("tables:write_tables", **MEANS_OF_RI),
     script:
-        "../scripts/compute_metrics.py"
+        str(WORKFLOW / "scripts/tabulate.py")

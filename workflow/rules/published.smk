@@ -32,7 +32,7 @@ def published_table(w):
     return PUBLISHED
 
 
-rule compare_published:
+use rule compute_metrics as compare_published with:
     input:
         rows=[f"{RUNS}/evaluate/{model}/none/{PRETRAINED}/all/0/{group}.parquet" for model, group in STATED_ON],
     output:
@@ -40,20 +40,15 @@ rule compare_published:
         provenance=f"{REPORTS}/tables/published.provenance.json",
     log:
         f"{LOGS}/published.log",
-    conda:
-        "../../envs/report.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **LIGHT,
     params:
-        cfg=lambda w: {
-            "published": STATED,
-            "expected": {name: entry.images for name, entry in GRID.datasets.items() if entry.images},
-            "obstacle": unlike_published(),
-            "code": digest("compare_published"),
-        },
-    script:
-        "../scripts/compare_published.py"
+        cfg=lambda w: tabulation(
+            "published:compare",
+            published=STATED,
+            expected={name: entry.images for name, entry in GRID.datasets.items() if entry.images},
+            obstacle=unlike_published(),
+        ),
 
 
 rule published:

@@ -88,14 +88,16 @@ def states(snakemake) -> list:
     return run_states(snakemake.wildcards.method, Path(recipe) if recipe else None)
 
 
-def run_on_dataset(snakemake, **given):
-    """The network of a run and the images of a dataset."""
+def run_on_dataset(snakemake):
+    """The network of a run and the images of a dataset. Snapshots of epochs are separate inputs."""
     from rib.evaluation.run_on_dataset import RunOnDataset
 
     files = snakemake.input
     dataset = dataset_files(snakemake.wildcards.dataset, files.dataset, files.proxy, files.split)
-    given = given or {"states": states(snakemake), "checkpoints": checkpoints(snakemake)}
-    return RunOnDataset(**arguments(RunOnDataset, snakemake, {}, dataset=dataset, **given))
+    weights = {"states": [], "checkpoints": {}}
+    if not hasattr(files, "snapshots"):
+        weights = {"states": states(snakemake), "checkpoints": checkpoints(snakemake)}
+    return RunOnDataset(**arguments(RunOnDataset, snakemake, {}, dataset=dataset, **weights))
 
 
 def training(snakemake) -> dict:

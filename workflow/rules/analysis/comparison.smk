@@ -21,7 +21,7 @@ REGISTRY.analysis(
 )
 
 
-rule compare_methods:
+use rule compute_metrics as compare_methods with:
     input:
         counts=COUNTS,
     output:
@@ -29,18 +29,11 @@ rule compare_methods:
         provenance=f"{REPORTS}/tables/comparison.provenance.json",
     log:
         f"{LOGS}/comparison.log",
-    conda:
-        "../../../envs/report.yaml"
-    resources:
-        mem_mb=memory_of(GRID.datasets, 2000),
-        runtime=720 if LARGE_DATASETS else 30,
     params:
-        cfg={**MEANS_OF_RI, "code": digest("compare_methods")},
-    script:
-        "../../scripts/compare_methods.py"
+        cfg=tabulation("comparison:write_comparison", **MEANS_OF_RI),
 
 
-rule write_summary:
+use rule compute_metrics as write_summary with:
     input:
         **{name: COMPARISON[name] for name in ("seeds", "seeds_ri", "comparisons", "comparisons_ri")},
     output:
@@ -48,12 +41,7 @@ rule write_summary:
         provenance=f"{REPORTS}/tables/summary.provenance.json",
     log:
         f"{LOGS}/summary.log",
-    conda:
-        "../../../envs/report.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **LIGHT,
     params:
-        cfg={"labels": LABELS, "conditions": CONDITIONS, "confidence": CONFIDENCE, "code": digest("write_summary")},
-    script:
-        "../../scripts/write_summary.py"
+        cfg=tabulation("summary:write_summary", labels=LABELS, conditions=CONDITIONS, confidence=CONFIDENCE),

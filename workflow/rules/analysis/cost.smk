@@ -11,7 +11,7 @@ REGISTRY.figure(
 REGISTRY.analysis("cost", tables={"cost": COST}, figures=["cost"])
 
 
-rule count_costs:
+use rule compute_metrics as count_costs with:
     input:
         mri=TABLES["mri"],
     output:
@@ -19,18 +19,13 @@ rule count_costs:
         provenance=f"{REPORTS}/tables/cost.provenance.json",
     log:
         f"{LOGS}/cost.log",
-    conda:
-        "../../../envs/report.yaml"
     resources:
-        mem_mb=1000,
-        runtime=30,
+        **LIGHT,
     params:
         # RECORDS_BY_STAGE is defined in report.smk, which is included later.
-        cfg=lambda w: {
-            "records": [path for stage in ("finetune", "merge", "evaluate") for path in RECORDS_BY_STAGE[stage]],
-            "parents": {name: list(method.parents) for name, method in SHOWN.items()},
-            "conditions": CONDITIONS,
-            "code": digest("count_costs"),
-        },
-    script:
-        "../../scripts/count_costs.py"
+        cfg=lambda w: tabulation(
+            "cost:write_costs",
+            records=[path for stage in ("finetune", "merge", "evaluate") for path in RECORDS_BY_STAGE[stage]],
+            parents={name: list(method.parents) for name, method in SHOWN.items()},
+            conditions=CONDITIONS,
+        ),

@@ -41,7 +41,7 @@ REGISTRY.figure(
 REGISTRY.analysis("distances", tables=DISTANCE_TABLES, figures=["distance_drop", "distance_matrix"], optional=True)
 
 
-rule measure_distances:
+use rule compute_metrics as measure_distances with:
     input:
         manifests=expand(f"{FEATURES_BEFORE}.manifest.json", dataset=DISTANCE_SETS, allow_missing=True),
         features=ancient(expand(f"{FEATURES_BEFORE}.safetensors", dataset=DISTANCE_SETS, allow_missing=True)),
@@ -51,15 +51,11 @@ rule measure_distances:
         provenance=f"{DISTANCES_OF}.provenance.json",
     log:
         f"{RUN_LOGS}/distances/{{model}}.log",
-    conda:
-        "../../../envs/report.yaml"
     resources:
         mem_mb=8000,
         runtime=240,
     params:
-        cfg={"datasets": DISTANCE_SETS, "code": digest("measure_distances")},
-    script:
-        "../../scripts/measure_distances.py"
+        cfg=tabulation("distances:write_distances", datasets=DISTANCE_SETS),
 
 
 # Once for all models with the same geometry.
@@ -92,7 +88,7 @@ rule compress_datasets:
         "../../scripts/compress_datasets.py"
 
 
-rule associate_distances:
+use rule compute_metrics as associate_distances with:
     input:
         features=expand(f"{DISTANCES_OF}.csv", model=GRID.models),
         compression=[COMPRESSION_OF.format(geometry=geometry_of(model)) + ".csv" for model in GRID.models],
@@ -103,15 +99,14 @@ rule associate_distances:
         provenance=f"{REPORTS}/tables/distances.provenance.json",
     log:
         f"{LOGS}/association.log",
-    conda:
-        "../../../envs/report.yaml"
     resources:
         mem_mb=2000,
         runtime=60,
     params:
-        cfg={
-            "models": list(GRID.models),
-            "choices": {
+        cfg=tabulation(
+            "association:write_tables",
+            models=list(GRID.models),
+            choices={
                 "targets": GRID.targets,
                 "ood_datasets": GRID.ood,
                 "in_distribution": IN_DISTRIBUTION,
@@ -120,11 +115,8 @@ rule associate_distances:
                 "confidence": CONFIDENCE,
                 "seed": CONFIG["statistics"]["seed"],
             },
-            "conditions": CONDITIONS,
-            "code": digest("associate_distances"),
-        },
-    script:
-        "../../scripts/associate_distances.py"
+            conditions=CONDITIONS,
+        ),
 
 
 rule distances:

@@ -22,7 +22,7 @@ if BASELINES:
     REGISTRY.analysis("effective_robustness", tables=ROBUSTNESS_TABLES, figures=["effective_robustness"])
 
 
-rule compare_with_baselines:
+use rule compute_metrics as compare_with_baselines with:
     input:
         accuracy=TABLES["accuracy"],
     output:
@@ -30,17 +30,12 @@ rule compare_with_baselines:
         provenance=f"{REPORTS}/tables/effective_robustness.provenance.json",
     log:
         f"{LOGS}/effective_robustness.log",
-    conda:
-        "../../../envs/report.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **LIGHT,
     params:
-        cfg={
-            "baselines": BASELINES,
-            "confidence": CONFIDENCE,
-            "conditions": CONDITIONS,
-            "code": digest("compare_with_baselines"),
-        },
-    script:
-        "../../scripts/compare_with_baselines.py"
+        cfg=tabulation(
+            "effective_robustness:write_tables",
+            baselines=BASELINES,
+            confidence=CONFIDENCE,
+            conditions=CONDITIONS,
+        ),

@@ -23,9 +23,7 @@ REGISTRY.figure(
 REGISTRY.analysis("epochs", tables={"cka_epochs": CKA_EPOCHS}, figures=["cka_epochs"], optional=True)
 
 
-rule keep_snapshots:
-    input:
-        unpack(training_inputs),
+use rule finetune as keep_snapshots with:
     output:
         **{f"epoch{number}": f"{SNAPSHOTS}/epoch{number}.safetensors" for number in range(1, EPOCHS + 1)},
         history=f"{SNAPSHOTS}/history.csv",
@@ -33,22 +31,9 @@ rule keep_snapshots:
         provenance=f"{SNAPSHOTS}/provenance.json",
     log:
         f"{RUN_LOGS}/snapshots/{RUN_PATH}.log",
-    wildcard_constraints:
-        method=of_form("finetune"),
-    conda:
-        "../../../envs/torch.yaml"
-    threads: lambda w: threads_for([w.target])
-    resources:
-        gpu=GPU,
-        mem_mb=lambda w: memory_of([w.target], 4000),
-        runtime=lambda w: 2880 if w.target in LARGE_DATASETS else 240,
-    params:
-        cfg=lambda w: training("keep_snapshots", w),
-    script:
-        "../../scripts/keep_snapshots.py"
 
 
-rule compute_epoch_features:
+use rule compute_features as compute_epoch_features with:
     input:
         unpack(dataset_inputs),
         model=f"{MODEL}/manifest.json",
@@ -64,20 +49,11 @@ rule compute_epoch_features:
         f"{RUN_LOGS}/epochs/{RUN_PATH}/{{dataset}}.log",
     wildcard_constraints:
         method=of_form("finetune"),
-    conda:
-        "../../../envs/torch.yaml"
-    threads: lambda w: threads_for([w.dataset])
-    resources:
-        gpu=GPU,
-        mem_mb=lambda w: memory_of([w.dataset], 4000),
-        runtime=120,
     params:
-        cfg=lambda w: network_settings("compute_epoch_features", w, limit=CONFIG["representations"]["images"]),
-    script:
-        "../../scripts/compute_epoch_features.py"
+        cfg=lambda w: network_settings("features:compute_epoch_features", w, limit=CONFIG["representations"]["images"]),
 
 
-rule compute_cka_epochs:
+use rule compute_metrics as compute_cka_epochs with:
     input:
         before_manifests=manifests_of(PRETRAINED_FEATURES),
         before=ancient(PRETRAINED_FEATURES),
@@ -88,21 +64,17 @@ rule compute_cka_epochs:
         provenance=f"{REPORTS}/tables/cka_epochs.provenance.json",
     log:
         f"{LOGS}/cka_epochs.log",
-    conda:
-        "../../../envs/report.yaml"
     resources:
         mem_mb=KERNEL_MEMORY,
         runtime=120,
     params:
-        cfg={
-            "epochs": EPOCHS,
-            "ood_datasets": GRID.ood,
-            "conditions": CONDITIONS,
-            "confidence": CONFIDENCE,
-            "code": digest("compute_cka_epochs"),
-        },
-    script:
-        "../../scripts/compute_cka_epochs.py"
+        cfg=tabulation(
+            "cka:write_cka_epochs",
+            epochs=EPOCHS,
+            ood_datasets=GRID.ood,
+            conditions=CONDITIONS,
+            confidence=CONFIDENCE,
+        ),
 
 
 rule epochs:

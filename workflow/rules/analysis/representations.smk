@@ -7,7 +7,7 @@ REGISTRY.figure("cka_layers", inputs={"cka": CKA}, settings=COMPARED_SETTINGS)
 REGISTRY.analysis("representations", tables={"cka": CKA}, figures=["cka_layers"], optional=True)
 
 
-rule compute_cka:
+use rule compute_metrics as compute_cka with:
     input:
         manifests=manifests_of(COMPARED_FEATURES),
         features=ancient(COMPARED_FEATURES),
@@ -16,20 +16,11 @@ rule compute_cka:
         provenance=f"{REPORTS}/tables/cka.provenance.json",
     log:
         f"{LOGS}/cka.log",
-    conda:
-        "../../../envs/report.yaml"
     resources:
         mem_mb=KERNEL_MEMORY,
         runtime=120,
     params:
-        cfg={
-            "ood_datasets": GRID.ood,
-            "conditions": CONDITIONS,
-            "confidence": CONFIDENCE,
-            "code": digest("compute_cka"),
-        },
-    script:
-        "../../scripts/compute_cka.py"
+        cfg=tabulation("cka:write_cka", ood_datasets=GRID.ood, conditions=CONDITIONS, confidence=CONFIDENCE),
 
 
 rule representations:

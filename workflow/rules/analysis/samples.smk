@@ -23,7 +23,7 @@ REGISTRY.analysis(
 )
 
 
-rule compare_samples:
+use rule compute_metrics as compare_samples with:
     input:
         manifests=manifests_of(SAMPLE_ROWS),
         rows=ancient(SAMPLE_ROWS),
@@ -32,12 +32,5 @@ rule compare_samples:
         provenance=f"{REPORTS}/tables/samples.provenance.json",
     log:
         f"{LOGS}/samples.log",
-    conda:
-        "../../../envs/report.yaml"
-    resources:
-        mem_mb=memory_of(GRID.datasets, 2000),
-        runtime=720 if LARGE_DATASETS else 30,
     params:
-        cfg={**MEANS_OF_RI, "code": digest("compare_samples")},
-    script:
-        "../../scripts/compare_samples.py"
+        cfg=tabulation("samples:write_tables", **MEANS_OF_RI),

@@ -36,7 +36,7 @@ if SIZES_FIGURES:
 
     REGISTRY.analysis("sizes", tables=SIZES_TABLES, figures=SIZES_FIGURES)
 
-    rule tabulate_sizes:
+    use rule compute_metrics as tabulate_sizes with:
         input:
             ri=TABLES["ri"],
             mri=TABLES["mri"],
@@ -47,26 +47,21 @@ if SIZES_FIGURES:
             provenance=f"{REPORTS}/tables/sizes.provenance.json",
         log:
             f"{LOGS}/sizes.log",
-        conda:
-            "../../../envs/report.yaml"
         resources:
-            mem_mb=1000,
-            runtime=10,
+            **LIGHT,
         params:
-            cfg={
-                "runs": [{key: vars(run)[key] for key in ("model", "target", "size")} for run in COUNTED],
-                "trained_here": SIZED,
-                "epochs": GRID.training()["epochs"],
-                "conditions": CONDITIONS,
-                "code": digest("tabulate_sizes"),
-            },
-        script:
-            "../../scripts/tabulate_sizes.py"
+            cfg=tabulation(
+                "sizes:write_sizes",
+                runs=[{key: vars(run)[key] for key in ("model", "target", "size")} for run in COUNTED],
+                trained_here=SIZED,
+                epochs=GRID.training()["epochs"],
+                conditions=CONDITIONS,
+            ),
 
 
 if "pretraining_sizes" in SIZES_FIGURES:
 
-    rule tabulate_pretraining_sizes:
+    use rule compute_metrics as tabulate_pretraining_sizes with:
         input:
             mri=TABLES["mri"],
             ood=TABLES["ood"],
@@ -76,16 +71,7 @@ if "pretraining_sizes" in SIZES_FIGURES:
             provenance=f"{REPORTS}/tables/pretraining_sizes.provenance.json",
         log:
             f"{LOGS}/pretraining_sizes.log",
-        conda:
-            "../../../envs/report.yaml"
         resources:
-            mem_mb=1000,
-            runtime=10,
+            **LIGHT,
         params:
-            cfg={
-                "trained_here": SIZED,
-                "conditions": CONDITIONS,
-                "code": digest("tabulate_pretraining_sizes"),
-            },
-        script:
-            "../../scripts/tabulate_pretraining_sizes.py"
+            cfg=tabulation("sizes:write_pretraining_sizes", trained_here=SIZED, conditions=CONDITIONS),

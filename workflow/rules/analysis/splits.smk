@@ -6,7 +6,7 @@ if GRID.split_fractions:
 
     REGISTRY.analysis("splits", tables={"splits": SPLIT_COUNTS})
 
-    rule count_splits:
+    use rule compute_metrics as count_splits with:
         input:
             splits=splits_of(geometry_of(FIRST_MODEL), GRID.datasets),
         output:
@@ -14,16 +14,7 @@ if GRID.split_fractions:
             provenance=f"{REPORTS}/tables/splits.provenance.json",
         log:
             f"{LOGS}/splits.log",
-        conda:
-            "../../../envs/report.yaml"
         resources:
-            mem_mb=1000,
-            runtime=10,
+            **LIGHT,
         params:
-            cfg={
-                "datasets": list(GRID.datasets),
-                "conditions": CONDITIONS,
-                "code": digest("count_splits"),
-            },
-        script:
-            "../../scripts/count_splits.py"
+            cfg=tabulation("splits:write_counts", datasets=list(GRID.datasets), conditions=CONDITIONS),

@@ -10,9 +10,7 @@ REGISTRY.figure("stir", inputs={"stir": STIR}, settings=COMPARED_SETTINGS)
 REGISTRY.analysis("stir", tables={"stir": STIR}, figures=["stir"], optional=True)
 
 
-rule invert_representation:
-    input:
-        unpack(feature_inputs),
+use rule compute_features as invert_representation with:
     output:
         inverted=f"{INVERTED}.safetensors",
         index=f"{INVERTED}.index.parquet",
@@ -20,22 +18,15 @@ rule invert_representation:
         provenance=f"{INVERTED}.provenance.json",
     log:
         f"{RUN_LOGS}/inversions/{RUN_PATH}/{{dataset}}.log",
-    wildcard_constraints:
-        method=f"{PRETRAINED}|{ONE_STATE}",
-    conda:
-        "../../../envs/torch.yaml"
-    threads: lambda w: threads_for([w.dataset])
     resources:
         gpu=GPU,
         mem_mb=8000,
         runtime=720,
     params:
-        cfg=lambda w: network_settings("invert_representation", w, parents=parents_of(w), settings=CONFIG["stir"]),
-    script:
-        "../../scripts/invert_representation.py"
+        cfg=lambda w: network_settings("inversion:invert_run", w, parents=parents_of(w), settings=CONFIG["stir"]),
 
 
-rule cross_inversions:
+use rule compute_features as cross_inversions with:
     input:
         unpack(feature_inputs),
         before=lambda w: f"{INVERTED}.manifest.json".format(**{**w, **vars(PRETRAINED_RUNS[w.model])}),
@@ -50,20 +41,11 @@ rule cross_inversions:
         f"{RUN_LOGS}/stir/{RUN_PATH}/{{dataset}}.log",
     wildcard_constraints:
         method=ONE_STATE,
-    conda:
-        "../../../envs/torch.yaml"
-    threads: lambda w: threads_for([w.dataset])
-    resources:
-        gpu=GPU,
-        mem_mb=4000,
-        runtime=60,
     params:
-        cfg=lambda w: network_settings("cross_inversions", w, parents=parents_of(w), settings=CONFIG["stir"]),
-    script:
-        "../../scripts/cross_inversions.py"
+        cfg=lambda w: network_settings("inversion:cross_features", w, parents=parents_of(w), settings=CONFIG["stir"]),
 
 
-rule compute_stir:
+use rule compute_metrics as compute_stir with:
     input:
         manifests=[f"{CROSSED}.manifest.json".format(**run) for run in CROSSED_RUNS],
         features=ancient([f"{CROSSED}.safetensors".format(**run) for run in CROSSED_RUNS]),
@@ -73,20 +55,16 @@ rule compute_stir:
         provenance=f"{REPORTS}/tables/stir.provenance.json",
     log:
         f"{LOGS}/stir.log",
-    conda:
-        "../../../envs/report.yaml"
     resources:
         mem_mb=2000,
         runtime=60,
     params:
-        cfg={
+        cfg=tabulation(
+            "stir:write_stir",
             **{key: CONFIG["stir"][key] for key in ("layer", "steps")},
-            "conditions": CONDITIONS,
-            "confidence": CONFIDENCE,
-            "code": digest("compute_stir"),
-        },
-    script:
-        "../../scripts/compute_stir.py"
+            conditions=CONDITIONS,
+            confidence=CONFIDENCE,
+        ),
 
 
 rule stir:

@@ -20,7 +20,7 @@ REGISTRY.figure(
 REGISTRY.analysis("training", tables={}, figures=["training"], files={"Training history by epoch": [TRAINING]})
 
 
-rule gather_histories:
+use rule compute_metrics as gather_histories with:
     input:
         histories=HISTORIES,
     output:
@@ -28,12 +28,7 @@ rule gather_histories:
         provenance=f"{REPORTS}/tables/training.provenance.json",
     log:
         f"{LOGS}/training.log",
-    conda:
-        "../../../envs/report.yaml"
     resources:
-        mem_mb=1000,
-        runtime=30,
+        **LIGHT,
     params:
-        cfg={"conditions": CONDITIONS, "code": digest("gather_histories")},
-    script:
-        "../../scripts/gather_histories.py"
+        cfg=tabulation("training:write_training", conditions=CONDITIONS),
