@@ -82,14 +82,6 @@ def test_weights_count_each_state_and_counters_keep_the_highest():
     assert found[counter] == 9 and found.keys() == start.keys()
 
 
-def test_an_average_is_taken_in_double_precision():
-    """In single precision three thirds of a number are often another one."""
-    values = torch.randn(1000, generator=torch.Generator().manual_seed(0))
-    state = {"w": values}
-    assert torch.equal(average({"w": torch.zeros(1000)}, [(1 / 3, state)] * 3)["w"], values)
-    assert not torch.equal(sum((1 / 3) * values for _ in range(3)), values)
-
-
 def test_states_without_weight_are_no_part_of_an_average():
     broken = {"w": torch.tensor([float("nan"), 0.0]), "steps": torch.tensor(8)}
     assert average(START, [(1.0, {}), (0.0, broken)]) == {}
@@ -178,13 +170,13 @@ def test_a_networks_state_has_batch_norm_fused_and_is_in_evaluation_mode(network
     bias = network.fc.bias.detach() + 1
     folder, files = model_folder(tmp_path / "model", network), saved(tmp_path, a={"fc.bias": bias})
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    found = network_in_state(folder, {"a": 1.0}, files, images, CPU)
+    found = network_in_state(folder, {"a": 1.0}, files, images)
     assert not found.training and not any(isinstance(module, nn.BatchNorm2d) for module in found.modules())
     with torch.inference_mode():
         torch.testing.assert_close(found(images), network(images) + 1, rtol=1e-4, atol=1e-4)
     compiled = []
     monkeypatch.setitem(devices._policy, "compile", True)
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
-    prompted = network_in_state(folder, {"vp": 1.0}, saved(tmp_path, vp=prompt_of(32, 2)), images, CPU)
+    prompted = network_in_state(folder, {"vp": 1.0}, saved(tmp_path, vp=prompt_of(32, 2)), images)
     assert len(compiled) == 1 and compiled[0] is prompted
     assert not prompted.training and not any(isinstance(module, nn.BatchNorm2d) for module in prompted.modules())

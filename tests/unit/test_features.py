@@ -258,7 +258,7 @@ def test_a_job_keeps_what_the_head_reads_after_each_epoch(run, tmp_path, progres
     expected = [(f"features of net/set/ft/all/3 on others, epoch{epoch}", 2, 2, "batch") for epoch in (1, 2)]
     assert progress() == expected
     rows = index["row"].to_pylist()
-    assert features.keys() == {"epoch1", "epoch2"} and len(rows) == 6
+    assert features.keys() == {"epoch1", "epoch2"} and rows == sorted(rows) and len(rows) == 6
     for name, network in zip(("epoch1", "epoch2"), run.networks, strict=True):
         wanted = by_hand(run, network, rows)["pre_logits"]
         torch.testing.assert_close(features[name], wanted, rtol=1e-3, atol=1e-4)
@@ -275,12 +275,6 @@ def test_a_plain_network_is_cut_after_each_quarter_of_its_blocks_rounded_up():
         found = layers_of(network, images)
     for stage, block in zip(LAYERS, (3, 5, 7, 9), strict=False):
         torch.testing.assert_close(found[stage], seen[block][:, 1:].mean(dim=1), rtol=1e-4, atol=1e-5)
-
-
-def test_a_limit_takes_the_first_in_the_balanced_order_and_keeps_rows_in_order(run, tmp_path):
-    smaller = job(run, tmp_path / "small", limit=3)[1]["row"].to_pylist()
-    larger = job(run, tmp_path / "large", limit=7)[1]["row"].to_pylist()
-    assert smaller == sorted(smaller) and larger == sorted(larger) and set(smaller) < set(larger)
 
 
 def test_features_are_computed_in_the_precision_that_was_chosen(run, monkeypatch):

@@ -54,23 +54,6 @@ def changed(network, model):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def test_ft_moves_every_parameter_and_no_statistic(network, target):
-    model, history = trained(FullFineTuning(lr=0.01), network, target)
-    assert changed(network, model) == {name for name, _ in network.named_parameters()}
-    assert history[-1]["loss"] < history[0]["loss"]
-
-
-def test_ft_with_trained_batch_norm_moves_the_statistics(network, target):
-    model, _ = trained(FullFineTuning(lr=0.01, batch_norm="train"), network, target)
-    assert any("running_mean" in name for name in changed(network, model))
-
-
-def test_linear_probe_moves_the_head_only(network, target):
-    model, history = trained(LinearProbing(lr=0.1), network, target)
-    assert changed(network, model) == {"fc.weight", "fc.bias"}
-    assert history[-1]["loss"] < history[0]["loss"]
-
-
 def test_linear_probe_on_stored_features_equals_training_through_the_network(network, target):
     fast = LinearProbing(lr=0.1)
     slow = LinearProbing(lr=0.1)
@@ -441,8 +424,8 @@ def test_lora_adapts_every_fused_attention_of_a_vit_and_every_pointwise_convolut
         assert algorithm.layers.keys() == expected != set()
 
 
-def test_the_released_lora_trains_tokens_and_norms_outside_the_blocks(target):
-    algorithm = LowRankAdaptation(**{**ADAPT, "also": "tokens_and_norms"})
+def test_the_released_lora_trains_tokens_and_norms_outside_the_blocks(target, catalog):
+    algorithm = LowRankAdaptation(**catalog.methods["lora_released"].settings)
     algorithm.setup(task_of(vit(), target))
     names = {name for name, _ in algorithm.trainable() if ".lora_" not in name}
     assert names == {"cls_token", "pos_embed", "norm.weight", "norm.bias"}
@@ -453,7 +436,7 @@ def clip_tower():
     return OpenClipClassifier(tower, 24)
 
 
-def test_the_released_linear_probe_freezes_a_vits_patches_and_blocks(target):
+def test_the_released_linear_probe_freezes_a_vits_patches_and_blocks(target, catalog):
     norms = {f"visual.{norm}.{part}" for norm in ("ln_pre", "ln_post") for part in ("weight", "bias")}
     clip = {"visual.class_embedding", "visual.positional_embedding", "visual.proj", "head.weight", "head.bias"}
     for network, wanted in (
@@ -461,9 +444,9 @@ def test_the_released_linear_probe_freezes_a_vits_patches_and_blocks(target):
         (vit(), {"cls_token", "pos_embed", "norm.weight", "norm.bias", "head.weight", "head.bias"}),
         (resnet(), {"fc.weight", "fc.bias"}),
     ):
-        algorithm = LinearProbingReleased(lr=0.1)
+        algorithm = LinearProbingReleased(**catalog.methods["linear_probe_released"].settings)
         algorithm.setup(task_of(network, target))
-        assert {name for name, _ in algorithm.trainable()} == wanted
+        assert {name for name, _ in algorithm.trainable()} == wanted and algorithm.batch_norm == "train"
 
 
 class Parts(nn.Module):

@@ -147,17 +147,6 @@ def test_lora_moves_query_and_value_and_not_key(network, images):
         assert torch.linalg.matrix_rank(q) <= 2 and torch.linalg.matrix_rank(v) <= 2
 
 
-def test_the_released_linear_probe_moves_more_than_the_head(network, images):
-    _, _, stored = fine_tuned("linear_probe_released", network, images)
-    head = head_of(network)
-    more = stored.keys() - head
-    assert more and head <= stored.keys()
-    if network.type == "vit":
-        assert not any("blocks." in key or "patch_embed" in key or "conv1" in key for key in more)
-    else:
-        assert all("running" in key or "num_batches" in key for key in more)
-
-
 # Share of ft's fall in cross-entropy that each method must reach here, with its entry's settings; the frozen network's
 # random features bound what a prompt or a low-rank update can do.
 SHARES = {"visual_prompt": 0.05, "lora": 0.05, "lora_released": 0.02, "linear_probe_released": 0.3}
@@ -190,14 +179,6 @@ def test_a_start_from_another_method_is_stored_with_what_was_trained_after_it(
     rows = np.arange(10)
     with torch.inference_mode():
         torch.testing.assert_close(restored(algorithm.inputs[rows]), algorithm.logits(rows), rtol=1e-4, atol=1e-4)
-
-
-def test_the_released_lora_trains_tokens_and_outer_norms_and_no_block(images):
-    torch.manual_seed(0)
-    _, _, stored = fine_tuned("lora_released", vit().eval(), images, lr=0.1)
-    whole = {key for key in stored if not key.endswith((".lora_A", ".lora_B"))}
-    assert whole and not {key for key in whole if key.startswith("blocks.") or "head" in key}
-    assert {"cls_token", "pos_embed"} & whole and {key for key in whole if "norm" in key}
 
 
 def test_states_whose_statistics_moved_are_averaged(images, tmp_path):

@@ -57,9 +57,8 @@ def trained(name, network, images, saved=None, **settings):
     return finetune.train(algorithm, network.state_dict(), TRAINING, RUN, CPU, saved)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_training_killed_again_and_again_gives_the_same_bytes(network, images, name, tmp_path, monkeypatch):
-    history, whole = trained(name, network, images)
+def killed(monkeypatch, kills):
+    """Interrupt training at the end of the given steps, each counted from the start before; the steps since the last."""
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     step, done = finetune._step, []
 
@@ -72,9 +71,15 @@ def test_a_training_killed_again_and_again_gives_the_same_bytes(network, images,
         return result
 
     monkeypatch.setattr(finetune, "_step", breaks)
+    return done
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_training_killed_again_and_again_gives_the_same_bytes(network, images, name, tmp_path, monkeypatch):
+    history, whole = trained(name, network, images)
     # before anything is saved, within an epoch, at its end, and in the last step
-    kills = [1, 2, 2, 3, 5]
-    for _ in range(len(kills)):
+    done = killed(monkeypatch, [1, 2, 2, 3, 5])
+    for _ in range(5):
         with pytest.raises(KeyboardInterrupt):
             trained(name, network, images, tmp_path / "state.safetensors")
     again, resumed = trained(name, network, images, tmp_path / "state.safetensors")
@@ -156,16 +161,7 @@ def test_random_numbers_go_on_where_they_were(images, tmp_path, monkeypatch):
     torch.manual_seed(0)
     dropping = timm.create_model("test_vit", num_classes=1000, img_size=SIDE, drop_rate=0.5).eval()
     history, whole = trained("ft", dropping, images, dropout=0.5)
-    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    step, count = finetune._step, [0]
-
-    def breaks(*arguments):
-        count[0] += 1
-        if count[0] == 5:
-            raise KeyboardInterrupt
-        return step(*arguments)
-
-    monkeypatch.setattr(finetune, "_step", breaks)
+    killed(monkeypatch, [5])
     with pytest.raises(KeyboardInterrupt):
         trained("ft", dropping, images, tmp_path / "s.safetensors", dropout=0.5)
     again, resumed = trained("ft", dropping, images, tmp_path / "s.safetensors", dropout=0.5)
@@ -236,8 +232,3 @@ def test_a_state_is_saved_every_five_minutes(tmp_path, monkeypatch):
     now[0] += 1e6
     nowhere.save_if_due(0, 1, [], [torch.zeros(3)], {})
     assert nowhere.restore() == (0, 0, [], [], {}) and not path.exists()
-
-
-def test_nothing_is_saved_by_a_short_training(network, images, tmp_path):
-    trained("ft", network, images, tmp_path / "state.safetensors")
-    assert not list(tmp_path.iterdir())

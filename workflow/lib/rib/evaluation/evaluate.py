@@ -18,8 +18,6 @@ from rib.data.view import DatasetFiles, DatasetView, load_dataset
 from rib.evaluation.recipes import State
 from rib.models import device as devices
 from rib.models.class_logits import class_logits, class_members
-from rib.models.device import ComputeSettings
-from rib.models.fuse_batch_norm import EXAMPLE
 from rib.models.inputs import Inputs
 from rib.models.state import network_in_state
 
@@ -33,25 +31,17 @@ def evaluate(
     datasets: Sequence[DatasetFiles],
     view: DatasetView,
     batch_size: int,
-    compute: ComputeSettings,
+    compute: devices.ComputeSettings,
     rows: Path,
     manifest: Path,
 ) -> None:
     """Score a run on an evaluation group; each image is read once and passes through all states of the run.
 
     Args:
-        run: the run.
-        states: its states (see rib.evaluation.recipes).
-        checkpoints: checkpoint of each fine-tuned method.
-        model_folder: output folder of the models job.
         datasets: the evaluation group; the test split is scored where there is one.
-        view: view of the datasets.
-        batch_size: images per forward pass.
-        compute: device and precision.
         rows: written as Parquet: the run's five columns, repeated in every row, alpha (null unless the run is a curve),
             dataset, row, image_id, source_id, object_id, label, prediction (indices into the dataset's label space),
-            confidence (softmax probability of the prediction), margin (logit of the label minus the highest other
-            logit).
+            confidence (softmax probability of the prediction), margin (logit of the label minus the highest other one).
         manifest: written as JSON: the device, and n and label space digest of each dataset.
 
     Raises:
@@ -61,8 +51,7 @@ def evaluate(
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
     loaded = [load_dataset(files, view, TEST) for files in datasets]
     pixels = [Inputs(d.images, preprocessing["mean"], preprocessing["std"], device, d.rows) for d in loaded]
-    example = pixels[0][slice(EXAMPLE)]
-    models = [network_in_state(model_folder, state.weights, checkpoints, example, device) for state in states]
+    models = [network_in_state(model_folder, state.weights, checkpoints, pixels[0]) for state in states]
     progress = Progress(desc=f"evaluating {run}", total=sum(len(dataset.labels) for dataset in loaded), unit="image")
     tables = []
     for dataset, inputs in zip(loaded, pixels, strict=True):
@@ -81,10 +70,9 @@ def evaluate(
 def score(
     models: Sequence[nn.Module], inputs: Inputs, dataset: PreparedDataset, batch_size: int, progress: Progress
 ) -> list[dict[str, Tensor]]:
-    """Prediction, confidence and margin of every network on every image; each batch is read once.
+    """Score every network on every image: prediction (n,) int64, confidence in 0..1 and margin (n,) float32.
 
-    Returns:
-        For each network: prediction (n,) int64, confidence (n,) float32 in 0..1, margin (n,) float32.
+    Each batch is read once.
     """
     members = class_members(dataset.space, inputs.device)
     labels = torch.from_numpy(dataset.labels).to(inputs.device)
@@ -111,13 +99,13 @@ def _summary(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
 def _rows(dataset: PreparedDataset, scores: Mapping[str, Tensor], run: Run, alpha: float | None) -> pa.Table:
     n = len(dataset.labels)
 
-    def constant(value: object, kind: pa.DataType) -> pa.DictionaryArray:
-        return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([value], kind))
+    def constant(text: str) -> pa.DictionaryArray:
+        return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([text]))
 
-    columns = {key: constant(getattr(run, key), pa.string()) for key in ("model", "target", "method", "size")}
+    columns = {key: constant(getattr(run, key)) for key in ("model", "target", "method", "size")}
     columns["seed"] = pa.array([run.seed] * n, pa.int32())
     columns["alpha"] = pa.array([alpha] * n, pa.float64())
-    columns["dataset"] = constant(dataset.name, pa.string())
+    columns["dataset"] = constant(dataset.name)
     columns |= {name: dataset.index[name] for name in ("row", "image_id", "source_id", "object_id", "label")}
     columns["prediction"] = pa.array(scores["prediction"].numpy().astype("int16"))
     columns |= {name: pa.array(scores[name].numpy()) for name in ("confidence", "margin")}

@@ -22,9 +22,8 @@ from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.base.progress import Progress
 from rib.data.prepared import PreparedDataset
-from rib.evaluation.run_on_dataset import RunOnDataset, refuse_infinite
+from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models import device as devices
-from rib.models.fuse_batch_norm import EXAMPLE
 from rib.models.inputs import Inputs
 from rib.models.network import OpenClipClassifier
 from rib.models.state import network_in_state
@@ -40,12 +39,10 @@ def compute_features(
     """Compute and store features of a run on a dataset.
 
     Args:
-        source: the run and the dataset.
         layers: `default` for all, or a list of names.
         limit: maximum number of images; a larger dataset is cut in the balanced order.
         features: written as .safetensors: (n, d) float32 by layer, rows in the order of the dataset's index.
-        index: written as Parquet: the index rows of these images (row, image_id, label, source_id, object_id), in the
-            same order.
+        index: written as Parquet: row, image_id, label, source_id and object_id of these images, in the same order.
         manifest: written as JSON: the device, n, and d by layer.
 
     Raises:
@@ -53,14 +50,14 @@ def compute_features(
     """
     weights, device = source.weights, devices.start(source.compute)
     dataset, inputs = _inputs(source, limit, device)
-    model = network_in_state(source.model_folder, weights, source.checkpoints, inputs[slice(EXAMPLE)], device)
+    model = network_in_state(source.model_folder, weights, source.checkpoints, inputs)
     found = features_of(model, inputs, source.batch_size, f"features of {source}")
-    if missing := [] if layers == DEFAULT else [name for name in layers if name not in found]:
+    chosen = found if layers == DEFAULT else layers
+    if missing := [name for name in chosen if name not in found]:
         raise UserError(
             f"config, representations.layers: {source.run.model} has no '{missing[0]}'; choose from {', '.join(found)}."
         )
-    chosen = {name: tensor for name, tensor in found.items() if layers == DEFAULT or name in layers}
-    _store(source, chosen, dataset, device, features, index, manifest)
+    _store(source, {name: found[name] for name in chosen}, dataset, device, features, index, manifest)
 
 
 def compute_epoch_features(
@@ -69,22 +66,16 @@ def compute_epoch_features(
     """Compute and store the head's input after each epoch of a run.
 
     Args:
-        source: the run and the dataset.
         snapshots: snapshots written by rib.training.finetune after each epoch.
-        limit: see `compute_features`.
         features: written as .safetensors: (n, d) float32 by epoch, `epoch1` first.
-        index: see `compute_features`.
-        manifest: see `compute_features`.
 
-    Raises:
-        UserError: a feature is not finite.
+    Other arguments and errors are those of `compute_features`.
     """
     device = devices.start(source.compute)
     dataset, inputs = _inputs(source, limit, device)
     found, method = {}, source.run.method
     for epoch, path in enumerate(snapshots, start=1):
-        example = inputs[slice(EXAMPLE)]
-        model = network_in_state(source.model_folder, {method: 1.0}, {method: path}, example, device)
+        model = network_in_state(source.model_folder, {method: 1.0}, {method: path}, inputs)
         name = f"epoch{epoch}"
         found[name] = features_of(model, inputs, source.batch_size, f"features of {source}, {name}")[PRE_LOGITS]
     _store(source, found, dataset, device, features, index, manifest)
@@ -105,7 +96,7 @@ def _store(
     manifest: Path,
 ) -> None:
     for name, tensor in found.items():
-        refuse_infinite(source, f"a feature of '{name}'", tensor)
+        source.refuse_infinite(f"a feature of '{name}'", tensor)
     safetensors.torch.save_file(dict(found), features)
     pq.write_table(dataset.index.select(["row", "image_id", "label", "source_id", "object_id"]), index)
     sizes = {name: tensor.shape[1] for name, tensor in found.items()}
@@ -124,15 +115,7 @@ def features_of(model: nn.Module, inputs: Inputs, batch_size: int, what: str) ->
 
 
 def layers_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Features of a batch by layer, from input to head: (N, d) each.
-
-    Args:
-        model: in evaluation mode, from rib.models.checkpoint.apply.
-        images: (N, 3, H, W), normalised.
-
-    Raises:
-        UserError: the library doesn't give the network's intermediate outputs.
-    """
+    """Features (N, d) of normalised images (N, 3, H, W) by layer, in order; a UserError if the library gives none."""
     if hasattr(model, "prompt"):  # a trained padding prompt is part of the run
         images, model = model.prompt(images), model.network
     try:
@@ -148,21 +131,15 @@ def layers_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
 def _places(model: nn.Module) -> list[int]:
     """Library indices of the outputs after each quarter of the depth."""
     if isinstance(model, OpenClipClassifier):
-        tower = model.visual
-        if hasattr(tower, "transformer"):
-            strides = [1] * len(tower.transformer.resblocks)
-        else:  # a ResNet's stem and four stages, or a timm tower
-            strides = [2, 4, 8, 16, 32] if hasattr(tower, "layer4") else _strides(tower.trunk)
-    else:
-        strides = _strides(model)
+        model = getattr(model.visual, "trunk", model.visual)  # a tower from timm, or open_clip's own
+    if hasattr(model, "feature_info"):
+        strides = [entry["reduction"] for entry in model.feature_info]
+    else:  # open_clip's ViT, or the stem and four stages of its ResNet
+        strides = [1] * len(model.transformer.resblocks) if hasattr(model, "transformer") else [2, 4, 8, 16, 32]
     blocks = len(strides)
     if len(set(strides)) > 1:
         return list(range(max(0, blocks - STAGES), blocks))
     return [math.ceil(quarter * blocks / STAGES) - 1 for quarter in range(1, STAGES + 1)]
-
-
-def _strides(model: nn.Module) -> list[int]:
-    return [entry["reduction"] for entry in model.feature_info]
 
 
 def _intermediates(model: nn.Module, images: Tensor, places: Sequence[int]) -> tuple[list[Tensor], Tensor]:

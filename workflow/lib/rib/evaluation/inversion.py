@@ -26,15 +26,15 @@ from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED
 from rib.data.prepared import PreparedDataset
 from rib.evaluation.features import layers_of
-from rib.evaluation.run_on_dataset import RunOnDataset, refuse_infinite
+from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models import device as devices
 from rib.models.checkpoint import apply
-from rib.models.inputs import Inputs
+from rib.models.inputs import Inputs, in_batches
 from rib.models.network import load
 
 # From images (N, 3, H, W) with values 0..1 to features (N, d).
 Representation = Callable[[Tensor], Tensor]
-NOISE, MEAN = "noise", "mean"
+NOISE = "noise"
 TINY = 1e-12  # smallest norm, to avoid a division by zero
 
 
@@ -44,12 +44,8 @@ def invert(
     """Images with given features, found by gradient descent on pixels, independently for each image.
 
     Args:
-        representation: features of the reference network, whose weights are fixed.
         wanted: (N, d) target features.
         start: (N, 3, H, W), values 0..1.
-        steps: number of descent steps.
-        lr: initial learning rate, in units of the pixel range; decays to 0 with a cosine.
-        progress: counts passes per image.
 
     Returns:
         The best images (N, 3, H, W), and their residuals (N,): distance from the target features divided by their norm.
@@ -77,11 +73,7 @@ def invert(
 
 
 def representation_of(model: nn.Module, preprocessing: Mapping, layer: str, device: torch.device) -> Representation:
-    """A network's features at a layer (see rib.evaluation.features), as a function of images with values 0..1.
-
-    Raises:
-        UserError: on a call, if the network lacks the layer.
-    """
+    """A network's features at a layer (see rib.evaluation.features), as a function of images with values 0..1."""
     mean, std = (torch.tensor(preprocessing[key], device=device).view(1, 3, 1, 1) for key in ("mean", "std"))
 
     def features(images: Tensor) -> Tensor:
@@ -96,29 +88,19 @@ def representation_of(model: nn.Module, preprocessing: Mapping, layer: str, devi
 def starts(like: Tensor, start: str, mean: Sequence[float], seed: int) -> Tensor:
     """Starting images shaped like `like`: uniform noise, the same for every run, or the channel means."""
     if start == NOISE:
-        noise = torch.rand(like.shape, generator=torch.Generator().manual_seed(seed))
-        return noise.to(like.device)
+        return torch.rand(like.shape, generator=torch.Generator().manual_seed(seed)).to(like.device)
     return torch.tensor(mean, device=like.device).view(1, 3, 1, 1).expand(like.shape).clone()
 
 
 @dataclass(frozen=True)
 class InversionSettings:
-    """Settings of the representation inversion.
+    """Settings of the representation inversion."""
 
-    Attributes:
-        images: maximum number of images per dataset.
-        steps: number of descent steps.
-        layer: layer whose representation is inverted.
-        start: `noise` or `mean`.
-        lr: initial learning rate, in units of the pixel range.
-        seed: seed of the noise.
-    """
-
-    images: int
+    images: int  # at most, per dataset
     steps: int
     layer: str
-    start: str
-    lr: float
+    start: str  # `noise` or `mean`
+    lr: float  # initial learning rate, in units of the pixel range
     seed: int
 
 
@@ -142,8 +124,6 @@ def invert_run(
     """Invert a run's representation of a dataset's images.
 
     Args:
-        source: the run and the dataset.
-        settings: settings of the inversion.
         inverted: written as .safetensors: `inverted` (n, 3, H, W) float32 in 0..1, `residual` (n,) (see `invert`).
         index: written as Parquet: image_id and object_id of each image.
         manifest: written as JSON: the device, n, the mean residual, and the number of forward and backward passes.
@@ -164,11 +144,9 @@ def invert_run(
         parts.append(invert(representation, wanted, start[rows], steps, settings.lr, progress))
     progress.close()
     images, residual = (torch.cat(tensors).cpu().contiguous() for tensors in zip(*parts, strict=True))
-    refuse_infinite(source, "a representation", residual)
-    log.info(
-        "inverted %d images in %d passes forward and back and %.0f s: mean residual %.3f",
-        n, n * steps, time.monotonic() - began, residual.mean(),
-    )  # fmt: skip
+    source.refuse_infinite("a representation", residual)
+    seconds = time.monotonic() - began
+    log.info("inverted %d images in %d passes and %.0f s: mean residual %.3f", n, n * steps, seconds, residual.mean())
     safetensors.torch.save_file({"inverted": images, "residual": residual}, inverted)
     pq.write_table(dataset.index.select(["image_id", "object_id"]), index)
     facts = {"n": n, "passes": n * steps, "residual": round(residual.mean().item(), 6)}
@@ -176,37 +154,22 @@ def invert_run(
 
 
 def cross_features(
-    *,
-    source: RunOnDataset,
-    settings: InversionSettings,
-    inverted_before: Path,
-    inverted_after: Path,
-    features: Path,
+    *, source: RunOnDataset, settings: InversionSettings, inverted_before: Path, inverted_after: Path, features: Path
 ) -> None:
     """Features of a pretrained and a fine-tuned network for images and for both networks' inversions of them.
 
     Args:
-        source: the run and the dataset.
-        settings: settings of both inversions.
-        inverted_before: output of `invert_run` for the pretrained model.
-        inverted_after: output of `invert_run` for the run.
         features: written as .safetensors, (n, d) each: `<network>.<images>`, with network `before` or `after` and
             images `images`, `inverted_before` or `inverted_after`; also `residual_before` and `residual_after` (n,).
     """
     weights, device = source.weights, devices.start(source.compute)
     _, pixels = _pixels(source, settings.images, device)
-    stored = {"before": inverted_before, "after": inverted_after}
-    stored = {when: safetensors.torch.load_file(path) for when, path in stored.items()}
+    files = {"before": inverted_before, "after": inverted_after}
+    stored = {when: safetensors.torch.load_file(path, device.type) for when, path in files.items()}
     shown = {"images": pixels} | {f"inverted_{when}": part["inverted"] for when, part in stored.items()}
     found = {f"residual_{when}": part["residual"] for when, part in stored.items()}
     for when, state in {"before": {PRETRAINED: 1.0}, "after": weights}.items():
         representation = _representation(source, state, settings.layer, device)
         for name, images in shown.items():
-            found[f"{when}.{name}"] = _in_batches(representation, images, source.batch_size, device)
+            found[f"{when}.{name}"] = in_batches(representation, images, source.batch_size, f"features of {source}")
     safetensors.torch.save_file(found, features)
-
-
-@torch.inference_mode()
-def _in_batches(representation: Representation, images: Tensor, batch_size: int, device: torch.device) -> Tensor:
-    places = range(0, len(images), batch_size)
-    return torch.cat([representation(images[place : place + batch_size].to(device)).cpu() for place in places])

@@ -10,28 +10,16 @@ from rib.base.plugins import load_module
 
 
 class State(NamedTuple):
-    """State of a network with which a run is scored.
+    """State of a network with which a run is scored."""
 
-    Attributes:
-        alpha: alpha of a curve's state; None if the run has one state.
-        weights: weight of each averaged method; they add up to 1.
-    """
-
-    alpha: float | None
-    weights: Mapping[str, float]
+    alpha: float | None  # None unless the run is a curve
+    weights: Mapping[str, float]  # of the averaged methods; they add up to 1
 
 
 def write_recipe(
     *, algorithm: str, settings: Mapping, parents: Sequence[str], manifests: Sequence[Path], recipe: Path
 ) -> None:
-    """Write the recipe of a merge.
-
-    Args:
-        algorithm: file of the method's algorithm.
-        settings: its settings.
-        parents: the fine-tuned methods to merge.
-        manifests: manifests of their checkpoints, in the same order.
-        recipe: written as JSON (see `store_recipe`).
+    """Write the recipe of a merge (see `store_recipe`) by an algorithm in the given file.
 
     Raises:
         UserError: the entry doesn't fit the algorithm, or the weights don't add up to 1.
@@ -44,37 +32,27 @@ def write_recipe(
             states = [State(None, module.recipe(parents, **settings))]
     except ValueError as error:
         raise UserError(f"{Path(algorithm).name}: {error}; correct the method's entry.") from error
-    for state in states:
-        if abs(sum(state.weights.values()) - 1) > 1e-9:
-            raise UserError(
-                f"{Path(algorithm).name}: the weights add up to {sum(state.weights.values())}, not 1; correct it."
-            )
+    for total in (sum(state.weights.values()) for state in states):
+        if abs(total - 1) > 1e-9:
+            raise UserError(f"{Path(algorithm).name}: the weights add up to {total}, not 1; correct it.")
     store_recipe(recipe, states, parents, manifests, [])
 
 
 def store_recipe(
-    path: Path,
-    states: Sequence[State],
-    parents: Sequence[str],
-    manifests: Sequence[Path],
-    candidates: Sequence[Mapping],
+    path: Path, states: list[State], parents: Sequence[str], manifests: Sequence[Path], candidates: list[Mapping]
 ) -> None:
-    """Write a recipe: states (alpha and weights by method), checkpoint hashes of the parents, scores of candidates."""
-    hashes = {
-        parent: read_json(manifest)["files"]["checkpoint.safetensors"]
-        for parent, manifest in zip(parents, manifests, strict=True)
-    }
+    """Write a recipe as JSON: states (alpha and weights by method), hashes of the parents' checkpoints, candidates.
+
+    The manifests are those of the checkpoints, in the order of the parents; the candidates have their scores.
+    """
+    hashes = [read_json(manifest)["files"]["checkpoint.safetensors"] for manifest in manifests]
+    checkpoints = dict(zip(parents, hashes, strict=True))
     stored = [{"alpha": state.alpha, "weights": dict(state.weights)} for state in states]
-    write_json(path, {"states": stored, "checkpoints": hashes, "candidates": list(candidates)})
+    write_json(path, {"states": stored, "checkpoints": checkpoints, "candidates": candidates})
 
 
 def run_states(method: str, recipe: Path | None) -> list[State]:
-    """The states with which a run is scored.
-
-    Args:
-        method: the run's method.
-        recipe: output of the merge job; None if the method is not a merge.
-    """
+    """The states with which a run is scored."""
     if recipe is None:
         return [State(None, {method: 1.0})]
     return [State(**state) for state in read_json(recipe)["states"]]

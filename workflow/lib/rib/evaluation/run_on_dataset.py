@@ -19,18 +19,7 @@ from rib.models.device import ComputeSettings
 
 @dataclass(frozen=True)
 class RunOnDataset:
-    """One run's network and one dataset's images.
-
-    Attributes:
-        run: the run.
-        states: its states (see rib.evaluation.recipes).
-        checkpoints: checkpoint of each fine-tuned method.
-        model_folder: output folder of the models job.
-        dataset: the dataset; its test split is used where there is one.
-        view: view of the dataset.
-        batch_size: images per forward pass.
-        compute: device and precision.
-    """
+    """One run's network and one dataset's images, those of the test split where there is one."""
 
     run: Run
     states: Sequence[State]
@@ -46,11 +35,7 @@ class RunOnDataset:
 
     @property
     def weights(self) -> Mapping[str, float]:
-        """Weights of the run's single state.
-
-        Raises:
-            UserError: the run is a curve, which has several states.
-        """
+        """Weights of the run's single state; a UserError for a curve, which has several."""
         if len(self.states) > 1:
             raise UserError(f"{self}: a curve has several states; choose one of its end points instead.")
         return self.states[0].weights
@@ -64,12 +49,7 @@ class RunOnDataset:
         """At most `limit` images of the dataset, the first in the balanced order."""
         return first_images(load_dataset(self.dataset, self.view, TEST), limit)
 
-
-def refuse_infinite(source: RunOnDataset, what: str, tensor: torch.Tensor) -> None:
-    """Check that results are finite.
-
-    Raises:
-        UserError: a value is not finite.
-    """
-    if not tensor.isfinite().all():
-        raise UserError(f"{source}: {what} is not finite; don't use these weights.")
+    def refuse_infinite(self, what: str, tensor: torch.Tensor) -> None:
+        """Raise a UserError unless all values of a result are finite."""
+        if not tensor.isfinite().all():
+            raise UserError(f"{self}: {what} is not finite; don't use these weights.")

@@ -13,7 +13,6 @@ from rib.evaluation.evaluate import score
 from rib.evaluation.recipes import State, store_recipe
 from rib.models import device as devices
 from rib.models.checkpoint import apply
-from rib.models.device import ComputeSettings
 from rib.models.inputs import Inputs
 from rib.models.network import load
 
@@ -29,23 +28,12 @@ def select_weights(
     checkpoints: Mapping[str, Path],
     manifests: Sequence[Path],
     batch_size: int,
-    compute: ComputeSettings,
+    compute: devices.ComputeSettings,
     recipe: Path,
 ) -> None:
-    """Choose a merge by its accuracy on the select split of the target and write it as a recipe.
+    """Choose a merge by its accuracy on the select split of the target and write it as a recipe (see `store_recipe`).
 
-    Args:
-        model_folder: output folder of the models job.
-        target: the target, with its split.
-        view: view of the target.
-        algorithm: file of the method's algorithm.
-        settings: its settings.
-        parents: the fine-tuned methods that may be merged.
-        checkpoints: checkpoint of each parent.
-        manifests: manifests of the checkpoints, in the order of `parents`.
-        batch_size: images per forward pass.
-        compute: device and precision.
-        recipe: written as JSON, with the accuracy of every candidate on the select split.
+    The candidates are all states that the algorithm in the given file scored.
     """
     device = devices.start(compute)
     held_out = load_dataset(target, view, SELECT)

@@ -35,7 +35,6 @@ class Task:
         model: the network to train, in evaluation mode.
         target: the images to train on.
         reference: images of the pretraining proxy, or None.
-        seed: random seed.
     """
 
     model: nn.Module
@@ -97,11 +96,7 @@ class FineTuning:
         return 0.0
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors to store in the checkpoint, in the form of rib.models.checkpoint.
-
-        Args:
-            pretrained: the pretrained state dict.
-        """
+        """Tensors to store in the checkpoint, in the form of rib.models.checkpoint, given the pretrained state dict."""
         return changed_tensors(pretrained, self.model.state_dict())
 
 

@@ -52,16 +52,10 @@ class ElasticWeightConsolidation(FineTuning):
 
 
 def fisher_diagonal(model: nn.Module, images: Images, kind: str, most: int, seed: int) -> list[Tensor]:
-    """Diagonal of the Fisher information, one tensor per parameter of the model.
+    """Diagonal of the Fisher information of a network in evaluation mode, one tensor per parameter.
 
-    Images are processed one by one, since the gradient of each image is squared, not the mean gradient of a batch.
-
-    Args:
-        model: network in evaluation mode.
-        images: images to average over.
-        kind: `sampled` or `empirical`.
-        most: maximum number of images.
-        seed: seed of the sampled labels.
+    At most `most` images are processed, one by one, since the gradient of each is squared, not the mean gradient of a
+    batch. The seed is that of the sampled labels.
     """
     generator = torch.Generator().manual_seed(seed)
     parameters = list(model.parameters())

@@ -10,6 +10,3 @@ from rib.methods.base import FineTuning
 @algorithm
 class FullFineTuning(FineTuning):
     """Minimise CE(c(f(x; theta)), y) over all theta, c the class logits of the target's label space."""
-
-    def __init__(self, **common):
-        super().__init__(**common)

@@ -9,12 +9,7 @@ from rib.config.run import PRETRAINED
 
 
 def select(parents: Sequence[str], score: Callable[[Mapping[str, float]], float]) -> dict[str, float]:
-    """Weights of the soup.
-
-    Args:
-        parents: the fine-tuned methods; the pretrained model is also an ingredient.
-        score: function from weights to accuracy on the select split.
-    """
+    """Weights of the soup of fine-tuned methods, of which the pretrained model is also an ingredient."""
     ranked = sorted([PRETRAINED, *parents], key=lambda state: -score({state: 1.0}))  # stable: ties keep their order
     soup = [ranked[0]]
     for state in ranked[1:]:

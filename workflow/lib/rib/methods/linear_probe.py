@@ -7,15 +7,16 @@ token, the position embedding and the final norm (main.py:83-88): the method lin
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 from torch import Tensor, nn
 
 from rib.methods import algorithm
 from rib.methods.base import FineTuning, Task
-from rib.models.device import autocast
 from rib.models.fuse_batch_norm import EXAMPLE, frozen_copy
 from rib.models.inputs import in_batches
+from rib.models.network import head_inputs, head_parameters
 
 FEATURE_BATCH = 64
 
@@ -31,19 +32,11 @@ class LinearProbing(FineTuning):
         super().setup(task)
         if not isinstance(self.model.get_classifier(), nn.Module):
             raise ValueError("the network has several heads, but linear probing trains only one")
-
         network = frozen_copy(self.model, self.inputs[slice(EXAMPLE)])
-
-        def head_inputs(images: Tensor) -> Tensor:
-            with autocast(self.inputs.device):
-                return network.forward_head(network.forward_features(images), pre_logits=True)
-
-        self.features = in_batches(head_inputs, self.inputs, FEATURE_BATCH, "features")  # (n, d)
+        self.features = in_batches(partial(head_inputs, network), self.inputs, FEATURE_BATCH, "features")  # (n, d)
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        head = self.model.get_classifier()
-        names = {id(parameter) for parameter in head.parameters()}
-        return [(name, parameter) for name, parameter in self.model.named_parameters() if id(parameter) in names]
+        return head_parameters(self.model)
 
     def train_mode(self) -> None:
         """Keep the evaluation mode: only the head changes, without dropout or updates of statistics."""

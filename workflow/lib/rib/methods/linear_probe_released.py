@@ -13,6 +13,7 @@ from torch import nn
 
 from rib.methods import algorithm
 from rib.methods.base import FineTuning
+from rib.models.network import head_parameters
 
 FROZEN = ("patch_embed.", "blocks.", "conv1.", "transformer.")  # of timm's and open_clip's ViTs
 
@@ -32,11 +33,5 @@ def is_vit(model: nn.Module) -> bool:
 class LinearProbingReleased(FineTuning):
     """Minimise CE over the head; in a ViT over all parameters outside the patch embedding and the blocks."""
 
-    def __init__(self, **common):
-        super().__init__(**common)
-
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        if is_vit(self.model):
-            return outside_blocks(self.model)
-        head = {id(parameter) for parameter in self.model.get_classifier().parameters()}
-        return [(name, parameter) for name, parameter in self.model.named_parameters() if id(parameter) in head]
+        return outside_blocks(self.model) if is_vit(self.model) else head_parameters(self.model)

@@ -52,41 +52,26 @@ class LowRankAdaptation(FineTuning):
         fused, pointwise = adapted_layers(self.model)
         if not fused and not pointwise:
             raise ValueError("the network has neither attention nor pointwise convolutions to adapt")
-        ranks = 2 if fused else 1  # one of rank r for q and one for v
-        settings = LoraConfig(
-            r=ranks * self.rank,
-            lora_alpha=ranks * self.alpha,  # peft scales by lora_alpha / r
-            target_modules=fused or pointwise,
-            lora_dropout=0.0,
-        )
+        layers = fused or pointwise
+        ranks = 2 if fused else 1  # one of rank r for q and one for v; peft scales by lora_alpha / r
+        settings = LoraConfig(r=ranks * self.rank, lora_alpha=ranks * self.alpha, target_modules=layers)
         inject_adapter_in_model(settings, self.model)
-        self.layers = {
-            name: layer
-            for name, layer in self.model.named_modules()
-            if isinstance(layer, LoraLayer) and name in (fused or pointwise)
-        }
-        if fused:
-            for layer in self.layers.values():
-                _keep_blocks(layer.lora_B[ADAPTER].weight, self.rank)
-        self._check_reached()
-
-    def _check_reached(self) -> None:
-        """Check that gradients reach the updates: some networks use a layer's weight without calling its adapter.
-
-        Raises:
-            ValueError: no gradient reaches an update.
-        """
+        self.layers = {name: self.model.get_submodule(name) for name in layers}
         updates = [layer.lora_B[ADAPTER].weight for layer in self.layers.values()]
+        if fused:
+            for update in updates:
+                _keep_blocks(update, self.rank)
+        # Some networks use a layer's weight without calling its adapter, so no gradient reaches the update.
         logits = self.model(self.inputs[slice(1)])
-        if not logits.requires_grad or any(
-            gradient is None for gradient in torch.autograd.grad(logits.sum(), updates, allow_unused=True)
-        ):
+        reached = torch.autograd.grad(logits.sum(), updates, allow_unused=True) if logits.requires_grad else [None]
+        if any(gradient is None for gradient in reached):
             raise ValueError("its layers bypass peft's adapters, so LoRA can't train it")
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        mine = {id(part) for layer in self.layers.values() for part in _factors(layer)}
-        extra = _tokens_and_norms(self.model) - mine if self.also == "tokens_and_norms" else set()
-        return [(name, p) for name, p in self.model.named_parameters() if id(p) in mine or id(p) in extra]
+        trained = {id(part) for layer in self.layers.values() for part in _factors(layer)}
+        if self.also == "tokens_and_norms":
+            trained |= _tokens_and_norms(self.model)
+        return [(name, p) for name, p in self.model.named_parameters() if id(p) in trained]
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stored = {}
@@ -110,9 +95,6 @@ class FusedAttention(nn.Module):
 
     peft can adapt nn.MultiheadAttention directly, but adds to its weights and subtracts again in every pass, so frozen
     weights change by rounding errors.
-
-    Args:
-        attention: the layer that is replaced.
     """
 
     def __init__(self, attention: nn.MultiheadAttention):
@@ -149,9 +131,8 @@ def adapted_layers(model: nn.Module) -> tuple[list[str], list[str]]:
     """
     head = {id(layer) for layer in model.get_classifier().modules()}
     named = [(name, layer) for name, layer in model.named_modules() if id(layer) not in head]
-    fused = [name for name, layer in named if name.endswith(".qkv") and isinstance(layer, nn.Linear)]
-    for name in fused:
-        layer = model.get_submodule(name)
+    fused = {name: layer for name, layer in named if name.endswith(".qkv") and isinstance(layer, nn.Linear)}
+    for name, layer in fused.items():
         attention = model.get_submodule(name.rpartition(".")[0])
         if layer.out_features != 3 * layer.in_features or getattr(attention, "head_first", False):
             raise ValueError(f"'{name}' doesn't store q, k and v one after the other, so LoRA can't separate them")
@@ -164,7 +145,7 @@ def adapted_layers(model: nn.Module) -> tuple[list[str], list[str]]:
             or (isinstance(layer, nn.Linear) and name.endswith((".mlp.fc1", ".mlp.fc2")))
         )
     ]
-    return fused, pointwise
+    return list(fused), pointwise
 
 
 def _factors(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:

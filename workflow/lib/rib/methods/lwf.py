@@ -47,7 +47,6 @@ class LearningWithoutForgetting(FineTuning):
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-
         teacher = self.model
 
         def outputs(images: Tensor) -> Tensor:

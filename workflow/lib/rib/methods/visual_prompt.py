@@ -51,10 +51,6 @@ class VisualPrompting(FineTuning):
         return self.model(self.prompt(self.inputs[rows]))
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        prompt = {
-            f"{PROMPT}{name}": strip.detach().cpu().contiguous() for name, strip in self.prompt.named_parameters()
-        }
-        return {
-            **prompt,
-            **super().state_delta(pretrained),
-        }  # the network differs if it started from another method's checkpoint
+        prompt = {f"{PROMPT}{name}": strip.detach().cpu().contiguous() for name, strip in self.trainable()}
+        # The network differs if it started from another method's checkpoint.
+        return prompt | super().state_delta(pretrained)

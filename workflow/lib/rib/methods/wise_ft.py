@@ -9,11 +9,7 @@ from rib.config.run import PRETRAINED
 
 
 def recipe(parents: Sequence[str], *, alpha: float) -> dict[str, float]:
-    """Weight of each state: 1 - alpha for the pretrained one, alpha for the fine-tuned one.
-
-    Args:
-        parents: the fine-tuned method.
-        alpha: 0 (pretrained) to 1 (fine-tuned).
+    """Weight of each state: 1 - alpha for the pretrained one, alpha for the fine-tuned one, the only parent.
 
     Raises:
         ValueError: there is not exactly one parent, or alpha is outside 0..1.

@@ -9,12 +9,7 @@ from rib.methods.wise_ft import recipe
 
 
 def curve(parents: Sequence[str], *, steps: int) -> dict[float, dict[str, float]]:
-    """Weights for alpha = 0, 1/steps, ..., 1.
-
-    Args:
-        parents: the fine-tuned method.
-        steps: number of steps from pretrained to fine-tuned, at least 1.
-    """
+    """Weights for alpha = 0, 1/steps, ..., 1, from pretrained to fine-tuned in at least one step."""
     if steps < 1:
         raise ValueError(f"steps is {steps}; set a whole number of at least 1")
     return {alpha: recipe(parents, alpha=alpha) for alpha in (step / steps for step in range(steps + 1))}

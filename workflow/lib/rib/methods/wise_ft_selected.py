@@ -10,11 +10,5 @@ from rib.methods.wise_ft_curve import curve
 
 
 def select(parents: Sequence[str], score: Callable[[Mapping[str, float]], float], *, steps: int) -> dict[str, float]:
-    """Weights of the best alpha among 0, 1/steps, ..., 1.
-
-    Args:
-        parents: the fine-tuned method.
-        score: function from weights to accuracy on the select split.
-        steps: number of steps from pretrained to fine-tuned, at least 1.
-    """
+    """Weights of the best alpha among 0, 1/steps, ..., 1."""
     return max(curve(parents, steps=steps).values(), key=score)  # the first of ties

@@ -7,11 +7,9 @@ from rib.config.label_space import LabelSpace
 
 
 def class_members(space: LabelSpace, device: torch.device) -> Tensor:
-    """Index table of a label space for `class_logits`.
+    """Index table of a label space for `class_logits`: (C, K) int64, with K the size of the largest class.
 
-    Returns:
-        (C, K) int64, with K the size of the largest class; shorter rows are padded with their lowest index, which
-        doesn't change the maximum.
+    Shorter rows are padded with their lowest index, which doesn't change the maximum.
     """
     width = max(map(len, space.indices))
     rows = [[*row, *[row[0]] * (width - len(row))] for row in space.indices]
@@ -19,22 +17,13 @@ def class_members(space: LabelSpace, device: torch.device) -> Tensor:
 
 
 def class_logits(logits: Tensor, members: Tensor) -> Tensor:
-    """Logit of each class: the maximum over its ImageNet indices, ties to the lowest index.
+    """Logits (N, C) of classes from logits (N, 1000): the maximum over a class's indices, ties to the lowest index.
 
     With one index per class this is the usual masking of logits (ImageNet-A, -R). With several, an image is correct if
-    the best of the allowed indices wins, and the gradient goes to that index.
-
-    Args:
-        logits: (N, 1000) float.
-        members: (C, K) int64, from `class_members`.
-
-    Returns:
-        (N, C) float.
+    the best of the allowed indices wins, and the gradient goes to that index. `members` is from `class_members`.
 
     Source: maximum per class as in mlfoundations/wise-ft, src/datasets/objectnet.py.
     """
     if logits.ndim != 2 or members.ndim != 2:
-        raise ValueError(
-            f"expected (N, 1000) logits and (C, K) members, got {tuple(logits.shape)} and {tuple(members.shape)}"
-        )
+        raise ValueError(f"expected (N, 1000) logits and (C, K) members, got {logits.shape} and {members.shape}")
     return logits[:, members].max(dim=2).values  # (N, C, K) -> (N, C); max returns the first of ties

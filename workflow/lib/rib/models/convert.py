@@ -16,9 +16,8 @@ from rib.base.progress import log
 from rib.data.archives import archive_members
 from rib.data.view import DatasetFiles, DatasetView, load_proxy
 from rib.models import device as devices
-from rib.models.device import ComputeSettings
 from rib.models.heads import fit_head, zero_shot_head
-from rib.models.network import OpenClipClassifier, build, build_clip
+from rib.models.network import OpenClipClassifier, build, build_clip, head_parameters
 
 FITTED, ZERO_SHOT = "fitted", "zero_shot"
 
@@ -32,23 +31,17 @@ def convert(
     class_names: Sequence[str] | None,
     reference: DatasetFiles | None,
     view: DatasetView | None,
-    compute: ComputeSettings,
+    compute: devices.ComputeSettings,
     weights: Path,
     description: Path,
 ) -> None:
     """Write a published state dict as safetensors under the library's names, with a head for the family's classes.
 
     Args:
-        archive: the published package or file.
         entry: the model's catalogue entry.
         head: source of the head: `published`, `zero_shot` or `fitted`.
-        num_classes: number of outputs of the head.
         class_names: the family's class names for a zero-shot head; None for ImageNet's.
         reference: the pretraining proxy, if a head is fitted on it.
-        view: view of the pretraining proxy.
-        compute: device and precision.
-        weights: written as .safetensors: the network's whole state dict.
-        description: written as JSON: the model's facts for later stages.
 
     Raises:
         UserError: the archive is not the pinned one, lacks the state dict, or doesn't fit the architecture.
@@ -63,37 +56,33 @@ def convert(
         model = _zero_shot(published, entry, num_classes, class_names, device)
     else:
         model = build(entry["library"], entry["architecture"], num_classes)
-        dropped = _head_names(model) if head == FITTED else set()
+        dropped = [name for name, _ in head_parameters(model)] if head == FITTED else []
         state = _match(published, model.state_dict(), entry["weights"]["keys"], name, dropped)
         model.load_state_dict({**model.state_dict(), **state}, strict=True)
         if head == FITTED:
             fitted = fit_head(model.to(device), load_proxy(reference, view), preprocessing, device)
-    state = {key: tensor.cpu().contiguous() for key, tensor in model.cpu().state_dict().items()}
-    safetensors.torch.save_file(state, weights)
-    _check_same_logits(model, weights, preprocessing["input_size"], name)
-    keys = ("name", "pretraining", "library", "architecture", "preprocessing", "licence")
     source = {key: value for key, value in entry["source"].items() if key != "path" or "repo" in entry["source"]}
     facts = {"source": source, "num_classes": num_classes, "head": {"from": head, **fitted}}
+    write_model(model.cpu(), entry, facts, weights, description)
+    _check_same_logits(model, weights, preprocessing["input_size"], name)
+
+
+def write_model(model: nn.Module, entry: Mapping, facts: Mapping, weights: Path, description: Path) -> None:
+    """Write a network's state dict as safetensors and, as JSON, the given facts and those of its catalogue entry."""
+    state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(state, weights)
+    keys = ("name", "pretraining", "library", "architecture", "preprocessing", "licence")
     write_json(description, {key: entry[key] for key in keys} | facts)
 
 
-def _head_names(model: nn.Module) -> set[str]:
-    own = {id(tensor) for tensor in model.get_classifier().parameters()}
-    return {name for name, tensor in model.named_parameters() if id(tensor) in own}
-
-
 def _zero_shot(
-    published: Mapping[str, Tensor],
-    entry: Mapping,
-    num_classes: int,
-    class_names: Sequence[str] | None,
-    device: torch.device,
+    published: Mapping[str, Tensor], entry: Mapping, num_classes: int, names: Sequence[str] | None, device: torch.device
 ) -> nn.Module:
     """The visual tower of published CLIP weights with a zero-shot head, which gives CLIP's own logits."""
     clip = build_clip(entry["architecture"])
     clip.load_state_dict(_match(published, clip.state_dict(), entry["weights"]["keys"], entry["name"]), strict=True)
     clip.to(device)
-    head = zero_shot_head(clip, entry["architecture"], class_names, device)
+    head = zero_shot_head(clip, entry["architecture"], names, device)
     model = OpenClipClassifier.of(clip, entry["architecture"], num_classes)
     with torch.no_grad():
         model.head.weight.copy_(head)
@@ -124,12 +113,7 @@ def _match(
 ) -> dict[str, Tensor]:
     """The published tensors under the network's names; all keys and shapes must match.
 
-    Args:
-        published: published state dict.
-        wanted: the network's state dict.
-        keys: `by_name`, or `by_order` if the published names differ.
-        name: name of the model, for messages.
-        dropped: network tensors to leave out; the archive may have all or none of them.
+    Network tensors to be dropped are left out; the archive may have all or none of them.
     """
     kept = [key for key in wanted if key not in dropped]
     names = list(published)

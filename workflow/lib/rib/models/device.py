@@ -29,7 +29,6 @@ class ComputeSettings:
         threads: number of torch threads; results are bit-identical for the same number.
         precision: of networks: `fp32`, `bf16` (autocast; weights and losses stay in fp32), or `auto`: bf16 on CUDA,
             fp32 on a CPU.
-        compile: whether networks are compiled with torch.compile.
     """
 
     device: str
@@ -39,11 +38,7 @@ class ComputeSettings:
 
 
 def start(compute: ComputeSettings) -> torch.device:
-    """Make torch's results reproducible and return the device to use.
-
-    Raises:
-        UserError: `cuda` is requested but not available.
-    """
+    """Make torch's results reproducible; return the device, or raise a UserError if `cuda` is requested but absent."""
     torch.set_num_threads(compute.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
     torch.use_deterministic_algorithms(True)
@@ -60,13 +55,8 @@ def start(compute: ComputeSettings) -> torch.device:
         raise UserError("config, compute.device is 'cuda', but torch finds no CUDA device; set it to 'auto' or 'cpu'.")
     chosen = torch.device("cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu")
     where = f" ({torch.cuda.get_device_name()})" if chosen.type == "cuda" else ""
-    log.info(
-        "computing on %s%s with %d thread(s) in %s",
-        chosen,
-        where,
-        compute.threads,
-        "bf16" if _in_bf16(chosen) else "fp32",
-    )
+    precision = "bf16" if _in_bf16(chosen) else "fp32"
+    log.info("computing on %s%s with %d thread(s) in %s", chosen, where, compute.threads, precision)
     return chosen
 
 

@@ -1,6 +1,7 @@
 """Heads for a family's classes: zero-shot from class names, or fitted on the pretraining proxy."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +11,8 @@ from rib.base.errors import UserError
 from rib.base.progress import Progress, log
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import held_back
-from rib.models.device import autocast
 from rib.models.inputs import Inputs, in_batches
+from rib.models.network import head_inputs
 
 SELECT_FRACTION = 0.2  # fraction of each class's images on which the penalty is chosen
 POWERS = range(1, -7, -1)  # penalties as powers of ten, strongest first, since each fit starts from the previous one
@@ -26,38 +27,25 @@ def zero_shot_head(
 ) -> Tensor:
     """Weights (C, d) of a head on unit features that gives CLIP's zero-shot logits, averaged over prompt templates.
 
-    Args:
-        clip: an open_clip model.
-        architecture: its name in open_clip, which selects the tokenizer.
-        class_names: class names; None for open_clip's names of the ImageNet classes.
-        device: device to compute on.
+    The architecture is the model's name in open_clip, which selects the tokenizer. Without class names, those of
+    ImageNet's classes are used.
 
     Source: Radford et al. 2021 (arXiv 2103.00020), section 3.1.4; open_clip/zero_shot_classifier.py.
     """
     import open_clip
 
+    tokenizer, templates = open_clip.get_tokenizer(architecture), open_clip.OPENAI_IMAGENET_TEMPLATES
+    names = class_names or open_clip.IMAGENET_CLASSNAMES
     with torch.inference_mode():
-        embedded = open_clip.build_zero_shot_classifier(
-            clip,
-            open_clip.get_tokenizer(architecture),
-            class_names or open_clip.IMAGENET_CLASSNAMES,
-            open_clip.OPENAI_IMAGENET_TEMPLATES,
-            device=device,
-        )
+        embedded = open_clip.build_zero_shot_classifier(clip, tokenizer, names, templates, device=device)
         return (clip.logit_scale.exp() * embedded.T).contiguous()
 
 
 def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mapping, device: torch.device) -> dict:
-    """Fit the network's linear head by regularised logistic regression on its features, which are computed once.
+    """Fit the linear head of a network in evaluation mode, in place, by regularised logistic regression.
 
     The penalty is chosen by cross-entropy on held-out images of the pretraining proxy, since cross-entropy, unlike
     accuracy, also takes confidence into account. The head is then fitted on the whole proxy.
-
-    Args:
-        model: network in evaluation mode with a head of the right width, which is changed in place.
-        reference: the pretraining proxy.
-        preprocessing: mean and std.
-        device: device to compute on.
 
     Returns:
         The penalty, the mean cross-entropy of each candidate on the select images in nats, accuracy and mean confidence
@@ -69,11 +57,6 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
     head = model.get_classifier()
     if not isinstance(head, nn.Linear | nn.Conv2d):
         raise UserError(f"the network's head is a {type(head).__name__}, but only a linear head can be fitted.")
-
-    def features_of(images: Tensor) -> Tensor:
-        with autocast(device):
-            return model.forward_head(model.forward_features(images), pre_logits=True).flatten(1)
-
     labels = torch.tensor([reference.space.indices[label][0] for label in reference.labels], device=device)
     if missing := set(range(head.weight.shape[0])) - set(labels.tolist()):
         raise UserError(
@@ -81,7 +64,7 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
             f"{min(missing)}; a head can't be fitted on it."
         )
     inputs = Inputs(reference.images, preprocessing["mean"], preprocessing["std"], device, reference.rows)
-    features = in_batches(features_of, inputs, BATCH, "features for the head").float()
+    features = in_batches(partial(head_inputs, model), inputs, BATCH, "features for the head").float()
     mean, scale = features.mean(dim=0), features.std(dim=0).mean()
     features.sub_(mean).div_(scale)  # a common scale, so that penalties are comparable between networks
     select = torch.from_numpy(held_back(reference, SELECT_FRACTION)).to(device)
@@ -106,19 +89,13 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
 
 
 def _tell(power: int, found: Mapping[str, float]) -> None:
-    log.info(
-        "head fitted with penalty %g: accuracy %.1f %%, mean confidence %.2f, cross-entropy %.3f on the select images",
-        10.0**power,
-        100 * found["accuracy"],
-        found["confidence"],
-        found["cross_entropy"],
-    )
+    message = "head fitted with penalty %g: on the select images accuracy %.1f %%, confidence %.2f, cross-entropy %.3f"
+    log.info(message, 10.0**power, 100 * found["accuracy"], found["confidence"], found["cross_entropy"])
     if power in (STRONGEST, WEAKEST):
         log.warning(
-            "the head's penalty %g is the %s of the search range, so another might fit better: this model's confidence "
-            "before fine-tuning depends on the range",
+            "the head's penalty %g is at the end of the search range, so another might fit better: this model's "
+            "confidence before fine-tuning depends on the range",
             10.0**power,
-            "strongest" if power == STRONGEST else "weakest",
         )
 
 

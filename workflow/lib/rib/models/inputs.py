@@ -10,14 +10,9 @@ from rib.base.progress import Progress
 
 
 class Inputs:
-    """A dataset's images as network inputs.
+    """A dataset's images (n, H, W, 3) uint8, usually memory-mapped, as network inputs.
 
-    Args:
-        images: (n, H, W, 3) uint8, usually memory-mapped.
-        mean: per RGB channel, in 0..1.
-        std: per RGB channel, in 0..1.
-        device: device of the batches.
-        rows: rows of `images` to use, in order; None for all.
+    Mean and std are per RGB channel, in 0..1. Only the given rows are used, in order; None for all.
     """
 
     def __init__(
@@ -47,7 +42,7 @@ class Inputs:
 
 
 @torch.no_grad()
-def in_batches(function: Callable[[Tensor], Tensor], inputs: Inputs, batch_size: int, what: str) -> Tensor:
+def in_batches(function: Callable[[Tensor], Tensor], inputs: Inputs | Tensor, batch_size: int, what: str) -> Tensor:
     """Outputs of `function` for all images in order: (n, ...); `what` labels the progress bar."""
     result = None
     for start in Progress(range(0, len(inputs), batch_size), desc=what, unit="batch"):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
+from rib.models.device import autocast
 
 NUM_CLASSES = 1000  # ImageNet-1K's
 
@@ -18,12 +19,8 @@ def build(
 ) -> nn.Module:
     """A network with random weights and a head, in evaluation mode.
 
-    Args:
-        library: `timm`, or `open_clip` for the visual tower of one of its models.
-        architecture: name of the architecture in the library.
-        num_classes: number of outputs of the head.
-        dropout: dropout probability before the head.
-        drop_path: probability of skipping a residual block in training.
+    The library is `timm`, or `open_clip` for the visual tower of one of its models; for dropout and drop_path see
+    rib.methods.base.FineTuning.
 
     Raises:
         UserError: the library lacks the architecture, or it doesn't support dropout or drop_path.
@@ -47,11 +44,7 @@ def build(
 
 
 def build_clip(architecture: str) -> nn.Module:
-    """A whole open_clip model with random weights.
-
-    Raises:
-        UserError: open_clip lacks the architecture.
-    """
+    """A whole open_clip model with random weights; a UserError if open_clip lacks the architecture."""
     import open_clip
 
     if architecture not in open_clip.list_models():
@@ -62,13 +55,7 @@ def build_clip(architecture: str) -> nn.Module:
 
 
 class OpenClipClassifier(nn.Module):
-    """A visual tower of open_clip with a head on its unit-norm features, with the interface of timm's models.
-
-    Args:
-        visual: maps images (N, 3, H, W) to features (N, d).
-        width: d.
-        num_classes: number of outputs of the head.
-    """
+    """A visual tower of open_clip with a head on its unit-norm features (N, width), with timm's interface."""
 
     def __init__(self, visual: nn.Module, width: int, num_classes: int = NUM_CLASSES):
         super().__init__()
@@ -95,18 +82,20 @@ class OpenClipClassifier(nn.Module):
         return self.head
 
 
+def head_inputs(model: nn.Module, images: Tensor) -> Tensor:
+    """Features of images that the network's head reads: (N, d)."""
+    with autocast(images.device):
+        return model.forward_head(model.forward_features(images), pre_logits=True).flatten(1)
+
+
+def head_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Named parameters of the network's head."""
+    head = {id(parameter) for parameter in model.get_classifier().parameters()}
+    return [(name, parameter) for name, parameter in model.named_parameters() if id(parameter) in head]
+
+
 def load(folder: Path, device: torch.device, dropout: float = 0.0, drop_path: float = 0.0) -> tuple[nn.Module, dict]:
-    """Network with its pretrained weights, channels last, and its facts.
-
-    Args:
-        folder: output folder of the models job.
-        device: device of the network.
-        dropout: see `build`.
-        drop_path: see `build`.
-
-    Returns:
-        The network in evaluation mode, and model.json as a dict (mean, std, ...).
-    """
+    """A models job's network with its pretrained weights, channels last, in evaluation mode; and its model.json."""
     facts = read_json(folder / "model.json")
     model = build(facts["library"], facts["architecture"], facts["num_classes"], dropout, drop_path)
     model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"), strict=True)

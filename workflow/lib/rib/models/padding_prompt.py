@@ -7,11 +7,7 @@ from torch import Tensor, nn
 class PaddingPrompt(nn.Module):
     """Four strips that are added to the borders of the normalised image.
 
-    Args:
-        top: (3, p, S), with the image's side S and the border's width p in pixels.
-        bottom: (3, p, S).
-        left: (3, S - 2 p, p).
-        right: (3, S - 2 p, p).
+    For images of side S and a border p pixels wide, top and bottom are (3, p, S), left and right (3, S - 2 p, p).
     """
 
     def __init__(self, *, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor):

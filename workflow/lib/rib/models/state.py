@@ -3,28 +3,20 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rib.models import device as devices
 from rib.models.checkpoint import apply
-from rib.models.fuse_batch_norm import fuse_batch_norm
+from rib.models.fuse_batch_norm import EXAMPLE, fuse_batch_norm
+from rib.models.inputs import Inputs
 from rib.models.network import load
 
 
 def network_in_state(
-    folder: Path, weights: Mapping[str, float], checkpoints: Mapping[str, Path], example: Tensor, device: torch.device
+    folder: Path, weights: Mapping[str, float], checkpoints: Mapping[str, Path], inputs: Inputs
 ) -> nn.Module:
-    """The network in one state, in evaluation mode.
-
-    Args:
-        folder: output folder of the models job.
-        weights: weight of each averaged method (see rib.evaluation.recipes.run_states).
-        checkpoints: checkpoint of each fine-tuned method.
-        example: (N, 3, H, W) input to check the fused network.
-        device: device of the network.
-    """
-    model = apply(load(folder, device)[0], weights, checkpoints).eval()
-    if device.type == "cpu":  # on a GPU the gain is small, and bf16 rounds the fused weights again
-        fuse_batch_norm(model, example)
+    """The network of a models job in one state (see `apply`), in evaluation mode, for the given inputs."""
+    model = apply(load(folder, inputs.device)[0], weights, checkpoints).eval()
+    if inputs.device.type == "cpu":  # on a GPU the gain is small, and bf16 rounds the fused weights again
+        fuse_batch_norm(model, inputs[slice(EXAMPLE)])
     return devices.compiled(model)

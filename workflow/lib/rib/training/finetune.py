@@ -8,6 +8,7 @@ momentum, linear warm-up then cosine to zero, the evaluation transform without a
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +31,12 @@ from rib.methods.base import FineTuning, Images, Task
 from rib.models import device as devices
 from rib.models.checkpoint import apply, xor_compress
 from rib.models.class_logits import class_logits, class_members
-from rib.models.device import ComputeSettings
 from rib.models.inputs import Inputs
 from rib.models.network import load
 from rib.training.training_state import TrainingState
 
 CHANCE = 0.95  # a cross-entropy above this fraction of log(classes) means that almost nothing was learned
+HISTORY = ("epoch", "lr", "loss", "cross_entropy", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,8 @@ class TrainingSettings:
     """Settings that all methods share.
 
     Attributes:
-        epochs: passes over the target.
         batch_size: images per step.
         micro_batch_size: images per forward pass, or `all` for the whole batch.
-        momentum: momentum of SGD.
-        weight_decay: L2 weight decay of SGD.
         warmup_steps: maximum number of linear warm-up steps.
         warmup_fraction: maximum fraction of warm-up steps; the smaller of the two limits applies.
     """
@@ -72,7 +70,7 @@ def finetune(
     algorithm: str,
     settings: Mapping,
     training: TrainingSettings,
-    compute: ComputeSettings,
+    compute: devices.ComputeSettings,
     rescue: Path,
     saved: Path,
     checkpoint: Path,
@@ -83,25 +81,17 @@ def finetune(
     """Train, then write the checkpoint and the history.
 
     Args:
-        run: the run, with the size of the training subset and the seed.
-        model_folder: output folder of the models job.
-        target: the dataset to train on.
         reference: the pretraining proxy, if the method uses it.
-        view: view of the datasets.
         start: checkpoint of the method that this one starts from, by method; empty for the pretrained model.
         algorithm: file of the method's algorithm.
-        settings: the method's own settings.
-        training: settings that all methods share.
-        compute: device and precision.
         rescue: written if training diverges: the state after the last finite epoch.
         saved: where the training state is saved periodically.
         checkpoint: written as .safetensors, in the forms of rib.models.checkpoint.
-        history: written as CSV, see `write_history`.
         manifest: written as JSON: the device, the label space digest and the number of images seen.
         snapshots: paths of a checkpoint after each epoch; empty for none.
 
     Raises:
-        UserError: the loss or a trained tensor is not finite, or the method can't train this network.
+        UserError: the loss or a trained tensor is not finite, or the method can't train this network or lacks an input.
     """
     device = devices.start(compute)
     torch.manual_seed(run.seed)
@@ -113,9 +103,12 @@ def finetune(
     images = subset(load_dataset(target, view, TRAIN), run.size)
     seen = [images, load_proxy(reference, view) if reference else None]
     seen = [dataset and on_device(dataset, facts["preprocessing"], device) for dataset in seen]
-    set_up(method, Task(model, *seen, run.seed), run)
-    place = "the method's entry"
-    rows, changed = train_or_rescue(method, pretrained, training, run, device, saved, rescue, place, snapshots)
+    try:
+        method.setup(Task(model, *seen, run.seed))
+    except ValueError as error:
+        raise UserError(f"method {run.method} on model {run.model}: {error}.") from error
+    with rescued(saved, rescue, "the method's entry"):
+        rows, changed = train(method, pretrained, training, run, device, saved, snapshots)
     warn_of_chance(rows, images)
     safetensors.torch.save_file(xor_compress(changed, pretrained), checkpoint)
     write_history(rows, history)
@@ -123,22 +116,10 @@ def finetune(
     write_json(manifest, {"device": device.type, "label_space": images.space.digest, "images": number})
 
 
-def set_up(method: FineTuning, task: Task, run: Run) -> None:
-    """Call a method's setup.
-
-    Raises:
-        UserError: the method can't train this network, or lacks an input.
-    """
-    try:
-        method.setup(task)
-    except ValueError as error:
-        raise UserError(f"method {run.method} on model {run.model}: {error}.") from error
-
-
 def write_history(rows: list[dict], path: Path) -> None:
     """Write one row per epoch: epoch, lr (of the last step), and mean loss, cross-entropy and accuracy."""
     with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["epoch", "lr", "loss", "cross_entropy", "accuracy"], lineterminator="\n")
+        writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -157,12 +138,7 @@ def warn_of_chance(rows: list[dict], images: PreparedDataset) -> None:
 
 
 class DivergenceError(Exception):
-    """Training led to a value that is not finite.
-
-    Attributes:
-        epochs: number of finite epochs before.
-        good: the changes after them.
-    """
+    """Training led to a value that is not finite; `good` are the changes after the finite epochs before it."""
 
     def __init__(self, run: Run, place: str, lr: float, epochs: int, good: Mapping[str, Tensor]):
         self.epochs = epochs
@@ -173,24 +149,11 @@ class DivergenceError(Exception):
         )
 
 
-def train_or_rescue(
-    method: FineTuning,
-    pretrained: Mapping[str, Tensor],
-    training: TrainingSettings,
-    run: Run,
-    device: torch.device,
-    saved: Path,
-    rescue: Path,
-    place: str,
-    snapshots: Sequence[Path] = (),
-) -> tuple[list[dict], dict[str, Tensor]]:
-    """Train (see `train`); if training diverges, write the state after the last finite epoch to `rescue`.
-
-    Raises:
-        UserError: training diverges; `place` says where the learning rate is set.
-    """
+@contextmanager
+def rescued(saved: Path, rescue: Path, place: str) -> Iterator[None]:
+    """Raise a UserError if training diverges, and write the state after the last finite epoch to `rescue`."""
     try:
-        return train(method, pretrained, training, run, device, saved, snapshots)
+        yield
     except DivergenceError as error:
         saved.unlink(missing_ok=True)  # resuming would diverge again
         kept = "no epoch was finished"
@@ -210,16 +173,7 @@ def train(
     saved: Path | None = None,
     snapshots: Sequence[Path] = (),
 ) -> tuple[list[dict], dict[str, Tensor]]:
-    """Train a method that has been set up, resuming from a saved state if there is one.
-
-    Args:
-        method: the method, set up.
-        pretrained: the pretrained state dict.
-        training: settings that all methods share.
-        run: the run.
-        device: device to train on.
-        saved: where the training state is saved periodically.
-        snapshots: paths of a checkpoint after each epoch.
+    """Train a method that has been set up, resuming from the state in `saved` if there is one.
 
     Returns:
         One history row per epoch, and the changed tensors.
@@ -253,10 +207,7 @@ def train(
         if snapshots:
             safetensors.torch.save_file(xor_compress(good, pretrained), snapshots[epoch])
         means = (torch.stack(sums).sum(dim=0) / len(labels)).tolist()
-        rows.append(
-            {"epoch": epoch + 1, "lr": rates[method.step - 1]}
-            | dict(zip(("loss", "cross_entropy", "accuracy"), means, strict=True))
-        )
+        rows.append(dict(zip(HISTORY, (epoch + 1, rates[method.step - 1], *means), strict=True)))
         sums = []
     progress.close()
     return rows, good
@@ -265,11 +216,7 @@ def train(
 def _finite_changes(
     method: FineTuning, pretrained: Mapping[str, Tensor], sums: Tensor, epoch: int, run: Run, good: Mapping
 ) -> dict[str, Tensor]:
-    """Changed tensors after an epoch; checked only once per epoch, to avoid a GPU synchronisation at every step.
-
-    Raises:
-        DivergenceError: a loss or a changed tensor is not finite.
-    """
+    """Changed tensors after an epoch; checked only once per epoch, to avoid a GPU synchronisation at every step."""
     if not sums.isfinite().all():
         step = epoch * len(sums) + int((~sums.isfinite()).any(dim=1).nonzero()[0]) + 1
         raise DivergenceError(run, f"the loss at epoch {epoch + 1}, step {step}", method.lr, epoch, good)
@@ -316,11 +263,6 @@ def learning_rates(peak: float, images: int, training: TrainingSettings) -> Iter
 
     The released code always warms up for 196 steps, so short runs never leave the warm-up (lib/argument.py:26 with
     utils/utils.py:92-100). Here the warm-up is at most a fraction of all steps.
-
-    Args:
-        peak: peak learning rate.
-        images: number of training images.
-        training: epochs, batch size and warm-up.
     """
     steps = math.ceil(images / training.batch_size) * training.epochs
     warmup = min(training.warmup_steps, int(training.warmup_fraction * steps))

@@ -8,11 +8,9 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors.torch
 import torch
 
 from rib.base.errors import UserError
-from rib.base.files import write_json
 from rib.base.progress import Progress, log
 from rib.config.run import ALL, Run
 from rib.data.prepared import PreparedDataset
@@ -21,16 +19,10 @@ from rib.data.view import DatasetFiles, DatasetView, load_whole
 from rib.evaluation.evaluate import score
 from rib.methods.base import FineTuning, Task
 from rib.models import device as devices
-from rib.models.device import ComputeSettings
+from rib.models.convert import write_model
 from rib.models.inputs import Inputs
 from rib.models.network import build
-from rib.training.finetune import (
-    TrainingSettings,
-    on_device,
-    train_or_rescue,
-    warn_of_chance,
-    write_history,
-)
+from rib.training.finetune import TrainingSettings, on_device, rescued, train, warn_of_chance, write_history
 
 BATCH = 64  # images per forward pass in the test
 
@@ -42,7 +34,7 @@ def pretrain(
     entry: Mapping,
     num_classes: int,
     view: DatasetView,
-    compute: ComputeSettings,
+    compute: devices.ComputeSettings,
     rescue: Path,
     saved: Path,
     weights: Path,
@@ -52,54 +44,41 @@ def pretrain(
     """Train a network, then write it in the format of rib.models.convert.convert.
 
     Args:
-        dataset_folder: output folder of the prepare job of the training dataset.
-        test_folder: output folder of the prepare job of the test dataset.
         entry: the model's catalogue entry with `pretrain`.
-        num_classes: number of outputs of the head.
-        view: view of the datasets.
-        compute: device and precision.
         rescue: written if training diverges: the state after the last finite epoch.
-        saved: where the training state is saved periodically.
-        weights: written as .safetensors: the network's whole state dict.
-        description: written as JSON: the model's facts for later stages, and under `trained` the number of training
-            images and the accuracy on the test dataset in percent.
-        history: written as CSV, as in fine-tuning.
+        description: written as JSON; `trained` has the number of training images and the test accuracy in percent.
 
     Raises:
-        UserError: the loss or a tensor is not finite, or the test dataset shares source images with the training
-            dataset.
+        UserError: the loss or a tensor is not finite, or the two datasets share source images.
     """
     device, how = devices.start(compute), entry["pretrain"]
     dataset = load_whole(DatasetFiles(how["dataset"], dataset_folder), view)
     dataset = subset(dataset, str(how["size"]), "pretrain.size")
     test = load_whole(DatasetFiles(how["test"], test_folder), view)
-    _refuse_shared(dataset, test)
+    if shared := set(dataset.sources[1]) & set(test.sources[1]):
+        raise UserError(
+            f"pretraining: {test.name} shares {len(shared)} source images with {dataset.name}, such as {min(shared)}; "
+            "give the model's entry a test dataset with other images."
+        )
     torch.manual_seed(how["seed"])
     model = build(entry["library"], entry["architecture"], num_classes).to(device, memory_format=torch.channels_last)
     method = FineTuning(lr=how["lr"], batch_norm="train")
     method.setup(Task(model, on_device(dataset, entry["preprocessing"], device), None, how["seed"]))
     run = Run(entry["name"], how["dataset"], "pretraining", str(how["size"]), how["seed"])
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    place = "pretrain of the model's entry"
-    rows, _ = train_or_rescue(method, first, _training(how), run, device, saved, rescue, place)
+    with rescued(saved, rescue, "pretrain of the model's entry"):
+        rows, _ = train(method, first, _training(how), run, device, saved)
     warn_of_chance(rows, dataset)
     write_history(rows, history)
     trained = {"images": len(dataset.labels), "test": _tested(model, entry, test, device)}
-    _write(model, entry, num_classes, trained, weights, description)
+    facts = {"source": {"pretrain": how}, "num_classes": num_classes, "head": {"from": "pretrained"}}
+    write_model(model, entry, facts | {"trained": trained}, weights, description)
 
 
 def _training(how: Mapping) -> TrainingSettings:
     """Training settings: only the fraction bounds the warm-up, and BatchNorm needs whole batches."""
     shared = {key: how[key] for key in ("epochs", "batch_size", "momentum", "weight_decay", "warmup_fraction")}
     return TrainingSettings(**shared, warmup_steps=math.inf, micro_batch_size=ALL)
-
-
-def _refuse_shared(dataset: PreparedDataset, test: PreparedDataset) -> None:
-    if shared := set(dataset.sources[1]) & set(test.sources[1]):
-        raise UserError(
-            f"pretraining: {test.name} shares {len(shared)} source images with {dataset.name}, such as {min(shared)}; "
-            "give the model's entry a test dataset with other images."
-        )
 
 
 def _tested(model: torch.nn.Module, entry: Mapping, test: PreparedDataset, device: torch.device) -> dict:
@@ -111,13 +90,3 @@ def _tested(model: torch.nn.Module, entry: Mapping, test: PreparedDataset, devic
     right = int((found["prediction"].numpy() == test.labels).sum())
     log.info("%s: %d of %d images of %s are correct", entry["name"], right, len(test.labels), test.name)
     return {"dataset": test.name, "images": len(test.labels), "accuracy": round(100 * right / len(test.labels), 6)}
-
-
-def _write(
-    model: torch.nn.Module, entry: Mapping, num_classes: int, trained: Mapping, weights: Path, description: Path
-) -> None:
-    state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(state, weights)
-    keys = ("name", "pretraining", "library", "architecture", "preprocessing", "licence")
-    facts = {"source": {"pretrain": entry["pretrain"]}, "num_classes": num_classes, "head": {"from": "pretrained"}}
-    write_json(description, {key: entry[key] for key in keys} | facts | {"trained": trained})

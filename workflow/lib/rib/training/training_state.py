@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rib.base.progress import log
+from rib.models.checkpoint import with_prefix
 
 SAVE_EVERY = 300.0  # seconds between two saves
 WEIGHTS, MOMENTUM, GOOD = "weights.", "momentum.", "good."
@@ -19,21 +20,10 @@ SUMS, CPU_RANDOM, CUDA_RANDOM = "sums", "random.cpu", "random.cuda"
 
 
 class TrainingState:
-    """Everything that the next step depends on, in one file.
-
-    Args:
-        path: the file; None saves nothing.
-        model: the network being trained.
-        optimizer: SGD over `trainable`.
-        trainable: named parameters that are trained.
-    """
+    """Everything that the next step depends on, in one file; a path of None saves nothing."""
 
     def __init__(
-        self,
-        path: Path | None,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        trainable: Mapping[str, nn.Parameter],
+        self, path: Path | None, model: nn.Module, optimizer: torch.optim.SGD, trainable: Mapping[str, nn.Parameter]
     ):
         self.path, self.model, self.optimizer, self.trainable = path, model, optimizer, trainable
         self.saved = time.monotonic()
@@ -44,7 +34,6 @@ class TrainingState:
         Args:
             epoch: current epoch, from 0.
             step: number of completed steps in this epoch.
-            rows: history rows of completed epochs.
             sums: (3,) for each of those steps.
             good: changed tensors after the last completed epoch.
         """
@@ -72,16 +61,12 @@ class TrainingState:
         with safe_open(self.path, "pt") as file:
             place = json.loads(file.metadata()["place"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-        def named(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-        weights, own = named(WEIGHTS), self.model.state_dict().keys()
+        weights, own = with_prefix(tensors, WEIGHTS), self.model.state_dict().keys()
         self.model.load_state_dict({name: tensor for name, tensor in weights.items() if name in own}, strict=True)
         with torch.no_grad():
             for name in weights.keys() - own:
                 self.trainable[name].copy_(weights[name])
-        for name, buffer in named(MOMENTUM).items():
+        for name, buffer in with_prefix(tensors, MOMENTUM).items():
             part = self.trainable[name]
             self.optimizer.state[part]["momentum_buffer"] = torch.empty_like(part).copy_(buffer)
         torch.set_rng_state(tensors[CPU_RANDOM])
@@ -89,4 +74,4 @@ class TrainingState:
             torch.cuda.set_rng_state(tensors[CUDA_RANDOM])
         device = next(iter(self.trainable.values())).device
         log.info("resuming after epoch %d, step %d", place["epoch"], place["step"])
-        return place["epoch"], place["step"], place["rows"], list(tensors[SUMS].to(device)), named(GOOD)
+        return place["epoch"], place["step"], place["rows"], list(tensors[SUMS].to(device)), with_prefix(tensors, GOOD)
