@@ -11,13 +11,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from rib.base.errors import UserError
-from rib.base.files import verify_digest, write_json
+from rib.base.files import verify_digest
 from rib.base.progress import log
 from rib.data.archives import archive_members
 from rib.data.view import DatasetFiles, DatasetView, load_proxy
 from rib.models import device as devices
 from rib.models.heads import fit_head, zero_shot_head
-from rib.models.network import OpenClipClassifier, build, build_clip, head_parameters
+from rib.models.network import OpenClipClassifier, build, build_clip, head_parameters, write_model
 
 FITTED, ZERO_SHOT = "fitted", "zero_shot"
 
@@ -65,14 +65,6 @@ def convert(
     facts = {"source": source, "num_classes": num_classes, "head": {"from": head, **fitted}}
     write_model(model.cpu(), entry, facts, weights, description)
     _check_same_logits(model, weights, preprocessing["input_size"], name)
-
-
-def write_model(model: nn.Module, entry: Mapping, facts: Mapping, weights: Path, description: Path) -> None:
-    """Write a network's state dict as safetensors and, as JSON, the given facts and those of its catalogue entry."""
-    state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(state, weights)
-    keys = ("name", "pretraining", "library", "architecture", "preprocessing", "licence")
-    write_json(description, {key: entry[key] for key in keys} | facts)
 
 
 def _zero_shot(

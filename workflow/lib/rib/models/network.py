@@ -1,5 +1,6 @@
 """Building and loading of networks."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.base.errors import UserError
-from rib.base.files import read_json
+from rib.base.files import read_json, write_json
 from rib.models.device import autocast
 
 NUM_CLASSES = 1000  # ImageNet-1K's
@@ -100,3 +101,11 @@ def load(folder: Path, device: torch.device, dropout: float = 0.0, drop_path: fl
     model = build(facts["library"], facts["architecture"], facts["num_classes"], dropout, drop_path)
     model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"), strict=True)
     return model.to(device, memory_format=torch.channels_last), facts
+
+
+def write_model(model: nn.Module, entry: Mapping, facts: Mapping, weights: Path, description: Path) -> None:
+    """Write a network's state dict as safetensors and, as JSON, the given facts and those of its catalogue entry."""
+    state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(state, weights)
+    keys = ("name", "pretraining", "library", "architecture", "preprocessing", "licence")
+    write_json(description, {key: entry[key] for key in keys} | facts)

@@ -19,9 +19,8 @@ from rib.data.view import DatasetFiles, DatasetView, load_whole
 from rib.evaluation.evaluate import score
 from rib.methods.base import FineTuning, Task
 from rib.models import device as devices
-from rib.models.convert import write_model
 from rib.models.inputs import Inputs
-from rib.models.network import build
+from rib.models.network import build, write_model
 from rib.training.finetune import TrainingSettings, on_device, rescued, train, warn_of_chance, write_history
 
 BATCH = 64  # images per forward pass in the test
