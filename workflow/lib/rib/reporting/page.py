@@ -191,24 +191,19 @@ def run_facts(records: list[dict]) -> dict:
         number of jobs, most frequent first; `mixed`: differences between jobs; `accepted`: jobs kept after a change of
         code (rib.records.accept).
     """
-    stages: dict[str, list[dict]] = {}
-    for record in records:
-        stages.setdefault(record["rule"], []).append(record)
+    rules = dict.fromkeys(record["rule"] for record in records)
+    machine = "{processor}, {system}, Python {python}"
     spans = sorted((datetime.fromisoformat(r["started"]), timedelta(seconds=r["seconds"])) for r in records)
     return {
-        "stage_rows": [_stage_row(stage, made) for stage, made in stages.items()],
+        "stage_rows": [_stage_row(rule, [record for record in records if record["rule"] == rule]) for rule in rules],
         "jobs": len(records),
         "seconds": sum(record["seconds"] for record in records),
         "busy": _covered(spans),
         "started": f"{spans[0][0]:{CLOCK}}",
         "ended": f"{max(start + length for start, length in spans):{CLOCK}}",
         "commits": Counter(record.get("commit") or "not run from a git checkout" for record in records).most_common(),
-        "machines": Counter(
-            f"{m['processor']}, {m['system']}, Python {m['python']}" for m in (record["machine"] for record in records)
-        ).most_common(),
-        "versions": Counter(
-            f"{name} {version}" for record in records for name, version in record["versions"].items()
-        ).most_common(),
+        "machines": Counter(machine.format(**record["machine"]) for record in records).most_common(),
+        "versions": Counter(" ".join(pair) for record in records for pair in record["versions"].items()).most_common(),
         "mixed": _mixed(records),
         "accepted": sum("accepted" in record for record in records),
     }
