@@ -87,14 +87,7 @@ def _name_lines(axes, ends: Mapping[str, pd.Series], targets: Mapping[str, str],
     for target, end in sorted(ends.items(), key=lambda entry: entry[1]["ood"]):
         height = max(end["ood"], height + gap)
         colour = styles[target][0]
-        axes.annotate(
-            targets[target],
-            (end["downstream"], end["ood"]),
-            xytext=(1.02, height),
-            textcoords=axes.get_yaxis_transform(),
-            fontsize=7.5,
-            color=colour,
-            va="center",
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.4, "linestyle": ":"},
-        )
+        beside = {"xytext": (1.02, height), "textcoords": axes.get_yaxis_transform(), "annotation_clip": False}
+        style = {"fontsize": 7.5, "color": colour, "va": "center"}
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.4, "linestyle": ":"}
+        axes.annotate(targets[target], (end["downstream"], end["ood"]), arrowprops=line, **beside, **style)

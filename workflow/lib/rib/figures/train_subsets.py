@@ -16,11 +16,7 @@ COLUMNS = 3  # maximum number of panel columns
 
 
 def draw(
-    sizes: pd.DataFrame,
-    *,
-    models: Mapping[str, str],
-    methods: Mapping[str, Mapping[str, str]],
-    confidence: float,
+    sizes: pd.DataFrame, *, models: Mapping[str, str], methods: Mapping[str, Mapping[str, str]], confidence: float
 ) -> tuple[Figure, pd.DataFrame]:
     """mRI (percentage points) with confidence intervals by number of training images (log scale), one panel per model.
 

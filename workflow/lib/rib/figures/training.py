@@ -12,12 +12,7 @@ ROWS = {"cross_entropy": "cross-entropy", "accuracy": "accuracy (%)"}
 
 
 def draw(
-    training: pd.DataFrame,
-    *,
-    model: str,
-    model_label: str,
-    methods: Mapping[str, Mapping],
-    targets: Mapping[str, str],
+    training: pd.DataFrame, *, model: str, model_label: str, methods: Mapping[str, Mapping], targets: Mapping[str, str]
 ) -> tuple[Figure, pd.DataFrame]:
     """Training means of each epoch, one line per method; with several seeds, also thin lines per seed.
 
