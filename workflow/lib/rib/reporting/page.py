@@ -106,8 +106,8 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
         parts = [(key, part if isinstance(part, dict) else {"value": part}) for key, part in entry["columns"].items()]
         if name == "accuracy":
             table = table.pivot(index=RUN_COLUMNS, columns="dataset", values="accuracy").reset_index()
-            labels = {dataset: shown["label"] for dataset, shown in about["datasets"].items() if dataset in table}
-            parts += [(label, {"value": dataset, "form": "number"}) for dataset, label in labels.items()]
+            datasets = [dataset for dataset in about["datasets"] if dataset in table]
+            parts += [(about["datasets"][name]["label"], {"value": name, "form": "number"}) for name in datasets]
         header = [text for key, part in parts for text in ([key, interval] if "interval" in part else [key])]
         lines = _labelled(table, about).to_dict("records")
         rows = [[cell for _, part in parts for cell in _cells(line, part)] for line in lines]
