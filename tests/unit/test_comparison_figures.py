@@ -133,10 +133,7 @@ def test_names_of_curves_that_end_together_do_not_overlap(alphas):
 def histories(seeds):
     lines = [
         ("m", method, target, seed, epoch, 5.0 - epoch + seed, 20.0 * epoch + 4 * seed)
-        for method in ("ft", "lwf")
-        for target in ("a", "b")
-        for seed in seeds
-        for epoch in (1, 2, 3)
+        for method, target, seed, epoch in itertools.product(("ft", "lwf"), "ab", seeds, (1, 2, 3))
     ]
     return pd.DataFrame(lines, columns=["model", "method", "target", "seed", "epoch", "cross_entropy", "accuracy"])
 

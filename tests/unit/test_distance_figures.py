@@ -29,13 +29,9 @@ def distances():
 @pytest.fixture
 def association():
     lines = [
-        (model, method, kind, level, statistic, sign * value, 0.25)
+        (model, method, kind, level, statistic, value, 0.25)
         for model, method, kind, level in itertools.product(MODELS, ("ft", "lwf"), KINDS, ("pairs", "targets"))
-        for (statistic, sign), value in zip(
-            {"pearson": 1, "spearman": -1}.items(),
-            (0.5 if method == "ft" and level == "targets" else 0.9, 0.75),
-            strict=True,
-        )
+        for statistic, value in (("pearson", 0.5 if (method, level) == ("ft", "targets") else 0.9), ("spearman", -0.75))
     ]
     columns = ["model", "method", "distance", "level", "statistic", "value", "p"]
     return pd.DataFrame(lines, columns=columns)
@@ -52,18 +48,9 @@ def ri():
 
 
 def drop(distances, association, ri, **choices):
-    settings = {
-        "models": MODELS,
-        "method": "ft",
-        "method_label": "FT",
-        "targets": TARGETS,
-        "ood_datasets": list(DATASETS),
-        "in_distribution": None,
-        "in_distribution_label": None,
-        "kinds": KINDS,
-        "confidence": 0.9,
-    }
-    return distance_drop.draw(distances, association, ri, **{**settings, **choices})
+    shown = {"models": MODELS, "method": "ft", "method_label": "FT", "targets": TARGETS, "kinds": KINDS}
+    measured = {"ood_datasets": list(DATASETS), "in_distribution": None, "in_distribution_label": None}
+    return distance_drop.draw(distances, association, ri, **shown, **{**measured, **choices}, confidence=0.9)
 
 
 def points(axes):

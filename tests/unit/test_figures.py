@@ -1,6 +1,7 @@
 """Figures show the numbers of their tables: read back from the drawn objects."""
 
 import ast
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from matplotlib.text import Text
 
 import rib.figures
 from rib.config.label_space import LabelSpace
-from rib.config.run import largest
 from rib.data.prepared import PreparedDataset
 from rib.figures import (
     GAIN,
@@ -39,29 +39,14 @@ OOD = pd.DataFrame(
     ],
     columns=["model", "method", "when", "accuracy", "ci_low", "ci_high"],
 )
-BEFORE_AFTER = {
-    "method": "ft",
-    "method_label": "FT",
-    "labels": {"m2": "Second", "m1": "First"},
-    "datasets": 8,
-    "targets": 5,
-    "confidence": 0.95,
-    "paper": {},
-}
+METHOD = {"method": "ft", "method_label": "FT"}
+LABELS = {"m2": "Second", "m1": "First"}
+BEFORE_AFTER = {**METHOD, "labels": LABELS, "datasets": 8, "targets": 5, "confidence": 0.95, "paper": {}}
 DATASETS = {"a": "Set A", "b": "Set B", "c": "Set C"}
 TARGETS = {"a": "Set A", "b": "Set B"}
 RI_MATRIX = {"models": {"m": "M"}, "methods": {"ft": "FT"}, "targets": TARGETS, "shared": ["b"], "confidence": 0.95}
-PROTOCOL = {
-    "size": "all",
-    "left_out": {},
-    "model": "m",
-    "model_label": "M",
-    "method": "ft",
-    "method_label": "FT",
-    "target": "b",
-    "targets": TARGETS,
-    "datasets": DATASETS,
-}
+EXAMPLE = {**METHOD, "target": "b", "datasets": DATASETS}
+PROTOCOL = {**EXAMPLE, "size": "all", "left_out": {}, "model": "m", "model_label": "M", "targets": TARGETS}
 
 
 @pytest.fixture
@@ -122,7 +107,7 @@ def test_before_after_marks_the_papers_bars_where_it_has_them():
 
 def test_radar_closes_a_line_before_and_a_dashed_one_after(accuracy):
     look = {"m": {"label": "M", "colour": "#0072B2", "marker": "o"}}
-    figure, _ = radar.draw(accuracy, target="b", method="ft", method_label="FT", models=look, datasets=DATASETS)
+    figure, _ = radar.draw(accuracy, **EXAMPLE, models=look)
     before, after = figure.axes[0].lines
     assert list(before.get_ydata()) == [10, 20, 30, 10] and before.get_linestyle() == "-"
     assert list(after.get_ydata()) == [24, 34, 44, 24] and after.get_linestyle() == "--"
@@ -182,15 +167,12 @@ def test_protocol_states_how_many_images_were_trained_on(accuracy, ri, mri, size
 
 def test_protocol_shows_which_datasets_do_not_count_in_ri(accuracy, ri, mri):
     figure, _ = protocol.draw(accuracy, ri, mri, **{**PROTOCOL, "left_out": {"c": "in distribution"}})
-    lines = {text.get_position()[1]: [] for text in figure.axes[0].texts}
+    colours = {}
     for text in figure.axes[0].texts:
-        lines[text.get_position()[1]].append(text)
-    (inside,) = (line for line in lines.values() if line[0].get_text().startswith("Set C"))
-    (target,) = (line for line in lines.values() if line[0].get_text().startswith("Set B ("))
-    (counts,) = (line for line in lines.values() if line[0].get_text() == "Set A")
-    assert "in distribution" in inside[0].get_text()
-    faint = {text.get_color() for text in (*inside, *target)}
-    assert len(faint) == 1 and faint.isdisjoint(text.get_color() for text in counts)
+        colours.setdefault(text.get_position()[1], set()).add(text.get_color())
+    heights = {text.get_text(): text.get_position()[1] for text in figure.axes[0].texts}
+    (faint,) = colours[heights["Set C (in distribution)"]]
+    assert colours[heights["Set B (target)"]] == {faint} and faint not in colours[heights["Set A"]]
 
 
 def test_one_target_is_no_plural(accuracy, ri, mri):
@@ -228,13 +210,11 @@ def test_no_figure_has_colours_of_its_own_for_gains_and_losses():
     for path in Path(rib.figures.__file__).parent.glob("*.py"):
         if path.name != "__init__.py":
             tree = ast.parse(path.read_text())
-            texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-            texts = {text.removesuffix("_r") for text in texts if isinstance(text, str)}
+            texts = {str(node.value).removesuffix("_r") for node in ast.walk(tree) if isinstance(node, ast.Constant)}
             assert not texts & (DIVERGING | {GAIN, LOSS}), path.name
-            named = {
-                node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-            }
-            assert not named & {"GAIN", "LOSS", "GAINED", "LOST"}, path.name
+            names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+            stored = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+            assert not stored & {"GAIN", "LOSS", "GAINED", "LOST"}, path.name
 
 
 def test_text_is_dark_on_light_and_light_on_dark(accuracy):
@@ -260,10 +240,12 @@ def test_the_same_table_gives_the_same_files(tmp_path):
     assert first == second
 
 
-def test_runs_of_another_size_are_not_shown(tmp_path):
-    ood = pd.concat([OOD.assign(size="all"), OOD.assign(size="0.5", accuracy=99.0)])
-    paths = written(tmp_path, "before_after", {"ood": ood}, BEFORE_AFTER, "all", ["all", "0.5"])
-    assert set(pd.read_csv(paths["csv"])["size"]) == {"all"}
+@pytest.mark.parametrize("size", ["all", "10"])  # also where every size is a number
+def test_runs_of_another_size_are_not_shown(tmp_path, size):
+    ood = pd.concat([OOD.assign(size=size), OOD.assign(size="0.5", accuracy=99.0)])
+    paths = written(tmp_path, "before_after", {"ood": ood}, BEFORE_AFTER, size, [size, "0.5"])
+    shown = pd.read_csv(paths["csv"], dtype={"size": str})
+    assert set(shown["size"]) == {size} and set(shown["model"]) == set(OOD["model"])
 
 
 def drawn(monkeypatch, tmp_path, name, inputs, settings, size, sizes):
@@ -283,10 +265,8 @@ def test_a_figure_says_which_size_it_shows_where_that_is_a_choice(
     _, said, shown = drawn(monkeypatch, tmp_path, "before_after", {"ood": ood}, BEFORE_AFTER, size, sizes)
     assert f"train_subset {size}" in said and set(shown["size"].astype(str)) == {size}
     assert all(name in said.split("train_subset")[1] for name in sizes)
-    inputs = {
-        "ri": pd.concat([ri.assign(size=s) for s in sizes]),
-        "mri": pd.concat([mri.assign(size=s) for s in sizes]),
-    }
+    tables = {"ri": ri, "mri": mri}
+    inputs = {key: pd.concat([table.assign(size=s) for s in sizes]) for key, table in tables.items()}
     figure, said, shown = drawn(monkeypatch, tmp_path, "ri_matrix", inputs, RI_MATRIX, size, sizes)
     assert f"train_subset {size}" in figure.get_supxlabel() and "fine-tuned on" in figure.get_supxlabel()
     assert set(shown["size"].astype(str)) == {size}, "a table whose rows had lost it"
@@ -296,20 +276,6 @@ def test_a_figure_says_nothing_of_sizes_where_all_is_the_only_one(monkeypatch, t
     inputs = {"ood": OOD.assign(size="all")}
     _, said, _ = drawn(monkeypatch, tmp_path, "before_after", inputs, BEFORE_AFTER, "all", ["all"])
     assert "size" not in said
-
-
-LARGEST = [("0.5 all 10", "all"), ("0.05 0.5 0.25", "0.5"), ("9 100 20", "100"), ("5 0.1", "0.1")]
-
-
-@pytest.mark.parametrize(("sizes", "size"), [(sizes.split(), size) for sizes, size in LARGEST])
-def test_the_largest_size_is_shown(sizes, size):
-    assert largest(sizes) == largest(sizes[::-1]) == size
-
-
-def test_a_size_is_a_name_where_every_one_is_a_number(tmp_path):
-    ood = pd.concat([OOD.assign(size="10"), OOD.assign(size="0.5")])
-    paths = written(tmp_path, "before_after", {"ood": ood}, BEFORE_AFTER, "10", ["0.5", "10"])
-    assert set(pd.read_csv(paths["csv"])["model"]) == set(OOD["model"])
 
 
 def test_a_method_that_a_model_lacks_has_an_empty_panel(accuracy):
@@ -336,9 +302,7 @@ def test_flips_diverge_from_zero_with_their_intervals():
 def test_calibration_joins_the_errors_before_and_after_on_the_other_datasets():
     lines = [
         ("m", "ft", target, seed, dataset, 20.0, 10.0 + 4 * seed if target != dataset else 99.0)
-        for target in TARGETS
-        for seed in (0, 1)
-        for dataset in TARGETS
+        for target, seed, dataset in itertools.product(TARGETS, (0, 1), TARGETS)
     ]
     columns = ["model", "method", "target", "seed", "dataset", "ece_before", "ece_after"]
     figure, shown = calibration.draw(
@@ -362,8 +326,7 @@ def test_effective_robustness_joins_before_and_after_beside_the_baselines():
     values |= {"rho_before": 5.0, "rho_after": -5.0}
     lines = [
         {"model": "m", "method": method, "target": target, "dataset": "b", "in_distribution": "a", **values}
-        for method in ("ft", "lwf")
-        for target in ("b", "c")
+        for method, target in itertools.product(("ft", "lwf"), "bc")
     ]
     figure, shown = effective_robustness.draw(
         pd.DataFrame(lines),

@@ -6,7 +6,7 @@ import yaml
 from PIL import Image
 
 from rib.base.progress import duration
-from rib.reporting.page import extra_tables, result_tables, run_facts, write_page
+from rib.reporting.page import page_tables, run_facts, write_page
 from tiny.project import ROOT
 
 CAPTIONS = ROOT / "workflow/report/captions"
@@ -53,7 +53,7 @@ def tables(tmp_path):
 
 
 def test_tables_have_labels_signs_and_values_to_sort_by(tables):
-    mri, ri, accuracy = result_tables({name: pd.read_csv(path) for name, path in tables.items()}, ABOUT)
+    mri, ri, accuracy = page_tables(tables, COLUMNS, ABOUT)
     minus = "\N{MINUS SIGN}"
     assert mri["rows"][0][:5] == [
         ("Net", "Net"),
@@ -67,17 +67,11 @@ def test_tables_have_labels_signs_and_values_to_sort_by(tables):
 
 
 def test_models_of_one_label_keep_rows_of_their_own(tables):
-    read = {name: pd.read_csv(path) for name, path in tables.items()}
-    twin = read["accuracy"].assign(model="twin", accuracy=90.0)
-    read["accuracy"] = pd.concat([read["accuracy"], twin])
+    read = pd.read_csv(tables["accuracy"])
+    pd.concat([read, read.assign(model="twin", accuracy=90.0)]).to_csv(tables["accuracy"])
     about = {**ABOUT, "models": {**ABOUT["models"], "twin": ABOUT["models"]["net"]}}
-    rows = result_tables(read, about)[2]["rows"]
-    assert sorted(row[5][1] for row in rows) == [50.0, 50.0, 90.0, 90.0]
-
-
-def test_a_stage_that_lacks_a_library_is_no_mixture():
-    assert not run_facts([record(versions={"torch": "2.6"}), record(versions={"pandas": "3"})])["mixed"]
-    assert run_facts([record(versions={"torch": "2.6"}), record(versions={"torch": "2.7"})])["mixed"]
+    (table,) = page_tables({"accuracy": tables["accuracy"]}, COLUMNS, about)
+    assert sorted(row[5][1] for row in table["rows"]) == [50.0, 50.0, 90.0, 90.0]
 
 
 def test_a_mixture_names_libraries_and_rules():
@@ -88,6 +82,8 @@ def test_a_mixture_names_libraries_and_rules():
     other = {**record()["machine"], "processor": "another"}
     (mixed,) = run_facts([record(), record(rule="evaluate", machine=other)])["mixed"]
     assert mixed.startswith("processor ") and "another (evaluate)" in mixed
+    lacking = [record(versions={"torch": "2.6"}), record(versions={"pandas": "3"})]
+    assert not run_facts(lacking)["mixed"], "a stage that lacks a library is no mixture"
 
 
 def test_accepted_jobs_are_counted():
@@ -98,8 +94,8 @@ def test_busy_time_counts_overlaps_once_and_pauses_not_at_all():
     minutes = lambda start, seconds: record(started=f"2026-01-01T10:{start:02d}:00+00:00", seconds=seconds)  # noqa: E731
     facts = run_facts([minutes(0, 120.0), minutes(1, 120.0), minutes(1, 30.0), minutes(30, 60.0)])
     assert facts["busy"] == 180 + 60 and facts["seconds"] == 330 and facts["jobs"] == 4
-    (stage,) = facts["stages"]
-    assert (stage["name"], stage["jobs"], stage["seconds"], stage["longest"]) == ("finetune", 4, 330.0, 120.0)
+    (row,) = facts["stage_rows"]
+    assert row == [("finetune", "finetune"), ("4", 4), ("5 min 30 s", 330), ("2 min 00 s", 120), *[("unknown", 0)] * 3]
     assert facts["started"].startswith("2026-01-01 10:00") and facts["ended"].startswith("2026-01-01 10:31")
 
 
@@ -155,7 +151,7 @@ def test_the_page_says_which_size_its_figures_show_where_that_is_a_choice(tmp_pa
 def test_the_page_has_the_counts_of_a_split(tmp_path):
     """Of every dataset, those that train, select and test."""
     (tmp_path / "splits.csv").write_text("dataset,train,select,test,conditions\na,30,10,11,x\nb,6,2,2,x\n")
-    (table,) = extra_tables({"splits": tmp_path / "splits.csv"}, COLUMNS, ABOUT)
+    (table,) = page_tables({"splits": tmp_path / "splits.csv"}, COLUMNS, ABOUT)
     assert table["header"] == ["Dataset", "Training", "Selection", "Test"]
     assert [[text for text, _ in row] for row in table["rows"]] == [["A", "30", "10", "11"], ["B", "6", "2", "2"]]
 
@@ -172,21 +168,23 @@ def test_every_figure_has_a_caption():
 
 
 def test_costs_of_a_rule_add_up_and_its_largest_job_is_shown():
-    more = [
-        {"cpu_seconds": 50.0, "peak_memory": 10**9, "bytes": 10**6},
-        {"cpu_seconds": 10.0, "peak_memory": 2 * 10**9, "bytes": 1},
-    ]
-    (stage,) = run_facts([record(**costs) for costs in more])["stages"]
-    assert (stage["cpu_seconds"], stage["peak_memory"], stage["bytes"]) == (60.0, 2 * 10**9, 10**6 + 1)
+    costs = [(50.0, 10**9, 10**6), (10.0, 2 * 10**9, 1)]
+    records = [record(cpu_seconds=time, peak_memory=memory, bytes=size) for time, memory, size in costs]
+    (row,) = run_facts(records)["stage_rows"]
+    assert row[4:] == [("1 min 00 s", 60), ("2.00GB", 2 * 10**9), ("1.00MB", 10**6 + 1)]
+
+
+def shown_table(folder, csv, columns):
+    (folder / "x.csv").write_text(csv)
+    (folder / "columns.yaml").write_text(f"x: {{title: X, note: N, columns: {columns}}}")
+    (table,) = page_tables({"x": folder / "x.csv"}, folder / "columns.yaml", ABOUT)
+    return table
 
 
 def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
-    (tmp_path / "x.csv").write_text("method,n,d,low,high,p\nft,3,-1.25,-2,0.04,0.01234\nft,4,,,,0.5\n")
-    (tmp_path / "columns.yaml").write_text(
-        "x: {title: X, note: N, columns: {Method: method, Images: n, Change: {value: d, form: signed, "
-        "interval: [low, high]}, P: {value: p, form: p}}}"
-    )
-    (table,) = extra_tables({"x": tmp_path / "x.csv"}, tmp_path / "columns.yaml", ABOUT)
+    csv = "method,n,d,low,high,p\nft,3,-1.25,-2,0.04,0.01234\nft,4,,,,0.5\n"
+    change = "{value: d, form: signed, interval: [low, high]}"
+    table = shown_table(tmp_path, csv, f"{{Method: method, Images: n, Change: {change}, P: {{value: p, form: p}}}}")
     assert table["header"] == ["Method", "Images", "Change", "95 % confidence interval", "P"]
     assert [[shown for shown, _ in row] for row in table["rows"]] == [
         ["full fine-tuning", "3", "\N{MINUS SIGN}1.2", "\N{MINUS SIGN}2.0 to +0.0", "0.012"],
@@ -195,10 +193,6 @@ def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
 
 
 def test_a_number_without_an_interval_and_labels_of_pairs(tmp_path):
-    (tmp_path / "x.csv").write_text("first,second,r,low,high\na,other,-0.12345,,\n")
-    (tmp_path / "columns.yaml").write_text(
-        "x: {title: X, note: '', columns: {First: first, Second: second, "
-        "R: {value: r, form: decimals, interval: [low, high]}}}"
-    )
-    (table,) = extra_tables({"x": tmp_path / "x.csv"}, tmp_path / "columns.yaml", ABOUT)
+    columns = "{First: first, Second: second, R: {value: r, form: decimals, interval: [low, high]}}"
+    table = shown_table(tmp_path, "first,second,r,low,high\na,other,-0.12345,,\n", columns)
     assert [shown for shown, _ in table["rows"][0]] == ["A", "other", "\N{MINUS SIGN}0.123", "\N{EN DASH}"]

@@ -70,9 +70,8 @@ def test_methods_say_what_they_need(catalog):
     needs = {line.split(" | ")[0]: line.split(" | ")[2] for line in readme.method_table(catalog).splitlines()}
     assert len(needs) == len(catalog.methods) + 2
     assert needs["| `greedy_soup`"] == "`ft`, `ewc`, `lwf`, `held_out`" and needs["| `lp_ft`"] == "`linear_probe`"
-    assert (
-        needs["| `replay`"] == "a reference dataset" and needs["| `lora_released`"] == "a ViT" and not needs["| `ft`"]
-    )
+    assert needs["| `replay`"] == "a reference dataset"
+    assert needs["| `lora_released`"] == "a ViT" and not needs["| `ft`"]
 
 
 def test_the_headline_is_of_the_largest_size(example, catalog):

@@ -28,11 +28,6 @@ STYLE = Path(__file__).with_name("rib.mplstyle")
 GAIN, LOSS = "#b35806", "#542788"
 CHANGES = "PuOr_r"
 ROWS = ["dataset", "row", "image_id", "label", "prediction"]  # columns of evaluation rows for figures
-# A size is text: 10 images, 0.25 of them, or all.
-READERS = {
-    ".csv": lambda path: pd.read_csv(path, dtype={"size": str}),
-    ".parquet": lambda path: pd.read_parquet(path, columns=ROWS),
-}
 
 
 def write_figure(
@@ -50,7 +45,6 @@ def write_figure(
     """Draw a figure and write it as PNG, PDF and a CSV of the data shown; the same input gives the same bytes.
 
     Args:
-        figure: name of the figure's module.
         inputs: path or list of paths for each input of `draw`.
         settings: keyword arguments of `draw`.
         size: training subset to show; figures with EVERY_SIZE show all.
@@ -65,7 +59,9 @@ def write_figure(
         if list(sizes) != [ALL] and only and any(map(_has_sizes, read.values())):
             others = ", ".join(name for name in sizes if name != only)
             _add_below(drawn, f"train_subset {only}" + (f"; also run: {others}" if others else ""))
-            shown = _with_size(shown, only)
+            if "size" not in shown:
+                methods = shown["method"] if "method" in shown else [None] * len(shown)
+                shown = shown.assign(size=[ALL if method == PRETRAINED else only for method in methods])
         drawn.savefig(png, metadata={"Software": None})
         drawn.savefig(pdf, metadata={"CreationDate": None})
         plt.close(drawn)
@@ -79,19 +75,13 @@ def _read(value: object, geometry: Geometry | None):
     path = Path(value)
     if path.suffix == ".json":
         return PreparedDataset.open(path.parent, path.parts[-3], geometry)
-    return READERS[path.suffix](path)
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path, columns=ROWS)
+    return pd.read_csv(path, dtype={"size": str})  # a size is text: 10 images, 0.25 of them, or all
 
 
 def _has_sizes(table: object) -> bool:
     return isinstance(table, pd.DataFrame) and "size" in table
-
-
-def _with_size(shown: pd.DataFrame, size: str) -> pd.DataFrame:
-    """Add the size of each run to the data shown, if missing."""
-    if "size" in shown:
-        return shown
-    methods = shown["method"] if "method" in shown else [None] * len(shown)
-    return shown.assign(size=[ALL if method == PRETRAINED else size for method in methods])
 
 
 def _add_below(figure: Figure, note: str) -> None:
@@ -119,11 +109,3 @@ def text_colour(image, value: float) -> str:
     """Black or white, whichever is readable on the image's colour of a value."""
     red, green, blue, _ = image.cmap(image.norm(value))
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
-
-
-def panel_lines(runs: list[tuple[str, str]], columns: int) -> list[list[tuple[str, str] | None]]:
-    """Runs in rows of the given number of columns; the last row is padded with None."""
-    starts = range(0, len(runs), columns)
-    return [
-        [*runs[start : start + columns], *[None] * (columns - len(runs[start : start + columns]))] for start in starts
-    ]

@@ -1,6 +1,6 @@
 """Helpers for lines with confidence intervals over a number of images."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,43 +12,24 @@ ENTRY = 1.75  # width of a legend entry in inches
 
 
 def line_with_intervals(
-    axes: Axes,
-    rows: pd.DataFrame,
-    over: str,
-    value: str,
-    low: str,
-    high: str,
-    style: Mapping[str, str],
-    place: int = 0,
-    places: int = 1,
+    axes: Axes, rows: pd.DataFrame, over: str, columns: Sequence[str], style: Mapping[str, str], place: int, places: int
 ) -> None:
     """Draw one line.
 
     Args:
-        axes: axes to draw on.
         rows: sorted by `over`; each row is a point, and the line goes through the mean of points with equal `over`.
         over: column of the number of images, above 0.
-        value: column of the line.
-        low: column of the lower confidence limits.
-        high: column of the upper confidence limits.
-        style: label, colour and marker.
-        place: index of the line among those on the axes.
-        places: number of lines on the axes.
+        columns: columns of the line and its lower and upper confidence limits.
+        style: label, colour and marker; `line` if it is not solid.
+        place, places: index of the line among those on the axes, and their number.
     """
     shift = (1 + DODGE) ** (place - (places - 1) / 2)
-    means = rows.groupby(over)[value].mean()
+    value, low, high = (rows[column] for column in columns)
+    means = value.groupby(rows[over]).mean()
     axes.plot(means.index * shift, means, color=style["colour"], linewidth=1.2, linestyle=style.get("line", "-"))
-    axes.errorbar(
-        rows[over] * shift,
-        rows[value],
-        yerr=[rows[value] - rows[low], rows[high] - rows[value]],
-        fmt=style["marker"],
-        markersize=4.5,
-        color=style["colour"],
-        elinewidth=0.9,
-        capsize=2,
-        label=style["label"],
-    )
+    look = {"fmt": style["marker"], "color": style["colour"], "label": style["label"]}
+    whiskers = [value - low, high - value]
+    axes.errorbar(rows[over] * shift, value, whiskers, **look, markersize=4.5, elinewidth=0.9, capsize=2)
 
 
 def image_axis(axes: Axes, numbers: Iterable[float]) -> None:
@@ -56,8 +37,7 @@ def image_axis(axes: Axes, numbers: Iterable[float]) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(list(numbers), [f"{round(number):,}" for number in numbers])
-    low, high = min(numbers), max(numbers)
-    axes.set_xlim(low / 1.3, high * 1.3)
+    axes.set_xlim(min(numbers) / 1.3, max(numbers) * 1.3)
 
 
 def method_legend(figure: Figure, axes: Axes) -> None:

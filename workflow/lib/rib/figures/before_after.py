@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rib.figures import counted
@@ -16,6 +15,7 @@ BARS = {
     "before": {"color": "#9ecae1", "hatch": "///", "label": "before (pretrained)"},
     "after": {"color": "#08519c", "hatch": None, "label": "after {method}"},
 }
+EDGES = {"edgecolor": "#08306b", "linewidth": 0.6, "error_kw": {"ecolor": "#252525", "elinewidth": 1}}
 WIDTH = 0.38
 PAPER = {"marker": "D", "markersize": 4.5, "markerfacecolor": "white", "markeredgecolor": "black", "linestyle": "none"}
 PAPER_LABEL = "paper (read off its figure)"
@@ -39,10 +39,7 @@ def draw(
         labels: label of each model, in display order.
         datasets: number of datasets of the family.
         targets: number of targets averaged over.
-        paper: the paper's accuracies before and after (percent), by model.
-
-    Returns:
-        The figure and the rows it shows, with the paper's values if there are any.
+        paper: the paper's accuracies before and after (percent), by model; if any, the rows shown have them too.
 
     Source: arXiv 2410.21582, bar figure of the average OOD accuracy per pretraining source.
     """
@@ -52,38 +49,22 @@ def draw(
     for side, (when, style) in zip((-1, 1), BARS.items(), strict=True):
         rows = shown[shown["when"] == when].set_index("model").loc[list(labels)]
         places = np.arange(len(labels)) + side * WIDTH / 2
-        _bars(axes, places, rows, {**style, "label": style["label"].format(method=method_label)})
+        whiskers = [rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"]]
+        style = {**style, "label": style["label"].format(method=method_label)}
+        axes.bar(places, rows["accuracy"], WIDTH * 0.95, yerr=whiskers, **EDGES, **style)
+        for place, value, top in zip(places, rows["accuracy"], rows["ci_high"], strict=True):
+            axes.annotate(f"{value:.1f}", (place, top), (0, 2), textcoords="offset points", ha="center", fontsize=8)
         if paper:  # next to the bars, without covering whiskers and numbers
             axes.plot(places + side * 0.68 * WIDTH, rows["paper"], label=PAPER_LABEL if side > 0 else None, **PAPER)
-    names = (
-        [textwrap.fill(name, 12, break_on_hyphens=False) for name in labels.values()]
-        if len(labels) > 3
-        else list(labels.values())
-    )
-    axes.set_xticks(np.arange(len(labels)), names, fontsize=8 if len(labels) > 3 else None)
+    names, fontsize = list(labels.values()), None
+    if len(labels) > 3:
+        names, fontsize = [textwrap.fill(name, 12, break_on_hyphens=False) for name in names], 8
+    axes.set_xticks(np.arange(len(labels)), names, fontsize=fontsize)
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("Mean OOD accuracy (%)")
-    axes.set_xlabel(
-        f"Mean over {counted(targets, 'target')} of the other {counted(datasets - 1, 'dataset')}; "
-        f"whiskers: {confidence:.0%} confidence intervals",
-        fontsize=7,
-    )
+    means = f"Mean over {counted(targets, 'target')} of the other {counted(datasets - 1, 'dataset')}"
+    axes.set_xlabel(f"{means}; whiskers: {confidence:.0%} confidence intervals", fontsize=7)
     axes.set_ylim(0, 1.25 * shown[["ci_high", "paper"]].max().max())
     handles = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] == PAPER_LABEL)
     axes.legend(*zip(*handles, strict=True), loc="upper center", ncols=3, bbox_to_anchor=(0.5, 1.1))
     return figure, (shown if paper else shown.drop(columns="paper")).reset_index(drop=True)
-
-
-def _bars(axes: Axes, places: np.ndarray, rows: pd.DataFrame, style: Mapping) -> None:
-    axes.bar(
-        places,
-        rows["accuracy"],
-        WIDTH * 0.95,
-        yerr=[rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"]],
-        edgecolor="#08306b",
-        linewidth=0.6,
-        error_kw={"ecolor": "#252525", "elinewidth": 1},
-        **style,
-    )
-    for place, value, top in zip(places, rows["accuracy"], rows["ci_high"], strict=True):
-        axes.annotate(f"{value:.1f}", (place, top), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8)

@@ -49,19 +49,13 @@ def draw_lines(
     Args:
         cka: see `draw`.
         along: columns that identify the points of a line; the last one is the horizontal axis.
-        models: label of each model.
-        methods: label, colour and marker of each method.
-
-    Returns:
-        The figure, its panels, and the rows it shows.
     """
     own = cka[cka["dataset"] == cka["target"]].assign(dataset=OWN)
     rows = pd.concat([own, cka[cka["dataset"] == OTHERS]])
     keys = ["model", "dataset", "method", *along]
     shown = rows.groupby(keys, sort=False)[["cka", "ci_low", "ci_high"]].mean().reset_index()
-    figure, panels = plt.subplots(
-        len(models), 2, figsize=(7.2, 0.9 + 2.3 * len(models)), sharex=True, sharey=True, squeeze=False
-    )
+    size = (7.2, 0.9 + 2.3 * len(models))
+    figure, panels = plt.subplots(len(models), 2, figsize=size, sharex=True, sharey=True, squeeze=False)
     for line, (model, label) in zip(panels, models.items(), strict=True):
         for axes, (place, title) in zip(line, COLUMNS.items(), strict=True):
             _panel(axes, shown[(shown["model"] == model) & (shown["dataset"] == place)], along[-1], methods)
@@ -76,16 +70,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, along: str, methods: Mapping[str, Map
     for place, (method, style) in enumerate(methods.items()):
         part = rows[rows["method"] == method].sort_values(along)
         where = part[along] + SIDESTEP * (place - (len(methods) - 1) / 2)
+        whiskers = [part["cka"] - part["ci_low"], part["ci_high"] - part["cka"]]
+        look = {"color": style["colour"], "marker": style["marker"], "label": style["label"]}
         axes.fill_between(where, part["ci_low"], part["ci_high"], color=style["colour"], alpha=0.2, linewidth=0)
-        axes.errorbar(
-            where,
-            part["cka"],
-            [part["cka"] - part["ci_low"], part["ci_high"] - part["cka"]],
-            color=style["colour"],
-            marker=style["marker"],
-            markersize=4.5,
-            linewidth=1.2,
-            elinewidth=0.8,
-            capsize=2,
-            label=style["label"],
-        )
+        axes.errorbar(where, part["cka"], whiskers, **look, markersize=4.5, linewidth=1.2, elinewidth=0.8, capsize=2)

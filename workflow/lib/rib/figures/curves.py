@@ -40,9 +40,8 @@ def draw(
     drawn = [model for model in models if model in set(shown["model"])]
     across = min(ACROSS, max(1, len(drawn)))
     down = -(-max(1, len(drawn)) // across)
-    figure, panels = plt.subplots(
-        down, across, figsize=(0.4 + 3.9 * across, 0.7 + 3.3 * down), squeeze=False, sharex=True, sharey=True
-    )
+    size = (0.4 + 3.9 * across, 0.7 + 3.3 * down)
+    figure, panels = plt.subplots(down, across, figsize=size, squeeze=False, sharex=True, sharey=True)
     styles = dict(zip(targets, itertools.cycle(zip(COLOURS, MARKERS, strict=True)), strict=False))
     ends: dict[str, dict[str, pd.Series]] = {model: {} for model in drawn}
     for axes, model in zip(panels.flat, drawn, strict=False):
@@ -59,14 +58,14 @@ def draw(
         axes.axis("off")
     figure.supxlabel("accuracy on the target (%)", fontsize=9)
     figure.supylabel(f"mean OOD accuracy (%; {confidence:.0%} confidence intervals)", fontsize=9)
+    key = {"color": INK, "marker": "o", "linewidth": 0}
     names = {0.0: " (pretrained)", 1.0: " (fine-tuned)"}
     keys = [
-        Line2D([], [], color=INK, marker="o", linewidth=0, markerfacecolor=fill or INK, label=rf"$\alpha$ = {alpha:g}{names.get(alpha, '')}")
+        Line2D([], [], **key, markerfacecolor=fill or INK, label=rf"$\alpha$ = {alpha:g}{names.get(alpha, '')}")
         for alpha, fill in MARKED.items()
-    ]  # fmt: skip
-    figure.legend(
-        handles=keys, loc="outside upper center", ncols=3, title=f"{method_label}; one line per target", fontsize=8, title_fontsize=8
-    )  # fmt: skip
+    ]
+    title = f"{method_label}; one line per target"
+    figure.legend(handles=keys, loc="outside upper center", ncols=3, title=title, title_fontsize=8)
     return figure, shown
 
 
@@ -84,20 +83,11 @@ def _name_lines(axes, ends: Mapping[str, pd.Series], targets: Mapping[str, str],
     """Target names right of the panel, at the height of each line's end, shifted to avoid overlaps."""
     low, high = axes.get_ylim()
     gap = 0.062 * (high - low)
-    order = sorted(ends, key=lambda target: ends[target]["ood"])
-    heights = [float(ends[target]["ood"]) for target in order]
-    for place in range(1, len(heights)):
-        heights[place] = max(heights[place], heights[place - 1] + gap)
-    for target, height in zip(order, heights, strict=True):
+    height = -np.inf
+    for target, end in sorted(ends.items(), key=lambda entry: entry[1]["ood"]):
+        height = max(end["ood"], height + gap)
         colour = styles[target][0]
-        axes.annotate(
-            targets[target],
-            (ends[target]["downstream"], ends[target]["ood"]),
-            xytext=(1.02, height),
-            textcoords=axes.get_yaxis_transform(),
-            fontsize=7.5,
-            color=colour,
-            va="center",
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.4, "linestyle": ":"},
-        )
+        beside = {"xytext": (1.02, height), "textcoords": axes.get_yaxis_transform(), "annotation_clip": False}
+        style = {"fontsize": 7.5, "color": colour, "va": "center"}
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.4, "linestyle": ":"}
+        axes.annotate(targets[target], (end["downstream"], end["ood"]), arrowprops=line, **beside, **style)

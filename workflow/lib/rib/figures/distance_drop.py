@@ -12,6 +12,7 @@ from rib.analysis.association import to_targets
 # Colours of Okabe & Ito 2008 without yellow, which is too light for thin lines.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 MARKERS = "osD^vP*X<>"
+EDGES = {"markeredgecolor": "black", "markeredgewidth": 0.4, "elinewidth": 1, "capsize": 2}
 
 
 def draw(
@@ -35,13 +36,8 @@ def draw(
         distances: columns model, first, second, distance, value.
         association: columns model, method, distance, level, statistic, value, p.
         ri: columns model, method, target, seed, ri, ci_low, ci_high; seeds are averaged.
-        ood_datasets: out-of-distribution datasets.
         in_distribution: dataset to which distances are measured; None for the mean distance to the others.
-        in_distribution_label: its label.
         kinds: label of each kind of distance, one column of panels each.
-
-    Returns:
-        The figure and the points it shows.
     """
     height, width = len(models), len(kinds)
     size = (0.6 + 2.0 * width, 1.1 + 2.0 * height)
@@ -59,9 +55,8 @@ def draw(
         row[0].set_ylabel(f"{label}\nRI (percentage points)", fontsize=8)
     for axes, kind in zip(panels[-1], kinds.values(), strict=True):
         axes.set_xlabel(kind, fontsize=8)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    title = f"target of {method_label}"
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5), title=title)
+    look = {"ncols": min(len(targets), 5), "title": f"target of {method_label}"}
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", **look)
     to = f"distance to {in_distribution_label}" if in_distribution else "mean distance to the other datasets"
     figure.supxlabel(f"horizontal axis: {to}; whiskers: {confidence:.0%} confidence intervals of RI", fontsize=7)
     columns = ["model", "distance", "target", "value", "ri", "ci_low", "ci_high"]
@@ -71,20 +66,9 @@ def draw(
 def _points(axes, points: Sequence[tuple], targets: Mapping[str, str]) -> None:
     axes.axhline(0, color="#525252", linewidth=0.8)
     for place, (*_, name, apart, value, low, high) in enumerate(points):
-        axes.errorbar(
-            apart,
-            value,
-            yerr=[[value - low], [high - value]],
-            color=COLOURS[place % len(COLOURS)],
-            marker=MARKERS[place % len(MARKERS)],
-            markersize=5,
-            markeredgecolor="black",
-            markeredgewidth=0.4,
-            linestyle="none",
-            elinewidth=1,
-            capsize=2,
-            label=targets[name],
-        )
+        look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 5}
+        whiskers = [[value - low], [high - value]]
+        axes.errorbar(apart, value, whiskers, linestyle="none", label=targets[name], **look, **EDGES)
     axes.margins(x=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.tick_params(labelsize=7)

@@ -20,14 +20,8 @@ def draw(
         kinds: label of each kind of distance, one column of panels each.
     """
     names, size = list(datasets), 0.34 * len(datasets)
-    figure, panels = plt.subplots(
-        len(models),
-        len(kinds),
-        figsize=(1.0 + len(kinds) * (size + 0.25), 1.0 + len(models) * (size + 0.35)),
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-    )
+    inches = (1.0 + len(kinds) * (size + 0.25), 1.0 + len(models) * (size + 0.35))
+    figure, panels = plt.subplots(len(models), len(kinds), figsize=inches, squeeze=False, sharex=True, sharey=True)
     for line, (model, label) in zip(panels, models.items(), strict=True):
         for axes, (kind, title) in zip(line, kinds.items(), strict=True):
             part = distances[(distances["model"] == model) & (distances["distance"] == kind)]

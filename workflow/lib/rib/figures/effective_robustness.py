@@ -17,7 +17,7 @@ from rib.analysis.effective_robustness import Line, lines_of
 
 TICKS = (0.1, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 MARGIN = 0.25  # margin of an axis in logits
-GREY = "#8c8c8c"
+GREY, INK = "#8c8c8c", "#252525"
 
 
 def draw(
@@ -33,12 +33,9 @@ def draw(
 
     Args:
         robustness: columns model, method, target, dataset, in_distribution, id_before, ood_before, id_after, ood_after
-            (percent); seeds are averaged.
+            (percent); seeds are averaged, and rows of the target itself are not shown.
         baselines: model, dataset, id, ood of each baseline model (percent).
         datasets: label of each dataset; each dataset with baselines has a column of panels.
-
-    Returns:
-        The figure and the rows it shows, without those of the target itself.
     """
     stated = pd.DataFrame(baselines)
     lines = lines_of(stated)
@@ -48,14 +45,8 @@ def draw(
     shown = shown.groupby(names, sort=False)[values].mean().reset_index()
     columns = [name for name in datasets if name in lines]
     rows = [method for method in methods if method in set(shown["method"])]
-    figure, panels = plt.subplots(
-        len(rows),
-        len(columns),
-        figsize=(0.8 + 2.9 * len(columns), 1.6 + 2.5 * len(rows)),
-        squeeze=False,
-        sharex="col",
-        sharey="col",
-    )
+    size = (0.8 + 2.9 * len(columns), 1.6 + 2.5 * len(rows))
+    figure, panels = plt.subplots(len(rows), len(columns), figsize=size, squeeze=False, sharex="col", sharey="col")
     for column, name in zip(panels.T, columns, strict=True):
         own, of_dataset = stated[stated["dataset"] == name], shown[shown["dataset"] == name]
         inside = [*own["id"], *of_dataset["id_before"], *of_dataset["id_after"]]
@@ -76,8 +67,7 @@ def draw(
 def _limits(accuracies: list[float]) -> tuple[float, float]:
     """Ends of an axis, in percent."""
     places = logit(np.array(accuracies) / 100)
-    low, high = 100 * expit([places.min() - MARGIN, places.max() + MARGIN])
-    return float(low), float(high)
+    return tuple(100 * expit([places.min() - MARGIN, places.max() + MARGIN]))
 
 
 def _set_axis(axes: Axes, which: str, limits: tuple[float, float]) -> None:
@@ -103,33 +93,22 @@ def _draw_line(axes: Axes, line: Line, own: pd.DataFrame, limits: tuple[float, f
 
 def _draw_arrow(axes: Axes, run: pd.Series, style: Mapping) -> None:
     """Draw an arrow from an open to a filled marker."""
+    marker, colour = style["marker"], style["colour"]
     ends = [(run[f"id_{when}"], run[f"ood_{when}"]) for when in ("before", "after")]
-    arrow = {"arrowstyle": "-|>,head_width=0.15,head_length=0.3", "color": style["colour"], "linewidth": 0.7}
+    arrow = {"arrowstyle": "-|>,head_width=0.15,head_length=0.3", "color": colour, "linewidth": 0.7}
     axes.annotate("", ends[1], ends[0], arrowprops={**arrow, "shrinkA": 2, "shrinkB": 2}, zorder=3)
-    for place, face in zip(ends, ("white", style["colour"]), strict=True):
-        axes.plot(
-            *place,
-            style["marker"],
-            markersize=4,
-            color=style["colour"],
-            markerfacecolor=face,
-            markeredgewidth=0.8,
-            zorder=4,
-        )
+    for place, face in zip(ends, ("white", colour), strict=True):
+        axes.plot(*place, marker, markersize=4, color=colour, markerfacecolor=face, markeredgewidth=0.8, zorder=4)
 
 
 def _legend(models: Mapping[str, Mapping], confidence: float) -> list[Line2D]:
     """Legend handles of the models and baselines."""
+    marks = [(style["marker"], style["colour"], style["colour"], style["label"]) for style in models.values()]
+    marks += [("o", "white", INK, "before (open)"), ("o", INK, INK, "after (filled), one per target")]
     plain = {"color": "none", "markersize": 4}
     handles = [
-        Line2D([], [], marker=style["marker"], markerfacecolor=style["colour"], markeredgecolor=style["colour"],
-               label=style["label"], **plain)
-        for style in models.values()
-    ]  # fmt: skip
-    states = (("white", "before (open)"), ("#252525", "after (filled), one per target"))
-    handles += [
-        Line2D([], [], marker="o", markerfacecolor=face, markeredgecolor="#252525", label=label, **plain)
-        for face, label in states
+        Line2D([], [], marker=marker, markerfacecolor=face, markeredgecolor=edge, label=label, **plain)
+        for marker, face, edge, label in marks
     ]
     line = {"color": GREY, "marker": "o", "markersize": 3, "linewidth": 1.4}
     return [*handles, Line2D([], [], label=f"baseline models, line and {confidence:.0%} confidence interval", **line)]

@@ -31,26 +31,22 @@ def draw(
     shown = first_of_each_class(pd.concat(rows, ignore_index=True), prepared)
     chosen = choose_classes(shown, objects)
     shown = shown[shown["object"].isin(chosen)]
-    figure, panels = plt.subplots(
-        len(chosen), len(datasets), figsize=(1.0 * len(datasets) + 0.6, 1.18 * len(chosen) + 0.4), squeeze=False
-    )
-    for line, one in enumerate(chosen):
-        for column, (dataset, label) in enumerate(datasets.items()):
-            axes = panels[line, column]
+    size = (1.0 * len(datasets) + 0.6, 1.18 * len(chosen) + 0.4)
+    figure, panels = plt.subplots(len(chosen), len(datasets), figsize=size, squeeze=False)
+    for line, one in zip(panels, chosen, strict=True):
+        for axes, dataset in zip(line, datasets, strict=True):
             axes.set_xticks([])
             axes.set_yticks([])
-            axes.grid(False)
-            axes.spines[:].set_visible(True)
-            if line == 0:
-                axes.set_title(label, fontsize=7)
             found = shown[(shown["object"] == one) & (shown["dataset"] == dataset)]
+            axes.spines[:].set_visible(not found.empty)
             if found.empty:
-                axes.spines[:].set_visible(False)
                 axes.text(0.5, 0.5, "has none", ha="center", va="center", fontsize=6, transform=axes.transAxes)
             else:
                 _show(axes, prepared[dataset], found.iloc[0])
         first = shown[shown["object"] == one].iloc[0]
-        panels[line, 0].set_ylabel(shorten(prepared[first["dataset"]].space.names[first["label"]]), fontsize=7)
+        line[0].set_ylabel(shorten(prepared[first["dataset"]].space.names[first["label"]]), fontsize=7)
+    for axes, label in zip(panels[0], datasets.values(), strict=True):
+        axes.set_title(label, fontsize=7)
     figure.supxlabel(f"below each image: prediction of pretrained {model_label} (✓ correct, ✗ wrong)", fontsize=7)
     return figure, shown[["dataset", "object", "image_id", "label", "prediction"]]
 
@@ -81,12 +77,6 @@ def _show(axes, dataset: PreparedDataset, row: pd.Series) -> None:
     right = row["label"] == row["prediction"]
     colour = RIGHT if right else WRONG
     axes.imshow(dataset.images[np.array([row["row"]])][0])
-    axes.set_xlabel(
-        f"{'✓' if right else '✗'} {shorten(dataset.space.names[row['prediction']])}",
-        fontsize=6,
-        color=colour,
-        labelpad=2,
-    )
-    axes.spines[:].set_color(colour)
-    axes.spines[:].set_linewidth(1.6 if right else 0.9)
-    axes.spines[:].set_linestyle("-" if right else (0, (3, 2)))
+    prediction = shorten(dataset.space.names[row["prediction"]])
+    axes.set_xlabel(f"{'✓' if right else '✗'} {prediction}", fontsize=6, color=colour, labelpad=2)
+    axes.spines[:].set(color=colour, linewidth=1.6 if right else 0.9, linestyle="-" if right else (0, (3, 2)))

@@ -26,32 +26,24 @@ def draw(
             after_high, mri, ci_low, ci_high, as written by rib.analysis.sizes.
         series: series title by model; models of a series differ only in the pretraining size.
     """
-    shown = pretraining_sizes[
-        pretraining_sizes["model"].isin(list(series)) & pretraining_sizes["method"].isin(list(methods))
-    ]
+    wanted = pretraining_sizes["model"].isin(list(series)) & pretraining_sizes["method"].isin(list(methods))
+    shown = pretraining_sizes[wanted]
     titles = list(dict.fromkeys(series.values()))
+    size = (1.4 + 3.4 * len(titles), 5.2)
     figure, panels = plt.subplots(
-        2,
-        len(titles),
-        figsize=(1.4 + 3.4 * len(titles), 5.2),
-        sharex="col",
-        sharey="row",
-        squeeze=False,
-        height_ratios=(3, 2),
+        2, len(titles), figsize=size, sharex="col", sharey="row", squeeze=False, height_ratios=(3, 2)
     )
     for (top, bottom), title in zip(panels.T, titles, strict=True):
         own = shown[shown["model"].map(series) == title]
         over, places = "pretraining_images", len(methods) + 1
         before = own.drop_duplicates("model")
-        line_with_intervals(top, before, over, "before", "before_low", "before_high", BEFORE, 0, places)
+        line_with_intervals(top, before, over, ["before", "before_low", "before_high"], BEFORE, 0, places)
         for place, (method, style) in enumerate(methods.items(), 1):
             rows = own[own["method"] == method]
-            line_with_intervals(top, rows, over, "after", "after_low", "after_high", style, place, places)
-            line_with_intervals(bottom, rows, over, "mri", "ci_low", "ci_high", style, place, places)
+            line_with_intervals(top, rows, over, ["after", "after_low", "after_high"], style, place, places)
+            line_with_intervals(bottom, rows, over, ["mri", "ci_low", "ci_high"], style, place, places)
         bottom.axhline(0, color="#252525", linewidth=0.8)
-        for axes in (top, bottom):
-            image_axis(axes, np.unique(own[over]))
-        top.tick_params(axis="x", labelbottom=False)
+        image_axis(bottom, np.unique(own[over]))
         if len(titles) > 1:
             top.set_title(title)
     panels[0, 0].set_ylabel("Mean OOD accuracy (%)")

@@ -80,14 +80,13 @@ def _box(axes, place: tuple[float, float, float, float], text: str) -> None:
 
 
 def _arrow(axes, start: tuple[float, float], end: tuple[float, float], text: str = "") -> None:
-    axes.add_patch(
-        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color=NEUTRAL, shrinkA=0, shrinkB=0)
-    )
-    if text:
-        middle = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-        beside = start[0] == end[0]
-        place = {"ha": "left", "va": "center"} if beside else {"ha": "center", "va": "bottom"}
-        axes.text(middle[0] + beside, middle[1] + (not beside) * 0.7, text, fontsize=7, **place)
+    style = {"arrowstyle": "-|>", "mutation_scale": 11, "color": NEUTRAL, "shrinkA": 0, "shrinkB": 0}
+    axes.add_patch(FancyArrowPatch(start, end, **style))
+    x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+    if start[0] == end[0]:
+        axes.text(x + 1, y, text, fontsize=7, ha="left", va="center")
+    else:
+        axes.text(x, y + 0.7, text, fontsize=7, ha="center", va="bottom")
 
 
 def _table(axes, shown: pd.DataFrame, left_out: Mapping[str, str], datasets: Mapping[str, str]) -> None:

@@ -37,40 +37,24 @@ def draw(
     axes.set_theta_direction(-1)
     axes.grid(True, axis="both")
     for model, style in models.items():
+        look = {"color": style["colour"], "linewidth": 1.4, "marker": style["marker"]}
         for state, line, filled in ((PRETRAINED, "-", True), (method, "--", False)):
             rows = shown[(shown["model"] == model) & (shown["method"] == state)].set_index("dataset")
             values = rows["accuracy"].loc[list(datasets)].to_numpy()
-            axes.plot(
-                [*angles, angles[0]],
-                [*values, values[0]],
-                line,
-                color=style["colour"],
-                marker=style["marker"],
-                markersize=4.5,
-                markerfacecolor=style["colour"] if filled else "white",
-                linewidth=1.4,
-                label=f"{style['label']}, {'before' if filled else f'after {method_label}'}",
-            )
+            face = style["colour"] if filled else "white"
+            label = f"{style['label']}, {'before' if filled else f'after {method_label}'}"
+            ring = [*angles, angles[0]], [*values, values[0]]
+            axes.plot(*ring, line, markersize=4.5, markerfacecolor=face, label=label, **look)
     axes.set_xticks(angles, list(datasets.values()))
-    _place_labels(axes, angles, [name == target for name in datasets])
+    for angle, name, text in zip(angles, datasets, axes.get_xticklabels(), strict=True):
+        side = np.sin(angle)  # labels point away from the circle
+        text.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
+        text.set_fontweight("bold" if name == target else "normal")
     axes.set_rlabel_position(180 / len(datasets))
     axes.set_ylim(0, max(10, 10 * np.ceil(shown["accuracy"].max() / 10)))
     axes.yaxis.set_major_formatter("{x:.0f} %")
     axes.tick_params(axis="y", labelsize=7)
     axes.tick_params(axis="x", pad=2, labelsize=8)
-    axes.legend(
-        loc="upper center",
-        ncols=2,
-        bbox_to_anchor=(0.5, -0.1),
-        title=f"Top-1 accuracy; fine-tuned on {datasets[target]} (bold)",
-        title_fontsize=8,
-    )
+    title = f"Top-1 accuracy; fine-tuned on {datasets[target]} (bold)"
+    axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.1), title=title, title_fontsize=8)
     return figure, shown
-
-
-def _place_labels(axes, angles: np.ndarray, bold: list[bool]) -> None:
-    """Align labels away from the circle."""
-    for angle, strong, text in zip(angles, bold, axes.get_xticklabels(), strict=True):
-        side = np.sin(angle)
-        text.set_fontweight("bold" if strong else "normal")
-        text.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")

@@ -1,11 +1,14 @@
 """Methods ranked by mRI, one panel per model; letters and lines join tied methods."""
 
+import re
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+
+from rib.figures._panels import name_rows
 
 INK, TIE = "#252525", "#525252"
 
@@ -28,25 +31,16 @@ def draw(
     shown = ranking.merge(spread, on=["model", "method", "size"], how="left", validate="one_to_one")
     drawn = [model for model in models if model in set(shown["model"])]
     lines = [int((shown["model"] == model).sum()) for model in drawn]
-    letters = max(len(_letters(text)) for text in ["".join(part["ties"]) for _, part in shown.groupby("model")])
-    figure, panels = plt.subplots(
-        len(drawn),
-        1,
-        figsize=(5.2 + 0.16 * letters, 0.9 + sum(0.45 + 0.26 * count for count in lines)),
-        height_ratios=[count + 0.6 for count in lines],
-        squeeze=False,
-        sharex=True,
-    )
+    letters = max(len(_letters("".join(part["ties"]))) for _, part in shown.groupby("model"))
+    size = (5.2 + 0.16 * letters, 0.9 + sum(0.45 + 0.26 * count for count in lines))
+    heights = [count + 0.6 for count in lines]
+    figure, panels = plt.subplots(len(drawn), 1, figsize=size, height_ratios=heights, squeeze=False, sharex=True)
     for axes, model in zip(panels[:, 0], drawn, strict=True):
         rows = shown[shown["model"] == model].reset_index(drop=True)
         for place, row in enumerate(rows.to_dict("records")):
             _draw_method(axes, place, row, methods[row["method"]])
         axes.axvline(0, color=INK, linewidth=1)
-        axes.set_yticks(range(len(rows)), [methods[method]["label"] for method in rows["method"]])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(True, axis="x")
-        axes.grid(False, axis="y")
+        name_rows(axes, [methods[method]["label"] for method in rows["method"]])
         axes.set_title(models[model], loc="left")
         _draw_ties(axes, rows["ties"].tolist())
     n = int(shown["seeds"].max())
@@ -58,40 +52,18 @@ def draw(
 
 
 def _draw_method(axes, place: int, row: Mapping, style: Mapping) -> None:
-    axes.plot(
-        [row["ci_low"], row["ci_high"]], [place, place], color=style["colour"], linewidth=3, solid_capstyle="butt"
-    )
+    marker, colour = style["marker"], style["colour"]
+    axes.plot([row["ci_low"], row["ci_high"]], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
     if not np.isnan(row["seed_low"]):
-        axes.errorbar(
-            (row["seed_low"] + row["seed_high"]) / 2,
-            place,
-            xerr=(row["seed_high"] - row["seed_low"]) / 2,
-            fmt="none",
-            ecolor=INK,
-            elinewidth=0.9,
-            zorder=3,
-        )
-    axes.plot(
-        row["mri"],
-        place,
-        marker=style["marker"],
-        color=style["colour"],
-        markersize=7,
-        markeredgecolor=INK,
-        markeredgewidth=0.6,
-        zorder=4,
-    )
+        middle, half = (row["seed_low"] + row["seed_high"]) / 2, (row["seed_high"] - row["seed_low"]) / 2
+        axes.errorbar(middle, place, xerr=half, fmt="none", ecolor=INK, elinewidth=0.9, zorder=3)
+    edges = {"markeredgecolor": INK, "markeredgewidth": 0.6}
+    axes.plot(row["mri"], place, marker=marker, color=colour, markersize=7, zorder=4, **edges)
 
 
 def _letters(text: str) -> list[str]:
     """Distinct letters in order, each with its optional number."""
-    found: list[str] = []
-    for char in text:
-        if char.isdigit():
-            found[-1] += char
-        else:
-            found.append(char)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(re.findall(r"\D\d*", text)))
 
 
 def _draw_ties(axes, ties: list[str]) -> None:
@@ -100,21 +72,12 @@ def _draw_ties(axes, ties: list[str]) -> None:
     columns = sorted(_letters("".join(ties)), key=lambda text: (len(text), text))
     # Invisible text reserves extra space, since the layout is computed before the panel has its final width.
     axes.text(1.03 + 0.035 * (len(columns) + 1), 0, "m", transform=across, fontsize=8, alpha=0)
+    line = {"color": TIE, "linewidth": 1.2, "clip_on": False, "zorder": 2}
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
     for column, letter in enumerate(columns):
         x = 1.03 + 0.035 * column
         places = [place for place, text in enumerate(ties) if letter in _letters(text)]
         if len(places) > 1:
-            axes.plot(
-                [x, x], [places[0], places[-1]], color=TIE, linewidth=1.2, transform=across, clip_on=False, zorder=2
-            )
+            axes.plot([x, x], [places[0], places[-1]], transform=across, **line)
         for place in places:
-            axes.text(
-                x,
-                place,
-                letter,
-                transform=across,
-                ha="center",
-                va="center",
-                fontsize=8,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
-            )
+            axes.text(x, place, letter, transform=across, ha="center", va="center", fontsize=8, bbox=box)

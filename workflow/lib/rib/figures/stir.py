@@ -33,30 +33,29 @@ def draw(
     """
     numbers = ["stir", "ci_low", "ci_high", "cka", "cka_low", "cka_high", "fidelity", "residual"]
     shown = stir.groupby(["model", "method", "reference"], sort=False)[numbers].mean().reset_index()
-    figure, panels = plt.subplots(
-        len(models), 1, figsize=(5.6, 0.9 + 2.2 * len(models)), sharex=True, sharey=True, squeeze=False
-    )
+    size = (5.6, 0.9 + 2.2 * len(models))
+    figure, panels = plt.subplots(len(models), 1, figsize=size, sharex=True, sharey=True, squeeze=False)
     for axes, (model, label) in zip(panels[:, 0], models.items(), strict=True):
         for side, (reference, style) in zip((-1, 0, 1), DOTS.items(), strict=True):
-            of_model = shown[shown["model"] == model]
             kind = ("cka", "cka_low", "cka_high") if reference == "cka" else ("stir", "ci_low", "ci_high")
-            rows = of_model[of_model["reference"] == ("pretrained" if reference == "cka" else reference)]
-            value, low, high = (rows.set_index("method")[column].reindex(list(methods)) for column in kind)
+            measured = shown["reference"] == ("pretrained" if reference == "cka" else reference)
+            rows = shown[(shown["model"] == model) & measured].set_index("method").reindex(list(methods))
+            value, low, high = (rows[column] for column in kind)
             places = np.arange(len(methods)) + side * SIDESTEP
             axes.errorbar(places, value, [value - low, high - value], linestyle="", markersize=5, elinewidth=1, **style)
             if reference != "cka":
-                own = rows.set_index("method")["fidelity"].reindex(list(methods))
-                axes.plot(places, own, "_", color="black", markersize=13, label=CEILING if side == -1 else None)
+                look = {"color": "black", "markersize": 13, "label": CEILING if side < 0 else None}
+                axes.plot(places, rows["fidelity"], "_", **look)
         axes.set_title(label, loc="left")
         axes.set_ylabel("Similarity")
         axes.set_xticks(range(len(methods)), [style["label"] for style in methods.values()])
         axes.tick_params(axis="x", length=0)
     panels[0, 0].set_ylim(min(0, shown[["ci_low", "cka_low"]].min().min()) - 0.02, 1.04)
     what = next(iter(targets.values())) if len(targets) == 1 else f"{len(targets)} targets (mean)"
+    least, most = 100 * shown["residual"].min(), 100 * shown["residual"].max()
     figure.supxlabel(
         f"Fine-tuned on {what}; {stir['n'].max()} images; whiskers: {confidence:.0%} confidence intervals;\n"
-        f"residual of the inversions: {100 * shown['residual'].min():.0f} to "
-        f"{100 * shown['residual'].max():.0f} % of the representation's norm",
+        f"residual of the inversions: {least:.0f} to {most:.0f} % of the representation's norm",
         fontsize=7,
     )
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=7)

@@ -16,11 +16,7 @@ COLUMNS = 3  # maximum number of panel columns
 
 
 def draw(
-    sizes: pd.DataFrame,
-    *,
-    models: Mapping[str, str],
-    methods: Mapping[str, Mapping[str, str]],
-    confidence: float,
+    sizes: pd.DataFrame, *, models: Mapping[str, str], methods: Mapping[str, Mapping[str, str]], confidence: float
 ) -> tuple[Figure, pd.DataFrame]:
     """mRI (percentage points) with confidence intervals by number of training images (log scale), one panel per model.
 
@@ -30,14 +26,13 @@ def draw(
     shown = sizes[(sizes["target"] == MEAN) & sizes["model"].isin(list(models)) & sizes["method"].isin(list(methods))]
     columns = 2 if len(models) == 4 else min(COLUMNS, len(models))
     lines = math.ceil(len(models) / columns)
-    figure, panels = plt.subplots(
-        lines, columns, figsize=(max(3.6, 1.2 + 2.1 * columns), 0.9 + 2.2 * lines), sharey=True, squeeze=False
-    )
+    size = (max(3.6, 1.2 + 2.1 * columns), 0.9 + 2.2 * lines)
+    figure, panels = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False)
     for axes, (model, label) in zip(panels.flat, models.items(), strict=False):
         own = shown[shown["model"] == model]
         for place, (method, style) in enumerate(methods.items()):
             rows = own[own["method"] == method].sort_values("train_images")
-            line_with_intervals(axes, rows, "train_images", "ri", "ci_low", "ci_high", style, place, len(methods))
+            line_with_intervals(axes, rows, "train_images", ["ri", "ci_low", "ci_high"], style, place, len(methods))
         axes.axhline(0, color="#252525", linewidth=0.8)
         axes.set_title(label)
         image_axis(axes, np.unique(own["train_images"]))

@@ -55,8 +55,6 @@ def plan(grid: Grid, catalog: Catalog, results: Path, jobs: Mapping[str, int]) -
     """Estimate the cost of a grid.
 
     Args:
-        grid: the resolved grid.
-        catalog: its catalogue.
         results: folder of the family's results, source of measured throughput.
         jobs: number of jobs by rule.
     """
@@ -68,10 +66,8 @@ def plan(grid: Grid, catalog: Catalog, results: Path, jobs: Mapping[str, int]) -
     for name, model in grid.models.items():
         found.rates[name] = _rates(name, model, grid, stated, results)
         if model.pretrain:
-            images = model.pretrain["epochs"] * images_of(
-                str(model.pretrain["size"]), counts[model.pretrain["dataset"]]
-            )
-            _add_images(found, name, {TRAIN: images})
+            images = images_of(str(model.pretrain["size"]), counts[model.pretrain["dataset"]])
+            _add_images(found, name, {TRAIN: model.pretrain["epochs"] * images})
     for run in grid.runs():
         _add_run(found, grid, run, counts)
     found.disk["rows per image"] = ROW * found.images[EVALUATE]
@@ -104,17 +100,8 @@ def count_jobs(config: Mapping) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         file.write_text(json.dumps(config), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--dry-run",
-            "--forceall",
-            "--quiet",
-            "rules",
-            "--configfile",
-            file,
-        ]
+        options = ["--dry-run", "--forceall", "--quiet", "rules", "--configfile", file]
+        command = [sys.executable, "-m", "snakemake", *options]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     table = re.search(r"^job +count\n-.*\n((?:\w+ +\d+\n)+)", done.stdout, re.MULTILINE)
     if done.returncode or table is None:
@@ -155,21 +142,14 @@ def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
         "pretrained weights": sum((1 + len(model.sources)) * weights[name] for name, model in grid.models.items()),
         "checkpoints, at most": sum(weights[run.model] for run in runs if grid.methods[run.method].trains),
     }
-    if missing := [name for name, size in weights.items() if not size]:
-        found.unknown.append(
-            f"the entries of {', '.join(missing)} do not state parameters, so their checkpoints are not included"
-        )
+    if missing := ", ".join(name for name, size in weights.items() if not size):
+        found.unknown.append(f"the entries of {missing} do not state parameters, so their checkpoints are not included")
 
 
 def _rates(name: str, model: Model, grid: Grid, stated: Mapping, results: Path) -> tuple[dict[str, float], str]:
     """Images/s of a model in training and evaluation, and their origin; unknown rates are omitted."""
-    measured = {
-        TRAIN: _measured(results, "finetune", name, lambda manifest: manifest["images"]),
-        EVALUATE: _measured(
-            results, "evaluate", name, lambda manifest: sum(part["n"] for part in manifest["datasets"].values())
-        ),
-    }
-    measured = {kind: rate for kind, rate in measured.items() if rate}
+    stages = {TRAIN: "finetune", EVALUATE: "evaluate"}
+    measured = {kind: rate for kind, stage in stages.items() if (rate := _measured(results, stage, name))}
     if len(measured) == 2 or model.architecture not in stated:
         return measured, "measured here" if measured else "unknown"
     scale = (STATED_SIDE / grid.geometry(name).size) ** 2
@@ -177,13 +157,15 @@ def _rates(name: str, model: Model, grid: Grid, stated: Mapping, results: Path) 
     return {**rates, **measured}, "stated" if not measured else f"measured here for {next(iter(measured))}, else stated"
 
 
-def _measured(results: Path, stage: str, model: str, images) -> float | None:
+def _measured(results: Path, stage: str, model: str) -> float | None:
     """Images/s of a model's finished jobs of a stage, including start-up."""
     total, seconds = 0, 0.0
     for record in results.glob(f"*/{stage}/{model}/**/*provenance.json"):
-        manifest = record.with_name(record.name.replace("provenance.json", "manifest.json"))
-        if manifest.is_file():
-            total += images(read_json(manifest))
+        file = record.with_name(record.name.replace("provenance.json", "manifest.json"))
+        if file.is_file():
+            manifest = read_json(file)
+            parts = [manifest["images"]] if stage == "finetune" else [d["n"] for d in manifest["datasets"].values()]
+            total += sum(parts)
             seconds += read_json(record)["seconds"]
     return total / seconds if seconds else None
 
@@ -201,9 +183,8 @@ def _add_run(found: Plan, grid: Grid, run: Run, counts: Mapping[str, int]) -> No
             epochs, by = 1, EVALUATE
     passes = {TRAIN: 0, EVALUATE: round(states * test * sum(seen.values()))}
     if epochs:
-        passes[by] += epochs * images_of(
-            run.size, math.ceil(seen[run.target] * (grid.split_fractions["train"] if grid.split_fractions else 1))
-        )
+        part = grid.split_fractions["train"] if grid.split_fractions else 1
+        passes[by] += epochs * images_of(run.size, math.ceil(seen[run.target] * part))
     _add_images(found, run.model, passes)
 
 
@@ -249,9 +230,7 @@ def lines(found: Plan, grid: Grid) -> list[str]:
     text.append(f"Disk       {in_bytes(sum(found.disk.values()))} ({disk})")
     text.append("Images/s   of one device (stated: an RTX 3090 in mixed precision, timm's benchmark)")
     for name, (rates, where) in found.rates.items():
-        shown = (
-            ", ".join(f"{kind} {rate:,.0f}" for kind, rate in rates.items()) or "no jobs have run and no rate is stated"
-        )
-        text.append(f"  {name}: {shown} ({where})")
+        shown = ", ".join(f"{kind} {rate:,.0f}" for kind, rate in rates.items())
+        text.append(f"  {name}: {shown or 'no jobs have run and no rate is stated'} ({where})")
     text += [f"Not known: {sentence}." for sentence in found.unknown]
     return text

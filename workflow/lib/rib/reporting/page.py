@@ -18,7 +18,6 @@ from rib.config.run import RUN_COLUMNS
 from rib.records import provenance
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
-DECIMALS = 1  # of percentages and their differences
 CLOCK = "%Y-%m-%d %H:%M UTC"
 DATASET_COLUMNS = ("target", "dataset", "first", "second")  # table columns with names of datasets
 PIXELS = 0.6  # page pixels per pixel of a figure
@@ -49,52 +48,32 @@ def write_page(
         mri, ri, accuracy: CSV files.
         analyses: CSV files of the analyses' tables, by name.
         more_files: names of further files in the folder of the tables, by title.
-        columns: YAML file that describes how to show the analyses' tables (workflow/report/tables.yaml).
+        columns: YAML file that describes how to show the tables (workflow/report/tables.yaml).
         figures: PNG files, in the order of the page.
         records: paths of the provenance records of the run's jobs; a missing one is replaced by the gathered record.
         captions: reStructuredText file of each figure.
-        citation: CITATION.cff.
         about: the choices of the run: `config`, `family`, `models`, `methods`, `datasets` and so on.
         prepared: manifests of the datasets by label; those that exist list the excluded images.
-        page: the file to write.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["duration"] = duration
-    tables = {"mri": mri, "ri": ri, "accuracy": accuracy}
-    read = {name: pd.read_csv(path, dtype={"size": str}) for name, path in tables.items()}
+    tables = page_tables({"mri": mri, "ri": ri, "accuracy": accuracy, **analyses}, columns, about)
     gathered = provenance.load()
     found = (provenance.read(Path(path)) or next(iter(gathered.get(path, [])), None) for path in records)
     run = run_facts([record for record in found if record])
-    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    text = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), **options).render(
         about=about,
+        duration=duration,
         config=yaml.safe_dump(about["config"], sort_keys=False),
         figures=[_figure(*pair) for pair in zip(figures, captions, strict=True)],
-        tables=[*result_tables(read, about), *extra_tables(analyses, columns, about)],
+        tables=tables,
         files=more_files,
         run=run,
-        stage_rows=[_stage_row(stage) for stage in run["stages"]],
-        cost_per_mri=run["seconds"] / len(read["mri"]) if len(read["mri"]) else None,
-        **catalogue_rows(read["accuracy"], about),
-        corrupt={name: ids for name, path in prepared.items() if (ids := _corrupt(Path(path)))},
+        cost_per_mri=run["seconds"] / means if (means := len(pd.read_csv(mri))) else None,
+        **catalogue_rows(pd.read_csv(accuracy), about),
+        corrupt={name: read_json(Path(path))["corrupt"] for name, path in prepared.items() if Path(path).is_file()},
         cite=yaml.safe_load(citation.read_text(encoding="utf-8")),
     )
     write_text(page, text)
-
-
-def _stage_row(stage: Mapping) -> list[Cell]:
-    """Costs of a stage; older records do not contain all of them."""
-    times = [(duration(stage[key]), stage[key]) for key in ("seconds", "longest")]
-    worked = duration(stage["cpu_seconds"]) if stage["cpu_seconds"] else "unknown"
-    sizes = [in_bytes(stage[key]) if stage[key] else "unknown" for key in ("peak_memory", "bytes")]
-    ends = [(text, stage[key]) for text, key in zip(sizes, ("peak_memory", "bytes"), strict=True)]
-    return [(stage["name"], stage["name"]), _count(stage["jobs"]), *times, (worked, stage["cpu_seconds"]), *ends]
-
-
-def _corrupt(manifest: Path) -> list[str]:
-    """Images of a dataset that could not be decoded."""
-    return read_json(manifest)["corrupt"] if manifest.is_file() else []
 
 
 def _figure(path: Path, caption_file: Path) -> dict[str, object]:
@@ -110,102 +89,44 @@ def _figure(path: Path, caption_file: Path) -> dict[str, object]:
     }
 
 
-def result_tables(read: Mapping[str, pd.DataFrame], about: Mapping) -> list[dict]:
-    """Tables of results: each with title, note, CSV file, header and rows of cells."""
-    interval = f"{100 * about['config']['statistics']['confidence']:g} % confidence interval"
-    wide = read["accuracy"].pivot(index=RUN_COLUMNS, columns="dataset", values="accuracy").reset_index()
-    mri, ri, wide = (_labelled(table, about) for table in (read["mri"], read["ri"], wide))
-    datasets = [name for name in about["datasets"] if name in wide]
-    return [
-        {
-            "title": "Mean robustness improvement",
-            "note": "mRI is the mean of RI over targets: mean accuracy on the other datasets after fine-tuning minus "
-            "before, in percentage points.",
-            "file": "mri.csv",
-            "header": ["Model", "Method", "Size", "mRI", interval, "OOD before (%)", "OOD after (%)"],
-            "rows": [
-                [
-                    *_names(line, ["model", "method", "size"]),
-                    *_signed(line, "mri"),
-                    *(_number(line[f"ood_{when}"]) for when in ("before", "after")),
-                ]
-                for line in mri.to_dict("records")
-            ],
-        },
-        {
-            "title": "Robustness improvement per target",
-            "note": "RI is the mean, over all datasets except the target, of accuracy after fine-tuning on the target "
-            "minus before, in percentage points.",
-            "file": "ri.csv",
-            "header": ["Model", "Method", "Target", "Size", "Seed", "RI", interval, "Images"],
-            "rows": [
-                [*_names(line, RUN_COLUMNS), *_signed(line, "ri"), _count(line["n"])] for line in ri.to_dict("records")
-            ],
-        },
-        {
-            "title": "Accuracy on every dataset",
-            "note": "Top-1 accuracy in percent of each run (rows) on each dataset (columns).",
-            "file": "accuracy.csv",
-            "header": [
-                "Model",
-                "Method",
-                "Target",
-                "Size",
-                "Seed",
-                *(about["datasets"][name]["label"] for name in datasets),
-            ],
-            "rows": [
-                [*_names(line, RUN_COLUMNS), *(_number(line[name]) for name in datasets)]
-                for line in wide.to_dict("records")
-            ],
-        },
-    ]
-
-
-def extra_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> list[dict]:
-    """Tables of the analyses, in the form of `result_tables`.
+def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> list[dict]:
+    """Tables of results: each with title, note, CSV file, header and rows of cells.
 
     Args:
         paths: CSV files by name.
         columns: YAML file with title, note and columns of each table. A column is given by its header: a column of the
-            CSV file, or value, form and interval.
+            CSV file, or value, form and interval. The table `accuracy` also has a column for each dataset.
         about: see `write_page`.
     """
     known = yaml.safe_load(columns.read_text(encoding="utf-8"))
     interval = f"{100 * about['config']['statistics']['confidence']:g} % confidence interval"
     found = []
     for name, path in paths.items():
-        entry = known[name]
-        table = _labelled(pd.read_csv(path, dtype={"size": str}), about)
-        parts = {
-            header: part if isinstance(part, dict) else {"value": part} for header, part in entry["columns"].items()
-        }
-        header = [text for key, part in parts.items() for text in ([key, interval] if "interval" in part else [key])]
-        rows = [[cell for part in parts.values() for cell in _cells(line, part)] for line in table.to_dict("records")]
-        found.append(
-            {"title": entry["title"], "note": entry["note"], "file": path.name, "header": header, "rows": rows}
-        )
+        entry, table = known[name], pd.read_csv(path, dtype={"size": str})
+        parts = [(key, part if isinstance(part, dict) else {"value": part}) for key, part in entry["columns"].items()]
+        if name == "accuracy":
+            table = table.pivot(index=RUN_COLUMNS, columns="dataset", values="accuracy").reset_index()
+            datasets = [dataset for dataset in about["datasets"] if dataset in table]
+            parts += [(about["datasets"][name]["label"], {"value": name, "form": "number"}) for name in datasets]
+        header = [text for key, part in parts for text in ([key, interval] if "interval" in part else [key])]
+        lines = _labelled(table, about).to_dict("records")
+        rows = [[cell for _, part in parts for cell in _cells(line, part)] for line in lines]
+        shown = {"title": entry["title"], "note": entry["note"], "file": path.name, "header": header, "rows": rows}
+        found.append(shown)
     return found
 
 
 def _cells(line: Mapping, part: Mapping) -> list[Cell]:
     """A value, and its confidence interval if it has one."""
     value = line[part["value"]]
-    usual = "text" if isinstance(value, str | bool) else "count" if isinstance(value, int) else "number"
-    form = part.get("form", usual)
     if value != value:  # NaN
         return [NONE] * (2 if "interval" in part else 1)
-    cell = {
-        "signed": lambda: (_plus(value), value),
-        "number": lambda: _number(value),
-        "count": lambda: _count(value),
-        "decimals": lambda: (_decimals(value), value),
-        "p": lambda: (f"{value:.2g}", value),
-        "text": lambda: (str(value), value),
-    }[form]()
+    usual = "text" if isinstance(value, str | bool) else "count" if isinstance(value, int) else "number"
+    form = part.get("form", usual)
+    cell = _count(value) if form == "count" else (FORMS[form](value), value)
     if "interval" not in part:
         return [cell]
-    write = {"signed": _plus, "decimals": _decimals}.get(form, lambda number: _number(number)[0])
+    write = FORMS[form if form in ("signed", "decimals") else "number"]
     low, high = (line[key] for key in part["interval"])
     return [cell, NONE if low != low else (f"{write(low)} to {write(high)}", low)]
 
@@ -243,16 +164,8 @@ def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
     return table
 
 
-def _names(line: Mapping, columns: Iterable[str]) -> list[Cell]:
-    return [(str(line[column]), line[column]) for column in columns]
-
-
 def _count(value: int) -> Cell:
     return f"{value:,}", int(value)
-
-
-def _number(value: float) -> Cell:
-    return f"{value:.{DECIMALS}f}", value
 
 
 def _decimals(value: float) -> str:
@@ -260,60 +173,52 @@ def _decimals(value: float) -> str:
     return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _signed(line: Mapping, column: str) -> list[Cell]:
-    value, low, high = line[column], line["ci_low"], line["ci_high"]
-    return [(_plus(value), value), (f"{_plus(low)} to {_plus(high)}", low)]
-
-
 def _plus(value: float) -> str:
     """Format a difference with its sign, a true minus sign and no negative zero."""
-    return f"{round(value, DECIMALS) + 0.0:+.{DECIMALS}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+# How values are written, by form.
+FORMS = {"signed": _plus, "number": "{:.1f}".format, "decimals": _decimals, "p": "{:.2g}".format, "text": str}
 
 
 def run_facts(records: list[dict]) -> dict:
     """Summarize the records of a run's jobs: time, machines and versions.
 
     Returns:
-        `stages`: for each stage its name, jobs, seconds, longest, cpu_seconds, peak_memory and bytes; `jobs`,
-        `seconds`: totals; `busy`: seconds during which at least one job ran; `started`, `ended`: dates and times;
-        `commits`, `machines`, `versions`: distinct values with their number of jobs, most frequent first; `mixed`:
-        differences between jobs; `accepted`: jobs kept after a change of code (rib.records.accept).
+        `stage_rows`: a row of cells for each stage; `jobs`, `seconds`: totals; `busy`: seconds during which at least
+        one job ran; `started`, `ended`: dates and times; `commits`, `machines`, `versions`: distinct values with their
+        number of jobs, most frequent first; `mixed`: differences between jobs; `accepted`: jobs kept after a change of
+        code (rib.records.accept).
     """
-    stages: dict[str, list[dict]] = {}
-    for record in records:
-        stages.setdefault(record["rule"], []).append(record)
+    rules = dict.fromkeys(record["rule"] for record in records)
+    machine = "{processor}, {system}, Python {python}"
     spans = sorted((datetime.fromisoformat(r["started"]), timedelta(seconds=r["seconds"])) for r in records)
     return {
-        "stages": [_stage_costs(stage, made) for stage, made in stages.items()],
+        "stage_rows": [_stage_row(rule, [record for record in records if record["rule"] == rule]) for rule in rules],
         "jobs": len(records),
         "seconds": sum(record["seconds"] for record in records),
-        "busy": _covered((start, start + length) for start, length in spans),
+        "busy": _covered(spans),
         "started": f"{spans[0][0]:{CLOCK}}",
         "ended": f"{max(start + length for start, length in spans):{CLOCK}}",
         "commits": Counter(record.get("commit") or "not run from a git checkout" for record in records).most_common(),
-        "machines": Counter(
-            f"{m['processor']}, {m['system']}, Python {m['python']}" for m in (record["machine"] for record in records)
-        ).most_common(),
-        "versions": Counter(
-            f"{name} {version}" for record in records for name, version in record["versions"].items()
-        ).most_common(),
+        "machines": Counter(machine.format(**record["machine"]) for record in records).most_common(),
+        "versions": Counter(" ".join(pair) for record in records for pair in record["versions"].items()).most_common(),
         "mixed": _mixed(records),
         "accepted": sum("accepted" in record for record in records),
     }
 
 
-def _stage_costs(stage: str, records: list[dict]) -> dict:
-    """Total costs of the jobs of a stage, and the maximum of a single job."""
+def _stage_row(stage: str, records: list[dict]) -> list[Cell]:
+    """Total costs of the jobs of a stage, and the maximum of a single job; older records do not contain all of them."""
     seconds = [record["seconds"] for record in records]
-    return {
-        "name": stage,
-        "jobs": len(records),
-        "seconds": sum(seconds),
-        "longest": max(seconds),
-        "cpu_seconds": sum(record.get("cpu_seconds", 0) for record in records),
-        "peak_memory": max(record.get("peak_memory", 0) for record in records),
-        "bytes": sum(record.get("bytes", 0) for record in records),
-    }
+    times = [(duration(value), value) for value in (sum(seconds), max(seconds))]
+    worked = sum(record.get("cpu_seconds", 0) for record in records)
+    memory = max(record.get("peak_memory", 0) for record in records)
+    size = sum(record.get("bytes", 0) for record in records)
+    costs = ((duration, worked), (in_bytes, memory), (in_bytes, size))
+    more = [(write(value) if value else "unknown", value) for write, value in costs]
+    return [(stage, stage), _count(len(records)), *times, *more]
 
 
 def _mixed(records: list[dict]) -> list[str]:
@@ -333,10 +238,10 @@ def _mixed(records: list[dict]) -> list[str]:
     ]
 
 
-def _covered(spans: Iterable[tuple[datetime, datetime]]) -> float:
-    """Seconds covered by at least one of the spans, which are sorted by start."""
-    total, end = timedelta(), None
-    for start, stop in spans:
-        total += max(stop - (start if end is None else max(start, end)), timedelta())
-        end = stop if end is None else max(end, stop)
+def _covered(spans: Sequence[tuple[datetime, timedelta]]) -> float:
+    """Seconds covered by at least one of the spans of start and length, which are sorted."""
+    total, end = timedelta(), spans[0][0]
+    for start, length in spans:
+        total += max(start + length - max(start, end), timedelta())
+        end = max(end, start + length)
     return total.total_seconds()
