@@ -88,6 +88,8 @@ def test_cost_has_a_logarithmic_axis_where_methods_are_far_apart_and_larger_unit
     assert left.patches[-1].get_width() == 25
     figure, _ = draw_cost(costs(lwf=4.9).assign(device=["cpu", "cpu+cuda", "cpu"]))
     assert figure.axes[0].get_xscale() == "log" and figure.axes[0].get_xlabel() == "CPU and GPU seconds for one mRI"
+    figure, _ = draw_cost(costs(lwf=4.9).assign(device=["cpu", np.nan, "cpu"]))
+    assert figure.axes[0].get_xlabel() == "CPU seconds for one mRI"
 
 
 @pytest.fixture

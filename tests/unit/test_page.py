@@ -158,8 +158,8 @@ def test_the_page_has_the_counts_of_a_split(tmp_path):
 
 def test_the_page_says_when_versions_differ_and_when_there_is_no_figure(tmp_path, tables):
     text = page(tmp_path, tables, [record(), record(versions={"torch": "2.7"}), record(commit=None)], [])
-    assert all(said in text for said in ("different library versions", "torch 2.6 (2 jobs)", "torch 2.7 (1 jobs)"))
-    assert "not run from a git checkout (1 jobs)" in text and "nothing to compare" in text
+    assert all(said in text for said in ("different library versions", "torch 2.6 (2 jobs)", "torch 2.7 (1 job)"))
+    assert "not run from a git checkout (1 job)" in text and "nothing to compare" in text
 
 
 def test_every_figure_has_a_caption():
@@ -190,6 +190,13 @@ def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
         ["full fine-tuning", "3", "\N{MINUS SIGN}1.2", "\N{MINUS SIGN}2.0 to +0.0", "0.012"],
         ["full fine-tuning", "4", "\N{EN DASH}", "\N{EN DASH}", "0.5"],
     ]
+
+
+def test_counts_beside_missing_values_have_no_decimals(tmp_path):
+    table = shown_table(
+        tmp_path, "seed,n\n0,5000\n,\n", "{Seed: {value: seed, form: count}, Images: {value: n, form: count}}"
+    )
+    assert [[shown for shown, _ in row] for row in table["rows"]] == [["0", "5,000"], ["\N{EN DASH}"] * 2]
 
 
 def test_a_number_without_an_interval_and_labels_of_pairs(tmp_path):

@@ -44,7 +44,9 @@ def draw(
     if len(shown) and shown["seconds"].max() > WIDE * shown["seconds"].min():
         panels[0, 0].set_xscale("log")
     panels[0, 0].margins(x=0.18)  # for the numbers
-    where = " and ".join(DEVICES.get(name, name) for name in sorted(set("+".join(shown["device"]).split("+")) - {""}))
+    where = " and ".join(
+        DEVICES.get(name, name) for name in sorted(set("+".join(shown["device"].dropna()).split("+")) - {""})
+    )
     panels[-1, 0].set_xlabel(f"{where or 'job'} {unit} for one mRI", fontsize=8)
     panels[-1, 1].set_xlabel(f"mRI (percentage points;\n{confidence:.0%} confidence intervals)", fontsize=8)
     return figure, shown

@@ -164,8 +164,9 @@ def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
     return table
 
 
-def _count(value: int) -> Cell:
-    return f"{value:,}", int(value)
+def _count(value: float) -> Cell:
+    """Format a count; pandas reads those of a column with missing values as floats."""
+    return f"{value:,.0f}", value
 
 
 def _decimals(value: float) -> str:
