@@ -11,6 +11,17 @@ ALL_FIGURES = figure_files(*REGISTRY.chosen_figures()) if HAS_FIGURES else []
 MORE_TABLES, MORE_FILES = REGISTRY.chosen_tables(), REGISTRY.chosen_files()
 ALL_TABLES = [*TABLES.values(), *MORE_TABLES.values(), *(path for paths in MORE_FILES.values() for path in paths)]
 
+# `snakemake distances` and the like: what an optional analysis adds to a run.
+for OPTIONAL, ADDS in REGISTRY.analyses.items():
+    if ADDS.optional:
+
+        rule:
+            name:
+                OPTIONAL
+            input:
+                list(ADDS.tables.values()),
+                figure_files(*ADDS.figures) if HAS_FIGURES else [],
+
 
 def records_of(paths):
     """Records of files, named after them."""

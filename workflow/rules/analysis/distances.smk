@@ -117,9 +117,3 @@ use rule compute_metrics as associate_distances with:
             },
             conditions=CONDITIONS,
         ),
-
-
-rule distances:
-    input:
-        list(DISTANCE_TABLES.values()),
-        figure_files("distance_drop", "distance_matrix") if HAS_FIGURES else [],

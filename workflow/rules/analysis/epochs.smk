@@ -75,9 +75,3 @@ use rule compute_metrics as compute_cka_epochs with:
             conditions=CONDITIONS,
             confidence=CONFIDENCE,
         ),
-
-
-rule epochs:
-    input:
-        CKA_EPOCHS,
-        figure_files("cka_epochs"),

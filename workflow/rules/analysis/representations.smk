@@ -21,9 +21,3 @@ use rule compute_metrics as compute_cka with:
         runtime=120,
     params:
         cfg=tabulation("cka:write_cka", ood_datasets=GRID.ood, conditions=CONDITIONS, confidence=CONFIDENCE),
-
-
-rule representations:
-    input:
-        CKA,
-        figure_files("cka_layers"),

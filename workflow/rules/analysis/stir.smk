@@ -65,9 +65,3 @@ use rule compute_metrics as compute_stir with:
             conditions=CONDITIONS,
             confidence=CONFIDENCE,
         ),
-
-
-rule stir:
-    input:
-        STIR,
-        figure_files("stir"),
