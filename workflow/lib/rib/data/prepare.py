@@ -79,22 +79,11 @@ def prepare(
         refuse_full_disk(images.parent, max(0, needed - there), f"preparing {dataset}")
     items = load_module(layout).items(dataset, **settings)
     with Written(images, geometry) as written:
-        _write(written, items, dataset.name, expected, corrupt_allowed, workers)
-        found, corrupt = written.count, written.corrupt
-        _check_count(found, len(corrupt), expected, f"{dataset}: {', '.join(path.name for path in dataset.archives)}")
+        _write(written, items, dataset, expected, corrupt_allowed, workers)
         shown = written.finish(index)
     write_json(classes, dataset.space.to_json())
-    write_json(manifest, {"n": found, "classes": shown, "label_space": dataset.space.digest, "corrupt": corrupt})
-
-
-def _check_count(found: int, corrupt: int, expected: int | None, where: str) -> None:
-    if not found:
-        raise UserError(f"{where} contains no image of its classes; check the entry's layout and classes.")
-    if expected is not None and found + corrupt != expected:
-        raise UserError(
-            f"{where} gave {found + corrupt} images instead of {expected}; the archive is not the published one, or "
-            "the entry's layout or classes are wrong."
-        )
+    facts = {"n": written.count, "classes": shown, "label_space": dataset.space.digest, "corrupt": written.corrupt}
+    write_json(manifest, facts)
 
 
 class Written:
@@ -177,15 +166,15 @@ class Written:
 
 
 def _write(
-    written: Written, items: Iterable[Item], dataset: str, expected: int | None, allowed: int, workers: int
+    written: Written, items: Iterable[Item], dataset: DatasetSource, expected: int | None, allowed: int, workers: int
 ) -> None:
-    """Append the images that aren't written yet."""
+    """Append the images that aren't written yet, and check the number of all."""
     done = written.count + len(written.corrupt)
     if done:
         log.info("%s: resuming after %d images", dataset, done)
     progress = Progress(desc=f"preparing {dataset}", total=expected, unit="image")
     progress.update(done)
-    for item, converted in _converted(islice(items, done, None), written.geometry, dataset, workers):
+    for item, converted in _converted(islice(items, done, None), written.geometry, dataset.name, workers):
         try:
             data = converted.result()
         except CorruptImageError as error:
@@ -198,6 +187,15 @@ def _write(
             written.add(item, data)
         progress.update()
     progress.close()
+    found = written.count + len(written.corrupt)
+    where = f"{dataset}: {', '.join(path.name for path in dataset.archives)}"
+    if not written.count:
+        raise UserError(f"{where} contains no image of its classes; check the entry's layout and classes.")
+    if expected is not None and found != expected:
+        raise UserError(
+            f"{where} gave {found} images instead of {expected}; the archive is not the published one, or the entry's "
+            "layout or classes are wrong."
+        )
 
 
 def _converted(

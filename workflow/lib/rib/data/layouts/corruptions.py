@@ -27,9 +27,9 @@ def items(dataset: DatasetSource, *, corruptions: list[str], severities: list[in
     for archive in dataset.archives:
         for name, read in archive_members(archive):
             path = PurePosixPath(name)
-            image_id, subset, wnid = "/".join(path.parts[-4:]), path.parts[-4:-2], path.parent.name
-            is_photo = path.suffix.lower() in ENDINGS and wnid in labels
-            if is_photo and subset in wanted and image_id not in dataset.exclude:
+            image_id, subset = "/".join(path.parts[-4:]), path.parts[-4:-2]
+            wnid, is_photo = path.parent.name, path.suffix.lower() in ENDINGS
+            if is_photo and subset in wanted and wnid in labels and image_id not in dataset.exclude:
                 seen.add(subset)
                 photo = Photo(read, f"{dataset}, {name} ({archive.name})")
                 yield photo_item(labels[wnid], image_id, dataset.source, f"{wnid}/{path.stem}", photo)

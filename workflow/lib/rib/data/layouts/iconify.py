@@ -32,7 +32,8 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
     refuse_margin(margin, dataset)
     (archive,) = dataset.archives_for("the npm package")
     parts = _parts(archive, dataset)
-    names, where = dataset.icons or parts.get(CHARS, {}), f"{dataset} ({archive.name})"
+    names = dataset.icons or parts.get(CHARS, {})
+    where = f"{dataset} ({archive.name})"
     for label, codepoint in enumerate(dataset.space.keys):
         if codepoint in names and codepoint not in dataset.exclude:
             pixels = render(parts[ICONS], names[codepoint], dataset.geometry.size, margin, where)
