@@ -24,23 +24,23 @@ FRACTIONS = {"train": 0.6, "select": 0.2}
 PARTS = (TRAIN, SELECT, TEST)
 
 
-def dataset(per_class, name="d", group="val", variants=1):
-    return of_labels(np.repeat(np.arange(4), per_class), name, group, variants)
+def dataset(per_class, variants=1):
+    return of_labels(np.repeat(np.arange(4), per_class), variants)
 
 
-def of_labels(labels, name="d", group="val", variants=1):
+def of_labels(labels, variants=1):
     """A dataset with so many images of each source, as ImageNet-C has of each photo."""
-    sources = [f"{group}/{label}/{number}" for number, label in enumerate(labels) for _ in range(variants)]
+    sources = [f"val/{label}/{number}" for number, label in enumerate(labels) for _ in range(variants)]
     images = [f"{source}/{variant % variants}" for variant, source in enumerate(sources)]
     labels = np.repeat(labels, variants)
     space = LabelSpace(tuple("abcd"), tuple((i,) for i in range(4)), tuple("abcd"))
     index = pa.table({"source_id": sources, "image_id": images, "label": labels})
-    return PreparedDataset(name, np.arange(len(labels)), labels, None, index, space)
+    return PreparedDataset("d", np.arange(len(labels)), labels, None, index, space)
 
 
-def prepared(folder, labels, group="val", variants=1):
+def prepared(folder, labels, variants=1):
     """A dataset as a prepare job writes it: class by source; pixels, which no split looks at, of one value."""
-    whole = of_labels(np.array(list(labels.values())), folder.name, group, variants)
+    whole = of_labels(np.array(list(labels.values())), variants)
     whole = replace(whole, index=whole.index.set_column(0, "source_id", [np.repeat(list(labels), variants)]))
     folder.mkdir(parents=True)
     pq.write_table(whole.index, folder / "index.parquet")
