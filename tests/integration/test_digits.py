@@ -13,71 +13,41 @@ from PIL import Image
 
 from rib.base.errors import UserError
 from rib.base.files import sha256
-from rib.config.catalog import Catalog
 from rib.config.geometry import Geometry
 from rib.data.archives import archive_members
-from rib.data.download import download
 from rib.data.images import DatasetSource
 from rib.data.layouts import digit_fonts, digits
 from rib.data.layouts._digits import MARGIN
-from rib.data.prepare import prepare
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, load_proxy, load_whole
 from tiny.project import ROOT
+from tiny.published import CATALOG, FILES, fetched, made
 from tiny.training import VIEW
 
-CATALOG = Catalog([ROOT / "workflow/catalog"])
 SPACE = CATALOG.family_label_space("digits")
 SETS = {name: entry for name, entry in CATALOG.datasets.items() if entry.family == "digits"}
 GEOMETRY = Geometry(32, 1.0, "bicubic")
-FILES = {"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "manifest": "manifest.json"}
 ANOTHER_PROCESS = """
 import sys; sys.path[:0] = {paths!r}
 from pathlib import Path
-from integration.test_digits import made
-made("{name}", Path("{folder}"), Path("{archive}"))
+from tiny.published import made
+made("{name}", Path("{folder}"), Path("{archive}"), 32)
 """
 
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory):
-    """Archive by the dataset that owns it: the project's own download where it has one, else fetched."""
-    found = {}
-    for name in {entry.raw for entry in SETS.values()}:
-        (source,) = CATALOG.datasets[name].sources
-        found[name] = ROOT / "data/raw" / name / source["file"]
-        if not found[name].is_file():
-            found[name] = tmp_path_factory.mktemp(name) / source["file"]
-            download(source, found[name], name)
-    return found
-
-
-def made(name, folder, archive):
-    """A set prepared at 32 px in a folder of its own."""
-    entry = SETS[name]
-    folder.mkdir(parents=True)
-    dataset = DatasetSource(name, [archive], SPACE, GEOMETRY, entry.source_group, {}, sorted(entry.exclude))
-    prepare(
-        dataset=dataset,
-        digests=[entry.sources[0]["digest"]],
-        layout=CATALOG.layout_file(entry.layout),
-        settings=entry.settings,
-        storage=entry.storage,
-        expected=entry.images,
-        about=entry.about_images,
-        corrupt_allowed=0,
-        workers=1,
-        **{part: folder / file for part, file in FILES.items()},
-    )
-    return folder
+    """Archive by the dataset that owns it."""
+    folder = tmp_path_factory.mktemp("archives")
+    return {name: fetched(CATALOG.datasets[name], folder) for name in {entry.raw for entry in SETS.values()}}
 
 
 @pytest.fixture(scope="module")
 def folders(archives, tmp_path_factory):
-    """The folder of every set, prepared."""
+    """The folder of every set, prepared at 32 px."""
     top = tmp_path_factory.mktemp("digits")
-    return {name: made(name, top / name, archives[entry.raw]) for name, entry in SETS.items()}
+    return {name: made(name, top / name, archives[entry.raw], 32) for name, entry in SETS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +68,9 @@ def test_every_class_has_its_share_of_every_set(sets):
 
 
 def test_no_two_sets_share_a_source_image(sets):
-    every = [source for found in sets.values() for source in found.source_ids]
+    every = [source for found in sets.values() for source in found.sources[1]]
     assert len(every) == len(set(every)) == 700 + 6 * 200
-    handwritten = [source for name, found in sets.items() if name != "digits_font" for source in found.source_ids]
+    handwritten = [source for name, found in sets.items() if name != "digits_font" for source in found.sources[1]]
     assert all(source.startswith("digits/") for source in handwritten)
 
 
@@ -149,10 +119,10 @@ def test_pretraining_subsets_are_nested_and_are_the_models_proxy(folders):
     parts = [subset(load_whole(files, VIEW), size) for size in sizes]
     assert [len(part.labels) for part in parts] == [50, 150, 400, 700]
     for small, large in itertools.pairwise(parts):
-        assert set(small.source_ids) < set(large.source_ids)
+        assert set(small.sources[1]) < set(large.sources[1])
         counts = np.bincount(small.labels)
         assert counts.max() - counts.min() <= 1
-    assert load_proxy(files, replace(VIEW, pretraining_size=sizes[1])).source_ids == parts[1].source_ids
+    assert load_proxy(files, replace(VIEW, pretraining_size=sizes[1])).sources[1] == parts[1].sources[1]
     assert len(load_proxy(files, VIEW).labels) == 700
 
 

@@ -55,18 +55,14 @@ def test_npm_fetches_the_pinned_archive(npm, package, tmp_path, monkeypatch):
 
 def test_a_package_with_another_hash_than_the_pinned_one_is_refused(npm, package, tmp_path):
     npm_package(*npm, NAME, VERSION, package, integrity(package))
-    with pytest.raises(
-        UserError, match=r"set: icons-of-mine-1\.0\.0\.tgz .* has sha512 .* but the catalogue pins other"
-    ):
+    with pytest.raises(UserError, match=r"set: icons-of-mine-1\.0\.0\.tgz .* has sha512 .* pins other"):
         download(npm_source("sha512-other"), tmp_path / "icons.tgz", "set")
     assert not list(tmp_path.glob("*.tgz")) and not list(tmp_path.glob("tmp*"))
 
 
 def test_an_archive_truncated_on_the_way_is_refused(npm, package, tmp_path):
     npm_package(*npm, NAME, VERSION, package[:-20], integrity(package))
-    with pytest.raises(
-        UserError, match=r"set: `.*npm pack.*` could not fetch icons-of-mine 1\.0\.0 .*check the network"
-    ):
+    with pytest.raises(UserError, match=r"set: `.*npm pack.*` could not fetch icons-of-mine 1\.0\.0 .*the network"):
         download(npm_source(integrity(package)), tmp_path / "icons.tgz", "set")
     assert not list(tmp_path.glob("*.tgz"))
 

@@ -21,7 +21,7 @@ from rib.base.files import read_json
 from rib.config.label_space import LabelSpace
 from rib.config.settings import LIBRARY, check_settings, signature_of
 from rib.data.archives import archive_members
-from rib.data.images import to_geometry
+from rib.data.images import decode, resize_and_crop
 from tiny.fuzz import NAMES, VALUES, fuzzed, mutated, outcome
 from tiny.photos import GEOMETRY, INDICES, WNIDS, devkit, encrypted, jpeg, prepare_into, space_of, tar
 
@@ -45,14 +45,6 @@ def own(*keys):
     return LabelSpace(keys, tuple((i,) for i in range(len(keys))), keys, len(keys))
 
 
-def kit(numbers, place):
-    return archive_parts(devkit(place / "kit.tar.gz", numbers))
-
-
-def archive_parts(path):
-    return {name: read() for name, read in archive_members(path)}
-
-
 def photos(*names):
     return {name.format(wnid=WNIDS[i], index=i): jpeg(i) for i in SOME for name in names}
 
@@ -63,7 +55,7 @@ def layouts(tmp_path_factory):
     place, space = tmp_path_factory.mktemp("valid"), space_of(SOME)
     inner = {f"{WNIDS[i]}.tar": tar(place / "inner.tar", {f"{WNIDS[i]}_1.JPEG": jpeg(i)}).read_bytes() for i in SOME}
     table = "".join(",".join(map(str, row)) + "\n" for row in DIGITS)
-    numbers = "\n".join(str(1000 - i) for i in SOME)
+    kit = devkit(place / "kit.tar.gz", "\n".join(str(1000 - i) for i in SOME))
     images = {f"ILSVRC2012_val_{n:08d}.JPEG": jpeg(SOME[n - 1]) for n in (1, 2)}
     icons = {"package/icons.json": json.dumps(ICONS).encode(), "package/chars.json": json.dumps(CHARS).encode()}
     fogs = {"corruptions": ["fog"], "severities": [1, 2]}
@@ -72,7 +64,7 @@ def layouts(tmp_path_factory):
         "integer_folders": ([photos("x/{index}/1.jpeg")], {}, space),
         "class_tars": ([inner], {}, space),
         "corruptions": ([photos("fog/1/{wnid}/a.jpg"), photos("c/fog/2/{wnid}/a.jpg")], fogs, space),
-        "devkit_labels": ([images, kit(numbers, place)], {}, space),
+        "devkit_labels": ([images, {name: read() for name, read in archive_members(kit)}], {}, space),
         "objectnet": ([photos("o/images/{wnid}/a.png")], {"border": 2, "also": {"other": WNIDS[SOME[0]]}}, space),
         "iconify": ([icons], {"margin": 0.06}, own(*CHARS)),
         "codepoint_images": ([{f"package/assets/{key}.webp": jpeg(7) for key in CHARS}], {"margin": 0.06}, own(*CHARS)),
@@ -296,16 +288,8 @@ def test_any_entry_is_followed_or_refused(layouts, layout):
     check()
 
 
-PICTURES = [
-    ("RGB", "JPEG"),
-    ("CMYK", "JPEG"),
-    ("P", "PNG"),
-    ("I;16", "PNG"),
-    ("LA", "PNG"),
-    ("RGBA", "WEBP"),
-    ("P", "GIF"),
-]
-PICTURES += [("1", "TIFF"), ("L", "BMP"), ("RGB", "TIFF"), ("L", "EPS"), ("L", "PPM"), ("RGB", "ICNS")]
+PICTURES = [("RGB", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("I;16", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP")]
+PICTURES += [("P", "GIF"), ("1", "TIFF"), ("L", "BMP"), ("RGB", "TIFF"), ("L", "EPS"), ("L", "PPM"), ("RGB", "ICNS")]
 
 
 @fuzzed(300)
@@ -315,7 +299,7 @@ def test_any_picture_is_decoded_or_refused(kind, size, border, data):
     buffer = io.BytesIO()
     Image.new("L", size, 99).convert(mode).save(buffer, form)
     picture = data.draw(st.just(buffer.getvalue()) | damaged(buffer.getvalue()))
-    found = outcome(lambda: to_geometry(picture, "set, a.jpg", border, GEOMETRY))
+    found = outcome(lambda: resize_and_crop(decode(picture, "set, a.jpg", border), GEOMETRY))
     assert "the image set, a.jpg" in found if isinstance(found, str) else found.shape == (32, 32, 3)
 
 

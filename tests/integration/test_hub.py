@@ -70,11 +70,8 @@ def fetch(folder, hub, repo="owner/net", path="model.safetensors", **environment
         except UserError as error:
             print(error)
     """
-    own = {
-        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
-        "HF_HOME": str(folder / "cache"),
-        "HF_HUB_DISABLE_XET": "1",
-    }
+    address = f"http://127.0.0.1:{hub.server_port}"
+    own = {"HF_ENDPOINT": address, "HF_HOME": str(folder / "cache"), "HF_HUB_DISABLE_XET": "1"}
     settings = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],

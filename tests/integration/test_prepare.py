@@ -12,12 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.data import prepare as preparation
-from rib.data.images import CorruptImageError, decode, without_border
+from rib.data.images import CorruptImageError, decode
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles, load_proxy, load_whole
 from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, space_of, tar
@@ -44,11 +43,11 @@ def killed_after(count):
     """Preparing stops with that many images written, as if it were killed."""
     added = preparation.Written.add
 
-    def add(self, item, data, more):
+    def add(self, item, data):
         if self.count == count:
             self._file.flush()  # what a kill may leave behind: bytes of which no row tells
             raise KeyboardInterrupt
-        added(self, item, data, more)
+        added(self, item, data)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(preparation.Written, "add", add)
@@ -88,10 +87,8 @@ def test_a_killed_job_goes_on_where_it_was_and_gives_the_same_bytes(tmp_path, ar
     run_prepare(whole, "class_folders", archive, storage=storage)
     with killed_after(count):
         run_prepare(place, "class_folders", archive, storage=storage)
-    converted = []
-    for store in (preparation.Arrays, preparation.Encoded):
-        own = store.convert
-        monkeypatch.setattr(store, "convert", lambda *args, own=own: converted.append(1) or own(*args))
+    converted, own = [], preparation._to_bytes
+    monkeypatch.setattr(preparation, "_to_bytes", lambda *args: converted.append(1) or own(*args))
     run_prepare(place, "class_folders", archive, storage=storage)
     assert digests(whole) == digests(place)
     assert len(converted) == 40 - count // 8 * 8
@@ -186,11 +183,11 @@ def test_what_is_written_already_needs_no_more_disk(tmp_path, archive, monkeypat
 
 
 def test_a_picture_of_more_pixels_than_a_photo_has_and_one_all_border_are_corrupt(monkeypatch):
+    with pytest.raises(CorruptImageError, match="x .*border of 5 px"):
+        decode(jpeg(2, (10, 30)), "x", 5)
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
     with pytest.raises(CorruptImageError, match="x .*decompression bomb"):
         decode(jpeg(2), "x")
-    with pytest.raises(CorruptImageError, match="x .*border of 5 px"):
-        without_border(Image.new("RGB", (10, 30)), "x", 5)
 
 
 def test_the_pretraining_proxy_is_left_out_and_sets_that_name_its_images_otherwise_are_refused(tmp_path):
@@ -203,7 +200,7 @@ def test_the_pretraining_proxy_is_left_out_and_sets_that_name_its_images_otherwi
     view = replace(VIEW, images_per_class=2)
     proxy, rest = load_proxy(val, view), load_whole(cartoon, view)
     assert np.bincount(proxy.labels).tolist() == [2] * 4 and np.bincount(rest.labels).tolist() == [3] * 4
-    assert not set(proxy.source_ids) & set(rest.source_ids)
+    assert not set(proxy.sources[1]) & set(rest.sources[1])
     assert len(load_whole(replace(renamed, proxy=None), view).labels) == 20
     assert len(load_whole(cartoon, replace(view, budget=4)).labels) == 4
     with pytest.raises(UserError, match="renamed: none.*source_group"):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from rib.base.errors import UserError
 from rib.config.geometry import Geometry
-from rib.data.images import decode, fit_on_white, resize_and_crop, without_border
+from rib.data.images import decode, fit_on_white, resize_and_crop
 from rib.data.layouts.iconify import render
 
 
@@ -27,10 +27,16 @@ def test_photos_are_resized_and_cropped_as_timm_does_for_evaluation(size, interp
     assert (resize_and_crop(image, Geometry(32, crop, interpolation)) == expected).all()
 
 
+def encoded(image, kind="PNG"):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
 def test_a_border_is_cut_off_on_each_side():
     image = noise(31, 17)
-    assert (np.asarray(without_border(image, "x", 2)) == np.asarray(image)[2:-2, 2:-2]).all()
-    assert without_border(image, "x", 2).size == (27, 13) and without_border(image, "x", 0).size == (31, 17)
+    assert (np.asarray(decode(encoded(image), "x", 2)) == np.asarray(image)[2:-2, 2:-2]).all()
+    assert decode(encoded(image), "x").size == (31, 17)
 
 
 def test_drawings_keep_their_aspect_and_a_white_margin():
@@ -40,20 +46,15 @@ def test_drawings_keep_their_aspect_and_a_white_margin():
 
 
 def test_transparency_becomes_white():
-    buffer = io.BytesIO()
-    Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(buffer, "PNG")
-    assert np.asarray(decode(buffer.getvalue(), "x")).min() == 255
+    assert np.asarray(decode(encoded(Image.new("RGBA", (2, 2), (255, 0, 0, 0))), "x")).min() == 255
 
 
-def encoded(size, kind):
-    buffer = io.BytesIO()
-    Image.new("L", size).save(buffer, kind)
-    return buffer.getvalue()
+BROKEN, POSTSCRIPT, LINE = b"\x89PNG", encoded(Image.new("L", (4, 4)), "EPS"), encoded(Image.new("L", (1, 1001)))
 
 
 @pytest.mark.parametrize(
     ("data", "why"),
-    [(b"\x89PNG", ""), (encoded((4, 4), "EPS"), "none of JPEG, PNG"), (encoded((1, 1001), "PNG"), "1 x 1001 pixels")],
+    [(BROKEN, ""), (POSTSCRIPT, "none of JPEG, PNG"), (LINE, "1 x 1001 pixels")],
     ids=["broken", "read by another program", "no shape"],
 )
 def test_an_image_that_is_not_decoded_is_named(data, why):

@@ -39,7 +39,7 @@ def archive_members(
             outside or is far larger than an image or a model, or the password is missing or wrong.
     """
     take = (lambda name: True) if wanted is None else wanted if callable(wanted) else (lambda name: name in wanted)
-    with _damage_explained(path, passing=UserError):
+    with _damage_explained(path, UserError):  # where sizes are read, a MemoryError means damage
         if zipfile.is_zipfile(file or path):
             with zipfile.ZipFile(file or path) as archive:
                 for info in archive.infolist():
@@ -64,15 +64,8 @@ def archive_members(
 
 
 @contextlib.contextmanager
-def _damage_explained(
-    path: Path, passing: type[Exception] | tuple[type[Exception], ...] = (UserError, MemoryError)
-) -> Iterator[None]:
-    """Turn any error into one that explains the damage: zipfile and tarfile raise many types on damaged input.
-
-    Args:
-        path: the archive.
-        passing: exceptions to pass on. MemoryError is not among them where sizes are read: a huge size means damage.
-    """
+def _damage_explained(path: Path, *passing: type[Exception]) -> Iterator[None]:
+    """Turn any other error into one that explains the damage: zipfile and tarfile raise many types on damaged input."""
     try:
         yield
     except passing:
@@ -92,21 +85,20 @@ def _damage_explained(
 
 
 def _untar(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
-    with _damage_explained(path):
+    with _damage_explained(path, UserError, MemoryError):
         return archive.extractfile(member).read()
 
 
 def _unzip(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, password: tuple[str, str | None] | None
 ) -> bytes:
-    with _damage_explained(path):
+    with _damage_explained(path, UserError, MemoryError):
         if not info.flag_bits & 1:
             return archive.read(info)
-    variable, value = password or ("", None)
-    if not value:
-        how = f"set the environment variable {variable} to the password shown on its download page"
-        raise UserError(f"{path} is encrypted; {how if variable else 'its layout has no password'}.")
-    with _damage_explained(path):
+        variable, value = password or ("", None)
+        if not value:
+            how = f"set the environment variable {variable} to the password shown on its download page"
+            raise UserError(f"{path} is encrypted; {how if variable else 'its layout has no password'}.")
         try:
             return archive.read(info, os.fsencode(value))
         except (RuntimeError, zlib.error, zipfile.BadZipFile) as error:

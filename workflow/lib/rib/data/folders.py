@@ -34,13 +34,7 @@ def listing(folder: Path) -> str:
 
 
 def pack(folder: Path, target: Path, what: str) -> Path:
-    """Write a folder's files to a tar that depends only on their names and bytes.
-
-    Args:
-        folder: folder to pack.
-        target: path of the tar.
-        what: the dataset, for the progress bar.
-    """
+    """Write a folder's files to a tar that depends only on their names and bytes."""
     with tarfile.open(target, "w") as archive:
         for path in Progress(files_of(folder), desc=f"packing {what}", unit="file"):
             info = tarfile.TarInfo(path.relative_to(folder).as_posix())

@@ -7,13 +7,7 @@ from rib.base.files import read_json, sha256, write_json
 
 
 def write_group(*, datasets: Sequence[str], manifests: Sequence[Path], manifest: Path) -> None:
-    """Write the list of an evaluation group's prepared datasets.
-
-    Args:
-        datasets: names.
-        manifests: manifest of each dataset.
-        manifest: written as JSON: path and hash of each dataset's manifest.
-    """
+    """Write path and hash of each dataset's manifest, and the order of the datasets, as JSON."""
     listed = {
         name: {"manifest": str(path), "sha256": sha256(path)} for name, path in zip(datasets, manifests, strict=True)
     }

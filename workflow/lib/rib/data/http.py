@@ -1,10 +1,9 @@
 """HTTP downloads with curl: interrupted files are resumed, attempts retried with back-off, mirrors tried in order."""
 
-import contextlib
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rib.base.errors import UserError
@@ -25,14 +24,11 @@ HTTP_ERROR = 22
 
 
 def fetch(urls: Sequence[str], part: Path, digest: str, size: int | None, what: str) -> None:
-    """Fetch a file with a pinned digest; after a failure, the partial file stays in `part` for the next run.
+    """Fetch a file from the first mirror that has it; after a failure, `part` keeps what the next run resumes.
 
     Args:
-        urls: mirrors of the file, tried in this order.
-        part: where to write; a partial file from an earlier run is resumed.
         digest: pinned digest, see rib.base.files.verify_digest.
-        size: in bytes, for the progress bar; None if unknown.
-        what: the dataset or model, for messages.
+        size: in bytes; None if unknown.
 
     Raises:
         UserError: no URL gave the pinned file; the message says what each gave instead.
@@ -54,7 +50,6 @@ def fetch(urls: Sequence[str], part: Path, digest: str, size: int | None, what: 
 
 def _from(url: str, part: Path, digest: str, size: int | None, what: str) -> str | None:
     """Fetch from one URL; return None on success, else what went wrong."""
-    problem = "not tried"
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(BACK_OFF * 2 ** (attempt - 1))
@@ -79,6 +74,26 @@ def _from(url: str, part: Path, digest: str, size: int | None, what: str) -> str
     return problem
 
 
+def run_client(
+    command: Sequence[str], seconds: float, beat: Callable[[bytes], None], **options
+) -> tuple[int, str, str | None]:
+    """Exit code, output and error output of a program; every few seconds, `beat` is called with its output so far.
+
+    The program is killed when the job is stopped.
+    """
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, **options) as process:
+        try:
+            while True:
+                try:
+                    output, errors = process.communicate(timeout=seconds)
+                    return process.returncode, output, errors
+                except subprocess.TimeoutExpired as running:
+                    beat(running.output or b"")
+        except BaseException:
+            process.kill()
+            raise
+
+
 def _curl(url: str, part: Path, size: int | None, what: str) -> tuple[int, str, str]:
     """One attempt: curl's exit code, the HTTP status and curl's message."""
     command = [
@@ -87,21 +102,14 @@ def _curl(url: str, part: Path, size: int | None, what: str) -> tuple[int, str, 
         *("--write-out", "%{http_code}", "--output", str(part), "--", url),
     ]
     progress = Progress(desc=f"fetching {what}", total=size, unit="B")
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as curl:
-        try:
-            while True:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    status, said = curl.communicate(timeout=POLL)
-                    break
-                if part.exists():
-                    progress.update(part.stat().st_size - progress.n)
-        except BaseException:  # the job is being stopped, and curl with it
-            curl.kill()
-            raise
+
+    def show(output: bytes) -> None:
+        if part.exists():
+            progress.update(part.stat().st_size - progress.n)
+
+    code, status, said = run_client(command, POLL, show, stderr=subprocess.PIPE)
     progress.close()
-    return curl.returncode, status, " ".join(said.split()).removeprefix(f"curl: ({curl.returncode}) ")
+    return code, status, " ".join(said.split()).removeprefix(f"curl: ({code}) ")
 
 
 def _differs(path: Path, digest: str, what: str) -> str | None:
@@ -110,11 +118,8 @@ def _differs(path: Path, digest: str, what: str) -> str | None:
         verify_digest(path, digest, what)
     except UserError:
         with open(path, "rb") as file:
-            page = file.read(512).lstrip()[:1] == b"<"
-        came = (
-            "a web page (a login, a confirmation or an error)"
-            if page
-            else f"a different file of {path.stat().st_size} bytes"
-        )
+            page = file.read(512).lstrip().startswith(b"<")
+        other = f"a different file of {path.stat().st_size} bytes"
+        came = "a web page (a login, a confirmation or an error)" if page else other
         return f"{came} was received instead of the pinned file"
     return None

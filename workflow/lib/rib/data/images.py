@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rib.base.errors import UserError
 from rib.config.geometry import Geometry
@@ -23,9 +23,6 @@ class DatasetSource:
     """Input of a layout (rib.data.layouts).
 
     Attributes:
-        name: the dataset.
-        archives: the published archives.
-        space: the label space.
         geometry: geometry at which images are drawn; None if photos are stored as published.
         source_group: shared by datasets made from the same source images; None if the dataset shares none.
         icons: icon names by codepoint, if the archive has no such table.
@@ -49,10 +46,7 @@ class DatasetSource:
         return self.source_group or self.name
 
     def archives_for(self, *parts: str) -> Sequence[Path]:
-        """The archives, one for each of the given parts.
-
-        Args:
-            parts: description of each archive that the layout needs.
+        """The archives, if there is one for each of the given descriptions.
 
         Raises:
             UserError: the number of archives differs.
@@ -108,33 +102,11 @@ def photo_item(label: int, image_id: str, group: str, source: str, photo: Photo)
     return Item(image_id, label, f"{group}/{source}", f"{group}/{source}", photo)
 
 
-def to_geometry(data: bytes, name: str, border: int, geometry: Geometry) -> np.ndarray:
-    """Decode a photo, then resize and crop it to a geometry: (size, size, 3) uint8 RGB.
+def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
+    """Decode an image to RGB, without its border; transparency becomes white, and the EXIF rotation is not applied.
 
     Raises:
-        CorruptImageError: the photo can't be decoded or is smaller than its border.
-    """
-    return resize_and_crop(without_border(decode(data, name), name, border), geometry)
-
-
-def without_border(image: Image.Image, name: str, border: int) -> Image.Image:
-    """Crop the border from each side of an image.
-
-    Raises:
-        CorruptImageError: nothing would be left.
-    """
-    if not border:
-        return image
-    if min(image.size) <= 2 * border:
-        raise CorruptImageError(f"the image {name} is smaller than its border of {border} px on each side.")
-    return image.crop((border, border, image.width - border, image.height - border))
-
-
-def decode(data: bytes, name: str) -> Image.Image:
-    """Decode an image to RGB; transparency becomes white, and the EXIF rotation is not applied.
-
-    Raises:
-        CorruptImageError: the bytes are not a valid image.
+        CorruptImageError: the bytes are not a valid image, or nothing is left without the border.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -144,8 +116,8 @@ def decode(data: bytes, name: str) -> Image.Image:
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        return image.convert("RGB")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("RGB")
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many types of exceptions on corrupt files
@@ -153,12 +125,15 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise CorruptImageError(
             f"the image {name} can't be decoded ({why}); fetch its archive again or exclude it in the dataset's entry."
         ) from error
+    if min(image.size) <= 2 * border:
+        raise CorruptImageError(f"the image {name} is smaller than its border of {border} px on each side.")
+    return ImageOps.crop(image, border) if border else image
 
 
 def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
-    """Resize the shorter side to floor(size / crop_pct), then centre-crop: the usual ImageNet evaluation transform.
+    """Resize the shorter side to floor(size / crop_pct), then centre-crop, to (size, size, 3) uint8.
 
-    Source: timm/data/transforms_factory.py, transforms_imagenet_eval.
+    This is the usual ImageNet evaluation transform. Source: timm/data/transforms_factory.py, transforms_imagenet_eval.
     """
     shorter = int(geometry.size / geometry.crop_pct)
     width, height = (shorter * side // min(image.size) for side in image.size)
@@ -168,21 +143,13 @@ def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
 
 
 def refuse_margin(margin: float, dataset: str) -> None:
-    """Check the margin of a drawing.
-
-    Raises:
-        UserError: the margin is negative, or leaves nothing of the square.
-    """
+    """Refuse a margin that is negative, or leaves nothing of a drawing's square."""
     if not 0 <= margin < 0.5:
         raise UserError(f"{dataset}: margin is {margin}; set a fraction of at least 0 and below 0.5 in its settings.")
 
 
 def fit_on_white(image: Image.Image, geometry: Geometry, margin: float) -> np.ndarray:
-    """Fit a whole picture into a white square, keeping its aspect ratio and a margin.
-
-    Args:
-        margin: white on each side, as a fraction of the square's side, 0 to below 0.5.
-    """
+    """Fit a whole picture into a white square, with a margin on each side that is a fraction of the square's side."""
     inner = round(geometry.size * (1 - 2 * margin))
     scale = inner / max(image.size)
     image = image.resize([max(1, round(side * scale)) for side in image.size], RESAMPLING[geometry.interpolation])

@@ -13,7 +13,7 @@ from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
-from rib.data.images import to_geometry
+from rib.data.images import decode, resize_and_crop
 
 
 class EncodedImages:
@@ -22,9 +22,7 @@ class EncodedImages:
     Args:
         data: (bytes,) uint8, memory-mapped: the encoded photos.
         index: offset, length, border and image_id of each photo.
-        geometry: target geometry.
         workers: decoding threads; PIL releases the GIL.
-        name: the dataset, for messages.
     """
 
     def __init__(self, data: np.ndarray, index: pa.Table, geometry: Geometry, workers: int, name: str):
@@ -43,14 +41,13 @@ class EncodedImages:
             CorruptImageError: a photo can't be decoded.
         """
         rows = np.arange(len(self))[rows]
-        if not len(rows):
-            return np.empty((0, self.geometry.size, self.geometry.size, 3), np.uint8)
         return np.stack(list(self._pool.map(self._one, rows)))
 
     def _one(self, row: int) -> np.ndarray:
         start = self.offsets[row]
         data = self.data[start : start + self.lengths[row]].tobytes()
-        return to_geometry(data, f"{self.name}, {self.ids[int(row)]}", int(self.borders[row]), self.geometry)
+        image = decode(data, f"{self.name}, {self.ids[int(row)]}", int(self.borders[row]))
+        return resize_and_crop(image, self.geometry)
 
 
 @dataclass(frozen=True)
@@ -58,12 +55,10 @@ class PreparedDataset:
     """A dataset at one geometry.
 
     Attributes:
-        name: the dataset.
         images: (n, size, size, 3) uint8, memory-mapped or decoded on access.
         labels: (n,) int64, indices into the label space.
         rows: (n,) rows of `images` that belong to the dataset; None for all.
         index: one row per image: row, image_id, label, source_id, object_id.
-        space: the label space.
     """
 
     name: str
@@ -78,8 +73,6 @@ class PreparedDataset:
         """Open the output folder of a prepare job; pixels are read on access.
 
         Args:
-            folder: the job's output folder.
-            name: the dataset.
             geometry: target geometry of encoded photos.
             workers: threads that decode them.
 
@@ -97,28 +90,14 @@ class PreparedDataset:
         images = np.load(folder / "images.npy", mmap_mode="r")
         if images.ndim == 1:
             images = EncodedImages(images, index, geometry, workers, name)
-        return cls(
-            name=name,
-            images=images,
-            labels=index["label"].to_numpy().astype(np.int64),
-            rows=None,
-            index=index,
-            space=LabelSpace.from_json(read_json(folder / "classes.json")),
-        )
+        labels = index["label"].to_numpy().astype(np.int64)
+        space = LabelSpace.from_json(read_json(folder / "classes.json"))
+        return cls(name, images, labels, None, index, space)
 
     def take(self, rows: np.ndarray) -> "PreparedDataset":
         """The subset with the given rows (sorted int64)."""
-        return replace(
-            self,
-            labels=self.labels[rows],
-            rows=rows if self.rows is None else self.rows[rows],
-            index=self.index.take(rows),
-        )
-
-    @property
-    def source_ids(self) -> list[str]:
-        """Source id of each image."""
-        return self.index["source_id"].to_pylist()
+        chosen = rows if self.rows is None else self.rows[rows]
+        return replace(self, labels=self.labels[rows], rows=chosen, index=self.index.take(rows))
 
     @cached_property
     def sources(self) -> tuple[np.ndarray, list[str]]:

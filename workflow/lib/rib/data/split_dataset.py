@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,18 +17,13 @@ def split_dataset(
 
     Args:
         files: the dataset, not yet split.
-        view: view of the dataset.
         fractions: fractions of source images in `train` and `select`, with a sum below 1; the rest is `test`.
         earlier: splits of earlier datasets that share sources with this one, in order.
         table: written as Parquet, one row per source image, sorted by id: source_id, part, images (in the dataset).
     """
-    dataset = load_whole(files, view)
-    places, sources = dataset.sources
-    first = np.full(len(sources), np.iinfo(np.int64).max)
-    np.minimum.at(first, places, dataset.labels)
+    index = load_whole(files, view).index
+    images = index.group_by("source_id").aggregate([("label", "min"), ("label", "count")]).sort_by("source_id")
+    ids, labels, counts = (images[name].to_pylist() for name in ("source_id", "label_min", "label_count"))
     known = {source: which for path in earlier for source, which in read_split(path).items()}
-    found = parts_of(dict(zip(sources, first.tolist(), strict=True)), fractions, known)
-    counts = dict(zip(sources, np.bincount(places, minlength=len(sources)).tolist(), strict=True))
-    ids = sorted(found)
-    columns = {"source_id": ids, "part": [found[name] for name in ids], "images": [counts[name] for name in ids]}
-    pq.write_table(pa.table(columns), table)
+    found = parts_of(dict(zip(ids, labels, strict=True)), fractions, known)
+    pq.write_table(pa.table({"source_id": ids, "part": [found[name] for name in ids], "images": counts}), table)

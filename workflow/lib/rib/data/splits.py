@@ -46,13 +46,10 @@ def parts_of(labels: Mapping[str, int], fractions: Mapping[str, float], known: M
 
     Args:
         labels: class by source id; for a source in several classes, one of them.
-        fractions: see rib.data.split_dataset.
         known: splits of sources shared with other datasets.
     """
-    by_class: dict[int, list[str]] = {}
-    for source in sorted(labels, key=lambda source: (hashed("order", source), source)):
-        by_class.setdefault(labels[source], []).append(source)
-    classes = [by_class[label] for label in sorted(by_class)]
+    ordered = sorted(labels, key=lambda source: (labels[source], hashed("order", source), source))
+    classes = [list(own) for _, own in itertools.groupby(ordered, key=labels.get)]
     fixed = np.array([[sum(known.get(source) == name for source in own) for name in SEATED] for own in classes])
     counts = seats(np.array([len(own) for own in classes]), fractions, fixed)
     found = {source: known[source] for source in labels if source in known}
@@ -72,7 +69,6 @@ def seats(sizes: np.ndarray, fractions: Mapping[str, float], fixed: np.ndarray) 
 
     Args:
         sizes: (classes,) number of sources of each class.
-        fractions: see rib.data.split_dataset.
         fixed: (classes, 3) number of sources with a known split, columns as in `SEATED`.
 
     Returns:
@@ -105,10 +101,7 @@ def _exchange(excess: np.ndarray, may_give: np.ndarray, one: int) -> list[tuple[
     for giver, taker in sorted(itertools.permutations(range(3), 2), key=lambda pair: total[pair[1]] - total[pair[0]]):
         third = 3 - giver - taker
         for steps in ([(giver, taker)], [(giver, third), (third, taker)]) if total[giver] - total[taker] > one else []:
-            fit = [may_give[:, a] & (excess[:, a] > 0) & (excess[:, b] < 0) for a, b in steps]
-            if all(rows.any() for rows in fit):
-                gains = (
-                    np.where(rows, excess[:, a] - excess[:, b], -1) for rows, (a, b) in zip(fit, steps, strict=True)
-                )
-                return [(int(gain.argmax()), *step) for gain, step in zip(gains, steps, strict=True)]
+            fit = [(may_give[:, a] & (excess[:, a] > 0) & (excess[:, b] < 0), a, b) for a, b in steps]
+            if all(rows.any() for rows, *_ in fit):
+                return [(int(np.where(rows, excess[:, a] - excess[:, b], -1).argmax()), a, b) for rows, a, b in fit]
     return []

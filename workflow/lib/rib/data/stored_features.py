@@ -11,14 +11,10 @@ from rib.data.prepared import PreparedDataset
 
 
 def read_features(path: Path, layer: str) -> tuple[np.ndarray, PreparedDataset]:
-    """One layer's features of a dataset, and the dataset itself (labels and index only).
+    """One layer's features of a dataset, (n, d) float32, and the dataset in the same order (labels and index only).
 
     Args:
         path: <dataset>.safetensors, next to <dataset>.index.parquet.
-        layer: name of the layer.
-
-    Returns:
-        (n, d) float32, and the dataset in the same order.
 
     Raises:
         UserError: the layer was not stored.

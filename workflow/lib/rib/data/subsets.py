@@ -13,7 +13,6 @@ def subset(dataset: PreparedDataset, size: str, setting: str = "train_subset") -
     """The first images in a fixed class-balanced order; subsets are nested.
 
     Args:
-        dataset: dataset to choose from.
         size: `all`, a number of images, or a fraction of them (with a decimal point: 0.5).
         setting: name of the setting, for messages.
 
@@ -41,7 +40,7 @@ def first_images(dataset: PreparedDataset, limit: int) -> PreparedDataset:
 def held_back(dataset: PreparedDataset, share: float) -> np.ndarray:
     """Mask (n,) of a fraction of each class's images, chosen by source: at least one if a class has two or more."""
     places, sources = dataset.sources
-    ranks = _rank_within(dataset.labels, np.array([hashed("held back", source) for source in sources])[places])
+    ranks = rank_within(dataset.labels, np.array([hashed("held back", source) for source in sources])[places])
     sizes = np.bincount(dataset.labels)[dataset.labels]
     return ranks < np.where(sizes > 1, np.maximum(1, np.floor(share * sizes)), 0)
 
@@ -51,10 +50,7 @@ def balanced_order(dataset: PreparedDataset) -> np.ndarray:
 
     Within a class, one image of each source comes first, then a second of each. The pseudo-random order of the sources
     is the same in all datasets made from them. A source's images are also in pseudo-random order (ImageNet-C has 75 of
-    each).
-
-    Returns:
-        (n,) int64, a permutation that depends only on labels, source ids and image ids.
+    each). The permutation, (n,) int64, depends only on labels, source ids and image ids.
     """
     places, sources = dataset.sources
     by_source = np.array([hashed("order", source) for source in sources])[places]
@@ -62,18 +58,17 @@ def balanced_order(dataset: PreparedDataset) -> np.ndarray:
     if len(sources) < len(places):
         ids = dataset.index["image_id"].to_pylist()
         by_image = np.array([hashed("order", image) for image in ids])
-    variant = _rank_within(places, by_image)
-    turn = _rank_within(dataset.labels, by_source, variant)
+    variant = rank_within(places, by_image)
+    turn = rank_within(dataset.labels, by_source, variant)
     return np.lexsort((by_source, turn))
 
 
-def _rank_within(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
+def rank_within(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     """Rank of each element within its group, the last key being the primary one: (n,) int64."""
     order = np.lexsort((*keys, groups))
     ordered = groups[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     ranks = np.empty(len(groups), np.int64)
-    ranks[order] = np.arange(len(groups)) - np.repeat(starts, np.diff(np.r_[starts, len(groups)]))
+    ranks[order] = np.arange(len(groups)) - np.searchsorted(ordered, ordered)  # the place of each group's first
     return ranks
 
 

@@ -4,6 +4,7 @@ Nothing is extracted to disk: a process writes the files one after the other to 
 size and the checksum of each file.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -27,8 +28,6 @@ def decrypted_members(
     """Yield an encrypted zip's files like rib.data.archives.archive_members, using `unzip` if it can decrypt.
 
     Args:
-        path: the zip.
-        wanted: predicate on names.
         variable: the environment variable that holds the password.
 
     Raises:
@@ -37,17 +36,21 @@ def decrypted_members(
     password = os.environ.get(variable)
     names = [name for name, _ in archive_members(path, wanted)] if password and _program() else []
     # Python reads archives with names that unzip might misinterpret.
-    if not names or len(set(names)) < len(names) or not all(map(_plain, names)):
+    plain = all(name.isascii() and name.isprintable() and not name.startswith("-") for name in names)
+    if not names or not plain or len(set(names)) < len(names):
         yield from archive_members(path, wanted, password=(variable, password))
         return
     with zipfile.ZipFile(path) as archive:
         files = [archive.getinfo(name) for name in names]
-    stream = _Stream(path, files, password, variable)
-    try:
-        for place, name in enumerate(names):
-            yield name, partial(stream.read, place)
-    finally:
-        stream.close()
+    for start in range(0, len(files), BATCH):
+        with contextlib.closing(_decrypted(path, files[start : start + BATCH], password, variable)) as decrypted:
+            for name in names[start : start + BATCH]:
+                yield name, partial(_skip_to, name, decrypted)
+
+
+def _skip_to(wanted: str, decrypted: Iterator[tuple[str, bytes]]) -> bytes:
+    """Bytes of a file; the files before it that were not requested are skipped."""
+    return next(data for name, data in decrypted if name == wanted)
 
 
 @cache
@@ -58,68 +61,33 @@ def _program() -> str | None:
     return found if said and "decryption" in said else None
 
 
-def _plain(name: str) -> bool:
-    return name.isascii() and name.isprintable() and not name.startswith("-")
-
-
-class _Stream:
-    """Sequential reader of a zip's files; files that are not requested are skipped."""
-
-    def __init__(self, path: Path, files: Sequence[zipfile.ZipInfo], password: str, variable: str):
-        self.path, self.files, self.password, self.variable = path, files, password, variable
-        self._process: subprocess.Popen | None = None
-        self._next = self._end = 0  # index of the file that the process writes next, and of the first beyond its batch
-
-    def read(self, place: int) -> bytes:
-        """Bytes of a file; places must be requested in ascending order.
-
-        Raises:
-            UserError: unzip can't read it, or the password is wrong.
-        """
-        if place >= self._end:
-            self._start(place)
-        while self._next < place:
-            self._take(self.files[self._next])
-        return self._take(self.files[place])
-
-    def _start(self, place: int) -> None:
-        self.close()
-        batch = self.files[place : place + BATCH]
-        self._next, self._end = place, place + len(batch)
-        # Unlike a command-line argument, an environment variable doesn't show in the process list.
-        options = '-P "{}"'.format(re.sub(r'(["\\])', r"\\\1", self.password))
-        names = [re.sub(r"([\[\]*?\\])", r"\\\1", file.filename) for file in batch]
-        self._process = subprocess.Popen(
-            [_program(), "-p", "-q", str(self.path), *names],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "UNZIP": options, "UNZIP_DISABLE_ZIPBOMB_DETECTION": "TRUE"},
-            start_new_session=True,  # without a terminal it can't prompt for a password
-        )
-
-    def _take(self, file: zipfile.ZipInfo) -> bytes:
-        data = self._process.stdout.read(file.file_size)
-        self._next += 1
-        if len(data) < file.file_size or zlib.crc32(data) != file.CRC:
-            self._refuse(file.filename)
-        return data
-
-    def _refuse(self, name: str) -> None:
-        self._process.stdout.close()
-        said = " ".join(self._process.stderr.read().decode(errors="replace").split())
-        code = self._process.wait()
-        if code == WRONG_PASSWORD or "incorrect password" in said:
-            raise UserError(f"{self.path}: the password in {self.variable} doesn't open '{name}'; correct it.")
-        raise UserError(
-            f"{self.path}: unzip can't read '{name}' ({said or f'exit code {code}'}); the file is truncated or "
-            f"damaged, or the password in {self.variable} is wrong."
-        )
-
-    def close(self) -> None:
-        if self._process:
-            self._process.stdout.close()
-            self._process.kill()
-            self._process.wait()
-            self._process.stderr.close()
-            self._process = None
+def _decrypted(
+    path: Path, files: Sequence[zipfile.ZipInfo], password: str, variable: str
+) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of files that one process decrypts."""
+    # Unlike a command-line argument, an environment variable doesn't show in the process list.
+    options = '-P "{}"'.format(re.sub(r'(["\\])', r"\\\1", password))
+    names = [re.sub(r"([\[\]*?\\])", r"\\\1", file.filename) for file in files]
+    process = subprocess.Popen(
+        [_program(), "-p", "-q", str(path), *names],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "UNZIP": options, "UNZIP_DISABLE_ZIPBOMB_DETECTION": "TRUE"},
+        start_new_session=True,  # without a terminal it can't prompt for a password
+    )
+    with process, contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
+        for file in files:
+            data = process.stdout.read(file.file_size)
+            if len(data) < file.file_size or zlib.crc32(data) != file.CRC:
+                process.stdout.close()
+                said = " ".join(process.stderr.read().decode(errors="replace").split())
+                code = process.wait()
+                if code == WRONG_PASSWORD or "incorrect password" in said:
+                    raise UserError(f"{path}: the password in {variable} doesn't open '{file.filename}'; correct it.")
+                raise UserError(
+                    f"{path}: unzip can't read '{file.filename}' ({said or f'exit code {code}'}); the file is "
+                    f"truncated or damaged, or the password in {variable} is wrong."
+                )
+            yield file.filename, data

@@ -12,7 +12,7 @@ from rib.config.geometry import Geometry
 from rib.config.run import ALL
 from rib.data.prepared import PreparedDataset
 from rib.data.splits import TRAIN, read_split
-from rib.data.subsets import first_images, hashed, subset
+from rib.data.subsets import first_images, hashed, rank_within, subset
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,6 @@ class DatasetView:
     """View of every dataset shared by the jobs of a model.
 
     Attributes:
-        geometry: geometry of the images.
         workers: threads that decode encoded photos.
         budget: `all`, or the maximum number of images; a larger dataset is cut in the balanced order.
         images_per_class: size of the pretraining proxy if it is part of an evaluated dataset; None if the proxy is a
@@ -40,7 +39,6 @@ class DatasetFiles:
     """Files of one prepared dataset.
 
     Attributes:
-        name: the dataset.
         folder: output folder of the prepare job.
         proxy: folder of the dataset that contains the pretraining proxy, if this dataset shares its sources.
         split: output of the split_dataset job (protocol held_out); None for all images.
@@ -87,11 +85,7 @@ def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
 
 
 def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
-    """The pretraining proxy.
-
-    Under protocol held_out, only the train split of a proxy dataset is used, since other datasets may share its
-    sources.
-    """
+    """The pretraining proxy; under protocol held_out, its train split, since other datasets may share its sources."""
     if view.images_per_class is None:
         dataset = subset(load_whole(files, view), view.pretraining_size, "pretrain.size")
         return dataset if files.split is None else _split(dataset, TRAIN, files.split)
@@ -102,12 +96,10 @@ def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
 
 def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
     """Source images of the pretraining proxy: those with the lowest hashes in each class."""
-    table = pq.read_table(index, columns=["label", "source_id"]).to_pydict()
-    by_class: dict[int, set[str]] = {}
-    for label, source in zip(table["label"], table["source_id"], strict=True):
-        by_class.setdefault(label, set()).add(source)
-    ranked = (sorted(sources, key=lambda source: hashed("reference", source)) for sources in by_class.values())
-    return frozenset(source for sources in ranked for source in sources[:images_per_class])
+    pairs = pq.read_table(index, columns=["label", "source_id"]).group_by(["label", "source_id"]).aggregate([])
+    hashes = np.array([hashed("reference", source) for source in pairs["source_id"].to_pylist()])
+    chosen = rank_within(pairs["label"].to_numpy(), hashes) < images_per_class
+    return frozenset(pairs["source_id"].filter(chosen).to_pylist())
 
 
 def _where(dataset: PreparedDataset, holds: Callable[[str], bool]) -> PreparedDataset:
@@ -117,11 +109,7 @@ def _where(dataset: PreparedDataset, holds: Callable[[str], bool]) -> PreparedDa
 
 
 def _split(dataset: PreparedDataset, part: str, split: Path) -> PreparedDataset:
-    """One split of a dataset.
-
-    Raises:
-        UserError: the split is empty, or the train split lacks a class of the dataset.
-    """
+    """One split of a dataset."""
     parts = read_split(split)
     found = _where(dataset, lambda source: parts[source] == part)
     lost = set(dataset.labels) - set(found.labels)

@@ -12,14 +12,7 @@ CANVAS = 64  # side in pixels of the canvas for variants, for any geometry
 
 
 def on_paper(ink: np.ndarray) -> np.ndarray:
-    """Enlarge a digit.
-
-    Args:
-        ink: (8, 8) integers from 0 (paper) to 16.
-
-    Returns:
-        (CANVAS, CANVAS) uint8, 255 is paper.
-    """
+    """Enlarge a digit, (8, 8) integers from 0 (paper) to 16, to (CANVAS, CANVAS) uint8; 255 is paper."""
     grey = (255 - np.pad(ink, MARGIN) * 255 // LEVELS).astype(np.uint8)
     return np.asarray(Image.fromarray(grey).resize((CANVAS, CANVAS), Image.Resampling.BICUBIC))
 

@@ -18,7 +18,6 @@ def photos_in_folders(dataset: DatasetSource, labels: Mapping[str, int], strict:
 
     Args:
         dataset: zip or tar; `exclude` has image ids (`<folder>/<name>`).
-        labels: class index by folder.
         strict: whether photos in other folders are an error; otherwise they are left out with a warning.
 
     Raises:
@@ -60,11 +59,7 @@ def _strangers(
 
 
 def refuse_missing(missing: Collection[str], wanted: int, dataset: DatasetSource) -> None:
-    """Check that every class has a folder.
-
-    Raises:
-        UserError: class folders are missing.
-    """
+    """Refuse a dataset of which class folders are missing."""
     if missing:
         raise UserError(
             f"{dataset}: there is no image in a folder '{min(missing)}' ({len(missing)} of {wanted} class folders are "

@@ -27,18 +27,12 @@ def items(dataset: DatasetSource, *, corruptions: list[str], severities: list[in
     for archive in dataset.archives:
         for name, read in archive_members(archive):
             path = PurePosixPath(name)
-            image_id = "/".join(path.parts[-4:])
-            subset = path.parts[-4:-2]
-            if (
-                path.suffix.lower() in ENDINGS
-                and subset in wanted
-                and path.parent.name in labels
-                and image_id not in dataset.exclude
-            ):
+            image_id, subset = "/".join(path.parts[-4:]), path.parts[-4:-2]
+            wnid, is_photo = path.parent.name, path.suffix.lower() in ENDINGS
+            if is_photo and subset in wanted and wnid in labels and image_id not in dataset.exclude:
                 seen.add(subset)
                 photo = Photo(read, f"{dataset}, {name} ({archive.name})")
-                source = f"{path.parent.name}/{path.stem}"
-                yield photo_item(labels[path.parent.name], image_id, dataset.source, source, photo)
+                yield photo_item(labels[wnid], image_id, dataset.source, f"{wnid}/{path.stem}", photo)
     if missing := sorted("/".join(subset) for subset in wanted - seen):
         raise UserError(
             f"{dataset}: its archives contain no {missing[0]} ({len(missing)} of {len(wanted)} subsets are missing); "

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from scipy.io import loadmat
+
 from rib.base.errors import UserError
 from rib.data.archives import archive_members
 from rib.data.images import DatasetSource, Item, Photo, photo_item
@@ -48,12 +50,7 @@ def _wnid_of_each_image(kit: Path, dataset: DatasetSource) -> list[str]:
     """Wnids of the validation images, in the order of their numbers.
 
     Source: torchvision/datasets/imagenet.py, parse_devkit_archive: only synsets without children count.
-
-    Raises:
-        UserError: a table of the kit is missing or not as published.
     """
-    from scipy.io import loadmat
-
     wanted = archive_members(kit, lambda name: name.endswith((META, LABELS)))
     parts = {PurePosixPath(name).name: read() for name, read in wanted}
     for part in (META, LABELS):
@@ -61,13 +58,8 @@ def _wnid_of_each_image(kit: Path, dataset: DatasetSource) -> list[str]:
             raise UserError(f"{dataset}: {kit} contains no {part}; it is not the ILSVRC2012 development kit.")
     try:
         synsets = loadmat(io.BytesIO(parts[META]), squeeze_me=True)["synsets"]
-        wnid_of = {
-            int(number): str(wnid)
-            for number, wnid, children in zip(
-                synsets["ILSVRC2012_ID"], synsets["WNID"], synsets["num_children"], strict=True
-            )
-            if int(children) == 0
-        }
+        rows = zip(*(synsets[name] for name in ("ILSVRC2012_ID", "WNID", "num_children")), strict=True)
+        wnid_of = {int(number): str(wnid) for number, wnid, children in rows if int(children) == 0}
         return [wnid_of[int(number)] for number in parts[LABELS].split()]
     except Exception as error:  # SciPy raises many types of exceptions on invalid files
         raise UserError(

@@ -41,37 +41,22 @@ def items(dataset: DatasetSource, *, fonts: list[str]) -> Iterator[Item]:
         for name in fonts:
             if (image_id := f"{name}_{digit}") not in dataset.exclude:
                 source = f"{dataset.source}/{image_id}"
-                pixels = to_geometry(
-                    on_paper(_drawn(digit, found[name], f"{dataset}: the font '{name}'")), dataset.geometry
-                )
-                yield Item(image_id, label, source, source, pixels)
+                ink = _ink(digit, found[name], f"{dataset}: the font '{name}'")
+                yield Item(image_id, label, source, source, to_geometry(on_paper(ink), dataset.geometry))
 
 
-def _drawn(digit: str, data: bytes, where: str) -> np.ndarray:
-    """Ink of a digit in a font file.
-
-    Raises:
-        UserError: it is not a font file, or the font lacks the digit.
-    """
+def _ink(digit: str, data: bytes, where: str) -> np.ndarray:
+    """Ink of a digit in a font, scaled to fill its box: (8, 8) integers from 0 to 16."""
     try:
         # Pillow's other layout engine, if installed, would place glyphs differently.
         font = ImageFont.truetype(io.BytesIO(data), DRAWN, layout_engine=ImageFont.Layout.BASIC)
-        return counts(digit, font)
+        left, top, right, bottom = font.getbbox(digit)
+        if not (0 < right - left <= LARGEST * DRAWN and 0 < bottom - top <= LARGEST * DRAWN):
+            raise ValueError(f"its glyph has {right - left} x {bottom - top} pixels")
+        glyph = Image.new("L", (right - left, bottom - top), 0)
+        ImageDraw.Draw(glyph).text((-left, -top), digit, fill=255, font=font)
     except (OSError, ValueError) as error:
         raise UserError(f"{where} can't draw '{digit}' ({error}); remove it from fonts in its settings.") from error
-
-
-def counts(digit: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
-    """Ink of a digit scaled to fill its box: (8, 8) integers from 0 to 16.
-
-    Raises:
-        ValueError: the glyph is empty or too large.
-    """
-    left, top, right, bottom = font.getbbox(digit)
-    if not (0 < right - left <= LARGEST * DRAWN and 0 < bottom - top <= LARGEST * DRAWN):
-        raise ValueError(f"its glyph has {right - left} x {bottom - top} pixels")
-    glyph = Image.new("L", (right - left, bottom - top), 0)
-    ImageDraw.Draw(glyph).text((-left, -top), digit, fill=255, font=font)
     scale = BITMAP / max(glyph.size)
     glyph = glyph.resize([max(1, round(side * scale)) for side in glyph.size], Image.Resampling.BOX)
     bitmap = Image.new("L", (BITMAP, BITMAP), 0)

@@ -4,9 +4,7 @@ Source: sklearn/datasets/data/digits.csv.gz, one line per image: 64 ink counts f
 test set of Alpaydin and Kaynak's Optical Recognition of Handwritten Digits (UCI, 1998).
 """
 
-import csv
 import gzip
-import io
 import zlib
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from skimage import exposure, feature, filters, morphology, restoration, transform, util
 
 from rib.base.errors import UserError
 from rib.data.archives import archive_members
@@ -76,28 +75,23 @@ def class_ranks(digits: np.ndarray) -> np.ndarray:
     hashes = np.array([sha256(f"digits/{row}".encode()).hexdigest() for row in range(len(digits))])
     ranks = np.empty(len(digits), int)
     for digit in np.unique(digits):
-        rows = np.flatnonzero(digits == digit)
-        ranks[rows[np.argsort(hashes[rows])]] = np.arange(len(rows))
+        own = digits == digit
+        ranks[own] = hashes[own].argsort().argsort()
     return ranks
 
 
 def _read(archive: Path, dataset: DatasetSource) -> np.ndarray:
-    """The file's lines: (n, 65) integers.
-
-    Raises:
-        UserError: the archive lacks the file, or it is not a table of digits.
-    """
-    for name, read in archive_members(archive):
-        if name.endswith(MEMBER):  # a source archive has a folder around it
-            return _table(read(), f"{dataset}: {archive}, {name}")
-    raise UserError(f"{dataset}: {archive} contains no {MEMBER}; correct the dataset's source.")
-
-
-def _table(data: bytes, where: str) -> np.ndarray:
+    """The file's lines: (n, 65) integers."""
+    # A source archive has a folder around the file.
+    found = [(name, read()) for name, read in archive_members(archive, lambda name: name.endswith(MEMBER))]
+    if not found:
+        raise UserError(f"{dataset}: {archive} contains no {MEMBER}; correct the dataset's source.")
+    (name, data), *_ = found
+    where = f"{dataset}: {archive}, {name}"
     try:
-        lines = csv.reader(io.StringIO(gzip.decompress(data).decode("ascii")))
-        table = np.array([[int(float(value)) for value in line] for line in lines])
-    except (OSError, EOFError, zlib.error, ValueError, OverflowError, csv.Error) as error:
+        lines = gzip.decompress(data).decode("ascii").splitlines()
+        table = np.array([[int(float(value)) for value in line.split(",")] for line in lines])
+    except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
         raise UserError(f"{where} is not a table of digits ({error}); fetch the archive again.") from error
     whole = table.shape[1:] == (SIDE**2 + 1,)
     if not whole or table.min() < 0 or table[:, :-1].max() > LEVELS or table[:, -1].max() >= len(DIGITS):
@@ -113,8 +107,6 @@ def _plain(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarra
 
 def _corrupted(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
     """One of five corruptions in turn, so that each is equally frequent in every class."""
-    from skimage import exposure, filters, transform, util
-
     image = util.img_as_float64(ink)
     corruptions: list[Callable[[], np.ndarray]] = [
         lambda: util.random_noise(image, "gaussian", rng=random, var=0.15),
@@ -128,8 +120,6 @@ def _corrupted(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.nd
 
 def _drawn(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
     """The digit's skeleton, drawn like a soft pencil line."""
-    from skimage import filters, morphology, util
-
     line = morphology.skeletonize(ink < filters.threshold_otsu(ink))
     stroke = filters.gaussian(morphology.dilation(line).astype(float), sigma=1)
     return util.img_as_ubyte(np.clip(1 - 0.7 * stroke, 0, 1))
@@ -137,8 +127,6 @@ def _drawn(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarra
 
 def _cartoon(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
     """A few flat tones between an ink colour and a paper colour."""
-    from skimage import restoration, util
-
     smooth = restoration.denoise_bilateral(util.img_as_float64(ink), sigma_color=0.2, sigma_spatial=3, mode="edge")
     tones = ImageOps.posterize(Image.fromarray(util.img_as_ubyte(np.clip(smooth, 0, 1))), GREYS)
     black, white = (colours[int(random.integers(len(colours)))] for colours in (INKS, PAPERS))
@@ -147,8 +135,6 @@ def _cartoon(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndar
 
 def _edges(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
     """The outline only."""
-    from skimage import feature, morphology, util
-
     edges = feature.canny(util.img_as_float64(ink), sigma=2)
     return util.img_as_ubyte(~morphology.dilation(edges))
 

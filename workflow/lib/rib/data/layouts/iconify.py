@@ -33,21 +33,16 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
     (archive,) = dataset.archives_for("the npm package")
     parts = _parts(archive, dataset)
     names = dataset.icons or parts.get(CHARS, {})
+    where = f"{dataset} ({archive.name})"
     for label, codepoint in enumerate(dataset.space.keys):
         if codepoint in names and codepoint not in dataset.exclude:
-            pixels = render(
-                parts[ICONS], names[codepoint], dataset.geometry.size, margin, where=f"{dataset} ({archive.name})"
-            )
+            pixels = render(parts[ICONS], names[codepoint], dataset.geometry.size, margin, where)
             source = f"{dataset.source}/{codepoint}"
             yield Item(names[codepoint], label, source, codepoint, pixels)
 
 
 def _parts(archive: Path, dataset: DatasetSource) -> dict[str, dict]:
-    """The JSON files of a package.
-
-    Raises:
-        UserError: icons.json is missing, or a file is not in Iconify's format.
-    """
+    """The JSON files of a package, of which icons.json is required."""
     parts = {}
     for name, read in archive_members(archive, {ICONS, CHARS}):
         try:
@@ -67,40 +62,35 @@ def _parts(archive: Path, dataset: DatasetSource) -> dict[str, dict]:
 
 
 def render(icon_set: Mapping, name: str, size: int, margin: float, where: str) -> np.ndarray:
-    """Draw an icon centred on a white square; its current colour is black.
-
-    Returns:
-        (size, size, 3) uint8.
+    """Draw an icon centred on a white square, (size, size, 3) uint8; its current colour is black.
 
     Raises:
         UserError: the set has no such icon, the icon can't be rendered, or nothing is visible.
     """
-    icon, transform = _resolve(icon_set, name, where)
-    default = {"width": 16, "height": 16, "left": 0, "top": 0} | {key: icon_set[key] for key in icon_set if key in _BOX}
-    width, height, left, top = (icon.get(key, default[key]) for key in _BOX)
+    icon, steps, quarters = _resolve(icon_set, name, where)
+    box = {**_BOX, **icon_set, **icon}
+    width, height, left, top = (box[key] for key in _BOX)
     side = max(width, height) / (1 - 2 * margin)
-    box = f"{left + (width - side) / 2:.6g} {top + (height - side) / 2:.6g} {side:.6g} {side:.6g}"
+    view = f"{left + (width - side) / 2:.6g} {top + (height - side) / 2:.6g} {side:.6g} {side:.6g}"
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{box}" width="{size}" height="{size}">{icon["body"]}</svg>'
+        f'viewBox="{view}" width="{size}" height="{size}">{icon["body"]}</svg>'
     )
     try:
         png = resvg_py.svg_to_bytes(
             svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True
         )
+        pixels = np.asarray(decode(bytes(png), f"{where}, icon '{name}'"))
+        if (pixels == 255).all():
+            raise ValueError("nothing is visible")
     except (ValueError, OverflowError) as error:
         raise UserError(
             f"{where}: the icon '{name}' can't be rendered ({error}); exclude it in the dataset's entry."
         ) from error
-    pixels = np.asarray(decode(bytes(png), f"{where}, icon '{name}'"))
-    if (pixels == 255).all():
-        raise UserError(
-            f"{where}: the icon '{name}' can't be rendered (nothing is visible); exclude it in the dataset's entry."
-        )
-    return np.ascontiguousarray(_transformed(pixels, transform))
+    return np.ascontiguousarray(np.rot90(pixels[:: steps["vFlip"], :: steps["hFlip"]], -quarters % 4))
 
 
-_BOX = ("width", "height", "left", "top")
+_BOX = {"width": 16, "height": 16, "left": 0, "top": 0}  # defaults of Iconify's format
 _KINDS = {"body": str, "parent": str, "hFlip": bool, "vFlip": bool, "rotate": int, **dict.fromkeys(_BOX, int | float)}
 _FARTHEST = 1e6  # units of a drawing
 
@@ -115,10 +105,10 @@ def _fits(part: object) -> bool:
     )
 
 
-def _resolve(icon_set: Mapping, name: str, where: str) -> tuple[dict, dict]:
-    """Properties and transform of an icon, resolving its chain of aliases."""
+def _resolve(icon_set: Mapping, name: str, where: str) -> tuple[dict, dict[str, int], int]:
+    """Properties of an icon, steps of its flips (1 or -1) and quarter turns, resolving its chain of aliases."""
     overrides: dict = {}
-    flips, rotate, current = {"hFlip": False, "vFlip": False}, 0, name
+    steps, quarters, current = {"hFlip": 1, "vFlip": 1}, 0, name
     for _ in range(LONGEST_ALIAS_CHAIN):
         icon, alias = (icon_set.get(kind, {}).get(current) for kind in ("icons", "aliases"))
         if not all(part is None or _fits(part) for part in (icon, alias)):
@@ -126,20 +116,12 @@ def _resolve(icon_set: Mapping, name: str, where: str) -> tuple[dict, dict]:
                 f"{where}: the icon '{current}' is not in Iconify's format; exclude it in the dataset's entry."
             )
         if icon and "body" in icon:
-            return {**icon, **overrides}, {**flips, "rotate": rotate}
+            return {**icon, **overrides}, steps, quarters
         if not alias or "parent" not in alias:
             break
         overrides = {**{key: alias[key] for key in _BOX if key in alias}, **overrides}
-        flips = {key: on != alias.get(key, False) for key, on in flips.items()}
-        rotate, current = rotate + alias.get("rotate", 0), alias["parent"]
+        steps = {key: -step if alias.get(key) else step for key, step in steps.items()}
+        quarters, current = quarters + alias.get("rotate", 0), alias["parent"]
     raise UserError(
         f"{where}: there is no icon '{name}'; correct its name in the catalogue or exclude it in the dataset's entry."
     )
-
-
-def _transformed(pixels: np.ndarray, transform: Mapping) -> np.ndarray:
-    if transform["hFlip"]:
-        pixels = pixels[:, ::-1]
-    if transform["vFlip"]:
-        pixels = pixels[::-1]
-    return np.rot90(pixels, -transform["rotate"] % 4)
