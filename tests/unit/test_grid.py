@@ -40,18 +40,12 @@ def test_all_takes_the_whole_catalogue():
 
 def test_sizes_and_seeds_multiply_the_fine_tuned_runs_only():
     choices = {"models": ["efficientnet_lite0"], "methods": ["ft"], "targets": ["noto"]}
-    runs = grid(**choices, train_subset=["all", "50", "0.5"], seeds=[3, 4]).runs()
-    assert [(run.method, run.size, run.seed) for run in runs] == [
+    chosen = grid(**choices, train_subset=[0.5, "all", "50"], seeds=[3, 4])
+    assert [(run.method, run.size, run.seed) for run in chosen.runs()] == [
         ("pretrained", "all", 0),
-        *(("ft", size, seed) for size, seed in itertools.product(["all", "50", "0.5"], [3, 4])),
+        *(("ft", size, seed) for size, seed in itertools.product(["0.5", "all", "50"], [3, 4])),
     ]
-
-
-@pytest.mark.parametrize(
-    ("sizes", "largest"), [([0.5, "all", 10], "all"), ([0.25, 0.5, 0.125], "0.5"), ([9, 100], "100"), ([9, 0.5], "0.5")]
-)
-def test_figures_show_the_largest_size(sizes, largest):
-    assert grid(train_subset=sizes).shown_size == largest
+    assert chosen.shown_size == "all"
 
 
 @pytest.mark.parametrize("train", [0.8, 0.9, 0.55])
@@ -115,6 +109,13 @@ def test_parents_swept_over_the_same_setting_are_told_apart():
     both = grid(methods=["lp_ft"], method_settings={"lp_ft": {"lr": [1, 2]}, "linear_probe": {"lr": [3, 4]}}).methods
     assert both["lp_ft-lr1-linear_probe_lr4"].settings["lr"] == 1
     assert both["lp_ft-lr1-linear_probe_lr4"].parents == ("linear_probe-lr4",) and len(both) == 6
+
+
+def test_a_merge_of_a_method_that_starts_from_another_brings_both_and_their_sweeps(with_entries):
+    catalog = with_entries(methods={"mine": {"algorithm": "soup", "settings": {}, "parents": ["lp_ft"]}})
+    assert list(grid(catalog, methods=["mine"]).methods) == ["linear_probe", "lp_ft", "mine"]
+    methods = grid(catalog, methods=["mine"], method_settings={"linear_probe": {"lr": [1, 2]}}).methods
+    assert methods["mine-lr2"].parents == ("lp_ft-lr2",) and methods["lp_ft-lr2"].parents == ("linear_probe-lr2",)
 
 
 def test_config_overrides_the_family_which_overrides_the_entry(with_entries):
