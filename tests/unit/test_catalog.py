@@ -108,10 +108,7 @@ HUB = {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": "x.safeten
         ({"source": {"kind": "npm"}}, "datasets.yaml: .*'package'.*'mine.source'"),
         ({"source": {**HUB, "path": "../x.safetensors"}}, "datasets.yaml: 'mine.source.path'"),
         ({"source": {"kind": "folder", "path": "a\0"}}, "datasets.yaml: 'mine.source.path'"),
-        (
-            {"source": {"kind": "folder", "path": "~no_such_user/x"}},
-            "datasets.yaml, mine: .*~no_such_user",
-        ),
+        ({"source": {"kind": "folder", "path": "~no_such_user/x"}}, "datasets.yaml, mine: .*~no_such_user"),
         ({"source": None, "sources": FOLDERS}, "datasets.yaml, mine: .*mine.tar"),
         ({"source": None, "archives_of": ""}, "mine: .*''"),
     ],
