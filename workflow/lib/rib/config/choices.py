@@ -139,10 +139,8 @@ def _check_pretraining(model: Model, family: Family, catalog: Catalog) -> None:
                 f"config, models: '{model.name}' is trained for family {own.family}; choose other models for family "
                 f"{family.name}."
             )
-        kind = f"dataset of role {role} of family {family.name}"
-        known_name(
-            model.pretrain[key], catalog.datasets_of(family, role), kind, f"models.yaml, {model.name}, pretrain.{key}"
-        )
+        kind, where = f"dataset of role {role} of family {family.name}", f"models.yaml, {model.name}, pretrain.{key}"
+        known_name(model.pretrain[key], catalog.datasets_of(family, role), kind, where)
 
 
 def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
