@@ -14,8 +14,7 @@ ROOT = Path(__file__).parents[2]
 CATALOG = ROOT / "workflow/catalog"
 
 
-def test_every_entry_is_valid_and_refers_to_what_exists():
-    catalog = Catalog([CATALOG])
+def test_every_entry_is_valid_and_refers_to_what_exists(catalog):
     for dataset in catalog.datasets.values():
         assert dataset.family in catalog.families
         assert catalog.layout_file(dataset.layout).is_file()
@@ -36,9 +35,9 @@ def test_config_yaml_states_the_schemas_defaults_and_comments_every_key():
         assert not line.strip() or "#" in line, f"no comment: {line}"
 
 
-def test_the_data_readme_names_every_package_version_and_licence():
+def test_the_data_readme_names_every_package_version_and_licence(catalog):
     lines = (ROOT / "data/README.md").read_text().splitlines()
-    for dataset in Catalog([CATALOG]).datasets.values():
+    for dataset in catalog.datasets.values():
         (line,) = [line for line in lines if line.startswith(f"| {dataset.name} |")]
         if "package" in dataset.sources[0]:
             assert f"{dataset.sources[0]['package']} {dataset.sources[0]['version']}" in line
@@ -72,7 +71,6 @@ def test_a_module_of_the_user_does_not_replace_the_librarys(with_entries, tmp_pa
         ({"algorithm": "none_such"}, "'none_such'.*ewc, ft"),
         ({"settings": {"lr": 1, "batchnorm": "x"}}, "methods.yaml, mine: .*'batchnorm'.*'batch_norm'"),
         ({"settings": {"dropout": 0.1}}, "methods.yaml, mine: .*'lr'"),
-        ({"settings": {"lr": "fast"}}, "methods.yaml, mine: .*'lr'"),
         ({"starts_from": "none_such"}, "methods.yaml, mine: .*'none_such'"),
         ({"starts_from": "wise_ft"}, "methods.yaml, mine: .*'wise_ft'"),
         ({"starts_from": "lp_ft"}, "methods.yaml, mine: .*'lp_ft'"),
@@ -99,7 +97,6 @@ HUB = {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": "x.safeten
     [
         ({"layout": "iconifi"}, "'iconifi'.*'iconify'"),
         ({"settings": {"margn": 0.1}}, "datasets.yaml, mine: .*'margn'.*'margin'"),
-        ({"settings": {"margin": "wide"}}, "datasets.yaml, mine: .*'margin'"),
         ({"settings": {"margin": [0.1, 0.2]}}, "datasets.yaml, mine: .*'margin'"),
         ({"settings": {}}, "datasets.yaml, mine: .*'margin'"),
         ({"icons_file": "../../secret.csv"}, "datasets.yaml: 'mine.icons_file'"),

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 import timm.models._hub
 
-from rib.config.catalog import Catalog
-
 open_clip = pytest.importorskip("open_clip")
 ROOT = Path(__file__).parents[2]
 # Files of repositories on the hub that don't have the name that the library gives them.
@@ -50,11 +48,6 @@ RELEASED_LINES = {
     "LoRA": ["main.py:76-82", "outside the blocks"],
     "model zoo": ["utils/utils.py, get_model"],
 }
-
-
-@pytest.fixture(scope="module")
-def catalog():
-    return Catalog([ROOT / "workflow/catalog"])
 
 
 def test_weights_are_fetched_under_the_names_that_the_hub_has(catalog):

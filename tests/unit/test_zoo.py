@@ -6,15 +6,9 @@ import timm.data
 import torch
 from timm.models import get_pretrained_cfg
 
-from rib.config.catalog import Catalog
 from rib.reporting.cost_estimate import EVALUATE, TRAIN
 
 open_clip = pytest.importorskip("open_clip")
-
-
-@pytest.fixture(scope="module")
-def catalog(pytestconfig):
-    return Catalog([pytestconfig.rootpath / "workflow/catalog"])
 
 
 def zoo(catalog, library):

@@ -214,6 +214,6 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         notices=[*notices, *of_targets, *of_methods],
     )
     for model in models:
-        for name in grid.methods.keys() - set(grid.methods_of(model)):
+        for name in sorted(grid.methods.keys() - set(grid.methods_of(model))):
             grid.notices.append(f"method '{name}' is not run on '{model}': it is not for {models[model].type}s")
     return grid

@@ -77,10 +77,7 @@ def imagenet_names() -> dict[str, str]:
 
 
 def read_timm_list(name: str) -> LabelSpace:
-    """Label space with one class per wnid of a list in timm.
-
-    Args:
-        name: `imagenet` (all 1000), `imagenet_a` or `imagenet_r` (200 each).
+    """Label space of a list in timm, one class per wnid: `imagenet` (all 1000), `imagenet_a` or `imagenet_r` (200 each).
 
     Raises:
         UserError: timm has no such list, or the list has other classes than ImageNet-1K's.
