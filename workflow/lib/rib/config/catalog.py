@@ -156,17 +156,16 @@ class Catalog:
         Raises:
             UserError: Only one of dataset and family has format own, or the space has only one class.
         """
+        where = f"datasets.yaml, {dataset.name}"
         space = whole = self.family_label_space(dataset.family)
         if dataset.classes and dataset.classes["format"] == "own":
             space = read_own_classes(self._class_file(dataset.classes["file"]), whole)
         elif dataset.classes:
             space = self._space(**dataset.classes)
         if space.num_classes != whole.num_classes:
-            raise UserError(f"datasets.yaml, {dataset.name}: its classes are not those of its family; use format own.")
+            raise UserError(f"{where}: its classes are not those of its family; use format own.")
         if len(space.keys) < 2:
-            raise UserError(
-                f"datasets.yaml, {dataset.name}: '{space.keys[0]}' is its only class; add more to its class file."
-            )
+            raise UserError(f"{where}: '{space.keys[0]}' is its only class; add more to its class file.")
         return space
 
     def _read_label_space(self, file: str, format: str) -> LabelSpace:

@@ -69,13 +69,6 @@ def _timm_file(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-@cache
-def imagenet_names() -> dict[str, str]:
-    """Name of each ImageNet class by wnid: its first lemma."""
-    pairs = (line.split("\t", 1) for line in _timm_file("imagenet_synset_to_lemma.txt").splitlines())
-    return {wnid: lemmas.split(",")[0].strip() for wnid, lemmas in pairs}
-
-
 def read_timm_list(name: str) -> LabelSpace:
     """Label space of a list in timm, one class per wnid: `imagenet` (all 1000), `imagenet_a` or `imagenet_r` (200 each).
 
@@ -88,8 +81,9 @@ def read_timm_list(name: str) -> LabelSpace:
         raise UserError(
             f"timm's class list '{name}' contains {other[0]}, which is not an ImageNet-1K class; correct the entry."
         )
-    names = imagenet_names()
-    return LabelSpace(wnids, tuple((index_of[wnid],) for wnid in wnids), tuple(names[wnid] for wnid in wnids))
+    lemmas = dict(line.split("\t", 1) for line in _timm_file("imagenet_synset_to_lemma.txt").splitlines())
+    names = tuple(lemmas[wnid].split(",")[0].strip() for wnid in wnids)
+    return LabelSpace(wnids, tuple((index_of[wnid],) for wnid in wnids), names)
 
 
 def read_index_map(path: Path) -> LabelSpace:
@@ -123,16 +117,14 @@ def read_class_map(path: Path) -> LabelSpace:
     rows = _classes(path, "codepoint", ("emoji", "codepoint", "wnids", "reason"))
     owners: dict[str, str] = {}
     for line, row in rows:
-        wnids = row["wnids"].split()
+        wnids, where = row["wnids"].split(), f"{path} line {line}: {row['emoji']}"
         if not 1 <= len(wnids) <= LARGEST_CLASS:
-            raise UserError(f"{path} line {line}: {row['emoji']} has {len(wnids)} wnids; list 1 to {LARGEST_CLASS}.")
+            raise UserError(f"{where} has {len(wnids)} wnids; list 1 to {LARGEST_CLASS}.")
         if not row["reason"].strip():
-            raise UserError(f"{path} line {line}: {row['emoji']} has no reason; state why its wnids match the drawing.")
+            raise UserError(f"{where} has no reason; state why its wnids match the drawing.")
         for wnid in wnids:
             if wnid not in index_of:
-                raise UserError(
-                    f"{path} line {line}: {row['emoji']} lists {wnid}, which is not an ImageNet-1K class; correct it."
-                )
+                raise UserError(f"{where} lists {wnid}, which is not an ImageNet-1K class; correct it.")
         for key in (*wnids, row["codepoint"]):
             _claim(owners, key, row["emoji"], f"{path} line {line}")
     indices = tuple(tuple(sorted(index_of[wnid] for wnid in row["wnids"].split())) for _, row in rows)

@@ -76,9 +76,8 @@ def _checked_value(value: object, annotation: str, where: str) -> object:
         "scalar": ("text or a number", isinstance(value, str | bool) or is_number(value)),
         "dict": ("a value for each key", isinstance(value, dict) and _is_json(value)),
     }
-    expected, fits = types.get(
-        annotation.partition("[")[0], ("text, numbers, or lists and mappings of these", _is_json(value))
-    )
+    other = ("text, numbers, or lists and mappings of these", _is_json(value))
+    expected, fits = types.get(annotation.partition("[")[0], other)
     if not fits:
         raise UserError(f"{where} is {show(value)}; give {expected}.")
     return found
