@@ -48,14 +48,10 @@ def choose_datasets(config: Mapping, family: Family, catalog: Catalog) -> dict[s
 
 @dataclass(frozen=True)
 class Reference:
-    """The pretraining proxy: a dataset, or part of one, that replaces the pretraining data.
-
-    Attributes:
-        images_per_class: size of the part; None for a whole dataset of role reference.
-    """
+    """The pretraining proxy: a dataset, or part of one, that replaces the pretraining data."""
 
     dataset: Dataset
-    images_per_class: int | None
+    images_per_class: int | None  # size of the part; None for a whole dataset of role reference
 
     @property
     def name(self) -> str:

@@ -26,16 +26,12 @@ class Family:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset: source, layout and terms of use.
-
-    Attributes:
-        raw: folder of data/raw with its archives: its own, or that of a dataset with which it shares archives.
-    """
+    """One dataset: source, layout and terms of use."""
 
     name: str
     family: str
     label: str
-    raw: str
+    raw: str  # folder of data/raw with its archives: its own, or that of a dataset with which it shares archives
     sources: tuple[dict, ...]
     layout: str
     settings: dict
