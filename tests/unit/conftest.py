@@ -34,6 +34,12 @@ def progress(monkeypatch):
     return lambda: [(one.desc, one.n, one.total, one.unit) for one in begun]
 
 
+@pytest.fixture(scope="session")
+def catalog():
+    """The project's catalogue."""
+    return Catalog([CATALOG])
+
+
 @cache
 def published(file: str) -> dict:
     """A file of the project's catalogue, parsed."""

@@ -14,8 +14,7 @@ ROOT = Path(__file__).parents[2]
 CATALOG = ROOT / "workflow/catalog"
 
 
-def test_every_entry_is_valid_and_refers_to_what_exists():
-    catalog = Catalog([CATALOG])
+def test_every_entry_is_valid_and_refers_to_what_exists(catalog):
     for dataset in catalog.datasets.values():
         assert dataset.family in catalog.families
         assert catalog.layout_file(dataset.layout).is_file()
@@ -36,9 +35,9 @@ def test_config_yaml_states_the_schemas_defaults_and_comments_every_key():
         assert not line.strip() or "#" in line, f"no comment: {line}"
 
 
-def test_the_data_readme_names_every_package_version_and_licence():
+def test_the_data_readme_names_every_package_version_and_licence(catalog):
     lines = (ROOT / "data/README.md").read_text().splitlines()
-    for dataset in Catalog([CATALOG]).datasets.values():
+    for dataset in catalog.datasets.values():
         (line,) = [line for line in lines if line.startswith(f"| {dataset.name} |")]
         if "package" in dataset.sources[0]:
             assert f"{dataset.sources[0]['package']} {dataset.sources[0]['version']}" in line
@@ -52,10 +51,11 @@ def test_the_data_readme_names_every_package_version_and_licence():
 def test_a_folder_of_the_user_adds_methods_and_algorithms(with_entries, tmp_path):
     (tmp_path / "methods").mkdir()
     shutil.copy(CATALOG.parent / "lib/rib/methods/lwf.py", tmp_path / "methods/special.py")
-    settings = {"lr": 1, "temperature": 2, "weight": 1, "distil": "all"}
+    settings = {"lr": "1e-3", "temperature": 2, "weight": 1, "distil": "all"}
     catalog = with_entries(methods={"mine": {"algorithm": "special", "settings": settings}})
     assert catalog.algorithm_file("special") == tmp_path / "methods/special.py"
     assert list(catalog.methods) == [*Catalog([CATALOG]).methods, "mine"]
+    assert catalog.methods["mine"].settings["lr"] == 0.001, "a number that YAML reads as text"
 
 
 def test_a_module_of_the_user_does_not_replace_the_librarys(with_entries, tmp_path):
@@ -71,7 +71,6 @@ def test_a_module_of_the_user_does_not_replace_the_librarys(with_entries, tmp_pa
         ({"algorithm": "none_such"}, "'none_such'.*ewc, ft"),
         ({"settings": {"lr": 1, "batchnorm": "x"}}, "methods.yaml, mine: .*'batchnorm'.*'batch_norm'"),
         ({"settings": {"dropout": 0.1}}, "methods.yaml, mine: .*'lr'"),
-        ({"settings": {"lr": "fast"}}, "methods.yaml, mine: .*'lr'"),
         ({"starts_from": "none_such"}, "methods.yaml, mine: .*'none_such'"),
         ({"starts_from": "wise_ft"}, "methods.yaml, mine: .*'wise_ft'"),
         ({"starts_from": "lp_ft"}, "methods.yaml, mine: .*'lp_ft'"),
@@ -98,7 +97,6 @@ HUB = {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": "x.safeten
     [
         ({"layout": "iconifi"}, "'iconifi'.*'iconify'"),
         ({"settings": {"margn": 0.1}}, "datasets.yaml, mine: .*'margn'.*'margin'"),
-        ({"settings": {"margin": "wide"}}, "datasets.yaml, mine: .*'margin'"),
         ({"settings": {"margin": [0.1, 0.2]}}, "datasets.yaml, mine: .*'margin'"),
         ({"settings": {}}, "datasets.yaml, mine: .*'margin'"),
         ({"icons_file": "../../secret.csv"}, "datasets.yaml: 'mine.icons_file'"),
@@ -108,10 +106,7 @@ HUB = {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": "x.safeten
         ({"source": {"kind": "npm"}}, "datasets.yaml: .*'package'.*'mine.source'"),
         ({"source": {**HUB, "path": "../x.safetensors"}}, "datasets.yaml: 'mine.source.path'"),
         ({"source": {"kind": "folder", "path": "a\0"}}, "datasets.yaml: 'mine.source.path'"),
-        (
-            {"source": {"kind": "folder", "path": "~no_such_user/x"}},
-            "datasets.yaml, mine: .*~no_such_user",
-        ),
+        ({"source": {"kind": "folder", "path": "~no_such_user/x"}}, "datasets.yaml, mine: .*~no_such_user"),
         ({"source": None, "sources": FOLDERS}, "datasets.yaml, mine: .*mine.tar"),
         ({"source": None, "archives_of": ""}, "mine: .*''"),
     ],
@@ -137,11 +132,8 @@ def test_a_name_that_stands_for_something_else_or_is_no_part_of_a_path_is_refuse
             _ = getattr(catalog, kind), catalog.sources
 
 
-def test_numbers_that_yaml_reads_as_text_are_numbers(with_entries):
-    catalog = with_entries(
-        methods={"mine": {"settings": {"lr": "1e-3"}}}, datasets={"mine": {"settings": {"margin": "1e-2"}}}
-    )
-    assert catalog.methods["mine"].settings["lr"] == 0.001 and catalog.datasets["mine"].settings == {"margin": 0.01}
+def test_a_layouts_number_that_yaml_reads_as_text_is_a_number(with_entries):
+    assert with_entries(datasets={"mine": {"settings": {"margin": "1e-2"}}}).datasets["mine"].settings["margin"] == 0.01
 
 
 @pytest.mark.parametrize(
@@ -176,12 +168,9 @@ def test_a_dataset_of_a_single_class_is_refused(with_entries, tmp_path):
     """Its only label has no other class to lead over; that must not come to light in the first score."""
     (tmp_path / "classes").mkdir()
     (tmp_path / "classes/one.csv").write_text("wnid\nn01440764\n")
-    entries = {"mine": {"classes": {"file": "one.csv", "format": "wnids"}}}
-    catalog = with_entries(datasets=entries)
+    catalog = with_entries(datasets={"mine": {"classes": {"file": "one.csv", "format": "wnids"}}})
     with pytest.raises(UserError, match="datasets.yaml, mine: 'n01440764'"):
         catalog.label_space(catalog.datasets["mine"])
-    (tmp_path / "classes/one.csv").write_text("wnid\nn01440764\nn02206856\n")
-    assert len(with_entries(datasets=entries).label_space(catalog.datasets["mine"]).keys) == 2
 
 
 def test_a_class_file_that_is_missing_is_named(with_entries):
@@ -190,23 +179,20 @@ def test_a_class_file_that_is_missing_is_named(with_entries):
         catalog.family_label_space("mine")
 
 
+PRETRAIN = {"dataset": "digits", "test": "digits", "batch_size": 8, "lr": 1}
+
+
 @pytest.mark.parametrize(
     ("changes", "place"),
     [
-        ({"source": HUB}, "source, pretrain.*'mine'"),
-        ({"pretrain": None}, "source, pretrain.*'mine'"),
-        ({"epochs": None}, "'epochs'.*'mine.pretrain'"),
-        ({"augment": True}, "'augment' in 'mine.pretrain'"),
-        ({"size": 0}, "'mine.pretrain.size' is 0"),
-        ({"lr": 0}, "'mine.pretrain.lr' is 0"),
+        ({"pretrain": {**PRETRAIN, "epochs": 1}}, "source, pretrain.*'mine'"),
+        ({"source": None}, "source, pretrain.*'mine'"),
+        ({"source": None, "pretrain": PRETRAIN}, "'epochs'.*'mine.pretrain'"),
+        ({"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "augment": True}}, "'augment' in 'mine.pretrain'"),
+        ({"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "size": 0}}, "'mine.pretrain.size' is 0"),
+        ({"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "lr": 0}}, "'mine.pretrain.lr' is 0"),
     ],
 )
-def test_a_bad_pretraining_is_refused_with_its_key(changes, place):
-    entry = yaml.safe_load((CATALOG / "models.yaml").read_text())["digits_cnn_all"]
-    for key, value in changes.items():
-        part = entry if key in ("source", "pretrain") else entry["pretrain"]
-        part |= {key: value}
-        if value is None:
-            del part[key]
+def test_a_bad_pretraining_is_refused_with_its_key(with_entries, changes, place):
     with pytest.raises(UserError, match=f"models.yaml: .*{place}"):
-        validated({"mine": entry}, "models", "models.yaml")
+        _ = with_entries(models={"mine": changes}).models

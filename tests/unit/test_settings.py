@@ -1,19 +1,14 @@
 """Which settings an algorithm or a layout has, by its signature, and which values they take."""
 
 import math
-from pathlib import Path
 
 import pytest
-import yaml
 
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
-from rib.config.catalog import Catalog
 from rib.config.grid import resolve_grid
 from rib.config.schema import validated
 from rib.config.settings import Setting, algorithm_settings, check_settings, signature_of
-
-CATALOG = Path(__file__).parents[2] / "workflow/catalog"
 
 
 def accepted(annotation, value, **how):
@@ -106,11 +101,7 @@ def test_a_signature_is_positional_and_keyword_only_arguments(tmp_path):
     path.write_text("def draw(a, b: str = 'x', *, c: int, d=-1, e=None): ...\n")
     positional, keywords = signature_of(path, "draw")
     assert positional == {"a": Setting("", True, None), "b": Setting("str", False, "x")}
-    assert keywords == {
-        "c": Setting("int", True, None),
-        "d": Setting("", False, -1),
-        "e": Setting("", False, None),
-    }
+    assert keywords == {"c": Setting("int", True, None), "d": Setting("", False, -1), "e": Setting("", False, None)}
     with pytest.raises(UserError, match=f"^{path} .*'items'"):
         signature_of(path, "items")
 
@@ -125,16 +116,13 @@ class Layered:
 
 
 @pytest.fixture
-def layered(tmp_path):
+def layered(with_entries, tmp_path):
     """Makes a catalogue with a method of a user's own algorithm."""
+    (tmp_path / "methods").mkdir()
 
     def make(settings, rank="4"):
-        (tmp_path / "methods").mkdir(exist_ok=True)
         (tmp_path / "methods/layered.py").write_text(ALGORITHM.format(rank=rank))
-        style = {"colour": "#000000", "marker": "x"}
-        entry = {"label": "x", "algorithm": "layered", "settings": settings, "source": "s", "style": style}
-        (tmp_path / "methods.yaml").write_text(yaml.safe_dump({"mine": entry}))
-        return Catalog([CATALOG, tmp_path])
+        return with_entries(methods={"mine": {"algorithm": "layered", "settings": settings}})
 
     return make
 

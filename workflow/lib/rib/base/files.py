@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from rib.base.progress import log
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes read at once
 
 
 def from_home(path: str, where: str) -> Path:
@@ -33,11 +34,8 @@ def from_home(path: str, where: str) -> Path:
 
 def file_hash(path: Path, algorithm: str = "sha256") -> bytes:
     """Digest of a file, read in chunks to limit memory."""
-    digest = hashlib.new(algorithm)
     with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.digest()
+        return hashlib.file_digest(file, algorithm).digest()
 
 
 def sha256(path: Path) -> str:
@@ -46,22 +44,14 @@ def sha256(path: Path) -> str:
 
 
 def verify_digest(path: Path, pinned: str, what: str) -> None:
-    """Check a file against a pinned digest.
-
-    Args:
-        path: the file.
-        pinned: `sha512-<base64>` (npm's subresource integrity) or `sha256:<hex>`.
-        what: what the file is, for the message.
+    """Check a file against a pinned digest, `sha512-<base64>` (npm's subresource integrity) or `sha256:<hex>`.
 
     Raises:
         UserError: The digest differs.
     """
-    if ":" in pinned:
-        algorithm, _, expected = pinned.partition(":")
-        found = file_hash(path, algorithm).hex()
-    else:
-        algorithm, _, expected = pinned.partition("-")
-        found = base64.b64encode(file_hash(path, algorithm)).decode()
+    algorithm, expected = re.split("[:-]", pinned, maxsplit=1)
+    digest = file_hash(path, algorithm)
+    found = digest.hex() if ":" in pinned else base64.b64encode(digest).decode()
     if found != expected:
         raise UserError(
             f"{what}: {path.name} ({path.stat().st_size} bytes) has {algorithm} {found}, but the catalogue "
@@ -83,13 +73,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_table(path: Path, table: "DataFrame", numbers: str = "%.6f") -> None:
-    """Write a table as CSV, so that equal tables give equal bytes on every system.
-
-    Args:
-        path: the CSV file.
-        table: the table, written without its index.
-        numbers: format of floating-point numbers.
-    """
+    """Write a table as CSV without its index, so that equal tables give equal bytes on every system."""
     write_text(path, table.to_csv(index=False, float_format=numbers, lineterminator="\n"))
 
 
@@ -106,12 +90,7 @@ def read_json(path: Path) -> dict:
 
 
 def refuse_full_disk(folder: Path, needed: int, what: str) -> None:
-    """Log how much a job will write, and refuse to start it without enough disk space.
-
-    Args:
-        folder: output folder.
-        needed: bytes to write.
-        what: the job, for the message.
+    """Log how many bytes a job will write, and refuse to start it without enough disk space.
 
     Raises:
         UserError: There is not enough free space.

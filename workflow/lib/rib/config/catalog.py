@@ -8,7 +8,6 @@ followed by folders of the user. A name may be defined only once.
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -16,34 +15,15 @@ from rib.base.errors import UserError
 from rib.base.files import from_home
 from rib.base.plugins import LIBRARY
 from rib.config.entries import FINETUNE, Dataset, Family, Method, Model
-from rib.config.label_space import (
-    LabelSpace,
-    read_class_map,
-    read_index_map,
-    read_own_classes,
-    read_table,
-    read_timm_list,
-    read_wnid_list,
-)
-from rib.config.run import NO_TARGET, PRETRAINED
+from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
 from rib.config.schema import is_number, known_name, number, read_yaml, validated
-from rib.config.settings import Setting, algorithm_settings, check_settings, signature_of
+from rib.config.settings import BASE, Setting, algorithm_settings, check_settings, signature_of
 
-BASE = LIBRARY / "methods/base.py"  # not an algorithm
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
-CLASS_READERS = {
-    "class_map": read_class_map,
-    "wnids": read_wnid_list,
-    "index_map": read_index_map,
-    "own": read_own_classes,
-}
 
 
 class Catalog:
-    """Entries of the given catalogue folders, each read at most once, when needed.
-
-    Args:
-        folders: the project's folder, then the user's.
+    """Entries of catalogue folders, the project's and then the user's, each read at most once, when needed.
 
     Raises:
         UserError: A folder does not exist, an entry is invalid, or a name is defined twice.
@@ -57,6 +37,8 @@ class Catalog:
                 raise UserError(f"catalog: the folder {folder} does not exist; correct the path.")
             if not os.access(folder, os.R_OK | os.X_OK):
                 raise UserError(f"catalog: the folder {folder} is not readable; change its permissions.")
+        self._algorithms = _modules(LIBRARY / "methods", *(folder / "methods" for folder in self.folders))
+        self._layouts = _modules(LIBRARY / "data/layouts", *(folder / "layouts" for folder in self.folders))
 
     @cached_property
     def families(self) -> dict[str, Family]:
@@ -73,19 +55,29 @@ class Catalog:
     def datasets(self) -> dict[str, Dataset]:
         """Datasets by name; a dataset without an evaluation_group forms one alone."""
         entries = self._entries("datasets")
-        for name, entry in entries.items():
-            if (other := entry.get("archives_of")) is not None:
-                known_name(other, [key for key in entries if "archives_of" not in entries[key]], "dataset", name)
-                entry |= {key: entries[other][key] for key in ("source", "sources") if key in entries[other]}
-        datasets = {name: _dataset(name, entry) for name, entry in entries.items()}
-        if NO_TARGET in datasets:
-            raise UserError(f"datasets.yaml: '{NO_TARGET}' is reserved and cannot be the name of a dataset; rename it.")
-        return {name: self._checked_dataset(dataset) for name, dataset in datasets.items()}
+        sources = {
+            name: entry.pop("sources", None) or [entry.pop("source")]
+            for name, entry in entries.items()
+            if "archives_of" not in entry
+        }
+        return {name: self._dataset(name, entry, sources) for name, entry in entries.items()}
 
-    def _checked_dataset(self, dataset: Dataset) -> Dataset:
-        _, known = signature_of(self.layout_file(dataset.layout), "items")
-        where = f"datasets.yaml, {dataset.name}"
-        return replace(dataset, settings=check_settings(dataset.settings, known, where, sweeps=False))
+    def datasets_of(self, family: Family, *roles: str) -> dict[str, Dataset]:
+        """Datasets of a family with one of the roles."""
+        return {name: e for name, e in self.datasets.items() if e.family == family.name and e.role in roles}
+
+    def _dataset(self, name: str, entry: dict, sources: Mapping[str, list[dict]]) -> Dataset:
+        where = f"datasets.yaml, {name}"
+        raw = known_name(entry.pop("archives_of", name), sources, "dataset", name)
+        named = tuple({"file": f"{raw}.tar", **source} for source in sources[raw])
+        files = [source["file"] for source in named]
+        for file in files:
+            if files.count(file) > 1:
+                raise UserError(f"{where}: two of its sources have the file name {file}; set file to different names.")
+        _, known = signature_of(self.layout_file(entry["layout"]), "items")
+        settings = check_settings(entry.pop("settings"), known, where, sweeps=False)
+        group = entry.pop("evaluation_group", name)
+        return Dataset(name=name, raw=raw, sources=named, settings=settings, evaluation_group=group, **entry)
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -98,11 +90,18 @@ class Catalog:
     def methods(self) -> dict[str, Method]:
         """Methods by name, with settings checked against the keyword arguments of their algorithm."""
         methods = {name: self._method(name, entry) for name, entry in self._entries("methods").items()}
-        if PRETRAINED in methods:
-            raise UserError(
-                f"methods.yaml: '{PRETRAINED}' is reserved for the model before fine-tuning; rename the method."
-            )
-        return {name: self._checked_method(method, methods) for name, method in methods.items()}
+        for name, method in methods.items():
+            where = f"methods.yaml, {name}"
+            for parent in method.parents:
+                if not methods[known_name(parent, methods, "parent", where)].trains:
+                    raise UserError(
+                        f"{where}: its parent '{parent}' is itself a merge; list the methods that it merges instead."
+                    )
+                if method.trains and methods[parent].parents:
+                    raise UserError(
+                        f"{where}: starts_from '{parent}' itself starts from another method; choose one that does not."
+                    )
+        return methods
 
     @cached_property
     def sources(self) -> dict[str, Dataset | Model]:
@@ -112,38 +111,17 @@ class Catalog:
         return {name: entry for name, entry in {**self.datasets, **self.models}.items() if entry.raw == name}
 
     def _method(self, name: str, entry: dict) -> Method:
-        algorithm = self.algorithm_file(entry["algorithm"])
-        form, known = algorithm_settings(algorithm)
+        form, known = algorithm_settings(self.algorithm_file(entry["algorithm"]))
         start = entry.pop("starts_from", None)
         where = f"methods.yaml, {name}"
         if start and form != FINETUNE:
             raise UserError(f"{where}: starts_from is only for methods that train; list the merged methods in parents.")
         if entry["parents"] and form == FINETUNE:
             raise UserError(f"{where}: parents is only for merges; use starts_from for the method that it starts from.")
-        return Method(
-            name=name,
-            **{
-                **entry,
-                "form": form,
-                "parents": (start,) if start else tuple(entry["parents"]),
-                "types": tuple(entry["types"]),
-                "settings": check_settings(entry["settings"], known, where),
-            },
-        )
-
-    def _checked_method(self, method: Method, methods: dict[str, Method]) -> Method:
-        where = f"methods.yaml, {method.name}"
-        for parent in method.parents:
-            known_name(parent, methods, "parent", where)
-            if not methods[parent].trains:
-                raise UserError(
-                    f"{where}: its parent '{parent}' is itself a merge; list the methods that it merges instead."
-                )
-            if method.trains and methods[parent].parents:
-                raise UserError(
-                    f"{where}: starts_from '{parent}' itself starts from another method; choose one that does not."
-                )
-        return method
+        parents = (start,) if start else tuple(entry["parents"])
+        settings = check_settings(entry["settings"], known, where)
+        entry |= {"form": form, "parents": parents, "types": tuple(entry["types"]), "settings": settings}
+        return Method(name=name, **entry)
 
     def settings_of(self, method: Method) -> Mapping[str, Setting]:
         """Settings of a method's algorithm."""
@@ -169,14 +147,6 @@ class Catalog:
         """File of a dataset's layout: data/layouts/<layout>.py of the library or layouts/ of a user's folder."""
         return self._layouts[known_name(layout, self._layouts, "layout", "catalogue")]
 
-    @cached_property
-    def _algorithms(self) -> dict[str, Path]:
-        return _modules(LIBRARY / "methods", *(folder / "methods" for folder in self.folders))
-
-    @cached_property
-    def _layouts(self) -> dict[str, Path]:
-        return _modules(LIBRARY / "data/layouts", *(folder / "layouts" for folder in self.folders))
-
     def family_label_space(self, family: str) -> LabelSpace:
         return self._space(**self.families[family].classes)
 
@@ -186,32 +156,26 @@ class Catalog:
         Raises:
             UserError: Only one of dataset and family has format own, or the space has only one class.
         """
+        where = f"datasets.yaml, {dataset.name}"
         space = whole = self.family_label_space(dataset.family)
         if dataset.classes and dataset.classes["format"] == "own":
             space = read_own_classes(self._class_file(dataset.classes["file"]), whole)
         elif dataset.classes:
             space = self._space(**dataset.classes)
         if space.num_classes != whole.num_classes:
-            raise UserError(f"datasets.yaml, {dataset.name}: its classes are not those of its family; use format own.")
+            raise UserError(f"{where}: its classes are not those of its family; use format own.")
         if len(space.keys) < 2:
-            raise UserError(
-                f"datasets.yaml, {dataset.name}: '{space.keys[0]}' is its only class; add more to its class file."
-            )
+            raise UserError(f"{where}: '{space.keys[0]}' is its only class; add more to its class file.")
         return space
 
     def _read_label_space(self, file: str, format: str) -> LabelSpace:
-        return read_timm_list(file) if format == "timm" else CLASS_READERS[format](self._class_file(file))
+        return read_timm_list(file) if format == "timm" else READERS[format](self._class_file(file))
 
     def table(self, name: str, columns: Iterable[str], numbers: Iterable[str]) -> list[dict[str, str]]:
         """Rows of a CSV file that each catalogue folder may contain.
 
-        Args:
-            name: the file name.
-            columns: required columns.
-            numbers: columns that must contain numbers.
-
         Raises:
-            UserError: One contains something else; the message names file and line.
+            UserError: One lacks a column, or one of `numbers` contains something else; the message names file and line.
         """
         paths = [folder / name for folder in self.folders if (folder / name).is_file()]
         rows = [(path, line, row) for path in paths for line, row in read_table(path, columns)]
@@ -235,21 +199,6 @@ class Catalog:
         raise UserError(f"the class file classes/{name} is not in any catalogue folder; add it to one.")
 
 
-def _dataset(name: str, entry: dict) -> Dataset:
-    raw = entry.get("archives_of", name)
-    sources = tuple({"file": f"{raw}.tar", **source} for source in entry.get("sources") or [entry["source"]])
-    files = [source["file"] for source in sources]
-    for file in files:
-        if files.count(file) > 1:
-            raise UserError(
-                f"datasets.yaml, {name}: two of its sources have the file name {file}; set file to different names."
-            )
-    rest = {key: value for key, value in entry.items() if key not in ("archives_of", "source", "sources")}
-    return Dataset(
-        name=name, raw=raw, **{**rest, "sources": sources, "evaluation_group": entry.get("evaluation_group", name)}
-    )
-
-
 def _add(entries: dict, name: str, entry: dict, path: Path) -> None:
     if name in entries:
         raise UserError(f"{path}: '{name}' is already defined in {entries[name][1]}; rename one of them.")
@@ -259,9 +208,7 @@ def _add(entries: dict, name: str, entry: dict, path: Path) -> None:
 def _modules(*folders: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in folders:
-        for path in sorted(folder.glob("[a-z]*.py")):
-            if path == BASE:
-                continue
+        for path in sorted({*folder.glob("[a-z]*.py")} - {BASE}):
             if path.stem in found:
                 raise UserError(f"{path}: {found[path.stem].parent} already contains a module of this name; rename it.")
             found[path.stem] = path

@@ -1,14 +1,14 @@
-"""Resolve the datasets, models, targets and methods of a config.
+"""Resolve the datasets, pretraining proxy, models, targets and methods of a config.
 
 A choice by name that cannot be run is an error; what `all` or `default` leaves out or adds is reported as a notice.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
-from rib.config.entries import SELECT, Dataset, Family, Method, Model
-from rib.config.reference import Reference
+from rib.config.entries import EVALUATED, SELECT, Dataset, Family, Model
 from rib.config.run import PRETRAINED
 from rib.config.schema import known_name
 
@@ -37,17 +37,44 @@ def choose_datasets(config: Mapping, family: Family, catalog: Catalog) -> dict[s
     Raises:
         UserError: A dataset is unknown, or the family has none.
     """
-    known = {
-        name: entry
-        for name, entry in catalog.datasets.items()
-        if entry.family == family.name and entry.role != "reference"
-    }
+    known = catalog.datasets_of(family, *EVALUATED)
     if not known:
         raise UserError(f"config, family: the catalogue has no dataset to evaluate in family {family.name}; add one.")
     if config["datasets"] == "default":
         return {name: entry for name, entry in known.items() if not entry.optional}
     chosen = _choose("datasets", known, config, family)
     return {name: entry for name, entry in known.items() if name in chosen}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The pretraining proxy: a dataset, or part of one, that replaces the pretraining data."""
+
+    dataset: Dataset
+    images_per_class: int | None  # size of the part; None for a whole dataset of role reference
+
+    @property
+    def name(self) -> str:
+        return self.dataset.name
+
+
+def choose_reference(config: Mapping, family: Family, catalog: Catalog) -> Reference | None:
+    """The pretraining proxy that config or the family chooses, if any.
+
+    Raises:
+        UserError: The dataset is unknown or has another role.
+    """
+    choice, where = config["reference"], "config, reference"
+    if choice == "default":
+        choice, where = family.reference, f"families/{family.name}.yaml, reference"
+    if choice in (None, "none"):
+        return None
+    name, size = (choice["part_of"], choice["images_per_class"]) if isinstance(choice, dict) else (choice, None)
+    fitting = catalog.datasets_of(family, *(EVALUATED if size else ["reference"]))
+    kind = "dataset that is evaluated" if size else "dataset of role reference"
+    if not fitting:
+        raise UserError(f"{where}: family {family.name} has no {kind}; give it one or set reference to none.")
+    return Reference(fitting[known_name(name, fitting, kind, where)], size)
 
 
 def head_of(model: Model, family: Family) -> str:
@@ -88,11 +115,7 @@ def choose_models(
 
 
 def _explain_pair(name: str, known: Mapping[str, Model]) -> None:
-    """List existing pairs of architecture and pretraining if the given one does not exist.
-
-    Raises:
-        UserError: It does not exist, but the architecture or the pretraining is known.
-    """
+    """Refuse a pair of architecture and pretraining that does not exist, listing those that do."""
     architecture, dot, tag = name.partition(".")
     pairs = [entry.split(".", 1) for entry in known if "." in entry]
     tags = sorted(other for of, other in pairs if of == architecture)
@@ -104,11 +127,7 @@ def _explain_pair(name: str, known: Mapping[str, Model]) -> None:
 
 
 def _check_pretraining(model: Model, family: Family, catalog: Catalog) -> None:
-    """Check that a model pretrained here is trained on a reference dataset and tested in distribution.
-
-    Raises:
-        UserError: It is not, or it belongs to another family.
-    """
+    """Check that a model pretrained here is trained on a reference dataset and tested in distribution."""
     for key, role in (("dataset", "reference"), ("test", "in_distribution")) if model.pretrain else ():
         own = catalog.datasets.get(model.pretrain[key])
         if own and own.family != family.name:
@@ -116,9 +135,8 @@ def _check_pretraining(model: Model, family: Family, catalog: Catalog) -> None:
                 f"config, models: '{model.name}' is trained for family {own.family}; choose other models for family "
                 f"{family.name}."
             )
-        known = [e.name for e in catalog.datasets.values() if e.family == family.name and e.role == role]
-        kind = f"dataset of role {role} of family {family.name}"
-        known_name(model.pretrain[key], known, kind, f"models.yaml, {model.name}, pretrain.{key}")
+        kind, where = f"dataset of role {role} of family {family.name}", f"models.yaml, {model.name}, pretrain.{key}"
+        known_name(model.pretrain[key], catalog.datasets_of(family, role), kind, where)
 
 
 def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
@@ -126,12 +144,17 @@ def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
     return [name for name, entry in datasets.items() if entry.role == "ood" and entry.variant_of not in datasets]
 
 
-def choose_targets(config: Mapping, family: Family, datasets: Mapping[str, Dataset]) -> tuple[list[str], list[str]]:
+def choose_targets(
+    config: Mapping, family: Family, catalog: Catalog, datasets: Mapping[str, Dataset]
+) -> tuple[list[str], list[str]]:
     """Datasets to fine-tune on, and notices.
 
     Raises:
-        UserError: A dataset chosen by name must not be fine-tuned on.
+        UserError: A dataset chosen by name must not be fine-tuned on, or a word of accept_terms is unknown.
     """
+    words = {entry.tuning["accept"] for entry in catalog.datasets.values() if entry.tuning}
+    for word in as_list(config["accept_terms"]):
+        known_name(word, words, "word", "config, accept_terms")
     ood = ood_datasets(datasets)
     why = {name: _no_target(dataset, ood, config) for name, dataset in datasets.items()}
     if config["targets"] == "default" and config["datasets"] != "default":
@@ -162,17 +185,6 @@ def _no_target(dataset: Dataset, ood: list[str], config: Mapping) -> str | None:
     return None
 
 
-def check_accepted(config: Mapping, catalog: Catalog) -> None:
-    """Check the words of config's accept_terms.
-
-    Raises:
-        UserError: A word is unknown.
-    """
-    words = {entry.tuning["accept"] for entry in catalog.datasets.values() if entry.tuning}
-    for word in as_list(config["accept_terms"]):
-        known_name(word, words, "word", "config, accept_terms")
-
-
 def choose_split_fractions(config: Mapping, family: Family) -> dict[str, float] | None:
     """Fractions of the train and select splits; None under protocol `paper`.
 
@@ -186,73 +198,50 @@ def choose_split_fractions(config: Mapping, family: Family) -> dict[str, float] 
             f"config, protocol: held_out is not possible for family {family.name}, because its datasets have one image "
             "per class; set it to paper."
         )
-    fractions = config["split"]
-    if sum(fractions.values()) >= 1:
-        raise UserError(
-            f"config, split: train and select add up to {sum(fractions.values()):g}; make the sum less than 1."
-        )
-    return fractions
+    if (total := sum(config["split"].values())) >= 1:
+        raise UserError(f"config, split: train and select add up to {total:g}; make the sum less than 1.")
+    return config["split"]
 
 
 def choose_methods(
-    config: Mapping,
-    family: Family,
-    catalog: Catalog,
-    models: Mapping[str, Model],
-    reference: Reference | None,
-    held_out: bool,
+    config: Mapping, family: Family, catalog: Catalog, models: Mapping[str, Model], reference: Reference | None
 ) -> tuple[list[str], list[str]]:
     """Methods to run, with their parents first, and notices.
 
     Raises:
         UserError: A method chosen by name cannot be run.
     """
+    types = sorted({model.type for model in models.values()})
 
     def obstacle(name: str) -> str | None:
-        own = _obstacle(catalog.methods[name], models, reference, held_out, config, family)
-        parents = ((parent, obstacle(parent)) for parent in catalog.methods[name].parents)
-        return own or next((f"of '{parent}': {why}" for parent, why in parents if why), None)
+        """Reason why a method cannot be run with these choices; None if it can."""
+        method = catalog.methods[name]
+        if method.form == SELECT and config["protocol"] == "paper":
+            return "it selects on held-out images; set protocol to held_out"
+        if method.reference == "required" and reference is None:
+            chosen_none = config["reference"] == "none" and family.reference is not None
+            return f"it needs a reference dataset, and {'config sets reference to none' if chosen_none else f'family {family.name} has none'}"
+        if not set(types) & set(method.types):
+            return f"it is for models of type {' and '.join(method.types)}, but those chosen are {' and '.join(types)}"
+        parents = ((parent, obstacle(parent)) for parent in method.parents)
+        return next((f"of '{parent}': {why}" for parent, why in parents if why), None)
 
-    explicit = config["methods"] not in ("all", "default")
+    names = _choose("methods", {PRETRAINED: None, **catalog.methods}, config, family)
     chosen, notices = [], []
-    for name in _choose("methods", {PRETRAINED: None, **catalog.methods}, config, family):
-        if name == PRETRAINED:
-            continue
+    for name in (name for name in names if name != PRETRAINED):
         if (why := obstacle(name)) is None:
             chosen.append(name)
-        elif explicit:
+        elif config["methods"] not in ("all", "default"):
             raise UserError(f"config, methods: '{name}' cannot be run: {why}.")
         else:
             notices.append(f"method '{name}' is left out: {why}")
-    return _with_parents(chosen, catalog.methods, notices), notices
-
-
-def _obstacle(
-    method: Method,
-    models: Mapping[str, Model],
-    reference: Reference | None,
-    held_out: bool,
-    config: Mapping,
-    family: Family,
-) -> str | None:
-    """Reason why a method cannot be run with these choices; None if it can."""
-    types = sorted({model.type for model in models.values()})
-    if method.form == SELECT and not held_out:
-        return "it selects on held-out images; set protocol to held_out"
-    if method.reference == "required" and reference is None:
-        chosen_none = config["reference"] == "none" and family.reference is not None
-        return f"it needs a reference dataset, and {'config sets reference to none' if chosen_none else f'family {family.name} has none'}"
-    if not set(types) & set(method.types):
-        return f"it is for models of type {' and '.join(method.types)}, but those chosen are {' and '.join(types)}"
-    return None
-
-
-def _with_parents(names: Iterable[str], methods: Mapping[str, Method], notices: list[str]) -> list[str]:
-    chosen = list(names)
-    for name in chosen.copy():
-        for parent in methods[name].parents:
+    to_add = chosen.copy()
+    for name in to_add:
+        method = catalog.methods[name]
+        for parent in method.parents:
             if parent not in chosen:
                 chosen.insert(chosen.index(name), parent)
-                does = "starts from it" if methods[name].trains else "averages its weights"
+                to_add.append(parent)
+                does = "starts from it" if method.trains else "averages its weights"
                 notices.append(f"method '{parent}' is added to the grid: '{name}' {does}")
-    return chosen
+    return chosen, notices

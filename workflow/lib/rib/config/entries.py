@@ -1,10 +1,11 @@
-"""Entries of the catalogue. Defaults are in workflow/schemas; None means that an entry does not have the key."""
+"""Entries of the catalogue, described in workflow/schemas with their defaults. None: an entry does not have the key."""
 
 from dataclasses import dataclass
 
 # Forms of an algorithm: fine-tuning, or merging the weights of other methods.
 FINETUNE, RECIPE, CURVE, SELECT = "finetune", "recipe", "curve", "select"
 MERGES = (RECIPE, CURVE, SELECT)
+EVALUATED = ("ood", "in_distribution")  # roles of datasets that are evaluated
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,12 @@ class Family:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset: source, layout and terms of use.
-
-    Attributes:
-        raw: folder of data/raw with its archives: its own, or that of a dataset with which it shares archives.
-    """
+    """One dataset: source, layout and terms of use."""
 
     name: str
     family: str
     label: str
-    raw: str
+    raw: str  # folder of data/raw with its archives: its own, or that of a dataset with which it shares archives
     sources: tuple[dict, ...]
     layout: str
     settings: dict
@@ -58,12 +55,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Model:
-    """One pretrained model: its head, its weights' source and its preprocessing.
-
-    Attributes:
-        source: source of published weights; None if they are trained here.
-        pretrain: dataset, size, test and training settings of a model trained here; None for published weights.
-    """
+    """One pretrained model, with the source of published weights or settings for training it here."""
 
     name: str
     families: tuple[str, ...]
@@ -99,10 +91,6 @@ class Method:
     Attributes:
         parents: methods that must run first: those that a merge averages, or the one that training starts from.
         form: `finetune`, or the kind of merge: `recipe`, `curve` or `select`.
-        reference: whether it uses the family's reference dataset: `no`, `optional` or `required`.
-        types: supported types of models.
-        trains_on: `images`, or `features` that are computed once.
-        stores: `all`, or `part` if only a small part of the network changes.
     """
 
     name: str

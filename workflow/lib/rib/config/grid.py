@@ -8,18 +8,18 @@ from functools import cached_property
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.choices import (
-    check_accepted,
+    Reference,
     choose_datasets,
     choose_methods,
     choose_models,
+    choose_reference,
     choose_split_fractions,
     choose_targets,
     head_of,
     ood_datasets,
 )
-from rib.config.entries import Dataset, Family, Method, Model
+from rib.config.entries import EVALUATED, Dataset, Family, Method, Model
 from rib.config.geometry import Geometry
-from rib.config.reference import Reference, choose_reference
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, largest
 from rib.config.schema import known_name
 from rib.config.sweeps import in_path, resolve_methods
@@ -33,16 +33,9 @@ class Grid:
     """Models, methods, targets, sizes and seeds of a run.
 
     Attributes:
-        config: config.yaml, validated.
-        catalog: the catalogue.
-        family: the family of datasets.
         datasets: evaluated datasets, in the order of the catalogue.
-        reference: the pretraining proxy, if any.
-        models: models by name.
         methods: methods by name with resolved settings; each swept value is a separate variant.
-        targets: datasets to fine-tune on.
         sizes: sizes of the training subset of the target, as written in paths.
-        seeds: training seeds.
         split_fractions: fractions of protocol held_out; None under `paper`.
         notices: messages about what was added to the grid or left out, and why.
     """
@@ -76,18 +69,17 @@ class Grid:
 
     def excludes_proxy(self, dataset: str) -> bool:
         """Whether a dataset shares source images with the pretraining proxy, which are then excluded from it."""
-        return self.reference is not None and self.reference.is_excluded_from(self.catalog.datasets[dataset])
-
-    def uses_reference(self) -> bool:
-        """Whether any job reads the pretraining proxy."""
-        methods = any(method.reference != "no" for method in self.methods.values())
-        fitted = any(self.head(model) == "fitted" for model in self.models)
-        return self.reference is not None and (methods or fitted or any(map(self.excludes_proxy, self.datasets)))
+        if self.reference is None or self.reference.images_per_class is None:
+            return False
+        group = self.catalog.datasets[dataset].source_group
+        return dataset == self.reference.name or group == self.reference.dataset.source_group is not None
 
     def datasets_read(self) -> list[Dataset]:
         """Datasets that jobs read: evaluated ones, the pretraining proxy if used, and those for pretraining models."""
         read = {**self.datasets}
-        if self.uses_reference():
+        methods = any(method.reference != "no" for method in self.methods.values())
+        fitted = any(self.head(model) == "fitted" for model in self.models)
+        if self.reference and (methods or fitted or any(map(self.excludes_proxy, self.datasets))):
             read.setdefault(self.reference.name, self.reference.dataset)
         for model in self.models.values():
             for key in ("dataset", "test") if model.pretrain else ():
@@ -130,7 +122,7 @@ class Grid:
                 f"pretraining proxy: {self.reference.images_per_class} images per class of {self.reference.dataset.label}, "
                 f"excluded from {', '.join(labels)}"
             )
-        family = [e for e in self.catalog.datasets.values() if e.family == self.family.name and e.role != "reference"]
+        family = self.catalog.datasets_of(self.family, *EVALUATED).values()
         if missing := [entry.label for entry in family if not entry.optional and entry.name not in self.datasets]:
             found.append(f"without {', '.join(missing)}")
         if more := [self.datasets[name].label for name in self.ood if self.datasets[name].optional]:
@@ -145,22 +137,16 @@ class Grid:
 
     def shared_methods(self) -> list[str]:
         """Methods that are run on every model of the grid."""
-        sets = [set(self.methods_of(model)) for model in self.models]
-        return [name for name in self.methods if all(name in found for found in sets)]
+        return [name for name in self.methods if all(name in self.methods_of(model) for model in self.models)]
 
     def runs(self) -> list[Run]:
         """All runs: for each model the pretrained one, then targets x methods x sizes x seeds."""
-        return [
-            run
-            for model in self.models
-            for run in [
-                Run(model, NO_TARGET, PRETRAINED, ALL, 0),
-                *(
-                    Run(model, *rest)
-                    for rest in itertools.product(self.targets, self.methods_of(model), self.sizes, self.seeds)
-                ),
-            ]
-        ]
+        found = []
+        for model in self.models:
+            found.append(Run(model, NO_TARGET, PRETRAINED, ALL, 0))
+            tuned = itertools.product([model], self.targets, self.methods_of(model), self.sizes, self.seeds)
+            found.extend(itertools.starmap(Run, tuned))
+        return found
 
     def geometry(self, model: str) -> Geometry:
         """Input geometry of a model; models with the same geometry share prepared data."""
@@ -198,11 +184,7 @@ class Grid:
 
 
 def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
-    """Resolve the choices of config.
-
-    Args:
-        config: config.yaml, validated.
-        catalog: the catalogue.
+    """Resolve the choices of config.yaml, validated.
 
     Raises:
         UserError: A name is unknown or belongs to another family, or a choice cannot be run.
@@ -211,10 +193,9 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
     datasets = choose_datasets(config, family, catalog)
     reference = choose_reference(config, family, catalog)
     models, notices = choose_models(config, family, catalog, reference)
-    check_accepted(config, catalog)
-    targets, of_targets = choose_targets(config, family, datasets)
+    targets, of_targets = choose_targets(config, family, catalog, datasets)
     fractions = choose_split_fractions(config, family)
-    names, of_methods = choose_methods(config, family, catalog, models, reference, fractions is not None)
+    names, of_methods = choose_methods(config, family, catalog, models, reference)
     sizes = [in_path(size) for size in config["train_subset"]]
     if len(set(sizes)) < len(sizes):
         raise UserError("config, train_subset: two fractions agree in their first twelve digits; remove one of them.")
@@ -233,6 +214,6 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         notices=[*notices, *of_targets, *of_methods],
     )
     for model in models:
-        for name in grid.methods.keys() - set(grid.methods_of(model)):
+        for name in sorted(grid.methods.keys() - set(grid.methods_of(model))):
             grid.notices.append(f"method '{name}' is not run on '{model}': it is not for {models[model].type}s")
     return grid

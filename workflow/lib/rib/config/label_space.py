@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -39,13 +39,8 @@ class LabelSpace:
         return hashlib.sha256(json.dumps([self.keys, self.indices, self.num_classes]).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict:
-        return {
-            "keys": list(self.keys),
-            "indices": [list(row) for row in self.indices],
-            "names": list(self.names),
-            "num_classes": self.num_classes,
-            "digest": self.digest,
-        }
+        """Attributes and digest, with lists in place of tuples, which JSON does not have."""
+        return {**json.loads(json.dumps(asdict(self))), "digest": self.digest}
 
     @classmethod
     def from_json(cls, value: dict) -> "LabelSpace":
@@ -63,11 +58,6 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 
 def _timm_file(name: str) -> str:
-    """Content of a class list of timm.
-
-    Raises:
-        UserError: timm is not installed, or has no such list.
-    """
     spec = importlib.util.find_spec("timm")
     if spec is None:
         raise UserError(
@@ -79,18 +69,8 @@ def _timm_file(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-@cache
-def imagenet_names() -> dict[str, str]:
-    """Name of each ImageNet class by wnid: its first lemma."""
-    pairs = (line.split("\t", 1) for line in _timm_file("imagenet_synset_to_lemma.txt").splitlines())
-    return {wnid: lemmas.split(",")[0].strip() for wnid, lemmas in pairs}
-
-
 def read_timm_list(name: str) -> LabelSpace:
-    """Label space with one class per wnid of a list in timm.
-
-    Args:
-        name: `imagenet` (all 1000), `imagenet_a` or `imagenet_r` (200 each).
+    """Label space of a list in timm, one class per wnid: `imagenet` (all 1000), `imagenet_a` or `imagenet_r` (200 each).
 
     Raises:
         UserError: timm has no such list, or the list has other classes than ImageNet-1K's.
@@ -101,8 +81,9 @@ def read_timm_list(name: str) -> LabelSpace:
         raise UserError(
             f"timm's class list '{name}' contains {other[0]}, which is not an ImageNet-1K class; correct the entry."
         )
-    names = imagenet_names()
-    return LabelSpace(wnids, tuple((index_of[wnid],) for wnid in wnids), tuple(names[wnid] for wnid in wnids))
+    lemmas = dict(line.split("\t", 1) for line in _timm_file("imagenet_synset_to_lemma.txt").splitlines())
+    names = tuple(lemmas[wnid].split(",")[0].strip() for wnid in wnids)
+    return LabelSpace(wnids, tuple((index_of[wnid],) for wnid in wnids), names)
 
 
 def read_index_map(path: Path) -> LabelSpace:
@@ -112,21 +93,16 @@ def read_index_map(path: Path) -> LabelSpace:
         UserError: An index is not in 0 to 999 or belongs to two classes, or a key occurs twice.
     """
     found: dict[str, tuple[int, ...]] = {}
-    claimed: dict[int, str] = {}
+    owners: dict[str, str] = {}
     for line, row in _classes(path, "key", ("key", "indices")):
         if row["key"] in found:
             raise UserError(f"{path} line {line}: {row['key']} is listed twice; remove one.")
         indices = row["indices"].split()
         if not indices or not all(map(INDEX.fullmatch, indices)):
             raise UserError(f"{path} line {line}: {row['key']} has the indices '{row['indices']}'; use 0 to 999.")
-        for index in map(int, indices):
-            if index in claimed:
-                raise UserError(
-                    f"{path} line {line}: index {index} belongs to both {claimed[index]} and {row['key']}; "
-                    "remove it from one of them."
-                )
-            claimed[index] = row["key"]
         found[row["key"]] = tuple(sorted(map(int, indices)))
+        for index in found[row["key"]]:
+            _claim(owners, f"index {index}", row["key"], f"{path} line {line}")
     return LabelSpace(tuple(found), tuple(found.values()), tuple(key.replace("_", " ") for key in found))
 
 
@@ -139,25 +115,18 @@ def read_class_map(path: Path) -> LabelSpace:
     """
     index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     rows = _classes(path, "codepoint", ("emoji", "codepoint", "wnids", "reason"))
-    claimed: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for line, row in rows:
-        wnids = row["wnids"].split()
+        wnids, where = row["wnids"].split(), f"{path} line {line}: {row['emoji']}"
         if not 1 <= len(wnids) <= LARGEST_CLASS:
-            raise UserError(f"{path} line {line}: {row['emoji']} has {len(wnids)} wnids; list 1 to {LARGEST_CLASS}.")
+            raise UserError(f"{where} has {len(wnids)} wnids; list 1 to {LARGEST_CLASS}.")
         if not row["reason"].strip():
-            raise UserError(f"{path} line {line}: {row['emoji']} has no reason; state why its wnids match the drawing.")
+            raise UserError(f"{where} has no reason; state why its wnids match the drawing.")
         for wnid in wnids:
             if wnid not in index_of:
-                raise UserError(
-                    f"{path} line {line}: {row['emoji']} lists {wnid}, which is not an ImageNet-1K class; correct it."
-                )
+                raise UserError(f"{where} lists {wnid}, which is not an ImageNet-1K class; correct it.")
         for key in (*wnids, row["codepoint"]):
-            if key in claimed:
-                raise UserError(
-                    f"{path} line {line}: {key} belongs to both {claimed[key]} and {row['emoji']}; "
-                    "remove it from one of them."
-                )
-            claimed[key] = row["emoji"]
+            _claim(owners, key, row["emoji"], f"{path} line {line}")
     indices = tuple(tuple(sorted(index_of[wnid] for wnid in row["wnids"].split())) for _, row in rows)
     return LabelSpace(tuple(row["codepoint"] for _, row in rows), indices, tuple(row["emoji"] for _, row in rows))
 
@@ -169,25 +138,22 @@ def read_wnid_list(path: Path) -> LabelSpace:
         UserError: A wnid is unknown or repeated; the message names file and line.
     """
     index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
-    found: dict[int, str] = {}
+    found: dict[str, int] = {}
     for line, row in _classes(path, "wnid", ("wnid",)):
         wnid = row["wnid"]
         if wnid not in index_of:
             raise UserError(f"{path} line {line}: {wnid} is not an ImageNet-1K class; correct it.")
-        if index_of[wnid] in found:
+        if wnid in found:
             raise UserError(f"{path} line {line}: {wnid} is listed twice; remove one.")
-        found[index_of[wnid]] = wnid
-    ordered = sorted(found)
-    wnids = tuple(found[index] for index in ordered)
-    return LabelSpace(wnids, tuple((index,) for index in ordered), wnids)
+        found[wnid] = index_of[wnid]
+    wnids = tuple(sorted(found))
+    return LabelSpace(wnids, tuple((found[wnid],) for wnid in wnids), wnids)
 
 
 def read_own_classes(path: Path, family: LabelSpace | None = None) -> LabelSpace:
     """Label space that is not ImageNet's: CSV file with the columns key (folder name) and name, one line per output.
 
-    Args:
-        path: the CSV file.
-        family: label space of the family, for a dataset with some of its classes.
+    A dataset with some of its family's classes keeps the outputs of the family's label space.
 
     Raises:
         UserError: A key occurs twice, or the family does not have it.
@@ -200,16 +166,22 @@ def read_own_classes(path: Path, family: LabelSpace | None = None) -> LabelSpace
         if family and row["key"] not in family.keys:
             raise UserError(f"{path} line {line}: {row['key']} is not a class of the family; correct it.")
     names = tuple(row["name"] for _, row in rows)
-    num_classes = [family.keys.index(key) for key in keys] if family else range(len(keys))
-    return LabelSpace(tuple(keys), tuple((i,) for i in num_classes), names, family.num_classes if family else len(keys))
+    outputs = [family.keys.index(key) for key in keys] if family else range(len(keys))
+    return LabelSpace(tuple(keys), tuple((i,) for i in outputs), names, family.num_classes if family else len(keys))
+
+
+# Readers of class files by the format that an entry names.
+READERS = {"class_map": read_class_map, "wnids": read_wnid_list, "index_map": read_index_map, "own": read_own_classes}
+
+
+def _claim(owners: dict[str, str], key: str, owner: str, where: str) -> None:
+    if key in owners:
+        raise UserError(f"{where}: {key} belongs to both {owners[key]} and {owner}; remove it from one of them.")
+    owners[key] = owner
 
 
 def _classes(path: Path, key: str, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a table with one class per line.
-
-    Raises:
-        UserError: There are no classes, or one has no key.
-    """
+    """Rows of a table with one class per line, each with a key."""
     rows = list(read_table(path, columns))
     if not rows:
         raise UserError(f"{path} lists no classes; add one line for each.")
@@ -233,8 +205,7 @@ def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[int, dict[s
         raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
-        missing = [column for column in columns if column not in (reader.fieldnames or [])]
-        if missing:
+        if missing := [column for column in columns if column not in (reader.fieldnames or [])]:
             raise UserError(f"{path} lacks the column {missing[0]}; it needs {', '.join(columns)}.")
         for row in reader:
             if None in row.values() or None in row:

@@ -11,12 +11,7 @@ RUN_COLUMNS = ["model", "method", "target", "size", "seed"]  # table columns tha
 
 
 def images_of(size: str, whole: int) -> int:
-    """Number of images of a size.
-
-    Args:
-        size: `all`, a number of images, or a fraction (written with a point: 0.5).
-        whole: number of all images.
-    """
+    """Number of images of a size: of `all`, a number of images, or a fraction (written with a point: 0.5) of the whole."""
     if size == ALL:
         return whole
     return round(float(size) * whole) if "." in size else int(size)

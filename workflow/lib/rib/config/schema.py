@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-import jsonschema
 import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.validators import extend
 
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
@@ -32,39 +33,24 @@ def is_number(value: object) -> bool:
 def _matches(validator, pattern: str, value: object, schema: dict):
     """Match `$` only at the end of the text; in Python it also matches before a final line break."""
     if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value):
-        yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
-JSON_SCHEMA = jsonschema.Draft202012Validator
-Validator = jsonschema.validators.extend(
-    JSON_SCHEMA,
-    {"pattern": _matches},
-    type_checker=JSON_SCHEMA.TYPE_CHECKER.redefine_many(
-        {"integer": lambda _, value: is_whole(value), "number": lambda _, value: is_number(value)}
-    ),
+TYPES = {"integer": lambda _, value: is_whole(value), "number": lambda _, value: is_number(value)}
+Validator = extend(
+    Draft202012Validator, {"pattern": _matches}, type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(TYPES)
 )
 
 
 @cache
 def load_schema(name: str) -> dict:
     """A schema of workflow/schemas, including the shared definitions."""
-    own, shared = (
-        yaml.load((SCHEMAS / f"{part}.schema.yaml").read_text(encoding="utf-8"), SAFE_LOADER)
-        for part in (name, "common")
-    )
+    own, shared = (read_yaml(SCHEMAS / f"{part}.schema.yaml") for part in (name, "common"))
     return {**own, "$defs": shared["$defs"]}
 
 
 def validated(value: object, schema_name: str, where: str) -> dict:
-    """Validate a parsed YAML value with a schema of workflow/schemas and fill in defaults.
-
-    Args:
-        value: the parsed file.
-        schema_name: for example `config`.
-        where: the file, for messages.
-
-    Returns:
-        A new dict with all defaults filled in.
+    """Validate a parsed file with a schema of workflow/schemas, for example `config`, and return it with defaults filled in.
 
     Raises:
         UserError: A key is unknown or missing, or a value has the wrong type or is out of bounds.
@@ -108,7 +94,7 @@ def _valid(value: object, schema: dict) -> bool:
     return "$ref" in schema or Validator(schema).is_valid(value)
 
 
-def _sentence(error: jsonschema.ValidationError) -> str:
+def _sentence(error: ValidationError) -> str:
     place = ".".join(map(str, error.absolute_path))
     inside = f" in '{place}'" if place else ""
     shown = show(error.instance)
@@ -142,7 +128,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
-def known_name(name: object, known: Iterable[str], kind: str, where: str) -> str:
+def known_name(name: object, known: Iterable[str], kind: str, where: str, listed_as: str = "known") -> str:
     """Return the name if it is known.
 
     Raises:
@@ -150,10 +136,8 @@ def known_name(name: object, known: Iterable[str], kind: str, where: str) -> str
     """
     known = list(known)
     if name not in known:
-        raise UserError(
-            f"{where}: unknown {kind} {show(name)}{nearest(name, known)}; known are "
-            f"{', '.join(sorted(known)) or 'none'}."
-        )
+        names = ", ".join(sorted(known)) or "none"
+        raise UserError(f"{where}: unknown {kind} {show(name)}{nearest(name, known)}; {listed_as} are {names}.")
     return name
 
 

@@ -10,21 +10,21 @@ from typing import NamedTuple
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.config.entries import FINETUNE, MERGES
-from rib.config.schema import is_number, is_whole, nearest, number, read_source, show
+from rib.config.schema import is_number, is_whole, known_name, number, read_source, show
+
+BASE = LIBRARY / "methods/base.py"  # the class of all methods that train, not an algorithm
 
 
 class Setting(NamedTuple):
-    """A keyword-only argument of an algorithm or a layout.
-
-    Attributes:
-        annotation: its type annotation, as text.
-        required: whether it has no default.
-        default: its default, if any.
-    """
+    """A keyword-only argument of an algorithm or a layout."""
 
     annotation: str
     required: bool
     default: object
+
+    def is_sweep(self, value: object) -> bool:
+        """Whether a value is a list of values to sweep over; a setting that is itself a list is swept by lists."""
+        return isinstance(value, list) and (not self.annotation.startswith("list") or isinstance(value[0], list))
 
 
 def check_settings(
@@ -33,9 +33,6 @@ def check_settings(
     """Check settings against the keyword arguments of an algorithm or layout.
 
     Args:
-        settings: settings of an entry, or overrides by a family or config.
-        known: the keyword arguments.
-        where: the entry, for messages.
         complete: whether to require settings without defaults and to fill in defaults.
         sweeps: whether a list of values is allowed as a sweep.
 
@@ -46,50 +43,41 @@ def check_settings(
         UserError: A setting is unknown or missing, or a value does not have the annotated type.
     """
     for key in settings:
-        if key not in known:
-            allowed = ", ".join(sorted(known)) or "none"
-            raise UserError(f"{where}: unknown setting {show(key)}{nearest(key, known)}; allowed are {allowed}.")
+        known_name(key, known, "setting", where, "allowed")
     given = dict(settings)
     for key in sorted(known.keys() - settings.keys()) if complete else ():
         if known[key].required:
             raise UserError(f"{where}: the setting '{key}' is missing; add it.")
         given[key] = known[key].default
-    return {
-        key: _checked(value, known[key].annotation, f"{where}: the setting '{key}'", sweeps)
-        for key, value in given.items()
-    }
+    return {key: _checked(value, known[key], f"{where}: the setting '{key}'", sweeps) for key, value in given.items()}
 
 
-def _checked(value: object, annotation: str, where: str, sweeps: bool) -> object:
+def _checked(value: object, setting: Setting, where: str, sweeps: bool) -> object:
     """Check the value of a setting, or each value of a sweep."""
     if value == []:
         raise UserError(f"{where} is an empty list; give a value, or several for a sweep.")
-    check = _checked_list if annotation.startswith("list") else _checked_one
-    swept = isinstance(value, list) and (check is _checked_one or isinstance(value[0], list))
-    return [check(item, annotation, where) for item in value] if swept and sweeps else check(value, annotation, where)
+    if sweeps and setting.is_sweep(value):
+        return [_checked_value(item, setting.annotation, where) for item in value]
+    return _checked_value(value, setting.annotation, where)
 
 
-def _checked_list(value: object, annotation: str, where: str) -> list:
-    if not isinstance(value, list) or not value:
-        raise UserError(f"{where} is {show(value)}; give a list.")
-    return [_checked_one(item, annotation[len("list[") : -1] or "scalar", where) for item in value]
-
-
-def _checked_one(value: object, annotation: str, where: str) -> object:
-    """Check a value that is not a list, converting text to a number if the annotation is numeric."""
+def _checked_value(value: object, annotation: str, where: str) -> object:
+    """Check a value, converting text to a number if the annotation is numeric."""
+    if annotation.startswith("list"):
+        if not isinstance(value, list) or not value:
+            raise UserError(f"{where} is {show(value)}; give a list.")
+        return [_checked_value(item, annotation[len("list[") : -1] or "scalar", where) for item in value]
     found = number(value) if isinstance(value, str) and annotation in ("float", "int") else value
-    scalar = isinstance(value, str | bool) or is_number(value)
     types = {
         "float": ("a number", is_number(found)),
         "int": ("a whole number", is_whole(found)),
         "str": ("text, if necessary in quotes", isinstance(value, str)),
         "bool": ("true or false", isinstance(value, bool)),
-        "scalar": ("text or a number", scalar),
+        "scalar": ("text or a number", isinstance(value, str | bool) or is_number(value)),
         "dict": ("a value for each key", isinstance(value, dict) and _is_json(value)),
     }
-    expected, fits = types.get(
-        annotation.partition("[")[0], ("text, numbers, or lists and mappings of these", _is_json(value))
-    )
+    other = ("text, numbers, or lists and mappings of these", _is_json(value))
+    expected, fits = types.get(annotation.partition("[")[0], other)
     if not fits:
         raise UserError(f"{where} is {show(value)}; give {expected}.")
     return found
@@ -114,18 +102,12 @@ def algorithm_settings(path: Path) -> tuple[str, Mapping[str, Setting]]:
     for node in _parsed(path).body:
         if isinstance(node, ast.FunctionDef) and node.name in MERGES:
             return node.name, _keywords(node, path)
-        marks = getattr(node, "decorator_list", [])
-        if isinstance(node, ast.ClassDef) and any(getattr(mark, "id", None) == "algorithm" for mark in marks):
+        if isinstance(node, ast.ClassDef) and "algorithm" in map(ast.unparse, node.decorator_list):
             return FINETUNE, _constructor_settings(node, path)
     raise UserError(f"{path} has neither a class with @algorithm nor a function {', '.join(MERGES)}; add one.")
 
 
 def _parsed(path: Path) -> ast.Module:
-    """Syntax tree of a module.
-
-    Raises:
-        UserError: It cannot be read or is not valid Python; the message names file and line.
-    """
     try:
         return ast.parse(read_source(path))
     except (SyntaxError, ValueError) as error:
@@ -142,10 +124,8 @@ def _constructor_settings(node: ast.ClassDef, path: Path) -> Mapping[str, Settin
 @cache
 def _common_settings() -> Mapping[str, Setting]:
     """Settings of FineTuning's constructor, shared by all methods that train weights."""
-    path = LIBRARY / "methods/base.py"
-    base = next(node for node in _parsed(path).body if isinstance(node, ast.ClassDef) and node.name == "FineTuning")
-    init = next(part for part in base.body if isinstance(part, ast.FunctionDef) and part.name == "__init__")
-    return _keywords(init, path)
+    classes = (node for node in _parsed(BASE).body if isinstance(node, ast.ClassDef))
+    return _constructor_settings(next(node for node in classes if node.name == "FineTuning"), BASE)
 
 
 @cache

@@ -5,12 +5,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.entries import Family, Method
 from rib.config.schema import known_name
-from rib.config.settings import Setting, check_settings
+from rib.config.settings import check_settings
 
 VARIANT = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
@@ -24,25 +25,37 @@ def resolve_methods(names: Iterable[str], config: Mapping, family: Family, catal
         UserError: A method or setting is unknown, or a swept value cannot be part of a name.
     """
     overrides = _overrides(config, family, catalog)
-    sweeps = {
-        name: _combinations(
-            {**catalog.methods[name].settings, **overrides.get(name, {})}, catalog.settings_of(catalog.methods[name])
-        )
-        for name in names
-    }
-    found: dict[str, Method] = {}
-    for name, own in sweeps.items():
-        method = catalog.methods[name]
-        for (settings, swept), *of_parents in itertools.product(own, *(sweeps[parent] for parent in method.parents)):
-            inherited = dict(zip(method.parents, (values for _, values in of_parents), strict=True))
-            variant = _variant(method, settings, swept, inherited)
-            if variant.name in found or not VARIANT.fullmatch(variant.name):
-                raise UserError(
-                    f"the swept method '{variant.name[:200]}' does not have a unique name that is valid in paths; "
-                    "sweep over numbers or short words, and list each value once."
-                )
-            found[variant.name] = variant
-    return found
+
+    @cache
+    def variants(name: str) -> list[tuple[Method, dict]]:
+        """Variants of a method, each with the swept values in its name: its own and those of its parents."""
+        method, found = catalog.methods[name], []
+        settings = {**method.settings, **overrides.get(name, {})}
+        known = catalog.settings_of(method)
+        swept = {key: values for key, values in settings.items() if known[key].is_sweep(values)}
+        combinations = itertools.product(*swept.values())
+        for values, *of_parents in itertools.product(combinations, *map(variants, method.parents)):
+            own = dict(zip(swept, values, strict=True))
+            shown = _shown(own, dict(zip(method.parents, (inherited for _, inherited in of_parents), strict=True)))
+            variant = replace(
+                method,
+                name=method.name + "".join(f"-{key}{in_path(value)}" for key, value in shown.items()),
+                label=", ".join([method.label, *(f"{key} {value}" for key, value in shown.items())]),
+                settings={**settings, **own},
+                parents=tuple(parent.name for parent, _ in of_parents),
+            )
+            found.append((variant, shown))
+        return found
+
+    resolved: dict[str, Method] = {}
+    for variant, _ in itertools.chain.from_iterable(map(variants, names)):
+        if variant.name in resolved or not VARIANT.fullmatch(variant.name):
+            raise UserError(
+                f"the swept method '{variant.name[:200]}' does not have a unique name that is valid in paths; "
+                "sweep over numbers or short words, and list each value once."
+            )
+        resolved[variant.name] = variant
+    return resolved
 
 
 def _overrides(config: Mapping, family: Family, catalog: Catalog) -> dict[str, dict]:
@@ -54,52 +67,19 @@ def _overrides(config: Mapping, family: Family, catalog: Catalog) -> dict[str, d
     }
     for where, methods in given.items():
         for name, settings in methods.items():
-            known_name(name, catalog.methods, "method", where)
-            known = catalog.settings_of(catalog.methods[name])
+            known = catalog.settings_of(catalog.methods[known_name(name, catalog.methods, "method", where)])
             checked = check_settings(settings, known, f"{where}, {name}", complete=False)
-            merged[name] = {**merged.get(name, {}), **checked}
+            merged.setdefault(name, {}).update(checked)
     return merged
 
 
-def _combinations(settings: Mapping, known: Mapping[str, Setting]) -> list[tuple[dict, dict]]:
-    """All settings and the swept ones, for each combination of swept values.
-
-    A setting that is itself a list is swept by a list of lists.
-    """
-    swept = [
-        key
-        for key, value in settings.items()
-        if isinstance(value, list) and (not known[key].annotation.startswith("list") or isinstance(value[0], list))
-    ]
-    return [
-        ({**settings, **dict(zip(swept, values, strict=True))}, dict(zip(swept, values, strict=True)))
-        for values in itertools.product(*(settings[key] for key in swept))
-    ]
-
-
-def _variant(method: Method, settings: dict, swept: Mapping, inherited: Mapping[str, Mapping]) -> Method:
-    shown = _named(swept, inherited)
-    return replace(
-        method,
-        name=method.name + _suffix(shown),
-        label=", ".join([method.label, *(f"{key} {value}" for key, value in shown.items())]),
-        settings=settings,
-        parents=tuple(parent + _suffix(values) for parent, values in inherited.items()),
-    )
-
-
-def _named(own: Mapping, inherited: Mapping[str, Mapping]) -> dict[str, object]:
+def _shown(own: Mapping, inherited: Mapping[str, Mapping]) -> dict[str, object]:
     """Swept settings of a method and its parents; a parent's name is added as a prefix if several have the setting."""
     keys = Counter([*own, *(key for values in inherited.values() for key in values)])
     shown = dict(own)
     for parent, values in inherited.items():
         shown |= {key if keys[key] == 1 else f"{parent}_{key}": value for key, value in values.items()}
     return shown
-
-
-def _suffix(swept: Mapping) -> str:
-    """Suffix of a variant's name, for example `-rank4`."""
-    return "".join(f"-{key}{in_path(value)}" for key, value in swept.items())
 
 
 def in_path(value: object) -> str:
