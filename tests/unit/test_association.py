@@ -240,7 +240,7 @@ def test_lines_are_in_the_order_of_models_methods_sizes_distances_and_levels(tab
     both = (*both[:2], both[2].iloc[::-1])
     table = tabled(both)
     keys = itertools.product(
-        ("m", "a"), ("lwf", "ft"), ("10", "all"), ("otdd", "ncd"), association.LEVELS, ("pearson", "spearman")
+        ("m", "a"), ("lwf", "ft"), ("10", "all"), ("otdd", "ncd"), ("pairs", "targets", "in_distribution"), STATISTICS
     )
     assert list(table[association.KEYS].itertuples(index=False, name=None)) == list(keys)
     for model in ("m", "a"):
