@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from rib.analysis import comparison
-from rib.analysis.bootstrap import interval, object_weights
+from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.comparison import compare, effects_of, holm, letters, rank, seed_spread, sign_flip_p
 from rib.analysis.counts import Counts, count, read_counts, write_counts
 from rib.analysis.ri import Ood, ood_accuracies, ri_parts
@@ -242,7 +242,7 @@ def made_effects(means, sds, objects=200, seeds=1):
     parts = np.stack([rng.normal(mean / objects, sd / objects, objects) for mean, sd in zip(means, sds, strict=True)])
     parts += (np.array(means) - parts.sum(axis=1))[:, None] / objects  # so that sums are the means
     parts = np.concatenate([parts, np.zeros((1, objects))])[:, None].repeat(2, axis=1)
-    weights = object_weights(objects, 400, 0)[1:].astype(float)
+    weights = object_weights(objects, 400, 0).astype(float)
     names = [f"m{i}" for i in range(len(means))]
     values = parts.sum(axis=2)[..., None].repeat(seeds, axis=2)
     return comparison.Effects([*names, PRETRAINED], ["t"], values, parts @ weights.T, parts)
@@ -250,7 +250,7 @@ def made_effects(means, sds, objects=200, seeds=1):
 
 def ranked(effects, confidence=0.95):
     compared = compare(effects, confidence, 2000, 0)
-    return compared, rank(effects, compared[compared["target"].isna()], confidence).set_index("method")
+    return compared, rank(compared[compared["target"].isna()], confidence).set_index("method")
 
 
 def test_methods_far_apart_have_ranks_of_their_own():
@@ -275,7 +275,7 @@ def test_ties_are_by_the_adjusted_p():
     compared, _ = ranked(effects)
     of_mri = compared[compared["target"].isna()].assign(p=0.01, p_holm=0.06)
     of_mri.loc[(of_mri["method"] == "m0") & (of_mri["other"] == "m2"), "p_holm"] = 0.05
-    table = rank(effects, of_mri, 0.95).set_index("method")
+    table = rank(of_mri, 0.95).set_index("method")
     assert table["ties"].tolist() == ["a", "ab", "b"] and set(table["pretrained"]) == {"tied"}
     assert table[["rank_best", "rank_worst"]].to_numpy().tolist() == [[1, 2], [1, 3], [2, 3]]
 
@@ -544,7 +544,7 @@ def test_intervals_of_differences_cover_the_truth_as_often_as_they_say():
             by_model.setdefault(state[0], {})[state] = pair
         for pairs in by_model.values():
             found = effects_of(pairs, dict.fromkeys(pairs, np.zeros(1)), "all")
-            low, high = interval(found.replicates[0, -1] - found.replicates[1, -1], 0.95)
+            _, low, high = estimate(found.means[0, -1] - found.means[1, -1], 0.95)
             hits += low <= truth <= high
     assert 0.93 < hits / SIMULATED < 0.97
 
@@ -558,7 +558,7 @@ def test_effects_are_of_the_mean_over_seeds_and_targets():
     found = effects_of(ood, parts, "all")
     change = {state: pair.after - pair.before for state, pair in ood.items()}
     mine = [state for state in states if state[1] == "y"]
-    assert found.replicates[1, 2] == pytest.approx(np.mean([change[state][1:] for state in mine], axis=0))
+    assert found.means[1, 2] == pytest.approx(np.mean([change[state] for state in mine], axis=0))
     assert found.parts[1, 1] == pytest.approx(np.mean([parts[s] for s in mine if s[2] == "b"], axis=0))
     assert found.values[1, 2].tolist() == pytest.approx(
         [np.mean([change[s][0] for s in mine if s[4] == seed]) for seed in (0, 1)]
