@@ -283,7 +283,7 @@ def test_the_bandwidth_of_large_sets_is_that_of_their_first_images(monkeypatch):
     pairs = itertools.combinations(
         np.concatenate([values[:5] for values in sets]), 2
     )  # 17 images, shared by three sets
-    assert distances.median_distance(iter(sets)) == pytest.approx(np.median([np.linalg.norm(a - b) for a, b in pairs]))
+    assert distances.median_distance(sets) == pytest.approx(np.median([np.linalg.norm(a - b) for a, b in pairs]))
     monkeypatch.setattr(distances, "MEDIAN_OF", 1)
     pairs = itertools.combinations(np.concatenate([values[:2] for values in sets]), 2)
     assert distances.median_distance(sets) == pytest.approx(np.median([np.linalg.norm(a - b) for a, b in pairs]))

@@ -139,7 +139,10 @@ def association_table(
     """
     lines = []
     for model, of_model in distances.groupby("model", sort=False):
-        changes = _changes(accuracy[accuracy["model"] == model])
+        own = accuracy[accuracy["model"] == model]
+        before = own[own["method"] == PRETRAINED].set_index("dataset")["accuracy"]
+        after = own[own["method"] != PRETRAINED].groupby(["method", "size", "target", "dataset"])["accuracy"].mean()
+        changes = {key: value - before[key[-1]] for key, value in after.items()}  # A_i(j) - A_pre(j)
         gains = ri[ri["model"] == model].groupby(["method", "size", "target"], sort=False)["ri"].mean()
         runs = list(dict.fromkeys(key[:2] for key in gains.index))
         if not runs:
@@ -148,8 +151,8 @@ def association_table(
         responses = {"pairs": [[changes[(*run, *cell)] for cell in cells] for run in runs]} if pairs else {}
         responses["targets"] = [[gains[(*run, target)] for target in targets] for run in runs]
         if in_distribution in set(accuracy["dataset"]):
-            lost = [[changes[(*run, target, in_distribution)] for target in targets] for run in runs]
-            responses["in_distribution"] = lost
+            inside = [(target, in_distribution) for target in targets]
+            responses["in_distribution"] = [[changes[(*run, *cell)] for cell in inside] for run in runs]
         for kind, found in of_model.groupby("distance", sort=False):
             apart = np.array(list(to_targets(found, targets, ood_datasets, in_distribution).values()))
             for level, response in responses.items():
@@ -162,14 +165,6 @@ def association_table(
     # Models, methods and sizes in order of first appearance.
     table = pd.DataFrame(lines, columns=COLUMNS)
     return table.sort_values(KEYS[:3], kind="stable", key=lambda column: pd.factorize(column)[0])
-
-
-def _changes(accuracy: pd.DataFrame) -> dict[tuple, float]:
-    """A_i(j) - A_pre(j) of one model, averaged over seeds, by method, size, target i and dataset j."""
-    pretrained = accuracy["method"] == PRETRAINED
-    before = accuracy[pretrained].set_index("dataset")["accuracy"]
-    after = accuracy[~pretrained].groupby(["method", "size", "target", "dataset"], sort=False)["accuracy"].mean()
-    return {key: value - before[key[-1]] for key, value in after.items()}
 
 
 def _renamed(

@@ -184,10 +184,7 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
 
 
 def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Methods by mRI, best first; two methods tie if their Holm-adjusted p is above 1 - confidence.
-
-    Args:
-        comparisons: comparisons of the mRI of all pairs, see `compare`.
+    """Methods by mRI, best first, from `compare` of all pairs; two tie if their Holm-adjusted p is above 1 - confidence.
 
     Returns:
         method, mri with its confidence interval; rank_best (1 + number of better methods) and rank_worst (number of

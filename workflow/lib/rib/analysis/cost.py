@@ -41,7 +41,6 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
     """Seconds for one mRI of each model, method and size, in total and by stage.
 
     Args:
-        jobs: see `jobs_of`.
         parents: methods to list, in order, each with the methods whose checkpoints it needs.
 
     Returns:

@@ -16,7 +16,7 @@ COLUMNS = [*STATE, "dataset", "object_id", "label", "prediction"]
 # A scored model state: model, method, target, size, seed, alpha (None unless it is part of a curve).
 State = tuple[str, str, str, str, int, float | None]
 Index = slice | Sequence[int] | np.ndarray
-EVERY = slice(None)
+EVERY = slice(None)  # index of all states or objects
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,10 @@ class Counts:
     correct: dict[str, np.ndarray]
 
     def accuracy_on(self, dataset: str, weights: np.ndarray, states: Index, objects: Index) -> np.ndarray:
-        """Accuracies of states on objects of a dataset, in percent: (replicates, states).
+        """Accuracies of states on objects of a dataset, with weights (replicates, all objects), in percent.
 
-        They are NaN where a replicate has none of the objects.
-
-        Args:
-            weights: (replicates, all objects), weight of each object.
+        Returns:
+            (replicates, states), NaN where a replicate has none of the objects.
         """
         counted = weights[:, self.places[dataset][objects]].astype(np.float64)
         right = counted @ self.correct[dataset][states][:, objects].T.astype(np.float64)

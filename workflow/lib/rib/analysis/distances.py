@@ -13,7 +13,7 @@ datasets of a family often show the same objects.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,12 +112,11 @@ def otdd(first: Sample, second: Sample, gaussian: bool) -> float:
     return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
 
 
-def median_distance(samples: Iterable[np.ndarray]) -> float:
+def median_distance(samples: Sequence[np.ndarray]) -> float:
     """Median distance between the images of all samples (n, d): the bandwidth of MMD's kernel.
 
     Source: Gretton et al. 2012, section 8; only the first images of large samples are used.
     """
-    samples = list(samples)
     pooled = np.concatenate([part[: max(2, MEDIAN_OF // len(samples))] for part in samples])
     return float(np.sqrt(np.median(squared_distances(pooled, pooled)[np.triu_indices(len(pooled), 1)])))
 
@@ -141,9 +140,9 @@ def mmd2(first: np.ndarray, second: np.ndarray, bandwidth: float) -> float:
     return float(within(first) + within(second) - 2 * kernel(first, second).mean())
 
 
-def principal_axes(samples: Iterable[np.ndarray], axes: int) -> tuple[np.ndarray, float]:
+def principal_axes(samples: Sequence[np.ndarray], axes: int) -> tuple[np.ndarray, float]:
     """Principal axes of pooled samples (n, d) of equal size: (d, axes), and their fraction of the variance, 0 to 1."""
-    pooled = np.concatenate(list(samples))
+    pooled = np.concatenate(samples)
     variances, vectors = np.linalg.eigh(np.cov(pooled.T).reshape(pooled.shape[1], -1))
     return vectors[:, ::-1][:, :axes], float(variances[::-1][:axes].sum() / variances.sum())
 

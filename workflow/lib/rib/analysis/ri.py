@@ -116,9 +116,9 @@ def on_other_datasets(
     others = [name for name in counts.datasets if name != target and (ood_datasets is None or name in ood_datasets)]
     groups, left = source_groups or {}, dict.fromkeys(others, EVERY)
     if target in groups and target in counts.places:
-        for name in others:
+        for name in (name for name in others if groups.get(name) == groups[target]):
             shared = np.isin(counts.places[name], counts.places[target], assume_unique=True)
-            if groups.get(name) == groups[target] and shared.any():
+            if shared.any():
                 left[name] = ~shared
     left = {name: kept for name, kept in left.items() if kept is EVERY or kept.any()}
     if not left:

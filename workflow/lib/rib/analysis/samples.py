@@ -83,14 +83,7 @@ class Flips:
         seed: seed of the bootstrap, with the same draws as for RI (rib.analysis.bootstrap.object_weights).
     """
 
-    def __init__(
-        self,
-        objects: Mapping[str, tuple[np.ndarray, pd.Index]],
-        replicates: int,
-        seed: int,
-        ood_datasets: Collection[str],
-        source_groups: Mapping[str, str] | None,
-    ):
+    def __init__(self, objects: Mapping[str, tuple[np.ndarray, pd.Index]], replicates: int, seed: int):
         every = pd.Index(np.unique(np.concatenate([own for _, own in objects.values()])))
         self.of_image = {dataset: place for dataset, (place, _) in objects.items()}
         self.counts = Counts(
@@ -102,14 +95,18 @@ class Flips:
             correct={},
         )
         self.weights = object_weights(len(every), replicates, seed)
-        self.ood_datasets, self.source_groups = ood_datasets, source_groups
 
     def per_object(self, dataset: str, flags: Mapping[str, np.ndarray]) -> np.ndarray:
         """Images of each object in each share: (3, objects of the dataset)."""
         places, n = self.of_image[dataset], len(self.counts.images[dataset])
         return np.stack([np.bincount(places[flags[name]], minlength=n) for name in SHARES])
 
-    def means(self, runs: Sequence[tuple[str, Mapping[str, np.ndarray]]]) -> np.ndarray:
+    def means(
+        self,
+        runs: Sequence[tuple[str, Mapping[str, np.ndarray]]],
+        ood_datasets: Collection[str],
+        source_groups: Mapping[str, str] | None,
+    ) -> np.ndarray:
         """Shares in percent, averaged over runs and the datasets other than their target: (replicates + 1, 3).
 
         Args:
@@ -117,7 +114,7 @@ class Flips:
         """
         parts: dict[tuple[str, str | None], list] = {}
         for target, found in runs:
-            others = on_other_datasets(self.counts, target, self.ood_datasets, self.source_groups)
+            others = on_other_datasets(self.counts, target, ood_datasets, source_groups)
             for dataset, kept in others.items():
                 part = parts.setdefault((dataset, None if kept is EVERY else target), [kept, 0.0])
                 part[1] = part[1] + found[dataset] / (len(others) * len(runs))
@@ -131,14 +128,6 @@ class Flips:
         totals = np.concatenate([block.astype(np.float64) @ columns for block in blocks])
         with np.errstate(invalid="ignore"):  # a replicate may have no object of the dataset
             return 100 * totals[:, :-1] / totals[:, -1:]
-
-
-def _by_run(rows: Iterable[Path]) -> dict[Run, list[Path]]:
-    """Files of each run, sorted by model, method and size."""
-    found: dict[Run, list[Path]] = {}
-    for path in rows:
-        found.setdefault(run_of(path), []).append(path)
-    return dict(sorted(found.items(), key=lambda item: item[0].values(GROUP)))
 
 
 def write_tables(
@@ -162,15 +151,18 @@ def write_tables(
         flips: CSV with one row per model, method and size: means of the three shares over targets, seeds and the
             datasets other than the target, each with its confidence interval over objects (percent).
     """
-    files = _by_run(rows)
+    files: dict[Run, list[Path]] = {}
+    for path in rows:
+        files.setdefault(run_of(path), []).append(path)
     pretrained = {run.model: paths for run, paths in files.items() if run.method == PRETRAINED}
-    first = next(iter(pretrained.values()))
+    first = pretrained[min(pretrained)]
     ids = {name: own["object_id"] for name, own in read_rows(first, ["object_id"]).items()}
     objects = {name: pd.factorize(own, sort=True) for name, own in ids.items()}
-    resampling, shared = Flips(objects, replicates, seed, ood_datasets, source_groups), read_rows(first)
+    resampling, shared = Flips(objects, replicates, seed), read_rows(first)
     lines, means = [], []
-    tuned = Progress([run for run in files if run.method != PRETRAINED], desc="comparing runs", unit="run")
-    for model, of_model in itertools.groupby(tuned, key=lambda run: run.model):
+    tuned = sorted((run for run in files if run.method != PRETRAINED), key=lambda run: run.values(GROUP))
+    progress = Progress(tuned, desc="comparing runs", unit="run")
+    for model, of_model in itertools.groupby(progress, key=lambda run: run.model):
         before = read_rows(pretrained[model])
         for dataset, own in before.items():
             compared(shared[dataset], own)  # all models must share the first one's images
@@ -186,7 +178,8 @@ def write_tables(
                     lines.append((*run.values(RUN_COLUMNS), dataset, len(own), *shares, *errors))
                     per_object[dataset] = resampling.per_object(dataset, flags)
                 counted.append((run.target, per_object))
-            shares = (estimate(values, confidence) for values in resampling.means(counted).T)
+            found = resampling.means(counted, ood_datasets, source_groups)
+            shares = (estimate(values, confidence) for values in found.T)
             means.append((*group, *itertools.chain.from_iterable(shares)))
     columns = [name for share in SHARES for name in (share, f"{share}_low", f"{share}_high")]
     tables = {

@@ -77,4 +77,4 @@ def _trainings(models: Sequence[str], descriptions: Sequence[Path]) -> dict[str,
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"size": str}).drop(columns="conditions")
+    return pd.read_csv(path, dtype={"size": str})
