@@ -111,14 +111,6 @@ def test_the_jackknifes_error_is_its_formula(n):
         assert (np.arctanh(low), np.arctanh(high)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_jackknife_of_a_mean_is_its_usual_standard_error():
-    """Of n numbers left out one at a time, whose mean's error is their standard deviation over the root of n."""
-    numbers = RNG.normal(size=9)
-    values = np.r_[numbers.mean(), [np.delete(numbers, i).mean() for i in range(9)]] / 10
-    low, high = np.arctanh(jackknife_interval(np.tanh(values), 0.95))
-    assert (high - low) / 2 == pytest.approx(1.959964 * numbers.std(ddof=1) / 3 / 10, rel=1e-5)
-
-
 def test_intervals_cover_the_truth_as_often_as_they_say():
     """Gaussian features with latent z shared: x = z, y = z + noise of the same size; CKA of many images is the truth."""
     dimensions, spread = 5, np.arange(1, 6) / 2

@@ -247,7 +247,7 @@ def test_written_counts_are_those_of_all_rows(grid):
         assert part.datasets == expected.datasets == ["b", "val", "a", "c"] and part.objects == expected.objects == 9
         own = [place for place, state in enumerate(expected.states) if state in part.states]
         for name in SETS:
-            assert (part.correct[name] == expected.correct[name][own]).all()
+            assert (part.correct[name] == expected.correct[name][own]).all() and part.correct[name].dtype == np.uint16
             assert (part.images[name] == expected.images[name]).all()
             assert (part.places[name] == expected.places[name]).all()
 
