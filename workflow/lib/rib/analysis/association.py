@@ -100,7 +100,7 @@ def interval(value: float, n: int, confidence: float, ranks: bool) -> tuple[floa
 def to_targets(
     distances: pd.DataFrame, targets: Sequence[str], ood_datasets: Sequence[str], in_distribution: str | None
 ) -> dict[str, float]:
-    """Distance of one model and kind of each target to the in-distribution dataset; if None, mean distance to the others."""
+    """Distance of each target to the in-distribution dataset, or its mean distance to the others, of one model and kind."""
     matrix, others = _matrix(distances), [in_distribution] if in_distribution else ood_datasets
     own = {name: [other for other in others if other != name] for name in targets}
     return {name: float(matrix.loc[name, columns].to_numpy().mean()) for name, columns in own.items()}

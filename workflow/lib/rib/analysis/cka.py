@@ -181,7 +181,8 @@ def write_cka_epochs(
     """Write the CKA of the head's input with that of the pretrained model, after each epoch.
 
     Args:
-        before, after: as for `write_cka`, of the pretrained models, and outputs of the epochs jobs: features by epoch.
+        before: features of the pretrained models, as for `write_cka`.
+        after: outputs of the epochs jobs, with the same paths: features by epoch.
         table: written as CSV, as in `write_cka` but with epoch (from 1) instead of layer and depth.
 
     Raises:

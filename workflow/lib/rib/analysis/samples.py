@@ -182,9 +182,6 @@ def write_tables(
             shares = (estimate(values, confidence) for values in found.T)
             means.append((*group, *itertools.chain.from_iterable(shares)))
     columns = [name for share in SHARES for name in (share, f"{share}_low", f"{share}_high")]
-    tables = {
-        samples: pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", *SHARES, "ece_before", "ece_after"]),
-        flips: pd.DataFrame(means, columns=[*GROUP, *columns]),
-    }
-    for path, table in tables.items():
-        write_table(path, table.assign(conditions=conditions))
+    by_run = pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", *SHARES, "ece_before", "ece_after"])
+    write_table(samples, by_run.assign(conditions=conditions))
+    write_table(flips, pd.DataFrame(means, columns=[*GROUP, *columns]).assign(conditions=conditions))

@@ -41,11 +41,12 @@ def curve_table(ri: pd.DataFrame, counts: Counts, ood: Mapping[State, Ood], conf
     Accuracies are in percent, ood with a confidence interval; downstream is NaN if the target is not evaluated.
     """
     after = []
-    for state in [state for state in ood if state[-1] is not None]:
-        downstream, target = np.nan, state[2]
-        if target in counts.datasets:
-            downstream = 100 * counts.correct[target][counts.states.index(state)].sum() / counts.images[target].sum()
-        after.append((downstream, *estimate(ood[state].after, confidence)))
+    for place, state in enumerate(counts.states):
+        if state[-1] is not None:
+            downstream, target = np.nan, state[2]
+            if target in counts.datasets:
+                downstream = 100 * counts.correct[target][place].sum() / counts.images[target].sum()
+            after.append((downstream, *estimate(ood[state].after, confidence)))
     ri = ri.dropna(subset=["alpha"])
     named = pd.DataFrame(after, columns=["downstream", "ood", "ood_low", "ood_high"], index=ri.index)
     return pd.concat([ri[STATE], named, ri[["n", "ri", "ci_low", "ci_high"]]], axis=1)
@@ -66,9 +67,8 @@ def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFram
     for key, pairs in groups.items():
         before, after = (np.mean([getattr(pair, when) for pair in pairs], axis=0) for when in ("before", "after"))
         mri.append((*key, *estimate(after - before, confidence), before[0], after[0]))
-        means += [
-            (*key, when, *estimate(values, confidence)) for when, values in (("before", before), ("after", after))
-        ]
+        for when, values in (("before", before), ("after", after)):
+            means.append((*key, when, *estimate(values, confidence)))
     names = ["model", "method", "size"]
     return (
         pd.DataFrame(mri, columns=[*names, "mri", "ci_low", "ci_high", "ood_before", "ood_after"]),
