@@ -69,6 +69,13 @@ def right(rows: pd.DataFrame) -> np.ndarray:
     return rows["prediction"].to_numpy() == rows["label"].to_numpy()
 
 
+def numbers_of(before: pd.DataFrame, after: pd.DataFrame, flags: Mapping[str, np.ndarray]) -> tuple:
+    """The numbers of a row of samples.csv: images, shares and calibration errors (percent)."""
+    shares = (100 * float(flags[name].mean()) for name in SHARES)
+    errors = (calibration_error(rows["confidence"].to_numpy(), right(rows)) for rows in (before, after))
+    return (len(before), *shares, *errors)
+
+
 def read_rows(paths: Iterable[Path], columns: Sequence[str] = COLUMNS) -> dict[str, pd.DataFrame]:
     """A run's rows by dataset, from all its evaluation groups."""
     tables = (pd.read_parquet(path, columns=["dataset", *columns]) for path in paths)
@@ -172,10 +179,7 @@ def write_tables(
                 after, per_object = read_rows(files[run]), {}
                 for dataset, own in before.items():
                     flags = compared(own, after[dataset])
-                    shares = (100 * float(flags[name].mean()) for name in SHARES)
-                    both = (own, after[dataset])
-                    errors = (calibration_error(part["confidence"].to_numpy(), right(part)) for part in both)
-                    lines.append((*run.values(RUN_COLUMNS), dataset, len(own), *shares, *errors))
+                    lines.append((*run.values(RUN_COLUMNS), dataset, *numbers_of(own, after[dataset], flags)))
                     per_object[dataset] = resampling.per_object(dataset, flags)
                 counted.append((run.target, per_object))
             found = resampling.means(counted, ood_datasets, source_groups)

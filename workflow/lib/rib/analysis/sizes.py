@@ -25,7 +25,6 @@ def write_sizes(
     """Write RI, and mRI as target `mean`, with the numbers of fine-tuning and pretraining images.
 
     Args:
-        ri, mri: CSV of rib.analysis.tables.write_tables.
         runs, manifests: model, target and size of one fine-tuning for each combination, and its manifest.
         trained_here, descriptions: models that were pretrained here, and model.json of each.
         table: written as CSV: model, method, target, size, seed (empty for mRI), train_images (for mRI the mean over
@@ -50,7 +49,6 @@ def write_pretraining_sizes(
     """Write accuracies before and after fine-tuning of models that were pretrained here on subsets of one dataset.
 
     Args:
-        mri, ood: CSV of rib.analysis.tables.write_tables.
         trained_here, descriptions: as for `write_sizes`.
         table: written as CSV, sorted by pretraining_images: model, method, size, pretraining_images, held_out (accuracy
             on held-out in-distribution images), before, before_low, before_high, after, after_low, after_high (mean OOD
