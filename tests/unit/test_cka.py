@@ -9,6 +9,8 @@ from rib.analysis.cka import Kernel, cka, hsic, jackknife_interval, mean_over, p
 from rib.base.errors import UserError
 
 RNG = np.random.default_rng(0)
+PAIR = ("m/none/pretrained/all/0", "m/a/ft/all/0")
+OBJECTS = {"a": [0, 0, 1, 2, 3, 4, 5, 6, 7, 8], "b": [2, 3, 9, 10, 11, 12, 13, 14, 15], "val": list(range(20, 32))}
 
 
 def each(n):
@@ -111,14 +113,6 @@ def test_the_jackknifes_error_is_its_formula(n):
         assert (np.arctanh(low), np.arctanh(high)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_jackknife_of_a_mean_is_its_usual_standard_error():
-    """Of n numbers left out one at a time, whose mean's error is their standard deviation over the root of n."""
-    numbers = RNG.normal(size=9)
-    values = np.r_[numbers.mean(), [np.delete(numbers, i).mean() for i in range(9)]] / 10
-    low, high = np.arctanh(jackknife_interval(np.tanh(values), 0.95))
-    assert (high - low) / 2 == pytest.approx(1.959964 * numbers.std(ddof=1) / 3 / 10, rel=1e-5)
-
-
 def test_intervals_cover_the_truth_as_often_as_they_say():
     """Gaussian features with latent z shared: x = z, y = z + noise of the same size; CKA of many images is the truth."""
     dimensions, spread = 5, np.arange(1, 6) / 2
@@ -142,43 +136,33 @@ def test_an_object_is_left_out_of_all_datasets_that_have_it():
     assert mean_over(parts) == pytest.approx([0.7, (0.4 + 0.9) / 2, (0.6 + 0.8) / 2, (0.5 + 1.0) / 2])
 
 
-def stored(folder, run, dataset, features):
+def stored(folder, run, dataset, layers):
+    """Features of several layers of a run; of some objects there are two images."""
     path = folder / run / f"{dataset}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"pre_logits": features.astype(np.float32)}, path)
-    names = [f"i{number}" for number in range(len(features))]
-    pd.DataFrame({"image_id": names, "object_id": names}).to_parquet(path.with_suffix(".index.parquet"))
+    save_file({layer: part.astype(np.float32) for layer, part in layers.items()}, path)
+    (n,) = {len(part) for part in layers.values()}
+    index = {"image_id": [f"i{number}" for number in range(n)], "object_id": OBJECTS[dataset][:n]}
+    pd.DataFrame({**index, "label": 0}).to_parquet(path.with_suffix(".index.parquet"))
     return path
 
 
 def test_too_few_images_no_run_and_features_of_no_head_are_refused(tmp_path):
     settings = {"ood_datasets": ["a"], "conditions": "", "confidence": 0.95, "table": tmp_path / "t.csv"}
     x = RNG.normal(size=(10, 3))
-    before, after = (stored(tmp_path, run, "a", x) for run in ("m/none/pretrained/all/0", "m/a/ft/all/0"))
+    before, after = (stored(tmp_path, run, "a", {"pre_logits": x}) for run in PAIR)
     with pytest.raises(UserError, match="no fine-tuned run"):
         write_cka(features=[before], **settings)
     save_file({"epoch1": x.astype(np.float32)}, after)
     save_file({"stage4": x.astype(np.float32)}, before)
     with pytest.raises(UserError, match="'pre_logits'"):
         write_cka_epochs(before=[before], after=[after], epochs=1, **settings)
-    few = [stored(tmp_path, run, "a", x[:4]) for run in ("m/none/pretrained/all/0", "m/a/ft/all/0")]
+    few = [stored(tmp_path, run, "a", {"pre_logits": x[:4]}) for run in PAIR]
     with pytest.raises(UserError, match="4 images"):
         write_cka(features=few, **settings)
 
 
 # The whole table, against the naive reference
-
-OBJECTS = {"a": [0, 0, 1, 2, 3, 4, 5, 6, 7, 8], "b": [2, 3, 9, 10, 11, 12, 13, 14, 15], "val": list(range(20, 32))}
-
-
-def stored_layers(folder, run, dataset, layers):
-    """Features of several layers of a run; of some objects there are two images."""
-    path = folder / run / f"{dataset}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({layer: part.astype(np.float32) for layer, part in layers.items()}, path)
-    index = {"image_id": [f"i{n}" for n in range(len(OBJECTS[dataset]))], "object_id": OBJECTS[dataset]}
-    pd.DataFrame({**index, "label": 0}).to_parquet(path.with_suffix(".index.parquet"))
-    return path
 
 
 def naive_without_each(x, y, objects):
@@ -213,7 +197,7 @@ def made_runs(folder, layers, root="features"):
                 for name, parts in start.items()
             }
     for (model, run), datasets in features.items():
-        paths += [stored_layers(folder / root, f"{model}/{run}", name, parts) for name, parts in datasets.items()]
+        paths += [stored(folder / root, f"{model}/{run}", name, parts) for name, parts in datasets.items()]
     return features, paths
 
 
@@ -281,7 +265,7 @@ def test_a_run_need_not_have_every_dataset_and_without_others_there_is_no_mean(t
 def test_images_of_another_order_or_object_are_other_images(tmp_path):
     x = RNG.normal(size=(10, 3))
     settings = {"ood_datasets": ["a"], "conditions": "", "confidence": 0.95, "table": tmp_path / "t.csv"}
-    before, after = (stored(tmp_path, run, "a", x) for run in ("m/none/pretrained/all/0", "m/a/ft/all/0"))
+    before, after = (stored(tmp_path, run, "a", {"pre_logits": x}) for run in PAIR)
     index = pd.read_parquet(after.with_suffix(".index.parquet"))
     for column in ("image_id", "object_id"):
         changed = index.assign(**{column: index[column].to_numpy()[::-1]})
@@ -322,7 +306,7 @@ def test_intervals_end_below_1_and_contain_what_they_are_of():
 def test_layers_are_numbered_from_the_input_and_lines_follow_them(tmp_path):
     names = ["pre_logits", "stage4", "stage1", "stage3", "stage2"]
     layers = {name: RNG.normal(size=(10, 2)) for name in names}
-    paths = [stored_layers(tmp_path, run, "a", layers) for run in ("m/none/pretrained/all/0", "m/a/ft/all/0")]
+    paths = [stored(tmp_path, run, "a", layers) for run in PAIR]
     write_cka(features=paths, ood_datasets=["a"], conditions="", confidence=0.9, table=tmp_path / "t.csv")
     table = pd.read_csv(tmp_path / "t.csv")
     assert table["layer"].tolist() == ["stage1", "stage2", "stage3", "stage4", "pre_logits"]

@@ -52,20 +52,6 @@ def test_a_methods_cost_has_what_it_needs_and_is_the_mean_over_seeds(records):
     assert table["jobs"].to_dict() == {"ft": 2 * 3 + 1, "wise": 2 * 4 + 1, "probe": 2 * 3 + 1, "lp_ft": 2 * 4 + 1}
 
 
-def test_a_methods_cost_has_what_its_parents_need_too(tmp_path):
-    """A soup of lp_ft and ft: lp_ft starts from probe, which counts once though another ingredient needs it too."""
-    parents = {"probe": [], "lp_ft": ["probe"], "lp_lwf": ["probe"], "soup": ["lp_ft", "lp_lwf"]}
-    base, seconds = tmp_path / "results/f/paper", {"probe": 10.0, "lp_ft": 50.0, "lp_lwf": 70.0}
-    found = [record(base / "evaluate/net/none/pretrained/all/0/s.provenance.json", 5.0)]
-    for method in parents:
-        stage, took = ("finetune", seconds[method]) if method in seconds else ("merge", 0.5)
-        found.append(record(base / f"{stage}/net/a/{method}/all/0/provenance.json", took))
-        found.append(record(base / f"evaluate/net/a/{method}/all/0/s.provenance.json", 1.0))
-    table = cost_table(jobs_of(found), parents).set_index("method")
-    assert table["finetune"].to_dict() == {"probe": 10, "lp_ft": 60, "lp_lwf": 80, "soup": 130}
-    assert table.loc["soup", ["merge", "evaluate", "seconds", "jobs"]].tolist() == [0.5, 6, 136.5, 3 + 1 + 1 + 1]
-
-
 def test_a_method_of_which_a_record_is_missing_is_left_out(records, tmp_path):
     (missing,) = [path for path in records if "finetune/net/a/ft/all/1/" in path]
     (tmp_path / missing).unlink()

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analysis.bootstrap import interval, object_weights
-from rib.analysis.counts import STATE, count, read_counts
+from rib.analysis.bootstrap import estimate, object_weights
+from rib.analysis.counts import EVERY, STATE, count, read_counts
 from rib.analysis.ri import ood_accuracies, ri_parts
 from rib.analysis.tables import ri_table, write_tables
 from rib.base.errors import UserError
@@ -247,7 +247,7 @@ def test_written_counts_are_those_of_all_rows(grid):
         assert part.datasets == expected.datasets == ["b", "val", "a", "c"] and part.objects == expected.objects == 9
         own = [place for place, state in enumerate(expected.states) if state in part.states]
         for name in SETS:
-            assert (part.correct[name] == expected.correct[name][own]).all()
+            assert (part.correct[name] == expected.correct[name][own]).all() and part.correct[name].dtype == np.uint16
             assert (part.images[name] == expected.images[name]).all()
             assert (part.places[name] == expected.places[name]).all()
 
@@ -397,19 +397,20 @@ def test_a_draw_without_any_object_of_a_dataset_has_no_accuracy_and_intervals_le
     places = {name: set(part) for name, part in counts.places.items()}
     only_c = np.array([[place not in places["a"] | places["b"] for place in range(counts.objects)]], np.uint8)
     assert only_c.sum() == 3
-    found = counts.accuracy(np.concatenate([np.ones_like(only_c), only_c]))
-    assert found.shape == (2, 9, 3) and np.isfinite(found[0]).all()
-    assert np.isnan(found[1, :, :2]).all() and np.isfinite(found[1, :, 2]).all()
+    weights = np.concatenate([np.ones_like(only_c), only_c])
+    a, b, c = (counts.accuracy_on(name, weights, EVERY, EVERY) for name in DATASETS)
+    assert a.shape == b.shape == c.shape == (2, 9) and np.isfinite([a[0], b[0], *c]).all()
+    assert np.isnan([a[1], b[1]]).all()
     (last,) = np.flatnonzero(only_c[0])[-1:]
-    single = counts.accuracy(np.eye(1, counts.objects, last, dtype=np.uint8))[0, :, 2]  # of one object with one image
-    assert set(single) == {0, 100}
-    assert interval(np.array([1.0, np.nan, 3.0]), 0.5) == (1.5, 2.5)
+    single = np.eye(1, counts.objects, last, dtype=np.uint8)  # of one object with one image
+    assert set(counts.accuracy_on("c", single, EVERY, EVERY)[0]) == {0, 100}
+    assert estimate(np.array([9.0, 1.0, np.nan, 3.0]), 0.5) == (9, 1.5, 2.5)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
 def test_intervals_are_percentiles_on_both_sides(confidence):
     values = np.random.default_rng(0).normal(size=501)
-    low, high = interval(values, confidence)
+    _, low, high = estimate(np.r_[99, values], confidence)
     assert np.mean(values < low) == pytest.approx((1 - confidence) / 2, abs=0.003)
     assert np.mean(values > high) == pytest.approx((1 - confidence) / 2, abs=0.003)
 
@@ -455,14 +456,6 @@ def test_counts_of_some_states_are_theirs(rows):
     for dataset in DATASETS:
         assert (some.correct[dataset] == counts.correct[dataset][[7, 2]]).all()
         assert (some.images[dataset] == counts.images[dataset]).all()
-
-
-def test_which_objects_two_datasets_share():
-    rows = grid_rows()
-    rows.loc[(rows["dataset"] == "c") & (rows["object_id"] == "o1"), "object_id"] = "z"
-    counts = count([rows])
-    assert counts.shared("c", "a").tolist() == [True, True, False] and counts.shared("c", "c").all()
-    assert counts.shared("a", "c").tolist() == [True, False, True, *[False] * 5]
 
 
 def test_counts_that_would_be_unpickled_are_refused(tmp_path):

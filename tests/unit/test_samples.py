@@ -8,7 +8,7 @@ from rib.analysis import samples
 from rib.analysis.bootstrap import object_weights
 from rib.analysis.counts import count
 from rib.analysis.ri import ood_accuracies
-from rib.analysis.samples import Scored, calibration_error, compared
+from rib.analysis.samples import calibration_error, compared
 from rib.analysis.tables import accuracy_table, mri_tables
 
 STATISTICS = {"replicates": 300, "confidence": 0.9, "seed": 5}
@@ -185,7 +185,7 @@ def test_calibration_error_of_known_cases():
 
 
 def test_runs_on_different_images_are_refused():
-    scored = Scored(np.arange(3), np.arange(3), np.arange(3), np.ones(3))
-    other = Scored(np.array([0, 1, 4]), np.arange(3), np.arange(3), np.ones(3))
-    with pytest.raises(ValueError, match="same images"):
-        compared(scored, other)
+    scored = pd.DataFrame({"row": [0, 1, 2], "label": [0, 1, 2], "prediction": [0, 1, 2]})
+    for change in ({"row": [0, 1, 4]}, {"label": [0, 1, 1]}):
+        with pytest.raises(ValueError, match="same images"):
+            compared(scored, scored.assign(**change))

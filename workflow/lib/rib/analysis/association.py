@@ -30,7 +30,6 @@ DRAWS = 100_000  # random permutations otherwise
 CHUNK = 20_000  # permutations at once
 TIE = 1e-9  # correlations closer than this are equal
 FEWEST = 3  # minimum number of points for a correlation
-LEVELS = ("pairs", "targets", "in_distribution")
 STATISTICS = ("pearson", "spearman")
 KEYS = ["model", "method", "size", "distance", "level", "statistic"]
 COLUMNS = [*KEYS, "value", "ci_low", "ci_high", "p", "permutations", "exact", "n"]
@@ -101,25 +100,16 @@ def interval(value: float, n: int, confidence: float, ranks: bool) -> tuple[floa
 def to_targets(
     distances: pd.DataFrame, targets: Sequence[str], ood_datasets: Sequence[str], in_distribution: str | None
 ) -> dict[str, float]:
-    """Distance of each target to the in-distribution dataset or, if there is none, its mean distance to the others.
-
-    Args:
-        distances: first, second, value of one model and kind.
-        targets: datasets.
-        in_distribution: the in-distribution dataset, or None.
-    """
-    others = {name: [other for other in ood_datasets if other != name] for name in targets}
-    if in_distribution:
-        others = {name: [in_distribution] for name in targets}
-    names = sorted({*targets, *itertools.chain(*others.values())})
-    place, matrix = {name: position for position, name in enumerate(names)}, _matrix(distances, names)
-    return {name: float(np.mean([matrix[place[name], place[other]] for other in others[name]])) for name in targets}
+    """Distance of each target to the in-distribution dataset, or its mean distance to the others, of one model and kind."""
+    matrix, others = _matrix(distances), [in_distribution] if in_distribution else ood_datasets
+    own = {name: [other for other in others if other != name] for name in targets}
+    return {name: float(matrix.loc[name, columns].to_numpy().mean()) for name, columns in own.items()}
 
 
-def _matrix(distances: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
-    """Symmetric distance matrix (datasets, datasets) of one model and kind; the diagonal is not used."""
-    known = {frozenset(pair): value for *pair, value in distances[["first", "second", "value"]].itertuples(index=False)}
-    return np.array([[np.nan if a == b else known[frozenset((a, b))] for b in names] for a in names])
+def _matrix(distances: pd.DataFrame) -> pd.DataFrame:
+    """Symmetric distance matrix of one model and kind, NaN on the diagonal."""
+    turned = distances.rename(columns={"first": "second", "second": "first"})
+    return pd.concat([distances, turned]).pivot(index="first", columns="second", values="value")
 
 
 def association_table(
@@ -140,10 +130,7 @@ def association_table(
         distances: model, first, second, distance, value.
         accuracy: model, method, target, size, seed, dataset, accuracy (percent).
         ri: model, method, target, size, seed, ri.
-        targets: datasets fine-tuned on.
-        in_distribution: the in-distribution dataset, or None.
         pairs: whether to include that level; False if RI excludes images that the pairs' accuracies include.
-        seed: seed of random permutations.
 
     Returns:
         One row per model, method, size, distance, level and statistic: value, its confidence interval, two-sided p,
@@ -152,52 +139,40 @@ def association_table(
     """
     lines = []
     for model, of_model in distances.groupby("model", sort=False):
-        changes = _changes(accuracy[accuracy["model"] == model])
+        own = accuracy[accuracy["model"] == model]
+        before = own[own["method"] == PRETRAINED].set_index("dataset")["accuracy"]
+        after = own[own["method"] != PRETRAINED].groupby(["method", "size", "target", "dataset"])["accuracy"].mean()
+        changes = {key: value - before[key[-1]] for key, value in after.items()}  # A_i(j) - A_pre(j)
         gains = ri[ri["model"] == model].groupby(["method", "size", "target"], sort=False)["ri"].mean()
         runs = list(dict.fromkeys(key[:2] for key in gains.index))
         if not runs:
             continue
         cells = [(target, other) for target in targets for other in ood_datasets if other != target]
-        responses = {"targets": [[gains[(*run, target)] for target in targets] for run in runs]}
-        if pairs:
-            responses["pairs"] = [[changes[(*run, *cell)] for cell in cells] for run in runs]
+        responses = {"pairs": [[changes[(*run, *cell)] for cell in cells] for run in runs]} if pairs else {}
+        responses["targets"] = [[gains[(*run, target)] for target in targets] for run in runs]
         if in_distribution in set(accuracy["dataset"]):
-            lost = [[changes[(*run, target, in_distribution)] for target in targets] for run in runs]
-            responses["in_distribution"] = lost
+            inside = [(target, in_distribution) for target in targets]
+            responses["in_distribution"] = [[changes[(*run, *cell)] for cell in inside] for run in runs]
         for kind, found in of_model.groupby("distance", sort=False):
             apart = np.array(list(to_targets(found, targets, ood_datasets, in_distribution).values()))
-            for level in (name for name in LEVELS if name in responses):
-                permuted = (
-                    _renamed(_matrix(found, ood_datasets), ood_datasets, cells)
-                    if level == "pairs"
-                    else apart.__getitem__
-                )
-                places = len(ood_datasets if level == "pairs" else targets)
-                tested = _tested(permuted, np.array(responses[level]), places, level == "pairs", confidence, seed)
+            for level, response in responses.items():
+                mantel = level == "pairs"
+                permuted = _renamed(found, ood_datasets, cells) if mantel else apart.__getitem__
+                places = len(ood_datasets if mantel else targets)
+                tested = _tested(permuted, np.array(response), places, mantel, confidence, seed)
                 lines += [(model, *runs[run], kind, level, *rest) for run, *rest in tested]
         log.info("%s: distances compared with the effects of %d methods", model, len(runs))
-    return pd.DataFrame(lines, columns=COLUMNS).sort_values(KEYS[:3], kind="stable", key=_appearance)
-
-
-def _appearance(column: pd.Series) -> pd.Series:
-    """Order of first appearance, as a sort key."""
-    return pd.Series(pd.factorize(column)[0], index=column.index)
-
-
-def _changes(accuracy: pd.DataFrame) -> dict[tuple, float]:
-    """A_i(j) - A_pre(j) of one model, averaged over seeds, by method, size, target i and dataset j."""
-    pretrained = accuracy["method"] == PRETRAINED
-    before = accuracy[pretrained].set_index("dataset")["accuracy"]
-    after = accuracy[~pretrained].groupby(["method", "size", "target", "dataset"], sort=False)["accuracy"].mean()
-    return {key: value - before[key[-1]] for key, value in after.items()}
+    # Models, methods and sizes in order of first appearance.
+    table = pd.DataFrame(lines, columns=COLUMNS)
+    return table.sort_values(KEYS[:3], kind="stable", key=lambda column: pd.factorize(column)[0])
 
 
 def _renamed(
-    matrix: np.ndarray, names: Sequence[str], cells: Sequence[tuple[str, str]]
+    distances: pd.DataFrame, names: Sequence[str], cells: Sequence[tuple[str, str]]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Function from permutations (b, datasets) of a matrix's rows and columns together to its cells (b, cells)."""
-    place = {name: position for position, name in enumerate(names)}
-    rows, columns = (np.array([place[cell[side]] for cell in cells]) for side in (0, 1))
+    """Function from permutations (b, datasets) of the datasets' names to the distances (b, cells) of pairs of names."""
+    matrix = _matrix(distances).loc[names, names].to_numpy()
+    rows, columns = ([names.index(cell[side]) for cell in cells] for side in (0, 1))
     return lambda orders: matrix[orders[:, rows], orders[:, columns]]
 
 
@@ -214,9 +189,8 @@ def _tested(
     orders, exact = permutations(places, seed) if n >= FEWEST else (np.empty((0, places), np.int64), True)
     for statistic in STATISTICS:
         ranks = statistic == "spearman"
-        values, ps = np.full((2, len(responses)), np.nan)
-        if n >= FEWEST:
-            values, ps = permuted_p(permuted, responses, orders, exact, ranks)
+        undefined = np.full((2, len(responses)), np.nan)
+        values, ps = permuted_p(permuted, responses, orders, exact, ranks) if n >= FEWEST else undefined
         for run, (value, p) in enumerate(zip(values, ps, strict=True)):
             sure = (np.nan, np.nan) if pairs else interval(value, n, confidence, ranks)
             yield (run, statistic, value, *sure, p, len(orders), exact, n)
@@ -236,18 +210,12 @@ def write_tables(
     """Write the tables `distances` and `association`.
 
     Args:
-        models: names.
-        features: CSV of each model's distances in feature space.
-        compression: CSV of each model's compression distances.
-        accuracy: CSV of accuracies.
-        ri: CSV of RI.
+        features, compression: CSV of each model's distances in feature space and by compression.
         choices: keyword arguments of `association_table`.
-        outputs: paths of `distances` and `association`.
     """
     measured = zip(models, features, compression, strict=True)
-    parts = [pd.read_csv(path).assign(model=model) for model, *paths in measured for path in paths]
-    distances = pd.concat(parts, ignore_index=True)
-    distances = distances[["model", *(name for name in distances if name != "model")]]
+    parts = {model: pd.concat(map(pd.read_csv, paths)) for model, *paths in measured}
+    distances = pd.concat(parts, names=["model"]).reset_index("model")
     changes, gains = (pd.read_csv(path, dtype={"size": str}) for path in (accuracy, ri))
     tables = {"distances": distances, "association": association_table(distances, changes, gains, **choices)}
     for name, table in tables.items():

@@ -18,11 +18,11 @@ def object_weights(objects: int, replicates: int, seed: int) -> np.ndarray:
     return weights
 
 
-def interval(replicates: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Percentile confidence interval of bootstrap replicates (replicates,).
+def estimate(values: np.ndarray, confidence: float) -> tuple[float, float, float]:
+    """Observed value, the first of (1 + replicates,), and the percentile confidence interval of the replicates.
 
     A replicate that drew no object of a dataset is NaN, which can happen if the dataset has few objects.
     """
     tail = 50 * (1 - confidence)
-    low, high = np.nanpercentile(replicates, [tail, 100 - tail])
-    return float(low), float(high)
+    low, high = np.nanpercentile(values[1:], [tail, 100 - tail])
+    return float(values[0]), float(low), float(high)

@@ -11,7 +11,8 @@ The jackknife leaves out one object at a time. A bootstrap would draw images twi
 The jackknife is applied to artanh(CKA), as is usual for correlations, so the upper limits are below 1.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -23,7 +24,7 @@ from safetensors.numpy import load_file
 from rib.base.errors import UserError
 from rib.base.files import write_table
 from rib.base.progress import Progress
-from rib.config.run import PRETRAINED, RUN_COLUMNS, run_of
+from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, run_of
 
 PRE_LOGITS = "pre_logits"
 DEPTHS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, PRE_LOGITS: 5}  # see rib.evaluation.features
@@ -97,13 +98,7 @@ def _within(to_groups: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def _without(sums: np.ndarray, within: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sum of a symmetric matrix, in full and without each group's rows and columns: (1 + g,).
-
-    Args:
-        sums: (n,) row sums.
-        within: (g,) sum of each group's block on the diagonal.
-        groups: (n,) group of each image.
-    """
+    """Sum of a symmetric matrix, in full and without each group, from the sums of its rows and of the groups' blocks."""
     return sums.sum() - np.r_[0, 2 * np.bincount(groups, weights=sums) - within]
 
 
@@ -111,8 +106,6 @@ def cka(one: Kernel, other: Kernel, own: np.ndarray | None = None) -> np.ndarray
     """Debiased linear CKA on all images, then with each group left out: (1 + g,); NaN for constant features.
 
     Args:
-        one: kernel of the first features.
-        other: kernel of the second features.
         own: `hsic(one, one)`, if already computed.
     """
     own = hsic(one, one) if own is None else own
@@ -121,12 +114,7 @@ def cka(one: Kernel, other: Kernel, own: np.ndarray | None = None) -> np.ndarray
 
 
 def plain_cka(one: np.ndarray, other: np.ndarray) -> float:
-    """Linear CKA with the biased estimator, 0..1, as in Kornblith et al. 2019 (section 3, table 1).
-
-    Args:
-        one: (n, p).
-        other: (n, q).
-    """
+    """Linear CKA of (n, p) and (n, q) with the biased estimator, 0..1 (Kornblith et al. 2019, section 3, table 1)."""
     one, other = (part - part.mean(axis=0) for part in (one.astype(np.float64), other.astype(np.float64)))
     kernels = [part @ part.T for part in (one, other)]
     scale = np.prod([np.linalg.norm(kernel) for kernel in kernels])
@@ -134,10 +122,7 @@ def plain_cka(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def jackknife_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Jackknife confidence interval of CKA.
-
-    Args:
-        values: (1 + g,): CKA on all images, then without each group.
+    """Jackknife confidence interval of CKA from (1 + g,) values: on all images, then without each group.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 11.2 (standard error), on the artanh
     scale.
@@ -177,10 +162,10 @@ def write_cka(
         UserError: there is no fine-tuned run, or too few images.
     """
     runs = _by_run(features)
-    before = {run[0]: paths for run, paths in runs.items() if run[1] == PRETRAINED}
-    tuned = {run: paths for run, paths in runs.items() if run[1] != PRETRAINED}
-    _write(before, tuned, {layer: (layer, depth) for layer, depth in DEPTHS.items()}, None, ["layer", "depth"],
-           ood_datasets, conditions, confidence, table)  # fmt: skip
+    before = {run: paths for run, paths in runs.items() if run.method == PRETRAINED}
+    tuned = {run: paths for run, paths in runs.items() if run.method != PRETRAINED}
+    names = {layer: (layer, depth) for layer, depth in DEPTHS.items()}
+    _write(before, tuned, names, ["layer", "depth"], None, ood_datasets, conditions, confidence, table)
 
 
 def write_cka_epochs(
@@ -198,33 +183,29 @@ def write_cka_epochs(
     Args:
         before: features of the pretrained models, as for `write_cka`.
         after: outputs of the epochs jobs, with the same paths: features by epoch.
-        epochs: number of epochs.
         table: written as CSV, as in `write_cka` but with epoch (from 1) instead of layer and depth.
-
-    The other arguments are those of `write_cka`.
 
     Raises:
         UserError: there is no fine-tuned run, too few images, or no `pre_logits` among the pretrained features.
     """
     names = {f"epoch{epoch}": (epoch,) for epoch in range(1, epochs + 1)}
-    start = {run[0]: paths for run, paths in _by_run(before).items()}
-    _write(start, _by_run(after), names, PRE_LOGITS, ["epoch"], ood_datasets, conditions, confidence, table)
+    _write(_by_run(before), _by_run(after), names, ["epoch"], PRE_LOGITS, ood_datasets, conditions, confidence, table)
 
 
-def _by_run(features: Iterable[Path]) -> dict[tuple, dict[str, Path]]:
-    """Files by run (columns RUN_COLUMNS) and dataset, as given by their paths."""
-    runs: dict[tuple, dict[str, Path]] = {}
+def _by_run(features: Iterable[Path]) -> dict[Run, dict[str, Path]]:
+    """Files by run and dataset, as given by their paths."""
+    runs: dict[Run, dict[str, Path]] = {}
     for path in map(Path, features):
-        runs.setdefault(run_of(path).values(RUN_COLUMNS), {})[path.stem] = path
+        runs.setdefault(run_of(path), {})[path.stem] = path
     return runs
 
 
 def _write(
-    before: Mapping[str, Mapping[str, Path]],
-    tuned: Mapping[tuple, Mapping[str, Path]],
+    before: Mapping[Run, Mapping[str, Path]],
+    tuned: Mapping[Run, Mapping[str, Path]],
     names: Mapping[str, tuple],
-    against: str | None,
     columns: Sequence[str],
+    against: str | None,
     ood_datasets: Collection[str],
     conditions: str,
     confidence: float,
@@ -233,37 +214,30 @@ def _write(
     """Compare runs with their pretrained models and write one row per run, name and dataset.
 
     Args:
-        before: features of the pretrained models, by model and dataset.
-        tuned: features of the runs, by run and dataset.
         names: names of the features in the runs' files, in order, with their values in `columns`.
         against: see `compare`.
     """
     if not tuned:
         raise UserError("representations: no fine-tuned run is chosen; choose methods and targets in config.yaml.")
     found: dict[tuple, dict[str, tuple]] = {}
-    cells = [(model, dataset) for model, paths in before.items() for dataset in paths]
-    for model, dataset in Progress(cells, desc="CKA", unit="dataset"):
-        others = {run: paths[dataset] for run, paths in tuned.items() if run[0] == model and dataset in paths}
-        for key, value in compare(before[model][dataset], others, against):
+    cells = [(run.model, dataset, path) for run, paths in before.items() for dataset, path in paths.items()]
+    for model, dataset, path in Progress(cells, desc="CKA", unit="dataset"):
+        after = {run: paths[dataset] for run, paths in tuned.items() if run.model == model and dataset in paths}
+        for key, value in compare(path, after, against):
             found.setdefault(key, {})[dataset] = value
     lines = [
-        (*run, dataset, *names[name], *rest)
-        for run in tuned
-        for name in names
-        if (run, name) in found
-        for dataset, *rest in _lines(run[2], found[run, name], ood_datasets, confidence)
+        (*run.values(RUN_COLUMNS), dataset, *names[name], *rest)
+        for run, name in itertools.product(tuned, names)
+        for dataset, *rest in _lines(run.target, found.get((run, name), {}), ood_datasets, confidence)
     ]
     columns = [*RUN_COLUMNS, "dataset", *columns, "n", "cka", "ci_low", "ci_high", "biased"]
-    written = pd.DataFrame(lines, columns=columns).assign(conditions=conditions)
-    write_table(table, written)
+    write_table(table, pd.DataFrame(lines, columns=columns).assign(conditions=conditions))
 
 
-def compare(before: Path, after: Mapping[tuple, Path], against: str | None = None):
+def compare(before: Path, after: Mapping[Run, Path], against: str | None) -> Iterator[tuple]:
     """CKA of several runs' features with those of the pretrained model, on one dataset.
 
     Args:
-        before: features of the pretrained model.
-        after: features of the runs.
         against: layer of the pretrained model with which all features are compared; None compares equal layers.
 
     Yields:
@@ -273,9 +247,8 @@ def compare(before: Path, after: Mapping[tuple, Path], against: str | None = Non
     Raises:
         UserError: the features are of different or too few images, or the layer is missing.
     """
-    index = _index(before)
+    index, first = _index(before), load_file(before)
     names, groups = np.unique(index["object_id"].astype(str), return_inverse=True)
-    first = load_file(before)
     if against is not None and against not in first:
         raise UserError(
             f"config, representations.layers: '{against}' is needed for the comparison; add it to the list."
@@ -291,7 +264,7 @@ def compare(before: Path, after: Mapping[tuple, Path], against: str | None = Non
         for name, part in load_file(path).items():
             layer = against or name
             values = cka(kernels[layer], Kernel.of(part, groups), own[layer])
-            yield (run, name), (values, list(names), plain_cka(first[layer], part), len(index))
+            yield (run, name), (values, names, plain_cka(first[layer], part), len(index))
 
 
 def _index(features: Path) -> pd.DataFrame:
@@ -300,13 +273,10 @@ def _index(features: Path) -> pd.DataFrame:
 
 def _lines(target: str, own: Mapping[str, tuple], ood_datasets: Collection[str], confidence: float) -> list[tuple]:
     """Dataset, n, CKA with its confidence interval, and plain CKA, of each dataset and of the mean over the others."""
-    lines = [
+    if others := [part for dataset, part in own.items() if dataset in ood_datasets and dataset != target]:
+        values, names, plain, n = zip(*others, strict=True)
+        own = {**own, OTHERS: (mean_over(list(zip(values, names, strict=True))), None, np.mean(plain), sum(n))}
+    return [
         (dataset, n, values[0], *jackknife_interval(values, confidence), plain)
         for dataset, (values, _, plain, n) in own.items()
     ]
-    others = [own[dataset] for dataset in own if dataset in ood_datasets and dataset != target]
-    if others:
-        values = mean_over([(values, names) for values, names, _, _ in others])
-        n, plain = sum(part[3] for part in others), np.mean([part[2] for part in others])
-        lines.append((OTHERS, n, values[0], *jackknife_interval(values, confidence), plain))
-    return lines

@@ -14,7 +14,7 @@ all pairs of a model and size, including those with the pretrained model (Holm 1
 
 import itertools
 import string
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from rib.analysis.bootstrap import interval, object_weights
-from rib.analysis.counts import Counts, State, read_counts
+from rib.analysis.bootstrap import estimate, object_weights
+from rib.analysis.counts import State, read_counts
 from rib.analysis.ri import Ood, ood_accuracies, ri_parts
 from rib.base.files import write_table
 from rib.base.progress import Progress
@@ -53,14 +53,14 @@ class Effects:
         methods: names; the last is the pretrained model, whose RI is 0.
         targets: names, one per column except the last.
         values: (methods, columns, seeds) percentage points.
-        replicates: (methods, columns, replicates) bootstrap replicates of the mean over seeds.
+        means: (methods, columns, 1 + replicates) mean over seeds, observed and of each bootstrap replicate.
         parts: (methods, columns, objects) contribution of each object to the mean over seeds.
     """
 
     methods: list[str]
     targets: list[str]
     values: np.ndarray
-    replicates: np.ndarray
+    means: np.ndarray
     parts: np.ndarray
 
     @property
@@ -70,13 +70,7 @@ class Effects:
 
 
 def effects_of(ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray], size: str) -> Effects:
-    """Collect the effects of one model's runs with the same training subset.
-
-    Args:
-        ood: accuracies on the other datasets, by fine-tuned state; replicate 0 is the observed one.
-        parts: by fine-tuned state, see `rib.analysis.ri.ri_parts`.
-        size: size of the training subset.
-    """
+    """Collect the effects of one model's runs with the same training subset."""
     states = [state for state in ood if state[3] == size]
     methods, targets, seeds = (sorted({state[field] for state in states}) for field in (1, 2, 4))
     model = states[0][0]
@@ -92,7 +86,7 @@ def effects_of(ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray], size
         methods=[*methods, PRETRAINED],
         targets=targets,
         values=change[..., 0],
-        replicates=change[..., 1:].mean(axis=2),
+        means=change.mean(axis=2),
         parts=table(parts).mean(axis=2),
     )
 
@@ -102,9 +96,7 @@ def sign_flip_p(parts: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int,
 
     Args:
         parts: (methods, columns, objects), see `Effects`.
-        pairs: pairs of methods.
         draws: number of sign draws, shared by all pairs and columns.
-        seed: seed of the draws.
 
     Returns:
         (pairs, columns) in 1 / (1 + draws) .. 1.
@@ -133,21 +125,15 @@ def sign_flip_p(parts: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int,
 
 def holm(p: np.ndarray) -> np.ndarray:
     """Holm-adjusted p (tests,), which controls the family-wise error rate."""
-    order = np.argsort(p, kind="stable")
-    factors = np.arange(len(p), 0, -1)
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * p[order]))
+    order, adjusted = np.argsort(p, kind="stable"), np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(np.arange(len(p), 0, -1) * p[order]))
     return adjusted
 
 
 def seed_spread(values: np.ndarray, confidence: float) -> tuple[int, float, float, float]:
     """Number of seeds, standard deviation over them (n - 1), and Student's t-interval of their mean.
 
-    Args:
-        values: (seeds,), one per training seed.
-
-    Returns:
-        With one seed, the last three are NaN.
+    With one seed, the last three are NaN.
     """
     n = len(values)
     if n < 2:
@@ -158,32 +144,24 @@ def seed_spread(values: np.ndarray, confidence: float) -> tuple[int, float, floa
 
 
 def letters(tied: np.ndarray) -> list[str]:
-    """Compact letter display: two items share a letter if and only if they tie.
+    """Compact letter display: two items share a letter if and only if they tie; the first have the first letters.
 
     Args:
         tied: (items, items) bool, symmetric.
 
-    Returns:
-        Letters of each item; the first items have the first letters.
-
     Source: Piepho 2004 (doi 10.1198/1061860043515), insert-and-absorb algorithm.
     """
-    groups = [frozenset(range(len(tied)))]
+    groups = {frozenset(range(len(tied)))}
     for pair in itertools.combinations(range(len(tied)), 2):
         if not tied[pair]:
-            split = [part for group in groups for part in _without(group, pair)]
-            groups = [group for group in dict.fromkeys(split) if not any(group < other for other in split)]
-    names = string.ascii_lowercase
+            both = {group for group in groups if group.issuperset(pair)}
+            split = (groups - both) | {group - {one} for group in both for one in pair}
+            groups = {group for group in split if not any(group < other for other in split)}
     named = {
-        group: names[number % 26] + (str(number // 26) if number >= 26 else "")
+        group: string.ascii_lowercase[number % 26] + str(number // 26 or "")
         for number, group in enumerate(sorted(groups, key=sorted))
     }
     return ["".join(name for group, name in named.items() if item in group) for item in range(len(tied))]
-
-
-def _without(group: frozenset[int], pair: tuple[int, int]) -> list[frozenset[int]]:
-    """Split a group that contains both items of a pair: without the one and without the other."""
-    return [group - {one} for one in pair] if group.issuperset(pair) else [group]
 
 
 def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.DataFrame:
@@ -198,94 +176,49 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
     lines = []
     for column, target in enumerate([*effects.targets, None]):
         for pair, (a, b) in enumerate(effects.pairs):
-            values = effects.values[a, column] - effects.values[b, column]
-            replicates = effects.replicates[a, column] - effects.replicates[b, column]
+            values, means = (part[a, column] - part[b, column] for part in (effects.values, effects.means))
+            tests = p[pair, column], adjusted[pair, column]
             names = effects.methods[a], effects.methods[b], target
-            sure = (values.mean(), *interval(replicates, confidence), p[pair, column], adjusted[pair, column])
-            lines.append((*names, *sure, *seed_spread(values, confidence)))
+            lines.append((*names, *estimate(means, confidence), *tests, *seed_spread(values, confidence)))
     return pd.DataFrame(lines, columns=["method", "other", "target", *COMPARISON])
 
 
-def rank(effects: Effects, comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Methods by mRI, best first; two methods tie if their Holm-adjusted p is above 1 - confidence.
-
-    Args:
-        effects: effects of a model and size.
-        comparisons: comparisons of their mRI, see `compare`.
+def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Methods by mRI, best first, from `compare` of all pairs; two tie if their Holm-adjusted p is above 1 - confidence.
 
     Returns:
         method, mri with its confidence interval; rank_best (1 + number of better methods) and rank_worst (number of
         methods minus number of worse methods); ties (letters shared by tied methods); pretrained (better, worse or tied
         in comparison with the pretrained model).
     """
-    n = len(effects.methods)
-    sign = np.zeros((n, n), int)  # 1 where the first is better than the second
-    for (a, b), line in zip(effects.pairs, comparisons.to_dict("records"), strict=True):
-        sign[a, b] = np.sign(line["difference"]) * (line["p_holm"] <= 1 - confidence)
-        sign[b, a] = -sign[a, b]
-    mri = effects.values[:-1, -1].mean(axis=1)
-    order = np.argsort(-mri, kind="stable")
+    own = comparisons[comparisons["other"] == PRETRAINED].rename(columns={"difference": "mri"})
+    sign = np.zeros((len(own) + 1, len(own) + 1), int)  # 1 where the first is better than the second
+    better = np.sign(comparisons["difference"]) * (comparisons["p_holm"] <= 1 - confidence)
+    sign[np.triu_indices(len(sign), 1)] = better
+    sign -= sign.T
+    order = np.argsort(-own["mri"].to_numpy(), kind="stable")
     among = sign[np.ix_(order, order)]
-    return pd.DataFrame(
-        {
-            "method": [effects.methods[method] for method in order],
-            "mri": mri[order],
-            **dict(zip(IMAGES, np.transpose(_intervals(effects, -1, order, confidence)), strict=True)),
-            "rank_best": 1 + (among < 0).sum(axis=1),
-            "rank_worst": len(order) - (among > 0).sum(axis=1),
-            "ties": letters(among == 0),
-            "pretrained": [{1: "better", 0: "tied", -1: "worse"}[value] for value in sign[order, -1].tolist()],
-        }
+    return own.iloc[order][["method", "mri", *IMAGES]].assign(
+        rank_best=1 + (among < 0).sum(axis=1),
+        rank_worst=len(order) - (among > 0).sum(axis=1),
+        ties=letters(among == 0),
+        pretrained=[{1: "better", 0: "tied", -1: "worse"}[value] for value in sign[order, -1]],
     )
-
-
-def _intervals(effects: Effects, column: int, methods: Iterable[int], confidence: float) -> list[tuple[float, float]]:
-    return [interval(effects.replicates[method, column], confidence) for method in methods]
-
-
-def over_seeds(effects: Effects, confidence: float) -> pd.DataFrame:
-    """Value of each method and column (mean over seeds) with its confidence interval over images and seed spread."""
-    lines = []
-    for column, target in enumerate([*effects.targets, None]):
-        methods = range(len(effects.methods) - 1)
-        for method, images in zip(methods, _intervals(effects, column, methods, confidence), strict=True):
-            values = effects.values[method, column]
-            names = effects.methods[method], target
-            lines.append((*names, values.mean(), *images, *seed_spread(values, confidence)))
-    return pd.DataFrame(lines, columns=["method", "target", "value", *IMAGES, *SEEDS])
 
 
 def tables_of(effects: Effects, confidence: float, draws: int, seed: int) -> dict[str, pd.DataFrame]:
     """The tables of one model and size, by name, without the columns model and size."""
-    compared, spread = compare(effects, confidence, draws, seed), over_seeds(effects, confidence)
-    of_mri = compared[compared["target"].isna()]
+    compared = compare(effects, confidence, draws, seed)
+    of_mri, of_ri = compared[compared["target"].isna()], compared.dropna(subset=["target"])
+    # The pretrained model's RI is 0, so the difference from it is a method's own.
+    seeds, seeds_ri = (table[table["other"] == PRETRAINED] for table in (of_mri, of_ri))
     return {
         "comparisons": of_mri,
-        "comparisons_ri": compared.dropna(subset=["target"]),
-        "ranking": rank(effects, of_mri, confidence),
-        "seeds": spread[spread["target"].isna()].rename(columns={"value": "mri"}),
-        "seeds_ri": spread.dropna(subset=["target"]).rename(columns={"value": "ri"}),
+        "comparisons_ri": of_ri,
+        "ranking": rank(of_mri, confidence),
+        "seeds": seeds.rename(columns={"difference": "mri"}),
+        "seeds_ri": seeds_ri.rename(columns={"difference": "ri"}),
     }
-
-
-def _model_tables(
-    counts: Counts,
-    weights: np.ndarray,
-    ood_datasets: Collection[str],
-    source_groups: Mapping[str, str] | None,
-    **settings,
-) -> dict[str, list[pd.DataFrame]]:
-    """The tables of a model, one part per size, without curves."""
-    counts = counts.of([place for place, state in enumerate(counts.states) if state[-1] is None])
-    ood, parts = (
-        ood_accuracies(counts, weights, ood_datasets, source_groups),
-        ri_parts(counts, ood_datasets, source_groups),
-    )
-    found: dict[str, list[pd.DataFrame]] = {name: [] for name in COLUMNS}
-    for size in sorted({state[3] for state in ood}):
-        for name, table in tables_of(effects_of(ood, parts, size), **settings).items():
-            found[name].append(table.assign(model=counts.states[0][0], size=size)[COLUMNS[name]])
-    return found
 
 
 def write_comparison(
@@ -300,21 +233,18 @@ def write_comparison(
     draws: int = DRAWS,
     outputs: Mapping[str, Path],
 ) -> None:
-    """Write comparisons, comparisons_ri, ranking, seeds and seeds_ri from the counts of a grid.
-
-    Args:
-        counts: see `rib.analysis.counts.write_counts`.
-        draws: number of sign draws.
-        outputs: path of each table.
-    """
-    found: dict[str, list[pd.DataFrame]] = {name: [pd.DataFrame(columns=COLUMNS[name])] for name in COLUMNS}
-    weights = None
+    """Write comparisons, comparisons_ri, ranking, seeds and seeds_ri from the counts of a grid, without its curves."""
+    found, weights = [], None
     for of_model in read_counts(counts):
         if weights is None:
             weights = object_weights(of_model.objects, replicates, seed)
-        settings = {"confidence": confidence, "draws": draws, "seed": seed}
-        for name, parts in _model_tables(of_model, weights, ood_datasets, source_groups, **settings).items():
-            found[name] += parts
-    for name, parts in found.items():
-        table = pd.concat(parts[1:] or parts, ignore_index=True).assign(conditions=conditions)
-        write_table(outputs[name], table)
+        plain = of_model.of([place for place, state in enumerate(of_model.states) if state[-1] is None])
+        ood = ood_accuracies(plain, weights, ood_datasets, source_groups)
+        parts = ri_parts(plain, ood_datasets, source_groups)
+        for size in sorted({state[3] for state in ood}):
+            tables = tables_of(effects_of(ood, parts, size), confidence, draws, seed)
+            found.append({name: table.assign(model=plain.states[0][0], size=size) for name, table in tables.items()})
+    for name, columns in COLUMNS.items():
+        tables = [tables[name][columns] for tables in found]
+        table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+        write_table(outputs[name], table.assign(conditions=conditions))

@@ -41,30 +41,22 @@ def compression_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
         images: (n, size, size, 3) uint8 by dataset, with the same n for all.
     """
     data = {name: pixels.tobytes() for name, pixels in images.items()}
-    pairs = list(itertools.combinations(data, 2))
     alone = {name: compressed_size(part) for name, part in data.items()}
+    n, side, *_ = next(iter(images.values())).shape
+    note = f"LZMA of {3 * n * side**2 / 1e6:.1f} MB per set, {side} px, window of both"
     lines = []
-    for first, second in Progress(pairs, desc="compressing", unit="pair"):
+    for first, second in Progress(list(itertools.combinations(data, 2)), desc="compressing", unit="pair"):
         both = compressed_size(data[first] + data[second])
-        value = normalised_distance(alone[first], alone[second], both)
-        _, side, *_ = images[first].shape
-        note = f"LZMA of {len(data[first]) / 1e6:.1f} MB per set, {side} px, window of both"
-        lines.append((first, second, "ncd", value, len(images[first]), note))
+        lines.append((first, second, "ncd", normalised_distance(alone[first], alone[second], both), n, note))
     return pd.DataFrame(lines, columns=["first", "second", "distance", "value", "n", "note"])
 
 
-def write_compression(
-    *,
-    datasets: Sequence[DatasetFiles],
-    view: DatasetView,
-    megabytes: float,
-    table: Path,
-) -> None:
+def write_compression(*, datasets: Sequence[DatasetFiles], view: DatasetView, megabytes: float, table: Path) -> None:
     """Write `compression_table` as CSV, for as many images as the smallest dataset has and the budget allows.
 
+    The test split is used where there is one.
+
     Args:
-        datasets: datasets; the test split is used where there is one.
-        view: view of the datasets.
         megabytes: budget of pixels per dataset.
 
     Raises:

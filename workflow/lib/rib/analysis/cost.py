@@ -16,19 +16,16 @@ from rib.config.run import PRETRAINED
 from rib.records import provenance
 
 STAGES = ["finetune", "merge", "evaluate"]
-JOB = ["stage", "model", "target", "method", "size", "seed"]
-COLUMNS = ["model", "method", "size", "device", "jobs", *STAGES, "seconds"]
 
 
 def jobs_of(records: Iterable[str]) -> pd.DataFrame:
     """One row per job: stage, model, target, method, size, seed, seconds, device.
 
+    Seconds is NaN without a record, and device is empty if the manifest has none or was not pulled.
+
     Args:
         records: paths `.../<stage>/<model>/<target>/<method>/<size>/<seed>/...provenance.json`; if a file was not
             pulled, the gathered record is used.
-
-    Returns:
-        The table; seconds is NaN without a record, and device is empty if the manifest has none or was not pulled.
     """
     gathered = provenance.load()
     lines = []
@@ -37,14 +34,13 @@ def jobs_of(records: Iterable[str]) -> pd.DataFrame:
         manifest = Path(path.replace(provenance.ENDING, "manifest.json"))
         device = read_json(manifest).get("device", "") if manifest.is_file() else ""
         lines.append((*Path(path).parts[-7:-1], found["seconds"] if found else float("nan"), device))
-    return pd.DataFrame(lines, columns=[*JOB, "seconds", "device"])
+    return pd.DataFrame(lines, columns=["stage", "model", "target", "method", "size", "seed", "seconds", "device"])
 
 
 def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Seconds for one mRI of each model, method and size, in total and by stage.
 
     Args:
-        jobs: see `jobs_of`.
         parents: methods to list, in order, each with the methods whose checkpoints it needs.
 
     Returns:
@@ -65,7 +61,8 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
             seconds["evaluate"] += before["seconds"].sum()
             devices = "+".join(sorted({*own["device"], *before["device"]} - {""}))
             lines.append((model, method, size, devices, len(own) / seeds + len(before), *seconds, seconds.sum()))
-    return pd.DataFrame(lines, columns=COLUMNS).astype({"jobs": int})
+    columns = ["model", "method", "size", "device", "jobs", *STAGES, "seconds"]
+    return pd.DataFrame(lines, columns=columns).astype({"jobs": int})
 
 
 def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
@@ -74,10 +71,5 @@ def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def write_costs(*, records: Iterable[str], parents: Mapping[str, Sequence[str]], conditions: str, table: Path) -> None:
-    """Write the table of costs.
-
-    Args:
-        records, parents: see `jobs_of` and `cost_table`.
-    """
-    costs = cost_table(jobs_of(records), parents).assign(conditions=conditions)
-    write_table(table, costs, "%.2f")
+    """Write `cost_table` of the jobs with these records (see `jobs_of`)."""
+    write_table(table, cost_table(jobs_of(records), parents).assign(conditions=conditions), "%.2f")

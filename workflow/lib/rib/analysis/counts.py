@@ -16,6 +16,7 @@ COLUMNS = [*STATE, "dataset", "object_id", "label", "prediction"]
 # A scored model state: model, method, target, size, seed, alpha (None unless it is part of a curve).
 State = tuple[str, str, str, str, int, float | None]
 Index = slice | Sequence[int] | np.ndarray
+EVERY = slice(None)  # index of all states or objects
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,12 @@ class Counts:
     images: dict[str, np.ndarray]
     correct: dict[str, np.ndarray]
 
-    def accuracy(self, weights: np.ndarray) -> np.ndarray:
-        """Accuracies in percent under weights of the objects.
-
-        Args:
-            weights: (replicates, objects), weight of each object.
+    def accuracy_on(self, dataset: str, weights: np.ndarray, states: Index, objects: Index) -> np.ndarray:
+        """Accuracies of states on objects of a dataset, with weights (replicates, all objects), in percent.
 
         Returns:
-            (replicates, states, datasets).
+            (replicates, states), NaN where a replicate has none of the objects.
         """
-        every = slice(None)
-        return np.stack([self.accuracy_on(dataset, weights, every, every) for dataset in self.datasets], axis=2)
-
-    def accuracy_on(self, dataset: str, weights: np.ndarray, states: Index, objects: Index) -> np.ndarray:
-        """Accuracies of some states on some objects of a dataset, in percent: (replicates, states)."""
         counted = weights[:, self.places[dataset][objects]].astype(np.float64)
         right = counted @ self.correct[dataset][states][:, objects].T.astype(np.float64)
         shown = (counted @ self.images[dataset][objects].astype(np.float64))[:, None]
@@ -61,10 +54,6 @@ class Counts:
         """The counts of some states, by index."""
         correct = {dataset: right[states] for dataset, right in self.correct.items()}
         return replace(self, states=[self.states[place] for place in states], correct=correct)
-
-    def shared(self, dataset: str, target: str) -> np.ndarray:
-        """Which of a dataset's objects are also in the target: (n,) bool."""
-        return np.isin(self.places[dataset], self.places[target], assume_unique=True)
 
 
 def count(parts: Iterable[pd.DataFrame]) -> Counts:
@@ -77,37 +66,28 @@ def count(parts: Iterable[pd.DataFrame]) -> Counts:
     Raises:
         ValueError: two runs were scored on different images.
     """
-    names: dict[str, pd.Index] = {}
-    images: dict[str, np.ndarray] = {}
+    images: dict[str, pd.Series] = {}
     found: dict[State, dict[str, np.ndarray]] = {}
     for part in parts:
-        right = (part["label"] == part["prediction"]).to_numpy()
-        for (*state, alpha, dataset), rows in part.groupby(
-            [*STATE, "dataset"], observed=True, dropna=False
-        ).indices.items():
-            objects = part["object_id"].iloc[rows].astype(str)
-            if dataset not in names:
-                names[dataset] = pd.Index(np.unique(objects))
-            places = names[dataset].get_indexer(objects)
-            total, correct = (
-                np.bincount(places[chosen], minlength=len(names[dataset])) if (places >= 0).all() else None
-                for chosen in (slice(None), right[rows])
-            )
-            if total is None or (images.setdefault(dataset, total.astype(np.uint16)) != total).any():
+        right, objects = part["label"] == part["prediction"], part["object_id"].astype(str)
+        groups = part.groupby([*STATE, "dataset"], observed=True, dropna=False).indices
+        for (*state, alpha, dataset), rows in groups.items():
+            answers = right.iloc[rows].groupby(objects.iloc[rows]).agg(["size", "sum"])
+            if not images.setdefault(dataset, answers["size"]).equals(answers["size"]):
                 raise ValueError("the runs were not scored on the same images")
             key = (*state, None if np.isnan(alpha) else alpha)
-            found.setdefault(key, {})[dataset] = correct.astype(np.uint16)
+            found.setdefault(key, {})[dataset] = answers["sum"].to_numpy(np.uint16)
     states = sorted(found, key=lambda state: (state[:-1], state[-1] or 0))
-    if any(found[state].keys() != names.keys() for state in states):
+    if any(found[state].keys() != images.keys() for state in states):
         raise ValueError("the runs were not scored on the same images")
-    every = pd.Index(np.unique(np.concatenate([index.to_numpy() for index in names.values()])))
+    every = pd.Index(np.unique(np.concatenate([sizes.index.to_numpy() for sizes in images.values()])))
     return Counts(
         states=states,
-        datasets=list(names),
+        datasets=list(images),
         objects=len(every),
-        places={dataset: every.get_indexer(index) for dataset, index in names.items()},
-        images=images,
-        correct={dataset: np.stack([found[state][dataset] for state in states]) for dataset in names},
+        places={dataset: every.get_indexer(sizes.index) for dataset, sizes in images.items()},
+        images={dataset: sizes.to_numpy(np.uint16) for dataset, sizes in images.items()},
+        correct={dataset: np.stack([found[state][dataset] for state in states]) for dataset in images},
     )
 
 

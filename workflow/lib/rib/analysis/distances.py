@@ -3,8 +3,8 @@
 All datasets contribute the same number of images, since the estimates depend on it. There are three distances, in units
 of the features except for MMD:
 
-    otdd     optimal transport between labelled sets (Alvarez-Melis & Fusi 2020, arXiv 2002.02923, section 4, with p =
-    2) mmd2     unbiased squared maximum mean discrepancy (Gretton et al. 2012, Lemma 6); a negative value is noise
+    otdd     optimal transport between labelled sets (Alvarez-Melis & Fusi 2020, arXiv 2002.02923, section 4, p = 2)
+    mmd2     unbiased squared maximum mean discrepancy (Gretton et al. 2012, Lemma 6); a negative value is noise
     frechet  between Gaussians fitted after one PCA for all datasets (Dowson & Landau 1982); FID is the square of this
 
 OTDD and the Frechet distance are biased upwards in small samples, also for two samples of one distribution. They rank
@@ -13,7 +13,7 @@ datasets of a family often show the same objects.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from rib.base.progress import Progress
 from rib.data.stored_features import read_features
 from rib.data.subsets import balanced_order
 
-COLUMNS = ["first", "second", "distance", "value", "n", "note"]
 FEWEST = 5  # minimum images per class for a Gaussian in OTDD
 SAMPLE_PER_DIMENSION = 5  # minimum images per dimension for a covariance
 MEDIAN_OF = 4000  # images used for MMD's bandwidth
@@ -64,17 +63,13 @@ def covariance_root(features: np.ndarray) -> np.ndarray:
 
 
 def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> np.ndarray:
-    """Squared 2-Wasserstein distances between Gaussians fitted to two lists of samples.
+    """Squared 2-Wasserstein distances between Gaussians fitted to two lists of samples (n, d); never negative.
 
     The distance is |m1 - m2|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) (Dowson & Landau 1982). With A = R'R and B = S'S,
     the trace of the root is the sum of the singular values of RS', which is no larger than the samples.
 
-    Args:
-        first: samples (n, d).
-        second: samples (m, d).
-
     Returns:
-        (len(first), len(second)), never negative.
+        (len(first), len(second)).
     """
     means = [np.stack([part.mean(axis=0) for part in parts]) for parts in (first, second)]
     roots = [[covariance_root(part) for part in parts] for parts in (first, second)]
@@ -99,8 +94,6 @@ def otdd(first: Sample, second: Sample, gaussian: bool) -> float:
     result is the square root of the mean cost, in the features' units.
 
     Args:
-        first: n images.
-        second: n images.
         gaussian: False if classes are too small for a covariance; only their means are then used.
 
     Raises:
@@ -119,12 +112,11 @@ def otdd(first: Sample, second: Sample, gaussian: bool) -> float:
     return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
 
 
-def median_distance(samples: Iterable[np.ndarray]) -> float:
+def median_distance(samples: Sequence[np.ndarray]) -> float:
     """Median distance between the images of all samples (n, d): the bandwidth of MMD's kernel.
 
     Source: Gretton et al. 2012, section 8; only the first images of large samples are used.
     """
-    samples = list(samples)
     pooled = np.concatenate([part[: max(2, MEDIAN_OF // len(samples))] for part in samples])
     return float(np.sqrt(np.median(squared_distances(pooled, pooled)[np.triu_indices(len(pooled), 1)])))
 
@@ -148,9 +140,9 @@ def mmd2(first: np.ndarray, second: np.ndarray, bandwidth: float) -> float:
     return float(within(first) + within(second) - 2 * kernel(first, second).mean())
 
 
-def principal_axes(samples: Iterable[np.ndarray], axes: int) -> tuple[np.ndarray, float]:
+def principal_axes(samples: Sequence[np.ndarray], axes: int) -> tuple[np.ndarray, float]:
     """Principal axes of pooled samples (n, d) of equal size: (d, axes), and their fraction of the variance, 0 to 1."""
-    pooled = np.concatenate(list(samples))
+    pooled = np.concatenate(samples)
     variances, vectors = np.linalg.eigh(np.cov(pooled.T).reshape(pooled.shape[1], -1))
     return vectors[:, ::-1][:, :axes], float(variances[::-1][:axes].sum() / variances.sum())
 
@@ -169,29 +161,24 @@ def distance_table(samples: Mapping[str, Sample]) -> pd.DataFrame:
     (n,) = {len(sample.labels) for sample in samples.values()}
     features = [sample.features for sample in samples.values()]
     gaussian = all(n >= FEWEST * len(np.unique(sample.labels)) for sample in samples.values())
-    labels = (
-        "labels as Gaussians" if gaussian else f"labels as points: fewer than {FEWEST} images per class in some sets"
-    )
+    points = f"labels as points: fewer than {FEWEST} images per class in some sets"
+    labels = "labels as Gaussians" if gaussian else points
     bandwidth = median_distance(features)
     axes, explained = principal_axes(features, min(features[0].shape[1], (n - 1) // SAMPLE_PER_DIMENSION))
     fitted = f"{axes.shape[1]} principal components, {explained:.1%} of the variance"
     lines = []
-    pairs = list(itertools.combinations(samples, 2))
-    for pair in Progress(pairs, desc="distances", unit="pair"):
+    for pair in Progress(list(itertools.combinations(samples, 2)), desc="distances", unit="pair"):
         first, second = (samples[name] for name in pair)
         lines += [
             (*pair, "otdd", otdd(first, second, gaussian), n, labels),
             (*pair, "mmd2", mmd2(first.features, second.features, bandwidth), n, f"bandwidth {bandwidth:.4g}"),
             (*pair, "frechet", frechet(first.features @ axes, second.features @ axes), n, fitted),
         ]
-    return pd.DataFrame(lines, columns=COLUMNS)
+    return pd.DataFrame(lines, columns=["first", "second", "distance", "value", "n", "note"])
 
 
 def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
     """Samples of the smallest dataset's size from all datasets: the first images in the class-balanced order.
-
-    Args:
-        features: output of the features job, by dataset.
 
     Raises:
         UserError: the smallest dataset has too few images.
@@ -212,11 +199,5 @@ def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
 
 
 def write_distances(*, datasets: Sequence[str], features: Sequence[Path], table: Path) -> None:
-    """Write `distance_table` of one model as CSV.
-
-    Args:
-        datasets: names.
-        features: output of the pretrained model's features job for each dataset.
-    """
-    stored = dict(zip(datasets, features, strict=True))
-    write_table(table, distance_table(equal_samples(stored)))
+    """Write `distance_table` of one model as CSV, from its features of each dataset before fine-tuning."""
+    write_table(table, distance_table(equal_samples(dict(zip(datasets, features, strict=True)))))

@@ -14,7 +14,6 @@ variation of a run's own accuracies.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,28 +29,36 @@ FEWEST = 3  # minimum number of models for a line and its confidence interval
 Accuracies = np.ndarray | pd.Series
 
 
-@dataclass(frozen=True)
 class Line:
-    """A line between logits of accuracies.
+    """A line fitted to the logits of models' accuracies in and out of distribution.
+
+    Args:
+        inside, outside: (models,) percent, between 0 and 100.
 
     Attributes:
-        slope, intercept: parameters of the line.
-        correlation: Pearson correlation of the logits.
-        models: number of models in the fit.
+        slope, intercept, correlation: of the logits.
+        models: number of models.
         centre, spread: mean of their in-distribution logits, and sum of squares about it.
         residual: standard deviation of their out-of-distribution logits about the line.
         lowest, highest: range of their in-distribution accuracies, in percent.
+
+    Raises:
+        UserError: there are fewer than three models, or all have the same accuracy.
     """
 
-    slope: float
-    intercept: float
-    correlation: float
-    models: int
-    centre: float
-    spread: float
-    residual: float
-    lowest: float
-    highest: float
+    def __init__(self, inside: Accuracies, outside: Accuracies):
+        if len(inside) < FEWEST or np.ptp(inside) == 0:
+            raise UserError(
+                f"effective robustness needs {FEWEST} or more baseline models of different accuracy for each dataset; "
+                "add rows to baselines.csv in the catalogue."
+            )
+        x, y = logit(np.asarray(inside) / 100), logit(np.asarray(outside) / 100)
+        found = linregress(x, y)
+        self.slope, self.intercept, self.correlation = found.slope, found.intercept, found.rvalue
+        self.models, self.lowest, self.highest = len(x), np.min(inside), np.max(inside)
+        self.centre, self.spread = x.mean(), ((x - x.mean()) ** 2).sum()
+        residuals = y - (found.intercept + found.slope * x)
+        self.residual = np.sqrt((residuals**2).sum() / (len(x) - 2))
 
     def at(self, accuracy: Accuracies) -> np.ndarray:
         """Predicted out-of-distribution accuracies for in-distribution accuracies, in percent."""
@@ -66,49 +73,9 @@ class Line:
         return 100 * expit(middle - half), 100 * expit(middle + half)
 
 
-def fit(inside: Accuracies, outside: Accuracies) -> Line:
-    """Fit a line to models' accuracies.
-
-    Args:
-        inside: (models,) in distribution, percent, between 0 and 100.
-        outside: (models,) out of distribution, percent, between 0 and 100.
-
-    Raises:
-        UserError: there are fewer than three models, or all have the same accuracy.
-    """
-    if len(inside) < FEWEST or np.ptp(inside) == 0:
-        raise UserError(
-            f"effective robustness needs {FEWEST} or more baseline models of different accuracy for each dataset; add "
-            "rows to baselines.csv in the catalogue."
-        )
-    x, y = logit(np.asarray(inside) / 100), logit(np.asarray(outside) / 100)
-    found = linregress(x, y)
-    residuals = y - (found.intercept + found.slope * x)
-    return Line(
-        slope=float(found.slope),
-        intercept=float(found.intercept),
-        correlation=float(found.rvalue),
-        models=len(x),
-        centre=float(x.mean()),
-        spread=float(((x - x.mean()) ** 2).sum()),
-        residual=float(np.sqrt((residuals**2).sum() / (len(x) - 2))),
-        lowest=float(np.min(inside)),
-        highest=float(np.max(inside)),
-    )
-
-
 def lines_of(baselines: pd.DataFrame) -> dict[str, Line]:
-    """The line of each dataset.
-
-    Args:
-        baselines: columns dataset, id, ood (percent), one row per model and dataset.
-    """
-    return {name: fit(part["id"], part["ood"]) for name, part in baselines.groupby("dataset", sort=False)}
-
-
-def within(accuracy: pd.Series, n: pd.Series) -> pd.Series:
-    """Accuracies (percent) clipped to finite logits: at least half an image of n is counted as right and as wrong."""
-    return accuracy.clip(50 / n, 100 - 50 / n)
+    """The line of each dataset, from the dataset, id and ood (percent) of each model."""
+    return {name: Line(part["id"], part["ood"]) for name, part in baselines.groupby("dataset", sort=False)}
 
 
 def robustness_table(accuracy: pd.DataFrame, baselines: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -123,47 +90,34 @@ def robustness_table(accuracy: pd.DataFrame, baselines: pd.DataFrame, confidence
         ood_after, rho_after, low, high (confidence interval of rho_after), change (rho_after - rho_before);
         extrapolated: whether the accuracy before or after is outside the range of the line's models.
     """
-    scored = accuracy.assign(accuracy=within(accuracy["accuracy"], accuracy["n"]))
-    before = scored[scored["method"] == PRETRAINED].set_index(["model", "dataset"])["accuracy"]
-    after = scored[scored["method"] != PRETRAINED].set_index([*RUN_COLUMNS, "dataset"])["accuracy"]
+    half = 50 / accuracy["n"]  # at least half an image is counted as right and as wrong, so that logits are finite
+    scored = accuracy.assign(accuracy=accuracy["accuracy"].clip(half, 100 - half))
+    tuned = scored["method"] != PRETRAINED
+    after = scored[tuned].pivot(index=RUN_COLUMNS, columns="dataset", values="accuracy")
+    before = scored[~tuned].pivot(index="model", columns="dataset", values="accuracy")
+    before = before.loc[after.index.get_level_values("model")].set_axis(after.index)
     pairs = baselines.drop_duplicates("dataset").set_index("dataset")["in_distribution"]
     parts = []
     for name, line in lines_of(baselines).items():
-        inside = pairs[name]
-        both = pd.DataFrame(
-            {"id_after": after.xs(inside, level="dataset"), "ood_after": after.xs(name, level="dataset")}
-        ).reset_index()
-        for when, dataset in (("id_before", inside), ("ood_before", name)):
-            both[when] = before.loc[[(model, dataset) for model in both["model"]]].to_numpy()
-        for when in ("before", "after"):
-            both[f"rho_{when}"] = both[f"ood_{when}"] - line.at(both[f"id_{when}"])
-        low, high = line.interval(both["id_after"], confidence)
-        ends = both[["id_before", "id_after"]]
-        parts.append(
-            both.assign(
-                dataset=name,
-                in_distribution=inside,
-                low=both["ood_after"] - high,
-                high=both["ood_after"] - low,
-                change=both["rho_after"] - both["rho_before"],
-                extrapolated=(ends.lt(line.lowest) | ends.gt(line.highest)).any(axis=1),
-            )
-        )
-    columns = [f"{what}_{when}" for when in ("before", "after") for what in ("id", "ood", "rho")]
-    columns = [*RUN_COLUMNS, "dataset", "in_distribution", *columns, "low", "high", "change", "extrapolated"]
-    return pd.concat(parts, ignore_index=True)[columns].sort_values([*RUN_COLUMNS, "dataset"], kind="stable")
+        part = pd.DataFrame({"dataset": name, "in_distribution": pairs[name]}, index=after.index)
+        for when, values in (("before", before), ("after", after)):
+            part[f"id_{when}"], part[f"ood_{when}"] = values[pairs[name]], values[name]
+            part[f"rho_{when}"] = values[name] - line.at(values[pairs[name]])
+        low, high = line.interval(part["id_after"], confidence)
+        part["low"], part["high"] = part["ood_after"] - high, part["ood_after"] - low
+        part["change"] = part["rho_after"] - part["rho_before"]
+        ends = part[["id_before", "id_after"]]
+        part["extrapolated"] = (ends.lt(line.lowest) | ends.gt(line.highest)).any(axis=1)
+        parts.append(part)
+    return pd.concat(parts).reset_index().sort_values([*RUN_COLUMNS, "dataset"], kind="stable")
 
 
 def line_table(baselines: pd.DataFrame) -> pd.DataFrame:
     """Rows of dataset, in_distribution, models, slope, intercept, correlation, lowest, highest (percent)."""
-    pairs = baselines.drop_duplicates("dataset").set_index("dataset")["in_distribution"]
+    lines = lines_of(baselines).values()
     columns = ["models", "slope", "intercept", "correlation", "lowest", "highest"]
-    return pd.DataFrame(
-        [
-            {"dataset": name, "in_distribution": pairs[name], **{key: getattr(line, key) for key in columns}}
-            for name, line in lines_of(baselines).items()
-        ]
-    )
+    pairs = baselines[["dataset", "in_distribution"]].drop_duplicates("dataset")
+    return pairs.assign(**{key: [getattr(line, key) for line in lines] for key in columns})
 
 
 def write_tables(
@@ -175,18 +129,12 @@ def write_tables(
     effective_robustness: Path,
     baseline_lines: Path,
 ) -> None:
-    """Write both tables.
+    """Write `robustness_table` and `line_table` as CSV.
 
     Args:
-        accuracy: CSV of rib.analysis.tables.accuracy_table.
         baselines: model, dataset, in_distribution, id, ood (percent) of each published pair of accuracies.
-        effective_robustness: written as CSV, see `robustness_table`.
-        baseline_lines: written as CSV, see `line_table`.
     """
-    stated = pd.DataFrame(baselines)
-    tables = {
-        effective_robustness: robustness_table(pd.read_csv(accuracy, dtype={"size": str}), stated, confidence),
-        baseline_lines: line_table(stated),
-    }
-    for path, table in tables.items():
-        write_table(path, table.assign(conditions=conditions))
+    measured, stated = pd.read_csv(accuracy, dtype={"size": str}), pd.DataFrame(baselines)
+    robustness = robustness_table(measured, stated, confidence)
+    write_table(effective_robustness, robustness.assign(conditions=conditions))
+    write_table(baseline_lines, line_table(stated).assign(conditions=conditions))

@@ -23,17 +23,15 @@ def compare(
     """Write one row per published accuracy: the measured accuracy, the difference and the verdict.
 
     Args:
-        rows: evaluation rows of the pretrained models.
         published: model, dataset, accuracy (percent) and source of each number.
         expected: images of each whole dataset; subsets are not comparable.
         obstacle: why this run's settings are not comparable with published numbers, or None.
         table: written as CSV: model, dataset, published, measured, difference (percent), images, verdict, source.
     """
-    parts = [pd.read_parquet(path, columns=[*KEYS, "label", "prediction"]) for path in rows]
-    right = pd.concat(
-        [part.assign(right=part["label"] == part["prediction"]).astype(dict.fromkeys(KEYS, str)) for part in parts]
-    )
-    found = right.groupby(KEYS)["right"].agg(measured=lambda answers: 100 * answers.mean(), images="size").reset_index()
+    columns = [*KEYS, "label", "prediction"]
+    scored = pd.concat([pd.read_parquet(path, columns=columns).astype(dict.fromkeys(KEYS, str)) for path in rows])
+    scored["right"] = scored["label"] == scored["prediction"]
+    found = scored.groupby(KEYS)["right"].agg(measured=lambda right: 100 * right.mean(), images="size").reset_index()
     stated = pd.DataFrame(published).rename(columns={"accuracy": "published"}).astype({"published": float})
     both = stated.merge(found, on=KEYS, how="inner")
     # Rounded as in the table, so that a difference equal to the tolerance is within.

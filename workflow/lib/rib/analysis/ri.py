@@ -12,12 +12,12 @@ Datasets j are the OOD datasets, including evaluation-only ones. With several se
 Training subsets are separate. A curve has one state per alpha and a separate table.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from rib.analysis.counts import Counts, State
+from rib.analysis.counts import EVERY, Counts, Index, State
 from rib.base.errors import UserError
 from rib.config.run import ALL, NO_TARGET, PRETRAINED
 
@@ -46,70 +46,67 @@ def ood_accuracies(
     """Mean accuracy on the other datasets before and after fine-tuning, for every fine-tuned state.
 
     Args:
-        counts: counts of a grid.
         weights: (replicates, objects), see `object_weights`.
         ood_datasets: out-of-distribution datasets; None for all.
         source_groups: for leak-free results, source group by dataset. Objects of the target are excluded from the other
             datasets of its source group, before and after fine-tuning; a dataset without remaining objects is dropped
             from the mean.
 
-    Returns:
-        Means over datasets j != target of A_pre(j) and A_i(j), by state.
-
     Raises:
         UserError: no objects remain in any dataset.
     """
-    states = [state for state in counts.states if state[1] != PRETRAINED]
     place = {state: position for position, state in enumerate(counts.states)}
-    accuracy = counts.accuracy(weights)
+    whole = {name: counts.accuracy_on(name, weights, EVERY, EVERY) for name in counts.datasets}
     found = {}
-    for target in sorted({state[2] for state in states}):
-        left = on_other_datasets(counts, target, ood_datasets, source_groups or {})
-        images = sum(
-            int(counts.images[name][slice(None) if kept is None else kept].sum()) for name, kept in left.items()
-        )
-        of_target = [state for state in states if state[2] == target]
-        before = [place[model, PRETRAINED, NO_TARGET, ALL, 0, None] for model, *_ in of_target]
-        after = [place[state] for state in of_target]
-        means = [
-            np.mean([_on(counts, accuracy, weights, name, rows, kept) for name, kept in left.items()], axis=0)
-            for rows in (before, after)
+    for target, left in _by_target(counts, ood_datasets, source_groups).items():
+        states = [state for state in counts.states if state[2] == target]
+        rows = [place[state] for state in (*map(_before, states), *states)]
+        accuracies = [
+            whole[name][:, rows] if kept is EVERY else counts.accuracy_on(name, weights, rows, kept)
+            for name, kept in left.items()
         ]
-        found |= {state: Ood(means[0][:, i], means[1][:, i], images) for i, state in enumerate(of_target)}
-    return {state: found[state] for state in states}
+        means = np.mean(accuracies, axis=0).T
+        images = sum(int(counts.images[name][kept].sum()) for name, kept in left.items())
+        found |= {state: Ood(means[i], means[len(states) + i], images) for i, state in enumerate(states)}
+    return {state: found[state] for state in counts.states if state in found}
 
 
 def ri_parts(
     counts: Counts, ood_datasets: Collection[str] | None = None, source_groups: Mapping[str, str] | None = None
 ) -> dict[State, np.ndarray]:
-    """Contribution of each object to the RI of every fine-tuned state.
+    """Contribution of each object to the RI of every fine-tuned state: (objects,) percentage points, with sum RI.
 
-    Args:
-        counts, ood_datasets, source_groups: as in `ood_accuracies`.
-
-    Returns:
-        By state (objects,) percentage points, with sum RI.
+    Args: see `ood_accuracies`.
     """
     place = {state: position for position, state in enumerate(counts.states)}
-    found = {}
-    for target in sorted({state[2] for state in counts.states if state[1] != PRETRAINED}):
-        left = on_other_datasets(counts, target, ood_datasets, source_groups or {})
-        for state in counts.states:
-            if state[2] == target:
-                rows = [place[state], place[state[0], PRETRAINED, NO_TARGET, ALL, 0, None]]
-                found[state] = np.zeros(counts.objects)
-                for name, kept in left.items():
-                    chosen = slice(None) if kept is None else kept
-                    after, before = counts.correct[name][rows][:, chosen].astype(np.float64)
-                    n = counts.images[name][chosen].sum(dtype=np.int64)
-                    found[state][counts.places[name][chosen]] += 100 * (after - before) / n / len(left)
+    by_target = _by_target(counts, ood_datasets, source_groups)
+    found = {state: np.zeros(counts.objects) for state in counts.states if state[2] in by_target}
+    for state, parts in found.items():
+        left, rows = by_target[state[2]], [place[state], place[_before(state)]]
+        for name, kept in left.items():
+            after, before = counts.correct[name][rows][:, kept].astype(np.float64)
+            n = counts.images[name][kept].sum(dtype=np.int64)
+            parts[counts.places[name][kept]] += 100 * (after - before) / n / len(left)
     return found
 
 
+def _before(state: State) -> State:
+    """The pretrained state that a fine-tuned one started from."""
+    return (state[0], PRETRAINED, NO_TARGET, ALL, 0, None)
+
+
+def _by_target(
+    counts: Counts, ood_datasets: Collection[str] | None, source_groups: Mapping[str, str] | None
+) -> dict[str, dict[str, Index]]:
+    """`on_other_datasets` of each target."""
+    targets = sorted({state[2] for state in counts.states if state[1] != PRETRAINED})
+    return {target: on_other_datasets(counts, target, ood_datasets, source_groups) for target in targets}
+
+
 def on_other_datasets(
-    counts: Counts, target: str, ood_datasets: Collection[str] | None, source_groups: Mapping[str, str]
-) -> dict[str, np.ndarray | None]:
-    """Datasets in the RI of a target, and which of their objects count: (n,) bool, None for all.
+    counts: Counts, target: str, ood_datasets: Collection[str] | None, source_groups: Mapping[str, str] | None
+) -> dict[str, Index]:
+    """Datasets in the RI of a target, and which of their objects count: `EVERY` or (n,) bool.
 
     Args: see `ood_accuracies`.
 
@@ -117,37 +114,16 @@ def on_other_datasets(
         UserError: no objects remain in any dataset.
     """
     others = [name for name in counts.datasets if name != target and (ood_datasets is None or name in ood_datasets)]
-    left = {name: _leak_free(counts, name, target, source_groups) for name in others}
-    left = {name: objects for name, objects in left.items() if objects is None or objects.any()}
+    groups, left = source_groups or {}, dict.fromkeys(others, EVERY)
+    if target in groups and target in counts.places:
+        for name in (name for name in others if groups.get(name) == groups[target]):
+            shared = np.isin(counts.places[name], counts.places[target], assume_unique=True)
+            if shared.any():
+                left[name] = ~shared
+    left = {name: kept for name, kept in left.items() if kept is EVERY or kept.any()}
     if not left:
         raise UserError(
             f"leak_free: all datasets were made from the same images as {target}, so none is left to evaluate on; "
             "set leak_free to false or evaluate on more datasets."
         )
     return left
-
-
-def _leak_free(counts: Counts, dataset: str, target: str, source_groups: Mapping[str, str]) -> np.ndarray | None:
-    """Which of a dataset's objects remain without those of the target: (n,) bool, None for all."""
-    if (
-        dataset not in source_groups
-        or target not in counts.places
-        or source_groups.get(target) != source_groups[dataset]
-    ):
-        return None
-    shared = counts.shared(dataset, target)
-    return ~shared if shared.any() else None
-
-
-def _on(
-    counts: Counts,
-    accuracy: np.ndarray,
-    weights: np.ndarray,
-    dataset: str,
-    states: Sequence[int],
-    kept: np.ndarray | None,
-) -> np.ndarray:
-    """Accuracies of some states on a dataset, or on its remaining objects: (replicates, states)."""
-    if kept is None:
-        return accuracy[:, states, counts.datasets.index(dataset)]
-    return counts.accuracy_on(dataset, weights, states, kept)

@@ -16,17 +16,14 @@ Rows are read one run at a time to bound memory.
 """
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from rib.analysis.bootstrap import interval, object_weights
-from rib.analysis.counts import Counts
+from rib.analysis.bootstrap import estimate, object_weights
+from rib.analysis.counts import EVERY, Counts, Index
 from rib.analysis.ri import on_other_datasets
 from rib.base.files import write_table
 from rib.base.progress import Progress
@@ -34,30 +31,9 @@ from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, run_of
 
 BINS = 15  # of the calibration error
 SHARES = ("agreement", "right_to_wrong", "wrong_to_right")
+COLUMNS = ("row", "label", "prediction", "confidence")
 GROUP = ["model", "method", "size"]
 BLOCK = 200  # bootstrap replicates at once, which bounds memory
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A run's predictions on one dataset, in row order.
-
-    Attributes:
-        places: (n,) row of each image in the prepared dataset, to match the runs of a model.
-        label: (n,) the class.
-        prediction: (n,) the predicted class.
-        confidence: (n,) softmax probability of the prediction, 0 to 1.
-    """
-
-    places: np.ndarray
-    label: np.ndarray
-    prediction: np.ndarray
-    confidence: np.ndarray
-
-    @property
-    def right(self) -> np.ndarray:
-        """Which predictions are correct: (n,) bool."""
-        return self.prediction == self.label
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
@@ -75,87 +51,69 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     return 100 * float(np.abs(gaps).sum()) / len(within)
 
 
-def compared(before: Scored, after: Scored) -> dict[str, np.ndarray]:
-    """Flags (n,) bool of each of `SHARES`.
+def compared(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Flags (n,) bool of each of `SHARES`, from the rows of two runs on one dataset (row, label, prediction).
 
     Raises:
         ValueError: the two runs were not scored on the same images.
     """
-    if not np.array_equal(before.places, after.places) or not np.array_equal(before.label, after.label):
+    if not all(np.array_equal(before[name], after[name]) for name in ("row", "label")):
         raise ValueError("the runs were not scored on the same images")
-    was, is_now = before.right, after.right
-    flags = (before.prediction == after.prediction, was & ~is_now, ~was & is_now)
-    return dict(zip(SHARES, flags, strict=True))
+    same = before["prediction"].to_numpy() == after["prediction"].to_numpy()
+    was, is_now = right(before), right(after)
+    return dict(zip(SHARES, (same, was & ~is_now, ~was & is_now), strict=True))
 
 
-def read_run(paths: Iterable[Path]) -> dict[str, Scored]:
-    """A run's predictions by dataset, from all its evaluation groups."""
-    found = {}
-    for path in paths:
-        table = pq.read_table(path, columns=["dataset", "row", "label", "prediction", "confidence"])
-        columns = [table[name].to_numpy() for name in ("row", "label", "prediction", "confidence")]
-        found |= {name: Scored(*(column[own] for column in columns)) for name, own in _by_dataset(table)}
-    return found
+def right(rows: pd.DataFrame) -> np.ndarray:
+    """Which predictions are correct: (n,) bool."""
+    return rows["prediction"].to_numpy() == rows["label"].to_numpy()
 
 
-def read_objects(paths: Iterable[Path]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Objects by dataset: (objects,) sorted ids, and (n,) index of each image's object, in row order."""
-    found = {}
-    for path in paths:
-        table = pq.read_table(path, columns=["dataset", "object_id"])
-        ids = table["object_id"].combine_chunks().dictionary_encode()  # saves memory for millions of images
-        names, of_image = np.array(ids.dictionary.to_pylist()), ids.indices.to_numpy()
-        for dataset, own in _by_dataset(table):
-            present, place = np.unique(of_image[own], return_inverse=True)
-            objects, order = np.unique(names[present], return_inverse=True)
-            found[dataset] = (objects, order[place])
-    return found
+def numbers_of(before: pd.DataFrame, after: pd.DataFrame, flags: Mapping[str, np.ndarray]) -> tuple:
+    """The numbers of a row of samples.csv: images, shares and calibration errors (percent)."""
+    shares = (100 * float(flags[name].mean()) for name in SHARES)
+    errors = (calibration_error(rows["confidence"].to_numpy(), right(rows)) for rows in (before, after))
+    return (len(before), *shares, *errors)
 
 
-def _by_dataset(table: pa.Table) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each dataset of a table and the mask of its rows: (rows,) bool."""
-    datasets = table["dataset"].combine_chunks().dictionary_encode()
-    of = datasets.indices.to_numpy()
-    for place, name in enumerate(datasets.dictionary.to_pylist()):
-        yield name, of == place
+def read_rows(paths: Iterable[Path], columns: Sequence[str] = COLUMNS) -> dict[str, pd.DataFrame]:
+    """A run's rows by dataset, from all its evaluation groups."""
+    tables = (pd.read_parquet(path, columns=["dataset", *columns]) for path in paths)
+    return {name: own for table in tables for name, own in table.groupby("dataset", observed=True, sort=False)}
 
 
 class Flips:
     """Images per object in each of `SHARES`, summed over runs of one model, method and size.
 
     Args:
-        objects: see `read_objects`.
+        objects: by dataset, (n,) index of each image's object, in row order, and (objects,) sorted ids.
         seed: seed of the bootstrap, with the same draws as for RI (rib.analysis.bootstrap.object_weights).
     """
 
-    def __init__(
-        self,
-        objects: Mapping[str, tuple[np.ndarray, np.ndarray]],
-        *,
-        replicates: int,
-        seed: int,
-        ood_datasets: Collection[str],
-        source_groups: Mapping[str, str] | None,
-    ):
-        every = np.unique(np.concatenate([own for own, _ in objects.values()]))
-        self.of_image = {dataset: place for dataset, (_, place) in objects.items()}
+    def __init__(self, objects: Mapping[str, tuple[np.ndarray, pd.Index]], replicates: int, seed: int):
+        every = pd.Index(np.unique(np.concatenate([own for _, own in objects.values()])))
+        self.of_image = {dataset: place for dataset, (place, _) in objects.items()}
         self.counts = Counts(
             states=[],
             datasets=list(objects),
             objects=len(every),
-            places={dataset: np.searchsorted(every, own) for dataset, (own, _) in objects.items()},
+            places={dataset: every.get_indexer(own) for dataset, (_, own) in objects.items()},
             images={dataset: np.bincount(place).astype(np.uint16) for dataset, place in self.of_image.items()},
             correct={},
         )
         self.weights = object_weights(len(every), replicates, seed)
-        self.ood_datasets, self.source_groups = ood_datasets, source_groups or {}
 
     def per_object(self, dataset: str, flags: Mapping[str, np.ndarray]) -> np.ndarray:
         """Images of each object in each share: (3, objects of the dataset)."""
         places, n = self.of_image[dataset], len(self.counts.images[dataset])
         return np.stack([np.bincount(places[flags[name]], minlength=n) for name in SHARES])
 
-    def means(self, runs: Sequence[tuple[str, Mapping[str, np.ndarray]]]) -> np.ndarray:
+    def means(
+        self,
+        runs: Sequence[tuple[str, Mapping[str, np.ndarray]]],
+        ood_datasets: Collection[str],
+        source_groups: Mapping[str, str] | None,
+    ) -> np.ndarray:
         """Shares in percent, averaged over runs and the datasets other than their target: (replicates + 1, 3).
 
         Args:
@@ -163,56 +121,20 @@ class Flips:
         """
         parts: dict[tuple[str, str | None], list] = {}
         for target, found in runs:
-            others = on_other_datasets(self.counts, target, self.ood_datasets, self.source_groups)
+            others = on_other_datasets(self.counts, target, ood_datasets, source_groups)
             for dataset, kept in others.items():
-                part = parts.setdefault((dataset, None if kept is None else target), [kept, 0.0])
+                part = parts.setdefault((dataset, None if kept is EVERY else target), [kept, 0.0])
                 part[1] = part[1] + found[dataset] / (len(others) * len(runs))
         return sum(self._resampled(dataset, kept, summed) for (dataset, _), (kept, summed) in parts.items())
 
-    def _resampled(self, dataset: str, kept: np.ndarray | None, summed: np.ndarray) -> np.ndarray:
+    def _resampled(self, dataset: str, kept: Index, summed: np.ndarray) -> np.ndarray:
         """Percentage of a dataset's images, or of its remaining objects' images, for each bootstrap replicate."""
-        chosen = slice(None) if kept is None else kept
-        places, images = self.counts.places[dataset][chosen], self.counts.images[dataset][chosen]
-        columns = np.vstack([summed[:, chosen], images]).T
+        places, images = self.counts.places[dataset][kept], self.counts.images[dataset][kept]
+        columns = np.vstack([summed[:, kept], images]).T
         blocks = (self.weights[start : start + BLOCK, places] for start in range(0, len(self.weights), BLOCK))
         totals = np.concatenate([block.astype(np.float64) @ columns for block in blocks])
         with np.errstate(invalid="ignore"):  # a replicate may have no object of the dataset
             return 100 * totals[:, :-1] / totals[:, -1:]
-
-
-def _by_run(rows: Iterable[Path]) -> dict[Run, list[Path]]:
-    """Files of each run, sorted by model, method and size."""
-    found: dict[Run, list[Path]] = {}
-    for path in rows:
-        found.setdefault(run_of(path), []).append(path)
-    return dict(sorted(found.items(), key=lambda item: (item[0].model, item[0].method, item[0].size)))
-
-
-def sample_line(run: Run, dataset: str, before: Scored, after: Scored, flags: Mapping[str, np.ndarray]) -> tuple:
-    """A row of samples.csv."""
-    shares = (100 * float(flags[name].mean()) for name in SHARES)
-    errors = (calibration_error(scored.confidence, scored.right) for scored in (before, after))
-    return (run.model, run.method, run.target, run.size, run.seed, dataset, len(before.label), *shares, *errors)
-
-
-def _grouped(files: Mapping[Run, list[Path]], progress: Progress) -> Iterator[tuple[tuple, list[tuple], dict]]:
-    """Yield model, method and size; an iterator of these runs and their predictions; and the pretrained predictions."""
-    same: dict[str, Scored] | None = None
-    for model, of_model in itertools.groupby(files, key=lambda run: run.model):
-        runs = list(of_model)
-        before = read_run(next(files[run] for run in runs if run.method == PRETRAINED))
-        same = same or before
-        for dataset, scored in before.items():
-            compared(same[dataset], scored)  # all models must share the first one's images
-        tuned = [run for run in runs if run.method != PRETRAINED]
-        for (method, size), group in itertools.groupby(tuned, key=lambda run: (run.method, run.size)):
-            yield (model, method, size), _read_each(group, files, progress), before
-
-
-def _read_each(runs: Iterable[Run], files: Mapping[Run, list[Path]], progress: Progress) -> Iterator[tuple[Run, dict]]:
-    for run in runs:
-        yield run, read_run(files[run])
-        progress.update()
 
 
 def write_tables(
@@ -236,30 +158,34 @@ def write_tables(
         flips: CSV with one row per model, method and size: means of the three shares over targets, seeds and the
             datasets other than the target, each with its confidence interval over objects (percent).
     """
-    files = _by_run(rows)
-    first = next(run for run in files if run.method == PRETRAINED)
-    resampling = Flips(
-        read_objects(files[first]),
-        replicates=replicates,
-        seed=seed,
-        ood_datasets=ood_datasets,
-        source_groups=source_groups,
-    )
-    progress = Progress(desc="comparing runs", total=sum(run.method != PRETRAINED for run in files), unit="run")
+    files: dict[Run, list[Path]] = {}
+    for path in rows:
+        files.setdefault(run_of(path), []).append(path)
+    pretrained = {run.model: paths for run, paths in files.items() if run.method == PRETRAINED}
+    first = pretrained[min(pretrained)]
+    ids = {name: own["object_id"] for name, own in read_rows(first, ["object_id"]).items()}
+    objects = {name: pd.factorize(own, sort=True) for name, own in ids.items()}
+    resampling, shared = Flips(objects, replicates, seed), read_rows(first)
     lines, means = [], []
-    for group, runs, before in _grouped(files, progress):
-        counted = []
-        for run, after in runs:
-            flags = {dataset: compared(before[dataset], after[dataset]) for dataset in before}
-            lines += [sample_line(run, name, before[name], after[name], flags[name]) for name in before]
-            counted.append((run.target, {name: resampling.per_object(name, flags[name]) for name in flags}))
-        found = resampling.means(counted)
-        shares = ((values[0], *interval(values[1:], confidence)) for values in found.T)
-        means.append((*group, *itertools.chain.from_iterable(shares)))
+    tuned = sorted((run for run in files if run.method != PRETRAINED), key=lambda run: run.values(GROUP))
+    progress = Progress(tuned, desc="comparing runs", unit="run")
+    for model, of_model in itertools.groupby(progress, key=lambda run: run.model):
+        before = read_rows(pretrained[model])
+        for dataset, own in before.items():
+            compared(shared[dataset], own)  # all models must share the first one's images
+        for group, runs in itertools.groupby(of_model, key=lambda run: run.values(GROUP)):
+            counted = []
+            for run in runs:
+                after, per_object = read_rows(files[run]), {}
+                for dataset, own in before.items():
+                    flags = compared(own, after[dataset])
+                    lines.append((*run.values(RUN_COLUMNS), dataset, *numbers_of(own, after[dataset], flags)))
+                    per_object[dataset] = resampling.per_object(dataset, flags)
+                counted.append((run.target, per_object))
+            found = resampling.means(counted, ood_datasets, source_groups)
+            shares = (estimate(values, confidence) for values in found.T)
+            means.append((*group, *itertools.chain.from_iterable(shares)))
     columns = [name for share in SHARES for name in (share, f"{share}_low", f"{share}_high")]
-    tables = {
-        samples: pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", *SHARES, "ece_before", "ece_after"]),
-        flips: pd.DataFrame(means, columns=[*GROUP, *columns]),
-    }
-    for path, table in tables.items():
-        write_table(path, table.assign(conditions=conditions))
+    by_run = pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", *SHARES, "ece_before", "ece_after"])
+    write_table(samples, by_run.assign(conditions=conditions))
+    write_table(flips, pd.DataFrame(means, columns=[*GROUP, *columns]).assign(conditions=conditions))

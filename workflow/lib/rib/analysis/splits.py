@@ -12,13 +12,7 @@ PARTS = (TRAIN, SELECT, TEST)
 
 
 def write_counts(*, datasets: Sequence[str], splits: Sequence[Path], conditions: str, table: Path) -> None:
-    """Write the table.
-
-    Args:
-        datasets: names.
-        splits: split of each dataset, written by rib.data.split_dataset.
-        table: written as CSV: dataset, train, select, test (images), conditions.
-    """
+    """Write dataset, train, select, test (images) and conditions as CSV, from the splits of rib.data.split_dataset."""
     lines = []
     for dataset, path in zip(datasets, splits, strict=True):
         images = pd.read_parquet(path, columns=["part", "images"]).groupby("part")["images"].sum()

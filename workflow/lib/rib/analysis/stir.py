@@ -30,8 +30,6 @@ def write_stir(
 
     Args:
         features: outputs of the stir jobs, <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
-        indexes: index of the images of each.
-        layer: layer of the representations.
         steps: descent steps of each inversion.
         table: written as CSV, one row per run and reference: model, method, target, size, seed, dataset, layer,
             reference (the network that was inverted), n, stir, ci_low, ci_high; cka, cka_low, cka_high of both
@@ -62,7 +60,6 @@ def write_stir(
         raise UserError(
             "stir: no fine-tuned run is chosen; choose methods and targets under representations in config.yaml."
         )
-    intervals = [*(f"{part}{end}" for part in ("ci", "cka") for end in ("_low", "_high"))]
-    columns = [*RUN_COLUMNS, "dataset", "layer", "reference", "n", "stir", *intervals[:2], "cka", *intervals[2:]]
-    written = pd.DataFrame(lines, columns=[*columns, "fidelity", "residual", "passes"]).assign(conditions=conditions)
-    write_table(table, written)
+    columns = [*RUN_COLUMNS, "dataset", "layer", "reference", "n", "stir", "ci_low", "ci_high"]
+    columns += ["cka", "cka_low", "cka_high", "fidelity", "residual", "passes"]
+    write_table(table, pd.DataFrame(lines, columns=columns).assign(conditions=conditions))

@@ -1,7 +1,9 @@
 """RI per target and mRI of all methods, one table per model, as Markdown, LaTeX and CSV. No torch."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -19,12 +21,12 @@ LATEX = str.maketrans(
 
 @dataclass(frozen=True)
 class Cell:
-    """A value in percentage points with its confidence interval, and whether its method is better than all others."""
+    """A value in percentage points, its confidence interval, and 1 if its method is better than all others, else 0."""
 
     value: float
     low: float
     high: float
-    best: bool
+    best: int
 
 
 def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str | None:
@@ -52,9 +54,8 @@ def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) ->
     tests = dict(list(compared.groupby(keys)))
     for (model, size, column), part in values.groupby(keys, sort=False):
         best = best_of(part.set_index("method")["value"], tests[model, size, column], confidence)
-        for line in part.to_dict("records"):
-            numbers = (line["value"], line["ci_low"], line["ci_high"])
-            cells[model, size, line["method"], column] = Cell(*numbers, line["method"] == best)
+        for method, *numbers in part[["method", "value", "ci_low", "ci_high"]].itertuples(index=False):
+            cells[model, size, method, column] = Cell(*numbers, int(method == best))
     return cells
 
 
@@ -74,10 +75,10 @@ def write_summary(
     Args:
         seeds, seeds_ri, comparisons, comparisons_ri: CSV of rib.analysis.comparison.
         labels: labels of models, methods and targets, in display order.
-        outputs: `md`, `tex` and `csv`.
     """
+    read = partial(pd.read_csv, dtype={"size": str})
     values, compared = (
-        pd.concat([_read(per_target).rename(columns={"target": "column"}), _read(mean).assign(column=MRI)])
+        pd.concat([read(per_target).rename(columns={"target": "column"}), read(mean).assign(column=MRI)])
         for mean, per_target in ((seeds, seeds_ri), (comparisons, comparisons_ri))
     )
     values["value"] = values["ri"].fillna(values["mri"])
@@ -90,36 +91,37 @@ def write_summary(
         f"Holm-adjusted p at most {1 - confidence:.2g}). {conditions[:1].upper()}{conditions[1:]}."
     )
     sized = {size for _, size, _, _ in cells} != {ALL}
-    keys = [(m, s, k) for m, s in dict.fromkeys(key[:2] for key in cells) for k in labels["methods"]]
-    rows = {
-        model: [(size, method) for name, size, method in keys if name == model and (name, size, method, MRI) in cells]
+    rows = [
+        (*key, method)
         for model in labels["models"]
-    }
+        for key in dict.fromkeys(cell[:2] for cell in cells if cell[0] == model)
+        for method in labels["methods"]
+        if (*key, method, MRI) in cells
+    ]
+    heads = ["Method", "Size"] if sized else ["Method"]
     texts = {"md": [note + "\n"], "tex": ["% Needs \\usepackage{booktabs}. Use table* for wide tables.\n"]}
-    for model in (model for model, found in rows.items() if found):
+    for model, own in itertools.groupby(rows, key=lambda row: row[0]):
         lines = [
             [labels["methods"][method], *([size] if sized else []), *(cells[model, size, method, c] for c in columns)]
-            for size, method in rows[model]
+            for _, size, method in own
         ]
-        heads = ["Method", *(["Size"] if sized else [])]
         table = pd.DataFrame(lines, columns=[*heads, *columns.values()])
-        aligned = {"left": len(heads), "right": len(columns)}
-        texts["md"] += [f"## {labels['models'][model]}\n", _markdown(table, aligned)]
+        texts["md"] += [f"## {labels['models'][model]}\n", _markdown(table, len(heads))]
         caption = f"{labels['models'][model]}. {note}".translate(LATEX)
-        texts["tex"].append(_latex(table, aligned, caption, f"tab:rib-{model}"))
+        texts["tex"].append(_latex(table, len(heads), caption, f"tab:rib-{model}"))
     for ending, parts in texts.items():
         write_text(outputs[ending], "\n".join(parts))
-    write_table(outputs["csv"], _csv(cells, rows, columns))
+    lines = [
+        [model, method, size, *(number for column in columns for number in astuple(cells[model, size, method, column]))]
+        for model, size, method in rows
+    ]
+    names = [f"{column}{end}" for column in columns for end in ("", "_low", "_high", "_best")]
+    write_table(outputs["csv"], pd.DataFrame(lines, columns=["model", "method", "size", *names]))
 
 
-def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"size": str})
-
-
-def _markdown(table: pd.DataFrame, aligned: Mapping[str, int]) -> str:
-    shown = table.map(lambda value: _in_markdown(value) if isinstance(value, Cell) else value.replace("|", r"\|"))
-    shown = shown.rename(columns=lambda head: head.replace("|", r"\|"))
-    sides = [side for side, number in aligned.items() for _ in range(number)]
+def _markdown(table: pd.DataFrame, heads: int) -> str:
+    shown = _shown(table, _in_markdown, lambda text: text.replace("|", r"\|"))
+    sides = ["left"] * heads + ["right"] * (table.shape[1] - heads)
     return shown.to_markdown(index=False, colalign=sides, disable_numparse=True) + "\n"
 
 
@@ -128,14 +130,10 @@ def _in_markdown(cell: Cell) -> str:
     return f"{f'**{value}**' if cell.best else value} [{low}, {high}]"
 
 
-def _latex(table: pd.DataFrame, aligned: Mapping[str, int], caption: str, label: str) -> str:
-    shown = table.map(lambda value: _in_latex(value) if isinstance(value, Cell) else value.translate(LATEX))
-    return shown.rename(columns=lambda head: head.translate(LATEX)).to_latex(
-        index=False,
-        column_format="".join(side[0] * number for side, number in aligned.items()),
-        caption=caption,
-        label=label,
-    )
+def _latex(table: pd.DataFrame, heads: int, caption: str, label: str) -> str:
+    shown = _shown(table, _in_latex, lambda text: text.translate(LATEX))
+    sides = "l" * heads + "r" * (table.shape[1] - heads)
+    return shown.to_latex(index=False, column_format=sides, caption=caption, label=label)
 
 
 def _in_latex(cell: Cell) -> str:
@@ -144,18 +142,5 @@ def _in_latex(cell: Cell) -> str:
     return f"${value}_{{[{cell.low:+.1f}, {cell.high:+.1f}]}}$"
 
 
-def _csv(
-    cells: Mapping[tuple, Cell], rows: Mapping[str, Sequence[tuple[str, str]]], columns: Iterable[str]
-) -> pd.DataFrame:
-    lines = []
-    for model, found in rows.items():
-        for size, method in found:
-            own = {column: cells[model, size, method, column] for column in columns}
-            numbers = {f"{column}{end}": value for column, cell in own.items() for end, value in _ends(cell).items()}
-            lines.append({"model": model, "method": method, "size": size, **numbers})
-    names = [f"{column}{end}" for column in columns for end in ("", "_low", "_high", "_best")]
-    return pd.DataFrame(lines, columns=["model", "method", "size", *names])
-
-
-def _ends(cell: Cell) -> dict[str, float | int]:
-    return {"": cell.value, "_low": cell.low, "_high": cell.high, "_best": int(cell.best)}
+def _shown(table: pd.DataFrame, of_cell: Callable[[Cell], str], escape: Callable[[str], str]) -> pd.DataFrame:
+    return table.map(lambda value: of_cell(value) if isinstance(value, Cell) else escape(value)).rename(columns=escape)

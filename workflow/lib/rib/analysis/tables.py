@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rib.analysis.bootstrap import interval, object_weights
+from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import COLUMNS, STATE, Counts, State, count, write_counts
 from rib.analysis.ri import Ood, ood_accuracies
 from rib.base.errors import UserError
@@ -18,12 +18,10 @@ from rib.config.run import ALL, RUN_COLUMNS
 def accuracy_table(counts: Counts) -> pd.DataFrame:
     """One row per run and dataset: model, method, target, size, seed, dataset, n, correct, accuracy (percent)."""
     lines = []
-    images = {dataset: int(counts.images[dataset].sum()) for dataset in counts.datasets}
-    correct = {dataset: counts.correct[dataset].sum(axis=1) for dataset in counts.datasets}
     for place, state in enumerate(counts.states):
         if state[-1] is None:
             for dataset in counts.datasets:
-                n, right = images[dataset], int(correct[dataset][place])
+                n, right = int(counts.images[dataset].sum()), int(counts.correct[dataset][place].sum())
                 lines.append((*state[:-1], dataset, n, right, 100 * right / n))
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", "correct", "accuracy"])
 
@@ -33,10 +31,7 @@ def ri_table(ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
 
     n is the number of images of the other datasets.
     """
-    lines = []
-    for state, pair in ood.items():
-        change = pair.after - pair.before
-        lines.append((*state, pair.images, change[0], *interval(change[1:], confidence)))
+    lines = [(*state, pair.images, *estimate(pair.after - pair.before, confidence)) for state, pair in ood.items()]
     return pd.DataFrame(lines, columns=[*STATE, "n", "ri", "ci_low", "ci_high"]).astype({"alpha": float})
 
 
@@ -45,19 +40,13 @@ def curve_table(ri: pd.DataFrame, counts: Counts, ood: Mapping[State, Ood], conf
 
     Accuracies are in percent, ood with a confidence interval; downstream is NaN if the target is not evaluated.
     """
-    place = {state: position for position, state in enumerate(counts.states)}
-
-    def downstream(state: State) -> float:
-        target = state[2]
-        if target not in counts.datasets:
-            return np.nan
-        return 100 * counts.correct[target][place[state]].sum() / counts.images[target].sum()
-
-    after = [
-        (downstream(state), pair.after[0], *interval(pair.after[1:], confidence))
-        for state, pair in ood.items()
-        if state[-1] is not None
-    ]
+    after = []
+    for place, state in enumerate(counts.states):
+        if state[-1] is not None:
+            downstream, target = np.nan, state[2]
+            if target in counts.datasets:
+                downstream = 100 * counts.correct[target][place].sum() / counts.images[target].sum()
+            after.append((downstream, *estimate(ood[state].after, confidence)))
     ri = ri.dropna(subset=["alpha"])
     named = pd.DataFrame(after, columns=["downstream", "ood", "ood_low", "ood_high"], index=ri.index)
     return pd.concat([ri[STATE], named, ri[["n", "ri", "ci_low", "ci_high"]]], axis=1)
@@ -77,9 +66,9 @@ def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFram
     mri, means = [], []
     for key, pairs in groups.items():
         before, after = (np.mean([getattr(pair, when) for pair in pairs], axis=0) for when in ("before", "after"))
-        mri.append((*key, (after - before)[0], *interval((after - before)[1:], confidence), before[0], after[0]))
+        mri.append((*key, *estimate(after - before, confidence), before[0], after[0]))
         for when, values in (("before", before), ("after", after)):
-            means.append((*key, when, values[0], *interval(values[1:], confidence)))
+            means.append((*key, when, *estimate(values, confidence)))
     names = ["model", "method", "size"]
     return (
         pd.DataFrame(mri, columns=[*names, "mri", "ci_low", "ci_high", "ood_before", "ood_after"]),
@@ -100,11 +89,6 @@ def write_tables(
     outputs: Mapping[str, Path],
 ) -> None:
     """Write accuracy, ri, mri, mri_json, ood, curves and counts from the evaluation rows of a grid.
-
-    Args:
-        rows: Parquet files.
-        manifests: manifests of the same evaluations.
-        outputs: path of each table.
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.

@@ -18,9 +18,7 @@ def write_training(*, histories: Iterable[str], conditions: str, table: Path) ->
         histories: CSV files `.../<model>/<target>/<method>/<size>/<seed>/history.csv` (see rib.training.finetune).
         table: the CSV, with eight significant digits, since learning rates are small.
     """
-    parts = [pd.DataFrame(columns=COLUMNS)]
-    for path in histories:
-        history = pd.read_csv(path)
-        parts.append(history.assign(**vars(run_of(Path(path))), accuracy=100 * history["accuracy"])[COLUMNS])
-    gathered = pd.concat(parts[1:] or parts, ignore_index=True).assign(conditions=conditions)
+    parts = [pd.read_csv(path).assign(**vars(run_of(Path(path)))) for path in histories]
+    gathered = pd.concat(parts)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
+    gathered = gathered.assign(accuracy=100 * gathered["accuracy"], conditions=conditions)
     write_table(table, gathered, "%.8g")
