@@ -42,15 +42,13 @@ class SnakemakeRecords:
     def unlock(self) -> None:
         """Remove the locks of a killed run."""
         shutil.rmtree(self._store._lockdir, ignore_errors=True)
-        self.locked = False
 
     def adopt(self, path: str, made: Mapping, ended: float) -> None:
         """Register an output as if its job had run here.
 
         Args:
-            path: the output.
-            made: its job's record.
-            ended: when it was made, in seconds since 1970.
+            made: the job's record.
+            ended: when the output was made, in seconds since 1970.
         """
         record = MetadataRecord(
             rule=made["rule"],
@@ -114,7 +112,7 @@ def _delete_own_locks(store: FilePersistence) -> None:
 
 def _unlock_unless_at_work(store: FilePersistence) -> None:
     """Implementation of `snakemake --unlock`."""
-    if alive := others(locked=True):
+    if alive := list(others(locked=True).values()):
         raise UserError(f"a run is active in this folder ({'; '.join(alive)}); its locks are kept. Stop it first.")
     shutil.rmtree(store._lockdir, ignore_errors=True)
 
