@@ -27,7 +27,6 @@ def code_changes(workflow, records: Iterable[str], reports: str, without: Iterab
 
     Args:
         records: paths of the records of the grid's jobs; the jobs they depend on are included.
-        reports: folder of the family's reports.
 
     Returns:
         `code` (current digest), `kind` (jobs of one kind run the same code) and `model`, by path of the record.
@@ -64,7 +63,7 @@ def _settings_now(rule, path: str) -> Mapping | None:
 def made_again(
     records: Sequence[str], *, linked: Iterable[str], made: Iterable[str], config: Mapping, options: Sequence[str]
 ) -> Iterator[Path]:
-    """Re-run jobs with the current code and the project's inputs, in a mirror of the project below work/.
+    """Re-run jobs with the current code and the project's inputs, in a mirror of the project that is deleted afterwards.
 
     Code is copied; outputs of jobs are linked file by file. Before a job writes, its outputs are deleted, which removes
     the links but not the files they point to.
@@ -74,9 +73,6 @@ def made_again(
         made: folders with outputs of jobs.
         config: the whole configuration, including the command line.
         options: Snakemake options for cores and GPUs.
-
-    Yields:
-        The mirror, which is deleted at the end of the context.
 
     Raises:
         UserError: A job failed.

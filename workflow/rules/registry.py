@@ -13,7 +13,6 @@ class RegisteredFigure:
     """A figure and the arguments of its `draw` function.
 
     Attributes:
-        module: module that draws it.
         inputs: path or list of paths for each positional argument.
         settings: keyword arguments.
         caption: reStructuredText file with its caption.
@@ -31,7 +30,6 @@ class Analysis:
 
     Attributes:
         tables: tables shown on the page, by name.
-        figures: names of figures.
         files: further files that the page links to, by title.
         optional: whether it is part of a run only if listed in config's `analyses`; its rules always exist.
     """

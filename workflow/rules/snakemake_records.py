@@ -47,7 +47,6 @@ class SnakemakeRecords:
         """Register an output as if its job had run here.
 
         Args:
-            made: the job's record.
             ended: when the output was made, in seconds since 1970.
         """
         record = MetadataRecord(

@@ -50,7 +50,6 @@ def job(
     Args:
         rule, name: the rule, and the job within the rule; for messages.
         cfg: everything that the result depends on, except the inputs; must survive a JSON round trip unchanged.
-        inputs: paths of declared inputs by name.
         outputs: paths of declared outputs by name. `manifest` and `provenance` are written here if declared.
         log_file: file for log lines, which also go to standard error.
         resumes: checkpoint file in the private folder. If it is not empty when the job fails or is stopped, the folder

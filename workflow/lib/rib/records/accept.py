@@ -41,7 +41,6 @@ def sample_of(changes: Mapping[str, Mapping], number: int) -> list[str]:
 
     Args:
         changes: `kind` and `model` of each job, by path of the record.
-        number: the most jobs per kind.
     """
     turns, ranked = Counter(), defaultdict(list)
     for path in sorted(changes, key=lambda path: hashlib.sha256(path.encode()).hexdigest()):

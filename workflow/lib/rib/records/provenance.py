@@ -72,7 +72,7 @@ def below(folders: Iterable[Path]) -> Iterator[Path]:
 def match(
     records: Mapping[str, list[dict]], is_known: Callable[[str], bool], is_unfinished: Callable[[str], bool]
 ) -> dict[str, dict]:
-    """Jobs whose outputs all exist, are not known yet, and match the record next to them.
+    """Own records, by path, of jobs whose outputs all exist, are not known yet, and match the record next to them.
 
     Gathered records only say where to look. Outputs are compared with the job's own record, which may be newer, or
     older after a checkout of an older commit.
@@ -80,9 +80,6 @@ def match(
     Args:
         is_known: whether a path need not be checked.
         is_unfinished: whether a path may differ because its job was killed; such jobs are skipped.
-
-    Returns:
-        The jobs' own records by path.
 
     Raises:
         UserError: An output does not match its record, or the record is damaged.

@@ -1,6 +1,5 @@
 """Check the results of a grid, and everything they were made from, against the provenance records. No torch."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +56,6 @@ class Examination:
         records: records of the examined jobs, by path.
         absent: paths of records of jobs without any files here: not run yet, or not pulled.
         hashes: hash of every file that a record names; None if it is missing.
-        findings: all differences.
     """
 
     records: dict[str, dict] = field(default_factory=dict)
@@ -178,13 +176,14 @@ def verify(records: Iterable[str], log_file: str) -> None:
 
 def report_lines(findings: Iterable[Finding]) -> list[str]:
     """Report lines: the number of findings of each kind, their files and advice."""
-    lines, counted = [], Counter(finding.kind for finding in findings)
+    lines = []
     for kind, (what, advice) in ADVICE.items():
+        found = [finding for finding in findings if finding.kind == kind]
         # A job is counted as stale once, however many of its inputs differ.
-        some = list({finding.file: finding for finding in findings if finding.kind == kind}.values())
+        some = list({finding.file: finding for finding in found}.values())
         if not some:
             continue
-        lines.append(f"{what}: {len(some)}" + (f" (of {counted[kind]} inputs)" if counted[kind] > len(some) else ""))
+        lines.append(f"{what}: {len(some)}" + (f" (of {len(found)} inputs)" if len(found) > len(some) else ""))
         lines += [f"  {finding.file}" + (f" ({finding.why})" if finding.why else "") for finding in some[:SHOWN]]
         lines += [f"  and {len(some) - SHOWN} more"] if len(some) > SHOWN else []
         lines.append(f"  {advice.format(files=' '.join(finding.file for finding in some[:3]))}")
