@@ -115,8 +115,7 @@ class Console(logging.Formatter):
             return True  # also with --quiet
         if not all(each.filter(record) for each in self.filters):
             return False
-        verbose = any(getattr(each, "verbose", False) for each in self.filters)
-        if verbose or self.workflow.dryrun or record.levelno >= logging.WARNING:
+        if self.workflow.output_settings.verbose or self.workflow.dryrun or record.levelno >= logging.WARNING:
             return True
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_INFO and self.progress:

@@ -67,20 +67,22 @@ def _connect(owner: int, libraries: str) -> socket.socket | None:
     deadline = time.monotonic() + PATIENCE
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.connect(str(path))
-        return connection
-    except OSError:
-        connection.close()
-        return None
+    for _ in range(50):  # the socket is there a moment before the server listens
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(str(path))
+            return connection
+        except OSError:
+            connection.close()
+            time.sleep(0.02)
+    return None
 
 
 def serve(path: str, owner: str, libraries: str) -> None:
     """Fork a worker for each job until the owner, a process id, ends; return at once if another server has the socket."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the server ends when the run ends, not on a signal
+    # The server ends when the run ends, not on a signal; finished workers leave no zombies.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # finished workers leave no zombies
     with socket.socket(socket.AF_UNIX) as listener:
         try:
             listener.bind(path)

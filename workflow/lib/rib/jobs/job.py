@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256 as new_sha256
+from itertools import chain
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -222,9 +223,10 @@ def _publish(staged: Mapping[str, Path], declared: Mapping[str, str], record: di
 
 def _input_hashes(inputs: Mapping[str, str | Sequence[str]]) -> dict[str, str]:
     """SHA-256 of every input; those that a record or manifest lists are checked."""
-    paths = {str(Path(path)) for value in inputs.values() for path in ([value] if isinstance(value, str) else value)}
-    listed = integrity.refuse_changed(list(map(Path, paths)))
-    return {path: listed.get(Path(path)) or sha256(Path(path)) for path in sorted(paths)}
+    given = [[value] if isinstance(value, str) else value for value in inputs.values()]
+    paths = sorted(set(map(Path, chain.from_iterable(given))), key=str)
+    listed = integrity.refuse_changed(paths)
+    return {str(path): listed.get(path) or sha256(path) for path in paths}
 
 
 @contextlib.contextmanager

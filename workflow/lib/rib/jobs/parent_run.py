@@ -66,20 +66,20 @@ def end_jobs(running: Callable[[], object]) -> None:
             return
 
 
-def announce(locked: bool, folder: Path = RUNS) -> list[str]:
+def announce(locked: bool) -> list[str]:
     """Register this process as a run of the current folder until it ends, and return the other runs; see `others`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    own = folder / f"{socket.gethostname()}.{os.getpid()}.{token_hex(4)}.lock"
+    RUNS.mkdir(parents=True, exist_ok=True)
+    own = RUNS / f"{socket.gethostname()}.{os.getpid()}.{token_hex(4)}.lock"
     _held.append(FileLock(own))
     _held[-1].acquire()
     atexit.register(own.unlink, missing_ok=True)
-    alive = others(locked, folder)
-    for path in set(folder.glob("*.lock")) - {own} - alive.keys():
+    alive = others(locked)
+    for path in set(RUNS.glob("*.lock")) - {own} - alive.keys():
         path.unlink(missing_ok=True)
     return list(alive.values())
 
 
-def others(locked: bool, folder: Path = RUNS) -> dict[Path, str]:
+def others(locked: bool) -> dict[Path, str]:
     """Descriptions of the other active runs of the current folder, by their registrations.
 
     File locks may not work between machines of a shared filesystem. A run on another machine therefore counts as active
@@ -87,10 +87,9 @@ def others(locked: bool, folder: Path = RUNS) -> dict[Path, str]:
 
     Args:
         locked: whether a run has locked files of the folder.
-        folder: folder of the registrations.
     """
     own, host, alive = {Path(lock.lock_file) for lock in _held}, socket.gethostname(), {}
-    for path in sorted(set(folder.glob("*.lock")) - own):
+    for path in sorted(set(RUNS.glob("*.lock")) - own):
         where, process, _, _ = path.name.rsplit(".", 3)
         with contextlib.suppress(FileNotFoundError):
             since = path.stat().st_mtime
