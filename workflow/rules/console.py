@@ -24,7 +24,6 @@ from rib.base.progress import duration
 from rib.jobs.job import reason
 from rib.jobs.parent_run import end_jobs
 
-TERMINAL = "DefaultStreamHandler"
 FAILED = {LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR}
 SHOWN = {None, LogEvent.RUN_INFO, LogEvent.SHELLCMD, LogEvent.DEBUG_DAG}  # and, during a run, finished jobs
 # Messages that are not shown.
@@ -103,7 +102,7 @@ class Console(logging.Formatter):
         self.said_last = False  # whether the last job to fail ran alone, so that its message was printed last
         self.stopped = self.over = False
         shown = workflow.is_main_process
-        self.handler = next((each for each in logger.handlers if shown and each.name == TERMINAL), None)
+        self.handler = next((each for each in logger.handlers if shown and each.name == "DefaultStreamHandler"), None)
         if self.handler:
             self.usual, self.filters = self.handler.formatter, self.handler.filters[:]
             self.handler.setFormatter(self)

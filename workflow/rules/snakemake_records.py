@@ -31,9 +31,8 @@ class SnakemakeRecords:
     def knows(self, path: str) -> bool:
         """Whether Snakemake made or adopted this version of a file, or another process is making it."""
         record = self._store._read_record(path)
-        if record is not None and abs(record.endtime - os.lstat(path).st_mtime) < 1e-3:
-            return True
-        return self.locked and self.is_unfinished(path)
+        made_here = record is not None and abs(record.endtime - os.lstat(path).st_mtime) < 1e-3
+        return made_here or (self.locked and self.is_unfinished(path))
 
     def is_unfinished(self, path: str) -> bool:
         """Whether a job that makes this file has started but not ended."""

@@ -12,8 +12,6 @@ from rib.base.files import read_json
 from rib.records import provenance
 from rib.records.hashing import differing
 
-MANIFEST = "manifest.json"
-
 
 def files_of(manifest: Path) -> dict[Path, str]:
     """Files that a manifest lists, directly or through other manifests, with their hashes."""
@@ -33,7 +31,7 @@ def expected(inputs: Collection[Path]) -> dict[Path, str]:
             made |= record["outputs"]
     found = {path: made[str(path)] for path in inputs if str(path) in made}
     for path in inputs:
-        if path.name.endswith(MANIFEST) and path.is_file():
+        if path.name.endswith("manifest.json") and path.is_file():
             found |= files_of(path)
     return found
 
