@@ -63,7 +63,7 @@ def _settings_now(rule, path: str) -> Mapping | None:
 def made_again(
     records: Sequence[str], *, linked: Iterable[str], made: Iterable[str], config: Mapping, options: Sequence[str]
 ) -> Iterator[Path]:
-    """Re-run jobs with the current code and the project's inputs, in a mirror of the project that is deleted afterwards.
+    """Re-run jobs with the current code and the project's inputs, in a mirror that is deleted afterwards.
 
     Code is copied; outputs of jobs are linked file by file. Before a job writes, its outputs are deleted, which removes
     the links but not the files they point to.

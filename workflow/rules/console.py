@@ -93,7 +93,7 @@ def _named(job) -> str:
 
 
 class Console(logging.Formatter):
-    """Replaces Snakemake's filters and formatter of the terminal, unless in a job or if the user has a logger plugin."""
+    """Replaces Snakemake's filter and formatter of the terminal, except in jobs and if the user has a logger plugin."""
 
     def __init__(self, workflow):
         super().__init__()

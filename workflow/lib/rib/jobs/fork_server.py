@@ -79,7 +79,7 @@ def _connect(owner: int, libraries: str) -> socket.socket | None:
 
 
 def serve(path: str, owner: str, libraries: str) -> None:
-    """Fork a worker for each job until the owner, a process id, ends; return at once if another server has the socket."""
+    """Fork a worker for each job until the owner, a process id, ends; return if another server has the socket."""
     # The server ends when the run ends, not on a signal; finished workers leave no zombies.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
