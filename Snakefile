@@ -57,16 +57,4 @@ rule figures:
         ALL_FIGURES,
 
 
-onstart:
-    handle_signals(workflow, CONSOLE)
-
-
-onsuccess:
-    if CONSOLE and CONSOLE.progress:
-        CONSOLE.close_bar()
-        print(f"Made: checkpoints and rows in {RUNS}/; tables, figures and {PAGE} in {REPORTS}/.")
-
-
-onerror:
-    if CONSOLE:
-        CONSOLE.end()
+CONSOLE.follow(f"Made: checkpoints and rows in {RUNS}/; tables, figures and {PAGE} in {REPORTS}/.")

@@ -13,8 +13,14 @@ from rib.base.errors import UserError
 from rib.base.files import sha256
 from rib.records import provenance
 from rib.records.accept import accept, sample_of, sample_size
+from tiny.records import edit, make, record
 
 OLD, NEW = "old digest", "new digest"
+
+
+def made_with(code: str) -> dict:
+    """Settings of a job."""
+    return {"code": code, "a": 1}
 
 
 def change(kind: str = "k", model: str = "m") -> dict:
@@ -53,39 +59,20 @@ def finished(tmp_path, monkeypatch):
     """Three jobs of one kind; the changes of their code, by path of their record."""
     monkeypatch.chdir(tmp_path)
     for name in "abc":
-        make(Path(), name, OLD)
+        make(name, cfg=made_with(OLD))
     return {record(name): change() for name in "abc"}
-
-
-def record(name: str) -> str:
-    return f"results/{name}/provenance.json"
 
 
 def name_of(path: str) -> str:
     return Path(path).parts[-2]
 
 
-def make(root: Path, name: str, code: str, text: str = "bytes") -> None:
-    folder = root / f"results/{name}"
-    folder.mkdir(parents=True)
-    (folder / "out.txt").write_text(text)
-    made = {
-        **{"rule": "r", "log": f"logs/{name}.log", "cfg": {"code": code, "a": 1}, "inputs": {}, "seconds": 1.0},
-        **{"ended": "2026-01-01T00:00:00+00:00", "outputs": {f"results/{name}/out.txt": sha256(folder / "out.txt")}},
-    }
-    (folder / "provenance.json").write_text(json.dumps(made))
-
-
-def edit(name: str, **facts) -> None:
-    Path(record(name)).write_text(json.dumps({**json.loads(Path(record(name)).read_text()), **facts}))
-
-
-def maker(folder: Path, text: str = "bytes", code: str = NEW, different: str | None = None):
+def maker(folder: Path, text: str = "made", code: str = NEW, different: str | None = None):
     """Makes jobs again in a folder; one may come out different."""
 
     def made_again(paths):
         for path in paths:
-            make(folder, name_of(path), code, "other" if path == different else text)
+            make(name_of(path), "other" if path == different else text, root=folder, cfg=made_with(code))
         return contextlib.nullcontext(folder)
 
     return made_again
@@ -113,7 +100,7 @@ def test_the_same_bytes_are_accepted_and_the_records_say_so(finished, tmp_path, 
 
 def test_each_record_names_the_sample_of_its_kind(finished, tmp_path, capsys):
     for name in "def":
-        make(Path(), name, OLD)
+        make(name, cfg=made_with(OLD))
     changes = {**finished, **{record(name): change("other kind") for name in "def"}}
     sample, asked = sample_of(changes, 2), []
 
@@ -168,7 +155,7 @@ def edit_input(text="other"):
 
 def take_away_the_input_and_its_job():
     """Its job is known, and has nothing here."""
-    make(Path(), "d", OLD)
+    make("d", cfg=made_with(OLD))
     edit("a", inputs={"results/d/out.txt": sha256(Path("results/d/out.txt"))})
     provenance.gather([Path("results")])
     shutil.rmtree("results/d")

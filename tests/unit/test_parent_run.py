@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,13 +23,14 @@ def test_asking_whether_a_lock_is_held_changes_nothing(tmp_path):
     assert not parent_run.is_held(lock)
 
 
-def test_runs_of_a_folder_know_of_each_other_and_forget_dead_ones(tmp_path):
-    host = parent_run.socket.gethostname()
-    alive, dead = tmp_path / f"{host}.1.a.lock", tmp_path / f"{host}.2.b.lock"
+def test_runs_of_a_folder_know_of_each_other_and_forget_dead_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    alive, dead = (parent_run.RUNS / f"{socket.gethostname()}.{name}.lock" for name in ("1.a", "2.b"))
+    dead.parent.mkdir(parents=True)
     dead.touch()
     with FileLock(alive):
-        assert len(parent_run.others(locked=True, folder=tmp_path)) == 1 and dead.exists()
-        assert "process 1 " in parent_run.announce(True, tmp_path)[0] and not dead.exists() and alive.exists()
+        assert len(parent_run.others(locked=True)) == 1 and dead.exists()
+        assert "process 1 " in parent_run.announce(True)[0] and not dead.exists() and alive.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """What is handed to DVC, and when nothing is."""
 
-import json
 import os
 from pathlib import Path
 
@@ -8,9 +7,9 @@ import pytest
 import yaml
 
 from rib.base.errors import UserError
-from rib.base.files import sha256
 from rib.records import track as tracking
 from rib.records.provenance import FILE, load
+from tiny.records import make
 
 
 @pytest.fixture(autouse=True)
@@ -18,12 +17,7 @@ def folder(tmp_path, monkeypatch):
     """Two finished jobs in folders of their own, each with a .dvc file from before."""
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
-        place = Path(f"results/{name}")
-        place.mkdir(parents=True)
-        (place / "out.txt").write_text(name)
-        facts = {"rule": "r", "log": "l", "cfg": {}, "inputs": {}, "seconds": 1.0, "ended": "2026-01-01T00:00:00+00:00"}
-        made = {**facts, "outputs": {f"{place}/out.txt": sha256(place / "out.txt")}}
-        (place / "provenance.json").write_text(json.dumps(made))
+        make(name)
         Path(f"results/{name}.dvc").write_text("outs: []")
     Path("reports/f/tables").mkdir(parents=True)
     return tmp_path

@@ -10,6 +10,7 @@ from rib.base.errors import UserError
 from rib.base.files import sha256
 from rib.records import provenance
 from rib.records.verify import CHANGED, MISSING, STALE, UNRECORDED, Finding, examine, related, report_lines, verify
+from tiny.records import edit, make, output, record
 
 CHAIN = ("a", "b", "c")
 
@@ -20,26 +21,6 @@ def folder(tmp_path, monkeypatch):
     for number, name in enumerate(CHAIN):
         make(name, f"made {name}", *CHAIN[number - 1 : number] if number else ())
     return tmp_path
-
-
-def output(name: str) -> str:
-    return f"results/{name}/out.txt"
-
-
-def record(name: str) -> str:
-    return f"results/{name}/provenance.json"
-
-
-def make(name: str, text: str, *inputs: str) -> None:
-    """Run a job: its output, made from those of others, and its record."""
-    Path(f"results/{name}").mkdir(parents=True, exist_ok=True)
-    Path(output(name)).write_text(text)
-    made = {
-        **{"rule": "r", "log": f"logs/{name}.log", "cfg": {}, "seconds": 1.0, "ended": "2026-01-01T00:00:00+00:00"},
-        "inputs": {output(other): sha256(Path(output(other))) for other in inputs},
-        "outputs": {output(name): sha256(Path(output(name)))},
-    }
-    Path(record(name)).write_text(json.dumps(made))
 
 
 def found(*names: str) -> list[tuple[str, str]]:
@@ -146,10 +127,6 @@ def test_jobs_that_have_nothing_here_are_counted(capsys):
     make("a", "made a")
     verify([record("c")], "logs/verify.log")
     assert "no files here" not in capsys.readouterr().out
-
-
-def edit(name: str, **facts) -> None:
-    Path(record(name)).write_text(json.dumps({**json.loads(Path(record(name)).read_text()), **facts}))
 
 
 def test_records_that_a_result_depends_on_are_found_through_its_inputs_folders():

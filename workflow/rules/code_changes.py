@@ -26,10 +26,7 @@ def code_changes(workflow, records: Iterable[str], reports: str, without: Iterab
     """Finished jobs whose settings differ from their record only in the code digest.
 
     Args:
-        workflow: Snakemake's workflow.
         records: paths of the records of the grid's jobs; the jobs they depend on are included.
-        reports: folder of the family's reports.
-        without: rules to leave out.
 
     Returns:
         `code` (current digest), `kind` (jobs of one kind run the same code) and `model`, by path of the record.
@@ -56,10 +53,8 @@ def _settings_now(rule, path: str) -> Mapping | None:
     if not rule.is_producer(path):
         return None
     cfg = rule.params.cfg
-    if not callable(cfg):
-        return cfg
     try:
-        return cfg(Wildcards(fromdict=rule.get_wildcards(path)))
+        return cfg(Wildcards(fromdict=rule.get_wildcards(path))) if callable(cfg) else cfg
     except KeyError:  # the model or method is no longer in the grid
         return None
 
@@ -68,20 +63,16 @@ def _settings_now(rule, path: str) -> Mapping | None:
 def made_again(
     records: Sequence[str], *, linked: Iterable[str], made: Iterable[str], config: Mapping, options: Sequence[str]
 ) -> Iterator[Path]:
-    """Re-run jobs with the current code and the project's inputs, in a mirror of the project below work/.
+    """Re-run jobs with the current code and the project's inputs, in a mirror that is deleted afterwards.
 
     Code is copied; outputs of jobs are linked file by file. Before a job writes, its outputs are deleted, which removes
     the links but not the files they point to.
 
     Args:
-        records: records of the jobs.
         linked: the user's catalogue folders.
         made: folders with outputs of jobs.
         config: the whole configuration, including the command line.
         options: Snakemake options for cores and GPUs.
-
-    Yields:
-        The mirror, which is deleted at the end of the context.
 
     Raises:
         UserError: A job failed.
@@ -102,11 +93,9 @@ def made_again(
                 stat = file.lstat()
                 os.utime(mirror / file, ns=(stat.st_atime_ns, stat.st_mtime_ns), follow_symlinks=False)
         write_text(mirror / "config.yaml", json.dumps(config, indent=1))
-        by_rule: dict[str, list[str]] = {}
-        for path in records:
-            by_rule.setdefault(provenance.read(Path(path))["rule"], []).append(path)
-        for rule, paths in by_rule.items():
-            _run(mirror, rule, paths, options)
+        rules = {path: provenance.read(Path(path))["rule"] for path in records}
+        for rule in dict.fromkeys(rules.values()):
+            _run(mirror, rule, [path for path in records if rules[path] == rule], options)
         yield mirror
 
 

@@ -17,9 +17,9 @@ gc.set_threshold(200_000, 50, 100)
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path[:0] = [str(WORKFLOW / "lib"), str(WORKFLOW / "rules")]
 
-from console import handle_signals, install_console  # noqa: E402
+from console import Console  # noqa: E402
 
-CONSOLE = install_console(workflow)  # first, because everything after it may raise an error
+CONSOLE = Console(workflow)  # first, because everything after it may raise an error
 
 from registry import Registry  # noqa: E402
 from rib.base.errors import UserError  # noqa: E402

@@ -10,8 +10,8 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -24,47 +24,27 @@ from rib.base.progress import duration
 from rib.jobs.job import reason
 from rib.jobs.parent_run import end_jobs
 
-TERMINAL = "DefaultStreamHandler"
 FAILED = {LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR}
-# Events of Snakemake that are not shown.
-PAGES = {
-    LogEvent.WORKFLOW_STARTED,
-    LogEvent.PROGRESS,
-    LogEvent.RESOURCES_INFO,
-    LogEvent.GROUP_INFO,
-    LogEvent.JOB_STARTED,
-}
-CHATTER = (
-    "Assuming unrestricted",
-    "Building DAG",
-    "Using shell",
-    "Conda env",
-    "Singularity",
-    "Group jobs",
-    "Select jobs",
-    "Loading script",
-)
+SHOWN = {None, LogEvent.RUN_INFO, LogEvent.SHELLCMD, LogEvent.DEBUG_DAG}  # and, during a run, finished jobs
+# Messages that are not shown.
+CHATTER = ("Assuming", "Building DAG", "Using shell", "Conda env", "Group jobs", "Select jobs", "Loading script")
 ENDING = ("Complete log", "Elapsed time")
 # Other output about failed jobs: the command and traceback of each, its settings and its log.
 COMMAND = "CalledProcessError"
 AFTER_FAILURE = ("Exiting because a job execution failed", "Shutting down")
+BAR = "{n_fmt}/{total_fmt} jobs |{bar}| {elapsed}{postfix}"
 
 
 class Progress:
-    """Progress of a run.
+    """Progress of a run's jobs, drawn as a bar in a terminal."""
 
-    Args:
-        jobs: the jobs that will run.
-        bar: whether to draw a bar, which requires a terminal.
-    """
-
-    def __init__(self, jobs, bar: bool):
+    def __init__(self, jobs):
         self.jobs = {job.jobid: job for job in jobs}
         self.left = Counter(_kind(job) for job in self.jobs.values() if not job.rule.norun)
-        self.took: dict[tuple, list[float]] = {}
+        self.took: dict[tuple, list[float]] = defaultdict(list)
         self.started: dict[int, float] = {}
         self.done = self.failed = self.most = 0
-        self.bar = tqdm(total=len(self.jobs), unit="job", leave=False, bar_format=BAR) if bar else None
+        self.bar = tqdm(total=len(self.jobs), unit="job", leave=False, bar_format=BAR, disable=None)
 
     def start(self, number: int) -> None:
         self.started[number] = time.monotonic()
@@ -83,10 +63,10 @@ class Progress:
         if job is None or job.rule.norun:
             return ""
         self.left[_kind(job)] -= 1
-        self.took.setdefault(_kind(job), []).append(seconds)
+        self.took[_kind(job)].append(seconds)
         self.draw()
         line = f"[{self.done}/{len(self.jobs)}] {_named(job)}: {seconds:.0f} s"
-        return line if self.bar is not None else f"{line}; {self.state()}"
+        return f"{line}; {self.state()}" if self.bar.disable else line
 
     def state(self) -> str:
         """Running and failed jobs, and remaining time of the kinds of jobs that have a finished job."""
@@ -98,12 +78,8 @@ class Progress:
         return f"{len(self.started)} running{failed}{f', {time_left}' if known or unknown else ''}"
 
     def draw(self) -> None:
-        if self.bar is not None:
-            self.bar.n = self.done
-            self.bar.set_postfix_str(self.state())
-
-
-BAR = "{n_fmt}/{total_fmt} jobs |{bar}| {elapsed}{postfix}"
+        self.bar.n = self.done
+        self.bar.set_postfix_str(self.state())
 
 
 def _kind(job) -> tuple:
@@ -117,36 +93,39 @@ def _named(job) -> str:
 
 
 class Console(logging.Formatter):
-    """Formatter of the terminal's log handler.
+    """Replaces Snakemake's filter and formatter of the terminal, except in jobs and if the user has a logger plugin."""
 
-    Args:
-        workflow: Snakemake's workflow.
-        usual: Snakemake's formatter, used for all other records.
-        bar: whether to draw a bar.
-    """
-
-    def __init__(self, workflow, usual: logging.Formatter, bar: bool):
+    def __init__(self, workflow):
         super().__init__()
-        self.workflow, self.usual, self.bar = workflow, usual, bar
+        self.workflow = workflow
         self.progress: Progress | None = None
         self.said_last = False  # whether the last job to fail ran alone, so that its message was printed last
         self.stopped = self.over = False
+        shown = workflow.is_main_process
+        self.handler = next((each for each in logger.handlers if shown and each.name == "DefaultStreamHandler"), None)
+        if self.handler:
+            self.usual, self.filters = self.handler.formatter, self.handler.filters[:]
+            self.handler.setFormatter(self)
+            self.handler.filters[:] = [self]
 
-    def shows(self, record: logging.LogRecord) -> bool:
+    def filter(self, record: logging.LogRecord) -> bool:
         """Whether to show a record; also updates the progress."""
-        event = getattr(record, "event", None)
-        if self.workflow.dryrun or record.levelno >= logging.WARNING:
+        if record.levelno >= logging.ERROR:
+            return True  # also with --quiet
+        if not all(each.filter(record) for each in self.filters):
+            return False
+        if self.workflow.output_settings.verbose or self.workflow.dryrun or record.levelno >= logging.WARNING:
             return True
+        event = getattr(record, "event", None)
         if event == LogEvent.JOB_INFO and self.progress:
             self.progress.start(record.jobid)
-        if event in (LogEvent.JOB_INFO, LogEvent.JOB_FINISHED) and not self.progress:
-            return False
-        chatter = CHATTER if self.progress else CHATTER + ENDING
-        return not (event in PAGES or event == LogEvent.JOB_INFO or str(record.msg).startswith(chatter))
+        if event == LogEvent.JOB_FINISHED:
+            return self.progress is not None
+        return event in SHOWN and not str(record.msg).startswith(CHATTER if self.progress else CHATTER + ENDING)
 
     def format(self, record: logging.LogRecord) -> str:
         text = self._text(record)
-        if text and self.progress and self.progress.bar is not None:
+        if text and self.progress and not self.progress.bar.disable:
             tqdm.write(text, file=sys.stderr)
             return ""  # not written by the handler
         return text
@@ -157,7 +136,7 @@ class Console(logging.Formatter):
             jobs = list(self.workflow.dag.needrun_jobs())
             if not any(job.output for job in jobs):  # status, plan and verify print their own output
                 return ""
-            self.progress = Progress(jobs, self.bar)
+            self.progress = Progress(jobs)
             counts = Counter(job.rule.name for job in jobs if not job.rule.norun)
             return f"{sum(counts.values())} jobs: {', '.join(f'{n} {rule}' for rule, n in counts.items())}"
         if event == LogEvent.JOB_FINISHED and self.progress:
@@ -170,18 +149,24 @@ class Console(logging.Formatter):
         of_job = event in FAILED or (error == "RuleException" and COMMAND in text) or text.startswith(AFTER_FAILURE)
         if self.over or of_job:
             return ""
-        if error and (sentence := next(_sentences(sys.exc_info()[1]), None)):
-            return sentence
-        return self.usual.format(record)
+        return (error and _user_error(sys.exc_info()[1])) or self.usual.format(record)
 
-    def close_bar(self) -> None:
-        if self.progress and self.progress.bar is not None:
+    def follow(self, made: str) -> None:
+        """Handle signals when the run starts, and print messages when it ends: `made` if it succeeds."""
+        self.workflow.onstart(lambda log: self._handle_signals())
+        if self.handler:
+            self.workflow.onsuccess(lambda log: self._succeed(made))
+            self.workflow.onerror(lambda log: self._fail())
+
+    def _succeed(self, made: str) -> None:
+        if self.progress:
             self.progress.bar.close()
-            self.progress.bar = None
+            print(made)
 
-    def end(self) -> None:
+    def _fail(self) -> None:
         """Print the final messages of a run that was stopped or failed."""
-        self.close_bar()
+        if self.progress:
+            self.progress.bar.close()
         self.over = True
         if self.stopped:
             print("Stopped. Finished results are kept; run the same command again to continue.", file=sys.stderr)
@@ -191,64 +176,37 @@ class Console(logging.Formatter):
         alone = len(said) == 1 and self.workflow.local_exec and not self.workflow.execution_settings.keep_going
         if not (alone and self.said_last and all(said.values())):
             for job, sentence in sorted(said.items()):
-                print(
-                    f"{job}: {sentence or 'it ended without a message; it may have been killed or run out of memory'}",
-                    file=sys.stderr,
-                )
+                sentence = sentence or "it ended without a message; it may have been killed or run out of memory"
+                print(f"{job}: {sentence}", file=sys.stderr)
+
+    def _handle_signals(self) -> None:
+        """Let SIGINT end the running jobs and SIGTERM wait for them; jobs that finish meanwhile count as finished.
+
+        Snakemake itself also waits after a SIGINT, but forgets jobs that finish meanwhile. The SIGINT that Ctrl-C sends
+        to every process of a terminal is blocked in jobs, since it may arrive before they can handle it. On a cluster,
+        and if no job runs, Snakemake's own handling is kept: it cancels the submitted jobs.
+        """
+        scheduler, local = self.workflow.scheduler, self.workflow.local_exec
+
+        def stop(number, _):
+            self.stopped, self.over = True, number == signal.SIGINT
+            # In a thread, since this thread may already hold the lock.
+            threading.Thread(target=_stop, args=(scheduler, number == signal.SIGINT)).start()
+            if number == signal.SIGINT and not (local and scheduler.running):
+                raise KeyboardInterrupt
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        if local:
+            # Processes inherit the blocked signals of the thread that starts them.
+            scheduler._executor.pool._initializer = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
 
 
-def _sentences(error: BaseException | None) -> Iterator[str]:
-    """Messages of the UserErrors in the chain of an error."""
-    while error is not None:
-        if isinstance(error, UserError):
-            yield str(error)
+def _user_error(error: BaseException | None) -> str:
+    """Message of the first UserError in the chain of an error; empty if there is none."""
+    while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
-
-
-def install_console(workflow) -> Console | None:
-    """Replace Snakemake's terminal output; returns None in a job or if the user has a logger plugin."""
-    handler = next((each for each in logger.handlers if each.name == TERMINAL), None)
-    if handler is None or not workflow.is_main_process:
-        return None
-    console = Console(workflow, handler.formatter, handler.stream.isatty())
-    usual = handler.filters[:]
-    verbose = any(getattr(each, "verbose", False) for each in usual)
-
-    def shows(record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.ERROR:
-            return True  # also with --quiet
-        return all(each.filter(record) for each in usual) and (verbose or console.shows(record))
-
-    handler.filters[:] = [shows]
-    handler.setFormatter(console)
-    return console
-
-
-def handle_signals(workflow, console: Console | None) -> None:
-    """Let SIGINT end the running jobs and SIGTERM wait for them; jobs that finish meanwhile count as finished.
-
-    Snakemake itself also waits after a SIGINT, but forgets jobs that finish meanwhile. The SIGINT that Ctrl-C sends to
-    every process of a terminal is blocked in jobs, since it may arrive before they can handle it. On a cluster, and if
-    no job runs, Snakemake's own handling is kept: it cancels the submitted jobs.
-    """
-
-    def stop(number, _):
-        if console:
-            console.stopped, console.over = True, number == signal.SIGINT
-        # In a thread, since this thread may already hold the lock.
-        threading.Thread(target=_stop, args=(workflow.scheduler, number == signal.SIGINT)).start()
-        if number == signal.SIGINT and not (workflow.local_exec and workflow.scheduler.running):
-            raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    if workflow.local_exec:
-        # Processes inherit the blocked signals of the thread that starts them.
-        workflow.scheduler._executor.pool._initializer = _block_interrupts
-
-
-def _block_interrupts() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    return str(error or "")
 
 
 def _stop(scheduler, now: bool) -> None:

@@ -1,7 +1,7 @@
 """Registration of figures and analyses, checked when the workflow is read rather than when a job fails."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rib.base.errors import UserError
@@ -13,7 +13,6 @@ class RegisteredFigure:
     """A figure and the arguments of its `draw` function.
 
     Attributes:
-        module: module that draws it.
         inputs: path or list of paths for each positional argument.
         settings: keyword arguments.
         caption: reStructuredText file with its caption.
@@ -31,15 +30,14 @@ class Analysis:
 
     Attributes:
         tables: tables shown on the page, by name.
-        figures: names of figures.
         files: further files that the page links to, by title.
         optional: whether it is part of a run only if listed in config's `analyses`; its rules always exist.
     """
 
     tables: Mapping[str, str]
-    figures: Sequence[str]
-    files: Mapping[str, list[str]]
-    optional: bool
+    figures: Sequence[str] = ()
+    files: Mapping[str, list[str]] = field(default_factory=dict)
+    optional: bool = False
 
 
 class Registry:
@@ -75,19 +73,11 @@ class Registry:
                 )
         self.figures[name] = RegisteredFigure(module, inputs, settings, caption)
 
-    def analysis(
-        self,
-        name: str,
-        *,
-        tables: Mapping[str, str],
-        figures: Sequence[str] = (),
-        files: Mapping[str, list[str]] | None = None,
-        optional: bool = False,
-    ) -> None:
-        """Register an analysis of registered figures (see `Analysis`)."""
-        if unknown := set(figures) - self.figures.keys():
+    def analysis(self, name: str, **parts) -> None:
+        """Register an analysis, whose parts are the attributes of `Analysis`, after its figures."""
+        self.analyses[name] = Analysis(**parts)
+        if unknown := set(self.analyses[name].figures) - self.figures.keys():
             raise UserError(f"the analysis '{name}' lists the figure '{min(unknown)}', which is not registered.")
-        self.analyses[name] = Analysis(tables, figures, files or {}, optional)
 
     def chosen(self) -> list[Analysis]:
         """Analyses that are part of the run.
@@ -96,14 +86,11 @@ class Registry:
             UserError: Config lists an unknown analysis.
         """
         optional = [name for name, entry in self.analyses.items() if entry.optional]
-        for name in [] if self.wanted == "all" else self.wanted:
+        wanted = optional if self.wanted == "all" else self.wanted
+        for name in wanted:
             if name not in optional:
                 raise UserError(f"config, analyses: unknown '{name}'; known are {', '.join(optional) or 'none'}.")
-        return [
-            entry
-            for name, entry in self.analyses.items()
-            if not entry.optional or self.wanted == "all" or name in self.wanted
-        ]
+        return [entry for name, entry in self.analyses.items() if name in wanted or not entry.optional]
 
     def chosen_figures(self) -> list[str]:
         """Names of the figures of the run: those without an analysis, and those of its analyses."""

@@ -31,9 +31,8 @@ class SnakemakeRecords:
     def knows(self, path: str) -> bool:
         """Whether Snakemake made or adopted this version of a file, or another process is making it."""
         record = self._store._read_record(path)
-        if record is not None and abs(record.endtime - os.lstat(path).st_mtime) < 1e-3:
-            return True
-        return self.locked and self.is_unfinished(path)
+        made_here = record is not None and abs(record.endtime - os.lstat(path).st_mtime) < 1e-3
+        return made_here or (self.locked and self.is_unfinished(path))
 
     def is_unfinished(self, path: str) -> bool:
         """Whether a job that makes this file has started but not ended."""
@@ -42,15 +41,12 @@ class SnakemakeRecords:
     def unlock(self) -> None:
         """Remove the locks of a killed run."""
         shutil.rmtree(self._store._lockdir, ignore_errors=True)
-        self.locked = False
 
     def adopt(self, path: str, made: Mapping, ended: float) -> None:
         """Register an output as if its job had run here.
 
         Args:
-            path: the output.
-            made: its job's record.
-            ended: when it was made, in seconds since 1970.
+            ended: when the output was made, in seconds since 1970.
         """
         record = MetadataRecord(
             rule=made["rule"],
@@ -114,7 +110,7 @@ def _delete_own_locks(store: FilePersistence) -> None:
 
 def _unlock_unless_at_work(store: FilePersistence) -> None:
     """Implementation of `snakemake --unlock`."""
-    if alive := others(locked=True):
+    if alive := list(others(locked=True).values()):
         raise UserError(f"a run is active in this folder ({'; '.join(alive)}); its locks are kept. Stop it first.")
     shutil.rmtree(store._lockdir, ignore_errors=True)
 

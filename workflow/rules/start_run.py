@@ -28,19 +28,12 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
     writable and prints notices. Right before the graph is built, it registers the run, removes locks of killed runs and
     adopts pulled outputs. Calls that make no files (dry-runs, `snakemake status`) treat outputs as adopted.
 
-    Args:
-        workflow: Snakemake's workflow.
-        config: config.yaml, validated.
-        grid: the grid of the run.
-
     Raises:
         UserError: The folder is not writable, or a label space is invalid.
     """
-    for dataset in grid.datasets_read():
-        (
-            grid.catalog.label_space(dataset),
-            grid.catalog.icons(dataset),
-        )  # refuse an invalid class map before any job runs
+    for dataset in grid.datasets_read():  # refuse an invalid class map before any job runs
+        grid.catalog.label_space(dataset)
+        grid.catalog.icons(dataset)
     if folders := config["archives"]:
         os.environ[ARCHIVES] = os.pathsep.join([folders] if isinstance(folders, str) else folders)
     os.environ[JOBS_PER_GPU] = str(config["compute"]["jobs_per_gpu"])
@@ -54,19 +47,17 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
     for notice in grid.notices:
         print(notice, file=sys.stderr)
     os.environ[PARENT_RUN] = str(os.getpid())
-    os.environ.pop(fork_server.WARM, None)
-    if config["compute"]["warm_start"]:
-        os.environ[fork_server.WARM] = "1"
+    os.environ[fork_server.WARM] = "1" if config["compute"]["warm_start"] else ""
     _before_graph(workflow)
 
 
 def _before_graph(workflow) -> None:
-    prepare, started = workflow._prepare_dag, []
+    prepare = workflow._prepare_dag
 
     def start_and_prepare(*arguments, **more):
+        workflow._prepare_dag = prepare
         targets = workflow.dag_settings.targets
-        if not started and not (targets and LOOKS.issuperset(targets)):
-            started.append(True)
+        if not (targets and LOOKS.issuperset(targets)):
             if workflow.executor_plugin is not None and not workflow.dryrun:
                 _lift_rate_limit(workflow.scheduling_settings)
                 _unlock_after_kill()
@@ -98,30 +89,22 @@ def _unlock_after_kill() -> None:
     alive = announce(records.locked)
     if not records.locked:
         return
-    if not alive:
+    if alive:
+        words = f"Another run is active in this folder ({'; '.join(alive)}). If both would make the same files, this "
+        words += "one stops: wait for the other run, or stop it."
+    else:
         records.unlock()
-        print("The previous run was killed; continuing where it stopped.", file=sys.stderr)
-        return
-    print(
-        f"Another run is active in this folder ({'; '.join(alive)}). If both would make the same files, this one "
-        "stops: wait for the other run, or stop it.",
-        file=sys.stderr,
-    )
+        words = "The previous run was killed; continuing where it stopped."
+    print(words, file=sys.stderr)
 
 
 def _adopt_pulled(records: SnakemakeRecords, words: str) -> None:
-    """Adopt outputs that were pulled with DVC.
-
-    Args:
-        records: metadata to which outputs are added.
-        words: message, with a placeholder for the number of jobs.
+    """Adopt outputs that were pulled with DVC; `words` is the message, with a placeholder for the number of jobs.
 
     Raises:
         UserError: A file does not match the records.
     """
     gathered = provenance.load()
-    if not gathered:
-        return
     pulled = provenance.match(gathered, records.knows, records.is_unfinished)
     stale = provenance.made_from_others(gathered) if pulled else set()
     for path, record in pulled.items():

@@ -12,13 +12,14 @@ import io
 import tokenize
 from collections.abc import Collection, Iterator
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 from rib.base.plugins import LIBRARY
 
 OUTSIDE = ("jobs", "records", "reporting")  # packages on which no result depends
 SHARED = "_run"  # module whose functions the scripts share
-Span = tuple[int, int, int, int]  # start row, start column, end row, end column; rows count from 1
+Span = tuple[int, int, int, int]  # start row, start column, end row, end column; rows count from 1, columns are bytes
 
 
 @cache
@@ -28,33 +29,38 @@ def essence(path: Path, names: frozenset[str] | None = None) -> str:
     Text is cut by position because the format of an AST dump differs between Python versions.
 
     Args:
-        path: the file.
         names: functions to include, with everything that they use; None for the whole file.
     """
     source = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         return source
-    lines = list(io.StringIO(source))  # str.splitlines would also split at form feeds, unlike ast
-    tree = ast.parse(source)
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    cuts = [(*token.start, *token.end) for token in tokens if token.type == tokenize.COMMENT]
-    cuts += [_in_characters(lines, span) for span in _for_people(tree)]
-    if names is not None:
-        used = _used(tree, names)
-        cuts += [_in_characters(lines, _span(node)) for node in tree.body if not _counts(node, used)]
-    for row, column, end_row, end_column in _outermost(cuts):
-        lines[row - 1 : end_row] = [lines[row - 1][:column] + lines[end_row - 1][end_column:]]
-    return "\n".join(line.rstrip() for line in "".join(lines).splitlines() if line.strip())
+    text, tree = source.encode(), ast.parse(source)
+    lines = text.splitlines(keepends=True)  # str.splitlines would also split at form feeds, unlike ast
+    spans = [*_comments(source, lines), *_for_people(tree)]
+    needed = set(_needed(tree, names))
+    spans += [_span(node) for node in tree.body if node not in needed]
+    starts = [0, *accumulate(map(len, lines))]
+    kept, end = b"", 0
+    for start, stop in sorted((starts[row - 1] + left, starts[last - 1] + right) for row, left, last, right in spans):
+        kept += text[end:start]  # nothing if the span is inside of the one before
+        end = max(end, stop)
+    return "\n".join(line.rstrip() for line in (kept + text[end:]).decode().splitlines() if line.strip())
+
+
+def _comments(source: str, lines: list[bytes]) -> Iterator[Span]:
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:  # up to the end of its line
+            row = token.start[0]
+            end = len(lines[row - 1].rstrip(b"\n"))
+            yield row, end - len(token.string.encode()), row, end
 
 
 def _for_people(tree: ast.Module) -> Iterator[Span]:
     """Docstrings, arguments of raised exceptions, and log lines."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-            first = node.body[0]
-            value = getattr(first, "value", None)
-            if isinstance(first, ast.Expr) and isinstance(value, ast.Constant) and isinstance(value.value, str):
-                yield _span(first)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                yield _span(node.body[0])
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             yield (*_span(node.exc.func)[2:], *_span(node.exc)[2:])
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
@@ -69,44 +75,27 @@ def _span(node: ast.AST) -> Span:
     return start.lineno, 0 if start is not node else node.col_offset, node.end_lineno, node.end_col_offset
 
 
-def _in_characters(lines: list[str], span: Span) -> Span:
-    """Convert the columns of a span from UTF-8 bytes, which ast counts, to characters."""
-    row, start, end_row, end = span
-    return (
-        *(row, len(lines[row - 1].encode()[:start].decode())),
-        *(end_row, len(lines[end_row - 1].encode()[:end].decode())),
-    )
-
-
-def _outermost(cuts: Collection[Span]) -> list[Span]:
-    """Cuts that are not contained in another cut, last first."""
-    kept: list[Span] = []
-    for cut in sorted(cuts, key=lambda cut: (cut[:2], [-place for place in cut[2:]])):
-        if not kept or cut[:2] >= kept[-1][2:]:
-            kept.append(cut)
-    return kept[::-1]
-
-
-def _used(tree: ast.Module, names: Collection[str]) -> set[str]:
-    """Names of the given functions and of everything they use, directly or indirectly."""
+def _needed(tree: ast.Module, names: Collection[str] | None) -> list[ast.stmt]:
+    """Statements that define or import the given functions and everything they use, directly or indirectly."""
+    if names is None:
+        return tree.body
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    used: set[str] = set()
-    todo = list(names)
+    used, todo = set(), list(names)
     while todo:
-        name = todo.pop()
-        if name not in used:
+        if (name := todo.pop()) not in used:
             used.add(name)
             if name in functions:
                 todo += [part.id for part in ast.walk(functions[name]) if isinstance(part, ast.Name)]
-    return used
+    return [node for node in tree.body if used & _bound(node)]
 
 
-def _counts(node: ast.stmt, used: Collection[str]) -> bool:
-    """Whether a statement defines or imports one of the names."""
+def _bound(node: ast.stmt) -> set[str]:
+    """Names that a statement imports, assigns or defines."""
     if isinstance(node, ast.Import | ast.ImportFrom):
-        return any((alias.asname or alias.name).split(".")[0] in used for alias in node.names)
-    targets = [part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
-    return getattr(node, "name", None) in used or bool(used.intersection(targets) and isinstance(node, ast.Assign))
+        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    if isinstance(node, ast.Assign):
+        return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+    return {getattr(node, "name", "")}
 
 
 @cache
@@ -116,17 +105,14 @@ def imports(path: Path, names: frozenset[str] | None = None) -> frozenset[tuple[
         return frozenset()
     found: set[tuple[Path, frozenset[str] | None]] = set()
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    body = tree.body if names is None else [node for node in tree.body if _counts(node, _used(tree, names))]
-    for node in (part for statement in body for part in ast.walk(statement)):
+    for node in (part for statement in _needed(tree, names) for part in ast.walk(statement)):
+        modules = []
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module == SHARED:
             found.add((path.with_name(f"{SHARED}.py"), frozenset(alias.name for alias in node.names)))
-            continue
         elif isinstance(node, ast.ImportFrom) and not node.level:
             modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
         found.update((file, None) for module in modules for file in _module_files(module))
     return frozenset(found)
 
@@ -142,8 +128,7 @@ def _module_files(name: str) -> list[Path]:
 
 def closure(*files: Path) -> list[tuple[Path, frozenset[str] | None]]:
     """The files and all project modules they import, directly or indirectly, each with the functions to include."""
-    todo = [(Path(file).resolve(), None) for file in files]
-    seen = set()
+    todo, seen = [(file.resolve(), None) for file in files], set()
     while todo:
         unit = todo.pop()
         if unit not in seen:

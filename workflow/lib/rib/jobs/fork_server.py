@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from rib.jobs.parent_run import PARENT_RUN, end_process, parent_run
+from rib.jobs.parent_run import PARENT_RUN, POLL, end_process, parent_run
 
 WARM = "RIB_WARM_START"  # environment variable: set if the jobs of a Snakemake process share a server
 PRELOADED = {
@@ -32,33 +32,21 @@ PRELOADED = {
 # CUDA must not be initialized before a fork, and GPU jobs are long enough to import torch themselves.
 NVIDIA = Path("/dev/nvidiactl")
 PATIENCE = 60.0  # seconds to wait until a server listens
-POLL = 0.5  # seconds between checks that the owner is alive
 STARTED = b"S"
 
 
 def delegate(script: str, libraries: str) -> None:
-    """Run a script in a warm worker and exit with its status; return if the caller must run it itself.
-
-    Args:
-        script: the file that this process is running, before its slow imports.
-        libraries: the libraries it needs, a key of PRELOADED.
-
-    Raises:
-        SystemExit: The worker finished or was killed.
-    """
+    """Run this process's script in a warm worker and exit with its status; return if the caller must run it itself."""
     # Forking after these imports is safe only on Linux.
-    if sys.platform != "linux" or WARM not in os.environ or (libraries == "networks" and NVIDIA.exists()):
+    if sys.platform != "linux" or not os.environ.get(WARM) or (libraries == "networks" and NVIDIA.exists()):
         return
     run = parent_run()
-    if run is None:
-        return
-    connection = _connect(run.pid, libraries)
-    if connection is None:
+    if run is None or (connection := _connect(run.pid, libraries)) is None:
         return
     with connection:
-        request = json.dumps({"script": script, "folder": str(Path.cwd()), "environment": dict(os.environ)}).encode()
-        socket.send_fds(connection, [len(request).to_bytes(8, "big")], [1, 2])
-        connection.sendall(request)
+        request = json.dumps({"script": script, "folder": str(Path.cwd()), "environment": dict(os.environ)})
+        socket.send_fds(connection, [b" "], [1, 2])  # with the first byte
+        connection.sendall(f"{request}\n".encode())
         with contextlib.suppress(ConnectionError):
             if connection.recv(1) != STARTED:
                 return
@@ -71,43 +59,30 @@ def _connect(owner: int, libraries: str) -> socket.socket | None:
     path = Path(f"work/warm-{libraries}-{owner}.sock")
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        command = [
-            sys.executable,
-            "-c",
-            "import sys; from rib.jobs.fork_server import serve; serve(*sys.argv[1:])",
-            str(path),
-            str(owner),
-            libraries,
-        ]
+        serving = "import sys; from rib.jobs.fork_server import serve; serve(*sys.argv[1:])"
+        command = [sys.executable, "-c", serving, str(path), str(owner), libraries]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
         quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         subprocess.Popen(command, env=environment, **quiet)
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for _ in range(50):  # the socket is there a moment before the server listens
         connection = socket.socket(socket.AF_UNIX)
         try:
             connection.connect(str(path))
             return connection
-        except FileNotFoundError:  # not listening yet
-            connection.close()
-            time.sleep(0.02)
         except OSError:
             connection.close()
-            return None
+            time.sleep(0.02)
     return None
 
 
 def serve(path: str, owner: str, libraries: str) -> None:
-    """Fork a worker for each job until the owner ends.
-
-    Args:
-        path: the Unix socket; return at once if another server is bound to it.
-        owner: process id.
-        libraries: the libraries that workers need, a key of PRELOADED.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):  # the server ends when the run ends, not on a signal
+    """Fork a worker for each job until the owner, a process id, ends; return if another server has the socket."""
+    # The server ends when the run ends, not on a signal; finished workers leave no zombies.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # finished workers leave no zombies
     with socket.socket(socket.AF_UNIX) as listener:
         try:
             listener.bind(path)
@@ -136,12 +111,8 @@ def _work(connection: socket.socket) -> None:
     """Take over a job's environment, run its script and report its status. Never returns."""
     status = 1
     try:
-        connection.settimeout(None)
-        head, descriptors, _, _ = socket.recv_fds(connection, 8, 2)
-        request = b""
-        while len(request) < int.from_bytes(head, "big"):
-            request += connection.recv(1 << 16)
-        job = json.loads(request)
+        _, descriptors, _, _ = socket.recv_fds(connection, 1, 2)
+        job = json.loads(connection.makefile("rb").readline())
         for number, descriptor in enumerate(descriptors, start=1):
             os.dup2(descriptor, number)
             os.close(descriptor)

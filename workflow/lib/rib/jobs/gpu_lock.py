@@ -28,15 +28,12 @@ def visible_devices() -> list[str]:
 
 
 def lock_gpu(folder: Path | None = None) -> str | None:
-    """Wait for a free GPU and make it the only visible one; call this before CUDA is used.
+    """Wait for a free GPU, make it the only visible one and return it; call this before CUDA is used.
 
-    Does nothing under SLURM, which assigns GPUs itself.
+    Does nothing without a GPU, and under SLURM, which assigns GPUs itself.
 
     Args:
         folder: folder of the locks; by default shared by all projects of this user on this machine.
-
-    Returns:
-        The GPU; None if there is none or the scheduler assigned it.
     """
     devices = visible_devices()
     if not devices or "SLURM_JOB_ID" in os.environ or _held:

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256 as new_sha256
+from itertools import chain
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -34,72 +35,51 @@ WORK = Path("work")  # contains the private folders
 MARK = "job"  # file in a private folder that identifies its job: the log file, then the outputs, one per line
 
 
-class Outputs:
-    """Paths of a rule's declared outputs, by name, inside the job's private folder."""
-
-    def __init__(self, folder: Path, declared: Mapping[str, str]):
-        self.declared = {name: Path(path) for name, path in declared.items()}
-        self._paths = {name: folder / path.name for name, path in self.declared.items()}
-        if len(set(self._paths.values())) != len(self._paths):
-            raise ValueError(
-                f"the outputs of a job must have different file names: {sorted(map(str, self.declared.values()))}"
-            )
-
-    def __getitem__(self, name: str) -> Path:
-        return self._paths[name]
-
-    def items(self):
-        return self._paths.items()
-
-
 @contextlib.contextmanager
 def job(
     *,
     rule: str,
     name: str,
     cfg: Mapping,
-    inputs: Mapping[str, object],
+    inputs: Mapping[str, str | Sequence[str]],
     outputs: Mapping[str, str],
     log_file: str,
     resumes: str | None = None,
-) -> Iterator[Outputs]:
+) -> Iterator[dict[str, Path]]:
     """Run the body of a job, then publish its outputs, their manifest and their provenance record.
 
     Args:
-        rule: the rule's name.
-        name: name of the job within the rule, for messages.
+        rule, name: the rule, and the job within the rule; for messages.
         cfg: everything that the result depends on, except the inputs; must survive a JSON round trip unchanged.
-        inputs: declared inputs by name: a path or a list of paths.
-        outputs: declared outputs by name. `manifest` and `provenance` are written here if declared.
+        outputs: paths of declared outputs by name. `manifest` and `provenance` are written here if declared.
         log_file: file for log lines, which also go to standard error.
         resumes: checkpoint file in the private folder. If it is not empty when the job fails or is stopped, the folder
             is kept until the job succeeds or starts with other settings.
 
     Yields:
-        Where to write each output.
+        Where to write each output, by name.
 
     Raises:
         SystemExit: The body failed; the reason is on standard error and in the log.
     """
-    started, clock, worked = datetime.now(UTC), time.monotonic(), _processor_seconds()
+    started, clock, worked = datetime.now(UTC), time.monotonic(), sum(os.times()[:4])
     with _logging(Path(log_file), f"{rule} {name}".rstrip(), quiet=bool(outputs)), _stopped_by(signal.SIGTERM):
         try:
             if repr(json.loads(json.dumps(cfg))) != repr(cfg):
                 raise ValueError(f"cfg of rule {rule} contains values that JSON cannot represent (a tuple?): {cfg}")
-            hashes = input_hashes(inputs)
-            integrity.refuse_changed(map(Path, hashes))
-            with _private(
-                _identity(rule, name, outputs, cfg, hashes), [log_file, *outputs.values()], resumes
-            ) as folder:
-                staged = Outputs(folder, outputs)
+            hashes = _input_hashes(inputs)
+            # Differs between jobs, and between runs of a job with other settings or inputs.
+            identity = new_sha256(repr((rule, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
+            with _private(identity, log_file, outputs, resumes) as staged:
                 yield staged
-                times = {
+                record = {
+                    **{"rule": rule, "job": name, "log": log_file, "cfg": cfg, "inputs": hashes},
                     "started": started.isoformat(timespec="seconds"),
                     "seconds": round(time.monotonic() - clock, 2),
+                    "cpu_seconds": round(sum(os.times()[:4]) - worked, 2),  # with processes that it waited for
+                    "peak_memory": _peak_memory(),
                 }
-                times |= {"cpu_seconds": round(_processor_seconds() - worked, 2), "peak_memory": _peak_memory()}
-                what = {"rule": rule, "job": name, "log": log_file, "cfg": cfg, "inputs": hashes}
-                _publish(staged, {**what, **times})
+                _publish(staged, outputs, record)
         except Exception as error:
             if not isinstance(error, UserError) and not message_of_os_error(error):
                 log.debug("%s", traceback.format_exc())
@@ -126,39 +106,26 @@ def _stopped_by(number: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _private(name: str, mark: Sequence[str], resumes: str | None) -> Iterator[Path]:
-    """A job's private folder, which only this process writes to; see `job` for when it is kept."""
+def _private(name: str, log_file: str, outputs: Mapping[str, str], resumes: str | None) -> Iterator[dict[str, Path]]:
+    """Where a job writes its outputs: in a private folder of this process; see `job` for when it is kept."""
     folder, done = WORK / name, False
+    staged = {key: folder / Path(path).name for key, path in outputs.items()}
+    if len(set(staged.values())) != len(staged):
+        raise ValueError(f"the outputs of a job must have different file names: {sorted(outputs.values())}")
     with only_one(name):
-        private_folder(folder, mark, keep=resumes is not None)
+        private_folder(folder, [log_file, *outputs.values()], keep=resumes is not None)
         try:
-            yield folder
+            yield staged
             done = True
         finally:
-            if done or not _goes_on(folder, resumes):
+            if done or not (resumes and (folder / resumes).is_file() and (folder / resumes).stat().st_size):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _processor_seconds() -> float:
-    """Processor time of this process and of the ones it has waited for."""
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def _peak_memory() -> int:
     """Peak memory of this process in bytes; for a forked job this includes the memory inherited at the fork."""
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _goes_on(folder: Path, resumes: str | None) -> bool:
-    """Whether a job that ended early left a checkpoint to resume from."""
-    return resumes is not None and (folder / resumes).is_file() and (folder / resumes).stat().st_size > 0
-
-
-def _identity(rule: str, name: str, outputs: Mapping[str, str], cfg: Mapping, hashes: Mapping[str, str]) -> str:
-    """Digest that differs between jobs, and between runs of a job with other settings or inputs; see `job`."""
-    return new_sha256(repr((rule, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
@@ -182,36 +149,32 @@ def private_folder(folder: Path, mark: Sequence[str], keep: bool) -> None:
     """Create a job's private folder and remove stale ones, including those of the same job with other settings.
 
     Args:
-        folder: the private folder.
         mark: the job's log file, which is unique to it, and its outputs.
-        keep: whether to keep existing content of the folder.
+        keep: whether to keep what the folder contains.
     """
     if not keep:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / MARK, "\n".join(mark))
-    sweep(folder.parent)
+    sweep()
 
 
-def sweep(folder: Path = WORK) -> None:
+def sweep() -> None:
     """Remove stale private folders (see `begun`)."""
-    for path in begun(folder)[1]:
+    for path in begun()[1]:
         shutil.rmtree(path, ignore_errors=True)
         _lock(path).unlink(missing_ok=True)
 
 
-def begun(folder: Path = WORK) -> tuple[dict[Path, str], set[Path]]:
+def begun() -> tuple[dict[Path, str], set[Path]]:
     """Private folders of jobs that have started but not ended: they are running, or were stopped and can resume.
-
-    Args:
-        folder: contains the private folders.
 
     Returns:
         The log file of each job that makes files, by private folder; and the stale folders: their process is gone, and
         the same job has since finished or is running in another folder.
     """
     logs, working, over = {}, {}, set()
-    for mark in sorted(folder.glob(f"*/{MARK}")):
+    for mark in sorted(WORK.glob(f"*/{MARK}")):
         with contextlib.suppress(FileNotFoundError):  # other jobs may end meanwhile
             log_file, *outputs = mark.read_text(encoding="utf-8").splitlines()
             if outputs:  # `status` and `plan` make none
@@ -235,48 +198,35 @@ def reason(log_file: Path) -> str | None:
     return re.split(r"^[\d:]{8} ERROR ", text, flags=re.MULTILINE)[-1].strip() if " ERROR " in text else None
 
 
-def _publish(staged: Outputs, record: dict) -> None:
+def _publish(staged: Mapping[str, Path], declared: Mapping[str, str], record: dict) -> None:
     """Move finished outputs to their declared names, the manifest after the files that it lists."""
     hashes = {}
     for name, path in staged.items():
         if name not in ("manifest", "provenance"):
             if not path.is_file():
                 raise RuntimeError(f"the job did not write its output '{name}' ({path.name})")
-            hashes[str(staged.declared[name])] = sha256(path)
-    if "manifest" in staged.declared:
-        manifest = staged["manifest"]
+            hashes[declared[name]] = sha256(path)
+    if manifest := staged.get("manifest"):
         facts = read_json(manifest) if manifest.is_file() else {}
         write_json(manifest, {**facts, "files": {Path(path).name: made for path, made in hashes.items()}})
-        hashes[str(staged.declared["manifest"])] = sha256(manifest)
-    if "provenance" in staged.declared:
+        hashes[declared["manifest"]] = sha256(manifest)
+    if "provenance" in staged:
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
-        size = sum(path.stat().st_size for _, path in staged.items() if path.is_file())
+        size = sum(path.stat().st_size for path in staged.values() if path.is_file())
         record = {**record, "bytes": size, **surroundings(), "outputs": hashes, "ended": ended}
         # Keys keep their order: Snakemake compares settings as text.
         write_text(staged["provenance"], json.dumps(record, indent=1) + "\n")
     for name, path in sorted(staged.items(), key=lambda item: (item[0] == "manifest", item[0] == "provenance")):
-        staged.declared[name].parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, staged.declared[name])
+        Path(declared[name]).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, declared[name])
 
 
-def input_hashes(inputs: Mapping[str, object]) -> dict[str, str]:
-    """SHA-256 of every input, taken from the manifest next to the file if it is listed there."""
-    hashes = {}
-    for value in inputs.values():
-        for path in map(Path, [value] if isinstance(value, str | Path) else value):
-            hashes[str(path)] = _listed_hash(path) or sha256(path)
-    return dict(sorted(hashes.items()))
-
-
-def _listed_hash(path: Path) -> str | None:
-    for manifest in (
-        path.with_name("manifest.json"),
-        path.with_suffix(".manifest.json"),
-        Path(f"{path}.manifest.json"),
-    ):
-        if manifest != path and manifest.is_file():
-            return read_json(manifest).get("files", {}).get(path.name)
-    return None
+def _input_hashes(inputs: Mapping[str, str | Sequence[str]]) -> dict[str, str]:
+    """SHA-256 of every input; those that a record or manifest lists are checked."""
+    given = [[value] if isinstance(value, str) else value for value in inputs.values()]
+    paths = sorted(set(map(Path, chain.from_iterable(given))), key=str)
+    listed = integrity.refuse_changed(paths)
+    return {str(path): listed.get(path) or sha256(path) for path in paths}
 
 
 @contextlib.contextmanager

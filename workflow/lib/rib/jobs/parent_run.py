@@ -54,11 +54,7 @@ def end_process() -> None:
 
 
 def end_jobs(running: Callable[[], object]) -> None:
-    """End the processes of this run's jobs, as `end_process` does.
-
-    Args:
-        running: returns whether any job is running.
-    """
+    """End the processes of this run's jobs, as `end_process` does; `running` returns whether any job is running."""
     for send in (psutil.Process.terminate, psutil.Process.kill):
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -70,43 +66,30 @@ def end_jobs(running: Callable[[], object]) -> None:
             return
 
 
-def announce(locked: bool, folder: Path = RUNS) -> list[str]:
-    """Register this process as a run of the current folder until it ends.
-
-    Args:
-        locked: whether a run has locked files of the folder.
-        folder: folder of the registrations.
-
-    Returns:
-        The other active runs, see `others`.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    own = folder / f"{socket.gethostname()}.{os.getpid()}.{token_hex(4)}.lock"
+def announce(locked: bool) -> list[str]:
+    """Register this process as a run of the current folder until it ends, and return the other runs; see `others`."""
+    RUNS.mkdir(parents=True, exist_ok=True)
+    own = RUNS / f"{socket.gethostname()}.{os.getpid()}.{token_hex(4)}.lock"
     _held.append(FileLock(own))
     _held[-1].acquire()
     atexit.register(own.unlink, missing_ok=True)
-    alive = _others(locked, folder)
-    for path in set(folder.glob("*.lock")) - {own} - alive.keys():
+    alive = others(locked)
+    for path in set(RUNS.glob("*.lock")) - {own} - alive.keys():
         path.unlink(missing_ok=True)
     return list(alive.values())
 
 
-def others(locked: bool, folder: Path = RUNS) -> list[str]:
-    """Descriptions of the other active runs of the current folder.
+def others(locked: bool) -> dict[Path, str]:
+    """Descriptions of the other active runs of the current folder, by their registrations.
 
     File locks may not work between machines of a shared filesystem. A run on another machine therefore counts as active
     while any files are locked, and for one hour after its start.
 
     Args:
         locked: whether a run has locked files of the folder.
-        folder: folder of the registrations.
     """
-    return list(_others(locked, folder).values())
-
-
-def _others(locked: bool, folder: Path) -> dict[Path, str]:
     own, host, alive = {Path(lock.lock_file) for lock in _held}, socket.gethostname(), {}
-    for path in sorted(set(folder.glob("*.lock")) - own):
+    for path in sorted(set(RUNS.glob("*.lock")) - own):
         where, process, _, _ = path.name.rsplit(".", 3)
         with contextlib.suppress(FileNotFoundError):
             since = path.stat().st_mtime

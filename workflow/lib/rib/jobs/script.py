@@ -2,18 +2,14 @@
 
 import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from rib.jobs.fork_server import delegate
-from rib.jobs.job import Outputs, job
+from rib.jobs.job import job
 
 
-def run(snakemake, resumes: str | None = None) -> AbstractContextManager[Outputs]:
-    """Context manager of a job (see rib.jobs.job.job); yields where to write each output.
-
-    Args:
-        snakemake: the object that Snakemake provides to scripts.
-        resumes: see rib.jobs.job.job.
-    """
+def run(snakemake, resumes: str | None = None) -> AbstractContextManager[dict[str, Path]]:
+    """Context manager of a script's job (see rib.jobs.job.job); yields where to write each output."""
     return job(
         rule=snakemake.rule,
         name="/".join(snakemake.wildcards),
@@ -27,10 +23,8 @@ def run(snakemake, resumes: str | None = None) -> AbstractContextManager[Outputs
 
 def named_inputs(snakemake) -> dict[str, str | list[str]]:
     """A job's inputs by name: a path, or a list of paths."""
-    return {
-        name: str(value) if isinstance(value, str) else [str(path) for path in value]
-        for name, value in snakemake.input.items()
-    }
+    given = snakemake.input.items()
+    return {name: str(value) if isinstance(value, str) else list(map(str, value)) for name, value in given}
 
 
 def warm_start(libraries: str = "networks") -> None:

@@ -7,6 +7,7 @@ state the time, the digests and the sample.
 
 import hashlib
 import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -40,14 +41,12 @@ def sample_of(changes: Mapping[str, Mapping], number: int) -> list[str]:
 
     Args:
         changes: `kind` and `model` of each job, by path of the record.
-        number: maximum number of jobs per kind.
     """
-    turns: dict[tuple, int] = {}
-    ranked: dict[str, list] = {}
+    turns, ranked = Counter(), defaultdict(list)
     for path in sorted(changes, key=lambda path: hashlib.sha256(path.encode()).hexdigest()):
         kind, model = changes[path]["kind"], changes[path]["model"]
-        turns[kind, model] = turns.get((kind, model), 0) + 1
-        ranked.setdefault(kind, []).append((turns[kind, model], len(ranked.get(kind, [])), path))
+        turns[kind, model] += 1
+        ranked[kind].append((turns[kind, model], len(ranked[kind]), path))
     return sorted(path for jobs in ranked.values() for *_, path in sorted(jobs)[:number])
 
 
@@ -61,7 +60,6 @@ def accept(
 
     Args:
         changes: `code` (current digest), `kind` and `model` of each such job, by path of the record.
-        number: jobs of each kind in the sample.
         made_again: re-runs jobs, given as paths of their records, in another folder and yields that folder.
         note: notifies Snakemake of a rewritten record.
 
@@ -70,9 +68,7 @@ def accept(
     """
     seen = examine(changes)
     unsound = {finding.job for finding in seen.findings}
-    for path, record in seen.records.items():
-        if any(seen.hashes[file] != digest for file, digest in record["inputs"].items()):
-            unsound.add(path)
+    unsound |= {path for path, record in seen.records.items() if not record["inputs"].items() <= seen.hashes.items()}
     kept = {path: change for path, change in changes.items() if path in seen.records and path not in unsound}
     if left := len(changes) - len(kept):
         print(f"not accepted, because inputs or outputs are missing or differ from the record: {left} jobs")

@@ -27,9 +27,13 @@ LIBRARIES = (
 
 
 def surroundings() -> dict[str, object]:
-    """The project's commit, library versions and the machine."""
+    """The project's commit, versions of the installed libraries and the machine."""
     machine = {"system": platform.platform(), "processor": processor(), "python": platform.python_version()}
-    return {"commit": commit(), "versions": versions(), "machine": machine}
+    versions = {}
+    for library in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
+    return {"commit": commit(), "versions": versions, "machine": machine}
 
 
 def commit() -> str | None:
@@ -41,15 +45,6 @@ def commit() -> str | None:
         return subprocess.run(describe, env=here, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def versions() -> dict[str, str]:
-    """Versions of the installed libraries that results may depend on."""
-    found = {}
-    for library in LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[library] = importlib.metadata.version(library)
-    return found
 
 
 def processor() -> str:

@@ -22,24 +22,21 @@ REMEMBERED = 16 << 20  # bytes from which hashing takes longer than the cache lo
 SETTLED = 2.0  # seconds; coarsest resolution of file times, below which a second change could go unnoticed
 
 
-def differing(
-    expected: Mapping[Path, str], what: str, hashed: Callable[[Path, Callable], str] | None = None
-) -> list[Path]:
+def differing(expected: Mapping[Path, str], what: str, remember: bool = False) -> list[Path]:
     """Files that are missing or whose hash is not the expected one; see `hashes`."""
-    found = hashes(expected, what, hashed)
+    found = hashes(expected, what, remember)
     return [path for path, digest in expected.items() if found[path] != digest]
 
 
-def hashes(
-    files: Iterable[Path], what: str, hashed: Callable[[Path, Callable], str] | None = None
-) -> dict[Path, str | None]:
+def hashes(files: Iterable[Path], what: str, remember: bool = False) -> dict[Path, str | None]:
     """SHA-256 of files, None for missing ones; computed in threads, since hashing releases the GIL.
 
     Args:
         files: paths; links are followed.
         what: label of the progress bar.
-        hashed: function of a path and a callback for the number of bytes done; None: read every byte.
+        remember: whether large files with unchanged size and times are not read again.
     """
+    hash_of = remembered_hash if remember else read_hash
     files = list(dict.fromkeys(files))
     total, lock = sum(path.stat().st_size for path in files if path.is_file()), Lock()
     with Progress(desc=what, total=total, unit="B") as progress, ThreadPoolExecutor() as pool:
@@ -49,7 +46,7 @@ def hashes(
             with lock:
                 progress.update(number)
 
-        each = pool.map(lambda path: (hashed or read_hash)(path, count) if path.is_file() else None, files)
+        each = pool.map(lambda path: hash_of(path, count) if path.is_file() else None, files)
         return dict(zip(files, each, strict=True))
 
 
@@ -76,7 +73,11 @@ def remembered_hash(path: Path, count: Callable[[int], object]) -> str:
             return known["sha256"]
     digest = read_hash(path, count)
     if _signature(path) == before and time.time() - max(before["changed"], before["modified"]) / 1e9 > SETTLED:
-        _remember(note, {"path": str(path), "signature": before, "sha256": digest})
+        note.parent.mkdir(parents=True, exist_ok=True)
+        temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")  # concurrent jobs read the same files
+        facts = {"path": str(path), "signature": before, "sha256": digest}
+        temporary.write_text(json.dumps(facts), encoding="utf-8")
+        os.replace(temporary, note)
     return digest
 
 
@@ -84,10 +85,3 @@ def _signature(path: Path) -> dict[str, int]:
     stat = path.stat()
     # Every write updates the change time, even if the modification time is reset.
     return {"size": stat.st_size, "modified": stat.st_mtime_ns, "changed": stat.st_ctime_ns, "inode": stat.st_ino}
-
-
-def _remember(note: Path, facts: Mapping) -> None:
-    note.parent.mkdir(parents=True, exist_ok=True)
-    temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")  # concurrent jobs read the same files
-    temporary.write_text(json.dumps(facts), encoding="utf-8")
-    os.replace(temporary, note)

@@ -6,7 +6,7 @@ path of the record, and is shared through git. Files shared through DVC are acce
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rib.base.errors import UserError
@@ -18,7 +18,7 @@ FILE = Path("provenance.jsonl")
 ENDING = "provenance.json"
 
 
-def load(path: Path = FILE) -> dict[str, list[dict]]:
+def load() -> dict[str, list[dict]]:
     """Gathered records by path of the job's own record; empty if there is no file.
 
     A path has several records if merged branches ran the same job.
@@ -27,40 +27,39 @@ def load(path: Path = FILE) -> dict[str, list[dict]]:
         UserError: A line is not a record, for example after a merge conflict.
     """
     records: dict[str, list[dict]] = {}
-    if path.is_file():
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    if FILE.is_file():
+        for number, line in enumerate(FILE.read_text(encoding="utf-8").splitlines(), 1):
             try:
-                record = json.loads(line)
-                _check(record)
+                record = _parsed(line)
                 records.setdefault(record.pop("path"), []).append(record)
             except (ValueError, KeyError, AttributeError, TypeError):
                 raise UserError(
-                    f"{path}, line {number} is not a record: '{line[:40]}'; after a merge conflict keep the lines of "
+                    f"{FILE}, line {number} is not a record: '{line[:40]}'; after a merge conflict keep the lines of "
                     "both sides and remove the conflict markers, otherwise restore the file from git."
                 ) from None
     return records
 
 
-def save(records: Mapping[str, Iterable[dict]], path: Path = FILE) -> None:
+def save(records: Mapping[str, Iterable[dict]]) -> None:
     """Write gathered records, sorted, so that equal records give equal bytes."""
     lines = [json.dumps({"path": name, **record}) + "\n" for name in sorted(records) for record in records[name]]
-    write_text(path, "".join(lines))
+    write_text(FILE, "".join(lines))
 
 
-def _check(record: dict) -> None:
-    """Raise KeyError or TypeError if Snakemake's metadata cannot be restored from the record."""
+def _parsed(text: str) -> dict:
+    """A record; ValueError, KeyError or TypeError if Snakemake's metadata cannot be restored from it."""
+    record = json.loads(text)
     for key in ("rule", "log", "cfg", "inputs", "outputs", "seconds", "ended"):
         record[key]
+    return record
 
 
 def read(path: Path) -> dict | None:
     """A job's own record; None if it is missing, damaged or has another format."""
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        _check(record)
+        return _parsed(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return record
 
 
 def below(folders: Iterable[Path]) -> Iterator[Path]:
@@ -73,26 +72,23 @@ def below(folders: Iterable[Path]) -> Iterator[Path]:
 def match(
     records: Mapping[str, list[dict]], is_known: Callable[[str], bool], is_unfinished: Callable[[str], bool]
 ) -> dict[str, dict]:
-    """Jobs whose outputs all exist, are not known yet, and match the record next to them.
+    """Own records, by path, of jobs whose outputs all exist, are not known yet, and match the record next to them.
 
     Gathered records only say where to look. Outputs are compared with the job's own record, which may be newer, or
     older after a checkout of an older commit.
 
     Args:
-        records: gathered records.
         is_known: whether a path need not be checked.
         is_unfinished: whether a path may differ because its job was killed; such jobs are skipped.
-
-    Returns:
-        The jobs' own records by path.
 
     Raises:
         UserError: An output does not match its record, or the record is damaged.
     """
+    files = {path: [*gathered[0]["outputs"], path] for path, gathered in records.items()}
     unknown = {
         path: read(Path(path))
-        for path, gathered in records.items()
-        if all(map(os.path.lexists, [*gathered[0]["outputs"], path])) and not _all_known(path, gathered[0], is_known)
+        for path, made in files.items()
+        if all(map(os.path.lexists, made)) and not all(map(is_known, made))
     }
     # A record that names other outputs was copied here from another job.
     foreign = {
@@ -103,7 +99,7 @@ def match(
     made = {Path(file): path for path, own in unknown.items() if path not in foreign for file in own["outputs"]}
     expected = {file: unknown[path]["outputs"][str(file)] for file, path in made.items()}
     foreign |= {str(file): made[file] for file in differing(expected, "checking files against records")}
-    unfinished = {path for path in foreign.values() if any(map(is_unfinished, [*records[path][0]["outputs"], path]))}
+    unfinished = {path for path in foreign.values() if any(map(is_unfinished, files[path]))}
     wrong = {file: path for file, path in foreign.items() if path not in unfinished}
     if wrong:
         file, path = next(iter(wrong.items()))
@@ -130,25 +126,16 @@ def made_from_others(records: Iterable[str]) -> set[str]:
     }
 
 
-def _all_known(path: str, record: dict, is_known: Callable[[str], bool]) -> bool:
-    return all(map(is_known, [*record["outputs"], path]))
-
-
-def gather(units: Iterable[Path], path: Path = FILE) -> int:
-    """Update the gathered records from the given folders; records of other places are kept.
+def gather(units: Collection[Path]) -> int:
+    """Update the gathered records and return their number; records of other places than the given ones are kept.
 
     Args:
         units: folders or files that DVC tracks individually.
-        path: file of the gathered records.
-
-    Returns:
-        Number of records.
 
     Raises:
         UserError: An output was changed after its job recorded it, or shared results are missing here or newer than
             those here, so that sharing would remove them.
     """
-    units = list(units)
     found = {str(file): read(file) for file in below(units)}
     own = {name: [record] for name, record in found.items() if record and all(map(os.path.lexists, record["outputs"]))}
     for name in found.keys() - own.keys():
@@ -157,23 +144,21 @@ def gather(units: Iterable[Path], path: Path = FILE) -> int:
     recorded = {file: os.lstat(name).st_mtime for name, [record] in own.items() for file in [*record["outputs"], name]}
     match(own, lambda file: os.lstat(file).st_mtime <= recorded[file], lambda file: False)
     here = tuple(f"{unit}/" if unit.is_dir() else str(unit) for unit in units)
-    shared = load(path)
-    _refuse_loss({name: lines for name, lines in shared.items() if name.startswith(here)}, own, path)
-    elsewhere = {name: lines for name, lines in shared.items() if not name.startswith(here)}
-    save({**elsewhere, **own}, path)
-    return len(elsewhere) + len(own)
-
-
-def _refuse_loss(shared: Mapping[str, list[dict]], own: Mapping[str, list[dict]], path: Path) -> None:
-    """Raise a UserError if tracking would remove results that others shared."""
+    shared = load()
     lost = [
         name
         for name, lines in shared.items()
-        if name not in own
-        or (own[name][0] not in lines and max(line["ended"] for line in lines) > own[name][0]["ended"])
+        if name.startswith(here) and (name not in own or _is_older(own[name][0], lines))
     ]
     if lost:
         raise UserError(
-            f"{path} lists {len(lost)} results that are missing here or newer than those here ({lost[0]}); tracking "
+            f"{FILE} lists {len(lost)} results that are missing here or newer than those here ({lost[0]}); tracking "
             "would remove them for everyone. Run `dvc pull` first; to drop them on purpose, delete their lines."
         )
+    kept = {name: lines for name, lines in shared.items() if not name.startswith(here)} | own
+    save(kept)
+    return len(kept)
+
+
+def _is_older(record: dict, shared: list[dict]) -> bool:
+    return record not in shared and record["ended"] < max(line["ended"] for line in shared)

@@ -28,7 +28,6 @@ def track(units: Iterable[str], report: Path) -> None:
 
     Args:
         units: patterns of folders and files, each of which gets a .dvc file next to it.
-        report: folder of a family's report.
 
     Raises:
         UserError: There are no results yet, an output does not match its record, or DVC fails.

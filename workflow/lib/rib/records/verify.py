@@ -1,6 +1,5 @@
 """Check the results of a grid, and everything they were made from, against the provenance records. No torch."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +56,6 @@ class Examination:
         records: records of the examined jobs, by path.
         absent: paths of records of jobs without any files here: not run yet, or not pulled.
         hashes: hash of every file that a record names; None if it is missing.
-        findings: all differences.
     """
 
     records: dict[str, dict] = field(default_factory=dict)
@@ -67,23 +65,17 @@ class Examination:
 
 
 def related(records: Iterable[str]) -> tuple[dict[str, list[dict]], dict[str, str]]:
-    """Records of jobs and of all jobs that they depend on.
-
-    Args:
-        records: paths of jobs' own records.
+    """Records of the jobs with the given own records, and of all jobs that they depend on.
 
     Returns:
         By path, the job's own record, or else the gathered ones, possibly none; and, by output file, the path of the
         record of the job that made it.
     """
     gathered = provenance.load()
-    found: dict[str, list[dict]] = {}
     makers = {file: path for path, lines in gathered.items() for line in lines for file in line["outputs"]}
-    looked: set[Path] = set()
-    todo = list(dict.fromkeys(records))
+    found, looked, todo = {}, set(), list(records)
     while todo:
-        path = todo.pop()
-        if path in found:
+        if (path := todo.pop()) in found:
             continue
         own = provenance.read(Path(path))
         found[path] = [own] if own else gathered.get(path, [])
@@ -107,59 +99,39 @@ def examine(records: Iterable[str]) -> Examination:
     result = Examination()
     known, makers = related(records)
     for path, lines in known.items():
-        here = Path(path).is_file()
-        left = _left_beside(Path(path))
+        here, left = Path(path).is_file(), _left_beside(Path(path))
         if lines and (here or any(Path(file).exists() for file in lines[0]["outputs"])):
             result.records[path] = lines[0]
         elif not left and not here:
             result.absent.append(path)
             continue
-        if not here or not provenance.read(Path(path)) or _is_foreign(path, lines[0]):
+        copied = lines and {Path(file).parent for file in lines[0]["outputs"]} - {Path(path).parent}
+        if not here or copied or not provenance.read(Path(path)):
             why = "damaged, or another job's" if here else "no record"
-            result.findings.append(
-                Finding(UNRECORDED, next(iter(lines[0]["outputs"] if lines else left), path), path, why)
-            )
-    files = {
-        file for path in result.records for line in known[path] for part in ("outputs", "inputs") for file in line[part]
-    }
-    result.hashes = {str(path): digest for path, digest in hashes(map(Path, sorted(files)), "hashing").items()}
-    for path, lines in known.items():
-        if path in result.records:  # merged branches may have left several lines: use the best match
-            result.records[path] = max(lines, key=lambda line: _agreeing(line["outputs"], result.hashes))
-            result.findings += _of_outputs(path, result.records[path], result.hashes)
+            file = next(iter(lines[0]["outputs"] if lines else left), path)
+            result.findings.append(Finding(UNRECORDED, file, path, why))
+    files = {file for path in result.records for line in known[path] for file in line["outputs"] | line["inputs"]}
+    result.hashes = found = {str(path): digest for path, digest in hashes(map(Path, sorted(files)), "hashing").items()}
+    for path in result.records:  # merged branches may have left several lines: use the best match
+        best = max(known[path], key=lambda line: sum(found[file] == digest for file, digest in line["outputs"].items()))
+        result.records[path] = best
+        changed = {file: found[file] for file, digest in best["outputs"].items() if found[file] != digest}
+        result.findings += [Finding(CHANGED if digest else MISSING, file, path) for file, digest in changed.items()]
     wrong = {finding.file for finding in result.findings}
     for path, record in result.records.items():
-        result.findings += _of_inputs(path, record, result.hashes, makers, wrong)
+        result.findings += _of_inputs(path, record, found, makers, wrong)
     return result
-
-
-def _agreeing(made: Mapping[str, str], found: Mapping[str, str | None]) -> int:
-    return sum(found[file] == digest for file, digest in made.items())
-
-
-def _is_foreign(path: str, record: Mapping) -> bool:
-    """Whether a record was copied from another job."""
-    return any(Path(file).parent != Path(path).parent for file in record["outputs"])
 
 
 def _left_beside(record: Path) -> list[str]:
     """Files where the job of this record writes its outputs."""
     prefix = record.name.removesuffix(provenance.ENDING)
-    found = record.parent.glob(f"{prefix}*") if record.parent.is_dir() else []
     # Several jobs may write to one folder, with different prefixes; at most one has none.
     others = [file.name.removesuffix(provenance.ENDING) for file in record.parent.glob(f"?*.{provenance.ENDING}")]
-    mine = (file for file in found if prefix or not file.name.startswith(tuple(others)))
+    mine = (file for file in record.parent.glob(f"{prefix}*") if prefix or not file.name.startswith(tuple(others)))
     return sorted(
         str(file) for file in mine if file.is_file() and file != record and file.suffix not in (".dvc", ".tmp")
     )
-
-
-def _of_outputs(path: str, record: Mapping, found: Mapping[str, str | None]) -> Iterable[Finding]:
-    for file, digest in record["outputs"].items():
-        if found[file] is None:
-            yield Finding(MISSING, file, path)
-        elif found[file] != digest:
-            yield Finding(CHANGED, file, path)
 
 
 def _of_inputs(
@@ -180,11 +152,7 @@ def _of_inputs(
 
 
 def verify(records: Iterable[str], log_file: str) -> None:
-    """Print differences from the records, with advice.
-
-    Args:
-        records: see `examine`.
-        log_file: log that lists all differences.
+    """Print differences from the records, with advice; the log lists all of them. For `records` see `examine`.
 
     Raises:
         UserError: There are differences.
@@ -197,9 +165,8 @@ def verify(records: Iterable[str], log_file: str) -> None:
         print(f"{len(seen.absent)} jobs have no files here: not run yet, or not pulled")
     print("\n".join(report_lines(seen.findings)))
     for finding in seen.findings:
-        log.debug(
-            "%s: %s (%s; job %s)", finding.kind, finding.file, finding.why or ADVICE[finding.kind][0], finding.job
-        )
+        why = finding.why or ADVICE[finding.kind][0]
+        log.debug("%s: %s (%s; job %s)", finding.kind, finding.file, why, finding.job)
     if seen.findings:
         jobs = len({finding.job for finding in seen.findings})
         raise UserError(
@@ -209,13 +176,14 @@ def verify(records: Iterable[str], log_file: str) -> None:
 
 def report_lines(findings: Iterable[Finding]) -> list[str]:
     """Report lines: the number of findings of each kind, their files and advice."""
-    lines, counted = [], Counter(finding.kind for finding in findings)
+    lines = []
     for kind, (what, advice) in ADVICE.items():
+        found = [finding for finding in findings if finding.kind == kind]
         # A job is counted as stale once, however many of its inputs differ.
-        some = list({finding.file: finding for finding in findings if finding.kind == kind}.values())
+        some = list({finding.file: finding for finding in found}.values())
         if not some:
             continue
-        lines.append(f"{what}: {len(some)}" + (f" (of {counted[kind]} inputs)" if counted[kind] > len(some) else ""))
+        lines.append(f"{what}: {len(some)}" + (f" (of {len(found)} inputs)" if len(found) > len(some) else ""))
         lines += [f"  {finding.file}" + (f" ({finding.why})" if finding.why else "") for finding in some[:SHOWN]]
         lines += [f"  and {len(some) - SHOWN} more"] if len(some) > SHOWN else []
         lines.append(f"  {advice.format(files=' '.join(finding.file for finding in some[:3]))}")

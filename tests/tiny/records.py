@@ -1,0 +1,32 @@
+"""Finished jobs in the current folder: an output of each, and its provenance record."""
+
+import json
+from pathlib import Path
+
+from rib.base.files import sha256
+
+FACTS = {"rule": "r", "cfg": {"b": 1, "a": [2]}, "seconds": 1.0, "ended": "2026-01-01T10:00:00.000+00:00"}
+
+
+def output(name: str) -> str:
+    return f"results/{name}/out.txt"
+
+
+def record(name: str) -> str:
+    return f"results/{name}/provenance.json"
+
+
+def make(name: str = "a", text: str = "made", *inputs: str, root: Path = Path(), **facts) -> tuple[str, dict]:
+    """Run a job: its output, made from those of others, and its record, which is returned with its path."""
+    made = root / output(name)
+    made.parent.mkdir(parents=True, exist_ok=True)
+    made.write_text(text)
+    files = {"inputs": {output(other): sha256(root / output(other)) for other in inputs}}
+    facts = {**FACTS, "log": f"logs/{name}.log", **files, "outputs": {output(name): sha256(made)}, **facts}
+    (root / record(name)).write_text(json.dumps(facts))
+    return record(name), facts
+
+
+def edit(name: str, **facts) -> None:
+    """Change facts of a job's record."""
+    Path(record(name)).write_text(json.dumps({**json.loads(Path(record(name)).read_text()), **facts}))
