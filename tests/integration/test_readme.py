@@ -79,7 +79,7 @@ def files_of(text):
 
 
 def shell(project, command, **environment):
-    """Run a command as users do; what it printed."""
+    """Run a command as users write it; what it printed."""
     weights = ROOT / "data/raw/efficientnet_lite0"  # the project's own download where it has one
     environment |= {"RIB_ARCHIVES": str(weights)} if weights.is_dir() else {}
     environment["PATH"] = f"{Path(sys.executable).parent}:/usr/bin:/bin"

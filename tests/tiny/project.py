@@ -1,4 +1,4 @@
-"""A copy of the project in a folder of its own, and Snakemake run there as users do."""
+"""A copy of the project in a folder of its own, and Snakemake run there with what users write."""
 
 import contextlib
 import os
