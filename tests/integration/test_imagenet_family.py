@@ -6,6 +6,7 @@ Every class has a picture whose colour tells its index, so that each label can b
 import io
 import json
 import re
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ PER_CLASS = 2  # val's images of each class, and so Cartoon's and Drawing's
 CHOICES = ("models=[tiny_cnn]", "image_size=32", "methods=[ft,replay]", "training={epochs: 1, batch_size: 64}")
 
 
+@cache
 def picture(index):
     return jpeg(index, size=(12, 10))
 
@@ -123,7 +125,7 @@ def imagenet(tmp_path_factory, pytestconfig):
         path.write_text(yaml.safe_dump(datasets, sort_keys=False))
         entry = project.folder / "workflow/catalog/families/imagenet.yaml"
         entry.write_text(entry.read_text().replace("images_per_class: 5", "images_per_class: 1"))
-        config = ("catalog=mine", *CHOICES, "targets=[imagenet_a,imagenet_cartoon]")
+        config = ("catalog=mine", *CHOICES, "targets=[imagenet_a]")
         # What has to be fetched by hand is asked for; then it lies where the user keeps archives.
         printed = project.snakemake("--cores", "2", "--keep-going", config=config, check=False)
         config_here = (*config, f"archives={place / 'served'}")
@@ -184,7 +186,7 @@ def test_effective_robustness_is_the_height_above_the_published_models_line(imag
     tables = imagenet[0].folder / "reports/imagenet/tables"
     table, lines = (pd.read_csv(tables / f"{name}.csv") for name in ("effective_robustness", "baseline_lines"))
     assert set(lines["dataset"]) == {"imagenet_v2", "imagenet_sketch"} and set(lines["models"]) == {39}
-    assert len(table) == 2 * 2 * 2 and (tables.parent / "figures/effective_robustness.png").is_file()
+    assert len(table) == 2 * 2 and (tables.parent / "figures/effective_robustness.png").is_file()
     accuracy = pd.read_csv(tables / "accuracy.csv").set_index(["method", "target", "dataset"])["accuracy"]
     line = lines.set_index("dataset").loc["imagenet_v2"]
     run = table.query("method == 'ft' and target == 'imagenet_a' and dataset == 'imagenet_v2'").iloc[0]
@@ -198,7 +200,7 @@ def test_effective_robustness_is_the_height_above_the_published_models_line(imag
 def test_a_second_run_has_nothing_to_do_and_a_budget_makes_only_what_depends_on_it(imagenet):
     project, config, _ = imagenet
     assert "Nothing to be done" in project.snakemake("-n", config=config)
-    small = (*config, "budget={max_images_per_dataset: 100}")
+    small = (*config, "targets=[imagenet_a,imagenet_cartoon]", "budget={max_images_per_dataset: 100}")
     planned = project.planned(config=small)
     assert "prepare" not in planned and planned["finetune"] == 4 and planned["evaluate_run"] == 10
     project.snakemake("tables", "--cores", "2", config=(*small, "leak_free=true"))

@@ -4,20 +4,17 @@ import os
 import shutil
 import signal
 import sys
-import time
 
 import pytest
 
 from tiny import remotes
-from tiny.project import Project
+from tiny.project import Project, methods
+from tiny.waiting import wait_until
 
 needs_sshd = pytest.mark.skipif(remotes.SSHD is None, reason="sshd is not installed")
 KINDS = [pytest.param("ssh", marks=needs_sshd), pytest.param("webdav", marks=pytest.mark.slow)]
 # As docs/sharing.md says them.
-DRIVERS = {
-    "dvc": "dvc git-hook merge-driver --ancestor %O --our %A --their %B",
-    "ours": "true",
-}
+DRIVERS = {"dvc": "dvc git-hook merge-driver --ancestor %O --our %A --their %B", "ours": "true"}
 
 
 @pytest.fixture(params=KINDS)
@@ -54,9 +51,8 @@ def owner(finished_copy, remote):
 def cut_off(project, words, done):
     """Kill a command of DVC's in the midst of its work; how much of it had been done."""
     running = project.start(sys.executable, "-m", "dvc", *words, "--jobs", "1")
-    deadline = time.monotonic() + 60
-    while not (so_far := done()) and running.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_until(lambda: done() or running.poll() is not None, 60, every=0.005)
+    so_far = done()
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     return so_far
@@ -111,7 +107,7 @@ def test_two_people_add_a_method_each_to_one_model(finished_copy, tmp_path):
         assert "Nothing to be done" in second.snakemake("-n")
 
         mine, yours = (f"methods=[ft,linear_probe,lwf,wise_ft,{name}]" for name in ("l2_sp", "ewc_released"))
-        assert second.planned_methods("finetune", config=(yours,)) == {"ewc_released"}
+        assert methods(second.snakemake("-n", config=(yours,)), "finetune") == {"ewc_released"}
         for project, choice in ((second, yours), (first, mine)):
             project.snakemake(config=(choice,))
             project.commit(choice)
@@ -124,9 +120,9 @@ def test_two_people_add_a_method_each_to_one_model(finished_copy, tmp_path):
         first.dvc("pull")
         assert "Nothing to be done" in first.snakemake("-n", config=(mine,))
         # What both made together is all there; only what shows it together is still to be made.
-        together = first.planned(config=("methods=[ft,linear_probe,lwf,wise_ft,l2_sp,ewc_released]",))
-        assert together and not {"finetune", "merge_weights", "evaluate_run", "convert_model", "prepare"} & set(
-            together
-        )
-        first.snakemake(config=("methods=[ft,linear_probe,lwf,wise_ft,l2_sp,ewc_released]",))
+        both = ("methods=[ft,linear_probe,lwf,wise_ft,l2_sp,ewc_released]",)
+        planned = first.planned(config=both)
+        runs = {"finetune", "merge_weights", "evaluate_run", "convert_model", "prepare"}
+        assert planned and not runs & planned.keys()
+        first.snakemake(config=both)
         first.commit("both")

@@ -105,22 +105,17 @@ def rule(job: dict[str, str]) -> str:
 
 
 def test_each_job_gets_what_its_rule_asks_for(finished_on_slurm):
+    keys = ("Partition", "TimeLimit", "NumCPUs", "JOB_GRES")
     got = {
-        rule(job): (
-            job["Partition"],
-            int(re.search(r"mem=(\d+)M", job["ReqTRES"])[1]),
-            job["TimeLimit"],
-            int(job["NumCPUs"]),
-            job.get("JOB_GRES"),
-        )
+        rule(job): (re.search(r"mem=(\d+M)", job["ReqTRES"])[1], *map(job.get, keys))
         for job in finished_on_slurm.jobs.values()
     }
     assert got == {
-        "prepare": ("cpu", 2000, "01:00:00", 1, "(null)"),
-        "convert_model": ("cpu", 8000, "02:00:00", 1, "(null)"),
-        "finetune": ("gpu", 4000, "04:00:00", 1, "gpu:1"),
+        "prepare": ("2000M", "cpu", "01:00:00", "1", "(null)"),
+        "convert_model": ("8000M", "cpu", "02:00:00", "1", "(null)"),
+        "finetune": ("4000M", "gpu", "04:00:00", "1", "gpu:1"),
         # two one after the other
-        "evaluate_run": ("gpu", 4000, "04:00:00", 1, "gpu:1"),
+        "evaluate_run": ("4000M", "gpu", "04:00:00", "1", "gpu:1"),
     }
 
 

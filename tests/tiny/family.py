@@ -7,6 +7,7 @@ source images of `red`, as ImageNet-Cartoon shares those of the validation set. 
 import hashlib
 import io
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -52,25 +53,12 @@ def make(folder: Path, images_per_class: int = IMAGES_PER_CLASS) -> None:
 
 def _source(path: Path) -> dict:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {
-        "kind": "file",
-        "path": f"archives/{path.name}",
-        "file": path.name,
-        "digest": f"sha256:{digest}",
-    }
+    return {"kind": "file", "path": f"archives/{path.name}", "file": path.name, "digest": f"sha256:{digest}"}
 
 
 def _dataset(folder: Path, name: str, images_per_class: int) -> dict:
     path = folder / f"archives/{name}.zip"
-    rng = np.random.default_rng(DATASETS[name])
-    with zipfile.ZipFile(path, "w") as archive:
-        for label, wnid in enumerate(WNIDS):
-            for number in range(images_per_class):
-                pixels = rng.normal(128, 30, (40, 48, 3))
-                pixels[..., DATASETS[name]] += 20 * (label - 2)
-                buffer = io.BytesIO()
-                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
-                archive.writestr(f"{name}/{wnid}/{wnid}_{number}.png", buffer.getvalue())
+    path.write_bytes(_archive(name, images_per_class))
     entry = {
         "family": "tiny",
         "label": name.title(),
@@ -85,10 +73,29 @@ def _dataset(folder: Path, name: str, images_per_class: int) -> dict:
     return {**entry, "source_group": "originals"} if name in ("red", "copy") else entry
 
 
-def _model(folder: Path, name: str) -> dict:
+@cache
+def _archive(name: str, images_per_class: int) -> bytes:
+    rng, packed = np.random.default_rng(DATASETS[name]), io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for label, wnid in enumerate(WNIDS):
+            for number in range(images_per_class):
+                pixels = rng.normal(128, 30, (40, 48, 3))
+                pixels[..., DATASETS[name]] += 20 * (label - 2)
+                buffer = io.BytesIO()
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+                archive.writestr(f"{name}/{wnid}/{wnid}_{number}.png", buffer.getvalue())
+    return packed.getvalue()
+
+
+@cache
+def _weights(name: str) -> bytes:
     torch.manual_seed(0)
+    return safetensors.torch.save(timm.create_model(NETWORKS[name], num_classes=1000).state_dict())
+
+
+def _model(folder: Path, name: str) -> dict:
     path = folder / f"archives/{name}.safetensors"
-    safetensors.torch.save_file(timm.create_model(NETWORKS[name], num_classes=1000).state_dict(), path)
+    path.write_bytes(_weights(name))
     half = [0.5, 0.5, 0.5]
     return {
         "families": ["tiny"],

@@ -1,4 +1,4 @@
-"""A copy of the project in a folder of its own, and Snakemake run there as users do."""
+"""A copy of the project in a folder of its own, and Snakemake run there with what users write."""
 
 import contextlib
 import os
@@ -12,10 +12,14 @@ from pathlib import Path
 
 import psutil
 
-from tiny.waiting import wait_until
+from tiny import forked
 
 ROOT = Path(__file__).parents[2]
 TARGET_RULES = ("total", "all", "tables", "figures")
+# What a new run of a grid leads to, besides figures: a job of each of these rules.
+TABLES = dict.fromkeys(
+    ("compute_metrics", "compare_methods", "write_summary", "count_costs", "gather_histories", "compare_samples"), 1
+)
 # What Snakemake says of a mistake, besides the sentence that tells of it.
 NOISE = ("Traceback", "Exception", "Error", "CalledProcess", "Exiting", "Shutting down", "Complete log")
 WHO = ("-c", "user.name=Tester", "-c", "user.email=tester@localhost")
@@ -48,27 +52,23 @@ class Project:
 
     def snakemake(self, *arguments: str, config: tuple[str, ...] = (), check: bool = True, **environment: str) -> str:
         """Run Snakemake and return all it printed; `config` are extra key=value choices."""
-        command = [sys.executable, "-m", "snakemake", *arguments, "--config", f"family={self.family}", *config]
+        words = [*arguments, "--config", f"family={self.family}", *config]
         if self.family == "tiny" and not any(choice.startswith("catalog=") for choice in config):
-            command.append("catalog=mine")
-        printed = self.run(*command, check=check, **environment)
-        self._wait_for_warm_server()
-        return printed
+            words.append("catalog=mine")
+        return self.fork("snakemake", *words, check=check, **environment)
 
     def run(self, *words: str, check: bool = True, **environment: str) -> str:
         """Run a command here and return all it printed; without `check` it must fail."""
-        done = subprocess.run(
-            words,
-            cwd=self.folder,
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-        )
-        assert not check or done.returncode == 0, f"{words}\n{done.stdout}"
-        assert check or done.returncode != 0, f"{words}\n{done.stdout}"
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        done = subprocess.run(words, cwd=self.folder, env={**os.environ, **environment}, timeout=600, **streams)
+        assert (done.returncode == 0) == check, f"{words}\n{done.stdout}"
         return done.stdout
+
+    def fork(self, program: str, *words: str, check: bool = True, **environment: str) -> str:
+        """As `run`, for a program of tiny.forked."""
+        status, printed = forked.call(program, words, self.folder, {**os.environ, **environment})
+        assert (status == 0) == check, f"{program} {words}\n{printed}"
+        return printed
 
     def git(self, *words: str) -> str:
         """Run git as somebody."""
@@ -76,7 +76,7 @@ class Project:
 
     def dvc(self, *words: str, check: bool = True) -> str:
         """Run DVC."""
-        return self.run(sys.executable, "-m", "dvc", *words, check=check)
+        return self.fork("dvc", *words, check=check)
 
     def commit(self, message: str) -> str:
         """Track what runs made and commit it, as a user does; what tracking printed."""
@@ -110,26 +110,25 @@ class Project:
                     found.append(process)
         return found
 
-    def _wait_for_warm_server(self) -> None:
-        """The server of warm starts notices within half a second that its run has ended, and takes its socket away."""
-        gone = wait_until(lambda: not list((self.folder / "work").glob("*.sock")), 10)
-        assert gone, "the server of warm starts outlives its run"
-
     def planned(self, *arguments: str, config: tuple[str, ...] = ()) -> dict[str, int]:
         """Number of jobs of each rule that a dry-run lists."""
         return jobs(self.snakemake("-n", *arguments, config=config))
-
-    def planned_methods(self, rule: str, config: tuple[str, ...] = ()) -> set[str]:
-        """Methods of the jobs of one rule that a dry-run lists."""
-        printed = self.snakemake("-n", config=config)
-        blocks = re.findall(rf"^rule {rule}:\n((?:    .*\n)+)", printed, re.M)
-        return {re.search(r"method=(\w+)", block)[1] for block in blocks}
 
     def edit(self, path: str, old: str, new: str) -> None:
         """Replace text in a file of the project; the text must be there."""
         text = (self.folder / path).read_text()
         assert old in text, f"{path} has no {old!r}"
         (self.folder / path).write_text(text.replace(old, new, 1))
+
+    def state(self) -> dict[Path, tuple[int, bytes]]:
+        """Time and bytes of every file but logs, what jobs have at work, and what Snakemake keeps besides its records."""
+        other = ("logs", "work", "printed.txt", "__pycache__", "auxiliary", "log", "iocache", "scripts")
+        found = (
+            path
+            for path in self.folder.rglob("*")
+            if path.is_file() and not set(path.relative_to(self.folder).parts).intersection(other)
+        )
+        return {path: (path.lstat().st_mtime_ns, path.read_bytes()) for path in found}
 
     def products(self) -> dict[str, bytes]:
         """Bytes of every result that must be reproducible: all but records, and what tells times: pages and costs."""
@@ -146,14 +145,29 @@ def jobs(printed: str) -> dict[str, int]:
     return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", printed, re.M) if rule not in TARGET_RULES}
 
 
+def jobs_of_run(printed: str) -> dict[str, int]:
+    """Number of jobs of each rule that a run has printed before it began."""
+    listed = re.search(r"^\d+ jobs: (.*)$", printed, re.M)[1]
+    return {rule: int(n) for n, rule in re.findall(r"(\d+) (\w+)", listed)}
+
+
+def methods(printed: str, rule: str) -> set[str]:
+    """Methods of the jobs of one rule that a dry-run has printed."""
+    blocks = re.findall(rf"^rule {rule}:\n((?:    .*\n)+)", printed, re.M)
+    return {re.search(r"method=(\w+)", block)[1] for block in blocks}
+
+
 def copy_project(folder: Path) -> Path:
     """Copy what runs, not what runs made."""
     folder.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         source = ROOT / part
         (folder / part).parent.mkdir(parents=True, exist_ok=True)
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        copy(source, folder / part, **({"ignore": shutil.ignore_patterns("__pycache__")} if source.is_dir() else {}))
+        if source.is_dir():
+            # with the bytecode, but not that which another process is writing
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("*.pyc.*"))
+        else:
+            shutil.copy(source, folder / part)
     return folder
 
 

@@ -7,10 +7,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tiny.waiting import wait_until
 
 # Daemons live where only root's PATH looks.
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
@@ -71,17 +72,19 @@ def serving(command: list[str], port: int, log: Path) -> Iterator[None]:
     with open(log, "w") as output:
         server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     try:
-        for _ in range(200):
-            assert server.poll() is None, log.read_text()
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
-        else:
-            raise AssertionError(f"the server does not listen: {log.read_text()}")
+        assert wait_until(lambda: server.poll() is not None or _listens(port), 10) and server.poll() is None, (
+            log.read_text()
+        )
         yield
     finally:
         server.terminate()
         server.wait()
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 @contextlib.contextmanager

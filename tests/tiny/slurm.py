@@ -6,12 +6,12 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Daemons live where only root's PATH looks.
-PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+from tiny.remotes import PATH, free_port
+from tiny.waiting import wait_until
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 # Slurm takes a GPU for a device node; these are on every Linux, and nothing is read from them.
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")
@@ -93,9 +93,7 @@ class Cluster:
 
     def __exit__(self, *error):
         self.run("scancel", "--quiet", "--user", getpass.getuser())
-        deadline = time.monotonic() + 20
-        while self.run("squeue", "--noheader") and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_until(lambda: not self.run("squeue", "--noheader"), every=0.1)
         self.stop()
 
     def run(self, *command: str) -> str:
@@ -119,10 +117,7 @@ class Cluster:
                 daemon.wait()
 
     def _configure(self) -> None:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            other.bind(("127.0.0.1", 0))
-            ports = {"controller_port": one.getsockname()[1], "node_port": other.getsockname()[1]}
+        ports = {"controller_port": free_port(), "node_port": free_port()}
         host = socket.gethostname().split(".")[0]
         what = {"host": host, "user": getpass.getuser(), "folder": self.folder, "gpus": self.gpus, **ports}
         (self.folder / "slurm.conf").write_text(CONFIGURATION.format(**what))
@@ -152,22 +147,13 @@ class Cluster:
         self._wait_for(lambda: self.run("sinfo", "--noheader", "--format=%t").strip() == "idle")
 
     def _daemon(self, *command: str) -> None:
-        output = (self.folder / f"{command[0]}.out").open("w")
-        program = shutil.which(command[0], path=PATH)
-        with output:
-            self.daemons.append(
-                subprocess.Popen(
-                    [program, *command[1:]],
-                    env={**os.environ, **self.environment},
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                )
-            )
+        program, environment = shutil.which(command[0], path=PATH), {**os.environ, **self.environment}
+        with (self.folder / f"{command[0]}.out").open("w") as output:
+            streams = {"stdout": output, "stderr": subprocess.STDOUT}
+            self.daemons.append(subprocess.Popen([program, *command[1:]], env=environment, **streams))
 
-    def _wait_for(self, condition, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline or any(daemon.poll() is not None for daemon in self.daemons):
-                said = "".join(path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*.[lo][ou][gt]"))
-                raise AssertionError(f"the cluster does not start: {said}")
-            time.sleep(0.1)
+    def _wait_for(self, condition) -> None:
+        wait_until(lambda: condition() or any(daemon.poll() is not None for daemon in self.daemons), 30, every=0.1)
+        if not condition():
+            said = "".join(path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*.[lo][ou][gt]"))
+            raise AssertionError(f"the cluster does not start: {said}")

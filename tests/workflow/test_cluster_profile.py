@@ -8,10 +8,7 @@ import yaml
 from tiny.plugins import needs
 from tiny.project import ROOT, Project, copy_project
 
-pytestmark = [
-    pytest.mark.slow,
-    needs("slurm"),
-]
+pytestmark = [pytest.mark.slow, needs("slurm")]
 
 ON_SLURM = ("--workflow-profile", "profiles/slurm")
 LOCAL = {"download", "list_group", "merge_weights", "all"}
@@ -57,15 +54,10 @@ def test_networks_ask_for_a_gpu_and_on_a_cpu_nothing_does(project):
 
 def test_short_evaluations_share_jobs_and_long_ones_do_not(project, imagenet):
     assert sorted(groups(project)) == [4, 5]
-    some = (
-        "models=[vit_base_patch16_224.augreg_in1k]",
-        "methods=[ft]",
-        "targets=[imagenet_a,imagenet_r]",
-        "reference=none",
-    )
-    jobs = asked(imagenet, *some)["evaluate_run"]
+    some = ("models=[vit_base_patch16_224.augreg_in1k]", "methods=[ft]", "targets=[imagenet_a,imagenet_r]")
+    jobs = asked(imagenet, *some, "reference=none")["evaluate_run"]
     long = [job for job in jobs if job["runtime"] == "720"]
-    assert long and sum(groups(imagenet, *some)) == len(jobs) - len(long)
+    assert long and sum(groups(imagenet, *some, "reference=none")) == len(jobs) - len(long)
 
 
 def test_without_a_cluster_evaluations_are_not_grouped(project):

@@ -30,18 +30,11 @@ def damage(path):
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-def files(project):
-    """Every file with its time, but for what running Snakemake writes anyway."""
-    own = {".snakemake", "logs", "work"}
-    found = (path for path in project.folder.rglob("*") if path.relative_to(project.folder).parts[0] not in own)
-    return {path: path.stat().st_mtime_ns for path in found if path.is_file() and "__pycache__" not in path.parts}
-
-
 def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
-    before = files(finished_copy)
+    before = finished_copy.state()
     printed = finished_copy.snakemake("verify", "--cores", "1")
     assert "verified 46 jobs" in printed and "all files match their records" in printed
-    assert files(finished_copy) == before
+    assert finished_copy.state() == before
 
     folder = finished_copy.folder
     damage(folder / ARCHIVE)
@@ -50,13 +43,13 @@ def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
     os.truncate(folder / ROWS, 100)
     (folder / ARRAY).unlink()
     (folder / RECIPE).with_name("provenance.json").unlink()
-    before = files(finished_copy)
+    before = finished_copy.state()
     printed = finished_copy.snakemake("verify", "--cores", "1", check=False)
     assert f"edited or damaged after it was made: 3\n  {ARCHIVE}\n  {ROWS}\n  {CHECKPOINT}\n" in printed
     assert f"missing: 1\n  {ARRAY}\n" in printed and f"without a provenance record: 1\n  {RECIPE}" in printed
     assert "verify: 5 differences from the records in 5 jobs; logs/verify.log lists all of them." in printed
     assert "made from other inputs" not in printed and "Traceback" not in printed
-    assert files(finished_copy) == before
+    assert finished_copy.state() == before
 
 
 def test_of_a_grid_that_was_never_run_nothing_differs(project):

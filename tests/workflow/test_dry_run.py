@@ -1,10 +1,11 @@
 """What would be run, for the real families; nothing is executed and torch is never imported."""
 
 import re
+import sys
 
 import pytest
 
-from tiny.project import Project, copy_project
+from tiny.project import TABLES, Project, copy_project, jobs
 
 
 @pytest.fixture
@@ -22,12 +23,7 @@ def test_the_default_grid(emoji):
         "finetune": models * (methods - 1) * targets,
         "merge_weights": models * targets,
         "evaluate_run": models * (1 + methods * targets),
-        "compute_metrics": 1,
-        "compare_methods": 1,
-        "write_summary": 1,
-        "count_costs": 1,
-        "gather_histories": 1,
-        "compare_samples": 1,
+        **TABLES,
         "plot_figure": 11,
         "write_page": 1,
     }
@@ -49,11 +45,11 @@ def test_native_sizes_prepare_each_geometry(emoji):
 def test_a_parent_that_is_not_asked_for_is_added(emoji):
     printed = emoji.snakemake("-n", config=("methods=[wise_ft]",))
     assert "method 'ft' is added to the grid: 'wise_ft' averages its weights" in printed
-    assert emoji.planned(config=("methods=[wise_ft]",))["finetune"] == 2 * 5
+    assert jobs(printed)["finetune"] == 2 * 5
 
 
 def test_a_dry_run_does_not_import_torch(emoji):
-    printed = emoji.snakemake("-n", PYTHONPROFILEIMPORTTIME="1")
+    printed = emoji.run(sys.executable, "-m", "snakemake", "-n", PYTHONPROFILEIMPORTTIME="1")
     imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", printed, re.M))
     assert "snakemake" in imported and "rib.config.grid" in imported
     # (pandas comes with Snakemake's plugin for SLURM, which every start of Snakemake imports)

@@ -50,39 +50,36 @@ def script(tmp_path, monkeypatch):
     monkeypatch.setenv(warm.WARM, "1")
     monkeypatch.setenv("PYTHONPATH", str(LIBRARY))
     (tmp_path / "work").mkdir()
+    started = []
 
-    def start(body, libraries="networks"):
+    def start(body, libraries="tables"):
         path = tmp_path / "script.py"
         head = f"import sys\nfrom rib.jobs.fork_server import delegate\ndelegate({str(path)!r}, {libraries!r})\n"
         path.write_text(head + textwrap.dedent(body))
-        return subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started.append(subprocess.Popen([sys.executable, path], **streams))
+        return started[-1]
 
     yield start
-    for process in psutil.Process().children(recursive=True):
+    for process in started:
         process.kill()
+    sockets = {f"work/warm-{libraries}-{os.getpid()}.sock" for libraries in warm.PRELOADED}
     for process in psutil.process_iter(["cmdline"]):
-        if any(
-            word.startswith("work/warm-") and word.endswith(f"-{os.getpid()}.sock")
-            for word in process.info["cmdline"] or []
-        ):
+        if sockets.intersection(process.info["cmdline"] or []):
             process.kill()
 
 
-def test_a_worker_has_the_libraries_and_hands_back_output_and_status(script):
+def test_a_worker_has_the_libraries_and_hands_back_output_and_status(script, monkeypatch):
     body = "import os\nprint('torch' in sys.modules, os.environ.get('MINE'), flush=True)\nsys.exit(7)\n"
-    os.environ["MINE"] = "kept"
-    try:
-        process = script(body)
+    monkeypatch.setenv("MINE", "kept")
+    for _ in range(2):  # the second time, the socket and the server are still there
+        process = script(body, "networks")
         assert process.communicate(timeout=60)[0] == "True kept\n" and process.returncode == 7
-        again = script(body)  # the socket and the server are still there
-        assert again.communicate(timeout=60)[0] == "True kept\n" and again.returncode == 7
-    finally:
-        del os.environ["MINE"]
 
 
 def test_jobs_that_draw_have_a_server_without_torch(script):
     body = "print([name in sys.modules for name in ('torch', 'pandas', 'matplotlib.pyplot')], flush=True)\n"
-    process = script(body, "tables")
+    process = script(body)
     assert process.communicate(timeout=60)[0] == "[False, True, True]\n" and process.returncode == 0
 
 
@@ -116,12 +113,8 @@ def test_a_killed_worker_fails_its_job(script):
 def test_the_server_ends_with_its_run(tmp_path):
     owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     path = tmp_path / "w.sock"
-    command = [
-        sys.executable,
-        "-c",
-        f"from rib.jobs.fork_server import serve; serve({str(path)!r}, '{owner.pid}', 'networks')",
-    ]
-    server = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(LIBRARY)})
+    code = f"from rib.jobs.fork_server import serve; serve({str(path)!r}, '{owner.pid}', 'tables')"
+    server = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(LIBRARY)})
     assert wait_until(path.exists)
     owner.kill()
     owner.wait()

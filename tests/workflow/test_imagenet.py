@@ -43,7 +43,8 @@ def test_plan_says_what_the_dry_run_says(imagenet, printed):
 
 def test_objectnet_is_a_target_only_when_that_is_accepted(imagenet, printed):
     assert "dataset 'objectnet' is evaluated but not a target: ObjectNet's licence forbids tuning" in printed
-    assert imagenet.planned(config=("accept_terms=objectnet_tuning",))["finetune"] == MODELS * TRAINED * (TARGETS + 1)
+    config = ("accept_terms=objectnet_tuning", "methods=[ft]")
+    assert imagenet.planned(config=config)["finetune"] == MODELS * (TARGETS + 1)
 
 
 @pytest.mark.slow
@@ -57,7 +58,7 @@ def test_training_images_are_the_reference_on_demand(imagenet):
 def test_published_numbers_need_the_pretrained_models_alone(imagenet):
     printed = imagenet.snakemake("published", "-n", config=("reference=none", "models=all"))
     assert "model 'vit_base_patch16_224.mae' is left out: it has no head for the classes" in printed
-    planned = imagenet.planned("published", config=("reference=none", "models=all"))
+    planned = jobs(printed)
     assert planned["evaluate_run"] == 30 and "finetune" not in planned and planned["compare_published"] == 1
 
 

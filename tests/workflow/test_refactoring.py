@@ -4,18 +4,10 @@ import json
 
 import pytest
 
+from tiny.project import methods
+
 LWF = "workflow/lib/rib/methods/lwf.py"
 RUN = "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0"
-
-
-def state(project):
-    """Bytes and times of what was made, and what Snakemake noted."""
-    kept = [
-        path
-        for part in ("results", "reports", "data", ".snakemake/metadata")
-        for path in project.folder.joinpath(part).rglob("*")
-    ]
-    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in kept if path.is_file()}
 
 
 def accept(project, check=True, **environment):
@@ -25,7 +17,7 @@ def accept(project, check=True, **environment):
 def test_a_refactoring_is_accepted_and_leaves_nothing_to_do(finished_copy):
     products = finished_copy.products()
     finished_copy.edit(LWF, "self.weight * self.temperature**2", "self.temperature**2 * self.weight")
-    assert finished_copy.planned_methods("finetune") == {"lwf"}
+    assert methods(finished_copy.snakemake("-n"), "finetune") == {"lwf"}
     printed = accept(finished_copy, RIB_ACCEPT_SAMPLE="1")
     assert "only the code has changed for 2 jobs; re-running 1 in another folder" in printed
     assert "the outputs of 1 sampled jobs are identical: 2 jobs accepted" in printed
@@ -41,11 +33,11 @@ def test_a_refactoring_is_accepted_and_leaves_nothing_to_do(finished_copy):
 @pytest.mark.slow
 def test_other_bytes_are_refused_and_nothing_is_changed(finished_copy):
     finished_copy.edit(LWF, "self.weight * self.temperature**2", "1.5 * self.weight * self.temperature**2")
-    planned, before = finished_copy.planned(), state(finished_copy)
+    planned, before = finished_copy.planned(), finished_copy.state()
     printed = accept(finished_copy, check=False)
     assert "differs with the current code (2 of 2 sampled jobs have other outputs); nothing was accepted" in printed
     assert "/lwf/all/0/checkpoint.safetensors" in printed and "Traceback" not in printed
-    assert state(finished_copy) == before and finished_copy.planned() == planned
+    assert finished_copy.state() == before and finished_copy.planned() == planned
 
 
 @pytest.mark.slow
@@ -56,11 +48,13 @@ def test_another_setting_or_input_is_never_accepted(finished_copy):
     finished_copy.edit("workflow/catalog/methods.yaml", "temperature: 3.0", "temperature: 2.0")
     manifest = finished_copy.folder / "results/tiny/prepare/red/160px-bicubic-crop1/manifest.json"
     manifest.write_text(manifest.read_text() + " ")
-    before = state(finished_copy)
+    before = finished_copy.state()
     printed = accept(finished_copy)
     assert "from the record: 1 jobs\n" in printed and "1 jobs accepted" in printed
     changed = {
-        str(path.relative_to(finished_copy.folder)) for path, was in state(finished_copy).items() if was != before[path]
+        str(path.relative_to(finished_copy.folder))
+        for path, was in finished_copy.state().items()
+        if was != before.get(path)
     }
     assert any("/green/lwf/" in path for path in changed) and not any("/red/" in path for path in changed)
 
@@ -68,10 +62,10 @@ def test_another_setting_or_input_is_never_accepted(finished_copy):
 @pytest.mark.slow
 def test_code_that_fails_is_refused_in_one_sentence(finished_copy):
     finished_copy.edit(LWF, "self.weight * self.temperature**2", "self.wait * self.temperature**2")
-    before = state(finished_copy)
+    before = finished_copy.state()
     printed = accept(finished_copy, check=False, RIB_ACCEPT_SAMPLE="1")
     assert "a sampled job of finetune fails with the current code" in printed and "logs/accept.log" in printed
-    assert state(finished_copy) == before and "wait" in (finished_copy.folder / "logs/accept.log").read_text()
+    assert finished_copy.state() == before and "wait" in (finished_copy.folder / "logs/accept.log").read_text()
 
 
 @pytest.mark.slow

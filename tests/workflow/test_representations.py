@@ -10,6 +10,7 @@ import safetensors.numpy
 import safetensors.torch
 
 from rib.models.checkpoint import xor_decompress
+from tiny.project import jobs_of_run
 
 LAYERS = ["pre_logits", "stage1", "stage2", "stage3", "stage4"]
 
@@ -64,9 +65,8 @@ def test_a_curve_has_no_features(finished_copy):
 
 def test_representations_compare_each_layer_with_the_pretrained_models(finished_copy):
     config = ("models=[tiny_vit]", "datasets=[red,blue]", "targets=[red]", "methods=[ft,linear_probe]")
-    planned = finished_copy.planned("representations", config=config)
-    assert planned["compute_features"] == 3 * 2 and planned["compute_cka"] == planned["plot_figure"] == 1
-    finished_copy.snakemake("--cores", "1", "representations", config=config)
+    made = jobs_of_run(finished_copy.snakemake("--cores", "1", "representations", config=config))
+    assert made["compute_features"] == 3 * 2 and made["compute_cka"] == made["plot_figure"] == 1
     reports = finished_copy.folder / "reports/tiny"
     table = pd.read_csv(reports / "tables/cka.csv", dtype={"size": str})
     assert len(table) == 2 * 5 * 3 and set(table["dataset"]) == {"red", "blue", "others"}

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from rib.base.files import file_hash, sha256
-from tiny.project import Project
+from tiny.project import TABLES, Project, jobs, methods
 
 
 def share(project, message):
@@ -23,14 +23,19 @@ def clone(project, folder):
     """A colleague's clone, with bytes pulled from the same storage."""
     project.git("clone", "-q", ".", str(folder))
     colleague = Project(folder)
-    colleague.dvc("remote", "add", "--local", "--default", "storage", str(project.folder.parent / "storage"))
+    colleague.dvc(
+        "remote", "add", "--local", "--default", "storage", os.path.relpath(project.folder.parent / "storage", folder)
+    )
     colleague.dvc("pull")
     return colleague
 
 
 @pytest.fixture(scope="module")
 def as_shared(finished, tmp_path_factory):
-    """A folder with a finished project, tracked, committed and pushed to the folder beside it. Do not change it."""
+    """A folder with a finished project, tracked, committed, pushed to the folder beside it, and a colleague's clone.
+
+    Do not change it.
+    """
     folder = tmp_path_factory.mktemp("as_shared")
     shutil.copytree(finished[0].folder, folder / "project", symlinks=True)
     project = Project(folder / "project")
@@ -39,42 +44,36 @@ def as_shared(finished, tmp_path_factory):
     project.git("commit", "-qm", "project")
     project.dvc("remote", "add", "--local", "--default", "storage", "../storage")  # beside a copy, too
     assert "tracked. To share the results" in share(project, "results")
+    clone(project, folder / "colleague")
     return folder
 
 
 @pytest.fixture
 def shared(as_shared, tmp_path):
-    """A project as it was shared, to change, and its storage."""
+    """A project as it was shared, to change, its storage and the colleague's clone."""
     shutil.copytree(as_shared, tmp_path / "shared", symlinks=True)
     return Project(tmp_path / "shared/project")
 
 
 @pytest.fixture
-def colleague(shared, tmp_path):
-    return clone(shared, tmp_path / "colleague")
+def colleague(shared):
+    return Project(shared.folder.with_name("colleague"))
 
 
 def test_a_colleague_has_all_bytes_and_nothing_to_do(shared, colleague):
     assert shared.products() == colleague.products()
     for name in ("reports/tiny/index.html", "results/tiny/models/tiny_cnn/provenance.json"):
         assert (shared.folder / name).read_bytes() == (colleague.folder / name).read_bytes()
-    before = state(colleague.folder)
+    before = colleague.state()
     for word, nothing in (("-n", "Nothing to be done"), ("--summary", "no update")):
         printed = colleague.snakemake(word)
         assert "46 jobs match their records" in printed and nothing in printed
         assert "missing provenance" not in printed and "update pending" not in printed
-        assert state(colleague.folder) == before, "a look writes nothing"
+        assert colleague.state() == before, "a look writes nothing"
     printed = colleague.snakemake("--cores", "1")
     assert "Nothing to be done" in printed and "Adopted the outputs of 46 jobs" in printed
     again = colleague.snakemake("-n")
     assert "Nothing to be done" in again and "46 jobs" not in again
-
-
-def state(folder):
-    """Times and sizes of what was pulled and what Snakemake notes of it."""
-    parts = ("results", "reports", "data", ".snakemake/metadata", ".snakemake/runs", ".snakemake/locks")
-    found = [path for part in parts for path in (folder / part).rglob("*") if path.is_file()]
-    return {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in found}
 
 
 def test_git_holds_records_and_dvc_files_only(shared):
@@ -85,26 +84,15 @@ def test_git_holds_records_and_dvc_files_only(shared):
     assert shared.git("status", "--short") == ""
 
 
-def test_one_setting_of_lwf_re_runs_lwf_and_what_hangs_on_it(colleague):
+def test_one_setting_or_module_of_lwf_re_runs_lwf_and_what_hangs_on_it(colleague):
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
-    planned = colleague.planned()
-    tables = (
-        "compute_metrics",
-        "compare_methods",
-        "write_summary",
-        "count_costs",
-        "gather_histories",
-        "compare_samples",
-    )
-    assert planned == {"finetune": 2, "evaluate_run": 2, **dict.fromkeys(tables, 1), "plot_figure": 10, "write_page": 1}
-    assert colleague.planned_methods("finetune") == colleague.planned_methods("evaluate_run") == {"lwf"}
+    printed = colleague.snakemake("-n")
+    assert jobs(printed) == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 10, "write_page": 1}
+    assert methods(printed, "finetune") == methods(printed, "evaluate_run") == {"lwf"}
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 3.0", "temperature: 2.0")
     assert colleague.planned() == {}
-
-
-def test_one_module_re_runs_what_uses_it(colleague):
     colleague.edit("workflow/lib/rib/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
-    assert colleague.planned_methods("finetune") == {"lwf"}
+    assert methods(colleague.snakemake("-n"), "finetune") == {"lwf"}
 
 
 @pytest.mark.slow
@@ -231,7 +219,7 @@ def test_with_rows_and_reports_alone_tables_figures_and_page_can_be_made_again(s
     assert re.search(r"\d+ jobs", page.read_text())[0] == jobs
 
 
-def test_rows_of_a_colleague_are_not_taken_for_those_of_ones_own_checkpoints(shared, colleague):
+def test_rows_of_a_colleague_are_not_taken_for_those_of_ones_own_checkpoints(colleague):
     """Same settings, other bytes: as if the colleague's processor rounded otherwise."""
     run = colleague.folder / "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0"
     manifest, record = (json.loads((run / name).read_text()) for name in ("manifest.json", "provenance.json"))
@@ -242,19 +230,15 @@ def test_rows_of_a_colleague_are_not_taken_for_those_of_ones_own_checkpoints(sha
     for name in ("history.csv", "manifest.json"):
         record["outputs"][str((run / name).relative_to(colleague.folder))] = sha256(run / name)
     (run / "provenance.json").write_text(json.dumps(record))
-    assert colleague.planned_methods("evaluate_run") == {"ft", "wise_ft"}
+    assert methods(colleague.snakemake("-n"), "evaluate_run") == {"ft", "wise_ft"}
 
 
-def test_what_was_pulled_over_a_killed_run_is_adopted(shared, tmp_path):
-    shared.git("clone", "-q", ".", str(tmp_path / "killed"))
-    killed = Project(tmp_path / "killed")
-    marker = killed.folder / ".snakemake/incomplete"
+def test_what_was_pulled_over_a_killed_run_is_adopted(colleague):
+    marker = colleague.folder / ".snakemake/incomplete"
     marker.mkdir(parents=True)
     name = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
     (marker / base64.urlsafe_b64encode(name.encode()).decode()).write_text('{"external_jobid": null}')
-    killed.dvc("remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage"))
-    killed.dvc("pull")
-    assert "Nothing to be done" in killed.snakemake("-n")
+    assert "Nothing to be done" in colleague.snakemake("-n")
 
 
 @pytest.mark.slow

@@ -46,10 +46,7 @@ def own(project):
 
 @pytest.mark.slow
 def test_models_are_pretrained_benchmarked_and_compared_by_size(own):
-    planned, said = (
-        own.planned(config=(*CONFIG, SIZES)),
-        own.snakemake("plan", config=(*CONFIG, SIZES)),
-    )
+    planned, said = own.planned(config=(*CONFIG, SIZES)), own.snakemake("plan", config=(*CONFIG, SIZES))
     assert planned["pretrain_model"] == 2 and "convert_model" not in planned and "2 pretrain_model" in said
     own.snakemake("--cores", "2", config=(*CONFIG, SIZES))
     folder = own.folder / "results/tiny/models"
@@ -65,12 +62,7 @@ def test_models_are_pretrained_benchmarked_and_compared_by_size(own):
     assert set(zip(sizes["model"], sizes["pretraining_images"], strict=True)) == {("net_10", 10), ("net_all", 20)}
     assert len(pd.read_csv(tables / "pretraining_sizes.csv")) == 2 * 2 * 2
     page = (own.folder / "reports/tiny/index.html").read_text()
-    for shown in (
-        "Sizes of pretraining",
-        "Sizes of the training part",
-        "train_subsets.png",
-        "pretraining_sizes.png",
-    ):
+    for shown in ("Sizes of pretraining", "Sizes of the training part", "train_subsets.png", "pretraining_sizes.png"):
         assert shown in page
     assert "Nothing to be done" in own.snakemake("--cores", "2", config=(*CONFIG, SIZES))
     cfg = json.loads((folder.parent / "paper/finetune/net_10/red/replay/all/0/provenance.json").read_text())["cfg"]
