@@ -62,12 +62,12 @@ def test_models_are_pretrained_benchmarked_and_compared_by_size(own):
     assert set(zip(sizes["model"], sizes["pretraining_images"], strict=True)) == {("net_10", 10), ("net_all", 20)}
     assert len(pd.read_csv(tables / "pretraining_sizes.csv")) == 2 * 2 * 2
     page = (own.folder / "reports/tiny/index.html").read_text()
-    for shown in ("Sizes of pretraining", "Sizes of the training part", "train_subsets.png", "pretraining_sizes.png"):
+    for shown in ("Sizes of pretraining", "Sizes of the training subset", "train_subsets.png", "pretraining_sizes.png"):
         assert shown in page
     assert "Nothing to be done" in own.snakemake("--cores", "2", config=(*CONFIG, SIZES))
     cfg = json.loads((folder.parent / "paper/finetune/net_10/red/replay/all/0/provenance.json").read_text())["cfg"]
-    assert cfg["images"]["pretraining_size"] == "10", "what the model never saw doesn't stand for its pretraining"
-    # another rate pretrains one model anew, and what hangs on it
+    assert cfg["view"]["pretraining_size"] == "10", "images that the model never saw are no proxy of its pretraining"
+    # another rate pretrains one model anew, and what depends on it
     own.edit("own/models.yaml", "lr: 0.01", "lr: 0.02")
     planned = own.planned(config=(*CONFIG, SIZES))
     assert planned["pretrain_model"] == 1 and planned["finetune"] == 4 and planned["evaluate_run"] == 5
