@@ -14,7 +14,7 @@ def state_inputs(w):
     return {
         "model": f"{MODEL}/manifest.json".format(model=w.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
-        "recipe": RECIPE.format(**w) if merged else [],
+        "recipe": f"{MERGE}/recipe.json".format(**w) if merged else [],
         "manifests": checkpoint_files("manifest.json", w, methods),
         "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, methods)),
     }
@@ -71,7 +71,7 @@ rule evaluate_run:
             "parents": parents_of(w),
             "view": view_of(w.model),
             **group_settings(EVALUATION_GROUPS[w.evaluation_group]),
-            "batch_size": CONFIG["compute"]["evaluation_batch_size"],
+            "batch_size": BATCH_SIZE,
             "compute": COMPUTE,
             "code": digest("evaluate_run"),
         },

@@ -50,18 +50,13 @@ def dataset_inputs(w):
     }
 
 
-def feature_inputs(w):
-    """Inputs of a job that passes one dataset's images through a run's network, by name."""
-    return {**state_inputs(w), **dataset_inputs(w)}
-
-
 def network_settings(function, w, **more):
     """Settings of a job that passes images through a network with a function of rib.evaluation, `module:function`."""
     source = WORKFLOW / "lib/rib/evaluation" / f"{function.split(':')[0]}.py"
     return {
         "function": f"rib.evaluation.{function}",
         "view": view_of(w.model),
-        "batch_size": CONFIG["compute"]["evaluation_batch_size"],
+        "batch_size": BATCH_SIZE,
         "compute": COMPUTE,
         **more,
         "code": digest("run_network", source),
@@ -71,7 +66,8 @@ def network_settings(function, w, **more):
 # Other rules that pass a dataset's images through a network inherit from this one.
 rule compute_features:
     input:
-        unpack(feature_inputs),
+        unpack(state_inputs),
+        unpack(dataset_inputs),
     output:
         features=f"{FEATURES}.safetensors",
         index=f"{FEATURES}.index.parquet",

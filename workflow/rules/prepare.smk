@@ -36,7 +36,7 @@ def preparation(w):
         "exclude": sorted(entry.exclude),
         "space": CATALOG.label_space(entry).to_json(),
         "storage": entry.storage,
-        "geometry": GEOMETRIES[w.geometry] and vars(GEOMETRIES[w.geometry]),
+        "geometry": None if w.geometry == ENCODED else vars(GEOMETRIES[w.geometry]),
         "expected": entry.images,
         "about": entry.about_images,
         "code": digest("prepare", layout),
@@ -88,9 +88,6 @@ rule list_group:
     localrule: True
     conda:
         "../../envs/fetch.yaml"
-    resources:
-        mem_mb=500,
-        runtime=10,
     params:
         cfg=lambda w: {"datasets": EVALUATION_GROUPS[w.evaluation_group], "code": digest("list_group")},
     script:

@@ -10,7 +10,7 @@ def splits_of(geometry, datasets):
     return [f"{SPLIT}.parquet".format(dataset=name, geometry=geometry) for name in names]
 
 
-SPLITS = [path for key in dict.fromkeys(map(geometry_of, GRID.models)) for path in splits_of(key, GRID.datasets)]
+SPLITS = [path for key in GEOMETRIES for path in splits_of(key, GRID.datasets)]
 
 
 rule split_dataset:

@@ -4,10 +4,7 @@ DISTANCE_SETS = [entry.name for entry in DATASETS_READ]
 # The in-distribution dataset: an evaluated one, else the reference.
 IN_DISTRIBUTION = next((name for name in DISTANCE_SETS if CATALOG.datasets[name].role != "ood"), None)
 DISTANCE_KINDS = {"otdd": "OTDD", "mmd2": "MMD²", "frechet": "Fréchet distance", "ncd": "NCD"}
-DISTANCE_TABLES = {
-    "distances": f"{REPORTS}/tables/distances.csv",
-    "association": f"{REPORTS}/tables/association.csv",
-}
+DISTANCE_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("distances", "association")}
 FEATURES_BEFORE = FEATURES.format(
     model="{model}", target="none", method=PRETRAINED, size="all", seed=0, dataset="{dataset}"
 )

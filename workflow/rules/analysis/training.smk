@@ -1,10 +1,5 @@
 # Training history by epoch.
 
-HISTORIES = [
-    f"{RUNS}/finetune/{RUN_PATH}/history.csv".format(**vars(run))
-    for run in GRID.runs()
-    if run.method != PRETRAINED and GRID.methods[run.method].trains
-]
 TRAINING = f"{REPORTS}/tables/training.csv"
 
 REGISTRY.figure(
@@ -22,7 +17,7 @@ REGISTRY.analysis("training", tables={}, figures=["training"], files={"Training 
 
 use rule compute_metrics as gather_histories with:
     input:
-        histories=HISTORIES,
+        histories=[f"{CHECKPOINT}/history.csv".format(**vars(run)) for run in TRAINED_RUNS],
     output:
         table=TRAINING,
         provenance=f"{REPORTS}/tables/training.provenance.json",
