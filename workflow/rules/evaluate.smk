@@ -37,14 +37,6 @@ def shared_job(w):
     return "scores" if "scores" in workflow.group_settings.group_components and not long else None
 
 
-def group_settings(datasets):
-    """Which of the given datasets exclude the pretraining proxy, and which are split."""
-    return {
-        "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
-        "split": list(datasets) if GRID.split_fractions else [],
-    }
-
-
 rule evaluate_run:
     input:
         unpack(evaluation_inputs),
@@ -70,7 +62,8 @@ rule evaluate_run:
         cfg=lambda w: {
             "parents": parents_of(w),
             "view": view_of(w.model),
-            **group_settings(EVALUATION_GROUPS[w.evaluation_group]),
+            "excludes_proxy": [name for name in EVALUATION_GROUPS[w.evaluation_group] if GRID.excludes_proxy(name)],
+            "split": EVALUATION_GROUPS[w.evaluation_group] if GRID.split_fractions else [],
             "batch_size": BATCH_SIZE,
             "compute": COMPUTE,
             "code": digest("evaluate_run"),

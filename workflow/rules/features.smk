@@ -28,8 +28,9 @@ PRETRAINED_FEATURES, TUNED_FEATURES = (
     [f"{FEATURES}.safetensors".format(**vars(run), dataset=dataset) for run in runs for dataset in GRID.ood]
     for runs in (PRETRAINED_RUNS.values(), COMPARED)
 )
-# Memory for the kernels of a network's layers and one more, and their sums over objects.
-KERNEL_MEMORY = 2000 + CONFIG["representations"]["images"] ** 2 * 8 * 20 // 2**20
+# Resources of jobs that compute CKA: memory for the kernels of a network's layers and one more, and their sums over
+# objects.
+KERNELS = {"mem_mb": 2000 + CONFIG["representations"]["images"] ** 2 * 8 * 20 // 2**20, "runtime": 120}
 COMPARED_SETTINGS = {
     "models": MODEL_LABELS,
     "methods": {name: METHOD_STYLES[name] for name in SHOWN if name in {run.method for run in COMPARED}},
@@ -37,17 +38,6 @@ COMPARED_SETTINGS = {
     "confidence": CONFIDENCE,
 }
 ONE_STATE = of_form("finetune", "recipe", "select")  # a curve has several
-
-
-def dataset_inputs(w):
-    """Dataset inputs of a job that passes its images through a network, by name."""
-    geometry = geometry_of(w.model)
-    return {
-        "dataset": prepared("manifest.json", w.dataset, geometry),
-        "watched": ancient([prepared(file, w.dataset, geometry) for file in PREPARED_FILES]),
-        "proxy": proxy_of(geometry, [w.dataset]),
-        "split": next(iter(splits_of(geometry, [w.dataset])), []),
-    }
 
 
 def network_settings(function, w, **more):
@@ -67,7 +57,7 @@ def network_settings(function, w, **more):
 rule compute_features:
     input:
         unpack(state_inputs),
-        unpack(dataset_inputs),
+        unpack(lambda w: dataset_inputs("dataset", w.dataset, geometry_of(w.model))),
     output:
         features=f"{FEATURES}.safetensors",
         index=f"{FEATURES}.index.parquet",

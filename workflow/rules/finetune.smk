@@ -24,11 +24,8 @@ def training_inputs(w):
     return {
         "model": f"{MODEL}/manifest.json".format(model=w.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
-        "target": prepared("manifest.json", w.target, geometry),
-        "watched": ancient([prepared(file, w.target, geometry) for file in PREPARED_FILES]),
+        **dataset_inputs("target", w.target, geometry),
         "reference": prepared("manifest.json", GRID.reference.name, geometry) if uses_proxy else [],
-        "proxy": proxy_of(geometry, [w.target]),
-        "split": next(iter(splits_of(geometry, [w.target])), []),
         "reference_split": next(iter(splits_of(geometry, whole)), []),
         "start": checkpoint_files("manifest.json", w, start),
         "start_weights": ancient(checkpoint_files("checkpoint.safetensors", w, start)),

@@ -25,16 +25,13 @@ rule merge_weights:
 
 def selection_inputs(w):
     """Inputs of a job that chooses weights, by name."""
-    geometry = geometry_of(w.model)
     return {
         "model": f"{MODEL}/manifest.json".format(model=w.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
         "manifests": checkpoint_files("manifest.json", w, parents_of(w)),
         "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, parents_of(w))),
-        "target": prepared("manifest.json", w.target, geometry),
-        "watched": ancient(prepared("images.npy", w.target, geometry)),
-        "proxy": proxy_of(geometry, [w.target]),
-        "split": splits_of(geometry, [w.target])[0],
+        **dataset_inputs("target", w.target, geometry_of(w.model)),
+        "watched": ancient(prepared("images.npy", w.target, geometry_of(w.model))),
     }
 
 

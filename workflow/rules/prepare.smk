@@ -3,7 +3,8 @@
 PREPARED = f"results/{FAMILY}/prepare/{{dataset}}/{{geometry}}"
 PREPARED_FILES = ["images.npy", "index.parquet", "classes.json"]
 GROUP = f"results/{FAMILY}/prepare/group_{{evaluation_group}}/{{geometry}}"
-MANY = 5000  # images from which a dataset is prepared with several threads
+# Datasets that are prepared with several threads.
+MANY_IMAGES = {name for name, entry in CATALOG.datasets.items() if (entry.images or entry.about_images or 0) > 5000}
 
 
 def prepared(file, dataset, geometry):
@@ -16,11 +17,6 @@ def proxy_of(geometry, datasets):
     """Manifest of the dataset that contains the pretraining proxy, if one of the given datasets excludes it."""
     excluded = any(map(GRID.excludes_proxy, datasets))
     return prepared("manifest.json", GRID.reference.name, geometry) if excluded else []
-
-
-def is_large(dataset):
-    entry = CATALOG.datasets[dataset]
-    return (entry.images or entry.about_images or 0) > MANY
 
 
 def preparation(w):
@@ -57,10 +53,10 @@ rule prepare:
         f"{LOGS}/prepare/{{dataset}}/{{geometry}}.log",
     conda:
         "../../envs/images.yaml"
-    threads: lambda w: 4 if is_large(w.dataset) else 1
+    threads: lambda w: 4 if w.dataset in MANY_IMAGES else 1
     resources:
         mem_mb=2000,
-        runtime=lambda w: 720 if is_large(w.dataset) else 60,
+        runtime=lambda w: 720 if w.dataset in MANY_IMAGES else 60,
     params:
         cfg=preparation,
     script:

@@ -5,6 +5,7 @@ report: "../report/workflow.rst"
 
 
 PAGE = f"{REPORTS}/index.html"
+REPORTING = WORKFLOW / "lib/rib/reporting"
 PNGS = [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()] if HAS_FIGURES else []
 ALL_FIGURES = figure_files(*REGISTRY.chosen_figures()) if HAS_FIGURES else []
 MORE_TABLES, MORE_FILES = REGISTRY.chosen_tables(), REGISTRY.chosen_files()
@@ -53,9 +54,7 @@ SHOWN_RECORDS = [f"{REPORTS}/tables/provenance.json", *records_of(PNGS)]
 
 rule write_page:
     input:
-        mri=TABLES["mri"],
-        ri=TABLES["ri"],
-        accuracy=TABLES["accuracy"],
+        **{name: TABLES[name] for name in ("mri", "ri", "accuracy")},
         analyses=list(MORE_TABLES.values()),
         files=list(dict.fromkeys(path for paths in MORE_FILES.values() for path in paths)),
         figures=PNGS,
@@ -93,9 +92,7 @@ rule write_page:
                 "models": facts_of(GRID.models, "label", "architecture", "pretraining", "licence"),
                 "methods": facts_of(GRID.methods, "label", "settings", "source"),
             },
-            "code": digest(
-                "write_page", *(WORKFLOW / "lib/rib/reporting" / name for name in ("page.py", "page.html.jinja"))
-            ),
+            "code": digest("write_page", REPORTING / "page.py", REPORTING / "page.html.jinja"),
         },
     script:
         "../scripts/write_page.py"

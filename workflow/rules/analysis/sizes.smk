@@ -15,11 +15,7 @@ SIZES_FIGURES = []
 
 if COUNTED and len(GRID.sizes) > 1:
     SIZES_FIGURES.append("train_subsets")
-    REGISTRY.figure(
-        "train_subsets",
-        inputs=SIZES,
-        settings={"models": MODEL_LABELS, "methods": METHOD_STYLES, "confidence": CONFIDENCE},
-    )
+    REGISTRY.figure("train_subsets", inputs=SIZES, settings=STYLED_MEANS)
 
 if COUNTED and SIZED:
     SIZES_FIGURES.append("pretraining_sizes")

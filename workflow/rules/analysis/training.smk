@@ -5,12 +5,7 @@ TRAINING = f"{REPORTS}/tables/training.csv"
 REGISTRY.figure(
     "training",
     inputs={"training": TRAINING},
-    settings={
-        "model": FIRST_MODEL,
-        "model_label": MODEL_LABELS[FIRST_MODEL],
-        "methods": METHOD_STYLES,
-        "targets": TARGET_LABELS,
-    },
+    settings={**ONE_MODEL, "methods": METHOD_STYLES, "targets": TARGET_LABELS},
 )
 REGISTRY.analysis("training", tables={}, figures=["training"], files={"Training history by epoch": [TRAINING]})
 
