@@ -35,10 +35,8 @@ configfile: "config.yaml"
 
 
 CONFIG = validated(config, "config", "config.yaml or --config")
-FOLDERS = [
-    str(WORKFLOW / "catalog"),
-    *([CONFIG["catalog"]] if isinstance(CONFIG["catalog"], str) else CONFIG["catalog"]),
-]
+OWN_FOLDERS = [CONFIG["catalog"]] if isinstance(CONFIG["catalog"], str) else CONFIG["catalog"]
+FOLDERS = [str(WORKFLOW / "catalog"), *OWN_FOLDERS]
 CATALOG = Catalog(FOLDERS)
 GRID = resolve_grid(CONFIG, CATALOG)
 start_run(workflow, CONFIG, GRID)
@@ -52,7 +50,7 @@ LOGS = f"logs/{FAMILY}"
 RUN_LOGS = f"{LOGS}/{CONFIG['protocol']}"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
 ENCODED = "encoded"  # instead of a geometry: photos as published, decoded when used
-GEOMETRIES = {ENCODED: None} | {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
+GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
 EVALUATION_GROUPS = GRID.evaluation_groups()
 LARGE_DATASETS = {name for name, entry in CATALOG.datasets.items() if entry.storage == "encoded"} & set(GRID.datasets)
 DATASETS_READ = GRID.datasets_read()
@@ -63,6 +61,7 @@ FIRST_MODEL = next(iter(GRID.models))
 PRETRAINED_RUNS = {run.model: run for run in GRID.runs() if run.method == PRETRAINED}
 THREADS = CONFIG["compute"]["threads_per_job"]
 COMPUTE = {"threads": THREADS} | {key: CONFIG["compute"][key] for key in ("device", "precision", "compile")}
+BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
 # Each job's share of --resources gpu=N.
 GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1
 REGISTRY = Registry(WORKFLOW, CONFIG["analyses"])

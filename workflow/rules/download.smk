@@ -35,9 +35,6 @@ rule download:
     localrule: True
     conda:
         "../../envs/fetch.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=60,
     params:
         cfg=lambda w: {"source": archive_source(w)},
     script:

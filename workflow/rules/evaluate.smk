@@ -14,7 +14,7 @@ def state_inputs(w):
     return {
         "model": f"{MODEL}/manifest.json".format(model=w.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
-        "recipe": RECIPE.format(**w) if merged else [],
+        "recipe": f"{MERGE}/recipe.json".format(**w) if merged else [],
         "manifests": checkpoint_files("manifest.json", w, methods),
         "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, methods)),
     }
@@ -35,14 +35,6 @@ def shared_job(w):
     """Group of evaluate_run jobs that may share a cluster job, if the profile defines its size."""
     long = LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group])
     return "scores" if "scores" in workflow.group_settings.group_components and not long else None
-
-
-def group_settings(datasets):
-    """Which of the given datasets exclude the pretraining proxy, and which are split."""
-    return {
-        "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
-        "split": list(datasets) if GRID.split_fractions else [],
-    }
 
 
 rule evaluate_run:
@@ -70,8 +62,9 @@ rule evaluate_run:
         cfg=lambda w: {
             "parents": parents_of(w),
             "view": view_of(w.model),
-            **group_settings(EVALUATION_GROUPS[w.evaluation_group]),
-            "batch_size": CONFIG["compute"]["evaluation_batch_size"],
+            "excludes_proxy": [name for name in EVALUATION_GROUPS[w.evaluation_group] if GRID.excludes_proxy(name)],
+            "split": EVALUATION_GROUPS[w.evaluation_group] if GRID.split_fractions else [],
+            "batch_size": BATCH_SIZE,
             "compute": COMPUTE,
             "code": digest("evaluate_run"),
         },

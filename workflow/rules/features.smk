@@ -28,8 +28,9 @@ PRETRAINED_FEATURES, TUNED_FEATURES = (
     [f"{FEATURES}.safetensors".format(**vars(run), dataset=dataset) for run in runs for dataset in GRID.ood]
     for runs in (PRETRAINED_RUNS.values(), COMPARED)
 )
-# Memory for the kernels of a network's layers and one more, and their sums over objects.
-KERNEL_MEMORY = 2000 + CONFIG["representations"]["images"] ** 2 * 8 * 20 // 2**20
+# Resources of jobs that compute CKA: memory for the kernels of a network's layers and one more, and their sums over
+# objects.
+KERNELS = {"mem_mb": 2000 + CONFIG["representations"]["images"] ** 2 * 8 * 20 // 2**20, "runtime": 120}
 COMPARED_SETTINGS = {
     "models": MODEL_LABELS,
     "methods": {name: METHOD_STYLES[name] for name in SHOWN if name in {run.method for run in COMPARED}},
@@ -39,29 +40,13 @@ COMPARED_SETTINGS = {
 ONE_STATE = of_form("finetune", "recipe", "select")  # a curve has several
 
 
-def dataset_inputs(w):
-    """Dataset inputs of a job that passes its images through a network, by name."""
-    geometry = geometry_of(w.model)
-    return {
-        "dataset": prepared("manifest.json", w.dataset, geometry),
-        "watched": ancient([prepared(file, w.dataset, geometry) for file in PREPARED_FILES]),
-        "proxy": proxy_of(geometry, [w.dataset]),
-        "split": next(iter(splits_of(geometry, [w.dataset])), []),
-    }
-
-
-def feature_inputs(w):
-    """Inputs of a job that passes one dataset's images through a run's network, by name."""
-    return {**state_inputs(w), **dataset_inputs(w)}
-
-
 def network_settings(function, w, **more):
     """Settings of a job that passes images through a network with a function of rib.evaluation, `module:function`."""
     source = WORKFLOW / "lib/rib/evaluation" / f"{function.split(':')[0]}.py"
     return {
         "function": f"rib.evaluation.{function}",
         "view": view_of(w.model),
-        "batch_size": CONFIG["compute"]["evaluation_batch_size"],
+        "batch_size": BATCH_SIZE,
         "compute": COMPUTE,
         **more,
         "code": digest("run_network", source),
@@ -71,7 +56,8 @@ def network_settings(function, w, **more):
 # Other rules that pass a dataset's images through a network inherit from this one.
 rule compute_features:
     input:
-        unpack(feature_inputs),
+        unpack(state_inputs),
+        unpack(lambda w: dataset_inputs("dataset", w.dataset, geometry_of(w.model))),
     output:
         features=f"{FEATURES}.safetensors",
         index=f"{FEATURES}.index.parquet",

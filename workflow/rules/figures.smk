@@ -13,12 +13,12 @@ METHOD_LABELS = {name: method.label for name, method in SHOWN.items()}
 METHOD_STYLES = {name: {"label": method.label, **method.style} for name, method in SHOWN.items()}
 DATASET_LABELS = {name: dataset.label for name, dataset in GRID.datasets.items()}
 TARGET_LABELS = {name: DATASET_LABELS[name] for name in GRID.targets}
-EXAMPLE = {
-    "target": EXAMPLE_TARGET,
-    "method": EXAMPLE_METHOD,
-    "method_label": METHOD_LABELS.get(EXAMPLE_METHOD),
-    "datasets": DATASET_LABELS,
-}
+# Settings that several figures share.
+ONE_MODEL = {"model": FIRST_MODEL, "model_label": MODEL_LABELS[FIRST_MODEL]}
+ONE_METHOD = {"method": EXAMPLE_METHOD, "method_label": METHOD_LABELS.get(EXAMPLE_METHOD)}
+EXAMPLE = {"target": EXAMPLE_TARGET, **ONE_METHOD, "datasets": DATASET_LABELS}
+LABELLED_MEANS = {"models": MODEL_LABELS, "methods": METHOD_LABELS, "confidence": CONFIDENCE}
+STYLED_MEANS = {**LABELLED_MEANS, "methods": METHOD_STYLES}
 LABELS = {"models": MODEL_LABELS, "methods": METHOD_LABELS, "targets": TARGET_LABELS}
 
 
@@ -61,8 +61,7 @@ REGISTRY.figure(
         **EXAMPLE,
         "size": GRID.shown_size,
         "left_out": not_in_ri(),
-        "model": FIRST_MODEL,
-        "model_label": MODEL_LABELS[FIRST_MODEL],
+        **ONE_MODEL,
         "targets": TARGET_LABELS,
     },
 )
@@ -70,8 +69,7 @@ REGISTRY.figure(
     "before_after",
     inputs={"ood": TABLES["ood"]},
     settings={
-        "method": EXAMPLE_METHOD,
-        "method_label": METHOD_LABELS.get(EXAMPLE_METHOD),
+        **ONE_METHOD,
         "labels": MODEL_LABELS,
         "datasets": len(GRID.ood),
         "targets": len(GRID.targets),

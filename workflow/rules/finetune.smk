@@ -1,5 +1,8 @@
 # Fine-tune one pretrained model on one target with one method. Only changed tensors are stored.
 
+CHECKPOINT = f"{RUNS}/finetune/{RUN_PATH}"
+TRAINED_RUNS = [run for run in GRID.runs() if run.method != PRETRAINED and GRID.methods[run.method].trains]
+
 
 def parents_of(w):
     """Methods whose checkpoints make up a run's weights: none, the method itself, or the parents of a merge."""
@@ -10,28 +13,19 @@ def parents_of(w):
 
 def checkpoint_files(file, w, methods):
     """A file of each method's checkpoint, for the model, target, size and seed of a run."""
-    return [f"{RUNS}/finetune/{RUN_PATH}/{file}".format(**{**w, "method": method}) for method in methods]
-
-
-def proxy_files(file, w):
-    """A file of the pretraining proxy; empty if there is none or the method does not use it."""
-    used = GRID.reference is not None and GRID.methods[w.method].reference != "no"
-    return [prepared(file, GRID.reference.name, geometry_of(w.model))] if used else []
+    return [f"{CHECKPOINT}/{file}".format(**{**w, "method": method}) for method in methods]
 
 
 def training_inputs(w):
     """Inputs of a job that trains a run, by name."""
     geometry, start = geometry_of(w.model), GRID.methods[w.method].parents
-    reference = proxy_files("manifest.json", w)
-    whole = [GRID.reference.name] if reference and GRID.reference.images_per_class is None else []
+    uses_proxy = GRID.reference is not None and GRID.methods[w.method].reference != "no"
+    whole = [GRID.reference.name] if uses_proxy and GRID.reference.images_per_class is None else []
     return {
         "model": f"{MODEL}/manifest.json".format(model=w.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
-        "target": prepared("manifest.json", w.target, geometry),
-        "watched": ancient([prepared(file, w.target, geometry) for file in PREPARED_FILES]),
-        "reference": next(iter(reference), []),
-        "proxy": proxy_of(geometry, [w.target]),
-        "split": next(iter(splits_of(geometry, [w.target])), []),
+        **dataset_inputs("target", w.target, geometry),
+        "reference": prepared("manifest.json", GRID.reference.name, geometry) if uses_proxy else [],
         "reference_split": next(iter(splits_of(geometry, whole)), []),
         "start": checkpoint_files("manifest.json", w, start),
         "start_weights": ancient(checkpoint_files("checkpoint.safetensors", w, start)),
@@ -46,19 +40,14 @@ def method_settings(stage, w, **more):
     return {**own, **more, "code": digest(stage, algorithm)}
 
 
-def training(w):
-    """Settings of a job that trains a run."""
-    return method_settings("finetune", w, training=GRID.training(), view=view_of(w.model), compute=COMPUTE)
-
-
 rule finetune:
     input:
         unpack(training_inputs),
     output:
-        checkpoint=f"{RUNS}/finetune/{RUN_PATH}/checkpoint.safetensors",
-        history=f"{RUNS}/finetune/{RUN_PATH}/history.csv",
-        manifest=f"{RUNS}/finetune/{RUN_PATH}/manifest.json",
-        provenance=f"{RUNS}/finetune/{RUN_PATH}/provenance.json",
+        checkpoint=f"{CHECKPOINT}/checkpoint.safetensors",
+        history=f"{CHECKPOINT}/history.csv",
+        manifest=f"{CHECKPOINT}/manifest.json",
+        provenance=f"{CHECKPOINT}/provenance.json",
     log:
         f"{RUN_LOGS}/finetune/{RUN_PATH}.log",
     wildcard_constraints:
@@ -71,6 +60,6 @@ rule finetune:
         mem_mb=lambda w: memory_of([w.target], 4000),
         runtime=lambda w: 2880 if w.target in LARGE_DATASETS else 240,
     params:
-        cfg=training,
+        cfg=lambda w: method_settings("finetune", w, training=GRID.training(), view=view_of(w.model), compute=COMPUTE),
     script:
         str(WORKFLOW / "scripts/finetune.py")

@@ -1,14 +1,15 @@
 # Merges of weights are stored as recipes over checkpoints, and computed on loading.
 
-RECIPE = f"{RUNS}/merge/{RUN_PATH}/recipe.json"
+MERGE = f"{RUNS}/merge/{RUN_PATH}"
+MERGED_RUNS = [run for run in GRID.runs() if run.method != PRETRAINED and not GRID.methods[run.method].trains]
 
 
 rule merge_weights:
     input:
         manifests=lambda w: checkpoint_files("manifest.json", w, parents_of(w)),
     output:
-        recipe=RECIPE,
-        provenance=f"{RUNS}/merge/{RUN_PATH}/provenance.json",
+        recipe=f"{MERGE}/recipe.json",
+        provenance=f"{MERGE}/provenance.json",
     log:
         f"{RUN_LOGS}/merge/{RUN_PATH}.log",
     wildcard_constraints:
@@ -16,9 +17,6 @@ rule merge_weights:
     localrule: True
     conda:
         "../../envs/fetch.yaml"
-    resources:
-        mem_mb=500,
-        runtime=10,
     params:
         cfg=lambda w: method_settings("merge_weights", w),
     script:
@@ -27,16 +25,13 @@ rule merge_weights:
 
 def selection_inputs(w):
     """Inputs of a job that chooses weights, by name."""
-    geometry = geometry_of(w.model)
     return {
         "model": f"{MODEL}/manifest.json".format(model=w.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
         "manifests": checkpoint_files("manifest.json", w, parents_of(w)),
         "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, parents_of(w))),
-        "target": prepared("manifest.json", w.target, geometry),
-        "watched": ancient(prepared("images.npy", w.target, geometry)),
-        "proxy": proxy_of(geometry, [w.target]),
-        "split": splits_of(geometry, [w.target])[0],
+        **dataset_inputs("target", w.target, geometry_of(w.model)),
+        "watched": ancient(prepared("images.npy", w.target, geometry_of(w.model))),
     }
 
 
@@ -45,8 +40,8 @@ rule select_weights:
     input:
         unpack(selection_inputs),
     output:
-        recipe=RECIPE,
-        provenance=f"{RUNS}/merge/{RUN_PATH}/provenance.json",
+        recipe=f"{MERGE}/recipe.json",
+        provenance=f"{MERGE}/provenance.json",
     log:
         f"{RUN_LOGS}/merge/{RUN_PATH}.log",
     wildcard_constraints:
@@ -60,11 +55,7 @@ rule select_weights:
         runtime=60,
     params:
         cfg=lambda w: method_settings(
-            "select_weights",
-            w,
-            view=view_of(w.model),
-            batch_size=CONFIG["compute"]["evaluation_batch_size"],
-            compute=COMPUTE,
+            "select_weights", w, view=view_of(w.model), batch_size=BATCH_SIZE, compute=COMPUTE
         ),
     script:
         "../scripts/select_weights.py"

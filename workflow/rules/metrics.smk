@@ -9,10 +9,8 @@ MEANS_OF_RI = {
     "conditions": CONDITIONS,
     **CONFIG["statistics"],
 }
-TABLES = {
-    **{name: f"{REPORTS}/tables/{name}.csv" for name in ("accuracy", "ri", "mri", "ood", "curves")},
-    "mri_json": f"{REPORTS}/tables/mri.json",
-}
+TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("accuracy", "ri", "mri", "ood", "curves")}
+TABLES["mri_json"] = f"{REPORTS}/tables/mri.json"
 # Correct predictions per run, dataset and object, for comparisons. Stored with the tables, to be pulled with them.
 COUNTS = f"{REPORTS}/tables/counts.npz"
 LIGHT = {"mem_mb": 2000, "runtime": 30}  # resources of jobs that read tables only

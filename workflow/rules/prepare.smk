@@ -3,7 +3,8 @@
 PREPARED = f"results/{FAMILY}/prepare/{{dataset}}/{{geometry}}"
 PREPARED_FILES = ["images.npy", "index.parquet", "classes.json"]
 GROUP = f"results/{FAMILY}/prepare/group_{{evaluation_group}}/{{geometry}}"
-MANY = 5000  # images from which a dataset is prepared with several threads
+# Datasets that are prepared with several threads.
+MANY_IMAGES = {name for name, entry in CATALOG.datasets.items() if (entry.images or entry.about_images or 0) > 5000}
 
 
 def prepared(file, dataset, geometry):
@@ -16,11 +17,6 @@ def proxy_of(geometry, datasets):
     """Manifest of the dataset that contains the pretraining proxy, if one of the given datasets excludes it."""
     excluded = any(map(GRID.excludes_proxy, datasets))
     return prepared("manifest.json", GRID.reference.name, geometry) if excluded else []
-
-
-def is_large(dataset):
-    entry = CATALOG.datasets[dataset]
-    return (entry.images or entry.about_images or 0) > MANY
 
 
 def preparation(w):
@@ -36,7 +32,7 @@ def preparation(w):
         "exclude": sorted(entry.exclude),
         "space": CATALOG.label_space(entry).to_json(),
         "storage": entry.storage,
-        "geometry": GEOMETRIES[w.geometry] and vars(GEOMETRIES[w.geometry]),
+        "geometry": None if w.geometry == ENCODED else vars(GEOMETRIES[w.geometry]),
         "expected": entry.images,
         "about": entry.about_images,
         "code": digest("prepare", layout),
@@ -57,10 +53,10 @@ rule prepare:
         f"{LOGS}/prepare/{{dataset}}/{{geometry}}.log",
     conda:
         "../../envs/images.yaml"
-    threads: lambda w: 4 if is_large(w.dataset) else 1
+    threads: lambda w: 4 if w.dataset in MANY_IMAGES else 1
     resources:
         mem_mb=2000,
-        runtime=lambda w: 720 if is_large(w.dataset) else 60,
+        runtime=lambda w: 720 if w.dataset in MANY_IMAGES else 60,
     params:
         cfg=preparation,
     script:
@@ -88,9 +84,6 @@ rule list_group:
     localrule: True
     conda:
         "../../envs/fetch.yaml"
-    resources:
-        mem_mb=500,
-        runtime=10,
     params:
         cfg=lambda w: {"datasets": EVALUATION_GROUPS[w.evaluation_group], "code": digest("list_group")},
     script:

@@ -9,17 +9,8 @@ def pretraining_inputs(w):
     return {**manifests, "watched": ancient(watched)}
 
 
-def pretraining(w):
-    """Settings of a pretrain_model job, without labels and styles."""
-    entry = vars(CATALOG.models[w.model])
-    facts = ("name", "library", "architecture", "pretrain", "preprocessing", "pretraining", "licence")
-    return {
-        "entry": {key: entry[key] for key in facts},
-        "num_classes": CATALOG.family_label_space(FAMILY).num_classes,
-        "view": view_of(w.model),
-        "compute": COMPUTE,
-        "code": digest("pretrain_model"),
-    }
+# What a model is, without its label and style.
+MODEL_FACTS = ("name", "library", "architecture", "pretrain", "preprocessing", "pretraining", "licence")
 
 
 rule pretrain_model:
@@ -43,6 +34,12 @@ rule pretrain_model:
         mem_mb=lambda w: memory_of([CATALOG.models[w.model].pretrain["dataset"]], 4000),
         runtime=lambda w: 2880 if CATALOG.models[w.model].pretrain["dataset"] in LARGE_DATASETS else 240,
     params:
-        cfg=pretraining,
+        cfg=lambda w: {
+            "entry": {key: getattr(CATALOG.models[w.model], key) for key in MODEL_FACTS},
+            "num_classes": CATALOG.family_label_space(FAMILY).num_classes,
+            "view": view_of(w.model),
+            "compute": COMPUTE,
+            "code": digest("pretrain_model"),
+        },
     script:
         "../scripts/pretrain_model.py"

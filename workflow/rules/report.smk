@@ -5,7 +5,7 @@ report: "../report/workflow.rst"
 
 
 PAGE = f"{REPORTS}/index.html"
-HELD = [run for run in GRID.runs() if run.method != PRETRAINED]  # runs with weights of their own
+REPORTING = WORKFLOW / "lib/rib/reporting"
 PNGS = [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()] if HAS_FIGURES else []
 ALL_FIGURES = figure_files(*REGISTRY.chosen_figures()) if HAS_FIGURES else []
 MORE_TABLES, MORE_FILES = REGISTRY.chosen_tables(), REGISTRY.chosen_files()
@@ -23,15 +23,14 @@ for OPTIONAL, ADDS in REGISTRY.analyses.items():
                 figure_files(*ADDS.figures) if HAS_FIGURES else [],
 
 
+def facts_of(entries, *keys):
+    """Chosen attributes of catalogue entries, by name."""
+    return {name: {key: getattr(entry, key) for key in keys} for name, entry in entries.items()}
+
+
 def records_of(paths):
     """Records of files, named after them."""
     return [str(Path(path).with_suffix(".provenance.json")) for path in paths]
-
-
-def records_of_runs(stage, trains):
-    """Records of the runs that train, or of those that merge."""
-    path = f"{RUNS}/{stage}/{RUN_PATH}/provenance.json"
-    return [path.format(**vars(run)) for run in HELD if GRID.methods[run.method].trains == trains]
 
 
 # Records of the jobs behind the tables.
@@ -40,16 +39,12 @@ RECORDS_BY_STAGE = {
         f"{path}.provenance.json" for e in (*DATASETS_READ, *GRID.models.values()) for path in archive_files(e)
     ],
     "prepare": list(
-        dict.fromkeys(
-            prepared("provenance.json", entry.name, geometry_of(model))
-            for model in GRID.models
-            for entry in DATASETS_READ
-        )
+        dict.fromkeys(prepared("provenance.json", entry.name, key) for key in GEOMETRIES for entry in DATASETS_READ)
     ),
     **({"split": records_of(SPLITS)} if GRID.split_fractions else {}),
     "models": expand(f"{MODEL}/provenance.json", model=GRID.models),
-    "finetune": records_of_runs("finetune", True),
-    "merge": records_of_runs("merge", False),
+    "finetune": [f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in TRAINED_RUNS],
+    "merge": [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS],
     "evaluate": records_of(ROWS),
 }
 # Not inputs of the page, so that it can be made again if only rows and reports were pulled.
@@ -59,9 +54,7 @@ SHOWN_RECORDS = [f"{REPORTS}/tables/provenance.json", *records_of(PNGS)]
 
 rule write_page:
     input:
-        mri=TABLES["mri"],
-        ri=TABLES["ri"],
-        accuracy=TABLES["accuracy"],
+        **{name: TABLES[name] for name in ("mri", "ri", "accuracy")},
         analyses=list(MORE_TABLES.values()),
         files=list(dict.fromkeys(path for paths in MORE_FILES.values() for path in paths)),
         figures=PNGS,
@@ -95,22 +88,11 @@ rule write_page:
                 "sizes": GRID.sizes,
                 "shown_size": GRID.shown_size,
                 "conditions": GRID.conditions(),
-                "datasets": {
-                    name: {key: getattr(entry, key) for key in ("label", "licence", "origin")}
-                    for name, entry in GRID.datasets.items()
-                },
-                "models": {
-                    name: {key: getattr(entry, key) for key in ("label", "architecture", "pretraining", "licence")}
-                    for name, entry in GRID.models.items()
-                },
-                "methods": {
-                    name: {"label": method.label, "settings": method.settings, "source": method.source}
-                    for name, method in GRID.methods.items()
-                },
+                "datasets": facts_of(GRID.datasets, "label", "licence", "origin"),
+                "models": facts_of(GRID.models, "label", "architecture", "pretraining", "licence"),
+                "methods": facts_of(GRID.methods, "label", "settings", "source"),
             },
-            "code": digest(
-                "write_page", *(WORKFLOW / "lib/rib/reporting" / name for name in ("page.py", "page.html.jinja"))
-            ),
+            "code": digest("write_page", REPORTING / "page.py", REPORTING / "page.html.jinja"),
         },
     script:
         "../scripts/write_page.py"

@@ -10,7 +10,17 @@ def splits_of(geometry, datasets):
     return [f"{SPLIT}.parquet".format(dataset=name, geometry=geometry) for name in names]
 
 
-SPLITS = [path for key in dict.fromkeys(map(geometry_of, GRID.models)) for path in splits_of(key, GRID.datasets)]
+def dataset_inputs(role, dataset, geometry):
+    """Inputs of a job that reads a dataset's images, by name; the manifest is named after the dataset's role."""
+    return {
+        role: prepared("manifest.json", dataset, geometry),
+        "watched": ancient([prepared(file, dataset, geometry) for file in PREPARED_FILES]),
+        "proxy": proxy_of(geometry, [dataset]),
+        "split": next(iter(splits_of(geometry, [dataset])), []),
+    }
+
+
+SPLITS = [path for key in GEOMETRIES for path in splits_of(key, GRID.datasets)]
 
 
 rule split_dataset:
@@ -30,10 +40,6 @@ rule split_dataset:
         mem_mb=lambda w: memory_of([w.dataset], 2000),
         runtime=60,
     params:
-        cfg=lambda w: {
-            "fractions": GRID.split_fractions,
-            "view": view_at(w.geometry),
-            "code": digest("split_dataset"),
-        },
+        cfg=lambda w: {"fractions": GRID.split_fractions, "view": view_at(w.geometry), "code": digest("split_dataset")},
     script:
         "../scripts/split_dataset.py"

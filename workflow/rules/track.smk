@@ -1,5 +1,13 @@
 # `snakemake track` adds results to DVC for sharing, with one .dvc file per stage and model (or dataset).
 
+TRACKED = [
+    "data/raw/*",
+    f"results/{FAMILY}/prepare/*",
+    f"results/{FAMILY}/models/*",
+    *(f"{RUNS}/{stage}/*" for stage in ("split", "finetune", "merge", "evaluate", "features", "distances")),
+    *(f"{REPORTS}/{part}" for part in ("tables", "figures", "index.html", "index.provenance.json")),
+]
+
 
 rule track:
     log:
@@ -8,18 +16,6 @@ rule track:
     conda:
         "../../envs/share.yaml"
     params:
-        cfg={
-            "units": [
-                "data/raw/*",
-                f"results/{FAMILY}/prepare/*",
-                f"results/{FAMILY}/models/*",
-                *(
-                    f"{RUNS}/{stage}/*"
-                    for stage in ("split", "finetune", "merge", "evaluate", "features", "distances")
-                ),
-                *(f"{REPORTS}/{part}" for part in ("tables", "figures", "index.html", "index.provenance.json")),
-            ],
-            "report": REPORTS,
-        },
+        cfg={"units": TRACKED, "report": REPORTS},
     script:
         "../scripts/track.py"

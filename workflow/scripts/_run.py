@@ -22,8 +22,11 @@ def arguments(function, snakemake, out, **given) -> dict:
     wildcards), wildcards, inputs (a path or a list of paths). `x_folder` is the folder of input `x`, and `outputs` is a
     dict of all outputs. A dict of settings is converted if the parameter is annotated as a dataclass.
     """
-    w = snakemake.wildcards
-    known = _inputs(snakemake) | dict(w.items())
+    w, known = snakemake.wildcards, {}
+    for name, value in named_inputs(snakemake).items():
+        known[name] = Path(value) if isinstance(value, str) else [Path(path) for path in value]
+        known[f"{name}_folder"] = Path(value).parent if isinstance(value, str) else None
+    known |= dict(w.items())
     if "seed" in known:
         known["run"] = Run(w.model, w.target, w.method, w.size, int(w.seed))
     known |= {**dict(out.items()), "outputs": dict(out.items()), **snakemake.params.cfg, **given}
@@ -32,14 +35,6 @@ def arguments(function, snakemake, out, **given) -> dict:
         for name, parameter in inspect.signature(function).parameters.items()
         if name in known
     }
-
-
-def _inputs(snakemake) -> dict:
-    found = {}
-    for name, value in named_inputs(snakemake).items():
-        found[name] = Path(value) if isinstance(value, str) else [Path(path) for path in value]
-        found[f"{name}_folder"] = Path(value).parent if isinstance(value, str) else None
-    return found
 
 
 def _converted(value, annotation, snakemake):
@@ -61,11 +56,7 @@ def dataset_files(name, manifest, proxy, split):
 
 
 def dataset_group(snakemake, folders) -> list:
-    """Datasets of a job, with the proxy for those that exclude it and the splits of those that are split.
-
-    Args:
-        folders: folders of the datasets, by name.
-    """
+    """Datasets of a job, with the proxy for those that exclude it and the splits of those that are split."""
     cfg, files = snakemake.params.cfg, snakemake.input
     proxies = dict.fromkeys(cfg["excludes_proxy"], files.proxy)
     splits = dict(zip(cfg["split"], files.splits, strict=True))
@@ -80,33 +71,10 @@ def checkpoints(snakemake) -> dict[str, Path]:
     return dict(zip(snakemake.params.cfg["parents"], map(Path, snakemake.input.checkpoints), strict=True))
 
 
-def states(snakemake) -> list:
-    """The states of a run that are evaluated."""
+def run_weights(snakemake) -> dict:
+    """The states of a run that are evaluated, and the checkpoints that their weights are made of."""
     from rib.evaluation.recipes import run_states
 
     recipe = snakemake.input.recipe
-    return run_states(snakemake.wildcards.method, Path(recipe) if recipe else None)
-
-
-def run_on_dataset(snakemake):
-    """The network of a run and the images of a dataset. Snapshots of epochs are separate inputs."""
-    from rib.evaluation.run_on_dataset import RunOnDataset
-
-    files = snakemake.input
-    dataset = dataset_files(snakemake.wildcards.dataset, files.dataset, files.proxy, files.split)
-    weights = {"states": [], "checkpoints": {}}
-    if not hasattr(files, "snapshots"):
-        weights = {"states": states(snakemake), "checkpoints": checkpoints(snakemake)}
-    return RunOnDataset(**arguments(RunOnDataset, snakemake, {}, dataset=dataset, **weights))
-
-
-def training(snakemake) -> dict:
-    """Additional arguments of training jobs, which `arguments` does not find by name."""
-    cfg, files, w = snakemake.params.cfg, snakemake.input, snakemake.wildcards
-    reference = dataset_files("reference", files.reference, None, files.reference_split) if files.reference else None
-    return {
-        "target": dataset_files(w.target, files.target, files.proxy, files.split),
-        "reference": reference,
-        "start": dict(zip(cfg["parents"], map(Path, files.start_weights), strict=True)),
-        "rescue": Path(snakemake.log[0]).with_suffix(".last_good.safetensors"),
-    }
+    states = run_states(snakemake.wildcards.method, Path(recipe) if recipe else None)
+    return {"states": states, "checkpoints": checkpoints(snakemake)}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from _run import arguments, checkpoints, dataset_group, run, states, warm_start
+from _run import arguments, dataset_group, run, run_weights, warm_start
 
 warm_start()
 
@@ -10,10 +10,5 @@ with run(snakemake) as out:
     from rib.data.groups import read_group
     from rib.evaluation.evaluate import evaluate
 
-    folders = read_group(Path(snakemake.input.evaluation_group))
-    shown = {
-        "datasets": dataset_group(snakemake, folders),
-        "states": states(snakemake),
-        "checkpoints": checkpoints(snakemake),
-    }
-    evaluate(**arguments(evaluate, snakemake, out, **shown))
+    datasets = dataset_group(snakemake, read_group(Path(snakemake.input.evaluation_group)))
+    evaluate(**arguments(evaluate, snakemake, out, datasets=datasets, **run_weights(snakemake)))

@@ -2,10 +2,16 @@
 
 import pkgutil
 
-from _run import arguments, run, run_on_dataset, warm_start
+from _run import arguments, dataset_files, run, run_weights, warm_start
 
 warm_start()
 
 with run(snakemake) as out:
-    function = pkgutil.resolve_name(snakemake.params.cfg["function"])
-    function(**arguments(function, snakemake, out, source=run_on_dataset(snakemake)))
+    from rib.evaluation.run_on_dataset import RunOnDataset
+
+    files, function = snakemake.input, pkgutil.resolve_name(snakemake.params.cfg["function"])
+    dataset = dataset_files(snakemake.wildcards.dataset, files.dataset, files.proxy, files.split)
+    # Snapshots of epochs are separate inputs.
+    weights = {"states": [], "checkpoints": {}} if hasattr(files, "snapshots") else run_weights(snakemake)
+    source = RunOnDataset(**arguments(RunOnDataset, snakemake, {}, dataset=dataset, **weights))
+    function(**arguments(function, snakemake, out, source=source))

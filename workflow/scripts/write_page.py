@@ -10,8 +10,6 @@ with run(snakemake) as out:
     from rib.reporting.page import write_page
 
     cfg, files = snakemake.params.cfg, snakemake.input
-    shown = {
-        "analyses": dict(zip(cfg["analyses"], map(Path, files.analyses), strict=True)),
-        "records": [*cfg["upstream"], *files.records],
-    }
-    write_page(**arguments(write_page, snakemake, out, **shown))
+    analyses = dict(zip(cfg["analyses"], map(Path, files.analyses), strict=True))
+    records = [*cfg["upstream"], *files.records]
+    write_page(**arguments(write_page, snakemake, out, analyses=analyses, records=records))

@@ -5,11 +5,7 @@ COMPARISON = {
 }
 SUMMARY = {ending: f"{REPORTS}/tables/summary.{ending}" for ending in ("md", "tex", "csv")}
 
-REGISTRY.figure(
-    "ranking",
-    inputs={"ranking": COMPARISON["ranking"], "seeds": COMPARISON["seeds"]},
-    settings={"models": MODEL_LABELS, "methods": METHOD_STYLES, "confidence": CONFIDENCE},
-)
+REGISTRY.figure("ranking", inputs={name: COMPARISON[name] for name in ("ranking", "seeds")}, settings=STYLED_MEANS)
 REGISTRY.analysis(
     "comparison",
     tables={name: COMPARISON[name] for name in ("ranking", "comparisons", "seeds", "seeds_ri")},

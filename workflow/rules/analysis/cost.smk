@@ -3,11 +3,7 @@
 
 COST = f"{REPORTS}/tables/cost.csv"
 
-REGISTRY.figure(
-    "cost",
-    inputs={"cost": COST, "mri": TABLES["mri"]},
-    settings={"models": MODEL_LABELS, "methods": METHOD_LABELS, "confidence": CONFIDENCE},
-)
+REGISTRY.figure("cost", inputs={"cost": COST, "mri": TABLES["mri"]}, settings=LABELLED_MEANS)
 REGISTRY.analysis("cost", tables={"cost": COST}, figures=["cost"])
 
 

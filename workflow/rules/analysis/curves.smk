@@ -13,4 +13,3 @@ if CURVES:
             "confidence": CONFIDENCE,
         },
     )
-    REGISTRY.analysis("curves", tables={}, figures=["curves"])

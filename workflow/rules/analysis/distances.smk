@@ -4,13 +4,8 @@ DISTANCE_SETS = [entry.name for entry in DATASETS_READ]
 # The in-distribution dataset: an evaluated one, else the reference.
 IN_DISTRIBUTION = next((name for name in DISTANCE_SETS if CATALOG.datasets[name].role != "ood"), None)
 DISTANCE_KINDS = {"otdd": "OTDD", "mmd2": "MMD²", "frechet": "Fréchet distance", "ncd": "NCD"}
-DISTANCE_TABLES = {
-    "distances": f"{REPORTS}/tables/distances.csv",
-    "association": f"{REPORTS}/tables/association.csv",
-}
-FEATURES_BEFORE = FEATURES.format(
-    model="{model}", target="none", method=PRETRAINED, size="all", seed=0, dataset="{dataset}"
-)
+DISTANCE_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("distances", "association")}
+FEATURES_BEFORE = f"{RUNS}/features/{{model}}/none/{PRETRAINED}/all/0/{{dataset}}"
 DISTANCES_OF = f"{RUNS}/distances/{{model}}/features"
 COMPRESSION_OF = f"{RUNS}/distances/{{geometry}}/compression"
 
@@ -19,8 +14,7 @@ REGISTRY.figure(
     inputs={**DISTANCE_TABLES, "ri": TABLES["ri"]},
     settings={
         "models": MODEL_LABELS,
-        "method": EXAMPLE_METHOD,
-        "method_label": METHOD_LABELS.get(EXAMPLE_METHOD),
+        **ONE_METHOD,
         "targets": TARGET_LABELS,
         "ood_datasets": GRID.ood,
         "in_distribution": IN_DISTRIBUTION,

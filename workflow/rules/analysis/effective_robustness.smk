@@ -34,8 +34,5 @@ use rule compute_metrics as compare_with_baselines with:
         **LIGHT,
     params:
         cfg=tabulation(
-            "effective_robustness:write_tables",
-            baselines=BASELINES,
-            confidence=CONFIDENCE,
-            conditions=CONDITIONS,
+            "effective_robustness:write_tables", baselines=BASELINES, confidence=CONFIDENCE, conditions=CONDITIONS
         ),

@@ -35,7 +35,7 @@ use rule finetune as keep_snapshots with:
 
 use rule compute_features as compute_epoch_features with:
     input:
-        unpack(dataset_inputs),
+        unpack(lambda w: dataset_inputs("dataset", w.dataset, geometry_of(w.model))),
         model=f"{MODEL}/manifest.json",
         weights=ancient(MODEL_WEIGHTS),
         manifest=f"{SNAPSHOTS}/manifest.json",
@@ -65,13 +65,8 @@ use rule compute_metrics as compute_cka_epochs with:
     log:
         f"{LOGS}/cka_epochs.log",
     resources:
-        mem_mb=KERNEL_MEMORY,
-        runtime=120,
+        **KERNELS,
     params:
         cfg=tabulation(
-            "cka:write_cka_epochs",
-            epochs=EPOCHS,
-            ood_datasets=GRID.ood,
-            conditions=CONDITIONS,
-            confidence=CONFIDENCE,
+            "cka:write_cka_epochs", epochs=EPOCHS, ood_datasets=GRID.ood, conditions=CONDITIONS, confidence=CONFIDENCE
         ),

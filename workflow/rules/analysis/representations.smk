@@ -17,7 +17,6 @@ use rule compute_metrics as compute_cka with:
     log:
         f"{LOGS}/cka.log",
     resources:
-        mem_mb=KERNEL_MEMORY,
-        runtime=120,
+        **KERNELS,
     params:
         cfg=tabulation("cka:write_cka", ood_datasets=GRID.ood, conditions=CONDITIONS, confidence=CONFIDENCE),

@@ -4,11 +4,7 @@
 SAMPLE_ROWS = rows_of([run for run in GRID.runs() if run.method not in CURVES])
 SAMPLE_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("samples", "flips")}
 
-REGISTRY.figure(
-    "flips",
-    inputs={"flips": SAMPLE_TABLES["flips"]},
-    settings={"models": MODEL_LABELS, "methods": METHOD_LABELS, "confidence": CONFIDENCE},
-)
+REGISTRY.figure("flips", inputs={"flips": SAMPLE_TABLES["flips"]}, settings=LABELLED_MEANS)
 REGISTRY.figure(
     "calibration",
     inputs={"samples": SAMPLE_TABLES["samples"]},

@@ -7,71 +7,62 @@ SERIES = {
     name: f"{GRID.models[name].architecture} on {CATALOG.datasets[GRID.models[name].pretrain['dataset']].label}"
     for name in SIZED
 }
-SIZES_TABLES = {"sizes": f"{REPORTS}/tables/sizes.csv"}
 # One fine-tuned run of each model, target and size, which records the number of images.
-TRAINED = [run for run in GRID.runs() if run.method != PRETRAINED and GRID.methods[run.method].trains]
-COUNTED = list({(run.model, run.target, run.size): run for run in TRAINED}.values())
-
+COUNTED = list({(run.model, run.target, run.size): run for run in TRAINED_RUNS}.values())
+SIZES = {"sizes": f"{REPORTS}/tables/sizes.csv"}
+PRETRAINING_SIZES = {"pretraining_sizes": f"{REPORTS}/tables/pretraining_sizes.csv"} if SIZED else {}
 SIZES_FIGURES = []
 
-if len(GRID.sizes) > 1 and COUNTED:
+if COUNTED and len(GRID.sizes) > 1:
     SIZES_FIGURES.append("train_subsets")
-    REGISTRY.figure(
-        "train_subsets",
-        inputs={"sizes": SIZES_TABLES["sizes"]},
-        settings={"models": MODEL_LABELS, "methods": METHOD_STYLES, "confidence": CONFIDENCE},
-    )
+    REGISTRY.figure("train_subsets", inputs=SIZES, settings=STYLED_MEANS)
 
-if SIZED and COUNTED:
+if COUNTED and SIZED:
     SIZES_FIGURES.append("pretraining_sizes")
-    SIZES_TABLES["pretraining_sizes"] = f"{REPORTS}/tables/pretraining_sizes.csv"
     REGISTRY.figure(
         "pretraining_sizes",
-        inputs={"pretraining_sizes": SIZES_TABLES["pretraining_sizes"]},
+        inputs=PRETRAINING_SIZES,
         settings={"series": SERIES, "methods": METHOD_STYLES, "confidence": CONFIDENCE},
     )
 
-
 if SIZES_FIGURES:
-
-    REGISTRY.analysis("sizes", tables=SIZES_TABLES, figures=SIZES_FIGURES)
-
-    use rule compute_metrics as tabulate_sizes with:
-        input:
-            ri=TABLES["ri"],
-            mri=TABLES["mri"],
-            manifests=[f"{RUNS}/finetune/{RUN_PATH}/manifest.json".format(**vars(run)) for run in COUNTED],
-            descriptions=expand(f"{MODEL}/model.json", model=SIZED),
-        output:
-            table=SIZES_TABLES["sizes"],
-            provenance=f"{REPORTS}/tables/sizes.provenance.json",
-        log:
-            f"{LOGS}/sizes.log",
-        resources:
-            **LIGHT,
-        params:
-            cfg=tabulation(
-                "sizes:write_sizes",
-                runs=[{key: vars(run)[key] for key in ("model", "target", "size")} for run in COUNTED],
-                trained_here=SIZED,
-                epochs=GRID.training()["epochs"],
-                conditions=CONDITIONS,
-            ),
+    REGISTRY.analysis("sizes", tables=SIZES | PRETRAINING_SIZES, figures=SIZES_FIGURES)
 
 
-if "pretraining_sizes" in SIZES_FIGURES:
+use rule compute_metrics as tabulate_sizes with:
+    input:
+        ri=TABLES["ri"],
+        mri=TABLES["mri"],
+        manifests=[f"{CHECKPOINT}/manifest.json".format(**vars(run)) for run in COUNTED],
+        descriptions=expand(f"{MODEL}/model.json", model=SIZED),
+    output:
+        table=SIZES["sizes"],
+        provenance=f"{REPORTS}/tables/sizes.provenance.json",
+    log:
+        f"{LOGS}/sizes.log",
+    resources:
+        **LIGHT,
+    params:
+        cfg=tabulation(
+            "sizes:write_sizes",
+            runs=[{key: vars(run)[key] for key in ("model", "target", "size")} for run in COUNTED],
+            trained_here=SIZED,
+            epochs=GRID.training()["epochs"],
+            conditions=CONDITIONS,
+        ),
 
-    use rule compute_metrics as tabulate_pretraining_sizes with:
-        input:
-            mri=TABLES["mri"],
-            ood=TABLES["ood"],
-            descriptions=expand(f"{MODEL}/model.json", model=SIZED),
-        output:
-            table=SIZES_TABLES["pretraining_sizes"],
-            provenance=f"{REPORTS}/tables/pretraining_sizes.provenance.json",
-        log:
-            f"{LOGS}/pretraining_sizes.log",
-        resources:
-            **LIGHT,
-        params:
-            cfg=tabulation("sizes:write_pretraining_sizes", trained_here=SIZED, conditions=CONDITIONS),
+
+use rule compute_metrics as tabulate_pretraining_sizes with:
+    input:
+        mri=TABLES["mri"],
+        ood=TABLES["ood"],
+        descriptions=expand(f"{MODEL}/model.json", model=SIZED),
+    output:
+        table=f"{REPORTS}/tables/pretraining_sizes.csv",
+        provenance=f"{REPORTS}/tables/pretraining_sizes.provenance.json",
+    log:
+        f"{LOGS}/pretraining_sizes.log",
+    resources:
+        **LIGHT,
+    params:
+        cfg=tabulation("sizes:write_pretraining_sizes", trained_here=SIZED, conditions=CONDITIONS),

@@ -1,28 +1,18 @@
 # Training history by epoch.
 
-HISTORIES = [
-    f"{RUNS}/finetune/{RUN_PATH}/history.csv".format(**vars(run))
-    for run in GRID.runs()
-    if run.method != PRETRAINED and GRID.methods[run.method].trains
-]
 TRAINING = f"{REPORTS}/tables/training.csv"
 
 REGISTRY.figure(
     "training",
     inputs={"training": TRAINING},
-    settings={
-        "model": FIRST_MODEL,
-        "model_label": MODEL_LABELS[FIRST_MODEL],
-        "methods": METHOD_STYLES,
-        "targets": TARGET_LABELS,
-    },
+    settings={**ONE_MODEL, "methods": METHOD_STYLES, "targets": TARGET_LABELS},
 )
 REGISTRY.analysis("training", tables={}, figures=["training"], files={"Training history by epoch": [TRAINING]})
 
 
 use rule compute_metrics as gather_histories with:
     input:
-        histories=HISTORIES,
+        histories=[f"{CHECKPOINT}/history.csv".format(**vars(run)) for run in TRAINED_RUNS],
     output:
         table=TRAINING,
         provenance=f"{REPORTS}/tables/training.provenance.json",

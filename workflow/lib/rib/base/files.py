@@ -17,8 +17,6 @@ from rib.base.progress import log
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-CHUNK = 1 << 20  # bytes read at once
-
 
 def from_home(path: str, where: str) -> Path:
     """Expand `~` at the start of a path.

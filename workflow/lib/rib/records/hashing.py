@@ -14,10 +14,10 @@ from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 
-from rib.base.files import CHUNK
 from rib.base.progress import Progress
 
 MEMORY = Path("work/checked")
+CHUNK = 1 << 20  # bytes read at once
 REMEMBERED = 16 << 20  # bytes from which hashing takes longer than the cache lookup (about 12 ms)
 SETTLED = 2.0  # seconds; coarsest resolution of file times, below which a second change could go unnoticed
 
