@@ -108,8 +108,11 @@ def test_a_network_is_compiled_where_that_was_chosen(network, target, monkeypatc
 def test_parts_of_a_batch_train_as_the_batch_does(network, target):
     """The last part is short: its images weigh as much as others."""
     training = replace(FULL, batch_size=7, micro_batch_size=3)
-    found = trained(FullFineTuning(lr=0.01), network, target, training)
-    agree(network, *found, *expected(network, target, training))
+    algorithm, sizes = FullFineTuning(lr=0.01), []
+    forward = algorithm.logits
+    algorithm.logits = lambda rows: sizes.append(len(rows)) or forward(rows)
+    agree(network, *trained(algorithm, network, target, training), *expected(network, target, training))
+    assert max(sizes) == 3, "memory is that of a part"
 
 
 def test_a_penalty_is_part_of_the_loss_and_of_the_gradient(network, target):
