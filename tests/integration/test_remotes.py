@@ -81,11 +81,14 @@ def test_a_missing_object_is_named(owner, remote, tmp_path):
     [lost] = [path for path in remote.objects() if path.read_bytes() == data]
     lost.unlink()
     colleague = clone(owner, tmp_path / "colleague", remote)
-    printed = colleague.dvc("pull", check=False)
-    assert lost.parent.name + lost.name in printed
-    missing = colleague.dvc("data", "status", "--granular").split("Not in cache:")[1].split("\n\n")[0]
+    for _ in range(5):  # over WebDAV, DVC may stop at a lost object; another call fetches the rest
+        printed = colleague.dvc("pull", check=False)
+        assert lost.parent.name + lost.name in printed
+        missing = colleague.dvc("data", "status", "--granular").split("Not in cache:")[1].split("\n\n")[0]
+        if "history.csv" not in missing:
+            break
     assert checkpoint in missing and "history.csv" not in missing, printed
-    # What doesn't hang on it can be had nevertheless.
+    # What doesn't depend on it can be had nevertheless.
     assert "results/tiny/paper/finetune/tiny_cnn\n" in colleague.dvc("checkout", check=False)
     # DVC takes a folder whose listing is in the storage for complete and would not push the file again (docs/sharing.md).
     shutil.copy(owner.folder / ".dvc/cache/files/md5" / lost.relative_to(remote.store / "files/md5"), lost)
