@@ -74,6 +74,9 @@ def make_stage(files: Iterable[str]) -> None:
     paths = [Path(os.fsdecode(name)) for name in tracked.stdout.split(b"\0") if name]
     for name in ("src", "mutants/tests"):
         shutil.rmtree(STAGE / name, ignore_errors=True)
+    for path in filter(Path.is_file, (STAGE / "mutants/src").rglob("*")):
+        if path.suffix not in (".py", ".meta"):  # mutmut copies a file only if there is none
+            path.unlink()
     for path in filter(Path.is_file, paths):
         if path.is_relative_to("workflow/lib"):
             places = ["src" / path.relative_to("workflow/lib")]
