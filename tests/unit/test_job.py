@@ -45,7 +45,7 @@ def test_outputs_are_published_with_manifest_and_provenance(start, tmp_path):
     assert record["outputs"] == {"results/data.x": made, "results/manifest.x": manifest}
     assert record["rule"] == "r" and record["log"] == "logs/n.log" and record["commit"] is None
     assert record["cfg"] == {"a": 1} and record["versions"]["numpy"]
-    assert 0 <= record["cpu_seconds"] <= 2 * record["seconds"] + 0.05  # counted in ticks of 10 ms
+    assert record["seconds"] >= record["cpu_seconds"] * 0.5
     assert record["peak_memory"] > 10**7 and record["bytes"] > 0
     assert not any((tmp_path / "work").iterdir())
 

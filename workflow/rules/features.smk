@@ -28,8 +28,7 @@ PRETRAINED_FEATURES, TUNED_FEATURES = (
     [f"{FEATURES}.safetensors".format(**vars(run), dataset=dataset) for run in runs for dataset in GRID.ood]
     for runs in (PRETRAINED_RUNS.values(), COMPARED)
 )
-# Resources of jobs that compute CKA: memory for the kernels of a network's layers and one more, and their sums over
-# objects.
+# Resources of jobs that compute CKA: memory for the kernels of all layers and one more, and their sums over objects.
 KERNELS = {"mem_mb": 2000 + CONFIG["representations"]["images"] ** 2 * 8 * 20 // 2**20, "runtime": 120}
 COMPARED_SETTINGS = {
     "models": MODEL_LABELS,

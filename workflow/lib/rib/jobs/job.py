@@ -62,7 +62,7 @@ def job(
     Raises:
         SystemExit: The body failed; the reason is on standard error and in the log.
     """
-    started, clock, worked = datetime.now(UTC), time.monotonic(), sum(os.times()[:4])
+    started, clock, worked = datetime.now(UTC), time.monotonic(), _processor_seconds()
     with _logging(Path(log_file), f"{rule} {name}".rstrip(), quiet=bool(outputs)), _stopped_by(signal.SIGTERM):
         try:
             if repr(json.loads(json.dumps(cfg))) != repr(cfg):
@@ -76,7 +76,7 @@ def job(
                     **{"rule": rule, "job": name, "log": log_file, "cfg": cfg, "inputs": hashes},
                     "started": started.isoformat(timespec="seconds"),
                     "seconds": round(time.monotonic() - clock, 2),
-                    "cpu_seconds": round(sum(os.times()[:4]) - worked, 2),  # with processes that it waited for
+                    "cpu_seconds": round(_processor_seconds() - worked, 2),
                     "peak_memory": _peak_memory(),
                 }
                 _publish(staged, outputs, record)
@@ -120,6 +120,11 @@ def _private(name: str, log_file: str, outputs: Mapping[str, str], resumes: str 
         finally:
             if done or not (resumes and (folder / resumes).is_file() and (folder / resumes).stat().st_size):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _processor_seconds() -> float:
+    """Processor time of this process and of those it waited for; os.times counts in ticks of 10 ms."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def _peak_memory() -> int:
