@@ -24,7 +24,8 @@ from rib.methods.base import Images, Task
 from rib.models.class_logits import class_members
 from rib.models.device import ComputeSettings
 from rib.models.inputs import Inputs
-from rib.training.finetune import TrainingSettings, train
+from rib.training.finetune import train
+from rib.training.settings import TrainingSettings
 
 CPU = torch.device("cpu")
 HALF = [0.5] * 3

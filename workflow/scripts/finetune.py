@@ -1,4 +1,4 @@
-"""Fine-tune one model on one target with one method; keep the weights of each epoch if the rule has outputs for them."""
+"""Fine-tune one model on one target with one method; keep snapshots of the weights if the rule has outputs for them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ warm_start()
 with run(snakemake, resumes="state.safetensors") as out:
     from rib.training.finetune import finetune
 
-    files, snapshots = snakemake.input, [path for name, path in out.items() if name.startswith("epoch")]
+    files, snapshots = snakemake.input, [path for name, path in out.items() if name.startswith("snapshot")]
     checkpoint = snapshots[-1] if snapshots else out["checkpoint"]
     reference = dataset_files("reference", files.reference, None, files.reference_split) if files.reference else None
     given = {

@@ -1,9 +1,9 @@
-# CKA of the features before the head with the pretrained model's, after each epoch. The runs are trained once more and
-# keep their weights of each epoch, so that the analysis does not change the settings of the ordinary runs.
+# CKA of the features before the head with the pretrained model's, in the course of training. The runs are trained once
+# more and keep their weights at ten times, so that the analysis does not change the settings of the ordinary runs.
 
 CKA_EPOCHS = f"{REPORTS}/tables/cka_epochs.csv"
-EPOCHS = GRID.training()["epochs"]
 SNAPSHOTS = f"{RUNS}/snapshots/{RUN_PATH}"
+KEPT = [f"snapshot{number}" for number in range(1, 11)]  # at equal distances, whatever the number of epochs
 EPOCH_FEATURES = f"{RUNS}/epochs/{RUN_PATH}/{{dataset}}"
 EPOCH_FILES = [
     f"{EPOCH_FEATURES}.safetensors".format(**vars(run), dataset=dataset)
@@ -25,7 +25,7 @@ REGISTRY.analysis("epochs", tables={"cka_epochs": CKA_EPOCHS}, figures=["cka_epo
 
 use rule finetune as keep_snapshots with:
     output:
-        **{f"epoch{number}": f"{SNAPSHOTS}/epoch{number}.safetensors" for number in range(1, EPOCHS + 1)},
+        **{name: f"{SNAPSHOTS}/{name}.safetensors" for name in KEPT},
         history=f"{SNAPSHOTS}/history.csv",
         manifest=f"{SNAPSHOTS}/manifest.json",
         provenance=f"{SNAPSHOTS}/provenance.json",
@@ -39,7 +39,7 @@ use rule compute_features as compute_epoch_features with:
         model=f"{MODEL}/manifest.json",
         weights=ancient(MODEL_WEIGHTS),
         manifest=f"{SNAPSHOTS}/manifest.json",
-        snapshots=ancient([f"{SNAPSHOTS}/epoch{number}.safetensors" for number in range(1, EPOCHS + 1)]),
+        snapshots=ancient([f"{SNAPSHOTS}/{name}.safetensors" for name in KEPT]),
     output:
         features=f"{EPOCH_FEATURES}.safetensors",
         index=f"{EPOCH_FEATURES}.index.parquet",
@@ -68,5 +68,9 @@ use rule compute_metrics as compute_cka_epochs with:
         **KERNELS,
     params:
         cfg=tabulation(
-            "cka:write_cka_epochs", epochs=EPOCHS, ood_datasets=GRID.ood, conditions=CONDITIONS, confidence=CONFIDENCE
+            "cka:write_cka_epochs",
+            snapshots=len(KEPT),
+            ood_datasets=GRID.ood,
+            conditions=CONDITIONS,
+            confidence=CONFIDENCE,
         ),

@@ -47,7 +47,6 @@ use rule compute_metrics as tabulate_sizes with:
             "sizes:write_sizes",
             runs=[{key: vars(run)[key] for key in ("model", "target", "size")} for run in COUNTED],
             trained_here=SIZED,
-            epochs=GRID.training()["epochs"],
             conditions=CONDITIONS,
         ),
 

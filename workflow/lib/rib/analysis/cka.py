@@ -172,24 +172,25 @@ def write_cka_epochs(
     *,
     before: Iterable[Path],
     after: Iterable[Path],
-    epochs: int,
+    snapshots: int,
     ood_datasets: Collection[str],
     conditions: str,
     confidence: float,
     table: Path,
 ) -> None:
-    """Write the CKA of the head's input with that of the pretrained model, after each epoch.
+    """Write the CKA of the head's input with that of the pretrained model, at several times in training.
 
     Args:
         before: features of the pretrained models, as for `write_cka`.
-        after: outputs of the epochs jobs, with the same paths: features by epoch.
-        table: written as CSV, as in `write_cka` but with epoch (from 1) instead of layer and depth.
+        after: outputs of the epochs jobs, with the same paths: features by snapshot.
+        snapshots: number of snapshots, at equal distances in training.
+        table: written as CSV, as in `write_cka` but with trained (percent of the steps) instead of layer and depth.
 
     Raises:
         UserError: there is no fine-tuned run, too few images, or no `pre_logits` among the pretrained features.
     """
-    names = {f"epoch{epoch}": (epoch,) for epoch in range(1, epochs + 1)}
-    _write(_by_run(before), _by_run(after), names, ["epoch"], PRE_LOGITS, ood_datasets, conditions, confidence, table)
+    names = {f"snapshot{number}": (100 * number / snapshots,) for number in range(1, snapshots + 1)}
+    _write(_by_run(before), _by_run(after), names, ["trained"], PRE_LOGITS, ood_datasets, conditions, confidence, table)
 
 
 def _by_run(features: Iterable[Path]) -> dict[Run, dict[str, Path]]:

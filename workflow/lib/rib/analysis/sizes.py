@@ -16,7 +16,6 @@ def write_sizes(
     mri: Path,
     runs: Sequence[Mapping[str, str]],
     manifests: Sequence[Path],
-    epochs: int,
     trained_here: Sequence[str],
     descriptions: Sequence[Path],
     conditions: str,
@@ -31,7 +30,7 @@ def write_sizes(
             targets), pretraining_images (empty for published models), ri, ci_low, ci_high in percentage points,
             conditions.
     """
-    trained = pd.DataFrame(runs).assign(train_images=[read_json(path)["images"] / epochs for path in manifests])
+    trained = pd.DataFrame(runs).assign(train_images=[read_json(path)["train_images"] for path in manifests])
     single = _read(ri).merge(trained, on=["model", "target", "size"])
     per_size = trained.groupby(["model", "size"], as_index=False)["train_images"].mean()
     mean = _read(mri).rename(columns={"mri": "ri"}).assign(target=MEAN, seed=pd.NA)

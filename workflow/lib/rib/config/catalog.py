@@ -1,7 +1,7 @@
 """The catalogue: facts about families, datasets, models and methods, read from YAML. No torch.
 
-A catalogue folder contains families/<name>.yaml, datasets.yaml, models.yaml, methods.yaml, classes/ and, for custom
-algorithms, layouts/<layout>.py and methods/<algorithm>.py; all of them are optional. The project's folder comes first,
+A catalogue folder contains families/<name>.yaml, datasets.yaml, models.yaml, methods.yaml, recipes.yaml, classes/ and,
+for custom algorithms, layouts/<layout>.py and methods/<algorithm>.py; all of them are optional. The project's folder comes first,
 followed by folders of the user. A name may be defined only once.
 """
 
@@ -14,10 +14,10 @@ from pathlib import Path
 from rib.base.errors import UserError
 from rib.base.files import from_home
 from rib.base.plugins import LIBRARY
-from rib.config.entries import FINETUNE, Dataset, Family, Method, Model
+from rib.config.entries import FINETUNE, Dataset, Family, Method, Model, Recipe
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
 from rib.config.schema import is_number, known_name, number, read_yaml, validated
-from rib.config.settings import BASE, Setting, algorithm_settings, check_settings, signature_of
+from rib.config.settings import BASE, TRAINING, Setting, algorithm_settings, check_settings, signature_of
 
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
 
@@ -87,6 +87,10 @@ class Catalog:
         }
 
     @cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        return {name: Recipe(name=name, **entry) for name, entry in self._entries("recipes").items()}
+
+    @cached_property
     def methods(self) -> dict[str, Method]:
         """Methods by name, with settings checked against the keyword arguments of their algorithm."""
         methods = {name: self._method(name, entry) for name, entry in self._entries("methods").items()}
@@ -119,13 +123,21 @@ class Catalog:
         if entry["parents"] and form == FINETUNE:
             raise UserError(f"{where}: parents is only for merges; use starts_from for the method that it starts from.")
         parents = (start,) if start else tuple(entry["parents"])
-        settings = check_settings(entry["settings"], known, where)
-        entry |= {"form": form, "parents": parents, "types": tuple(entry["types"]), "settings": settings}
-        return Method(name=name, **entry)
+        if entry["recipes"] and form != FINETUNE:
+            raise UserError(f"{where}: recipes is only for methods that train; a merge has those of its parents.")
+        known = {**known, **TRAINING} if form == FINETUNE else known
+        settings = check_settings(entry["settings"], known, where, later=("lr", *TRAINING))
+        recipes = {
+            known_name(recipe, self.recipes, "recipe", where): check_settings(own, known, f"{where}, {recipe}", False)
+            for recipe, own in entry["recipes"].items()
+        }
+        entry |= {"form": form, "parents": parents, "types": tuple(entry["types"])}
+        return Method(name=name, **{**entry, "settings": settings, "recipes": recipes})
 
     def settings_of(self, method: Method) -> Mapping[str, Setting]:
-        """Settings of a method's algorithm."""
-        return algorithm_settings(self.algorithm_file(method.algorithm))[1]
+        """Settings of a method: those of its algorithm and, if it trains, of how it is trained."""
+        known = algorithm_settings(self.algorithm_file(method.algorithm))[1]
+        return {**known, **TRAINING} if method.trains else known
 
     def _entries(self, kind: str) -> dict[str, dict]:
         entries: dict[str, tuple[dict, Path]] = {}

@@ -185,6 +185,15 @@ def _no_target(dataset: Dataset, ood: list[str], config: Mapping) -> str | None:
     return None
 
 
+def choose_recipes(config: Mapping, family: Family, catalog: Catalog) -> list[str]:
+    """Recipes of all methods that do not name their own.
+
+    Raises:
+        UserError: A recipe is unknown.
+    """
+    return _choose("recipes", catalog.recipes, config, family)
+
+
 def choose_split_fractions(config: Mapping, family: Family) -> dict[str, float] | None:
     """Fractions of the train and select splits; None under protocol `paper`.
 

@@ -1,6 +1,6 @@
 """Entries of the catalogue, described in workflow/schemas with their defaults. None: an entry does not have the key."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # Forms of an algorithm: fine-tuning, or merging the weights of other methods.
 FINETUNE, RECIPE, CURVE, SELECT = "finetune", "recipe", "curve", "select"
@@ -18,6 +18,7 @@ class Family:
     classes: dict
     defaults: dict
     method_settings: dict
+    recipes: dict
     one_image_per_class: bool
     crop_pct: float | None = None
     example_target: str | None = None
@@ -85,12 +86,33 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """Optimiser and schedule of training; the learning rate and the number of epochs depend on method and family too."""
+
+    name: str
+    label: str
+    optimizer: str
+    momentum: float
+    weight_decay: float
+    decay_norm_and_bias: bool
+    layer_decay: float | None
+    clip_norm: float | None
+    label_smoothing: float
+    augmentation: list[str]
+    warmup_steps: int
+    warmup_fraction: float
+    source: str
+
+
+@dataclass(frozen=True)
 class Method:
     """One fine-tuning method: an algorithm (a module) with settings, or a merge of other methods' weights.
 
     Attributes:
         parents: methods that must run first: those that a merge averages, or the one that training starts from.
         form: `finetune`, or the kind of merge: `recipe`, `curve` or `select`.
+        recipes: settings by recipe, which override `settings`.
+        recipe, length: of a resolved method that trains: its recipe, and its `epochs` or `steps`.
     """
 
     name: str
@@ -105,6 +127,9 @@ class Method:
     style: dict
     stores: str
     trains_on: str
+    recipes: dict = field(default_factory=dict)
+    recipe: str | None = None
+    length: dict = field(default_factory=dict)
 
     @property
     def trains(self) -> bool:

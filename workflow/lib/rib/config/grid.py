@@ -12,6 +12,7 @@ from rib.config.choices import (
     choose_datasets,
     choose_methods,
     choose_models,
+    choose_recipes,
     choose_reference,
     choose_split_fractions,
     choose_targets,
@@ -22,10 +23,12 @@ from rib.config.entries import EVALUATED, Dataset, Family, Method, Model
 from rib.config.geometry import Geometry
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, largest
 from rib.config.schema import known_name
+from rib.config.settings import LENGTH
 from rib.config.sweeps import in_path, resolve_methods
 
 # Settings of the machine, on which results do not depend.
 OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
+OF_RECIPE = ("name", "label", "source")  # what does not change training
 
 
 @dataclass(frozen=True)
@@ -163,9 +166,12 @@ class Grid:
         value = self.config["training"].get(key, self.config.get(key))
         return self.family.defaults[key] if value == "default" else value
 
-    def training(self) -> dict:
-        """Settings shared by all fine-tuning methods, resolved."""
-        return {key: self.setting(key) for key in self.config["training"]}
+    def training(self, method: str) -> dict:
+        """How a method is trained (rib.training.finetune.TrainingSettings)."""
+        how = self.methods[method]
+        recipe = {key: value for key, value in vars(self.catalog.recipes[how.recipe]).items() if key not in OF_RECIPE}
+        shared = {key: self.setting(key) for key in self.config["training"] if key not in LENGTH}
+        return {**recipe, **dict.fromkeys(LENGTH), **how.length, **shared}
 
     def resolved(self) -> dict:
         """The configuration with every `default` and `all` resolved, without settings of the machine."""
@@ -176,10 +182,14 @@ class Grid:
             "reference": self.reference and self.reference.name,
             "models": list(self.models),
             "methods": list(self.methods),
-            "method_settings": {name: method.settings for name, method in self.methods.items()},
+            "method_settings": {
+                name: {**method.settings, **({"recipe": method.recipe, **method.length} if method.trains else {})}
+                for name, method in self.methods.items()
+            },
+            "recipes": list(dict.fromkeys(method.recipe for method in self.methods.values())),
             "targets": self.targets,
             "image_size": self.setting("image_size"),
-            "training": self.training(),
+            "training": {key: self.setting(key) for key in self.config["training"] if key not in LENGTH},
         }
 
 
@@ -206,7 +216,7 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         datasets=datasets,
         reference=reference,
         models=models,
-        methods=resolve_methods(names, config, family, catalog),
+        methods=resolve_methods(names, choose_recipes(config, family, catalog), config, family, catalog),
         targets=targets,
         sizes=sizes,
         seeds=config["seeds"],

@@ -2,7 +2,7 @@
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -27,14 +27,25 @@ class Setting(NamedTuple):
         return isinstance(value, list) and (not self.annotation.startswith("list") or isinstance(value[0], list))
 
 
+# Settings of every method that trains, in addition to its algorithm's: the recipe, and how long it trains.
+LENGTH = ("epochs", "steps")
+TRAINING = {"recipe": Setting("str", False, None), **dict.fromkeys(LENGTH, Setting("int", False, None))}
+
+
 def check_settings(
-    settings: Mapping, known: Mapping[str, Setting], where: str, complete: bool = True, sweeps: bool = True
+    settings: Mapping,
+    known: Mapping[str, Setting],
+    where: str,
+    complete: bool = True,
+    sweeps: bool = True,
+    later: Collection[str] = (),
 ) -> dict:
     """Check settings against the keyword arguments of an algorithm or layout.
 
     Args:
         complete: whether to require settings without defaults and to fill in defaults.
         sweeps: whether a list of values is allowed as a sweep.
+        later: settings that may still be missing.
 
     Returns:
         The settings; texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted.
@@ -45,7 +56,7 @@ def check_settings(
     for key in settings:
         known_name(key, known, "setting", where, "allowed")
     given = dict(settings)
-    for key in sorted(known.keys() - settings.keys()) if complete else ():
+    for key in sorted(known.keys() - settings.keys() - set(later)) if complete else ():
         if known[key].required:
             raise UserError(f"{where}: the setting '{key}' is missing; add it.")
         given[key] = known[key].default

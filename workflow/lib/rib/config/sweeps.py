@@ -1,54 +1,36 @@
-"""Methods of a run with resolved settings; each combination of swept values is a variant."""
+"""Methods of a run with resolved settings; each combination of recipe and swept values is a variant."""
 
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.entries import Family, Method
 from rib.config.schema import known_name
-from rib.config.settings import check_settings
+from rib.config.settings import LENGTH, check_settings
 
 VARIANT = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+RECIPE = "recipe"
+Shown = dict[str, object]  # values in a variant's name
 
 
-def resolve_methods(names: Iterable[str], config: Mapping, family: Family, catalog: Catalog) -> dict[str, Method]:
-    """Methods by name, with the settings of entry, family and config; one per combination of swept values.
+def resolve_methods(
+    names: Iterable[str], recipes: Sequence[str], config: Mapping, family: Family, catalog: Catalog
+) -> dict[str, Method]:
+    """Methods by name, with the settings of entry, family and config; one per recipe and combination of swept values.
 
-    A merge, or a method that starts from another one, has a variant for each variant of its parents.
+    A merge, or a method that starts from another one, has a variant for each variant of its parents that have the same
+    recipe. The family's first recipe is not part of names.
 
     Raises:
-        UserError: A method or setting is unknown, or a swept value cannot be part of a name.
+        UserError: A method, recipe or setting is unknown, a method has no learning rate, or a swept value cannot be part
+            of a name.
     """
-    overrides = _overrides(config, family, catalog)
-
-    @cache
-    def variants(name: str) -> list[tuple[Method, dict]]:
-        """Variants of a method, each with the swept values in its name: its own and those of its parents."""
-        method, found = catalog.methods[name], []
-        settings = {**method.settings, **overrides.get(name, {})}
-        known = catalog.settings_of(method)
-        swept = {key: values for key, values in settings.items() if known[key].is_sweep(values)}
-        combinations = itertools.product(*swept.values())
-        for values, *of_parents in itertools.product(combinations, *map(variants, method.parents)):
-            own = dict(zip(swept, values, strict=True))
-            shown = _shown(own, dict(zip(method.parents, (inherited for _, inherited in of_parents), strict=True)))
-            variant = replace(
-                method,
-                name=method.name + "".join(f"-{key}{in_path(value)}" for key, value in shown.items()),
-                label=", ".join([method.label, *(f"{key} {value}" for key, value in shown.items())]),
-                settings={**settings, **own},
-                parents=tuple(parent.name for parent, _ in of_parents),
-            )
-            found.append((variant, shown))
-        return found
-
-    resolved: dict[str, Method] = {}
-    for variant, _ in itertools.chain.from_iterable(map(variants, names)):
+    variants, resolved = _Variants(recipes, config, family, catalog), {}
+    for variant, _ in itertools.chain.from_iterable(map(variants.of, names)):
         if variant.name in resolved or not VARIANT.fullmatch(variant.name):
             raise UserError(
                 f"the swept method '{variant.name[:200]}' does not have a unique name that is valid in paths; "
@@ -58,27 +40,128 @@ def resolve_methods(names: Iterable[str], config: Mapping, family: Family, catal
     return resolved
 
 
-def _overrides(config: Mapping, family: Family, catalog: Catalog) -> dict[str, dict]:
-    """Settings by method with which the family, and then config, override the entries."""
-    merged: dict[str, dict] = {}
-    given = {
-        f"families/{family.name}.yaml, method_settings": family.method_settings,
-        "config, method_settings": config["method_settings"],
-    }
-    for where, methods in given.items():
-        for name, settings in methods.items():
-            known = catalog.settings_of(catalog.methods[known_name(name, catalog.methods, "method", where)])
-            checked = check_settings(settings, known, f"{where}, {name}", complete=False)
-            merged.setdefault(name, {}).update(checked)
-    return merged
+class _Variants:
+    """Variants of each method, in the order of recipes and swept values."""
+
+    def __init__(self, recipes: Sequence[str], config: Mapping, family: Family, catalog: Catalog):
+        self.recipes, self.family, self.catalog = recipes, family, catalog
+        where = f"families/{family.name}.yaml"
+        self.of_family = self._checked(f"{where}, method_settings", family.method_settings)
+        self.by_recipe = {
+            known_name(recipe, catalog.recipes, RECIPE, f"{where}, recipes"): self._checked(f"{where}, {recipe}", own)
+            for recipe, own in family.recipes.items()
+        }
+        self.of_config = self._checked("config, method_settings", config["method_settings"])
+        self.length = {key: config["training"][key] for key in LENGTH if config["training"][key] != "default"}
+        self.known: dict[str, list[tuple[Method, Shown]]] = {}
+
+    def _checked(self, where: str, methods: Mapping[str, dict]) -> dict[str, dict]:
+        known = self.catalog.methods
+        return {
+            name: check_settings(
+                own,
+                self.catalog.settings_of(known[known_name(name, known, "method", where)]),
+                f"{where}, {name}",
+                False,
+            )
+            for name, own in methods.items()
+        }
+
+    def of(self, name: str) -> list[tuple[Method, Shown]]:
+        """Variants of a method, each with the recipe and the swept values in its name, own and those of its parents."""
+        if name not in self.known:
+            method = self.catalog.methods[name]
+            recipes = self.recipes_of(method) if method.trains else [None]
+            self.known[name] = [variant for recipe in recipes for variant in self._trained_with(method, recipe)]
+            if not self.known[name]:
+                raise UserError(
+                    f"config, recipes: no recipe is that of all parents of '{name}'; give them the same one."
+                )
+        return self.known[name]
+
+    def recipes_of(self, method: Method) -> list[str]:
+        """Recipes of a method that trains."""
+        own = {**method.settings, **self.of_family.get(method.name, {}), **self.of_config.get(method.name, {})}
+        chosen = own.get(RECIPE, self.recipes)
+        chosen = [chosen] if isinstance(chosen, str) else chosen
+        return [known_name(recipe, self.catalog.recipes, RECIPE, f"method {method.name}") for recipe in chosen]
+
+    def settings(self, method: Method, recipe: str | None) -> dict:
+        """Settings of a method trained with a recipe; a layer that gives epochs or steps replaces both.
+
+        Raises:
+            UserError: There is no learning rate, or a layer gives both.
+        """
+        name, of_family = method.name, self.by_recipe.get(recipe, {})
+        layers = [method.settings, self.of_family.get(name, {}), self.of_config.get(name, {})]
+        if recipe:
+            usual = {LENGTH[0]: self.family.defaults[LENGTH[0]]}
+            layers = [
+                usual,
+                *layers[:2],
+                method.recipes.get(recipe, {}),
+                of_family.get(name, {}),
+                self.length,
+                layers[2],
+            ]
+        merged: dict = {}
+        for layer in layers:
+            given = [key for key in LENGTH if recipe and key in layer]
+            if len(given) == len(LENGTH):
+                raise UserError(
+                    f"the length of training of '{name}' is given in epochs and in steps; give one of them."
+                )
+            merged = {key: value for key, value in merged.items() if not given or key not in LENGTH} | layer
+        if recipe and "lr" in self.catalog.settings_of(method) and "lr" not in merged:
+            raise UserError(
+                f"config, recipes: '{name}' has no learning rate for recipe '{recipe}' in family {self.family.name}; "
+                "add lr to the recipes of the method's or the family's entry, or to method_settings."
+            )
+        return merged
+
+    def _trained_with(self, method: Method, recipe: str | None) -> Iterable[tuple[Method, Shown]]:
+        """Variants of a method with one recipe; None for a merge, which has that of its parents."""
+        settings = {key: value for key, value in self.settings(method, recipe).items() if key != RECIPE}
+        known = self.catalog.settings_of(method)
+        swept = {key: values for key, values in settings.items() if known[key].is_sweep(values)}
+        usual = method.settings.get(RECIPE, self.family.defaults["recipes"][0])
+        named = {RECIPE: recipe} if recipe and recipe != usual else {}
+        for values, *of_parents in itertools.product(itertools.product(*swept.values()), *map(self.of, method.parents)):
+            shared = {parent.recipe for parent, _ in of_parents} | ({recipe} if recipe else set())
+            if len(shared) == 1:
+                own = dict(zip(swept, values, strict=True))
+                shown = _shown(
+                    named | own,
+                    [(parent, inherited) for parent, (_, inherited) in zip(method.parents, of_parents, strict=True)],
+                )
+                parents = tuple(parent.name for parent, _ in of_parents)
+                yield self._variant(method, shared.pop(), settings | own, shown, parents), shown
+
+    def _variant(self, method: Method, recipe: str, settings: dict, shown: Shown, parents: tuple[str, ...]) -> Method:
+        length = {key: settings.pop(key) for key in LENGTH if method.trains and key in settings}
+        if min(length.values(), default=1) < 1:
+            raise UserError(f"method '{method.name}': its length of training is {length}; give a whole number from 1.")
+        labels = (self.catalog.recipes[v].label if key == RECIPE else f"{key} {v}" for key, v in shown.items())
+        return replace(
+            method,
+            name=method.name + "".join(f"-{'' if key == RECIPE else key}{in_path(v)}" for key, v in shown.items()),
+            label=", ".join([method.label, *labels]),
+            settings=settings,
+            parents=parents,
+            recipe=recipe,
+            length=length,
+        )
 
 
-def _shown(own: Mapping, inherited: Mapping[str, Mapping]) -> dict[str, object]:
-    """Swept settings of a method and its parents; a parent's name is added as a prefix if several have the setting."""
-    keys = Counter([*own, *(key for values in inherited.values() for key in values)])
+def _shown(own: Shown, inherited: Sequence[tuple[str, Shown]]) -> Shown:
+    """Values in a name: a method's own and its parents'; a parent's name is a prefix if several have the setting.
+
+    A recipe is that of all of them, and is shown once.
+    """
+    keys = Counter([*own, *(key for _, values in inherited for key in values if key != RECIPE)])
     shown = dict(own)
-    for parent, values in inherited.items():
-        shown |= {key if keys[key] == 1 else f"{parent}_{key}": value for key, value in values.items()}
+    for parent, values in inherited:
+        shown |= {key if keys[key] <= 1 else f"{parent}_{key}": value for key, value in values.items()}
     return shown
 
 

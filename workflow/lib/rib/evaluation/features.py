@@ -63,20 +63,20 @@ def compute_features(
 def compute_epoch_features(
     *, source: RunOnDataset, snapshots: Sequence[Path], limit: int, features: Path, index: Path, manifest: Path
 ) -> None:
-    """Compute and store the head's input after each epoch of a run.
+    """Compute and store the head's input at several times in the training of a run.
 
     Args:
-        snapshots: snapshots written by rib.training.finetune after each epoch.
-        features: written as .safetensors: (n, d) float32 by epoch, `epoch1` first.
+        snapshots: snapshots written by rib.training.finetune.
+        features: written as .safetensors: (n, d) float32 by snapshot, `snapshot1` first.
 
     Other arguments and errors are those of `compute_features`.
     """
     device = devices.start(source.compute)
     dataset, inputs = _inputs(source, limit, device)
     found, method = {}, source.run.method
-    for epoch, path in enumerate(snapshots, start=1):
+    for number, path in enumerate(snapshots, start=1):
         model = network_in_state(source.model_folder, {method: 1.0}, {method: path}, inputs)
-        name = f"epoch{epoch}"
+        name = f"snapshot{number}"
         found[name] = features_of(model, inputs, source.batch_size, f"features of {source}, {name}")[PRE_LOGITS]
     _store(source, found, dataset, device, features, index, manifest)
 

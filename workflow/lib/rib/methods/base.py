@@ -49,7 +49,7 @@ class FineTuning:
     A subclass takes these settings as `**common` and passes them on.
 
     Args:
-        lr: peak learning rate of SGD, above 0.
+        lr: peak learning rate, above 0.
         batch_norm: `frozen` keeps the BatchNorm statistics, `train` updates them.
         dropout: dropout probability before the network's classifier, 0 to below 1.
         drop_path: probability of skipping a residual block in training (timm's stochastic depth), 0 to below 1.

@@ -1,6 +1,6 @@
 """Linear probing: only the pretrained 1000-way head is trained.
 
-The backbone is frozen and images are not augmented, so the head's inputs are computed only once and training is cheap.
+The backbone is frozen, so without augmentation the head's inputs are computed only once and training is cheap.
 
 Source: Kumar et al. 2022 (arXiv 2202.10054), section 2. The released code of ImageNet-RIB also trains the class
 token, the position embedding and the final norm (main.py:83-88): the method linear_probe_released.
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from rib.methods import algorithm
@@ -32,8 +33,12 @@ class LinearProbing(FineTuning):
         super().setup(task)
         if not isinstance(self.model.get_classifier(), nn.Module):
             raise ValueError("the network has several heads, but linear probing trains only one")
-        network = frozen_copy(self.model, self.inputs[slice(EXAMPLE)])
-        self.features = in_batches(partial(head_inputs, network), self.inputs, FEATURE_BATCH, "features")  # (n, d)
+        features = partial(head_inputs, frozen_copy(self.model, self.inputs[slice(EXAMPLE)]))
+        if self.inputs.augmentation:
+            self.features = lambda rows: torch.no_grad()(features)(self.inputs[rows])
+        else:
+            stored = in_batches(features, self.inputs, FEATURE_BATCH, "features")  # (n, d)
+            self.features = lambda rows: stored[rows]
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         return head_parameters(self.model)
@@ -43,7 +48,7 @@ class LinearProbing(FineTuning):
         self.model.eval()
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        head, features = self.model.get_classifier(), self.features[rows]
+        head, features = self.model.get_classifier(), self.features(rows)
         if isinstance(head, nn.Conv2d):  # a pointwise convolution on the pooled map, such as in BiT's ResNets
             return head(features[:, :, None, None]).flatten(1)
         return head(features)

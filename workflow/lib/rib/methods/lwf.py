@@ -1,6 +1,7 @@
 """Learning without Forgetting: fine-tuning with distillation of the pretrained model's outputs.
 
-The teacher sees the same images in every epoch, so its logits are computed once, unless the target is too large.
+Without augmentation the teacher sees the same images in every epoch, so its logits are computed once, unless the target
+is too large.
 
 Source: Li and Hoiem 2017 (arXiv 1606.09282), equation 2, in the form of Hinton et al. 2015 (arXiv 1503.02531),
 section 2: the Kullback-Leibler divergence at temperature T times T^2, so that the scale of its gradient does not
@@ -53,7 +54,7 @@ class LearningWithoutForgetting(FineTuning):
             with autocast(self.inputs.device):
                 return teacher(images).float()
 
-        if len(self.inputs) <= MOST_STORED:
+        if len(self.inputs) <= MOST_STORED and not self.inputs.augmentation:
             stored = in_batches(outputs, self.inputs, TEACHER_BATCH, "teacher logits")  # (n, 1000)
             self.teacher_logits = lambda rows: stored[rows]
         else:

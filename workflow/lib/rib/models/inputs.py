@@ -7,12 +7,17 @@ import torch
 from torch import Tensor
 
 from rib.base.progress import Progress
+from rib.models.augmentation import Augmentation
 
 
 class Inputs:
     """A dataset's images (n, H, W, 3) uint8, usually memory-mapped, as network inputs.
 
     Mean and std are per RGB channel, in 0..1. Only the given rows are used, in order; None for all.
+
+    Attributes:
+        augmentation: random transforms in training; None for none.
+        epoch: current epoch of training, from 0, in which images are augmented; None outside of training.
     """
 
     def __init__(
@@ -22,8 +27,11 @@ class Inputs:
         std: Sequence[float],
         device: torch.device,
         rows: np.ndarray | None = None,
+        augmentation: Augmentation | None = None,
     ):
         self.images = images
+        self.augmentation = augmentation
+        self.epoch: int | None = None
         self.rows = rows
         self.device = device
         self.mean = torch.tensor(mean, device=device).mul(255).view(1, 3, 1, 1)
@@ -35,6 +43,11 @@ class Inputs:
     def __getitem__(self, rows: np.ndarray | slice) -> Tensor:
         """Batch of the given rows: (N, 3, H, W) float32, channels last in memory."""
         pixels = torch.from_numpy(np.array(self.images[rows if self.rows is None else self.rows[rows]]))
+        if self.augmentation and self.epoch is not None:
+            which = np.arange(len(self.images))[rows] if self.rows is None else self.rows[rows]
+            pairs = zip(pixels.permute(0, 3, 1, 2), which.tolist(), strict=True)
+            pixels = torch.stack([self.augmentation(image, self.epoch, row) for image, row in pairs])
+            pixels = pixels.permute(0, 2, 3, 1)
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)

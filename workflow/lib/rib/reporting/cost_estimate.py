@@ -174,17 +174,17 @@ def _add_run(found: Plan, grid: Grid, run: Run, counts: Mapping[str, int]) -> No
     """Add the images of one run: those it trains on in all epochs, and those it is evaluated on."""
     seen = {name: _seen(grid, name, counts) for name in grid.datasets}
     test = 1 - sum(grid.split_fractions.values()) if grid.split_fractions else 1
-    states, epochs, by = 1, 0, TRAIN
-    if run.method != PRETRAINED:
-        method = grid.methods[run.method]
-        states = method.settings["steps"] + 1 if method.form == "curve" else 1
-        epochs = grid.training()["epochs"] if method.trains else 0
-        if method.trains_on == "features":
-            epochs, by = 1, EVALUATE
+    method = grid.methods.get(run.method)  # None for the pretrained model
+    states = method.settings["steps"] + 1 if method and method.form == "curve" else 1
     passes = {TRAIN: 0, EVALUATE: round(states * test * sum(seen.values()))}
-    if epochs:
-        part = grid.split_fractions["train"] if grid.split_fractions else 1
-        passes[by] += epochs * images_of(run.size, math.ceil(seen[run.target] * part))
+    if method and method.trains:
+        whole = math.ceil(seen[run.target] * (grid.split_fractions["train"] if grid.split_fractions else 1))
+        images, how = images_of(run.size, whole), grid.training(run.method)
+        if method.trains_on == "features" and not how["augmentation"]:
+            passes[EVALUATE] += images
+        else:
+            counted = whole if how["subset_length"] == "steps" else images
+            passes[TRAIN] += how["steps"] * how["batch_size"] if how["steps"] else how["epochs"] * counted
     _add_images(found, run.model, passes)
 
 

@@ -1,62 +1,47 @@
 """Fine-tuning of one pretrained model on one target with one method.
 
-The protocol is the paper's (arXiv 2410.21582, section 3; released code, main.py and lib/experiment.py): SGD with
-momentum, linear warm-up then cosine to zero, the evaluation transform without augmentation, the pretrained
-1000-way head kept, cross-entropy on the class logits of the target's label space, the last epoch kept.
+The protocol is the paper's (arXiv 2410.21582, section 3; released code, main.py and lib/experiment.py): linear warm-up
+then cosine to zero, the pretrained 1000-way head kept, cross-entropy on the class logits of the target's label space,
+the last step kept. The recipe chooses the optimiser; that of the paper is SGD with momentum, without augmentation.
 """
 
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.base.progress import Progress, log
-from rib.config.run import ALL, Run
+from rib.config.run import Run
 from rib.data.prepared import PreparedDataset
 from rib.data.splits import TRAIN
-from rib.data.subsets import subset
+from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles, DatasetView, load_dataset, load_proxy
+from rib.evaluation.evaluate import score
 from rib.methods import load_algorithm
 from rib.methods.base import FineTuning, Images, Task
 from rib.models import device as devices
+from rib.models.augmentation import Augmentation
 from rib.models.checkpoint import apply, xor_compress
 from rib.models.class_logits import class_logits, class_members
 from rib.models.inputs import Inputs
 from rib.models.network import load
+from rib.models.state import network_in_state
+from rib.training.optimizer import make_optimizer
+from rib.training.settings import TrainingSettings, learning_rates
 from rib.training.training_state import TrainingState
 
+FIT_IMAGES, FIT_BATCH = 5000, 64
 CHANCE = 0.95  # a cross-entropy above this fraction of log(classes) means that almost nothing was learned
 HISTORY = ("epoch", "lr", "loss", "cross_entropy", "accuracy")
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Settings that all methods share.
-
-    Attributes:
-        batch_size: images per step.
-        micro_batch_size: images per forward pass, or `all` for the whole batch.
-        warmup_steps: maximum number of linear warm-up steps.
-        warmup_fraction: maximum fraction of warm-up steps; the smaller of the two limits applies.
-    """
-
-    epochs: int
-    batch_size: int
-    micro_batch_size: int | str
-    momentum: float
-    weight_decay: float
-    warmup_steps: float
-    warmup_fraction: float
 
 
 def finetune(
@@ -87,8 +72,9 @@ def finetune(
         rescue: written if training diverges: the state after the last finite epoch.
         saved: where the training state is saved periodically.
         checkpoint: written as .safetensors, in the forms of rib.models.checkpoint.
-        manifest: written as JSON: the device, the label space digest and the number of images seen.
-        snapshots: paths of a checkpoint after each epoch; empty for none.
+        manifest: written as JSON: the device, the label space digest, the number of training images, steps and images
+            seen, and the fit: the accuracy on the training images (at most 5,000) in evaluation mode, 0 to 1.
+        snapshots: paths of checkpoints at equal distances in training, the last at its end; empty for none.
 
     Raises:
         UserError: the loss or a trained tensor is not finite, or the method can't train this network or lacks an input.
@@ -100,20 +86,46 @@ def finetune(
     pretrained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     if start and apply(model, dict.fromkeys(start, 1.0), start) is not model:
         raise UserError(f"method {run.method} can't start from '{next(iter(start))}', which trains a prompt.")
-    images = subset(load_dataset(target, view, TRAIN), run.size)
+    whole = load_dataset(target, view, TRAIN)
+    images = subset(whole, run.size)
     seen = [images, load_proxy(reference, view) if reference else None]
     seen = [dataset and on_device(dataset, facts["preprocessing"], device) for dataset in seen]
+    if training.augmentation:
+        seen[0].inputs.augmentation = Augmentation(training.augmentation, images.images[[0]].shape[1], run.seed)
+    steps = training.total_steps(len(images.labels), len(whole.labels))
     try:
         method.setup(Task(model, *seen, run.seed))
+        with rescued(saved, rescue, "the method's or the family's entry"):
+            rows, changed = train(method, pretrained, training, run, device, saved, snapshots, steps)
     except ValueError as error:
         raise UserError(f"method {run.method} on model {run.model}: {error}.") from error
-    with rescued(saved, rescue, "the method's entry"):
-        rows, changed = train(method, pretrained, training, run, device, saved, snapshots)
     warn_of_chance(rows, images)
     safetensors.torch.save_file(xor_compress(changed, pretrained), checkpoint)
     write_history(rows, history)
-    number = len(images.labels) * training.epochs
-    write_json(manifest, {"device": device.type, "label_space": images.space.digest, "images": number})
+    fit = measure_fit(run, model_folder, checkpoint, images, facts["preprocessing"], device)
+    n = len(images.labels)
+    found = {"train_images": n, "steps": steps, "images": training.images_seen(steps, n), "fit": fit}
+    write_json(manifest, {"device": device.type, "label_space": images.space.digest, **found})
+
+
+def measure_fit(
+    run: Run,
+    model_folder: Path,
+    checkpoint: Path,
+    images: PreparedDataset,
+    preprocessing: Mapping,
+    device: torch.device,
+) -> float:
+    """Accuracy of the stored checkpoint on the training images, as it is evaluated: 0 to 1, of at most 5,000 images."""
+    part = first_images(images, FIT_IMAGES)
+    inputs = Inputs(part.images, preprocessing["mean"], preprocessing["std"], device, part.rows)
+    network = network_in_state(model_folder, {run.method: 1.0}, {run.method: checkpoint}, inputs)
+    progress = Progress(desc=f"fit of {run}", total=len(part.labels), unit="image")
+    (found,) = score([network], inputs, part, FIT_BATCH, progress)
+    progress.close()
+    fit = float((found["prediction"].numpy() == part.labels).mean())
+    log.info("%s: %.1f %% of %d training images are correct", run, 100 * fit, len(part.labels))
+    return round(fit, 6)
 
 
 def write_history(rows: list[dict], path: Path) -> None:
@@ -172,44 +184,55 @@ def train(
     device: torch.device,
     saved: Path | None = None,
     snapshots: Sequence[Path] = (),
+    steps: int | None = None,
 ) -> tuple[list[dict], dict[str, Tensor]]:
     """Train a method that has been set up, resuming from the state in `saved` if there is one.
+
+    Args:
+        steps: number of steps; None for that on these images. The last epoch may be cut short.
 
     Returns:
         One history row per epoch, and the changed tensors.
 
     Raises:
         DivergenceError: the loss or a trained tensor is not finite.
+        ValueError: the recipe cannot be used with the method.
     """
     labels = method.task.target.labels
+    n = len(labels)
+    steps = steps or training.total_steps(n, n)
+    of_epoch = training.steps_per_epoch(n)
     trainable = dict(method.trainable())
     for name, parameter in method.model.named_parameters():
         parameter.requires_grad_(name in trainable)
-    shared = {"momentum": training.momentum, "weight_decay": training.weight_decay}
-    optimizer = torch.optim.SGD(trainable.values(), lr=method.lr, fused=device.type == "cuda", **shared)
+    optimizer = make_optimizer(method, training, device)
     method.train_mode()
     devices.compiled(method.model)
     state = TrainingState(saved, method.model, optimizer, trainable)
     first, skipped, rows, sums, good = state.restore()
-    method.step = first * math.ceil(len(labels) / training.batch_size) + skipped
-    micro = training.batch_size if training.micro_batch_size == ALL else training.micro_batch_size
-    rates = list(learning_rates(method.lr, len(labels), training))
-    progress = Progress(desc=f"training {run}", total=len(labels) * training.epochs, unit="image")
-    progress.update(first * len(labels) + min(skipped * training.batch_size, len(labels)))
-    for epoch in range(first, training.epochs):
-        for batch in epoch_batches(len(labels), training.batch_size, run.seed, epoch)[len(sums) :]:
-            optimizer.param_groups[0]["lr"] = rates[method.step]
-            sums.append(_step(method, optimizer, batch, labels[batch], device, micro) * len(batch))
+    method.step = first * of_epoch + skipped
+    rates = list(learning_rates(method.lr, steps, training))
+    kept = [(-(-steps * place // len(snapshots)), path) for place, path in enumerate(snapshots, start=1)]
+    progress = Progress(desc=f"training {run}", total=training.images_seen(steps, n), unit="image")
+    progress.update(training.images_seen(method.step, n))
+    for epoch in range(first, math.ceil(steps / of_epoch)):
+        method.inputs.epoch = epoch
+        batches = epoch_batches(n, training.batch_size, run.seed, epoch)[: steps - epoch * of_epoch]
+        for batch in batches[len(sums) :]:
+            for group in optimizer.param_groups:
+                group["lr"] = rates[method.step] * group.get("lr_scale", 1.0)
+            sums.append(_step(method, optimizer, batch, labels[batch], device, training) * len(batch))
             method.step += 1
             progress.update(len(batch))
+            for path in [path for step, path in kept if step == method.step]:
+                safetensors.torch.save_file(xor_compress(method.state_delta(pretrained), pretrained), path)
             state.save_if_due(epoch, len(sums), rows, sums, good)
         good = _finite_changes(method, pretrained, torch.stack(sums), epoch, run, good)
-        if snapshots:
-            safetensors.torch.save_file(xor_compress(good, pretrained), snapshots[epoch])
-        means = (torch.stack(sums).sum(dim=0) / len(labels)).tolist()
+        means = (torch.stack(sums).sum(dim=0) / sum(map(len, batches))).tolist()
         rows.append(dict(zip(HISTORY, (epoch + 1, rates[method.step - 1], *means), strict=True)))
         sums = []
     progress.close()
+    method.inputs.epoch = None
     return rows, good
 
 
@@ -233,13 +256,14 @@ def _step(
     batch: np.ndarray,
     labels: Tensor,
     device: torch.device,
-    micro: int,
+    training: TrainingSettings,
 ) -> Tensor:
-    """Take one step; return loss, cross-entropy and accuracy of the batch before it: (3,).
+    """Take one step; return loss, cross-entropy (with label smoothing) and accuracy of the batch before it: (3,).
 
-    Gradients are accumulated over micro-batches of `micro` images. Their sum is the gradient of the batch, since losses
-    and penalties are means over images or don't depend on them.
+    Gradients are accumulated over micro-batches. Their sum is the gradient of the batch, since losses and penalties are
+    means over images or don't depend on them.
     """
+    micro = training.micro
     optimizer.zero_grad()
     total = torch.zeros(3, dtype=torch.float64, device=device)
     for start in range(0, len(batch), micro):
@@ -248,29 +272,17 @@ def _step(
             logits = method.logits(rows)
         logits = logits.float()
         scores = class_logits(logits, method.task.target.members)
-        error = F.cross_entropy(scores, own)
+        error = F.cross_entropy(scores, own, label_smoothing=training.label_smoothing)
         loss = error + method.penalty(rows, logits)
         share = len(rows) / len(batch)
         (loss if share == 1 else loss * share).backward()
         right = (scores.detach().argmax(dim=1) == own).float().mean()
         total += share * torch.stack([loss.detach(), error.detach(), right])
+    if training.clip_norm is not None:
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(trained, training.clip_norm)
     optimizer.step()
     return total
-
-
-def learning_rates(peak: float, images: int, training: TrainingSettings) -> Iterator[float]:
-    """Yield the learning rate of each step: linear warm-up to the peak, then a cosine to zero.
-
-    The released code always warms up for 196 steps, so short runs never leave the warm-up (lib/argument.py:26 with
-    utils/utils.py:92-100). Here the warm-up is at most a fraction of all steps.
-    """
-    steps = math.ceil(images / training.batch_size) * training.epochs
-    warmup = min(training.warmup_steps, int(training.warmup_fraction * steps))
-    for step in range(steps):
-        if step < warmup:
-            yield peak * (step + 1) / warmup
-        else:
-            yield peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
 def epoch_batches(images: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

@@ -21,7 +21,8 @@ from rib.methods.base import FineTuning, Task
 from rib.models import device as devices
 from rib.models.inputs import Inputs
 from rib.models.network import build, write_model
-from rib.training.finetune import TrainingSettings, on_device, rescued, train, warn_of_chance, write_history
+from rib.training.finetune import on_device, rescued, train, warn_of_chance, write_history
+from rib.training.settings import TrainingSettings
 
 BATCH = 64  # images per forward pass in the test
 

@@ -15,7 +15,7 @@ from rib.base.progress import log
 from rib.models.checkpoint import with_prefix
 
 SAVE_EVERY = 300.0  # seconds between two saves
-WEIGHTS, MOMENTUM, GOOD = "weights.", "momentum.", "good."
+WEIGHTS, OPTIMIZER, GOOD = "weights.", "optimizer.", "good."
 SUMS, CPU_RANDOM, CUDA_RANDOM = "sums", "random.cpu", "random.cuda"
 
 
@@ -23,7 +23,11 @@ class TrainingState:
     """Everything that the next step depends on, in one file; a path of None saves nothing."""
 
     def __init__(
-        self, path: Path | None, model: nn.Module, optimizer: torch.optim.SGD, trainable: Mapping[str, nn.Parameter]
+        self,
+        path: Path | None,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        trainable: Mapping[str, nn.Parameter],
     ):
         self.path, self.model, self.optimizer, self.trainable = path, model, optimizer, trainable
         self.saved = time.monotonic()
@@ -42,8 +46,9 @@ class TrainingState:
         # Trained parameters may lie outside the network, such as a padding prompt.
         weights = {**self.trainable, **self.model.state_dict()}
         tensors = {WEIGHTS + name: tensor for name, tensor in weights.items()}
-        momenta = {name: self.optimizer.state[part].get("momentum_buffer") for name, part in self.trainable.items()}
-        tensors |= {MOMENTUM + name: buffer for name, buffer in momenta.items() if buffer is not None}
+        for name, part in self.trainable.items():
+            own = self.optimizer.state[part].items()  # such as SGD's momentum_buffer, Adam's exp_avg and step
+            tensors |= {f"{OPTIMIZER}{key}.{name}": value for key, value in own if value is not None}
         tensors |= {GOOD + name: tensor for name, tensor in good.items()} | {CPU_RANDOM: torch.get_rng_state()}
         tensors[SUMS] = torch.stack(list(sums))
         if torch.cuda.is_available():
@@ -66,9 +71,12 @@ class TrainingState:
         with torch.no_grad():
             for name in weights.keys() - own:
                 self.trainable[name].copy_(weights[name])
-        for name, buffer in with_prefix(tensors, MOMENTUM).items():
+        for key_and_name, value in with_prefix(tensors, OPTIMIZER).items():
+            key, name = key_and_name.split(".", 1)
             part = self.trainable[name]
-            self.optimizer.state[part]["momentum_buffer"] = torch.empty_like(part).copy_(buffer)
+            whole = value.shape == part.shape  # of one value per weight, and in memory as the weights are
+            fused = part.device if self.optimizer.defaults.get("fused") else value.device  # where torch counts steps
+            self.optimizer.state[part][key] = torch.empty_like(part).copy_(value) if whole else value.to(fused)
         torch.set_rng_state(tensors[CPU_RANDOM])
         if CUDA_RANDOM in tensors:
             torch.cuda.set_rng_state(tensors[CUDA_RANDOM])

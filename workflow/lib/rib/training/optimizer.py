@@ -1,0 +1,36 @@
+"""Optimisers, by timm's factory."""
+
+import torch
+from timm.optim import create_optimizer_v2
+
+from rib.methods.base import FineTuning
+from rib.training.settings import TrainingSettings
+
+OPTIMIZERS = {"sgd": "momentum", "adamw": "adamw", "lion": "lion"}  # timm's names; its `sgd` has Nesterov momentum
+FUSED = ("sgd", "adamw")  # with a fused CUDA kernel
+
+
+def make_optimizer(method: FineTuning, training: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
+    """Optimiser of a method's trained parameters, which alone require gradients.
+
+    A group's learning rate is that of the schedule times its `lr_scale`, if it has one.
+
+    Raises:
+        ValueError: the recipe distinguishes layers or norms, but the method trains parameters outside the network.
+    """
+    trained = dict(method.trainable())
+    parameters = list(trained.values())
+    if training.layer_decay is not None or not training.decay_norm_and_bias:
+        if not trained.keys() <= dict(method.model.named_parameters()).keys():
+            raise ValueError("the recipe treats layers or norms differently, but this method trains none of them")
+        parameters = method.model
+    return create_optimizer_v2(
+        parameters,
+        OPTIMIZERS[training.optimizer],
+        lr=method.lr,
+        weight_decay=training.weight_decay,
+        momentum=training.momentum,
+        filter_bias_and_bn=not training.decay_norm_and_bias,
+        layer_decay=training.layer_decay,
+        **({"fused": True} if device.type == "cuda" and training.optimizer in FUSED else {}),
+    )
