@@ -54,7 +54,29 @@ def test_each_set_has_one_visible_image_per_class_and_a_record_that_fits(sets, f
 def test_an_image_stands_under_the_class_of_its_codepoint(sets):
     for prepared in sets.values():
         codepoints = prepared.index["object_id"].to_pylist()
-        assert [SPACE.keys[label] for label in prepared.labels] == codepoints
+        assert [prepared.space.keys[label] for label in prepared.labels] == codepoints
+
+
+def test_each_sets_label_space_is_the_classes_it_draws_in_the_order_of_the_map(sets, folder):
+    for name, prepared in sets.items():
+        drawn = set(prepared.index["object_id"].to_pylist())
+        kept = [label for label, key in enumerate(SPACE.keys) if key in drawn]
+        assert prepared.space == SPACE.restricted(kept) and list(prepared.labels) == list(range(len(kept)))
+        assert prepared.space.keys == tuple(key for key in SPACE.keys if key in drawn)
+        assert prepared.space.indices == tuple(SPACE.indices[label] for label in kept)
+        manifest = read_json(folder / name / "manifest.json")
+        assert manifest["classes"] == len(kept) and manifest["label_space"] == prepared.space.digest
+
+
+def test_further_right_answers_are_classes_of_the_same_set(sets):
+    def answers(space):
+        return {(space.names[label], space.names[other]) for label, row in enumerate(space.also) for other in row}
+
+    whole = answers(SPACE)
+    assert ("stopwatch", "alarm-clock") in whole and ("alarm-clock", "stopwatch") not in whole
+    for prepared in sets.values():
+        drawn = set(prepared.space.names)
+        assert answers(prepared.space) == {pair for pair in whole if drawn.issuperset(pair)}
 
 
 def test_the_fluent_sets_share_their_sources_and_no_others_do(sets):

@@ -94,6 +94,55 @@ def test_a_killed_job_goes_on_where_it_was_and_gives_the_same_bytes(tmp_path, ar
     assert len(converted) == 40 - count // 8 * 8
 
 
+def drawn(path, indices):
+    """A package with a drawing of each of these classes, in the order of their numbers as text."""
+    return tar(
+        path, {f"package/assets/{WNIDS[i]}.png": jpeg(i, (40, 40), kind="PNG") for i in sorted(indices, key=str)}
+    )
+
+
+def test_with_classes_per_dataset_the_label_space_is_the_classes_with_images(tmp_path, monkeypatch):
+    """The package has four of six classes; a killed job, at any image, gives the same bytes."""
+    monkeypatch.setattr(preparation, "SAVED_EVERY", 2)
+    archive, whole = drawn(tmp_path / "a.tar", INDICES), folder(tmp_path, "whole")
+    space = replace(space_of([1, 2, 10, 500, 101, 999]), also=((1, 2), (3,), (1, 5), (), (2, 3), ()))
+    options = {"space": space, "classes_per_dataset": True, "margin": 0}
+    index, images, classes = run_prepare(whole, "codepoint_images", archive, **options)
+    assert classes["keys"] == classes["names"] == [WNIDS[i] for i in INDICES]
+    assert classes["indices"] == [[i] for i in INDICES] and classes["also"] == [[], [0, 3], [1], []]
+    assert index["label"].tolist() == [0, 1, 2, 3] and [index_of(image) for image in images] == INDICES
+    manifest = read_json(whole / "manifest.json")
+    assert manifest["classes"] == 4 and manifest["label_space"] == classes["digest"] != space.digest
+    for count in range(4):
+        place = folder(tmp_path, f"killed after {count}")
+        with killed_after(count):
+            run_prepare(place, "codepoint_images", archive, **options)
+        run_prepare(place, "codepoint_images", archive, **options)
+        assert digests(whole) == digests(place)
+
+
+def test_without_classes_per_dataset_the_label_space_keeps_the_classes_without_images(tmp_path):
+    archive, space = drawn(tmp_path / "a.tar", INDICES), space_of([2, 5, 10, 101, 999])
+    index, _, classes = run_prepare(folder(tmp_path, "out"), "codepoint_images", archive, space=space, margin=0)
+    assert classes == space.to_json() and index["label"].tolist() == [0, 2, 3, 4]
+    assert read_json(tmp_path / "out/manifest.json")["classes"] == 4
+
+
+@STORAGES
+def test_a_class_of_which_each_photo_is_corrupt_has_no_images(tmp_path, storage):
+    files = {f"x/{WNIDS[i]}/1.jpg": jpeg(i) if i != 10 else BROKEN for i in INDICES}
+    archive, options = tar(tmp_path / "a.tar", files), {"corrupt_allowed": 1, "classes_per_dataset": True}
+    index, _, classes = run_prepare(folder(tmp_path, "out"), "class_folders", archive, storage=storage, **options)
+    assert classes["keys"] == [WNIDS[i] for i in INDICES if i != 10]
+    assert [classes["keys"][label] for label in index["label"]] == [name[:9] for name in index["image_id"]]
+
+
+def test_a_dataset_with_images_of_a_single_class_is_refused(tmp_path):
+    archive, options = drawn(tmp_path / "a.tar", [2]), {"classes_per_dataset": True, "margin": 0}
+    with pytest.raises(UserError, match=f"^set: '{WNIDS[2]}' is its only class with images; add"):
+        run_prepare(folder(tmp_path, "out"), "codepoint_images", archive, **options)
+
+
 @STORAGES
 def test_a_killed_job_that_left_corrupt_photos_out_stores_each_other_once(tmp_path, storage, monkeypatch):
     """Among the corrupt are the first, one before and one after the last save, and the last."""

@@ -35,6 +35,7 @@ def made(name: str, folder: Path, archive: Path, side: int) -> Path:
         layout=CATALOG.layout_file(entry.layout),
         settings=entry.settings,
         storage=entry.storage,
+        classes_per_dataset=CATALOG.families[entry.family].classes_per_dataset,
         expected=entry.images,
         about=entry.about_images,
         corrupt_allowed=0,

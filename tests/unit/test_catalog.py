@@ -2,10 +2,12 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from rib.analysis.baselines import in_distribution
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.schema import validated
@@ -26,6 +28,25 @@ def test_every_entry_is_valid_and_refers_to_what_exists(catalog):
     for styled in (catalog.models, catalog.methods):
         looks = [tuple(entry.style.values()) for entry in styled.values()]
         assert len(set(looks)) == len(looks)
+
+
+def test_only_emojis_label_spaces_are_per_dataset_or_have_further_answers(catalog):
+    assert [name for name, family in catalog.families.items() if family.classes_per_dataset] == ["emoji"]
+    spaces = {name: catalog.label_space(entry) for name, entry in catalog.datasets.items() if entry.family != "emoji"}
+    assert all(not space.also and "also" not in space.to_json() for space in spaces.values())
+    known = {"imagenet_val": "005ba079307f41b0", "imagenet_a": "f34ecdd8bf4b3bba", "imagenet_r": "5a3ccf815de0c263"}
+    known |= {"objectnet": "1752d41cc53197ac", "digits": "2f480c882afb96c4"}  # by which results are known
+    assert {name: spaces[name].digest for name in known} == known
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_datasets_that_each_have_their_own_classes_have_none_in_distribution(with_entries, own):
+    """Their label spaces are known only once they are prepared, and differ."""
+    family = {"classes": {"file": "imagenet", "format": "timm"}, "classes_per_dataset": own}
+    sets = {"inside": {"family": "mine", "role": "in_distribution"}, "outside": {"family": "mine"}}
+    catalog = with_entries(families={"mine": family}, datasets=sets)
+    grid = SimpleNamespace(catalog=catalog, datasets={name: catalog.datasets[name] for name in sets})
+    assert in_distribution(grid, "outside") == (None if own else "inside")
 
 
 def test_config_yaml_states_the_schemas_defaults_and_comments_every_key():

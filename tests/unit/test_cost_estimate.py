@@ -25,6 +25,7 @@ def estimate(tmp_path, with_entries):
         "reference": {"part_of": "a", "images_per_class": 50},
         "defaults": grid,
         "one_image_per_class": False,
+        "classes_per_dataset": False,
     }
     entry = {"family": "f", "source": SOURCE, "layout": "class_folders", "settings": None}
     network = {"file": "net.safetensors", "kind": "hub", "repo": "a/b", "path": "p.safetensors"}

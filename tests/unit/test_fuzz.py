@@ -60,6 +60,7 @@ families/own.yaml:
   example_target: red
   reference: memory
   one_image_per_class: false
+  classes_per_dataset: false
   method_settings: {ft: {lr: 0.1}, mine: {rank: [2, 4]}}
   defaults:
     {models: [net, made], methods: [ft, mine, blend], targets: [red], image_size: 64, epochs: 2, batch_size: 8}
@@ -379,7 +380,7 @@ def test_any_folders_are_taken_or_refused_as_catalogue(names):
 
 
 READERS = {
-    read_class_map: ("emoji", "codepoint", "wnids", "reason"),
+    read_class_map: ("emoji", "codepoint", "wnids", "also", "reason"),
     read_wnid_list: ("wnid",),
     read_index_map: ("key", "indices"),
     read_own_classes: ("key", "name"),
@@ -414,7 +415,10 @@ def test_any_table_of_classes_is_taken_or_refused_with_its_file(reader, data):
     assert len(set(result.keys)) == len(result.keys) and all(result.keys)
     for row in result.indices:
         assert row and list(row) == sorted(set(row)) and 0 <= row[0] <= row[-1] < result.num_classes
-    assert LabelSpace.from_json(json.loads(json.dumps(result.to_json()))).digest == result.digest
+    assert not result.also or (any(result.also) and len(result.also) == len(result.keys))
+    for label, others in enumerate(result.also):
+        assert list(others) == sorted(set(others) - {label}) and set(others) <= set(range(len(result.keys)))
+    assert LabelSpace.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
 @fuzzed(60)

@@ -12,6 +12,7 @@ from rib.config.label_space import (
 )
 
 ANT, BEE = "n02219486", "n02206856"
+ALSO = "emoji,codepoint,wnids,also,reason\n"
 CLASS_MAP, INDEX_MAP, WNIDS, OWN = "emoji,codepoint,wnids,reason\n", "key,indices\n", "wnid\n", "key,name\n"
 
 
@@ -54,6 +55,9 @@ def test_a_wnid_list_is_ordered_by_index(table):
         (read_class_map, CLASS_MAP + f"ant,1f41c,{' '.join(imagenet_wnids()[:11])},r\n", "line 2: ant has 11 "),
         (read_class_map, CLASS_MAP + f"ant,1f41c,{ANT}\n", "line 2: .*4"),
         (read_class_map, "emoji,codepoint,wnids\n", "reason"),
+        (read_class_map, ALSO + f"ant,1,{ANT},,r\nbee,2,{BEE},wasp,r\n", "line 3: bee lists wasp in also"),
+        (read_class_map, ALSO + f"ant,1,{ANT},bee ant,r\nbee,2,{BEE},,r\n", "line 2: ant lists ant in also"),
+        (read_class_map, ALSO + f"ant,1,{ANT},,r\nant,2,{BEE},,r\nfly,3,n02190166,ant,r\n", "line 4: fly lists ant"),
         (read_wnid_list, WNIDS + f"{ANT}\n{ANT}\n", f"line 3: {ANT}"),
         (read_wnid_list, WNIDS + f"{ANT}\nn99999999\n", "line 3: n99999999"),
         *((read_index_map, INDEX_MAP + f"chair,{text}\n", "line 2: chair") for text in ("²", "٣", "1000", "-1", "")),
@@ -74,6 +78,28 @@ def test_the_digest_depends_on_indices_and_not_on_names():
     one, other = LabelSpace(("a",), ((1, 2),), ("x",)), LabelSpace(("a",), ((1, 3),), ("x",))
     assert one.digest != other.digest and one.digest == LabelSpace(("a",), ((1, 2),), ("y",)).digest
     assert LabelSpace.from_json(one.to_json()) == one
+
+
+def test_further_right_answers_are_classes_of_the_map_in_any_order_and_named_twice_are_one(table):
+    rows = f"ant,1,{ANT},fly bee fly,r\nbee,2,{BEE},,r\nfly,3,n02190166,ant,r\n"
+    space = read_class_map(table(ALSO + rows))
+    assert space.also == ((1, 2), (), (0,)) and space.indices == ((310,), (309,), (308,))
+    assert LabelSpace.from_json(space.to_json()) == space and space.to_json()["also"] == [[1, 2], [], [0]]
+    plain = read_class_map(table(CLASS_MAP + f"ant,1,{ANT},r\nbee,2,{BEE},r\nfly,3,n02190166,r\n"))
+    assert plain.also == () and "also" not in plain.to_json() and plain.digest != space.digest
+    assert read_class_map(table(ALSO + f"ant,1,{ANT},,r\nbee,2,{BEE},,r\nfly,3,n02190166,,r\n")) == plain
+
+
+def test_a_restricted_space_keeps_order_and_renumbers_the_further_answers():
+    space = LabelSpace(tuple("abcd"), ((5, 6), (1,), (2,), (9,)), tuple("ABCD"), also=((1, 3), (), (0, 1), (2,)))
+    assert space.restricted([3, 0, 2]) == LabelSpace(
+        tuple("acd"), ((5, 6), (2,), (9,)), tuple("ACD"), also=((2,), (0,), (1,))
+    )
+    assert space.restricted({0, 1, 2, 3}) == space
+    assert space.restricted([0, 2]) == LabelSpace(tuple("ac"), ((5, 6), (2,)), tuple("AC"), also=((), (0,)))
+    assert space.restricted([1, 3]).also == (), "no further answers is the same as none of the others is left"
+    assert space.restricted([1, 3]).digest == LabelSpace(tuple("bd"), ((1,), (9,)), ("", "")).digest
+    assert LabelSpace(("a", "b"), ((1,), (0,)), ("A", "B"), 2).restricted([1]) == LabelSpace(("b",), ((0,),), ("B",), 2)
 
 
 @pytest.mark.parametrize(("name", "classes"), [("imagenet", 1000), ("imagenet_a", 200), ("imagenet_r", 200)])

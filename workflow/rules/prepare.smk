@@ -31,6 +31,7 @@ def preparation(w):
         "icons": CATALOG.icons(entry),
         "exclude": sorted(entry.exclude),
         "space": CATALOG.label_space(entry).to_json(),
+        "classes_per_dataset": CATALOG.families[FAMILY].classes_per_dataset,
         "storage": entry.storage,
         "geometry": None if w.geometry == ENCODED else vars(GEOMETRIES[w.geometry]),
         "expected": entry.images,

@@ -6,8 +6,11 @@ from rib.config.grid import Grid
 def in_distribution(grid: Grid, dataset: str) -> str | None:
     """The in-distribution dataset with the same label space as a dataset, or None.
 
-    Accuracies over 200 and 1000 classes are not comparable: a model fine-tuned on 200 classes may lose the others.
+    Accuracies over 200 and 1000 classes are not comparable: a model fine-tuned on 200 classes may lose the others. If
+    each dataset has its own part of the family's classes, no two are comparable.
     """
+    if grid.catalog.families[grid.datasets[dataset].family].classes_per_dataset:
+        return None
     space = grid.catalog.label_space(grid.datasets[dataset]).digest
     fitting = (name for name, entry in grid.datasets.items() if entry.role == "in_distribution")
     return next((name for name in fitting if grid.catalog.label_space(grid.datasets[name]).digest == space), None)

@@ -163,7 +163,7 @@ class Catalog:
         return self._space(**self.families[family].classes)
 
     def label_space(self, dataset: Dataset) -> LabelSpace:
-        """Label space of a dataset: its own, or its family's.
+        """Label space of a dataset: its own, or its family's; preparation restricts it if classes are per dataset.
 
         Raises:
             UserError: Only one of dataset and family has format own, or the space has only one class.

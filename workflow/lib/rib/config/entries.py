@@ -20,6 +20,7 @@ class Family:
     method_settings: dict
     recipes: dict
     one_image_per_class: bool
+    classes_per_dataset: bool
     crop_pct: float | None = None
     example_target: str | None = None
     reference: str | dict | None = None

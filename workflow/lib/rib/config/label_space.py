@@ -6,8 +6,8 @@ import importlib.util
 import io
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -26,26 +26,40 @@ class LabelSpace:
         indices: network outputs of each class, ascending.
         names: names of the classes for display; not part of the digest.
         num_classes: number of network outputs; 1000 for ImageNet-1K.
+        also: other classes of the space that are right answers for each class too, ascending; empty if there are none.
+            A prediction is right if it is the label or in `also[label]`; training uses the label alone.
     """
 
     keys: tuple[str, ...]
     indices: tuple[tuple[int, ...], ...]
     names: tuple[str, ...]
     num_classes: int = 1000
+    also: tuple[tuple[int, ...], ...] = ()
 
     @property
     def digest(self) -> str:
         """Identifier of the space, part of every result that was scored in it."""
-        return hashlib.sha256(json.dumps([self.keys, self.indices, self.num_classes]).encode()).hexdigest()[:16]
+        parts = [self.keys, self.indices, self.num_classes, *([self.also] if self.also else [])]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict:
-        """Attributes and digest, with lists in place of tuples, which JSON does not have."""
-        return {**json.loads(json.dumps(asdict(self))), "digest": self.digest}
+        """Attributes and digest, with lists in place of tuples, which JSON does not have; `also` only if not empty."""
+        value = {**json.loads(json.dumps(asdict(self))), "digest": self.digest}
+        return value if self.also else {key: part for key, part in value.items() if key != "also"}
 
     @classmethod
     def from_json(cls, value: dict) -> "LabelSpace":
         indices = tuple(tuple(row) for row in value["indices"])
-        return cls(tuple(value["keys"]), indices, tuple(value["names"]), value["num_classes"])
+        also = tuple(tuple(row) for row in value.get("also", ()))
+        return cls(tuple(value["keys"]), indices, tuple(value["names"]), value["num_classes"], also)
+
+    def restricted(self, labels: Collection[int]) -> "LabelSpace":
+        """The space of only the classes with the given labels, in the same order."""
+        kept = sorted(labels)
+        place = {label: number for number, label in enumerate(kept)}
+        keys, indices, names = (tuple(part[label] for label in kept) for part in (self.keys, self.indices, self.names))
+        also = tuple(tuple(place[other] for other in self.also[label] if other in place) for label in kept if self.also)
+        return replace(self, keys=keys, indices=indices, names=names, also=also if any(also) else ())
 
 
 @cache
@@ -107,11 +121,13 @@ def read_index_map(path: Path) -> LabelSpace:
 
 
 def read_class_map(path: Path) -> LabelSpace:
-    """Label space from a class map: CSV file with the columns emoji, codepoint, wnids, reason.
+    """Label space from a class map: CSV file with the columns emoji, codepoint, wnids, reason and optionally also.
+
+    `also` names the emoji of other rows that are right answers too, separated by blanks.
 
     Raises:
         UserError: A column is missing, a wnid is unknown, a wnid or codepoint occurs twice, a class has no wnids or
-            more than ten, or a row has no reason; the message names file and line.
+            more than ten, a row has no reason, or `also` names no other row; the message names file and line.
     """
     index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     rows = _classes(path, "codepoint", ("emoji", "codepoint", "wnids", "reason"))
@@ -128,7 +144,23 @@ def read_class_map(path: Path) -> LabelSpace:
         for key in (*wnids, row["codepoint"]):
             _claim(owners, key, row["emoji"], f"{path} line {line}")
     indices = tuple(tuple(sorted(index_of[wnid] for wnid in row["wnids"].split())) for _, row in rows)
-    return LabelSpace(tuple(row["codepoint"] for _, row in rows), indices, tuple(row["emoji"] for _, row in rows))
+    names = tuple(row["emoji"] for _, row in rows)
+    also = _also(rows, names, path)
+    return LabelSpace(tuple(row["codepoint"] for _, row in rows), indices, names, also=also if any(also) else ())
+
+
+def _also(rows: list[tuple[int, dict[str, str]]], names: tuple[str, ...], path: Path) -> tuple[tuple[int, ...], ...]:
+    """Labels of the classes that each row of a class map names in `also`."""
+    also = []
+    for line, row in rows:
+        others = row.get("also", "").split()
+        for name in others:
+            if name == row["emoji"] or names.count(name) != 1:
+                raise UserError(
+                    f"{path} line {line}: {row['emoji']} lists {name} in also; name the emoji of exactly one other row."
+                )
+        also.append(tuple(sorted({names.index(name) for name in others})))
+    return tuple(also)
 
 
 def read_wnid_list(path: Path) -> LabelSpace:

@@ -40,6 +40,7 @@ def prepare(
     layout: str,
     settings: Mapping,
     storage: str,
+    classes_per_dataset: bool,
     expected: int | None,
     about: int | None,
     corrupt_allowed: int,
@@ -55,6 +56,7 @@ def prepare(
         digests: pinned digest of each archive, or None; checked again, since the files may be old.
         layout: file of the layout module.
         settings: keyword arguments of the layout's `items`.
+        classes_per_dataset: whether classes without images are left out of the label space.
         expected: required number of images; None if the entry doesn't state it.
         about: approximate number of images, to check the disk space.
         corrupt_allowed: maximum number of images left out because they can't be decoded.
@@ -62,12 +64,12 @@ def prepare(
         images: written as .npy: (n, size, size, 3) uint8, or (bytes,) uint8 for encoded photos.
         index: written as Parquet: row, image_id, label, source_id, object_id, sha256 (of the pixels or the encoded
             bytes); also offset, length and border for encoded photos.
-        classes: written as JSON, the label space.
-        manifest: facts in addition to the files' hashes: n, digest of the label space, ids of corrupt images left out.
+        classes: written as JSON, the label space; labels in the index are indices in it.
+        manifest: facts in addition to the files' hashes: n, number of classes with images, digest of the label space, ids of corrupt images left out.
 
     Raises:
-        UserError: an archive is not the pinned file; the archives contain no image of the classes, an unexpected
-            number of images or too many corrupt ones; or the disk is too full.
+        UserError: an archive is not the pinned file; the archives contain no image of the classes, or of only one with
+            `classes_per_dataset`, an unexpected number of images or too many corrupt ones; or the disk is too full.
     """
     for archive, digest in zip(dataset.archives, digests, strict=True):
         if digest:
@@ -80,10 +82,15 @@ def prepare(
     items = load_module(layout).items(dataset, **settings)
     with Written(images, geometry) as written:
         _write(written, items, dataset, expected, corrupt_allowed, workers)
-        shown = written.finish(index)
-    write_json(classes, dataset.space.to_json())
-    facts = {"n": written.count, "classes": shown, "label_space": dataset.space.digest, "corrupt": written.corrupt}
-    write_json(manifest, facts)
+        space, labels = dataset.space, range(len(dataset.space.keys))
+        if classes_per_dataset:
+            space, labels = space.restricted(written.labels), sorted(written.labels)
+            if len(labels) < 2:
+                raise UserError(f"{dataset}: '{space.keys[0]}' is its only class with images; add images of another.")
+        written.finish(index, labels)
+    write_json(classes, space.to_json())
+    facts = {"n": written.count, "classes": len(written.labels), "label_space": space.digest}
+    write_json(manifest, {**facts, "corrupt": written.corrupt})
 
 
 class Written:
@@ -94,12 +101,16 @@ class Written:
 
     Args:
         geometry: geometry of the images; None for encoded photos.
+
+    Attributes:
+        labels: labels of the images so far.
     """
 
     def __init__(self, path: Path, geometry: Geometry | None):
         self.path, self.geometry = path, geometry
         self.journal = path.with_suffix(".journal")
         self.corrupt: list[str] = []
+        self.labels: set[int] = set()
         self.count = self.end = 0
         self._since: list[list] = []
 
@@ -110,7 +121,8 @@ class Written:
         for line in self._lines:
             if line.endswith(b"\n"):
                 whole += len(line)
-                _, self.corrupt, self.count, self.end = json.loads(line)
+                rows, self.corrupt, self.count, self.end = json.loads(line)
+                self.labels.update(row[1] for row in rows)
         self._lines.truncate(whole)
         self._file = open(self.path, "r+b" if whole else "wb")
         self._write_header(0)
@@ -126,6 +138,7 @@ class Written:
         more = () if self.geometry else (self.end, len(data), item.picture.border)
         digest = hashlib.sha256(data).hexdigest()
         self._since.append([item.image_id, item.label, item.source_id, item.object_id, digest, *more])
+        self.labels.add(item.label)
         self._file.write(data)
         self.end += len(data)
         self.count += 1
@@ -141,22 +154,21 @@ class Written:
         self._lines.flush()
         self._since = []
 
-    def finish(self, index: Path) -> int:
-        """Complete the file, write the index and return the number of classes with images."""
+    def finish(self, index: Path, labels: Sequence[int]) -> None:
+        """Complete the file and write the index, in which a label is its place in `labels`."""
         self.save()
         self._file.seek(0)
         self._write_header(self.count if self.geometry else self.end)
         schema = pa.schema(COLUMNS if self.geometry else COLUMNS | PLACES)
         self._lines.seek(0)
         rows = enumerate(row for line in self._lines for row in json.loads(line)[0])
-        named = (dict(zip(schema.names, (number, *row), strict=True)) for number, row in rows)
-        labels = set()
+        places = {label: place for place, label in enumerate(labels)}
+        changed = ((number, row[0], places[row[1]], *row[2:]) for number, row in rows)
+        named = (dict(zip(schema.names, row, strict=True)) for row in changed)
         with pq.ParquetWriter(index, schema, compression="zstd") as writer:
             while group := list(islice(named, ROW_GROUP)):
                 writer.write_table(pa.Table.from_pylist(group, schema))
-                labels.update(row["label"] for row in group)
         self.journal.unlink()
-        return len(labels)
 
     def _write_header(self, count: int) -> None:
         # NumPy pads the header so that its length doesn't change as the first axis grows (GROWTH_AXIS_MAX_DIGITS).
