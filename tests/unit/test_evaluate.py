@@ -85,9 +85,60 @@ def test_prediction_confidence_and_margin_of_single_images():
     e = np.exp
     wanted = [e(3) / (e(3) + 1 + e(2))] * 2 + [1 / 3] * 2 + [e(5) / (e(-1) + 2 * e(5))]
     assert found["confidence"].tolist() == pytest.approx(wanted, rel=1e-6)
-    kinds = {"prediction": torch.int64, "confidence": torch.float32, "margin": torch.float32}
+    assert found["rank"].tolist() == [0, 2, 0, 2, 1], "of equal classes, those with a lower index beat it"
+    whole = np.log([e(3) + 1 + e(2)] * 2 + [3 * e(2)] * 2 + [e(-1) + 2 * e(5)])
+    assert found["energy"].tolist() == pytest.approx(whole, rel=1e-6)
+    assert found["log_prob"].tolist() == pytest.approx([3, 0, 2, 2, 5] - whole, rel=1e-5)
+    kinds = dict.fromkeys(("prediction", "rank"), torch.int64)
+    kinds |= dict.fromkeys(("log_prob", "energy", "confidence", "margin"), torch.float32)
     assert {name: values.dtype for name, values in found.items()} == kinds
     assert progress.n == 5
+
+
+def reference(scores, label, also):
+    """Results for one image's class logits, from their definitions."""
+    order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
+    right = {label, *also}
+    energy = np.log(np.exp(scores.astype(np.float64)).sum())
+    others = [score for place, score in enumerate(scores) if place not in right]
+    return {
+        "prediction": order[0],
+        "rank": min(order.index(place) for place in right),
+        "log_prob": scores[label] - energy,
+        "energy": energy,
+        "confidence": np.exp(scores[order[0]] - energy),
+        "margin": max(scores[place] for place in right) - max(others, default=-np.inf),
+    }
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 7])
+@pytest.mark.parametrize("widest", [0, 1, 3])
+def test_scores_equal_the_reference_with_ties_and_several_right_answers(classes, widest):
+    rng = np.random.default_rng([classes, widest])
+    names = tuple(map(str, range(classes)))
+    also = tuple(tuple(rng.choice(classes, rng.integers(0, min(widest, classes) + 1), False)) for _ in names)
+    also = tuple(tuple(int(other) for other in own if other != label) for label, own in enumerate(also))
+    space = LabelSpace(names, tuple((place,) for place in range(classes)), names, classes, also if widest else ())
+    labels, table = rng.integers(0, classes, 200), rng.integers(-2, 3, (200, classes)).astype(np.float32)
+    (found,), _ = scores_of([table], space, labels, 64)
+    for place, (scores, label) in enumerate(zip(table, labels, strict=True)):
+        wanted = reference(scores, label, also[label] if widest else ())
+        assert {name: float(values[place]) for name, values in found.items()} == pytest.approx(
+            wanted, rel=1e-5, abs=1e-6
+        )
+    right = [int(one) in (label, *also[label]) for one, label in zip(found["prediction"], labels, strict=True)]
+    assert (found["rank"] == 0).tolist() == right
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_logit_that_is_not_finite_shows_in_the_energy_and_nan_is_never_right(odd, place):
+    (found,), _ = scores_of(
+        [[[odd, 1.0, 0.0], [1.0, odd, 0.0]]], LabelSpace((*"abc",), ((0,), (1,), (2,)), (*"abc",), 3), [place] * 2
+    )
+    assert found["energy"].isnan().all()
+    if np.isnan(odd):
+        assert (found["rank"] > 0).all()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])

@@ -32,6 +32,7 @@ class LabelSpace:
     indices: tuple[tuple[int, ...], ...]
     names: tuple[str, ...]
     num_classes: int = 1000
+    also: tuple[tuple[int, ...], ...] = ()
 
     @property
     def digest(self) -> str:
