@@ -37,7 +37,7 @@ from rib.base.files import read_json, write_json, write_text
 from rib.base.progress import Progress
 from rib.config.geometry import Geometry
 from rib.data.prepared import PreparedDataset
-from rib.evaluation.evaluate import _rows, score
+from rib.evaluation.evaluate import ENCODING, _rows, score
 from rib.methods import load_algorithm
 from rib.methods.base import Task
 from rib.models import device as devices
@@ -106,7 +106,7 @@ def b2(folder: Path) -> str:
     def real() -> None:
         progress = Progress(desc="b2", total=len(inputs), unit="image")
         (scores,) = score([model], inputs, data, 64, progress)
-        pq.write_table(_rows(data, scores, RUN, None), folder / "rows.parquet", compression="zstd")
+        pq.write_table(_rows(data, scores, RUN, None), folder / "rows.parquet", **ENCODING)
 
     @torch.inference_mode()
     def bare() -> None:

@@ -21,7 +21,7 @@ from rib.config.label_space import imagenet_wnids, read_timm_list
 from rib.data.prepared import PreparedDataset
 from tiny import family
 from tiny.photos import WNIDS, devkit, encrypted, index_of, jpeg, tar, zipped
-from tiny.project import Project, copy_project
+from tiny.project import Project, copy_project, rows_of
 
 SMALL = Geometry(size=32, crop_pct=1.0, interpolation="bicubic")
 PASSWORD = "open sesame"
@@ -154,7 +154,7 @@ def test_the_pretraining_proxy_is_scored_nowhere(imagenet):
     """One of val's two sources of each class is the proxy: the other half of val, Cartoon, Drawing and C stays."""
     results = imagenet[0].folder / "results/imagenet/paper"
     scored = results / "evaluate/tiny_cnn/none/pretrained/all/0"
-    rows = pd.concat([pd.read_parquet(scored / f"{group}.parquet") for group in ("imagenet", "imagenet_c")])
+    rows = pd.concat([rows_of(scored / f"{group}.parquet") for group in ("imagenet", "imagenet_c")])
     sources = rows.groupby("dataset", observed=True)["source_id"].agg(lambda ids: frozenset(ids))
     assert len(sources["imagenet_val"]) == 1000
     assert sources["imagenet_val"] == sources["imagenet_cartoon"] == sources["imagenet_drawing"]
@@ -211,7 +211,7 @@ def test_a_second_run_has_nothing_to_do_and_a_budget_makes_only_what_depends_on_
     # Cartoon's 100 sources are Drawing's, so nothing of Drawing is left; C has one source, of 75 images.
     assert ri["ft", "imagenet_a"] == 675 and ri["ft", "imagenet_cartoon"] in (500, 575)
     scored = project.folder / "results/imagenet/paper/evaluate/tiny_cnn/none/pretrained/all/0"
-    index = pd.read_parquet(scored / "imagenet.parquet")
+    index = rows_of(scored / "imagenet.parquet")
     chosen = {name: set(part["source_id"]) for name, part in index.groupby("dataset", observed=True)}
     assert chosen["imagenet_cartoon"] == chosen["imagenet_drawing"] == chosen["imagenet_val"]
 

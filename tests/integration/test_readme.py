@@ -22,7 +22,7 @@ from rib.base.files import read_json
 from rib.reporting import readme
 from tiny import forked
 from tiny.plugins import needs
-from tiny.project import ROOT, Project, copy_project
+from tiny.project import ROOT, Project, copy_project, rows_of
 
 PAGES = {path.stem: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 IMAGES = {"photos": 3, "sketches": 3, "toys": 3, "everyday": 12}  # of each class
@@ -265,7 +265,7 @@ def test_a_dataset_with_a_layout_of_its_own_is_added(to_change):
     assert jobs["prepare"] == 1 and jobs["evaluate_run"] == 7 and "finetune" not in jobs
     rows = RESULTS.format(stage="evaluate", run="none/pretrained") + "tools.parquet"
     shell(to_change, f"snakemake {rows}")
-    shop = pd.read_parquet(to_change.folder / rows).query("dataset == 'shop'")
+    shop = rows_of(to_change.folder / rows).query("dataset == 'shop'")
     assert list(shop["image_id"]) == ["images/001.jpg", "images/002.jpg"] and list(shop["label"]) == [0, 1]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import psutil
 
 from tiny import forked
@@ -138,6 +139,16 @@ class Project:
             for path in files
             if not path.name.endswith(("provenance.json", ".html")) and path.stem != "cost"
         }
+
+
+def rows_of(path: Path) -> pd.DataFrame:
+    """Evaluation rows with what the indexes of the datasets, in results/<family>/prepare, have of their images."""
+    prepare = path.parents[7] / "prepare"
+    parts = []
+    for name, rows in pd.read_parquet(path).groupby("dataset", observed=True, sort=False):
+        index = pd.read_parquet(next(prepare.glob(f"{name}/*/index.parquet"))).drop(columns="row")
+        parts.append(rows.join(index, on="row"))
+    return pd.concat(parts, ignore_index=True)
 
 
 def jobs(printed: str) -> dict[str, int]:

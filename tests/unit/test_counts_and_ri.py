@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import EVERY, STATE, count, read_counts
+from rib.analysis.counts import COLUMNS, EVERY, STATE, count, read_counts
 from rib.analysis.ri import ood_accuracies, ri_parts
 from rib.analysis.tables import ri_table, write_tables
 from rib.base.errors import UserError
@@ -15,6 +15,31 @@ from rib.config.run import RUN_COLUMNS
 
 DATASETS = ["a", "b", "c"]
 TARGETS = ["a", "b"]
+
+
+def scored(rows):
+    """Evaluation rows: what an image is stands in the index of its dataset."""
+    place = rows.groupby([*STATE, "dataset"], dropna=False, observed=True).cumcount()
+    return rows.assign(row=place, rank=(rows["label"] != rows["prediction"]).astype("int16"))[COLUMNS]
+
+
+def indexes_of(rows):
+    first = rows[(rows["method"] == "pretrained") & (rows["model"] == rows["model"].iloc[0])]
+    return {name: part.reset_index(drop=True) for name, part in first.groupby("dataset", observed=True)}
+
+
+def counted(*parts):
+    rows = pd.concat(parts, ignore_index=True)
+    return count([scored(rows)], indexes_of(rows))
+
+
+def write_indexes(folder, rows):
+    paths = []
+    for name, part in indexes_of(rows).items():
+        paths.append(folder / f"prepare/{name}/32px/index.parquet")
+        paths[-1].parent.mkdir(parents=True)
+        part[["object_id", "label"]].to_parquet(paths[-1])
+    return paths
 
 
 @pytest.fixture
@@ -44,13 +69,13 @@ def accuracy(rows, method, target, seed, dataset):
 def test_the_pretrained_model_compared_with_itself_has_ri_zero_without_spread(rows):
     pretrained = rows[rows["method"] == "pretrained"]
     same = pd.concat([pretrained, pretrained.assign(method="ft", target="a")])
-    counts = count([same])
+    counts = counted(same)
     ood = ood_accuracies(counts, object_weights(counts.objects, 100, 0))
     assert ri_table(ood, 0.95)[["ri", "ci_low", "ci_high"]].to_numpy().tolist() == [[0, 0, 0]]
 
 
 def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
-    rows.to_parquet(tmp_path / "rows.parquet")
+    scored(rows).to_parquet(tmp_path / "rows.parquet")
     manifests = []
     for device in ("cpu", "cuda"):
         manifests.append(tmp_path / f"{device}.json")
@@ -58,6 +83,7 @@ def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
     with pytest.raises(UserError, match="cpu and cuda.*compute.device"):
         write_tables(
             rows=[tmp_path / "rows.parquet"],
+            indexes=write_indexes(tmp_path, rows),
             manifests=manifests,
             ood_datasets=DATASETS,
             source_groups=None,
@@ -71,7 +97,7 @@ def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
 
 def test_leak_free_drops_a_dataset_of_which_nothing_is_left(rows):
     small = rows[(rows["dataset"] != "c") | rows["object_id"].isin([f"o{i}" for i in range(5)])]
-    counts = count([small])
+    counts = counted(small)
     weights = object_weights(counts.objects, 10, seed=1)
     found = ood_accuracies(counts, weights, source_groups={"a": "g", "c": "g"})
     line = next(pair for state, pair in found.items() if state[:3] == ("m", "ft", "a"))
@@ -96,13 +122,14 @@ GRID = [
 def grid_rows(seed=0):
     """Of two models; `outside` is a target that is not evaluated on."""
     rng = np.random.default_rng(seed)
+    classes = {dataset: rng.integers(0, 5, n) for dataset, n in SETS.items()}
     parts = []
     for model in ("n", "m"):
         for method, target, size, number, alpha in GRID:
             for dataset, n in SETS.items():
                 run = {"model": model, "method": method, "target": target, "size": size, "seed": number, "alpha": alpha}
                 objects = [f"o{i % OBJECTS[dataset]}" for i in range(n)]
-                labels = rng.integers(0, 5, n)
+                labels = classes[dataset]
                 answers = np.where(rng.random(n) < 0.6, labels, labels + 1)
                 part = {**run, "dataset": dataset, "object_id": objects, "label": labels, "prediction": answers}
                 parts.append(pd.DataFrame(part))
@@ -114,8 +141,9 @@ def files(tmp_path_factory):
     """A folder with rows in two files and their manifests, and the rows."""
     folder, rows = tmp_path_factory.mktemp("grid"), grid_rows()
     for name, part in (("one", rows["dataset"].isin(["b", "val"])), ("two", rows["dataset"].isin(["a", "c"]))):
-        rows[part].assign(confidence=0.5, image_id="i").to_parquet(folder / f"{name}.parquet")
+        scored(rows[part]).assign(confidence=0.5).to_parquet(folder / f"{name}.parquet")
         (folder / f"{name}.json").write_text('{"device": "cpu"}')
+    write_indexes(folder, rows)
     return folder, rows
 
 
@@ -131,6 +159,7 @@ def written(folder, name, **choices):
     usual = {"ood_datasets": ["a", "b", "c"], "source_groups": None, "replicates": 30, "confidence": 0.9, "seed": 5}
     write_tables(
         rows=[folder / "one.parquet", folder / "two.parquet"],
+        indexes=sorted(folder.glob("prepare/*/*/index.parquet")),
         manifests=[folder / "one.json", folder / "two.json"],
         conditions="protocol paper",
         **{**usual, **choices},
@@ -239,7 +268,8 @@ def test_written_mri_and_its_parts_are_means_over_targets_and_seeds(grid, replic
 
 def test_written_counts_are_those_of_all_rows(grid):
     folder, rows, _ = grid
-    expected = count([rows[rows["dataset"].isin(["b", "val"])], rows[rows["dataset"].isin(["a", "c"])]])
+    parts = [scored(rows[rows["dataset"].isin(names)]) for names in (["b", "val"], ["a", "c"])]
+    expected = count(parts, indexes_of(rows))
     read = list(read_counts(folder / "plain.npz"))
     assert [{state[0] for state in part.states} for part in read] == [{"m"}, {"n"}]
     assert [state for part in read for state in part.states] == expected.states
@@ -250,6 +280,7 @@ def test_written_counts_are_those_of_all_rows(grid):
             assert (part.correct[name] == expected.correct[name][own]).all() and part.correct[name].dtype == np.uint16
             assert (part.images[name] == expected.images[name]).all()
             assert (part.places[name] == expected.places[name]).all()
+            assert (part.labels[name] == expected.labels[name]).all()
 
 
 def test_mri_for_dvc_is_the_tables_with_sizes_named(grid):
@@ -309,7 +340,7 @@ def test_leak_free_keeps_the_objects_that_the_target_lacks():
     rows.loc[rows["dataset"] == "c", "object_id"] += "x"
     shared = (rows["dataset"] == "c") & (rows["object_id"] == "o1x")
     rows.loc[shared, "object_id"] = "o1"  # two images
-    counts = count([rows])
+    counts = counted(rows)
     weights = object_weights(counts.objects, 50, 0)
     ood = ood_accuracies(counts, weights, ood_datasets=["a", "b", "c"], source_groups={"b": "g", "c": "g", "a": "h"})
 
@@ -333,7 +364,7 @@ def test_leak_free_keeps_the_objects_that_the_target_lacks():
 
 def test_what_each_object_adds_is_its_answers_over_the_datasets_images(grid):
     rows = grid[1]
-    counts = count([rows])
+    counts = counted(rows)
     objects = sorted(set(rows["object_id"]))
     right = rows.assign(alpha=rows["alpha"].fillna(-1), right=(rows["label"] == rows["prediction"]).astype(float))
     right = right.groupby([*STATE, "dataset", "object_id"])["right"].sum().to_dict()
@@ -354,7 +385,8 @@ def test_the_same_rows_give_the_same_bytes_in_any_order_of_rows(grid):
     written(folder, "again")
     for file in folder.glob("plain*"):
         assert (folder / file.name.replace("plain", "again")).read_bytes() == file.read_bytes()
-    shuffled, usual = count([grid[1].sample(frac=1, random_state=1)]), count([grid[1]])
+    rows, indexes = scored(grid[1]), indexes_of(grid[1])
+    shuffled, usual = count([rows.sample(frac=1, random_state=1)], indexes), count([rows], indexes)
     assert shuffled.states == usual.states
     for dataset in SETS:
         assert (shuffled.correct[dataset] == usual.correct[dataset]).all()
@@ -363,13 +395,13 @@ def test_the_same_rows_give_the_same_bytes_in_any_order_of_rows(grid):
 
 def test_a_gain_of_every_answer_on_a_dataset_raises_ri_by_its_share(rows):
     """All wrong answers on c made right: RI of a target rises by c's mistakes over the number of datasets."""
-    counts = count([rows])
+    counts = counted(rows)
     better = rows.copy()
     tuned = (better["dataset"] == "c") & (better["method"] == "ft")
     better.loc[tuned, "prediction"] = better.loc[tuned, "label"]
     weights = object_weights(counts.objects, 1, 0)
     before, after = (
-        ri_table(ood_accuracies(count([part]), weights), 0.95).set_index(RUN_COLUMNS)["ri"] for part in (rows, better)
+        ri_table(ood_accuracies(counted(part), weights), 0.95).set_index(RUN_COLUMNS)["ri"] for part in (rows, better)
     )
     for state, change in (after - before).items():
         missed = 100 - accuracy(rows, "ft", state[2], state[4], "c") if state[1] == "ft" else 0
@@ -382,18 +414,37 @@ def test_a_gain_of_every_answer_on_a_dataset_raises_ri_by_its_share(rows):
         lambda rows: rows.drop(index=rows.index[-1]),
         lambda rows: rows.drop(index=rows[(rows["dataset"] == "c") & (rows["method"] == "ft")].index),
         lambda rows: pd.concat([rows, rows.iloc[-1:]]),
-        lambda rows: rows.assign(object_id=[*rows["object_id"][:-1], "another"]),
-        lambda rows: rows.assign(object_id=[*rows["object_id"][:-1], "o0"]),
+        lambda rows: rows.assign(row=[*rows["row"][:-1], 0]),
+        lambda rows: rows.assign(row=rows["row"] - (rows["method"] == "lwf")),
     ],
-    ids=["an image fewer", "a dataset fewer", "an image more", "another object", "the same number of other objects"],
+    ids=["an image fewer", "a dataset fewer", "an image more", "an image twice", "the same number of other images"],
 )
 def test_any_difference_of_images_between_runs_is_refused(rows, change):
     with pytest.raises(ValueError, match="same images"):
-        count([change(rows)])
+        count([change(scored(rows))], indexes_of(rows))
+
+
+def test_an_object_with_images_of_several_classes_counts_once_for_each():
+    """Object x has two images of class 3 and one of class 1, y one of class 3; the index has an image more."""
+    index = pd.DataFrame({"object_id": ["y", "x", "unused", "x", "x"], "label": [3, 3, 9, 1, 3]})
+    runs = [("pretrained", "none", [0, 0, 1, 2]), ("ft", "b", [5, 0, 0, 0])]
+    rows = []
+    for method, target, ranks in runs:
+        run = {"model": "m", "method": method, "target": target, "size": "all", "seed": 0, "alpha": np.nan}
+        rows.append(pd.DataFrame({**run, "dataset": "a", "row": [0, 1, 3, 4], "rank": ranks}))
+    counts = count(rows, {"a": index})
+    assert counts.objects == 2 and counts.places["a"].tolist() == [0, 0, 1]
+    assert counts.labels["a"].tolist() == [1, 3, 3] and counts.images["a"].tolist() == [1, 2, 1]
+    assert [state[1] for state in counts.states] == ["ft", "pretrained"]
+    assert counts.correct["a"].tolist() == [[1, 2, 0], [0, 1, 1]]
+    accuracy = counts.accuracy_on("a", np.array([[1, 1], [2, 1]], np.uint8), EVERY, EVERY)
+    assert accuracy.tolist() == [[75, 50], [pytest.approx(600 / 7), pytest.approx(300 / 7)]]
+    (parts,) = ri_parts(counts).values()
+    assert parts.tolist() == [50, -25]
 
 
 def test_a_draw_without_any_object_of_a_dataset_has_no_accuracy_and_intervals_leave_it_out(rows):
-    counts = count([rows])
+    counts = counted(rows)
     places = {name: set(part) for name, part in counts.places.items()}
     only_c = np.array([[place not in places["a"] | places["b"] for place in range(counts.objects)]], np.uint8)
     assert only_c.sum() == 3
@@ -429,7 +480,7 @@ def test_states_are_in_the_order_of_their_runs_and_alphas_the_one_without_first(
     pretrained = rows[rows["method"] == "pretrained"]
     alphas = [0.5, np.nan, 1.0, 0.25]
     curve = [pretrained.assign(method="curve", target="a", seed=seed, alpha=a) for seed in (10, 9) for a in alphas]
-    counts = count([*curve, pretrained])
+    counts = counted(*curve, pretrained)
     run = ("m", "curve", "a", "all")
     expected = [(*run, seed, alpha) for seed in (9, 10) for alpha in (None, 0.25, 0.5, 1.0)]
     assert counts.states == [*expected, ("m", "pretrained", "none", "all", 0, None)]
@@ -438,19 +489,20 @@ def test_states_are_in_the_order_of_their_runs_and_alphas_the_one_without_first(
 def test_rows_of_categories_are_counted_as_rows_of_text(rows):
     """As Parquet gives them where a file holds dictionaries; not every category need occur."""
     text = ["model", "method", "target", "size", "dataset"]
+    plain = scored(rows)
     parts = [
-        rows[rows["dataset"] == name].astype(dict.fromkeys(text, rows[text].stack().astype("category").dtype))
+        plain[plain["dataset"] == name].astype(dict.fromkeys(text, rows[text].stack().astype("category").dtype))
         for name in DATASETS
     ]
     assert len(parts[0]["dataset"].cat.categories) > 3
-    found, expected = count(parts), count([rows])
+    found, expected = count(parts, indexes_of(rows)), counted(rows)
     assert found.states == expected.states and found.datasets == expected.datasets
     for dataset in DATASETS:
         assert (found.correct[dataset] == expected.correct[dataset]).all()
 
 
 def test_counts_of_some_states_are_theirs(rows):
-    counts = count([rows])
+    counts = counted(rows)
     some = counts.of([7, 2])
     assert some.states == [counts.states[7], counts.states[2]] and some.objects == counts.objects
     for dataset in DATASETS:

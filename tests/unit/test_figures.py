@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
@@ -137,14 +138,16 @@ def test_accuracy_matrix_outlines_the_target_and_marks_shared_sources(accuracy):
 
 def test_examples_show_the_objects_that_most_sets_have_and_which_answers_are_right():
     rows = pd.DataFrame(
-        [("a", 0, "x", 0, 0), ("b", 0, "x", 0, 1), ("a", 1, "y", 1, 1), ("c", 1, "x", 1, 1), ("c", 0, "z", 1, 0)],
-        columns=["dataset", "row", "image_id", "label", "prediction"],
+        [("a", 0, 0, 0), ("b", 0, 1, 2), ("a", 1, 1, 0), ("c", 1, 1, 0), ("c", 0, 0, 1)],
+        columns=["dataset", "row", "prediction", "rank"],
     )
     space = LabelSpace(("k0", "k1"), ((3,), (7,)), ("ant", "bee"))
     other = LabelSpace(("k2", "k3"), ((1, 9), (3, 8)), ("wasp", "emmet"))  # of which the second is the first's ant
     images = np.zeros((2, 4, 4, 3), np.uint8)
-    prepared = [PreparedDataset(name, images, None, None, None, space) for name in "ab"]
-    prepared.append(PreparedDataset("c", images, None, None, None, other))
+    index = pa.table({"image_id": ["x", "y"]})
+    prepared = [PreparedDataset(name, images, np.array([0, 1]), None, index, space) for name in "ab"]
+    index = pa.table({"image_id": ["z", "x"]})
+    prepared.append(PreparedDataset("c", images, np.array([1, 1]), None, index, other))
     figure, shown = examples.draw([rows], prepared, datasets=DATASETS, model_label="M", objects=5)
     assert [axes.get_xlabel() for axes in figure.axes] == ["✓ ant", "✗ bee", "✓ emmet"]
     assert figure.axes[0].get_ylabel() == "ant" and shown["image_id"].tolist() == ["x"] * 3

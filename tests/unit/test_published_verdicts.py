@@ -14,11 +14,8 @@ def rows(tmp_path):
     for model in ("net", "other"):
         parts = []
         for dataset, n in (("a", 1000), ("b", 500)):
-            labels = np.arange(n) % 7
-            wrong = np.arange(n) >= right[model, dataset]
-            parts.append(
-                pd.DataFrame({"model": model, "dataset": dataset, "label": labels, "prediction": labels + wrong})
-            )
+            ranks = 3 * (np.arange(n) >= right[model, dataset])
+            parts.append(pd.DataFrame({"model": model, "dataset": dataset, "rank": ranks}))
         text = {"model": "category", "dataset": "category"}  # as files with dictionaries are read
         pd.concat(parts).assign(confidence=0.5).astype(text).to_parquet(tmp_path / f"{model}.parquet")
     return [tmp_path / "net.parquet", tmp_path / "other.parquet"]

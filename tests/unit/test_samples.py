@@ -32,7 +32,20 @@ def rows_of(method, target, seed, rng):
         }
         parts.append(pd.DataFrame(columns))
     run = {"model": "m", "method": method, "target": target, "size": "all", "seed": seed, "alpha": np.nan}
-    return pd.concat(parts, ignore_index=True).assign(**run)
+    rows = pd.concat(parts, ignore_index=True).assign(**run)
+    return rows.assign(rank=(rows["prediction"] - rows["label"]) % 3)
+
+
+def indexes_of(rows):
+    first = rows["pretrained", "none", 0]
+    return {name: part.reset_index(drop=True) for name, part in first.groupby("dataset")}
+
+
+def counted(rows):
+    return count(rows.values(), indexes_of(rows))
+
+
+STORED = ["dataset", "row", "prediction", "rank", "confidence"]
 
 
 @pytest.fixture
@@ -44,7 +57,10 @@ def grid(tmp_path):
     for (method, target, seed), part in rows.items():
         paths.append(tmp_path / f"m/{target}/{method}/all/{seed}/group.parquet")
         paths[-1].parent.mkdir(parents=True)
-        part.to_parquet(paths[-1])
+        part[STORED].to_parquet(paths[-1])
+    for name, part in indexes_of(rows).items():
+        (tmp_path / f"prepare/{name}/32px").mkdir(parents=True)
+        part[["object_id"]].to_parquet(tmp_path / f"prepare/{name}/32px/index.parquet")
     return rows, paths
 
 
@@ -57,14 +73,15 @@ def written(tmp_path, paths, **choices):
         **choices,
     }
     outputs = {name: tmp_path / f"{name}.csv" for name in ("samples", "flips")}
-    samples.write_tables(rows=paths, **settings, **outputs)
+    indexes = sorted(tmp_path.glob("prepare/*/*/index.parquet"))
+    samples.write_tables(rows=paths, indexes=indexes, **settings, **outputs)
     return [pd.read_csv(path) for path in outputs.values()]
 
 
 def test_shares_are_counts_and_their_difference_is_the_change_of_accuracy(grid, tmp_path):
     rows, paths = grid
     table, _ = written(tmp_path, paths)
-    accuracy = accuracy_table(count(rows.values())).set_index(["method", "target", "seed", "dataset"])
+    accuracy = accuracy_table(counted(rows)).set_index(["method", "target", "seed", "dataset"])
     assert len(table) == 8 * 3 and set(table["conditions"]) == {"protocol paper"}
     for line in table.itertuples():
         before, after = rows["pretrained", "none", 0], rows[line.method, line.target, line.seed]
@@ -122,7 +139,7 @@ def test_leak_free_means_are_of_the_objects_that_each_target_leaves(grid, tmp_pa
 def test_means_differ_by_mri_and_their_intervals_by_the_same_draws(grid, tmp_path, groups):
     rows, paths = grid
     _, flips = written(tmp_path, paths, source_groups=groups)
-    counts = count(rows.values())
+    counts = counted(rows)
     weights = object_weights(counts.objects, STATISTICS["replicates"], STATISTICS["seed"])
     mri, _ = mri_tables(ood_accuracies(counts, weights, source_groups=groups), STATISTICS["confidence"])
     both = flips.merge(mri, on=["model", "method", "size"])
@@ -185,7 +202,6 @@ def test_calibration_error_of_known_cases():
 
 
 def test_runs_on_different_images_are_refused():
-    scored = pd.DataFrame({"row": [0, 1, 2], "label": [0, 1, 2], "prediction": [0, 1, 2]})
-    for change in ({"row": [0, 1, 4]}, {"label": [0, 1, 1]}):
-        with pytest.raises(ValueError, match="same images"):
-            compared(scored, scored.assign(**change))
+    scored = pd.DataFrame({"row": [0, 1, 2], "rank": [0, 1, 2], "prediction": [0, 1, 2]})
+    with pytest.raises(ValueError, match="same images"):
+        compared(scored, scored.assign(row=[0, 1, 4]))

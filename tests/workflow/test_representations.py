@@ -10,7 +10,7 @@ import safetensors.numpy
 import safetensors.torch
 
 from rib.models.checkpoint import xor_decompress
-from tiny.project import jobs_of_run
+from tiny.project import jobs_of_run, rows_of
 
 LAYERS = ["pre_logits", "stage1", "stage2", "stage3", "stage4"]
 
@@ -37,7 +37,7 @@ def test_features_are_those_that_the_stored_rows_were_scored_with(finished_copy)
         found = safetensors.numpy.load_file(folder / features(run, "blue"))
         assert sorted(found) == LAYERS and {part.dtype for part in found.values()} == {np.dtype("float32")}
         scores = (found["pre_logits"] @ weight.T + bias)[:, [row[0] for row in space["indices"]]]
-        rows = pq.read_table(folder / f"results/tiny/paper/evaluate/{run}/tiny.parquet").to_pandas()
+        rows = rows_of(folder / f"results/tiny/paper/evaluate/{run}/tiny.parquet")
         rows = rows[rows["dataset"] == "blue"]
         assert (rows["prediction"] == scores.argmax(axis=1)).all()
         index = pq.read_table((folder / features(run, "blue")).with_suffix(".index.parquet")).to_pandas()

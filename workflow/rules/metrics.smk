@@ -13,6 +13,11 @@ TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("accuracy", "ri", "m
 TABLES["mri_json"] = f"{REPORTS}/tables/mri.json"
 # Correct predictions per run, dataset and object, for comparisons. Stored with the tables, to be pulled with them.
 COUNTS = f"{REPORTS}/tables/counts.npz"
+# Labels and objects of the images that rows are of, which all geometries share.
+INDEXED = {
+    "prepared": [prepared("manifest.json", name, geometry_of(FIRST_MODEL)) for name in GRID.datasets],
+    "indexes": ancient([prepared("index.parquet", name, geometry_of(FIRST_MODEL)) for name in GRID.datasets]),
+}
 LIGHT = {"mem_mb": 2000, "runtime": 30}  # resources of jobs that read tables only
 
 
@@ -27,6 +32,7 @@ rule compute_metrics:
     input:
         manifests=manifests_of(ROWS),
         rows=ancient(ROWS),
+        **INDEXED,
     output:
         **TABLES,
         counts=COUNTS,

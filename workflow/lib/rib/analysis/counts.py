@@ -1,7 +1,10 @@
-"""Correct predictions per run, dataset and resampling unit (object), from which all accuracies are computed."""
+"""Correct predictions per run, dataset and resampling unit (object), from which all accuracies are computed.
+
+Evaluation rows say which image of a dataset's index they are of; the index has its object and class.
+"""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,23 +14,28 @@ import pandas as pd
 from rib.config.run import RUN_COLUMNS
 
 STATE = [*RUN_COLUMNS, "alpha"]
-COLUMNS = [*STATE, "dataset", "object_id", "label", "prediction"]
+COLUMNS = [*STATE, "dataset", "row", "rank"]
+INDEX_COLUMNS = ["object_id", "label"]
 
 # A scored model state: model, method, target, size, seed, alpha (None unless it is part of a curve).
 State = tuple[str, str, str, str, int, float | None]
 Index = slice | Sequence[int] | np.ndarray
 EVERY = slice(None)  # index of all states or objects
+SHARED = ("places", "labels", "images")  # what all states share
 
 
 @dataclass(frozen=True)
 class Counts:
     """Correct predictions per object, for every state and dataset of a grid.
 
+    An object with images of several classes occurs once for each class.
+
     Attributes:
         states: sorted states.
         datasets: names, in the rows' order.
         objects: total number of objects.
         places: by dataset, (n,) ascending indices of its objects.
+        labels: by dataset, (n,) class of each object, an index into the dataset's label space.
         images: by dataset, (n,) uint16 number of images of each object.
         correct: by dataset, (states, n) uint16 number of correct predictions.
     """
@@ -36,6 +44,7 @@ class Counts:
     datasets: list[str]
     objects: int
     places: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
     images: dict[str, np.ndarray]
     correct: dict[str, np.ndarray]
 
@@ -56,52 +65,71 @@ class Counts:
         return replace(self, states=[self.states[place] for place in states], correct=correct)
 
 
-def count(parts: Iterable[pd.DataFrame]) -> Counts:
+def count(parts: Iterable[pd.DataFrame], indexes: Mapping[str, pd.DataFrame]) -> Counts:
     """Count correct predictions per state, dataset and object.
 
     Args:
         parts: evaluation rows of a grid with at least the columns `COLUMNS`. A part has all rows of its states on its
             datasets and is reduced before the next one is read.
+        indexes: index of each dataset, at least the columns `INDEX_COLUMNS`.
 
     Raises:
         ValueError: two runs were scored on different images.
     """
-    images: dict[str, pd.Series] = {}
+    scored: dict[str, tuple[np.ndarray, np.ndarray, pd.MultiIndex]] = {}
     found: dict[State, dict[str, np.ndarray]] = {}
     for part in parts:
-        right, objects = part["label"] == part["prediction"], part["object_id"].astype(str)
+        rows, right = part["row"].to_numpy(), part["rank"].to_numpy() == 0
         groups = part.groupby([*STATE, "dataset"], observed=True, dropna=False).indices
-        for (*state, alpha, dataset), rows in groups.items():
-            answers = right.iloc[rows].groupby(objects.iloc[rows]).agg(["size", "sum"])
-            if not images.setdefault(dataset, answers["size"]).equals(answers["size"]):
+        for (*state, alpha, dataset), own in groups.items():
+            shown = np.sort(rows[own])
+            if dataset not in scored:
+                scored[dataset] = (shown, *objects_of(indexes[dataset], shown))
+            images, place, objects = scored[dataset]
+            if not np.array_equal(shown, images):
                 raise ValueError("the runs were not scored on the same images")
+            correct = np.bincount(place[rows[own][right[own]]], minlength=len(objects))
             key = (*state, None if np.isnan(alpha) else alpha)
-            found.setdefault(key, {})[dataset] = answers["sum"].to_numpy(np.uint16)
+            found.setdefault(key, {})[dataset] = correct.astype(np.uint16)
     states = sorted(found, key=lambda state: (state[:-1], state[-1] or 0))
-    if any(found[state].keys() != images.keys() for state in states):
+    if any(found[state].keys() != scored.keys() for state in states):
         raise ValueError("the runs were not scored on the same images")
-    every = pd.Index(np.unique(np.concatenate([sizes.index.to_numpy() for sizes in images.values()])))
+    ids = {dataset: objects.get_level_values("object_id") for dataset, (*_, objects) in scored.items()}
+    every = pd.Index(np.unique(np.concatenate([own.to_numpy(object) for own in ids.values()])))
     return Counts(
         states=states,
-        datasets=list(images),
+        datasets=list(scored),
         objects=len(every),
-        places={dataset: every.get_indexer(sizes.index) for dataset, sizes in images.items()},
-        images={dataset: sizes.to_numpy(np.uint16) for dataset, sizes in images.items()},
-        correct={dataset: np.stack([found[state][dataset] for state in states]) for dataset in images},
+        places={dataset: every.get_indexer(own) for dataset, own in ids.items()},
+        labels={name: objects.get_level_values("label").to_numpy() for name, (*_, objects) in scored.items()},
+        images={name: np.bincount(place[rows]).astype(np.uint16) for name, (rows, place, _) in scored.items()},
+        correct={dataset: np.stack([found[state][dataset] for state in states]) for dataset in scored},
     )
+
+
+def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.MultiIndex]:
+    """Objects of the given rows of an index: place of each row's object (rows of the index,), sorted (object, class)."""
+    groups = index.iloc[rows].groupby(INDEX_COLUMNS, sort=True)
+    place = np.zeros(len(index), np.int64)
+    place[rows] = groups.ngroup()
+    return place, groups.size().index
+
+
+def read_indexes(paths: Iterable[Path], columns: Sequence[str] = INDEX_COLUMNS) -> dict[str, pd.DataFrame]:
+    """Columns of indexes .../{dataset}/{geometry}/index.parquet, by dataset."""
+    return {path.parts[-3]: pd.read_parquet(path, columns=list(columns)) for path in paths}
 
 
 def write_counts(counts: Counts, path: Path) -> None:
     """Write counts as .npz; the same counts give the same bytes.
 
-    The file contains `facts` (JSON: states, datasets, objects), `places/<dataset>`, `images/<dataset>` and
-    `correct/<model>/<dataset>`, each of which can be read separately.
+    The file contains `facts` (JSON: states, datasets, objects), `places/<dataset>`, `labels/<dataset>`,
+    `images/<dataset>` and `correct/<model>/<dataset>`, each of which can be read separately.
     """
     facts = {"states": counts.states, "datasets": counts.datasets, "objects": counts.objects}
     arrays = {"facts": np.array(json.dumps(facts, default=int))}  # seeds have a type that JSON doesn't support
     for dataset in counts.datasets:
-        arrays[f"places/{dataset}"] = counts.places[dataset]
-        arrays[f"images/{dataset}"] = counts.images[dataset]
+        arrays |= {f"{part}/{dataset}": getattr(counts, part)[dataset] for part in SHARED}
     for model in dict.fromkeys(state[0] for state in counts.states):
         own = counts.of([place for place, state in enumerate(counts.states) if state[0] == model])
         arrays |= {f"correct/{model}/{dataset}": right for dataset, right in own.correct.items()}
@@ -113,7 +141,7 @@ def read_counts(path: Path) -> Iterable[Counts]:
     with np.load(path, allow_pickle=False) as stored:
         facts = json.loads(str(stored["facts"]))
         states = [tuple(state) for state in facts["states"]]
-        shared = {part: {name: stored[f"{part}/{name}"] for name in facts["datasets"]} for part in ("places", "images")}
+        shared = {part: {name: stored[f"{part}/{name}"] for name in facts["datasets"]} for part in SHARED}
         for model in dict.fromkeys(state[0] for state in states):
             yield Counts(
                 states=[state for state in states if state[0] == model],

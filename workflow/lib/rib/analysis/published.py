@@ -28,9 +28,9 @@ def compare(
         obstacle: why this run's settings are not comparable with published numbers, or None.
         table: written as CSV: model, dataset, published, measured, difference (percent), images, verdict, source.
     """
-    columns = [*KEYS, "label", "prediction"]
+    columns = [*KEYS, "rank"]
     scored = pd.concat([pd.read_parquet(path, columns=columns).astype(dict.fromkeys(KEYS, str)) for path in rows])
-    scored["right"] = scored["label"] == scored["prediction"]
+    scored["right"] = scored["rank"] == 0
     found = scored.groupby(KEYS)["right"].agg(measured=lambda right: 100 * right.mean(), images="size").reset_index()
     stated = pd.DataFrame(published).rename(columns={"accuracy": "published"}).astype({"published": float})
     both = stated.merge(found, on=KEYS, how="inner")

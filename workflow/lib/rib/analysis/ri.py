@@ -86,7 +86,7 @@ def ri_parts(
         for name, kept in left.items():
             after, before = counts.correct[name][rows][:, kept].astype(np.float64)
             n = counts.images[name][kept].sum(dtype=np.int64)
-            parts[counts.places[name][kept]] += 100 * (after - before) / n / len(left)
+            np.add.at(parts, counts.places[name][kept], 100 * (after - before) / n / len(left))
     return found
 
 
@@ -117,7 +117,7 @@ def on_other_datasets(
     groups, left = source_groups or {}, dict.fromkeys(others, EVERY)
     if target in groups and target in counts.places:
         for name in (name for name in others if groups.get(name) == groups[target]):
-            shared = np.isin(counts.places[name], counts.places[target], assume_unique=True)
+            shared = np.isin(counts.places[name], counts.places[target])
             if shared.any():
                 left[name] = ~shared
     left = {name: kept for name, kept in left.items() if kept is EVERY or kept.any()}

@@ -1,10 +1,10 @@
 """Per-image effects of fine-tuning: agreement with the pretrained model, flips, and calibration. No torch.
 
-On one dataset, for label y, the pretrained model's prediction p and the fine-tuned model's prediction f:
+On one dataset, for the pretrained model's prediction p and the fine-tuned model's prediction f:
 
     agreement       fraction of images with f = p
-    right to wrong  fraction of images with p = y and f != y
-    wrong to right  fraction of images with p != y and f = y
+    right to wrong  fraction of images with p right and f wrong
+    wrong to right  fraction of images with p wrong and f right
 
 The change of accuracy is wrong to right minus right to wrong. An unchanged accuracy can hide many flips.
 
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import EVERY, Counts, Index
+from rib.analysis.counts import EVERY, Counts, Index, read_indexes
 from rib.analysis.ri import on_other_datasets
 from rib.base.files import write_table
 from rib.base.progress import Progress
@@ -31,7 +31,7 @@ from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, run_of
 
 BINS = 15  # of the calibration error
 SHARES = ("agreement", "right_to_wrong", "wrong_to_right")
-COLUMNS = ("row", "label", "prediction", "confidence")
+COLUMNS = ("row", "prediction", "rank", "confidence")
 GROUP = ["model", "method", "size"]
 BLOCK = 200  # bootstrap replicates at once, which bounds memory
 
@@ -52,12 +52,12 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
 
 
 def compared(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Flags (n,) bool of each of `SHARES`, from the rows of two runs on one dataset (row, label, prediction).
+    """Flags (n,) bool of each of `SHARES`, from the rows of two runs on one dataset (row, prediction, rank).
 
     Raises:
         ValueError: the two runs were not scored on the same images.
     """
-    if not all(np.array_equal(before[name], after[name]) for name in ("row", "label")):
+    if not np.array_equal(before["row"], after["row"]):
         raise ValueError("the runs were not scored on the same images")
     same = before["prediction"].to_numpy() == after["prediction"].to_numpy()
     was, is_now = right(before), right(after)
@@ -66,7 +66,7 @@ def compared(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, np.ndarray]
 
 def right(rows: pd.DataFrame) -> np.ndarray:
     """Which predictions are correct: (n,) bool."""
-    return rows["prediction"].to_numpy() == rows["label"].to_numpy()
+    return rows["rank"].to_numpy() == 0
 
 
 def numbers_of(before: pd.DataFrame, after: pd.DataFrame, flags: Mapping[str, np.ndarray]) -> tuple:
@@ -98,6 +98,7 @@ class Flips:
             datasets=list(objects),
             objects=len(every),
             places={dataset: every.get_indexer(own) for dataset, (_, own) in objects.items()},
+            labels={},
             images={dataset: np.bincount(place).astype(np.uint16) for dataset, place in self.of_image.items()},
             correct={},
         )
@@ -140,6 +141,7 @@ class Flips:
 def write_tables(
     *,
     rows: Iterable[Path],
+    indexes: Iterable[Path],
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
     conditions: str,
@@ -153,6 +155,7 @@ def write_tables(
 
     Args:
         rows: Parquet files of all runs except curves; folder names identify the run (see `run_of`).
+        indexes: index of each dataset; folder names identify it.
         samples: CSV with one row per fine-tuned run and dataset: model, method, target, size, seed, dataset, n,
             agreement, right_to_wrong, wrong_to_right, ece_before, ece_after (percent).
         flips: CSV with one row per model, method and size: means of the three shares over targets, seeds and the
@@ -162,10 +165,9 @@ def write_tables(
     for path in rows:
         files.setdefault(run_of(path), []).append(path)
     pretrained = {run.model: paths for run, paths in files.items() if run.method == PRETRAINED}
-    first = pretrained[min(pretrained)]
-    ids = {name: own["object_id"] for name, own in read_rows(first, ["object_id"]).items()}
-    objects = {name: pd.factorize(own, sort=True) for name, own in ids.items()}
-    resampling, shared = Flips(objects, replicates, seed), read_rows(first)
+    shared, index = read_rows(pretrained[min(pretrained)]), read_indexes(indexes, ["object_id"])
+    ids = {name: index[name]["object_id"].iloc[own["row"]] for name, own in shared.items()}
+    resampling = Flips({name: pd.factorize(own, sort=True) for name, own in ids.items()}, replicates, seed)
     lines, means = [], []
     tuned = sorted((run for run in files if run.method != PRETRAINED), key=lambda run: run.values(GROUP))
     progress = Progress(tuned, desc="comparing runs", unit="run")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import COLUMNS, STATE, Counts, State, count, write_counts
+from rib.analysis.counts import COLUMNS, STATE, Counts, State, count, read_indexes, write_counts
 from rib.analysis.ri import Ood, ood_accuracies
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json, write_table
@@ -79,6 +79,7 @@ def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFram
 def write_tables(
     *,
     rows: Iterable[Path],
+    indexes: Iterable[Path],
     manifests: Iterable[Path],
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
@@ -90,6 +91,9 @@ def write_tables(
 ) -> None:
     """Write accuracy, ri, mri, mri_json, ood, curves and counts from the evaluation rows of a grid.
 
+    Args:
+        indexes: index of each dataset; folder names identify it.
+
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
     """
@@ -100,7 +104,7 @@ def write_tables(
             "compute.device in config.yaml to one of them and run again."
         )
     files = Progress(rows, desc="reading rows", unit="file")
-    counts = count(pd.read_parquet(path, columns=COLUMNS) for path in files)
+    counts = count((pd.read_parquet(path, columns=COLUMNS) for path in files), read_indexes(indexes))
     write_counts(counts, outputs["counts"])
     ood = ood_accuracies(counts, object_weights(counts.objects, replicates, seed), ood_datasets, source_groups)
     mri, means = mri_tables(ood, confidence)

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from rib.base.plugins import load_module
 from rib.base.progress import Progress, log
 from rib.data.splits import SELECT
@@ -48,8 +46,8 @@ def select_weights(
             preprocessing = facts["preprocessing"]
             inputs = Inputs(held_out.images, preprocessing["mean"], preprocessing["std"], device, held_out.rows)
             progress = Progress(desc=f"selecting on {target.name}", total=len(inputs), unit="image")
-            found = score([model], inputs, held_out, batch_size, progress)[0]["prediction"]
-            right = (found == torch.from_numpy(held_out.labels)).float().mean().item()
+            (found,) = score([model], inputs, held_out, batch_size, progress)
+            right = (found["rank"] == 0).float().mean().item()
             scores[key] = {"weights": dict(weights), "accuracy": round(right, 6), "images": len(inputs)}
             log.info("%s: %.1f %% of %d select images", dict(weights), 100 * right, len(inputs))
         return scores[key]["accuracy"]

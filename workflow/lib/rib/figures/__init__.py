@@ -27,7 +27,7 @@ STYLE = Path(__file__).with_name("rib.mplstyle")
 # Colours of gains and losses in all figures: dark ends of ColorBrewer's PuOr, which is colour-blind safe.
 GAIN, LOSS = "#b35806", "#542788"
 CHANGES = "PuOr_r"
-ROWS = ["dataset", "row", "image_id", "label", "prediction"]  # columns of evaluation rows for figures
+ROWS = ["dataset", "row", "prediction", "rank"]  # columns of evaluation rows for figures
 
 
 def write_figure(

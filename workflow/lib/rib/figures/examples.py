@@ -23,7 +23,7 @@ def draw(
     """One image of a few classes in every dataset, one row per class and one column per dataset.
 
     Args:
-        rows: the pretrained model's evaluation rows, one table per evaluation group: dataset, row, label, prediction.
+        rows: the pretrained model's evaluation rows, one table per evaluation group: dataset, row, prediction, rank.
         images: the datasets, in the order of `datasets`.
         objects: number of classes to show, evenly spaced among those in most datasets.
     """
@@ -55,8 +55,10 @@ def first_of_each_class(rows: pd.DataFrame, prepared: Mapping[str, PreparedDatas
     """The first image of each class in each dataset; `object` is the lowest output index of the class."""
     parts = []
     for name, dataset in prepared.items():
-        part = rows[rows["dataset"] == name].drop_duplicates("label")
-        parts.append(part.assign(object=[dataset.space.indices[label][0] for label in part["label"]], dataset=name))
+        part = rows[rows["dataset"] == name]
+        part = part.assign(label=dataset.labels[part["row"]], dataset=name).drop_duplicates("label")
+        ids = dataset.index["image_id"].take(part["row"].to_numpy()).to_pylist()
+        parts.append(part.assign(image_id=ids, object=[dataset.space.indices[label][0] for label in part["label"]]))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -74,7 +76,7 @@ def shorten(name: str, longest: int = 16) -> str:
 
 
 def _show(axes, dataset: PreparedDataset, row: pd.Series) -> None:
-    right = row["label"] == row["prediction"]
+    right = row["rank"] == 0
     colour = RIGHT if right else WRONG
     axes.imshow(dataset.images[np.array([row["row"]])][0])
     prediction = shorten(dataset.space.names[row["prediction"]])

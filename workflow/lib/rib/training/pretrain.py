@@ -87,6 +87,6 @@ def _tested(model: torch.nn.Module, entry: Mapping, test: PreparedDataset, devic
     progress = Progress(desc=f"testing {entry['name']}", total=len(test.labels), unit="image")
     (found,) = score([model.eval()], inputs, test, BATCH, progress)
     progress.close()
-    right = int((found["prediction"].numpy() == test.labels).sum())
+    right = int((found["rank"] == 0).sum())
     log.info("%s: %d of %d images of %s are correct", entry["name"], right, len(test.labels), test.name)
     return {"dataset": test.name, "images": len(test.labels), "accuracy": round(100 * right / len(test.labels), 6)}
