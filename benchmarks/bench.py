@@ -37,7 +37,8 @@ from rib.base.files import read_json, write_json, write_text
 from rib.base.progress import Progress
 from rib.config.geometry import Geometry
 from rib.data.prepared import PreparedDataset
-from rib.evaluation.evaluate import ENCODING, _rows, score
+from rib.evaluation.evaluate import ENCODING, _rows
+from rib.evaluation.score import score
 from rib.methods import load_algorithm
 from rib.methods.base import Task
 from rib.models import device as devices

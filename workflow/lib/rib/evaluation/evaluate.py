@@ -6,20 +6,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
-from rib.config.label_space import LabelSpace
 from rib.config.run import Run
 from rib.data.prepared import PreparedDataset
 from rib.data.splits import TEST
 from rib.data.view import DatasetFiles, DatasetView, load_dataset
 from rib.evaluation.recipes import State
+from rib.evaluation.score import score
 from rib.models import device as devices
-from rib.models.class_logits import class_logits, class_members
 from rib.models.inputs import Inputs
 from rib.models.state import network_in_state
 
@@ -54,7 +52,8 @@ def evaluate(
         rows: written as Parquet, one row per state and image: the run's five columns, alpha (null unless the run is a
             curve), dataset, row (position in the prepared dataset's index, which has ids and labels), and the results
             of `score`: prediction and rank as int16, the others as float16, clipped to its largest finite values.
-        manifest: written as JSON: the device, and n and label space digest of each dataset.
+        manifest: written as JSON: the device, n and label space digest of each dataset, and the fit of each of the
+            checkpoints (see rib.training.finetune).
 
     Raises:
         UserError: a logit is not finite.
@@ -75,63 +74,8 @@ def evaluate(
     progress.close()
     pq.write_table(pa.concat_tables(tables).unify_dictionaries(), rows, **ENCODING)
     facts = {dataset.name: {"n": len(dataset.labels), "label_space": dataset.space.digest} for dataset in loaded}
-    write_json(manifest, {"device": device.type, "datasets": facts})
-
-
-@torch.inference_mode()
-def score(
-    models: Sequence[nn.Module], inputs: Inputs, dataset: PreparedDataset, batch_size: int, progress: Progress
-) -> list[dict[str, Tensor]]:
-    """Score every network on every image, from the logits of the dataset's classes; each batch is read once.
-
-    Right answers are the label and the classes that the label space also counts as right (`also`).
-
-    Returns:
-        For each network, tensors (n,), int64 or float32: prediction, the first of equal classes; rank, the number of
-        classes that beat the best right answer, of equal ones those with a lower index (0: correct; a NaN beats all);
-        log_prob, the log-softmax of the label; energy, the log-sum-exp of all classes, NaN if a logit is not finite;
-        confidence, the softmax of the prediction, 0 to 1; margin, the logit of the best right answer minus the highest
-        of the other classes.
-    """
-    members, answers = class_members(dataset.space, inputs.device), _right_answers(dataset.space, inputs.device)
-    labels = torch.from_numpy(dataset.labels).to(inputs.device)
-    parts: list[list[dict]] = [[] for _ in models]
-    for start in range(0, len(inputs), batch_size):
-        batch = slice(start, start + batch_size)
-        pixels, right = inputs[batch], answers[labels[batch]]
-        for model, found in zip(models, parts, strict=True):
-            with devices.autocast(inputs.device):
-                logits = model(pixels)
-            found.append(_summary(class_logits(logits.float(), members), right))
-        progress.update(len(pixels))
-    return [{name: torch.cat([part[name] for part in found]).cpu() for name in found[0]} for found in parts]
-
-
-def _right_answers(space: LabelSpace, device: torch.device) -> Tensor:
-    """Right answers to images of each class, the class first: (C, K) int64, padded with the class."""
-    also = space.also or [()] * len(space.keys)
-    width = max(map(len, also))
-    rows = [[label, *others, *[label] * (width - len(others))] for label, others in enumerate(also)]
-    return torch.tensor(rows, dtype=torch.int64, device=device)
-
-
-def _summary(scores: Tensor, right: Tensor) -> dict[str, Tensor]:
-    """Results of `score` for class logits (N, C) and right answers (N, K), the label first."""
-    own = scores.gather(1, right)
-    best = own.amax(dim=1, keepdim=True)
-    place = right.masked_fill(own != best, scores.shape[1]).amin(dim=1, keepdim=True)  # the first of equal answers
-    classes = torch.arange(scores.shape[1], device=scores.device)
-    beaten = (best > scores) | ((best == scores) & (classes >= place))
-    others = scores.scatter(1, right, float("-inf")).amax(dim=1)
-    prediction, log_probs = scores.argmax(dim=1), scores.log_softmax(dim=1)  # argmax: the first of equal scores
-    return {
-        "prediction": prediction,
-        "rank": scores.shape[1] - beaten.sum(dim=1),
-        "log_prob": log_probs.gather(1, right[:, :1])[:, 0],
-        "energy": scores.logsumexp(dim=1).where(scores.isfinite().all(dim=1), torch.nan),
-        "confidence": log_probs.gather(1, prediction[:, None])[:, 0].exp(),
-        "margin": best[:, 0] - others,
-    }
+    fit = {method: read_json(path.with_name("manifest.json"))["fit"] for method, path in checkpoints.items()}
+    write_json(manifest, {"device": device.type, "datasets": facts, "fit": fit})
 
 
 def _rows(dataset: PreparedDataset, scores: Mapping[str, Tensor], run: Run, alpha: float | None) -> pa.Table:

@@ -7,8 +7,8 @@ from rib.base.plugins import load_module
 from rib.base.progress import Progress, log
 from rib.data.splits import SELECT
 from rib.data.view import DatasetFiles, DatasetView, load_dataset
-from rib.evaluation.evaluate import score
 from rib.evaluation.recipes import State, store_recipe
+from rib.evaluation.score import score
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs

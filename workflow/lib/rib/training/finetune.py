@@ -25,7 +25,7 @@ from rib.data.prepared import PreparedDataset
 from rib.data.splits import TRAIN
 from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles, DatasetView, load_dataset, load_proxy
-from rib.evaluation.evaluate import score
+from rib.evaluation.score import score
 from rib.methods import load_algorithm
 from rib.methods.base import FineTuning, Images, Task
 from rib.models import device as devices
@@ -123,7 +123,7 @@ def measure_fit(
     progress = Progress(desc=f"fit of {run}", total=len(part.labels), unit="image")
     (found,) = score([network], inputs, part, FIT_BATCH, progress)
     progress.close()
-    fit = float((found["prediction"].numpy() == part.labels).mean())
+    fit = (found["rank"] == 0).float().mean().item()
     log.info("%s: %.1f %% of %d training images are correct", run, 100 * fit, len(part.labels))
     return round(fit, 6)
 

@@ -16,7 +16,7 @@ from rib.config.run import ALL, Run
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
-from rib.evaluation.evaluate import score
+from rib.evaluation.score import score
 from rib.methods.base import FineTuning, Task
 from rib.models import device as devices
 from rib.models.inputs import Inputs
