@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rib.base.errors import UserError
-from rib.base.files import read_json
+from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
 from rib.config.label_space import LabelSpace
 from rib.config.run import Run
@@ -200,10 +200,12 @@ def folders(network, sets, tmp_path_factory):
         tensor += 0.2 * tensor.std() * torch.randn(tensor.shape, generator=generator)
         changes[name] = tensor
     safetensors.torch.save_file(changes, top / "ft.safetensors")
+    write_json(top / "ft.manifest.json", {"fit": 0.75})
     return {
         "model": model_folder(top / "model", network),
         "datasets": {name: prepared_folder(top / name, part) for name, part in sets.items()},
         "ft": top / "ft.safetensors",
+        "ft_manifest": top / "ft.manifest.json",
         "tuned": tuned,
     }
 
@@ -215,6 +217,7 @@ def job(folders, out, *, run=RUN, states=FINE_TUNED, view=VIEW, **files):
         run=run,
         states=states,
         checkpoints={"ft": folders["ft"]},
+        manifests=[folders["ft_manifest"]],
         model_folder=folders["model"],
         datasets=[
             DatasetFiles(name, folder, **{key: paths.get(name) for key, paths in files.items()})
@@ -254,7 +257,7 @@ def test_a_job_writes_a_row_per_image_and_what_it_was_scored_on(folders, sets, t
     for name, part in sets.items():
         check(table, name, folders["tuned"], part, **vars(RUN))
     datasets = {name: {"n": len(part.labels), "label_space": SPACE.digest} for name, part in sets.items()}
-    assert read_json(tmp_path / "run/manifest.json") == {"device": "cpu", "datasets": datasets}
+    assert read_json(tmp_path / "run/manifest.json") == {"device": "cpu", "datasets": datasets, "fit": {"ft": 0.75}}
 
 
 def test_a_curve_has_the_rows_of_each_alpha(network, folders, sets, tmp_path):
