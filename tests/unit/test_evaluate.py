@@ -19,8 +19,8 @@ from rib.config.run import Run
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles
 from rib.evaluation.evaluate import ENCODING, _rows, evaluate
-from rib.evaluation.score import _summary, score
 from rib.evaluation.recipes import State
+from rib.evaluation.score import _summary, score
 from rib.models import device as devices
 from rib.models.inputs import Inputs
 from tiny.training import (
