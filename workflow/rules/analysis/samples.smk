@@ -23,6 +23,7 @@ use rule compute_metrics as compare_samples with:
     input:
         manifests=manifests_of(SAMPLE_ROWS),
         rows=ancient(SAMPLE_ROWS),
+        fit=TABLES["fit"],
     output:
         **SAMPLE_TABLES,
         provenance=f"{REPORTS}/tables/samples.provenance.json",

@@ -21,6 +21,7 @@ class Family:
     one_image_per_class: bool
     crop_pct: float | None = None
     example_target: str | None = None
+    fit_threshold: float | None = None
     reference: str | dict | None = None
 
 
@@ -91,6 +92,7 @@ class Method:
     Attributes:
         parents: methods that must run first: those that a merge averages, or the one that training starts from.
         form: `finetune`, or the kind of merge: `recipe`, `curve` or `select`.
+        can_fit: whether a run that doesn't fit its training images is unfinished, if the family has a threshold.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Method:
     style: dict
     stores: str
     trains_on: str
+    can_fit: bool
 
     @property
     def trains(self) -> bool:
