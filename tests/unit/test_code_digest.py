@@ -207,8 +207,8 @@ STAGES = {
     "evaluate_run": ([], SCORING | {"evaluation/recipes.py", "models/padding_prompt.py", "data/groups.py"}),
     "run_network features": (["evaluation/features.py"], FEATURES | {"models/padding_prompt.py", "data/splits.py"}),
     "run_network inversion": (["evaluation/inversion.py"], FEATURES | {"evaluation/inversion.py"}),
-    "tabulate tables": (["analysis/tables.py"], ROWS | {"analysis/bootstrap.py", "analysis/tables.py"}),
-    "tabulate summary": (["analysis/summary.py"], {"analysis/summary.py"}),
+    "tabulate tables": (["analysis/tables.py"], ROWS | {f"analysis/{n}.py" for n in ("bootstrap", "fit", "tables")}),
+    "tabulate summary": (["analysis/summary.py"], {"analysis/summary.py", "analysis/fit.py"}),
     "tabulate comparison": (["analysis/comparison.py"], ROWS | {"analysis/comparison.py", "analysis/bootstrap.py"}),
     "tabulate samples": (["analysis/samples.py"], ROWS | {"analysis/samples.py", "analysis/bootstrap.py"}),
     "tabulate effective_robustness": (
@@ -225,7 +225,7 @@ STAGES = {
     "tabulate cost": (["analysis/cost.py"], {"analysis/cost.py"}),
     "tabulate splits": (["analysis/splits.py"], {"analysis/splits.py"}),
     "tabulate training": (["analysis/training.py"], {"analysis/training.py", "config/run.py"}),
-    "plot_figure": (["figures/radar.py"], {"figures/radar.py", "figures/__init__.py"}),
+    "plot_figure": (["figures/radar.py"], {"figures/radar.py", "figures/__init__.py", "analysis/fit.py"}),
 }
 
 

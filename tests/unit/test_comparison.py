@@ -13,7 +13,7 @@ from rib.analysis.comparison import compare, effects_of, holm, letters, rank, se
 from rib.analysis.counts import Counts, count, write_counts
 from rib.analysis.ri import Ood, ood_accuracies, ri_parts
 from rib.analysis.tables import mri_tables, ri_table
-from rib.config.run import PRETRAINED
+from rib.config.run import PRETRAINED, RUN_COLUMNS
 
 DATASETS = {"a": 9, "b": 7, "c": 12}
 TARGETS = ["a", "b"]
@@ -52,12 +52,15 @@ def effects(counts, groups=None):
     return effects_of(ood_of(counts, groups), ri_parts(counts, source_groups=groups), "all")
 
 
-def written(path, tables, **more):
-    """The comparison of stored counts, read back by name."""
+def written(path, tables, unfinished=(), **more):
+    """The comparison of stored counts, read back by name; `unfinished`: model, method, target, size and seed of runs."""
+    fit = pd.DataFrame([(*run, 50.0, "yes") for run in unfinished], columns=[*RUN_COLUMNS, "fit", "unfinished"])
+    fit.to_csv(path / "fit.csv", index=False)
     names = comparison.COLUMNS
     settings = {"source_groups": None, "conditions": "protocol paper", "replicates": 300, "confidence": 0.95, "seed": 0}
     comparison.write_comparison(
         counts=path / "counts.npz",
+        fit=path / "fit.csv",
         ood_datasets=list(DATASETS),
         **{**settings, "draws": 500, **more},
         outputs={name: path / f"{tables}_{name}.csv" for name in names},
@@ -330,6 +333,29 @@ def test_each_size_is_compared_by_itself_and_curves_not_at_all(tmp_path):
     made = written(tmp_path, "t")
     assert made["ranking"].groupby("size").size().to_dict() == {"10": 3, "all": 3}
     assert "curve" not in set(made["comparisons"]["method"]) and len(made["comparisons"]) == 2 * 6
+
+
+def test_a_method_with_an_unfinished_run_is_neither_ranked_nor_tested(tables, tmp_path):
+    """As if it had not been run: of that model and size, whatever its other targets and seeds; its RI stays."""
+    folder, whole = tables
+    made = written(folder, "unfinished", [("m", "ft", "a", "all", 1), ("n", "lwf", "b", "10", 0)])
+    write_counts(count([rows("m").query("method != 'ft'"), rows("n", 1)]), tmp_path / "counts.npz")
+    for name, table in written(tmp_path, "alone").items():
+        if name.startswith("seeds"):
+            pd.testing.assert_frame_equal(made[name], whole[name])
+        else:
+            pd.testing.assert_frame_equal(made[name], table)
+            assert "ft" not in set(made[name].query("model == 'm'")["method"])
+
+
+def test_without_finished_methods_nothing_is_ranked(tables):
+    folder, whole = tables
+    runs = [(model, method, "b", "all", 0) for model in "mn" for method in ("ft", "lwf", "probe")]
+    for name, table in written(folder, "none", runs).items():
+        assert list(table) == list(whole[name]) and len(table) == (len(whole[name]) if "seeds" in name else 0)
+    one = written(folder, "one", runs[1:])
+    assert one["ranking"][["model", "method", "rank_worst"]].to_numpy().tolist() == [["m", "ft", 1]]
+    assert one["comparisons"]["p_holm"].tolist() == one["comparisons"]["p"].tolist()
 
 
 def test_a_grid_of_the_pretrained_model_alone_has_tables_without_lines(tmp_path):

@@ -23,9 +23,9 @@ def texts(axes):
 
 
 def ranked(seeds=1):
-    lines = [("m", "wise", "all", 4.0, 3.0, 5.5, 1, 2, "a"), ("m", "ft", "all", 3.0, 2.0, 4.0, 1, 3, "ab"),
-             ("m", "lwf", "all", -1.0, -2.0, 0.5, 2, 3, "b")]  # fmt: skip
-    names = ["model", "method", "size", "mri", "ci_low", "ci_high", "rank_best", "rank_worst", "ties"]
+    lines = [("m", "wise", "all", 4.0, 3.0, 5.5, 1, 2, "a", np.nan), ("m", "ft", "all", 3.0, 2.0, 4.0, 1, 3, "ab", 99.9),
+             ("m", "lwf", "all", -1.0, -2.0, 0.5, 2, 3, "b", 80.0)]  # fmt: skip
+    names = ["model", "method", "size", "mri", "ci_low", "ci_high", "rank_best", "rank_worst", "ties", "fit"]
     ranks = pd.DataFrame(lines, columns=names)
     spread = [("m", name, "all", seeds, *((1.5, 2.5) if seeds > 1 else (np.nan, np.nan))) for name in LOOKS]
     return ranks, pd.DataFrame(spread, columns=["model", "method", "size", "seeds", "seed_low", "seed_high"])
@@ -38,7 +38,7 @@ def draw_ranking(seeds):
 def test_ranking_has_intervals_in_order_and_a_line_at_zero():
     figure, shown = draw_ranking(1)
     (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["WiSE", "FT", "LwF"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["WiSE", "FT (fit 99 %)", "LwF (fit 80 %)"]
     bars = [line for line in axes.lines if line.get_linewidth() == 3]
     assert [list(bar.get_xdata()) for bar in bars] == [[3, 5.5], [2, 4], [-2, 0.5]]
     assert [to_hex(bar.get_color()) for bar in bars] == ["#cc79a7", "#d55e00", "#009e73"]
@@ -60,6 +60,12 @@ def test_ranking_has_a_second_whisker_for_several_seeds():
     (axes,) = figure.axes
     ends = [tuple(segment[:, 0]) for lines in axes.collections for segment in lines.get_segments()]
     assert ends == [(1.5, 2.5)] * 3 and "3 seeds" in figure.get_supxlabel()
+
+
+def test_a_ranking_without_methods_says_so():
+    ranks, spread = ranked()
+    figure, shown = ranking.draw(ranks[:0], spread, models={"m": "M"}, methods=LOOKS, confidence=0.95)
+    assert [text.get_text() for text in figure.texts] == ["no method is ranked"] and not len(shown)
 
 
 def costs(ft=100.0, wise=110.0, lwf=90.0):

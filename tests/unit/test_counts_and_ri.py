@@ -1,5 +1,6 @@
 """RI, mRI and their intervals against the definitions written out, and against a slow bootstrap."""
 
+import itertools
 import json
 
 import numpy as np
@@ -15,6 +16,7 @@ from rib.config.run import RUN_COLUMNS
 
 DATASETS = ["a", "b", "c"]
 TARGETS = ["a", "b"]
+NO_THRESHOLD = {"can_fit": ["ft"], "threshold": None, "whole_targets": True}
 
 
 def scored(rows):
@@ -79,7 +81,7 @@ def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
     manifests = []
     for device in ("cpu", "cuda"):
         manifests.append(tmp_path / f"{device}.json")
-        manifests[-1].write_text(f'{{"device": "{device}"}}')
+        manifests[-1].write_text(f'{{"device": "{device}", "fit": {{}}}}')
     with pytest.raises(UserError, match="cpu and cuda.*compute.device"):
         write_tables(
             rows=[tmp_path / "rows.parquet"],
@@ -91,6 +93,7 @@ def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
             replicates=100,
             confidence=0.95,
             seed=0,
+            fit=NO_THRESHOLD,
             outputs={},
         )
 
@@ -142,8 +145,12 @@ def files(tmp_path_factory):
     folder, rows = tmp_path_factory.mktemp("grid"), grid_rows()
     for name, part in (("one", rows["dataset"].isin(["b", "val"])), ("two", rows["dataset"].isin(["a", "c"]))):
         scored(rows[part]).assign(confidence=0.5).to_parquet(folder / f"{name}.parquet")
-        (folder / f"{name}.json").write_text('{"device": "cpu"}')
     write_indexes(folder, rows)
+    for model, (method, target, size, seed, _) in itertools.product("nm", GRID):
+        fit = {"pretrained": {}, "curve": {"ft": 0.8}}.get(method, {method: 0.8 if target == "a" else 0.96})
+        manifest = folder / model / target / method / size / str(seed) / "set.manifest.json"
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        manifest.write_text(json.dumps({"device": "cpu", "fit": fit}))
     return folder, rows
 
 
@@ -154,13 +161,14 @@ def grid(files):
 
 
 def written(folder, name, **choices):
-    tables = ("accuracy", "ri", "mri", "ood", "curves")
+    tables = ("accuracy", "fit", "ri", "mri", "ood", "curves")
     outputs = {table: folder / f"{name}_{table}.csv" for table in tables}
     usual = {"ood_datasets": ["a", "b", "c"], "source_groups": None, "replicates": 30, "confidence": 0.9, "seed": 5}
+    usual["fit"] = NO_THRESHOLD
     write_tables(
         rows=[folder / "one.parquet", folder / "two.parquet"],
         indexes=sorted(folder.glob("prepare/*/*/index.parquet")),
-        manifests=[folder / "one.json", folder / "two.json"],
+        manifests=sorted(folder.rglob("*.manifest.json")),
         conditions="protocol paper",
         **{**usual, **choices},
         outputs={**outputs, "mri_json": folder / f"{name}.json", "counts": folder / f"{name}.npz"},
@@ -514,3 +522,20 @@ def test_counts_that_would_be_unpickled_are_refused(tmp_path):
     np.savez(tmp_path / "counts.npz", facts=np.array([{}], object))
     with pytest.raises(ValueError, match="allow_pickle"):
         list(read_counts(tmp_path / "counts.npz"))
+
+
+def test_the_fit_of_every_run_is_that_of_its_manifest(grid):
+    """That of a curve, which has several states, is unknown."""
+    folder, rows, made = grid
+    runs = rows[rows["method"] != "pretrained"][RUN_COLUMNS].drop_duplicates()
+    table = made["fit"].set_index(RUN_COLUMNS)
+    assert set(table.index) == set(runs.itertuples(index=False, name=None)) and set(table["unfinished"]) == {"no"}
+    for (_, method, target, *_), fit in table["fit"].items():
+        assert np.isnan(fit) if method == "curve" else fit == (80 if target == "a" else 96)
+    marked = written(folder, "threshold", fit={**NO_THRESHOLD, "threshold": 0.95})["fit"]
+    below = marked[marked["unfinished"] == "yes"]
+    assert set(zip(below["method"], below["target"], strict=True)) == {
+        ("ft", "a"),
+        ("curve", "a"),
+        ("curve", "outside"),
+    }

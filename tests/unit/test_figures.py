@@ -42,10 +42,11 @@ OOD = pd.DataFrame(
 )
 METHOD = {"method": "ft", "method_label": "FT"}
 LABELS = {"m2": "Second", "m1": "First"}
-BEFORE_AFTER = {**METHOD, "labels": LABELS, "datasets": 8, "targets": 5, "confidence": 0.95, "paper": {}}
+BEFORE_AFTER = {**METHOD, "models": LABELS, "datasets": 8, "targets": 5, "confidence": 0.95, "paper": {}}
 DATASETS = {"a": "Set A", "b": "Set B", "c": "Set C"}
 TARGETS = {"a": "Set A", "b": "Set B"}
 RI_MATRIX = {"models": {"m": "M"}, "methods": {"ft": "FT"}, "targets": TARGETS, "shared": ["b"], "confidence": 0.95}
+RI_COLUMNS = ["model", "method", "target", "seed", "ri", "ci_low", "ci_high"]
 EXAMPLE = {**METHOD, "target": "b", "datasets": DATASETS}
 PROTOCOL = {**EXAMPLE, "size": "all", "left_out": {}, "model": "m", "model_label": "M", "targets": TARGETS}
 
@@ -65,17 +66,17 @@ def accuracy():
 @pytest.fixture
 def ri():
     lines = [
-        ("m", m, t, 0, v, v - 1, v + 1)
+        ("m", m, t, 0, v, v - 1, v + 1, 99.9, int((m, t) == ("ft", "a")))
         for (m, t), v in {("ft", "a"): 5.0, ("ft", "b"): -12.5, ("lwf", "a"): 1, ("lwf", "b"): 2}.items()
     ]
-    return pd.DataFrame(lines, columns=["model", "method", "target", "seed", "ri", "ci_low", "ci_high"])
+    return pd.DataFrame(lines, columns=[*RI_COLUMNS, "fit", "unfinished"])
 
 
 @pytest.fixture
 def mri():
     return pd.DataFrame(
-        [("m", "ft", -3.75, -5.0, -2.0), ("m", "lwf", 1.5, 1.0, 2.0)],
-        columns=["model", "method", "mri", "ci_low", "ci_high"],
+        [("m", "ft", -3.75, -5.0, -2.0, np.nan, 1), ("m", "lwf", 1.5, 1.0, 2.0, 100, 0)],
+        columns=["model", "method", "mri", "ci_low", "ci_high", "fit", "unfinished"],
     )
 
 
@@ -116,9 +117,11 @@ def test_radar_closes_a_line_before_and_a_dashed_one_after(accuracy):
     assert weights == {"Set A": "normal", "Set B": "bold", "Set C": "normal"}
 
 
-def test_ri_matrix_writes_each_value_with_its_interval_and_marks_shared_sources(ri, mri):
+def test_ri_matrix_writes_each_value_with_its_interval_fit_and_marks(ri, mri):
     figure, _ = ri_matrix.draw(ri, mri, **{**RI_MATRIX, "methods": {"ft": "FT", "lwf": "LwF"}})
-    assert texts(figure)[:6] == ["+5.0", "+4.0 to +6.0", "-12.5†", "-13.5 to -11.5", "-3.8", "-5.0 to -2.0"]
+    assert texts(figure)[:3] == ["+5.0†", "+4.0 to +6.0", "fit 99"]
+    assert texts(figure)[3:8] == ["-12.5‡", "-13.5 to -11.5", "fit 99", "-3.8†", "-5.0 to -2.0"]
+    assert texts(figure)[-3:] == ["+1.5", "+1.0 to +2.0", "fit 100"]
     (image,) = figure.axes[0].images
     np.testing.assert_allclose(image.get_array(), [[5, -12.5, -3.75], [1, 2, 1.5]])
     assert image.norm.vmin == -image.norm.vmax == -12.5
@@ -131,7 +134,7 @@ def draw_accuracy(accuracy, **changes):
 
 def test_accuracy_matrix_outlines_the_target_and_marks_shared_sources(accuracy):
     figure, _ = draw_accuracy(accuracy, source_groups={"b": "g", "c": "g"})
-    assert texts(figure) == ["10", "20", "30", "17", "27", "37", "24", "34", "44†"]
+    assert texts(figure) == ["10", "20", "30", "17", "27", "37", "24", "34", "44‡"]
     outlined = [(patch.get_x() + 0.47, patch.get_y() + 0.47) for patch in figure.axes[0].patches]
     assert outlined == [(0, 1), (1, 2)]
 

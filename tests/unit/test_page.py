@@ -21,7 +21,8 @@ ABOUT = {
     "conditions": ["protocol paper", "at most 9 images per dataset"],
     "datasets": {name: {"label": name.upper(), "licence": "MIT", "origin": "here"} for name in "ab"},
     "models": {"net": {"label": "Net", "architecture": "n", "pretraining": "IN-1K", "licence": "MIT"}},
-    "methods": {"ft": {"label": "full fine-tuning", "settings": {"lr": 0.1}, "source": "somewhere"}},
+    "methods": {"ft": {"label": "full fine-tuning", "settings": {"lr": 0.1}, "source": "somewhere", "can_fit": True}},
+    "fit_threshold": 0.95,
 }
 
 
@@ -36,16 +37,18 @@ def record(rule="finetune", started="2026-01-01T10:00:00+00:00", seconds=60.0, *
 def tables(tmp_path):
     run = {"model": "net", "method": "ft", "target": "a", "size": "all", "seed": 0}
     before = {**run, "method": "pretrained", "target": "none"}
-    interval = {"ci_low": -2.0, "ci_high": 0.04}
+    interval = {"ci_low": -2.0, "ci_high": 0.04, "fit": 80.0, "unfinished": 1}
+    finished = {"fit": None, "unfinished": 0}
     mri = {"mri": -1.25, **interval, "ood_before": 50.0, "ood_after": 48.75}
     rows = {
         "mri": [{"model": "net", "method": "ft", "size": "all", **mri}],
         "ri": [{**run, "n": 2400, "ri": -0.04, **interval}],
         "accuracy": [
-            {**which, "dataset": name, "n": 1200, "correct": 600, "accuracy": 50.0}
-            for which in (before, run)
+            {**which, "dataset": name, "n": 1200, "correct": 600, "accuracy": 50.0, **fit}
+            for which, fit in ((before, finished), (run, {"fit": 80.0, "unfinished": 1}))
             for name in "ab"
         ],
+        "fit": [{**run, "fit": 80.0, "unfinished": "yes"}],
     }
     for name, lines in rows.items():
         pd.DataFrame(lines).to_csv(tmp_path / f"{name}.csv", index=False)
@@ -53,17 +56,21 @@ def tables(tmp_path):
 
 
 def test_tables_have_labels_signs_and_values_to_sort_by(tables):
-    mri, ri, accuracy = page_tables(tables, COLUMNS, ABOUT)
+    mri, ri, accuracy = page_tables({name: tables[name] for name in ("mri", "ri", "accuracy")}, COLUMNS, ABOUT)
     minus = "\N{MINUS SIGN}"
     assert mri["rows"][0][:5] == [
         ("Net", "Net"),
-        ("full fine-tuning", "full fine-tuning"),
+        ("full fine-tuning †", "full fine-tuning †"),
         ("all", "all"),
         (f"{minus}1.2", -1.25),
         (f"{minus}2.0 to +0.0", -2.0),
     ]
     assert ri["rows"][0][5] == ("+0.0", -0.04)
-    assert accuracy["header"][5:] == ["A", "B"] and accuracy["rows"][0][5:] == [("50.0", 50.0)] * 2
+    assert accuracy["header"][5:] == ["A", "B", "Fit (%)"] and accuracy["rows"][0][5:] == [("50.0", 50.0)] * 2 + [
+        ("80.0", 80.0)
+    ]
+    assert accuracy["rows"][1][1][0] == "pretrained" and accuracy["rows"][1][-1][0] == "\N{EN DASH}"
+    assert mri["header"][-1] == ri["header"][-1] == "Fit (%)" and ri["rows"][0][-1] == ("80.0", 80.0)
 
 
 def test_models_of_one_label_keep_rows_of_their_own(tables):
@@ -146,6 +153,25 @@ def test_the_page_says_which_size_its_figures_show_where_that_is_a_choice(tmp_pa
     assert "train_subset" not in page(tmp_path, tables, [record()], []).split("<main>")[0]
     about = {**ABOUT, "sizes": ["5", "0.5"], "shown_size": "0.5"}
     assert "train_subset 0.5" in page(tmp_path, tables, [record()], [], about).split("<main>")[0]
+
+
+def test_the_page_begins_with_what_is_unfinished(tmp_path, tables):
+    def said(about):
+        return page(tmp_path, tables, [record()], [], about).split("<main>")[0]
+
+    assert "Training is unfinished (†) in: Net, full fine-tuning on A." in said(ABOUT) and "below 95 %" in said(ABOUT)
+    tables["fit"].write_text(tables["fit"].read_text().replace("yes", "no"))
+    assert "reached the threshold of 95 %" in said(ABOUT) and "unfinished" not in said(ABOUT)
+    about = {**ABOUT, "fit_threshold": None}
+    assert "No threshold of fit" in said(about) and "unfinished" not in said(about)
+    methods = {"ft": {**ABOUT["methods"]["ft"], "can_fit": False}}
+    assert "threshold" not in said({**ABOUT, "methods": methods})
+
+
+def test_a_page_without_fine_tuned_runs_says_nothing_of_fit(tmp_path, tables):
+    for name in ("fit", "mri", "ri"):
+        tables[name].write_text(tables[name].read_text().splitlines()[0] + "\n")
+    assert "fit" not in page(tmp_path, tables, [record()], []).split("<main>")[0].split("</style>")[1]
 
 
 def test_the_page_has_the_counts_of_a_split(tmp_path):

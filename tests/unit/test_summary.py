@@ -14,12 +14,17 @@ LABELS = {
     "targets": {"a": "Set|A#1", "b": "Set $B~^\\"},
 }
 RI = {"ft": (20.0, -12.34), "lwf": (5.0, 3.0), "probe": (4.0, 2.9)}
-HEADER = "model,method,size,a,a_low,a_high,a_best,b,b_low,b_high,b_best,mri,mri_low,mri_high,mri_best"
+ENDS = ("", "_low", "_high", "_fit", "_unfinished", "_best")
+HEADER = ",".join(["model", "method", "size", *(column + end for column in ("a", "b", "mri") for end in ENDS)])
+FITS = {"ft": 99.99, "lwf": float("nan"), "probe": 70.0}
 P = {("ft", "lwf"): 0.001, ("ft", "probe"): 0.05, ("lwf", "probe"): 0.4}
 
 
-def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2):
-    """Of each model: ft is better than all on a (p at most 0.05), lwf ties with probe on b; mRI ties throughout."""
+def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2, unfinished=()):
+    """Of each model: ft is better than all on a (p at most 0.05), lwf ties with probe on b; mRI ties throughout.
+
+    `unfinished`: methods whose runs on b are.
+    """
     seeds, seeds_ri, compared, compared_ri = [], [], [], []
     for model in models:
         for size in sizes:
@@ -27,16 +32,20 @@ def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2):
                 run = {"model": model, "method": method, "size": size, "seeds": seeds_run}
                 for target, value in zip("ab", values, strict=True):
                     interval = {"ci_low": value - 1, "ci_high": value + 1.26}
-                    seeds_ri.append({**run, "target": target, "ri": value, **interval})
+                    fit = {"fit": FITS[method], "unfinished": int(method in unfinished and target == "b")}
+                    seeds_ri.append({**run, "target": target, "ri": value, **interval, **fit})
                 mri = sum(values) / 2
-                seeds.append({**run, "mri": mri, "ci_low": mri - 1, "ci_high": mri + 1})
+                fit["unfinished"] = int(method in unfinished)
+                seeds.append({**run, "mri": mri, "ci_low": mri - 1, "ci_high": mri + 1, **fit})
             for (one, other), p in {**P, **{(name, "pretrained"): 0.9 for name in RI}}.items():
                 pair = {"model": model, "size": size, "method": one, "other": other}
+                if {one, other} & set(unfinished):
+                    continue
                 compared.append({**pair, "p_holm": 0.3})
                 compared_ri += [{**pair, "target": target, "p_holm": p} for target in "ab"]
     made = {"seeds": seeds, "seeds_ri": seeds_ri, "comparisons": compared, "comparisons_ri": compared_ri}
     for name, lines in made.items():
-        columns = [name for name in COLUMNS[name] if not lines or name in lines[0]]
+        columns = [key for key in [*COLUMNS[name], "fit", "unfinished"] if not lines or key in lines[0]]
         pd.DataFrame(lines, columns=columns).to_csv(folder / f"{name}.csv", index=False)
     return {name: folder / f"{name}.csv" for name in made}
 
@@ -69,22 +78,25 @@ def test_markdown_has_a_table_per_model_with_intervals_and_bold_where_nothing_ti
     text = summary()["md"]
     assert re.findall(r"^## (.*)$", text, re.M) == ["Net_1 & Co", "Other"]
     rows, minus = rows_of(text), "\N{MINUS SIGN}"
-    assert rows[0] == ["Method", r"Set\|A#1", "Set $B~^\\", "mRI"]
-    assert [(cell[0], cell[-1]) for cell in rows[1]] == [(":", "-"), *[("-", ":")] * 3]
+    assert rows[0] == ["Method", r"Set\|A#1", "Set $B~^\\", "mRI", "Fit (%)"]
+    assert [(cell[0], cell[-1]) for cell in rows[1]] == [(":", "-"), *[("-", ":")] * 4]
     interval = f"{minus}12.3 [{minus}13.3, {minus}11.1]"
-    assert rows[2] == ["full {fine}-tuning", "**+20.0** [+19.0, +21.3]", interval, "+3.8 [+2.8, +4.8]"]
+    assert rows[2] == ["full {fine}-tuning", "**+20.0** [+19.0, +21.3]", interval, "+3.8 [+2.8, +4.8]", "99"]
+    assert rows[3][-1] == "" and "†" not in text
     assert rows[4][0] == r"probe\|pipe" and text.count("**") == 2 * 2, "only ft on a, in both models"
     assert re.search(r"95 % .*\(mean of 2 seeds\)", text) and "Protocol paper; 10 % of images." in text
 
 
 def test_latex_is_booktabs_with_every_name_escaped(summary):
     text = summary()["tex"]
-    assert text.count(r"\begin{tabular}{lrrr}") == text.count(r"\end{tabular}") == 2
+    assert text.count(r"\begin{tabular}{lrrrr}") == text.count(r"\end{tabular}") == 2
     assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 2
     body = re.search(r"\\toprule\n(.*?)\\bottomrule", text, re.S)[1].replace("\\midrule\n", "")
     rows = body.strip().splitlines()
-    assert len(rows) == 4 and all(row.endswith(r" \\") and len(re.findall(r"(?<!\\)&", row)) == 3 for row in rows)
-    assert rows[0] == r"Method & Set|A\#1 & Set \$B\textasciitilde{}\textasciicircum{}\textbackslash{} & mRI \\"
+    assert len(rows) == 4 and all(row.endswith(r" \\") and len(re.findall(r"(?<!\\)&", row)) == 4 for row in rows)
+    assert (
+        rows[0] == r"Method & Set|A\#1 & Set \$B\textasciitilde{}\textasciicircum{}\textbackslash{} & mRI & Fit (\%) \\"
+    )
     assert rows[1].startswith(r"full \{fine\}-tuning & $\mathbf{+20.0}_{[+19.0, +21.3]}$ & $-12.3_{[-13.3, -11.1]}$")
     assert r"LwF 50\%" in text and r"\caption{Net\_1 \& Co. RI" in text and r"95 \% " in text
     assert text.count(r"\mathbf") == 2 and r"\label{tab:rib-net}" in text
@@ -106,7 +118,7 @@ def test_sizes_have_a_column_where_there_are_several(summary):
     made = summary(sizes=("10", "all"))
     rows = rows_of(made["md"])
     assert rows[0][:2] == ["Method", "Size"] and ["LwF 50%", "10"] in [row[:2] for row in rows]
-    assert made["tex"].count(r"\begin{tabular}{llrrr}") == 2
+    assert made["tex"].count(r"\begin{tabular}{llrrrr}") == 2
 
 
 def test_one_size_that_is_not_all_has_the_column_too(summary):
@@ -158,7 +170,10 @@ def test_sizes_are_text_and_in_the_order_of_the_tables(summary, tmp_path):
         *(["net", size, method] for size in ("20", "010") for method in methods)
     ]
     assert made["csv"].splitlines()[0] == HEADER
-    assert "net,ft,20,20.000000,19.000000,21.260000,1,-12.340000,-13.340000,-11.080000,0,3.830000," in made["csv"]
+    assert (
+        "net,ft,20,20.000000,19.000000,21.260000,99.990000,0,1,-12.340000,-13.340000,-11.080000,99.990000,0,0,3.830000,"
+        in made["csv"]
+    )
 
 
 def test_one_seed_is_not_mentioned(summary):
@@ -170,11 +185,11 @@ def test_every_model_has_its_own_best():
     """Of one model ft, of the other the probe; of another size nobody."""
     values = pd.DataFrame(
         [
-            (model, size, method, "a", value, value - 1, value + 1)
+            (model, size, method, "a", value, value - 1, value + 1, 90.0, 0)
             for model, size, order in (("m", "all", "ft probe"), ("n", "all", "probe ft"), ("n", "10", "ft probe"))
             for value, method in zip((2.0, 1.0), order.split(), strict=True)
         ],
-        columns=["model", "size", "method", "column", "value", "ci_low", "ci_high"],
+        columns=["model", "size", "method", "column", "value", "ci_low", "ci_high", "fit", "unfinished"],
     )
     compared = pd.DataFrame(
         [
@@ -186,4 +201,17 @@ def test_every_model_has_its_own_best():
     )
     cells = cells_of(values, compared, 0.95)
     assert {key for key, cell in cells.items() if cell.best} == {("m", "all", "ft", "a"), ("n", "all", "probe", "a")}
-    assert cells["n", "10", "probe", "a"] == Cell(1.0, 0.0, 2.0, False) and len(cells) == 6
+    assert cells["n", "10", "probe", "a"] == Cell(1.0, 0.0, 2.0, 90.0, 0, False) and len(cells) == 6
+
+
+def test_unfinished_cells_are_marked_and_their_method_is_not_compared(summary, tmp_path):
+    """The others are compared among themselves."""
+    made = summary(unfinished=("ft",))
+    rows = rows_of(made["md"])
+    assert [("†" in cell) for cell in rows[2]] == [False, False, True, True, False] and "**" not in rows[2][1]
+    assert not any("†" in cell for row in rows[3:] for cell in row) and "†: training unfinished" in made["md"]
+    assert r"$-12.3^{\dag}_{[-13.3, -11.1]}$" in made["tex"] and r"\dag{}: training unfinished" in made["tex"]
+    table = pd.read_csv(tmp_path / "summary.csv").set_index(["model", "method"])
+    assert table.loc[("net", "ft"), ["a_unfinished", "b_unfinished", "mri_unfinished"]].tolist() == [0, 1, 1]
+    assert table["a_best"].sum() == 0, "lwf and probe tie"
+    assert "**" not in summary(unfinished=tuple(RI))["md"]

@@ -20,6 +20,8 @@ EXAMPLE = {"target": EXAMPLE_TARGET, **ONE_METHOD, "datasets": DATASET_LABELS}
 LABELLED_MEANS = {"models": MODEL_LABELS, "methods": METHOD_LABELS, "confidence": CONFIDENCE}
 STYLED_MEANS = {**LABELLED_MEANS, "methods": METHOD_STYLES}
 LABELS = {"models": MODEL_LABELS, "methods": METHOD_LABELS, "targets": TARGET_LABELS}
+# For the names of unfinished runs, curves among them.
+RUN_LABELS = {**LABELS, "methods": {name: method.label for name, method in GRID.methods.items()}}
 
 
 def paper_bars():
@@ -46,6 +48,11 @@ def not_in_ri():
     return left_out | dict.fromkeys(shared, "shared images")
 
 
+def with_fit(name, fit):
+    """`fit`, the input or setting of that name, if a figure shows fine-tuned runs, whose marks it decides; else {}."""
+    return fit if {"method", "methods"} & REGISTRY.figures[name].settings.keys() else {}
+
+
 def figure_files(*names):
     """Files of the given figures."""
     return expand(f"{FIGURE}.{{ending}}", figure=names, ending=["png", "pdf", "csv"])
@@ -70,7 +77,7 @@ REGISTRY.figure(
     inputs={"ood": TABLES["ood"]},
     settings={
         **ONE_METHOD,
-        "labels": MODEL_LABELS,
+        "models": MODEL_LABELS,
         "datasets": len(GRID.ood),
         "targets": len(GRID.targets),
         "confidence": CONFIDENCE,
@@ -109,7 +116,7 @@ if PUBLISHABLE := {name: label for name, label in DATASET_LABELS.items() if GRID
 
 rule plot_figure:
     input:
-        unpack(lambda w: REGISTRY.figures[w.figure].inputs),
+        unpack(lambda w: {**REGISTRY.figures[w.figure].inputs, **with_fit(w.figure, {"fit": TABLES["fit"]})}),
     output:
         png=report(f"{FIGURE}.png", caption="../report/figure.rst", category="Figures"),
         pdf=f"{FIGURE}.pdf",
@@ -128,6 +135,7 @@ rule plot_figure:
             "size": GRID.shown_size,
             "sizes": GRID.sizes,
             "geometry": vars(GRID.geometry(FIRST_MODEL)),
+            **with_fit(w.figure, {"labels": RUN_LABELS}),
             "code": digest(
                 "plot_figure", REGISTRY.figures[w.figure].module, WORKFLOW / "lib/rib/figures/rib.mplstyle"
             ),

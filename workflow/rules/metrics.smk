@@ -9,9 +9,15 @@ MEANS_OF_RI = {
     "conditions": CONDITIONS,
     **CONFIG["statistics"],
 }
-TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("accuracy", "ri", "mri", "ood", "curves")}
+TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("accuracy", "fit", "ri", "mri", "ood", "curves")}
 TABLES["mri_json"] = f"{REPORTS}/tables/mri.json"
 # Correct predictions per run, dataset and object, for comparisons. Stored with the tables, to be pulled with them.
+# What decides whether a run is unfinished (rib.analysis.fit).
+FIT = {
+    "can_fit": [name for name, method in GRID.methods.items() if method.can_fit],
+    "threshold": GRID.family.fit_threshold,
+    "whole_targets": GRID.split_fractions is None,
+}
 COUNTS = f"{REPORTS}/tables/counts.npz"
 # Labels and objects of the images that rows are of, which all geometries share.
 INDEXED = {
@@ -27,7 +33,7 @@ def tabulation(function, **settings):
     return {"function": f"rib.analysis.{function}", **settings, "code": digest("tabulate", source)}
 
 
-# The other rules that write tables inherit from this one. Their files are in other folders, hence the absolute paths.
+# The other rules that write tables inherit from this one; with the input `fit`, unfinished runs are marked. Their files are in other folders, hence the absolute paths.
 rule compute_metrics:
     input:
         manifests=manifests_of(ROWS),
@@ -45,6 +51,6 @@ rule compute_metrics:
         mem_mb=memory_of(GRID.datasets, 2000),
         runtime=720 if LARGE_DATASETS else 30,
     params:
-        cfg=tabulation("tables:write_tables", **MEANS_OF_RI),
+        cfg=tabulation("tables:write_tables", fit=FIT, **MEANS_OF_RI),
     script:
         str(WORKFLOW / "scripts/tabulate.py")

@@ -54,7 +54,7 @@ SHOWN_RECORDS = [f"{REPORTS}/tables/provenance.json", *records_of(PNGS)]
 
 rule write_page:
     input:
-        **{name: TABLES[name] for name in ("mri", "ri", "accuracy")},
+        **{name: TABLES[name] for name in ("mri", "ri", "accuracy", "fit")},
         analyses=list(MORE_TABLES.values()),
         files=list(dict.fromkeys(path for paths in MORE_FILES.values() for path in paths)),
         figures=PNGS,
@@ -90,7 +90,8 @@ rule write_page:
                 "conditions": GRID.conditions(),
                 "datasets": facts_of(GRID.datasets, "label", "licence", "origin"),
                 "models": facts_of(GRID.models, "label", "architecture", "pretraining", "licence"),
-                "methods": facts_of(GRID.methods, "label", "settings", "source"),
+                "methods": facts_of(GRID.methods, "label", "settings", "source", "can_fit"),
+                "fit_threshold": GRID.family.fit_threshold,
             },
             "code": digest("write_page", REPORTING / "page.py", REPORTING / "page.html.jinja"),
         },

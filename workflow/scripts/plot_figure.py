@@ -7,4 +7,5 @@ warm_start("tables")
 with run(snakemake) as out:
     from rib.figures import write_figure
 
-    write_figure(**arguments(write_figure, snakemake, out, inputs=named_inputs(snakemake)))
+    inputs = {name: value for name, value in named_inputs(snakemake).items() if name != "fit"}
+    write_figure(**arguments(write_figure, snakemake, out, inputs=inputs))

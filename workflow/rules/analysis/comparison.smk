@@ -20,6 +20,7 @@ REGISTRY.analysis(
 use rule compute_metrics as compare_methods with:
     input:
         counts=COUNTS,
+        fit=TABLES["fit"],
     output:
         **COMPARISON,
         provenance=f"{REPORTS}/tables/comparison.provenance.json",
@@ -32,6 +33,7 @@ use rule compute_metrics as compare_methods with:
 use rule compute_metrics as write_summary with:
     input:
         **{name: COMPARISON[name] for name in ("seeds", "seeds_ri", "comparisons", "comparisons_ri")},
+        fit=TABLES["fit"],
     output:
         **SUMMARY,
         provenance=f"{REPORTS}/tables/summary.provenance.json",

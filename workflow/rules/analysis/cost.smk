@@ -10,6 +10,7 @@ REGISTRY.analysis("cost", tables={"cost": COST}, figures=["cost"])
 use rule compute_metrics as count_costs with:
     input:
         mri=TABLES["mri"],
+        fit=TABLES["fit"],
     output:
         table=COST,
         provenance=f"{REPORTS}/tables/cost.provenance.json",

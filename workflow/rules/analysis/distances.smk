@@ -88,6 +88,7 @@ use rule compute_metrics as associate_distances with:
         compression=[COMPRESSION_OF.format(geometry=geometry_of(model)) + ".csv" for model in GRID.models],
         accuracy=TABLES["accuracy"],
         ri=TABLES["ri"],
+        fit=TABLES["fit"],
     output:
         **DISTANCE_TABLES,
         provenance=f"{REPORTS}/tables/distances.provenance.json",

@@ -25,6 +25,7 @@ if BASELINES:
 use rule compute_metrics as compare_with_baselines with:
     input:
         accuracy=TABLES["accuracy"],
+        fit=TABLES["fit"],
     output:
         **ROBUSTNESS_TABLES,
         provenance=f"{REPORTS}/tables/effective_robustness.provenance.json",

@@ -59,6 +59,7 @@ use rule compute_metrics as compute_cka_epochs with:
         before=ancient(PRETRAINED_FEATURES),
         after_manifests=manifests_of(EPOCH_FILES),
         after=ancient(EPOCH_FILES),
+        fit=TABLES["fit"],
     output:
         table=CKA_EPOCHS,
         provenance=f"{REPORTS}/tables/cka_epochs.provenance.json",

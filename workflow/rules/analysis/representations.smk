@@ -11,6 +11,7 @@ use rule compute_metrics as compute_cka with:
     input:
         manifests=manifests_of(COMPARED_FEATURES),
         features=ancient(COMPARED_FEATURES),
+        fit=TABLES["fit"],
     output:
         table=CKA,
         provenance=f"{REPORTS}/tables/cka.provenance.json",

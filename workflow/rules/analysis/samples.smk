@@ -24,6 +24,7 @@ use rule compute_metrics as compare_samples with:
         manifests=manifests_of(SAMPLE_ROWS),
         rows=ancient(SAMPLE_ROWS),
         **INDEXED,
+        fit=TABLES["fit"],
     output:
         **SAMPLE_TABLES,
         provenance=f"{REPORTS}/tables/samples.provenance.json",

@@ -33,6 +33,7 @@ use rule compute_metrics as tabulate_sizes with:
     input:
         ri=TABLES["ri"],
         mri=TABLES["mri"],
+        fit=TABLES["fit"],
         manifests=[f"{CHECKPOINT}/manifest.json".format(**vars(run)) for run in COUNTED],
         descriptions=expand(f"{MODEL}/model.json", model=SIZED),
     output:
@@ -55,6 +56,7 @@ use rule compute_metrics as tabulate_pretraining_sizes with:
     input:
         mri=TABLES["mri"],
         ood=TABLES["ood"],
+        fit=TABLES["fit"],
         descriptions=expand(f"{MODEL}/model.json", model=SIZED),
     output:
         table=f"{REPORTS}/tables/pretraining_sizes.csv",

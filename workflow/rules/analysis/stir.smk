@@ -51,6 +51,7 @@ use rule compute_metrics as compute_stir with:
         manifests=[f"{CROSSED}.manifest.json".format(**run) for run in CROSSED_RUNS],
         features=ancient([f"{CROSSED}.safetensors".format(**run) for run in CROSSED_RUNS]),
         indexes=ancient([f"{INVERTED}.index.parquet".format(**run) for run in CROSSED_RUNS]),
+        fit=TABLES["fit"],
     output:
         table=STIR,
         provenance=f"{REPORTS}/tables/stir.provenance.json",

@@ -13,6 +13,7 @@ REGISTRY.analysis("training", tables={}, figures=["training"], files={"Training 
 use rule compute_metrics as gather_histories with:
     input:
         histories=[f"{CHECKPOINT}/history.csv".format(**vars(run)) for run in TRAINED_RUNS],
+        fit=TABLES["fit"],
     output:
         table=TRAINING,
         provenance=f"{REPORTS}/tables/training.provenance.json",

@@ -9,13 +9,14 @@ The null hypothesis of the test is that two methods are exchangeable on each obj
 targets, datasets and seeds in which the object appears. p is the fraction of draws with at least the observed absolute
 difference, counting the observed one (Phipson and Smyth 2010, doi 10.2202/1544-6115.1585). Holm's correction is over
 all pairs of a model and size, including those with the pretrained model (Holm 1979, Scandinavian Journal of Statistics
-6, 65-70).
+6, 65-70). A method with an unfinished run (`rib.analysis.fit`) of a model and size has no test and no rank there, since
+that would compare how far training got; its mRI and RI are in the tables over seeds.
 """
 
 import itertools
 import string
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from scipy.special import stdtrit
 
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import State, read_counts
+from rib.analysis.fit import read_fit
 from rib.analysis.ri import Ood, ood_accuracies, ri_parts
 from rib.base.files import write_table
 from rib.base.progress import Progress
@@ -67,6 +69,12 @@ class Effects:
     def pairs(self) -> list[tuple[int, int]]:
         """All pairs of methods, in order."""
         return list(itertools.combinations(range(len(self.methods)), 2))
+
+    def without(self, methods: Collection[str]) -> "Effects":
+        """The effects of the other methods."""
+        kept = [place for place, name in enumerate(self.methods) if name not in methods]
+        parts = {name: getattr(self, name)[kept] for name in ("values", "means", "parts")}
+        return replace(self, methods=[self.methods[place] for place in kept], **parts)
 
 
 def effects_of(ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray], size: str) -> Effects:
@@ -165,7 +173,7 @@ def letters(tied: np.ndarray) -> list[str]:
 
 
 def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.DataFrame:
-    """Compare all pairs of methods, in each column of the effects.
+    """Compare all pairs of methods, of which there is at least one, in each column of the effects.
 
     Returns:
         method, other, target (None for mRI), difference (percentage points, method minus other) with its bootstrap
@@ -206,24 +214,40 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     )
 
 
-def tables_of(effects: Effects, confidence: float, draws: int, seed: int) -> dict[str, pd.DataFrame]:
-    """The tables of one model and size, by name, without the columns model and size."""
-    compared = compare(effects, confidence, draws, seed)
-    of_mri, of_ri = compared[compared["target"].isna()], compared.dropna(subset=["target"])
-    # The pretrained model's RI is 0, so the difference from it is a method's own.
-    seeds, seeds_ri = (table[table["other"] == PRETRAINED] for table in (of_mri, of_ri))
-    return {
-        "comparisons": of_mri,
-        "comparisons_ri": of_ri,
-        "ranking": rank(of_mri, confidence),
-        "seeds": seeds.rename(columns={"difference": "mri"}),
-        "seeds_ri": seeds_ri.rename(columns={"difference": "ri"}),
-    }
+def over_seeds(effects: Effects, confidence: float) -> pd.DataFrame:
+    """RI of each method and target (None for mRI): method, target, ri, its bootstrap interval, and `seed_spread`."""
+    lines = [
+        (method, target, *estimate(means[column], confidence), *seed_spread(values[column], confidence))
+        for column, target in enumerate([*effects.targets, None])
+        for method, means, values in zip(effects.methods[:-1], effects.means, effects.values, strict=False)
+    ]
+    return pd.DataFrame(lines, columns=["method", "target", "ri", *IMAGES, *SEEDS])
+
+
+def tables_of(
+    effects: Effects, unfinished: Collection[str], confidence: float, draws: int, seed: int
+) -> dict[str, pd.DataFrame]:
+    """The tables of one model and size, by name, without the columns model and size; some may be missing.
+
+    Args:
+        unfinished: methods that are neither ranked nor tested.
+    """
+    seeds = over_seeds(effects, confidence)
+    of_mri = seeds[seeds["target"].isna()].rename(columns={"ri": "mri"})
+    found = {"seeds": of_mri, "seeds_ri": seeds.dropna(subset=["target"])}
+    finished = effects.without(unfinished)
+    if finished.pairs:
+        compared = compare(finished, confidence, draws, seed)
+        of_mri = compared[compared["target"].isna()]
+        found |= {"comparisons": of_mri, "comparisons_ri": compared.dropna(subset=["target"])}
+        found["ranking"] = rank(of_mri, confidence)
+    return found
 
 
 def write_comparison(
     *,
     counts: Path,
+    fit: Path,
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
     conditions: str,
@@ -233,8 +257,13 @@ def write_comparison(
     draws: int = DRAWS,
     outputs: Mapping[str, Path],
 ) -> None:
-    """Write comparisons, comparisons_ri, ranking, seeds and seeds_ri from the counts of a grid, without its curves."""
+    """Write comparisons, comparisons_ri, ranking, seeds and seeds_ri from the counts of a grid, without its curves.
+
+    Args:
+        fit: CSV file of `rib.analysis.fit.fit_table`, which says what is unfinished.
+    """
     found, weights = [], None
+    unfinished = read_fit(fit).query("unfinished == 'yes'")
     for of_model in read_counts(counts):
         if weights is None:
             weights = object_weights(of_model.objects, replicates, seed)
@@ -242,9 +271,11 @@ def write_comparison(
         ood = ood_accuracies(plain, weights, ood_datasets, source_groups)
         parts = ri_parts(plain, ood_datasets, source_groups)
         for size in sorted({state[3] for state in ood}):
-            tables = tables_of(effects_of(ood, parts, size), confidence, draws, seed)
-            found.append({name: table.assign(model=plain.states[0][0], size=size) for name, table in tables.items()})
+            model = plain.states[0][0]
+            left_out = set(unfinished[(unfinished["model"] == model) & (unfinished["size"] == size)]["method"])
+            tables = tables_of(effects_of(ood, parts, size), left_out, confidence, draws, seed)
+            found.append({name: table.assign(model=model, size=size) for name, table in tables.items()})
     for name, columns in COLUMNS.items():
-        tables = [tables[name][columns] for tables in found]
+        tables = [tables[name][columns] for tables in found if name in tables]
         table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
         write_table(outputs[name], table.assign(conditions=conditions))

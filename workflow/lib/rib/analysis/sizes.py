@@ -6,8 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from rib.base.files import read_json, write_table
-
-MEAN = "mean"  # target column of mRI, the mean over targets
+from rib.config.run import MEAN
 
 
 def write_sizes(

@@ -8,24 +8,30 @@ from pathlib import Path
 
 import pandas as pd
 
+from rib.analysis.fit import UNFINISHED, whole_percent
 from rib.base.files import write_table, write_text
 from rib.config.run import ALL, PRETRAINED
 
 MRI = "mri"  # the last column
+NUMBERS = ["value", "ci_low", "ci_high", "fit", "unfinished"]
 MINUS = "\N{MINUS SIGN}"
 LATEX = str.maketrans(
     {char: f"\\{char}" for char in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", UNFINISHED: r"\dag{}"}
 )
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value in percentage points, its confidence interval, and 1 if its method is better than all others, else 0."""
+    """A value in percentage points, its confidence interval, the mean fit (percent) and number of unfinished runs that it
+    covers, and 1 if its method is better than all others, else 0.
+    """
 
     value: float
     low: float
     high: float
+    fit: float
+    unfinished: int
     best: int
 
 
@@ -34,9 +40,10 @@ def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str
 
     Args:
         values: values of one model, size and column, by method.
-        compared: their comparisons: method, other, p_holm.
+        compared: comparisons of its methods, without unfinished ones: method, other, p_holm.
     """
-    best = values.idxmax()
+    tested = values[values.index.isin([*compared["method"], *compared["other"]])]
+    best = tested.idxmax() if len(tested) else None
     pairs = compared[(compared["method"] == best) | (compared["other"] == best)]
     pairs = pairs[pairs["other"] != PRETRAINED]
     return best if len(pairs) and (pairs["p_holm"] <= 1 - confidence).all() else None
@@ -46,15 +53,15 @@ def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) ->
     """Cells by model, size, method and column.
 
     Args:
-        values: model, method, size, column (a target or `mri`), value, ci_low, ci_high.
+        values: model, method, size, column (a target or `mri`), value, ci_low, ci_high, fit, unfinished.
         compared: model, size, column, method, other, p_holm.
     """
     cells = {}
     keys = ["model", "size", "column"]
     tests = dict(list(compared.groupby(keys)))
     for (model, size, column), part in values.groupby(keys, sort=False):
-        best = best_of(part.set_index("method")["value"], tests[model, size, column], confidence)
-        for method, *numbers in part[["method", "value", "ci_low", "ci_high"]].itertuples(index=False):
+        best = best_of(part.set_index("method")["value"], tests.get((model, size, column), compared[:0]), confidence)
+        for method, *numbers in part[["method", *NUMBERS]].itertuples(index=False):
             cells[model, size, method, column] = Cell(*numbers, int(method == best))
     return cells
 
@@ -73,7 +80,7 @@ def write_summary(
     """Write the tables as Markdown, LaTeX (booktabs) and CSV.
 
     Args:
-        seeds, seeds_ri, comparisons, comparisons_ri: CSV of rib.analysis.comparison.
+        seeds, seeds_ri, comparisons, comparisons_ri: CSV of rib.analysis.comparison, marked by rib.analysis.fit.
         labels: labels of models, methods and targets, in display order.
     """
     read = partial(pd.read_csv, dtype={"size": str})
@@ -85,10 +92,12 @@ def write_summary(
     cells = cells_of(values, compared, confidence)
     columns = {**labels["targets"], MRI: "mRI"}
     count = int(values["seeds"].max()) if len(values) else 0
+    unfinished = f" {UNFINISHED}: training unfinished; such methods have no test." if values["unfinished"].any() else ""
     note = (
         f"RI per target and their mean, mRI, in percentage points, with {100 * confidence:g} % confidence intervals"
         f"{f' (mean of {count} seeds)' if count > 1 else ''}; bold: better than every other method (paired sign flips, "
-        f"Holm-adjusted p at most {1 - confidence:.2g}). {conditions[:1].upper()}{conditions[1:]}."
+        f"Holm-adjusted p at most {1 - confidence:.2g}); fit: mean accuracy on the images trained on.{unfinished} "
+        f"{conditions[:1].upper()}{conditions[1:]}."
     )
     sized = {size for _, size, _, _ in cells} != {ALL}
     rows = [
@@ -102,10 +111,15 @@ def write_summary(
     texts = {"md": [note + "\n"], "tex": ["% Needs \\usepackage{booktabs}. Use table* for wide tables.\n"]}
     for model, own in itertools.groupby(rows, key=lambda row: row[0]):
         lines = [
-            [labels["methods"][method], *([size] if sized else []), *(cells[model, size, method, c] for c in columns)]
+            [
+                labels["methods"][method],
+                *([size] if sized else []),
+                *(cells[model, size, method, column] for column in columns),
+                whole_percent(cells[model, size, method, MRI].fit),
+            ]
             for _, size, method in own
         ]
-        table = pd.DataFrame(lines, columns=[*heads, *columns.values()])
+        table = pd.DataFrame(lines, columns=[*heads, *columns.values(), "Fit (%)"])
         texts["md"] += [f"## {labels['models'][model]}\n", _markdown(table, len(heads))]
         caption = f"{labels['models'][model]}. {note}".translate(LATEX)
         texts["tex"].append(_latex(table, len(heads), caption, f"tab:rib-{model}"))
@@ -115,7 +129,7 @@ def write_summary(
         [model, method, size, *(number for column in columns for number in astuple(cells[model, size, method, column]))]
         for model, size, method in rows
     ]
-    names = [f"{column}{end}" for column in columns for end in ("", "_low", "_high", "_best")]
+    names = [f"{column}{end}" for column in columns for end in ("", "_low", "_high", "_fit", "_unfinished", "_best")]
     write_table(outputs["csv"], pd.DataFrame(lines, columns=["model", "method", "size", *names]))
 
 
@@ -127,7 +141,7 @@ def _markdown(table: pd.DataFrame, heads: int) -> str:
 
 def _in_markdown(cell: Cell) -> str:
     value, low, high = (f"{number:+.1f}".replace("-", MINUS) for number in (cell.value, cell.low, cell.high))
-    return f"{f'**{value}**' if cell.best else value} [{low}, {high}]"
+    return f"{f'**{value}**' if cell.best else value}{UNFINISHED * bool(cell.unfinished)} [{low}, {high}]"
 
 
 def _latex(table: pd.DataFrame, heads: int, caption: str, label: str) -> str:
@@ -139,7 +153,8 @@ def _latex(table: pd.DataFrame, heads: int, caption: str, label: str) -> str:
 def _in_latex(cell: Cell) -> str:
     """The confidence interval as a subscript, to keep columns narrow."""
     value = f"\\mathbf{{{cell.value:+.1f}}}" if cell.best else f"{cell.value:+.1f}"
-    return f"${value}_{{[{cell.low:+.1f}, {cell.high:+.1f}]}}$"
+    mark = r"^{\dag}" if cell.unfinished else ""
+    return f"${value}{mark}_{{[{cell.low:+.1f}, {cell.high:+.1f}]}}$"
 
 
 def _shown(table: pd.DataFrame, of_cell: Callable[[Cell], str], escape: Callable[[str], str]) -> pd.DataFrame:

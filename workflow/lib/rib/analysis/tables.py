@@ -8,11 +8,12 @@ import pandas as pd
 
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import COLUMNS, STATE, Counts, State, count, read_indexes, write_counts
+from rib.analysis.fit import fit_table
 from rib.analysis.ri import Ood, ood_accuracies
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json, write_table
 from rib.base.progress import Progress, log
-from rib.config.run import ALL, RUN_COLUMNS
+from rib.config.run import ALL, RUN_COLUMNS, run_of
 
 
 def accuracy_table(counts: Counts) -> pd.DataFrame:
@@ -87,17 +88,20 @@ def write_tables(
     replicates: int,
     confidence: float,
     seed: int,
+    fit: Mapping,
     outputs: Mapping[str, Path],
 ) -> None:
-    """Write accuracy, ri, mri, mri_json, ood, curves and counts from the evaluation rows of a grid.
+    """Write accuracy, fit, ri, mri, mri_json, ood, curves and counts from the evaluation rows of a grid.
 
     Args:
+        fit: settings of `fit_table`.
         indexes: index of each dataset; folder names identify it.
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
     """
-    devices = {read_json(path)["device"] for path in manifests}
+    evaluated = {path: read_json(path) for path in manifests}
+    devices = {facts["device"] for facts in evaluated.values()}
     if len(devices) > 1:
         raise UserError(
             f"the grid mixes evaluations on {' and '.join(sorted(devices))}, whose precision differs; set "
@@ -112,8 +116,10 @@ def write_tables(
     if source_groups:
         for target, images in ri.groupby("target")["n"].first().items():
             log.info("leak-free: for the target %s, %d images of other datasets remain", target, images)
+    accuracy, fits = accuracy_table(counts), {run_of(path): facts["fit"] for path, facts in evaluated.items()}
     tables = {
-        "accuracy": accuracy_table(counts),
+        "accuracy": accuracy,
+        "fit": fit_table(fits, accuracy, **fit),
         "ri": ri[ri["alpha"].isna()].drop(columns="alpha"),
         "mri": mri,
         "ood": means,

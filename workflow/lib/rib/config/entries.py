@@ -23,6 +23,7 @@ class Family:
     classes_per_dataset: bool
     crop_pct: float | None = None
     example_target: str | None = None
+    fit_threshold: float | None = None
     reference: str | dict | None = None
 
 
@@ -114,6 +115,7 @@ class Method:
         form: `finetune`, or the kind of merge: `recipe`, `curve` or `select`.
         recipes: settings by recipe, which override `settings`.
         recipe, length: of a resolved method that trains: its recipe, and its `epochs` or `steps`.
+        can_fit: whether a run that doesn't fit its training images is unfinished, if the family has a threshold.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Method:
     style: dict
     stores: str
     trains_on: str
+    can_fit: bool
     recipes: dict = field(default_factory=dict)
     recipe: str | None = None
     length: dict = field(default_factory=dict)

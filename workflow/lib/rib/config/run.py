@@ -6,6 +6,7 @@ from pathlib import Path
 
 PRETRAINED = "pretrained"
 NO_TARGET = "none"
+MEAN = "mean"  # target of table rows that cover all targets
 ALL = "all"  # size of a run that trains on the whole target
 RUN_COLUMNS = ["model", "method", "target", "size", "seed"]  # table columns that identify a run
 

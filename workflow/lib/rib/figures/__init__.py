@@ -1,13 +1,15 @@
 """Figures: pure functions from tables to a Matplotlib figure, one module each, and their output files.
 
 A figure's module defines `draw(<inputs by name>, *, <settings>)`, which returns the figure and the rows it shows. A
-figure that compares training subsets sets EVERY_SIZE. These settings have the same meaning in all figures: `models`,
-`methods`, `targets` and `datasets` give labels, or label, colour and marker, in display order; `model`, `method` and
-`target` select an example, with labels `..._label`; `confidence` is the coverage of confidence intervals, 0 to 1.
+figure that compares training subsets sets EVERY_SIZE, one without methods that have unfinished runs FINISHED_ONLY.
+These settings have the same meaning in all figures: `models`, `methods`, `targets` and `datasets` give labels, or
+label, colour and marker, in display order; `model`, `method` and `target` select an example, with labels `..._label`;
+`confidence` is the coverage of confidence intervals, 0 to 1.
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -18,6 +20,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rib.analysis.fit import UNFINISHED, name_unfinished, read_fit
 from rib.base.files import write_table
 from rib.config.geometry import Geometry
 from rib.config.run import ALL, PRETRAINED
@@ -28,6 +31,10 @@ STYLE = Path(__file__).with_name("rib.mplstyle")
 GAIN, LOSS = "#b35806", "#542788"
 CHANGES = "PuOr_r"
 ROWS = ["dataset", "row", "prediction", "rank"]  # columns of evaluation rows for figures
+SHARED = "‡"  # mark of datasets that share source images
+# Settings that choose what is shown, by column of the table of fits.
+CHOICES = {"model": ("models", "series", "model"), "method": ("methods", "method"), "target": ("targets", "target")}
+LONGEST = 200  # characters of a note that names unfinished runs
 
 
 def write_figure(
@@ -38,11 +45,15 @@ def write_figure(
     size: str,
     sizes: Sequence[str],
     geometry: Geometry | None = None,
+    fit: Path | None = None,
+    labels: Mapping[str, Mapping[str, str]] | None = None,
     png: Path,
     pdf: Path,
     csv: Path,
 ) -> None:
     """Draw a figure and write it as PNG, PDF and a CSV of the data shown; the same input gives the same bytes.
+
+    Methods with an unfinished run among those shown are marked, and the runs are named in a note.
 
     Args:
         inputs: path or list of paths for each input of `draw`.
@@ -50,9 +61,16 @@ def write_figure(
         size: training subset to show; figures with EVERY_SIZE show all.
         sizes: all training subsets; if there are others than `all`, the figure states which one it shows.
         geometry: geometry of encoded photos.
+        fit: CSV file of `rib.analysis.fit.fit_table`, if the figure shows fine-tuned runs.
+        labels: labels for `rib.analysis.fit.name_unfinished`.
     """
     module = importlib.import_module(f"rib.figures.{figure}")
     only = None if getattr(module, "EVERY_SIZE", False) else size
+    finished_only = getattr(module, "FINISHED_ONLY", False)
+    runs = _chosen(_of_size(read_fit(fit), only), settings) if fit else pd.DataFrame(columns=["method", "unfinished"])
+    unfinished = runs[runs["unfinished"] == "yes"]["method"]
+    if not finished_only:
+        settings = _marked(settings, set(unfinished))
     with plt.style.context(STYLE):
         read = {key: _of_size(_read(value, geometry), only) for key, value in inputs.items()}
         drawn, shown = module.draw(**read, **settings)
@@ -62,6 +80,11 @@ def write_figure(
             if "size" not in shown:
                 methods = shown["method"] if "method" in shown else [None] * len(shown)
                 shown = shown.assign(size=[ALL if method == PRETRAINED else only for method in methods])
+        if len(unfinished):
+            lead = "not ranked, since training is unfinished" if finished_only else f"{UNFINISHED} training unfinished"
+            named = "; ".join(name_unfinished(runs, labels))
+            named = textwrap.shorten(named, LONGEST, placeholder=f" ... ({counted(len(unfinished), 'run')})")
+            _add_below(drawn, textwrap.fill(f"{lead}: {named}", int(15 * drawn.get_figwidth())))
         drawn.savefig(png, metadata={"Software": None})
         drawn.savefig(pdf, metadata={"CreationDate": None})
         plt.close(drawn)
@@ -78,6 +101,31 @@ def _read(value: object, geometry: Geometry | None):
     if path.suffix == ".parquet":
         return pd.read_parquet(path, columns=ROWS)
     return pd.read_csv(path, dtype={"size": str})  # a size is text: 10 images, 0.25 of them, or all
+
+
+def _chosen(fit: pd.DataFrame, settings: Mapping) -> pd.DataFrame:
+    """Runs that the settings of a figure choose."""
+    for column, keys in CHOICES.items():
+        chosen = next((settings[key] for key in keys if key in settings), None)
+        if chosen is not None:
+            fit = fit[fit[column].isin([chosen] if isinstance(chosen, str) else list(chosen))]
+    return fit
+
+
+def _marked(settings: Mapping, methods: Collection[str]) -> dict:
+    """Settings in which the labels of the given methods are marked."""
+
+    def mark(name: str, label: str | Mapping) -> str | dict:
+        if name not in methods:
+            return label
+        return f"{label} {UNFINISHED}" if isinstance(label, str) else {**label, "label": mark(name, label["label"])}
+
+    found = dict(settings)
+    if "methods" in settings:
+        found["methods"] = {name: mark(name, label) for name, label in settings["methods"].items()}
+    if "method_label" in settings:
+        found["method_label"] = mark(settings["method"], settings["method_label"])
+    return found
 
 
 def _has_sizes(table: object) -> bool:

@@ -11,10 +11,8 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from rib.config.run import PRETRAINED
-from rib.figures import text_colour
+from rib.figures import SHARED, text_colour
 from rib.figures._panels import run_panels
-
-MARK = "†"
 
 
 def draw(
@@ -41,7 +39,7 @@ def draw(
         image = _panel(axes, grid, rows, datasets, source_groups)
         axes.set_title(f"{models[model]}, {methods[method]}", fontsize=8)
     figure.supylabel("fine-tuned on", fontsize=8)
-    figure.supxlabel(f"evaluated on    (outlined: the target itself    {MARK} shares its source images)", fontsize=8)
+    figure.supxlabel(f"evaluated on    (outlined: the target itself    {SHARED} shares its source images)", fontsize=8)
     bar = figure.colorbar(image, ax=figure.axes, shrink=0.8, aspect=40, pad=0.01)
     bar.set_label("top-1 accuracy (%)", fontsize=8)
     bar.ax.tick_params(labelsize=7)
@@ -55,7 +53,7 @@ def _panel(
     for (row, target), (column, dataset) in itertools.product(enumerate(rows), enumerate(datasets)):
         value = grid[row, column]
         shares = target != dataset and target in groups and groups[target] == groups.get(dataset)
-        text = f"{value:.0f}{MARK if shares else ''}"
+        text = f"{value:.0f}{SHARED if shares else ''}"
         axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=text_colour(image, value))
         if target == dataset:
             axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor="black", lw=1.4))

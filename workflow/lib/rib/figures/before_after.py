@@ -26,7 +26,7 @@ def draw(
     *,
     method: str,
     method_label: str,
-    labels: Mapping[str, str],
+    models: Mapping[str, str],
     datasets: int,
     targets: int,
     confidence: float,
@@ -36,19 +36,18 @@ def draw(
 
     Args:
         ood: columns model, method, when, accuracy, ci_low, ci_high.
-        labels: label of each model, in display order.
         datasets: number of datasets of the family.
         targets: number of targets averaged over.
         paper: the paper's accuracies before and after (percent), by model; if any, the rows shown have them too.
 
     Source: arXiv 2410.21582, bar figure of the average OOD accuracy per pretraining source.
     """
-    shown = ood[(ood["method"] == method) & ood["model"].isin(list(labels))]
+    shown = ood[(ood["method"] == method) & ood["model"].isin(list(models))]
     shown = shown.assign(paper=[paper.get(row.model, {}).get(row.when, np.nan) for row in shown.itertuples()])
-    figure, axes = plt.subplots(figsize=(max(4.6, 0.5 + 1.05 * len(labels)), 3.4))
+    figure, axes = plt.subplots(figsize=(max(4.6, 0.5 + 1.05 * len(models)), 3.4))
     for side, (when, style) in zip((-1, 1), BARS.items(), strict=True):
-        rows = shown[shown["when"] == when].set_index("model").loc[list(labels)]
-        places = np.arange(len(labels)) + side * WIDTH / 2
+        rows = shown[shown["when"] == when].set_index("model").loc[list(models)]
+        places = np.arange(len(models)) + side * WIDTH / 2
         whiskers = [rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"]]
         style = {**style, "label": style["label"].format(method=method_label)}
         axes.bar(places, rows["accuracy"], WIDTH * 0.95, yerr=whiskers, **EDGES, **style)
@@ -56,10 +55,10 @@ def draw(
             axes.annotate(f"{value:.1f}", (place, top), (0, 2), textcoords="offset points", ha="center", fontsize=8)
         if paper:  # next to the bars, without covering whiskers and numbers
             axes.plot(places + side * 0.68 * WIDTH, rows["paper"], label=PAPER_LABEL if side > 0 else None, **PAPER)
-    names, fontsize = list(labels.values()), None
-    if len(labels) > 3:
+    names, fontsize = list(models.values()), None
+    if len(models) > 3:
         names, fontsize = [textwrap.fill(name, 12, break_on_hyphens=False) for name in names], 8
-    axes.set_xticks(np.arange(len(labels)), names, fontsize=fontsize)
+    axes.set_xticks(np.arange(len(models)), names, fontsize=fontsize)
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("Mean OOD accuracy (%)")
     means = f"Mean over {counted(targets, 'target')} of the other {counted(datasets - 1, 'dataset')}"

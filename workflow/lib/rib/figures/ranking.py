@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rib.analysis.fit import whole_percent
 from rib.figures._panels import name_rows
 
 INK, TIE = "#252525", "#525252"
+FINISHED_ONLY = True  # others have no rank
 
 
 def draw(
@@ -21,18 +23,23 @@ def draw(
     methods: Mapping[str, Mapping],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """mRI of every method in percentage points, best on top, with confidence intervals over images and over seeds.
+    """mRI of every method in percentage points, best on top, with its mean fit, and confidence intervals over images and over seeds.
 
     Args:
-        ranking: columns model, method, size, mri, ci_low, ci_high, rank_best, rank_worst, ties, in display order.
+        ranking: columns model, method, size, mri, ci_low, ci_high, rank_best, rank_worst, ties, fit, in display
+            order; none for models without a finished method.
         seeds: columns model, method, size, seeds, seed_low, seed_high.
     """
     spread = seeds[["model", "method", "size", "seeds", "seed_low", "seed_high"]]
     shown = ranking.merge(spread, on=["model", "method", "size"], how="left", validate="one_to_one")
     drawn = [model for model in models if model in set(shown["model"])]
+    if not drawn:
+        figure = plt.figure(figsize=(5.2, 1))
+        figure.text(0.5, 0.6, "no method is ranked", ha="center")
+        return figure, shown
     lines = [int((shown["model"] == model).sum()) for model in drawn]
     letters = max(len(_letters("".join(part["ties"]))) for _, part in shown.groupby("model"))
-    size = (5.2 + 0.16 * letters, 0.9 + sum(0.45 + 0.26 * count for count in lines))
+    size = (5.8 + 0.16 * letters, 0.9 + sum(0.45 + 0.26 * count for count in lines))
     heights = [count + 0.6 for count in lines]
     figure, panels = plt.subplots(len(drawn), 1, figsize=size, height_ratios=heights, squeeze=False, sharex=True)
     for axes, model in zip(panels[:, 0], drawn, strict=True):
@@ -40,7 +47,7 @@ def draw(
         for place, row in enumerate(rows.to_dict("records")):
             _draw_method(axes, place, row, methods[row["method"]])
         axes.axvline(0, color=INK, linewidth=1)
-        name_rows(axes, [methods[method]["label"] for method in rows["method"]])
+        name_rows(axes, [_named(row, methods) for row in rows.to_dict("records")])
         axes.set_title(models[model], loc="left")
         _draw_ties(axes, rows["ties"].tolist())
     n = int(shown["seeds"].max())
@@ -49,6 +56,11 @@ def draw(
     whiskers = several if n > 1 else f"{over_images} only (one seed)"
     figure.supxlabel(f"mRI (percentage points)\n{whiskers}\nmethods that share a letter tie", fontsize=8)
     return figure, shown
+
+
+def _named(row: Mapping, methods: Mapping[str, Mapping]) -> str:
+    fit = whole_percent(row["fit"])
+    return methods[row["method"]]["label"] + (f" (fit {fit} %)" if fit else "")
 
 
 def _draw_method(axes, place: int, row: Mapping, style: Mapping) -> None:

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rib.figures import CHANGES, text_colour
-
-MARK = "†"
+from rib.analysis.fit import UNFINISHED, whole_percent
+from rib.figures import CHANGES, SHARED, text_colour
 
 
 def draw(
@@ -23,26 +22,27 @@ def draw(
     shared: Collection[str],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """RI of every method and target in percentage points, as colour and number, with its confidence interval below.
+    """RI of every method and target in percentage points, as colour and number, with its confidence interval and fit below.
 
     Args:
-        ri: columns model, method, target, seed, ri, ci_low, ci_high; seeds are averaged.
-        mri: columns model, method, mri, ci_low, ci_high.
+        ri: columns model, method, target, seed, ri, ci_low, ci_high, fit, unfinished; seeds are averaged.
+        mri: columns model, method, mri, ci_low, ci_high, fit, unfinished.
         shared: targets that share source images with other datasets; their cells are marked.
     """
-    shown = ri.groupby(["model", "method", "target"], sort=False)[["ri", "ci_low", "ci_high"]].mean().reset_index()
+    shown = ri.groupby(["model", "method", "target"], sort=False)[["ri", "ci_low", "ci_high", "fit", "unfinished"]]
+    shown = shown.mean().reset_index()
     limit = max(1.0, np.abs(shown["ri"]).max())
     columns = [*targets, "mRI"]
     cells = pd.concat([shown, mri.rename(columns={"mri": "ri"}).assign(target="mRI")])
     cells = cells.set_index(["model", "method", "target"])
-    size = (1.6 + 0.95 * len(columns), 0.7 + len(models) * (0.55 + 0.5 * len(methods)))
+    size = (1.6 + 0.95 * len(columns), 0.7 + len(models) * (0.55 + 0.58 * len(methods)))
     figure, panels = plt.subplots(len(models), 1, figsize=size, squeeze=False)
     for axes, (model, label) in zip(panels[:, 0], models.items(), strict=True):
         run = [method for method in methods if (model, method, "mRI") in cells.index]  # some apply to some models only
         grid = np.array([[cells.loc[(model, method, target), "ri"] for target in columns] for method in run])
         image = axes.imshow(grid, cmap=CHANGES, vmin=-limit, vmax=limit, aspect="auto")
         for (row, method), (column, target) in itertools.product(enumerate(run), enumerate(columns)):
-            _write_cell(axes, image, row, column, cells.loc[(model, method, target)], MARK if target in shared else "")
+            _write_cell(axes, image, row, column, cells.loc[(model, method, target)], SHARED * (target in shared))
         axes.set_xticks(range(len(columns)), [*targets.values(), "mRI"])
         axes.set_yticks(range(len(run)), [methods[method] for method in run])
         axes.get_xticklabels()[-1].set_fontweight("bold")
@@ -51,15 +51,17 @@ def draw(
         axes.grid(False)
         axes.set_title(label, loc="left")
     bar = figure.colorbar(image, ax=panels[:, 0], shrink=0.8, aspect=30)
-    bar.set_label(f"RI (percentage points; {confidence:.0%} confidence interval below)", fontsize=7)
+    bar.set_label(f"RI (percentage points; {confidence:.0%} confidence interval and fit below)", fontsize=7)
     bar.ax.tick_params(labelsize=7)
-    note = f" fine-tuned on    {MARK} other datasets share its source images" if shared else ""
+    note = f" fine-tuned on    {SHARED} other datasets share its source images" if shared else ""
     figure.supxlabel(f"columns: target{note}", fontsize=7)
     return figure, shown
 
 
 def _write_cell(axes, image, row: int, column: int, cell: pd.Series, mark: str) -> None:
-    """Write a value with its mark, and below it its confidence interval."""
+    """Write a value with its marks, and below it its confidence interval and fit."""
     style = {"ha": "center", "va": "center", "color": text_colour(image, cell["ri"])}
-    axes.text(column, row - 0.12, f"{cell['ri']:+.1f}{mark}", **style)
-    axes.text(column, row + 0.26, f"{cell['ci_low']:+.1f} to {cell['ci_high']:+.1f}", **style, fontsize=5.5)
+    axes.text(column, row - 0.22, f"{cell['ri']:+.1f}{mark}{UNFINISHED * bool(cell['unfinished'])}", **style)
+    axes.text(column, row + 0.1, f"{cell['ci_low']:+.1f} to {cell['ci_high']:+.1f}", **style, fontsize=5.5)
+    if fit := whole_percent(cell["fit"]):
+        axes.text(column, row + 0.34, f"fit {fit}", **style, fontsize=5.5, alpha=0.75)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rib.analysis.sizes import MEAN
+from rib.config.run import MEAN
 from rib.figures._lines import image_axis, line_with_intervals, method_legend
 
 EVERY_SIZE = True

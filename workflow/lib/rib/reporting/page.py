@@ -12,6 +12,7 @@ import yaml
 from docutils.core import publish_parts
 from PIL import Image
 
+from rib.analysis.fit import UNFINISHED, name_unfinished, read_fit
 from rib.base.files import in_bytes, read_json, write_text
 from rib.base.progress import duration
 from rib.config.run import RUN_COLUMNS
@@ -31,6 +32,7 @@ def write_page(
     mri: Path,
     ri: Path,
     accuracy: Path,
+    fit: Path,
     analyses: Mapping[str, Path],
     more_files: Mapping[str, Sequence[str]],
     columns: Path,
@@ -45,17 +47,18 @@ def write_page(
     """Write the page.
 
     Args:
-        mri, ri, accuracy: CSV files.
+        mri, ri, accuracy, fit: CSV files.
         analyses: CSV files of the analyses' tables, by name.
         more_files: names of further files in the folder of the tables, by title.
         columns: YAML file that describes how to show the tables (workflow/report/tables.yaml).
         figures: PNG files, in the order of the page.
         records: paths of the provenance records of the run's jobs; a missing one is replaced by the gathered record.
         captions: reStructuredText file of each figure.
-        about: the choices of the run: `config`, `family`, `models`, `methods`, `datasets` and so on.
+        about: the choices of the run: `config`, `family`, `models`, `methods`, `datasets`, `fit_threshold` and so on.
         prepared: manifests of the datasets by label; those that exist list the excluded images.
     """
     tables = page_tables({"mri": mri, "ri": ri, "accuracy": accuracy, **analyses}, columns, about)
+    fits, labels = read_fit(fit), {name: _labels(about[name]) for name in ("models", "methods", "datasets")}
     gathered = provenance.load()
     found = (provenance.read(Path(path)) or next(iter(gathered.get(path, [])), None) for path in records)
     run = run_facts([record for record in found if record])
@@ -66,6 +69,8 @@ def write_page(
         config=yaml.safe_dump(about["config"], sort_keys=False),
         figures=[_figure(*pair) for pair in zip(figures, captions, strict=True)],
         tables=tables,
+        unfinished=name_unfinished(fits, {**labels, "targets": labels["datasets"]}),
+        fitted=int(fits["method"].isin([name for name, method in about["methods"].items() if method["can_fit"]]).sum()),
         files=more_files,
         run=run,
         cost_per_mri=run["seconds"] / means if (means := len(pd.read_csv(mri))) else None,
@@ -90,7 +95,8 @@ def _figure(path: Path, caption_file: Path) -> dict[str, object]:
 
 
 def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> list[dict]:
-    """Tables of results: each with title, note, CSV file, header and rows of cells.
+    """Tables of results: each with title, note, CSV file, header and rows of cells. Tables with fits have a column for
+    them, last.
 
     Args:
         paths: CSV files by name.
@@ -105,9 +111,13 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
         entry, table = known[name], pd.read_csv(path, dtype={"size": str})
         parts = [(key, part if isinstance(part, dict) else {"value": part}) for key, part in entry["columns"].items()]
         if name == "accuracy":
+            runs = table[[*RUN_COLUMNS, "fit", "unfinished"]].drop_duplicates()
             table = table.pivot(index=RUN_COLUMNS, columns="dataset", values="accuracy").reset_index()
+            table = table.merge(runs, on=RUN_COLUMNS)
             datasets = [dataset for dataset in about["datasets"] if dataset in table]
             parts += [(about["datasets"][name]["label"], {"value": name, "form": "number"}) for name in datasets]
+        if "fit" in table:
+            parts.append(("Fit (%)", {"value": "fit", "form": "number"}))
         header = [text for key, part in parts for text in ([key, interval] if "interval" in part else [key])]
         lines = _labelled(table, about).to_dict("records")
         rows = [[cell for _, part in parts for cell in _cells(line, part)] for line in lines]
@@ -156,12 +166,18 @@ def _settings(settings: Mapping) -> str:
 
 
 def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
-    """Replace names by labels where possible."""
+    """Replace names by labels where possible, and mark methods of unfinished runs."""
     kinds = {"model": "models", "method": "methods", "other": "methods"} | dict.fromkeys(DATASET_COLUMNS, "datasets")
     for column in set(kinds) & set(table):
-        labels = {name: entry["label"] for name, entry in about[kinds[column]].items()}
+        labels = _labels(about[kinds[column]])
         table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})
+    if "unfinished" in table:
+        table["method"] += [f" {UNFINISHED}" * bool(number) for number in table["unfinished"]]
     return table
+
+
+def _labels(entries: Mapping[str, Mapping]) -> dict[str, str]:
+    return {name: entry["label"] for name, entry in entries.items()}
 
 
 def _count(value: float) -> Cell:

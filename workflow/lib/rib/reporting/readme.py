@@ -64,8 +64,9 @@ def headline(catalog: Catalog) -> str:
     found = f"{methods} methods on {targets} targets; {len(images)} datasets of {min(images)} to {max(images)} images."
     for what, row in (("Most gained", shown[-1]), ("Most lost", shown[0])):
         value, low, high = (f"{float(row[key]):+.1f}" for key in ("ri", "ci_low", "ci_high"))
+        unfinished = "" if row.get("unfinished", "0") == "0" else "; training unfinished"
         run = (catalog.models[row["model"]], catalog.methods[row["method"]], catalog.datasets[row["target"]])
-        found += f" {what}: {value} percentage points [{low}, {high}] ({', '.join(entry.label for entry in run)})."
+        found += f" {what}: {value} percentage points [{low}, {high}] ({', '.join(entry.label for entry in run)}{unfinished})."
     return found
 
 
