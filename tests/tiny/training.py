@@ -64,6 +64,12 @@ def normalised(images: np.ndarray, mean=HALF, std=HALF) -> torch.Tensor:
     return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
+def settings_of(entry, recipe="paper") -> dict:
+    """Settings of an entry's algorithm, trained with a recipe."""
+    settings = {**entry.settings, **entry.recipes.get(recipe, {})}
+    return {key: value for key, value in settings.items() if key != "recipe"}
+
+
 def images_of(dataset) -> Images:
     """What a method sees of a dataset."""
     inputs = Inputs(dataset.images, HALF, HALF, CPU)

@@ -10,7 +10,12 @@ from rib.config.catalog import Catalog
 from rib.config.schema import SAFE_LOADER
 
 CATALOG = Path(__file__).parents[2] / "workflow/catalog"
-COPIED = {"datasets": "noto", "models": "efficientnet_lite0", "methods": "ft"}  # the entry that a user's is made from
+COPIED = {
+    "datasets": "noto",
+    "models": "efficientnet_lite0",
+    "methods": "ft",
+    "recipes": "paper",
+}  # the entry that a user's is made from
 
 
 @pytest.fixture(autouse=True)

@@ -153,10 +153,10 @@ def test_too_few_images_no_run_and_features_of_no_head_are_refused(tmp_path):
     before, after = (stored(tmp_path, run, "a", {"pre_logits": x}) for run in PAIR)
     with pytest.raises(UserError, match="no fine-tuned run"):
         write_cka(features=[before], **settings)
-    save_file({"epoch1": x.astype(np.float32)}, after)
+    save_file({"snapshot1": x.astype(np.float32)}, after)
     save_file({"stage4": x.astype(np.float32)}, before)
     with pytest.raises(UserError, match="'pre_logits'"):
-        write_cka_epochs(before=[before], after=[after], epochs=1, **settings)
+        write_cka_epochs(before=[before], after=[after], snapshots=1, **settings)
     few = [stored(tmp_path, run, "a", {"pre_logits": x[:4]}) for run in PAIR]
     with pytest.raises(UserError, match="4 images"):
         write_cka(features=few, **settings)
@@ -241,16 +241,16 @@ def test_every_line_of_the_table_is_that_of_the_naive_reference(tmp_path):
     assert set(table["conditions"]) == {"protocol paper"}
 
 
-def test_every_epoch_is_compared_with_the_pretrained_models_last_features(tmp_path):
-    features, paths = made_runs(tmp_path, ("epoch1", "epoch2", "pre_logits"))
+def test_every_snapshot_is_compared_with_the_pretrained_models_last_features(tmp_path):
+    features, paths = made_runs(tmp_path, ("snapshot1", "snapshot2", "pre_logits"))
     before = [path for path in paths if "/pretrained/" in str(path)]
     after = [path for path in paths if path not in before]
     settings = {"ood_datasets": ["a", "b"], "conditions": "c", "confidence": 0.9, "table": tmp_path / "t.csv"}
-    write_cka_epochs(before=iter(before), after=iter(after), epochs=2, **settings)
+    write_cka_epochs(before=iter(before), after=iter(after), snapshots=2, **settings)
     table = pd.read_csv(tmp_path / "t.csv", dtype={"size": str})
-    assert list(table)[5:7] == ["dataset", "epoch"] and len(table) == 3 * 2 * 4
-    assert table["epoch"].tolist() == [1] * 4 + [2] * 4 + [1] * 4 + [2] * 4 + [1] * 4 + [2] * 4
-    check_lines(table, features, lambda line: (f"epoch{line.epoch}", "pre_logits"))
+    assert list(table)[5:7] == ["dataset", "trained"] and len(table) == 3 * 2 * 4
+    assert table["trained"].tolist() == ([50] * 4 + [100] * 4) * 3, "percent of all steps"
+    check_lines(table, features, lambda line: (f"snapshot{line.trained / 50:.0f}", "pre_logits"))
 
 
 def test_a_run_need_not_have_every_dataset_and_without_others_there_is_no_mean(tmp_path):

@@ -20,6 +20,7 @@ def estimate(tmp_path, with_entries):
     (tmp_path / "classes/two.csv").write_text("wnid\nn01440764\nn02206856\n")
     (tmp_path / "throughput.csv").write_text(STATED)
     grid = {"models": ["net"], "methods": ["ft"], "targets": ["a"], "image_size": 112, "epochs": 10, "batch_size": 8}
+    grid["recipes"] = ["paper"]
     family = {
         "classes": {"file": "two.csv", "format": "wnids"},
         "reference": {"part_of": "a", "images_per_class": 50},
@@ -64,7 +65,10 @@ def test_images_hours_and_bytes(estimate):
 
 
 def test_budget_sizes_seeds_and_splits_count(estimate):
-    found, _ = estimate(budget={"max_images_per_dataset": 500}, seeds=[0, 1], train_subset=["all", "0.1"])
+    choices = {"budget": {"max_images_per_dataset": 500}, "seeds": [0, 1], "train_subset": ["all", "0.1"]}
+    found, _ = estimate(**choices)
+    assert found.images == {"train": 2 * 10 * (500 + 500), "evaluate": 5 * 1500}, "a subset has as many steps"
+    found, _ = estimate(**choices, training={"subset_length": "epochs"})
     assert found.images == {"train": 2 * 10 * (500 + 50), "evaluate": 5 * 1500}
     found, _ = estimate(reference="none", protocol="held_out")
     assert found.images == {"train": 10 * 600, "evaluate": 2 * 1200}

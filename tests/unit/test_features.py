@@ -166,7 +166,7 @@ def run(tmp_path_factory):
         model, generator = copy.deepcopy(network), torch.Generator().manual_seed(seed)
         weight = model.conv1[0].weight.data
         weight += 0.3 * weight.std() * torch.randn(weight.shape, generator=generator)
-        files.append(top / f"epoch{seed}.safetensors")
+        files.append(top / f"snapshot{seed}.safetensors")
         safetensors.torch.save_file({"conv1.0.weight": weight}, files[-1])
         networks.append(model)
     images = random_images(11, 64, seed=1)
@@ -251,15 +251,15 @@ def test_a_curve_has_no_features_of_its_own_and_what_is_not_finite_is_refused(ru
         job(run, tmp_path / "broken", checkpoints={"ft": tmp_path / "broken.safetensors"})
 
 
-def test_a_job_keeps_what_the_head_reads_after_each_epoch(run, tmp_path, progress):
+def test_a_job_keeps_what_the_head_reads_in_each_snapshot(run, tmp_path, progress):
     features, index, manifest = job(
         run, tmp_path / "out", compute_epoch_features, limit=6, more={"snapshots": run.files}
     )
-    expected = [(f"features of net/set/ft/all/3 on others, epoch{epoch}", 2, 2, "batch") for epoch in (1, 2)]
+    expected = [(f"features of net/set/ft/all/3 on others, snapshot{number}", 2, 2, "batch") for number in (1, 2)]
     assert progress() == expected
     rows = index["row"].to_pylist()
-    assert features.keys() == {"epoch1", "epoch2"} and rows == sorted(rows) and len(rows) == 6
-    for name, network in zip(("epoch1", "epoch2"), run.networks, strict=True):
+    assert features.keys() == {"snapshot1", "snapshot2"} and rows == sorted(rows) and len(rows) == 6
+    for name, network in zip(("snapshot1", "snapshot2"), run.networks, strict=True):
         wanted = by_hand(run, network, rows)["pre_logits"]
         torch.testing.assert_close(features[name], wanted, rtol=1e-3, atol=1e-4)
     assert manifest == {"device": "cpu", "n": 6, "layers": dict.fromkeys(features, wanted.shape[1])}

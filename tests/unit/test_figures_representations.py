@@ -82,10 +82,10 @@ def test_stir_shows_both_directions_and_cka_with_their_intervals():
     assert "64 images" in figure.get_supxlabel() and ": 5 to 11 % of" in figure.get_supxlabel() and len(shown) == 4
 
 
-def test_cka_epochs_starts_at_1_and_has_a_point_per_epoch(cka):
-    epochs = cka[cka["layer"] == "stage1"].drop(columns=["layer", "depth"])
-    epochs = pd.concat([epochs.assign(epoch=1), epochs.assign(epoch=2, cka=epochs["cka"] - 0.05)])
-    figure, shown = cka_epochs.draw(epochs, **LOOK)
+def test_cka_epochs_starts_at_1_and_has_a_point_per_snapshot(cka):
+    rows = cka[cka["layer"] == "stage1"].drop(columns=["layer", "depth"])
+    rows = pd.concat([rows.assign(trained=50.0), rows.assign(trained=100.0, cka=rows["cka"] - 0.05)])
+    figure, shown = cka_epochs.draw(rows, **LOOK)
     lines = [list(container.lines[0].get_ydata()) for axes in figure.axes for container in axes.containers]
     assert lines == [pytest.approx([1, start, start - 0.05]) for start in (0.51, 0.71, 0.3, 0.5)]
-    assert set(shown["epoch"]) == {0, 1, 2} and "Epochs of fine-tuning" in figure.get_supxlabel()
+    assert set(shown["trained"]) == {0, 50, 100} and "Steps of fine-tuning (%)" in figure.get_supxlabel()

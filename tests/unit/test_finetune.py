@@ -25,7 +25,8 @@ from rib.models import device as devices
 from rib.models.checkpoint import xor_compress, xor_decompress
 from rib.models.network import build
 from rib.training import finetune
-from rib.training.finetune import DivergenceError, epoch_batches, learning_rates, train
+from rib.training.finetune import DivergenceError, epoch_batches, train
+from rib.training.settings import learning_rates
 from tiny.training import (
     COMPUTE,
     CPU,
@@ -146,8 +147,9 @@ def test_a_penalty_gets_the_rows_and_logits_of_its_batch(network, target):
 def test_the_learning_rate_warms_up_then_follows_a_cosine_to_zero(images, changes):
     training = replace(TRAINING, **{"epochs": 7, "batch_size": 12, **changes})
     steps = math.ceil(images / 12) * training.epochs
+    assert training.total_steps(images, images) == steps
     wanted = [rate(step, steps, 0.3, training) for step in range(steps)]
-    assert list(learning_rates(0.3, images, training)) == pytest.approx(wanted, rel=1e-12, abs=0)
+    assert list(learning_rates(0.3, steps, training)) == pytest.approx(wanted, rel=1e-12, abs=0)
 
 
 def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
@@ -300,7 +302,8 @@ def same_changes(network, found, model):
 
 def test_a_job_writes_what_changed_its_history_and_what_it_saw(network, small, folders, tmp_path, progress):
     paths = job(folders, tmp_path / "a")
-    assert progress() == [("training net/set/ft/all/5", 54, 54, "image")]
+    run = "net/set/ft/all/5"
+    assert progress() == [(f"training {run}", 54, 54, "image"), (f"fit of {run}", 18, 18, "image")]
     model, history = by_hand(network, small)
     same_changes(network, stored(network, paths["checkpoint"]), model)
     with open(paths["history"], newline="") as file:
@@ -309,7 +312,12 @@ def test_a_job_writes_what_changed_its_history_and_what_it_saw(network, small, f
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     for row, other in zip(rows, history, strict=True):
         assert row == pytest.approx(other, rel=1e-4)
-    assert read_json(paths["manifest"]) == {"device": "cpu", "label_space": SPACE.digest, "images": 18 * 3}
+    with torch.inference_mode():
+        right = masked(model.eval()(normalised(small.images, MEAN, STD)), SPACE).argmax(dim=1).numpy() == small.labels
+    assert read_json(paths["manifest"]) == {
+        **{"device": "cpu", "label_space": SPACE.digest},
+        **{"train_images": 18, "steps": 5 * 3, "images": 18 * 3, "fit": pytest.approx(right.mean(), abs=1e-6)},
+    }
     assert not paths["saved"].exists() and not paths["rescue"].parent.exists()
 
 
@@ -319,10 +327,14 @@ def test_a_job_trains_on_the_train_split_within_size_and_budget(network, small, 
     paths = job(folders, tmp_path / "split", target=target)
     same_changes(network, stored(network, paths["checkpoint"]), by_hand(network, small, chosen)[0])
     assert read_json(paths["manifest"])["images"] == chosen.sum() * 3
-    assert (
-        read_json(job(folders, tmp_path / "size", run=Run("net", "set", "ft", "6", 5))["manifest"])["images"] == 6 * 3
-    )
-    assert read_json(job(folders, tmp_path / "budget", view=replace(VIEW, budget=9))["manifest"])["images"] == 9 * 3
+    by_epochs, six = replace(FULL, subset_length="epochs"), Run("net", "set", "ft", "6", 5)
+    for name, changes, images in (
+        ("size", {"run": six, "training": by_epochs}, 6),
+        ("budget", {"view": replace(VIEW, budget=9)}, 9),
+        ("both", {"run": six, "training": by_epochs, "view": replace(VIEW, budget=9)}, 6),
+    ):
+        facts = read_json(job(folders, tmp_path / name, **changes)["manifest"])
+        assert (facts["train_images"], facts["steps"], facts["images"]) == (images, 3 * -(-images // 4), images * 3)
 
 
 def test_a_job_keeps_the_state_after_each_epoch(network, small, folders, tmp_path):

@@ -35,7 +35,7 @@ from rib.jobs import code_digest
 from tiny.fuzz import NAMES, ODD, PLAIN, POINTING, VALUES, fuzzed, mutated, outcome
 
 CATALOG = Path(__file__).parents[2] / "workflow/catalog"
-KINDS = ("family", "datasets", "models", "methods", "config")
+KINDS = ("family", "datasets", "models", "methods", "recipes", "config")
 # Parts that entries share, and a catalogue with every kind of source and of method.
 OWN = yaml.safe_load("""
 parts:
@@ -62,8 +62,21 @@ families/own.yaml:
   one_image_per_class: false
   classes_per_dataset: false
   method_settings: {ft: {lr: 0.1}, mine: {rank: [2, 4]}}
+  recipes: {mine: {ft: {lr: [0.1, 0.2], steps: 5}}, paper: {lwf: {epochs: 7}}}
   defaults:
-    {models: [net, made], methods: [ft, mine, blend], targets: [red], image_size: 64, epochs: 2, batch_size: 8}
+    {models: [net, made], methods: [ft, mine, blend], targets: [red], image_size: 64, epochs: 2, batch_size: 8, recipes: [paper]}
+recipes.yaml:
+  mine:
+    label: Own
+    optimizer: lion
+    weight_decay: 0.1
+    decay_norm_and_bias: false
+    layer_decay: 0.9
+    clip_norm: 1.0
+    label_smoothing: 0.1
+    augmentation: [flip, crop, randaugment]
+    warmup_steps: 5
+    source: tests
 datasets.yaml:
   red: {<<: *set, source: *folder, source_group: g, evaluation_group: own, images: 9, publishable: false}
   green:
@@ -103,11 +116,13 @@ methods.yaml:
     <<: *method
     label: mine
     algorithm: lora
-    settings: {lr: [0.1, 0.2], rank: 8, alpha: 8, also: none}
+    settings: {lr: [0.1, 0.2], rank: 8, alpha: 8, also: none, steps: 9}
+    recipes: {paper: {epochs: 3}, mine: {lr: 0.3}}
     starts_from: linear_probe
     types: [vit, cnn]
   blend: {<<: *method, label: blend, algorithm: soup, parents: [ft, lwf]}
   deep: {<<: *method, label: deep, algorithm: layered, settings: {layers: [0, 1]}}
+  only: {<<: *method, label: only, algorithm: ft, settings: {recipe: mine, lr: 0.1, epochs: [1, 2]}}
 """)
 FILE = OWN.pop("parts")["file"]
 BESIDE = {
@@ -223,12 +238,16 @@ def choices(draw):
     }
     value = st.sampled_from([0.1, 1, "1e-3", "all", 10**400, -1]) | VALUES
     setting = st.dictionaries(
-        st.sampled_from(["lr", "rank", "weight", "distil", "steps"]), value | st.lists(value, max_size=3), max_size=2
+        st.sampled_from(["lr", "rank", "weight", "distil", "steps", "epochs", "recipe"]),
+        value | st.lists(value, max_size=3),
+        max_size=2,
     )
     more = {
         "reference": st.sampled_from(["none", "default", "digits", "imagenet_train"]),
         "protocol": st.sampled_from(["paper", "held_out"]),
         "accept_terms": st.just("objectnet_tuning"),
+        "recipes": st.sampled_from(["all", "default", "adamw"]) | st.lists(NAMES, max_size=2),
+        "training": st.fixed_dictionaries({}, optional={"epochs": st.integers(0), "steps": st.integers(0)}),
         "method_settings": st.dictionaries(
             st.sampled_from(["ft", "lora", "lwf", "wise_ft_curve"]), setting, max_size=2
         ),
@@ -275,6 +294,7 @@ NAMED = [
     ("methods.yaml", "mine", "algorithm"),
     ("methods.yaml", "mine", "settings", "also"),
     ("methods.yaml", "mine", "starts_from"),
+    ("families/own.yaml", "defaults", "recipes", 0),
 ]
 
 
@@ -291,7 +311,10 @@ def test_no_value_leads_out_of_the_projects_folders(place, name):
 
 
 @fuzzed(80)
-@given(st.sampled_from(["families", "datasets", "models", "methods"]), NAMES | st.from_regex(r"[A-Za-z0-9_.-]{1,4}\n?"))
+@given(
+    st.sampled_from(["families", "datasets", "models", "methods", "recipes"]),
+    NAMES | st.from_regex(r"[A-Za-z0-9_.-]{1,4}\n?"),
+)
 def test_no_name_of_an_entry_leads_out_of_the_projects_folders(kind, name):
     own, config = copy.deepcopy(OWN), dict(CONFIG)
     if kind == "families":

@@ -112,7 +112,7 @@ def test_parents_swept_over_the_same_setting_are_told_apart():
 
 
 def test_a_merge_of_a_method_that_starts_from_another_brings_both_and_their_sweeps(with_entries):
-    catalog = with_entries(methods={"mine": {"algorithm": "soup", "settings": {}, "parents": ["lp_ft"]}})
+    catalog = with_entries(methods={"mine": {"algorithm": "soup", "recipes": None, "parents": ["lp_ft"]}})
     assert list(grid(catalog, methods=["mine"]).methods) == ["linear_probe", "lp_ft", "mine"]
     methods = grid(catalog, methods=["mine"], method_settings={"linear_probe": {"lr": [1, 2]}}).methods
     assert methods["mine-lr2"].parents == ("lp_ft-lr2",) and methods["lp_ft-lr2"].parents == ("linear_probe-lr2",)
@@ -120,12 +120,15 @@ def test_a_merge_of_a_method_that_starts_from_another_brings_both_and_their_swee
 
 def test_a_family_has_a_grid_and_settings_of_its_own_which_config_overrides(with_entries):
     entries = project_catalog().methods
-    assert grid(methods=["ft"]).methods["ft"].settings == {**entries["ft"].settings, "lr": 0.0002}
+    assert grid(methods=["ft"]).methods["ft"].settings == {**entries["ft"].settings, "lr": 0.0005}
     assert grid(methods=["ft"], method_settings={"ft": {"lr": 3}}).methods["ft"].settings["lr"] == 3
-    chosen = grid(own_family(with_entries, method_settings={"lwf": {"temperature": 9}}), family="mine")
+    own = {"method_settings": {"lwf": {"temperature": 9}}, "recipes": {}}
+    chosen = grid(own_family(with_entries, **own), family="mine", recipes=["paper"])
     assert list(chosen.models) == ["my_model"] and chosen.targets == ["my_set"]
-    assert chosen.methods["lwf"].settings == {**entries["lwf"].settings, "temperature": 9}
-    assert chosen.methods["ft"].settings == entries["ft"].settings
+    rates = {name: entries[name].recipes["paper"] for name in ("ft", "lwf")}
+    lwf, ft = chosen.methods["lwf-paper"], chosen.methods["ft-paper"]
+    assert lwf.settings == {**entries["lwf"].settings, **rates["lwf"], "temperature": 9}
+    assert ft.settings == {**entries["ft"].settings, **rates["ft"]}
 
 
 def test_a_parent_is_added_with_a_notice():
@@ -149,20 +152,23 @@ def test_a_method_that_cannot_be_run_is_left_out_with_a_notice_or_refused_by_nam
 
 def test_models_of_both_types_each_have_the_methods_that_are_for_them(with_entries):
     """A soup of lora_released, which is for ViTs, is left out on a CNN: there is nothing to average."""
-    soup = {"algorithm": "soup", "settings": {}, "parents": ["lora_released", "ft"]}
+    soup = {"algorithm": "soup", "recipes": None, "parents": ["lora_released", "ft"]}
     catalog = with_entries(models={"my_vit": {"type": "vit"}}, methods={"mine": soup})
     assert set(catalog.methods["mine"].types) == {"cnn", "vit"}
-    chosen = grid(catalog, models=["efficientnet_lite0", "my_vit"], methods=["mine", "lwf"])
-    assert set(chosen.methods_of("my_vit")) == {"lora_released", "ft", "mine", "lwf"}
-    assert chosen.methods_of("efficientnet_lite0") == chosen.shared_methods() == ["ft", "lwf"]
+    choices = {"models": ["efficientnet_lite0", "my_vit"], "methods": ["mine", "lwf"]}
+    with pytest.raises(UserError, match="config, recipes: .*'mine'"):
+        grid(catalog, **choices)  # ft is trained with adamw here, lora_released always with paper
+    chosen = grid(catalog, **choices, recipes="paper")
+    assert set(chosen.methods_of("my_vit")) == {"lora_released", "ft-paper", "mine-paper", "lwf-paper"}
+    assert chosen.methods_of("efficientnet_lite0") == chosen.shared_methods() == ["ft-paper", "lwf-paper"]
     runs = {(run.model, run.method) for run in chosen.runs()}
-    for method in ("mine", "lora_released"):
+    for method in ("mine-paper", "lora_released"):
         assert ("my_vit", method) in runs and ("efficientnet_lite0", method) not in runs
         assert any(f"'{method}'" in notice and "'efficientnet_lite0'" in notice for notice in chosen.notices)
 
 
 def test_a_method_whose_parent_cannot_be_run_is_left_out_too(with_entries):
-    soup = {"algorithm": "soup", "settings": {}, "parents": ["ft", "replay"]}
+    soup = {"algorithm": "soup", "recipes": None, "parents": ["ft", "replay"]}
     chosen = grid(with_entries(methods={"mine": soup}), methods="all")
     assert "mine" not in chosen.methods and "replay" not in chosen.methods
     assert any("'mine'" in notice and "'replay'" in notice and "reference" in notice for notice in chosen.notices)
@@ -236,9 +242,9 @@ def test_a_family_without_datasets_is_explained(with_entries):
 
 
 def test_numbers_that_the_command_line_gives_as_text_are_numbers():
-    given = {"seeds": ["0", "1"], "training": {"epochs": "3", "momentum": "0.5"}, "image_size": "64", "models": ["1"]}
+    given = {"seeds": ["0", "1"], "training": {"epochs": "3", "steps": "5"}, "image_size": "64", "models": ["1"]}
     config = validated({**given, "compute": {"warm_start": "False"}}, "config", "config.yaml")
-    assert config["seeds"] == [0, 1] and config["training"]["epochs"] == 3 and config["training"]["momentum"] == 0.5
+    assert config["seeds"] == [0, 1] and config["training"]["epochs"] == 3 and config["training"]["steps"] == 5
     assert config["image_size"] == 64 and config["models"] == ["1"]
     assert config["compute"]["warm_start"] is False
 
@@ -249,11 +255,14 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
         ({"model": "all"}, "config.yaml: .*'model'.*'models'"),
         ({"training": {"lr": 1}}, "config.yaml: .*'lr' in 'training'"),
         ({"training": {3: 1}}, "config.yaml: .*3 in 'training'"),
-        ({"training": {"momentum": 1.5}}, "config.yaml: 'training.momentum' is 1.5"),
+        ({"training": {"momentum": 0.9}}, "config.yaml: .*'momentum' in 'training'"),
+        ({"training": {"subset_length": "images"}}, "config.yaml: 'training.subset_length' is 'images'"),
         ({"training": {"epochs": True}}, "config.yaml: 'training.epochs' is True"),
-        ({"training": {"weight_decay": False}}, "config.yaml: 'training.weight_decay' is False"),
-        ({"training": {"weight_decay": math.nan}}, "config.yaml: 'training.weight_decay' is nan"),
-        ({"training": {"weight_decay": "inf"}}, "config.yaml: 'training.weight_decay' is 'inf'"),
+        ({"training": {"epochs": 0}}, "config.yaml: 'training.epochs' is 0"),
+        ({"training": {"steps": 1.5}}, "config.yaml: 'training.steps' is 1.5"),
+        ({"statistics": {"confidence": False}}, "config.yaml: 'statistics.confidence' is False"),
+        ({"statistics": {"confidence": math.nan}}, "config.yaml: 'statistics.confidence' is nan"),
+        ({"statistics": {"confidence": "inf"}}, "config.yaml: 'statistics.confidence' is 'inf'"),
         ({"compute": {"warm_start": 1}}, "config.yaml: 'compute.warm_start' is 1"),
         ({"seeds": []}, "config.yaml: 'seeds'"),
         ({"seeds": [1.0]}, "config.yaml: 'seeds.0' is 1.0"),

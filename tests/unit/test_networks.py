@@ -23,7 +23,7 @@ from rib.models.network import OpenClipClassifier, build
 from rib.training.finetune import train
 from tiny import training
 from tiny.project import ROOT
-from tiny.training import CPU, RUN, images_of, resnet
+from tiny.training import CPU, RUN, images_of, resnet, settings_of
 
 SIDE = 64
 TRAINING = replace(training.TRAINING, batch_size=5)
@@ -66,7 +66,7 @@ def images():
 def fine_tuned(name, network, images, *, pretrained=None, epochs=2, micro_batch_size="all", **settings):
     """An algorithm that has trained a copy of the network, its history and what it stores against the pretrained one."""
     entry = CATALOG.methods[name]
-    algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), {**entry.settings, **settings})
+    algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings})
     torch.manual_seed(0)
     part = images_of(images)
     algorithm.setup(Task(copy.deepcopy(network).eval(), part, part, 0))

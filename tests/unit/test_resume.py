@@ -23,7 +23,7 @@ from rib.training import finetune
 from rib.training import training_state as resume
 from tiny import training
 from tiny.project import ROOT
-from tiny.training import CPU, RUN, images_of
+from tiny.training import CPU, RUN, images_of, settings_of
 from tiny.waiting import wait_until
 
 SIDE = 160
@@ -51,7 +51,7 @@ def trained(name, network, images, saved=None, **settings):
     """What a job does: everything from the start, then on from what was saved."""
     entry = CATALOG.methods[name]
     torch.manual_seed(0)
-    algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), {**entry.settings, **settings})
+    algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings})
     part = images_of(images)
     algorithm.setup(Task(copy.deepcopy(network), part, part, 0))
     return finetune.train(algorithm, network.state_dict(), TRAINING, RUN, CPU, saved)

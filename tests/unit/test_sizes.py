@@ -47,11 +47,10 @@ def files(tmp_path):
     cells, manifests = sorted({(model, target, size) for model, _, target, size in runs}), []
     for model, target, size in cells:
         manifests.append(tmp_path / f"{model}-{target}-{size}.json")
-        manifests[-1].write_text(json.dumps({"images": 3 * SIZES[size]["ab".index(target)]}))
+        manifests[-1].write_text(json.dumps({"images": 99, "train_images": SIZES[size]["ab".index(target)]}))
     trainings = {
         "runs": [dict(zip(("model", "target", "size"), cell, strict=True)) for cell in cells],
         "manifests": manifests,
-        "epochs": 3,
     }
     for model, images in PRETRAINED_ON.items():
         facts = {"trained": {"images": images, "test": {"dataset": "t", "images": 9, "accuracy": 80.0 + images / 10}}}

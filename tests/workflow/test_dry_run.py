@@ -65,11 +65,21 @@ def test_a_dry_run_does_not_import_torch(emoji):
         ("targets=imagenet", "unknown target 'imagenet'; known are"),
         ("catalog=no/such/folder", "catalog: the folder no/such/folder does not exist; correct the path"),
         ("protocol=held_out", "held_out is not possible for family emoji"),
+        ("recipes=[adam]", r"unknown recipe 'adam' \(did you mean 'adamw'\?\); known are"),
+        ("training={epochs: 1, steps: 2}", "config, training: epochs and steps are both given; give one of them"),
+        ("method_settings={ft: {epochs: 0}}", "method 'ft': epochs is 0; give a whole number from 1"),
+        ("method_settings={wise_ft: {recipe: paper}}", "method_settings, wise_ft: unknown setting 'recipe'"),
     ],
 )
 def test_bad_choices_are_one_sentence(emoji, config, message):
     printed = emoji.snakemake("-n", config=(config,), check=False)
     assert re.search(message, printed) and "Traceback" not in printed
+    assert not any((emoji.folder / name).exists() for name in ("results", "reports", "data/raw"))
+
+
+def test_recipes_multiply_the_methods(emoji):
+    planned = emoji.planned(config=("recipes=[adamw,paper]",))
+    assert planned["finetune"] == 2 * 2 * 3 * 5 and planned["merge_weights"] == 2 * 2 * 5
 
 
 def test_a_doubly_claimed_wnid_stops_before_any_job(emoji):

@@ -128,11 +128,11 @@ def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
     project.snakemake(config=(*config, "methods=[lora]", "method_settings={lora: {rank: [1, 2]}}"))
     runs = project.folder / "results/tiny/paper/finetune/tiny_vit/red"
     assert sorted(path.name for path in runs.iterdir()) == ["lora-rank1", "lora-rank2"]
-    images = {
-        size: json.loads((runs / f"lora-rank2/{size}/1/manifest.json").read_text())["images"] // 2
-        for size in ("all", "10", "0.25")
+    facts = {
+        size: json.loads((runs / f"lora-rank2/{size}/1/manifest.json").read_text()) for size in ("all", "10", "0.25")
     }
-    assert images == {"all": 20, "10": 10, "0.25": 5}
+    assert {size: fact["train_images"] for size, fact in facts.items()} == {"all": 20, "10": 10, "0.25": 5}
+    assert {fact["steps"] for fact in facts.values()} == {2 * 3}, "a part of the images trains as long as all of them"
     stored = {
         name: safetensors.torch.load_file(runs / f"{name}/checkpoint.safetensors")
         for name in ("lora-rank1/all/0", "lora-rank1/all/1", "lora-rank2/all/0")

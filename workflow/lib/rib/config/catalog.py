@@ -1,8 +1,8 @@
 """The catalogue: facts about families, datasets, models and methods, read from YAML. No torch.
 
 A catalogue folder contains families/<name>.yaml, datasets.yaml, models.yaml, methods.yaml, recipes.yaml, classes/ and,
-for custom algorithms, layouts/<layout>.py and methods/<algorithm>.py; all of them are optional. The project's folder comes first,
-followed by folders of the user. A name may be defined only once.
+for custom algorithms, layouts/<layout>.py and methods/<algorithm>.py; all of them are optional. The project's folder
+comes first, followed by folders of the user. A name may be defined only once.
 """
 
 import os
@@ -17,7 +17,16 @@ from rib.base.plugins import LIBRARY
 from rib.config.entries import FINETUNE, Dataset, Family, Method, Model, Recipe
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
 from rib.config.schema import is_number, known_name, number, read_yaml, validated
-from rib.config.settings import BASE, TRAINING, Setting, algorithm_settings, check_settings, signature_of
+from rib.config.settings import (
+    BASE,
+    RECIPE,
+    TRAINING,
+    Setting,
+    algorithm_settings,
+    check_settings,
+    signature_of,
+    without_recipe,
+)
 
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
 
@@ -125,10 +134,15 @@ class Catalog:
         parents = (start,) if start else tuple(entry["parents"])
         if entry["recipes"] and form != FINETUNE:
             raise UserError(f"{where}: recipes is only for methods that train; a merge has those of its parents.")
+        if form == FINETUNE and (taken := sorted(known.keys() & TRAINING.keys())):
+            raise UserError(f"{where}: its algorithm has a setting '{taken[0]}', as all training has; rename it.")
         known = {**known, **TRAINING} if form == FINETUNE else known
         settings = check_settings(entry["settings"], known, where, later=("lr", *TRAINING))
+        by_recipe = without_recipe(known)
         recipes = {
-            known_name(recipe, self.recipes, "recipe", where): check_settings(own, known, f"{where}, {recipe}", False)
+            known_name(recipe, self.recipes, RECIPE, where): check_settings(
+                own, by_recipe, f"{where}, recipes, {recipe}", False
+            )
             for recipe, own in entry["recipes"].items()
         }
         entry |= {"form": form, "parents": parents, "types": tuple(entry["types"])}

@@ -167,7 +167,7 @@ class Grid:
         return self.family.defaults[key] if value == "default" else value
 
     def training(self, method: str) -> dict:
-        """How a method is trained (rib.training.finetune.TrainingSettings)."""
+        """How a method is trained (rib.training.settings.TrainingSettings)."""
         how = self.methods[method]
         recipe = {key: value for key, value in vars(self.catalog.recipes[how.recipe]).items() if key not in OF_RECIPE}
         shared = {key: self.setting(key) for key in self.config["training"] if key not in LENGTH}

@@ -28,8 +28,13 @@ class Setting(NamedTuple):
 
 
 # Settings of every method that trains, in addition to its algorithm's: the recipe, and how long it trains.
-LENGTH = ("epochs", "steps")
-TRAINING = {"recipe": Setting("str", False, None), **dict.fromkeys(LENGTH, Setting("int", False, None))}
+RECIPE, LENGTH = "recipe", ("epochs", "steps")
+TRAINING = {RECIPE: Setting("str", True, None), **dict.fromkeys(LENGTH, Setting("int", True, None))}
+
+
+def without_recipe(known: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Settings that may depend on the recipe."""
+    return {key: setting for key, setting in known.items() if key != RECIPE}
 
 
 def check_settings(
@@ -45,7 +50,7 @@ def check_settings(
     Args:
         complete: whether to require settings without defaults and to fill in defaults.
         sweeps: whether a list of values is allowed as a sweep.
-        later: settings that may still be missing.
+        later: settings without defaults that may still be missing.
 
     Returns:
         The settings; texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted.
@@ -56,10 +61,11 @@ def check_settings(
     for key in settings:
         known_name(key, known, "setting", where, "allowed")
     given = dict(settings)
-    for key in sorted(known.keys() - settings.keys() - set(later)) if complete else ():
-        if known[key].required:
+    for key in sorted(known.keys() - settings.keys()) if complete else ():
+        if not known[key].required:
+            given[key] = known[key].default
+        elif key not in later:
             raise UserError(f"{where}: the setting '{key}' is missing; add it.")
-        given[key] = known[key].default
     return {key: _checked(value, known[key], f"{where}: the setting '{key}'", sweeps) for key, value in given.items()}
 
 

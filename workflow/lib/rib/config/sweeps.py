@@ -3,17 +3,16 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.entries import Family, Method
 from rib.config.schema import known_name
-from rib.config.settings import LENGTH, check_settings
+from rib.config.settings import LENGTH, RECIPE, Setting, check_settings, without_recipe
 
 VARIANT = re.compile(r"[A-Za-z0-9_.-]{1,200}")
-RECIPE = "recipe"
 Shown = dict[str, object]  # values in a variant's name
 
 
@@ -48,19 +47,23 @@ class _Variants:
         where = f"families/{family.name}.yaml"
         self.of_family = self._checked(f"{where}, method_settings", family.method_settings)
         self.by_recipe = {
-            known_name(recipe, catalog.recipes, RECIPE, f"{where}, recipes"): self._checked(f"{where}, {recipe}", own)
+            known_name(recipe, catalog.recipes, RECIPE, f"{where}, recipes"): self._checked(
+                f"{where}, recipes, {recipe}", own, without_recipe
+            )
             for recipe, own in family.recipes.items()
         }
         self.of_config = self._checked("config, method_settings", config["method_settings"])
         self.length = {key: config["training"][key] for key in LENGTH if config["training"][key] != "default"}
         self.known: dict[str, list[tuple[Method, Shown]]] = {}
 
-    def _checked(self, where: str, methods: Mapping[str, dict]) -> dict[str, dict]:
+    def _checked(
+        self, where: str, methods: Mapping[str, dict], allowed: Callable[[Mapping[str, Setting]], Mapping] = dict
+    ) -> dict[str, dict]:
         known = self.catalog.methods
         return {
             name: check_settings(
                 own,
-                self.catalog.settings_of(known[known_name(name, known, "method", where)]),
+                allowed(self.catalog.settings_of(known[known_name(name, known, "method", where)])),
                 f"{where}, {name}",
                 False,
             )
@@ -92,25 +95,20 @@ class _Variants:
         Raises:
             UserError: There is no learning rate, or a layer gives both.
         """
-        name, of_family = method.name, self.by_recipe.get(recipe, {})
-        layers = [method.settings, self.of_family.get(name, {}), self.of_config.get(name, {})]
-        if recipe:
-            usual = {LENGTH[0]: self.family.defaults[LENGTH[0]]}
-            layers = [
-                usual,
-                *layers[:2],
-                method.recipes.get(recipe, {}),
-                of_family.get(name, {}),
-                self.length,
-                layers[2],
-            ]
-        merged: dict = {}
-        for layer in layers:
+        name, family = method.name, f"families/{self.family.name}.yaml"
+        layers = {
+            f"methods.yaml, {name}": method.settings,
+            f"{family}, method_settings, {name}": self.of_family.get(name, {}),
+            f"methods.yaml, {name}, recipes, {recipe}": method.recipes.get(recipe, {}),
+            f"{family}, recipes, {recipe}, {name}": self.by_recipe.get(recipe, {}).get(name, {}),
+            "config, training": self.length if recipe else {},
+            f"config, method_settings, {name}": self.of_config.get(name, {}),
+        }
+        merged = {"epochs": self.family.defaults["epochs"]} if recipe else {}
+        for where, layer in layers.items():
             given = [key for key in LENGTH if recipe and key in layer]
             if len(given) == len(LENGTH):
-                raise UserError(
-                    f"the length of training of '{name}' is given in epochs and in steps; give one of them."
-                )
+                raise UserError(f"{where}: {' and '.join(LENGTH)} are both given; give one of them.")
             merged = {key: value for key, value in merged.items() if not given or key not in LENGTH} | layer
         if recipe and "lr" in self.catalog.settings_of(method) and "lr" not in merged:
             raise UserError(
@@ -121,7 +119,8 @@ class _Variants:
 
     def _trained_with(self, method: Method, recipe: str | None) -> Iterable[tuple[Method, Shown]]:
         """Variants of a method with one recipe; None for a merge, which has that of its parents."""
-        settings = {key: value for key, value in self.settings(method, recipe).items() if key != RECIPE}
+        given = self.settings(method, recipe)
+        settings = {key: given[key] for key in sorted(given, key="lr".__ne__) if key != RECIPE}  # lr first in names
         known = self.catalog.settings_of(method)
         swept = {key: values for key, values in settings.items() if known[key].is_sweep(values)}
         usual = method.settings.get(RECIPE, self.family.defaults["recipes"][0])
@@ -139,8 +138,9 @@ class _Variants:
 
     def _variant(self, method: Method, recipe: str, settings: dict, shown: Shown, parents: tuple[str, ...]) -> Method:
         length = {key: settings.pop(key) for key in LENGTH if method.trains and key in settings}
-        if min(length.values(), default=1) < 1:
-            raise UserError(f"method '{method.name}': its length of training is {length}; give a whole number from 1.")
+        for key, value in length.items():
+            if value < 1:
+                raise UserError(f"method '{method.name}': {key} is {value}; give a whole number from 1.")
         labels = (self.catalog.recipes[v].label if key == RECIPE else f"{key} {v}" for key, v in shown.items())
         return replace(
             method,

@@ -16,7 +16,7 @@ def draw(
     targets: Mapping[str, str],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """CKA with confidence intervals against the percentage of training steps: on the target, and the mean over the other datasets.
+    """CKA with confidence intervals against the share of steps: on the target, and the mean over the other datasets.
 
     Args:
         cka_epochs: columns model, method, target, seed, dataset, trained, cka, ci_low, ci_high; CKA and its confidence

@@ -37,6 +37,7 @@ class Augmentation:
 
     def __call__(self, image: Tensor, epoch: int, row: int) -> Tensor:
         """An image (3, size, size) uint8 as shown in an epoch; `row` identifies it."""
+        (seed,) = np.random.SeedSequence([self.seed, epoch, row]).generate_state(1, np.uint64)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, row]).generate_state(1, np.uint64)[0] >> 1))
+            torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would seed GPUs too, where dropout draws
             return self.transform(image)

@@ -47,7 +47,7 @@ class Inputs:
             which = np.arange(len(self.images))[rows] if self.rows is None else self.rows[rows]
             pairs = zip(pixels.permute(0, 3, 1, 2), which.tolist(), strict=True)
             pixels = torch.stack([self.augmentation(image, self.epoch, row) for image, row in pairs])
-            pixels = pixels.permute(0, 2, 3, 1)
+            pixels = pixels.permute(0, 2, 3, 1).contiguous()
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)

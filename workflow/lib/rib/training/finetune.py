@@ -241,12 +241,12 @@ def _finite_changes(
 ) -> dict[str, Tensor]:
     """Changed tensors after an epoch; checked only once per epoch, to avoid a GPU synchronisation at every step."""
     if not sums.isfinite().all():
-        step = epoch * len(sums) + int((~sums.isfinite()).any(dim=1).nonzero()[0]) + 1
+        step = method.step - len(sums) + int((~sums.isfinite()).any(dim=1).nonzero()[0]) + 1
         raise DivergenceError(run, f"the loss at epoch {epoch + 1}, step {step}", method.lr, epoch, good)
     changed = method.state_delta(pretrained)
     for name, tensor in changed.items():
         if not tensor.isfinite().all():  # the last step's loss was finite, but its update is not
-            raise DivergenceError(run, f"'{name}' after step {(epoch + 1) * len(sums)}", method.lr, epoch, good)
+            raise DivergenceError(run, f"'{name}' after step {method.step}", method.lr, epoch, good)
     return {name: tensor.clone() for name, tensor in changed.items()}
 
 
