@@ -1,0 +1,61 @@
+"""Choice of learning rates from a sweep, on the training images alone. No torch.
+
+A method that can fit its training images gets the smallest rate at which every run reaches the threshold, so that training
+is finished and goes no further than it must. Any other gets the rate with the lowest final training loss. Nothing is
+evaluated: a choice by accuracy on other datasets would use what the benchmark measures.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from rib.base.files import read_json, write_table
+from rib.config.run import run_of
+
+GROUP = ["model", "method", "recipe"]
+
+
+def choose(runs: pd.DataFrame, threshold: float | None) -> pd.DataFrame:
+    """Mark the chosen rate of each model, method and recipe.
+
+    Args:
+        runs: model, method, recipe, can_fit, lr, target, size, seed, fit (percent), loss (of the last epoch).
+        threshold: fit (0 to 1) that every run must reach; None: all methods are chosen by their loss.
+
+    Returns:
+        The runs, with the column chosen: yes or no; no rate is chosen if none reaches the threshold.
+    """
+    parts = []
+    for _, group in runs.groupby(GROUP, sort=False):
+        by_rate = group.groupby("lr").agg(fit=("fit", "min"), loss=("loss", "mean"))
+        if threshold is not None and group["can_fit"].all():
+            best = by_rate.index[by_rate["fit"] >= 100 * threshold].min()
+        else:
+            best = by_rate["loss"].idxmin()
+        parts.append(group.assign(chosen=["yes" if lr == best else "no" for lr in group["lr"]]))
+    return pd.concat(parts).sort_values([*GROUP, "lr", "target", "size", "seed"], kind="stable")
+
+
+def write_choice(
+    *,
+    variants: Mapping[str, Mapping],
+    threshold: float | None,
+    manifests: Sequence[Path],
+    histories: Sequence[Path],
+    conditions: str,
+    table: Path,
+) -> None:
+    """Write `choose` of all fine-tuning runs as CSV.
+
+    Args:
+        variants: `method`, `recipe`, `can_fit` and `lr` of each swept method.
+        manifests, histories: of the fine-tuning runs, in the same order.
+    """
+    lines = []
+    for manifest, history in zip(manifests, histories, strict=True):
+        run, loss = run_of(manifest), pd.read_csv(history)["loss"].iloc[-1]
+        measured = {"fit": 100 * read_json(manifest)["fit"], "loss": loss}
+        lines.append({**vars(run), **variants[run.method], **measured})
+    columns = [*GROUP, "lr", "target", "size", "seed", "fit", "loss", "chosen"]
+    write_table(table, choose(pd.DataFrame(lines), threshold)[columns].assign(conditions=conditions), "%.8g")
