@@ -15,6 +15,9 @@ from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
 from rib.data.images import decode, resize_and_crop
 
+# Columns of the index; others are slices, which a layout adds.
+INDEX_COLUMNS = ["row", "image_id", "label", "source_id", "object_id", "sha256", "offset", "length", "border"]
+
 
 class EncodedImages:
     """Photos that are decoded on access, with the interface of an array (n, size, size, 3) uint8.
@@ -85,7 +88,8 @@ class PreparedDataset:
                     f"{folder / part} is missing; delete {folder / 'manifest.json'} and run again to recreate it."
                 )
         # The hashes are a quarter of the memory that the index of a very large dataset takes.
-        columns = [name for name in pq.read_schema(folder / "index.parquet").names if name != "sha256"]
+        stored = pq.read_schema(folder / "index.parquet").names
+        columns = [name for name in stored if name in INDEX_COLUMNS and name != "sha256"]
         index = pq.read_table(folder / "index.parquet", columns=columns)
         images = np.load(folder / "images.npy", mmap_mode="r")
         if images.ndim == 1:
