@@ -1,11 +1,17 @@
 """Write tables with the function that the rule names."""
 
 import pkgutil
+from dataclasses import replace
+from pathlib import Path
 
-from _run import arguments, run, warm_start
+from _run import arguments, dataset_group, run, warm_start
 
 warm_start("tables")
 
 with run(snakemake) as out:
     function = pkgutil.resolve_name(snakemake.params.cfg["function"])
-    function(**arguments(function, snakemake, out))
+    given = {}
+    if "view" in snakemake.params.cfg:
+        folders = {path.parts[-3]: path.parent for path in map(Path, snakemake.input.indexes)}
+        given["datasets"] = [replace(files, pixels=False) for files in dataset_group(snakemake, folders)]
+    function(**arguments(function, snakemake, out, **given))

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from rib.analysis.counts import read_indexes
 from rib.analysis.samples import files_of, read_rows
 from rib.base.errors import UserError
 from rib.base.files import write_table
@@ -23,48 +23,39 @@ def write_slices(
     """Write accuracies before and after fine-tuning by the values of columns of the indexes, one run at a time.
 
     Args:
-        rows: Parquet files of all runs except curves; folder names identify the run (see `run_of`).
-        indexes: index of each dataset; folder names identify it.
+        rows, indexes: see `rib.analysis.samples.write_tables`.
         slices: columns; if empty, all that the layouts gave.
-        table: CSV with one row per fine-tuned run, dataset, column and value: `COLUMNS`, with the number of images n,
-            both accuracies in percent and their difference.
+        table: CSV with one row per fine-tuned run, dataset, column and value: n images, accuracies and change (percent).
 
     Raises:
         UserError: no index has a column that is asked for.
     """
-    there = {path.parts[-3]: set(pq.read_schema(path).names).difference(INDEX_COLUMNS) for path in indexes}
-    known = sorted(set().union(*there.values()))
+    there = {path: [name for name in pq.read_schema(path).names if name not in INDEX_COLUMNS] for path in indexes}
+    known = sorted({name for names in there.values() for name in names})
     if missing := [name for name in slices if name not in known]:
         choice = f"choose from {', '.join(known)}" if known else "no layout gives slices"
-        raise UserError(f"config, slices: the indexes of {', '.join(there)} have no column '{missing[0]}'; {choice}.")
-    places = {
-        (path.parts[-3], name): pd.factorize(pd.read_parquet(path, columns=[name])[name], sort=True)
-        for path in indexes
-        for name in slices or known
-        if name in there[path.parts[-3]]
-    }
+        names = ", ".join(path.parts[-3] for path in there)
+        raise UserError(f"config, slices: the indexes of {names} have no column '{missing[0]}'; {choice}.")
+    values = {}
+    for path, names in there.items():
+        values |= read_indexes([path], [name for name in slices or known if name in names])
     files, before, lines = files_of(rows), {}, []
-    ordered = sorted(files, key=lambda run: (run.method != PRETRAINED, *run.values(RUN_COLUMNS)))
-    for run in Progress(ordered, desc="reading rows", unit="run"):
-        found = _answers(files[run], places)
-        if run.method == PRETRAINED:
-            before[run.model] = found
-            continue
-        for (dataset, name), (shown, after) in found.items():
-            same, first = before[run.model][dataset, name]
-            if not np.array_equal(same, shown):
+    for run in Progress(sorted(files, key=lambda run: run.method != PRETRAINED), desc="reading rows", unit="run"):
+        found = _accuracies(files[run], values)
+        for (*key, after), (*same, was) in zip(found, before.setdefault(run.model, found), strict=True):
+            if key != same:
                 raise ValueError("the runs were not scored on the same images")
-            for value, n, *right in zip(places[dataset, name][1], shown, first, after, strict=True):
-                if n:
-                    was, now = (100 * correct / n for correct in right)
-                    lines.append((*run.values(RUN_COLUMNS), dataset, name, value, n, was, now, now - was))
+            if run.method != PRETRAINED:
+                lines.append((*run.values(RUN_COLUMNS), *key, was, after, after - was))
     write_table(table, pd.DataFrame(lines, columns=COLUMNS).assign(conditions=conditions))
 
 
-def _answers(paths: Iterable[Path], places: Mapping) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-    """Images and correct predictions (values,) of a run, by dataset and column."""
-    rows, found = read_rows(paths, ["row", "rank"]), {}
-    for (dataset, name), (place, values) in places.items():
-        own, right = place[rows[dataset]["row"]], rows[dataset]["rank"].to_numpy() == 0
-        found[dataset, name] = tuple(np.bincount(part, minlength=len(values)) for part in (own, own[right]))
+def _accuracies(paths: Iterable[Path], values: Mapping[str, pd.DataFrame]) -> list[tuple]:
+    """Dataset, column, value, number of images and accuracy in percent of a run."""
+    rows, found = read_rows(paths, ["row", "rank"]), []
+    for dataset, index in values.items():
+        own, right = index.iloc[rows[dataset]["row"]], (rows[dataset]["rank"] == 0).to_numpy()
+        for name in own:
+            parts = pd.Series(100.0 * right, own.index).groupby(own[name], observed=True)
+            found += [(dataset, name, value, len(part), part.mean()) for value, part in parts]
     return found

@@ -139,9 +139,8 @@ class Written:
             self.save()
 
     def _check_slices(self, item: Item) -> None:
-        own = {name: type(value) for name, value in item.slices.items()}
         self._slices = dict(item.slices) if self._slices is None else self._slices
-        first = {name: type(value) for name, value in self._slices.items()}
+        first, own = ({name: type(v) for name, v in slices.items()} for slices in (self._slices, item.slices))
         if own != first or not {str, int}.issuperset(own.values()) or own.keys() & set(INDEX_COLUMNS):
             raise UserError(
                 f"{item.image_id} has the slices {dict(item.slices)}, the first image {self._slices}; let the layout "
