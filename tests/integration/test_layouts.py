@@ -164,6 +164,8 @@ def test_c_is_one_dataset_of_all_its_subsets(prepared, tmp_path):
     check(index, images, classes, 2 * 2 * 4)
     assert index["image_id"].is_unique and index["source_id"].nunique() == 4
     assert index["image_id"][0] == f"fog/1/{WNIDS[2]}/ILSVRC2012_val_00000002.JPEG"
+    slices = index["corruption"].astype(str) + "/" + index["severity"].astype(str)
+    assert slices.tolist() == [name.rsplit("/", 2)[0] for name in index["image_id"]]
     with pytest.raises(UserError, match=r"set: .*frost/1 \(2 of 6 "):
         prepared("corruptions", noise, extra, corruptions=["fog", "snow", "frost"], severities=[1, 2])
 

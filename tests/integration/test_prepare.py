@@ -143,6 +143,53 @@ def test_a_dataset_with_images_of_a_single_class_is_refused(tmp_path):
         run_prepare(folder(tmp_path, "out"), "codepoint_images", archive, **options)
 
 
+SLICED = """
+from rib.data.archives import archive_members
+from rib.data.images import Photo, photo_item
+
+ODD = {odd}
+
+def items(dataset):
+    for place, (name, read) in enumerate(archive_members(dataset.archives[0])):
+        slices = {{"camera": ["phone", "old", "scan"][place % 3], "year": 2000 + place}}
+        slices = ODD if place == 7 and ODD is not None else slices
+        yield photo_item(place % 4, name, "g", name, Photo(read, name), **slices)
+"""
+
+
+def layout_with_slices(tmp_path, odd=None):
+    path = tmp_path / "sliced.py"
+    path.write_text(SLICED.format(odd=odd))
+    return str(path.with_suffix(""))
+
+
+@STORAGES
+@pytest.mark.parametrize("count", [0, 3, 17, 39])
+def test_slices_of_a_layout_are_columns_of_the_index(tmp_path, archive, storage, count, monkeypatch):
+    """Those of a job that went on after a kill are the same; a prepared dataset is read without them."""
+    monkeypatch.setattr(preparation, "SAVED_EVERY", 8)
+    monkeypatch.setattr(preparation, "ROW_GROUP", 16)
+    layout, whole, place = layout_with_slices(tmp_path), folder(tmp_path, "whole"), folder(tmp_path, "place")
+    index, *_ = run_prepare(whole, layout, archive, storage=storage)
+    assert index["camera"].tolist() == (["phone", "old", "scan"] * 14)[:40] and index["camera"].dtype == "category"
+    assert index["year"].tolist() == list(range(2000, 2040))
+    with killed_after(count):
+        run_prepare(place, layout, archive, storage=storage)
+    run_prepare(place, layout, archive, storage=storage)
+    assert digests(whole) == digests(place)
+    read = PreparedDataset.open(place, "set", GEOMETRY).index
+    assert read["label"].to_pylist() == index["label"].tolist() and not {"camera", "year"} & set(read.column_names)
+
+
+ODD = [{}, {"camera": "phone"}, {"camera": 1, "year": 2}, {"camera": "a", "year": 2.5}, {"camera": "a", "year": True}]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_images_whose_slices_differ_are_refused(tmp_path, archive, odd):
+    with pytest.raises(UserError, match=r"jpg has the slices .*, the first image .*2000.*; let the layout"):
+        run_prepare(folder(tmp_path, "out"), layout_with_slices(tmp_path, odd), archive)
+
+
 @STORAGES
 def test_a_killed_job_that_left_corrupt_photos_out_stores_each_other_once(tmp_path, storage, monkeypatch):
     """Among the corrupt are the first, one before and one after the last save, and the last."""

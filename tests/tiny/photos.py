@@ -150,7 +150,7 @@ def prepare_into(
     prepare(
         dataset=dataset,
         digests=[f"sha256:{sha256(path)}" for path in archives],
-        layout=str(LIBRARY / f"data/layouts/{layout}.py"),
+        layout=str(LIBRARY / "data/layouts" / f"{layout}.py"),
         settings=settings,
         storage=storage,
         classes_per_dataset=classes_per_dataset,

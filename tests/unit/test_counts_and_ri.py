@@ -12,7 +12,11 @@ from rib.analysis.counts import COLUMNS, EVERY, STATE, count, read_counts
 from rib.analysis.ri import ood_accuracies, ri_parts
 from rib.analysis.tables import ri_table, write_tables
 from rib.base.errors import UserError
+from rib.base.files import write_json
+from rib.config.label_space import LabelSpace
 from rib.config.run import RUN_COLUMNS
+from rib.data.subsets import subset
+from rib.data.view import DatasetFiles, DatasetView, load_whole
 
 DATASETS = ["a", "b", "c"]
 TARGETS = ["a", "b"]
@@ -35,13 +39,31 @@ def counted(*parts):
     return count([scored(rows)], indexes_of(rows))
 
 
+def space_of(dataset):
+    """Of five classes with two outputs each, of which a dataset shares some with the next."""
+    first = {"a": 0, "b": 3, "c": 6, "val": 9, "outside": 4}[dataset]
+    keys = tuple("vwxyz")
+    return LabelSpace(keys, tuple((first + place, 20 + first + place) for place in range(5)), keys)
+
+
 def write_indexes(folder, rows):
-    paths = []
-    for name, part in indexes_of(rows).items():
-        paths.append(folder / f"prepare/{name}/32px/index.parquet")
-        paths[-1].parent.mkdir(parents=True)
-        part[["object_id", "label"]].to_parquet(paths[-1])
-    return paths
+    """Indexes and classes as prepare jobs write them; `outside` is a target that is not evaluated on."""
+    outside = pd.DataFrame({"object_id": [f"o{i}" for i in range(6)], "label": [0, 0, 1, 1, 1, 2]})
+    for name, part in {**indexes_of(rows), "outside": outside}.items():
+        place = folder / f"prepare/{name}/32px"
+        place.mkdir(parents=True)
+        ids = [f"i{row}" for row in range(len(part))]
+        part = part[["object_id", "label"]].assign(row=range(len(part)), image_id=ids, source_id=ids)
+        part.to_parquet(place / "index.parquet")
+        write_json(place / "classes.json", space_of(name).to_json())
+    return prepared(folder)
+
+
+def prepared(folder):
+    """The arguments of `write_tables` that say what the rows are of."""
+    indexes = sorted(folder.glob("prepare/*/*/index.parquet"))
+    datasets = [DatasetFiles(path.parts[-3], path.parent, pixels=False) for path in indexes]
+    return {"indexes": indexes, "datasets": datasets, "view": DatasetView(None, 1, "all", None)}
 
 
 @pytest.fixture
@@ -85,7 +107,7 @@ def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
     with pytest.raises(UserError, match="cpu and cuda.*compute.device"):
         write_tables(
             rows=[tmp_path / "rows.parquet"],
-            indexes=write_indexes(tmp_path, rows),
+            **write_indexes(tmp_path, rows),
             manifests=manifests,
             ood_datasets=DATASETS,
             source_groups=None,
@@ -116,7 +138,7 @@ SETS = {"b": 11, "a": 8, "c": 6, "val": 9}  # images, in the order of evaluation
 OBJECTS = {"b": 7, "a": 8, "c": 3, "val": 9}  # of which the first have several images
 GRID = [
     ("pretrained", "none", "all", 0, np.nan),
-    *(("ft", target, size, seed, np.nan) for target in "ba" for size in ("all", "10") for seed in (0, 1)),
+    *(("ft", target, size, seed, np.nan) for target in "ba" for size in ("all", "5") for seed in (0, 1)),
     *(("lwf", target, "all", 0, np.nan) for target in ("a", "outside")),
     *(("curve", target, "all", seed, alpha) for target in ("a", "outside") for seed in (0, 1) for alpha in (0.0, 0.5)),
 ]
@@ -167,7 +189,7 @@ def written(folder, name, **choices):
     usual["fit"] = NO_THRESHOLD
     write_tables(
         rows=[folder / "one.parquet", folder / "two.parquet"],
-        indexes=sorted(folder.glob("prepare/*/*/index.parquet")),
+        **prepared(folder),
         manifests=sorted(folder.rglob("*.manifest.json")),
         conditions="protocol paper",
         **{**usual, **choices},
@@ -251,7 +273,58 @@ def test_written_ri_and_its_intervals_are_those_of_the_definitions(grid, replica
             assert line["n"] == sum(SETS[name] for name in "abc" if name != state[2])
             numbers = (changes[0].iloc[place], low[place], high[place])
             assert tuple(line[["ri", "ci_low", "ci_high"]]) == pytest.approx(numbers, abs=1e-6)
-    assert list(table) == ["n", "ri", "ci_low", "ci_high"]
+    parts = ["ri_seen", "seen_low", "seen_high", "n_seen", "ri_unseen", "unseen_low", "unseen_high", "n_unseen"]
+    assert list(table) == ["n", "ri", "ci_low", "ci_high", *parts]
+    assert (table["n_seen"].fillna(0) + table["n_unseen"].fillna(0) == table["n"]).all()
+
+
+def seen_by(folder, rows):
+    """Whether each row is of a class whose outputs a class of the run's training images shares, by target and size."""
+    found, label = {}, {name: part["label"] for name, part in indexes_of(rows).items()}
+    view = DatasetView(None, 1, "all", None)
+    for target, size in rows[rows["method"] != "pretrained"][["target", "size"]].drop_duplicates().to_numpy():
+        whole = load_whole(DatasetFiles(target, folder / f"prepare/{target}/32px", pixels=False), view)
+        trained = set(subset(whole, size).labels)
+        outputs = {output for k in trained for output in space_of(target).indices[k]}
+        flags = {name: [bool({*space_of(name).indices[k]} & outputs) for k in own] for name, own in label.items()}
+        place = rows.groupby([*STATE, "dataset"], dropna=False).cumcount()
+        found[target, size] = np.array([flags[name][k] for name, k in zip(rows["dataset"], place, strict=True)])
+    return found
+
+
+@pytest.mark.parametrize("which", ["seen", "unseen"])
+def test_ri_of_seen_and_unseen_classes_is_that_of_their_images_alone(grid, which):
+    folder, rows, made = grid
+    rows = rows[rows["alpha"].isna()].reset_index(drop=True)
+    table = by_columns(made["ri"], RUN_COLUMNS)
+    objects = sorted(set(rows["object_id"]))
+    draws = np.random.default_rng(5).multinomial(len(objects), [1 / len(objects)] * len(objects), size=30)
+    every = [dict.fromkeys(objects, 1), *(dict(zip(objects, draw, strict=True)) for draw in draws)]
+    empty = 0
+    for (target, size), seen in seen_by(folder, rows).items():
+        kept = seen if which == "seen" else ~seen
+        kept &= ((rows["target"] == target) & (rows["size"] == size) | (rows["target"] == "none")).to_numpy()
+        kept &= (rows["dataset"] != target).to_numpy() & (rows["dataset"] != "val").to_numpy()
+        changes = []
+        for weights in every if kept.any() else []:
+            accuracy = pd.Series(accuracies_of(rows[kept], weights)).unstack(6)
+            means = accuracy.mean(axis=1, skipna=False)
+            changes.append(
+                {state: means[state] - means[state[0], "pretrained", "none", "all", 0, -1] for state in means.index}
+            )
+        for state, line in table[(table.index.get_level_values("target") == target)].iterrows():
+            if state[3] == size:
+                numbers = line[[f"ri_{which}", f"{which}_low", f"{which}_high"]]
+                empty += not changes
+                if not changes:
+                    assert numbers.isna().all() and np.isnan(line[f"n_{which}"])
+                    continue
+                values = np.array([change[*state, -1] for change in changes])
+                low, high = np.nanpercentile(values[1:], [5, 95])
+                assert tuple(numbers) == pytest.approx((values[0], low, high), abs=1e-6)
+                own = kept & (rows["method"] == state[1]) & (rows["seed"] == state[4]) & (rows["model"] == state[0])
+                assert line[f"n_{which}"] == own.sum()
+    assert empty < len(table)
 
 
 def test_written_mri_and_its_parts_are_means_over_targets_and_seeds(grid, replicates):
@@ -293,7 +366,7 @@ def test_written_counts_are_those_of_all_rows(grid):
 
 def test_mri_for_dvc_is_the_tables_with_sizes_named(grid):
     found, table = grid[2]["json"], grid[2]["mri"]
-    assert set(found) == {"m", "n"} and set(found["m"]) == {"ft", "ft, 10", "lwf"} == set(found["n"])
+    assert set(found) == {"m", "n"} and set(found["m"]) == {"ft", "ft, 5", "lwf"} == set(found["n"])
     for line in table.itertuples():
         assert found[line.model][line.method if line.size == "all" else f"{line.method}, {line.size}"] == line.mri
 

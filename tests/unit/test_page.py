@@ -39,10 +39,12 @@ def tables(tmp_path):
     before = {**run, "method": "pretrained", "target": "none"}
     interval = {"ci_low": -2.0, "ci_high": 0.04, "fit": 80.0, "unfinished": 1}
     finished = {"fit": None, "unfinished": 0}
+    covered = {"ri_seen": 3.0, "seen_low": 1.0, "seen_high": 4.0, "n_seen": 2400.0}
+    covered |= dict.fromkeys(("ri_unseen", "unseen_low", "unseen_high", "n_unseen"))
     mri = {"mri": -1.25, **interval, "ood_before": 50.0, "ood_after": 48.75}
     rows = {
         "mri": [{"model": "net", "method": "ft", "size": "all", **mri}],
-        "ri": [{**run, "n": 2400, "ri": -0.04, **interval}],
+        "ri": [{**run, "n": 2400, "ri": -0.04, **interval, **covered}],
         "accuracy": [
             {**which, "dataset": name, "n": 1200, "correct": 600, "accuracy": 50.0, **fit}
             for which, fit in ((before, finished), (run, {"fit": 80.0, "unfinished": 1}))
@@ -71,6 +73,8 @@ def test_tables_have_labels_signs_and_values_to_sort_by(tables):
     ]
     assert accuracy["rows"][1][1][0] == "pretrained" and accuracy["rows"][1][-1][0] == "\N{EN DASH}"
     assert mri["header"][-1] == ri["header"][-1] == "Fit (%)" and ri["rows"][0][-1] == ("80.0", 80.0)
+    assert ri["rows"][0][8:11] == [("+3.0", 3.0), ("+1.0 to +4.0", 1.0), ("2,400", 2400)]
+    assert len(set(ri["rows"][0][11:-1])) == 1, "there are no other classes"
 
 
 def test_models_of_one_label_keep_rows_of_their_own(tables):

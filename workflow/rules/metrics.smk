@@ -11,18 +11,25 @@ MEANS_OF_RI = {
 }
 TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("accuracy", "fit", "ri", "mri", "ood", "curves")}
 TABLES["mri_json"] = f"{REPORTS}/tables/mri.json"
-# Correct predictions per run, dataset and object, for comparisons. Stored with the tables, to be pulled with them.
 # What decides whether a run is unfinished (rib.analysis.fit).
 FIT = {
     "can_fit": [name for name, method in GRID.methods.items() if method.can_fit],
     "threshold": GRID.family.fit_threshold,
     "whole_targets": GRID.split_fractions is None,
 }
+# Correct predictions per run, dataset and object, for comparisons. Stored with the tables, to be pulled with them.
 COUNTS = f"{REPORTS}/tables/counts.npz"
-# Labels and objects of the images that rows are of, which all geometries share.
-INDEXED = {
-    "prepared": [prepared("manifest.json", name, geometry_of(FIRST_MODEL)) for name in GRID.datasets],
-    "indexes": ancient([prepared("index.parquet", name, geometry_of(FIRST_MODEL)) for name in GRID.datasets]),
+# Labels and objects of the images that rows are of, which are the same at all geometries.
+MANIFESTS, INDEXES, CLASSES = (
+    [prepared(file, name, geometry_of(FIRST_MODEL)) for name in GRID.datasets]
+    for file in ("manifest.json", "index.parquet", "classes.json")
+)
+INDEXED = {"prepared": MANIFESTS, "indexes": ancient(INDEXES)}
+# Settings of the job that reads which classes the targets' training images are of.
+TRAINED_ON = {
+    "view": view_at(geometry_of(FIRST_MODEL)),
+    "excludes_proxy": [name for name in GRID.datasets if GRID.excludes_proxy(name)],
+    "split": list(GRID.datasets) if GRID.split_fractions else [],
 }
 LIGHT = {"mem_mb": 2000, "runtime": 30}  # resources of jobs that read tables only
 
@@ -33,12 +40,16 @@ def tabulation(function, **settings):
     return {"function": f"rib.analysis.{function}", **settings, "code": digest("tabulate", source)}
 
 
-# The other rules that write tables inherit from this one; with the input `fit`, unfinished runs are marked. Their files are in other folders, hence the absolute paths.
+# The other rules that write tables inherit from this one; with the input `fit`, unfinished runs are marked. Their files
+# are in other folders, hence the absolute paths.
 rule compute_metrics:
     input:
         manifests=manifests_of(ROWS),
         rows=ancient(ROWS),
         **INDEXED,
+        classes=ancient(CLASSES),
+        proxy=proxy_of(geometry_of(FIRST_MODEL), GRID.datasets),
+        splits=splits_of(geometry_of(FIRST_MODEL), GRID.datasets),
     output:
         **TABLES,
         counts=COUNTS,
@@ -51,6 +62,6 @@ rule compute_metrics:
         mem_mb=memory_of(GRID.datasets, 2000),
         runtime=720 if LARGE_DATASETS else 30,
     params:
-        cfg=tabulation("tables:write_tables", fit=FIT, **MEANS_OF_RI),
+        cfg=tabulation("tables:write_tables", fit=FIT, **MEANS_OF_RI, **TRAINED_ON),
     script:
         str(WORKFLOW / "scripts/tabulate.py")

@@ -24,5 +24,6 @@ def estimate(values: np.ndarray, confidence: float) -> tuple[float, float, float
     A replicate that drew no object of a dataset is NaN, which can happen if the dataset has few objects.
     """
     tail = 50 * (1 - confidence)
-    low, high = np.nanpercentile(values[1:], [tail, 100 - tail])
+    drawn = values[1:][~np.isnan(values[1:])]
+    low, high = np.percentile(drawn, [tail, 100 - tail]) if len(drawn) else (np.nan, np.nan)
     return float(values[0]), float(low), float(high)

@@ -42,6 +42,7 @@ def ood_accuracies(
     weights: np.ndarray,
     ood_datasets: Collection[str] | None = None,
     source_groups: Mapping[str, str] | None = None,
+    among: Mapping[tuple[str, str], Mapping[str, np.ndarray]] | None = None,
 ) -> dict[State, Ood]:
     """Mean accuracy on the other datasets before and after fine-tuning, for every fine-tuned state.
 
@@ -51,6 +52,8 @@ def ood_accuracies(
         source_groups: for leak-free results, source group by dataset. Objects of the target are excluded from the other
             datasets of its source group, before and after fine-tuning; a dataset without remaining objects is dropped
             from the mean.
+        among: objects that count, (n,) bool by target and size, and dataset (see rib.analysis.coverage); None for all.
+            States for which no objects remain are left out.
 
     Raises:
         UserError: no objects remain in any dataset.
@@ -58,8 +61,10 @@ def ood_accuracies(
     place = {state: position for position, state in enumerate(counts.states)}
     whole = {name: counts.accuracy_on(name, weights, EVERY, EVERY) for name in counts.datasets}
     found = {}
-    for target, left in _by_target(counts, ood_datasets, source_groups).items():
-        states = [state for state in counts.states if state[2] == target]
+    by_target = _by_target(counts, ood_datasets, source_groups)
+    for target, size in sorted({state[2:4] for state in counts.states if state[2] in by_target}):
+        left = by_target[target] if among is None else _only(by_target[target], among[target, size])
+        states = [state for state in counts.states if state[2:4] == (target, size)] if left else []
         rows = [place[state] for state in (*map(_before, states), *states)]
         accuracies = [
             whole[name][:, rows] if kept is EVERY else counts.accuracy_on(name, weights, rows, kept)
@@ -101,6 +106,12 @@ def _by_target(
     """`on_other_datasets` of each target."""
     targets = sorted({state[2] for state in counts.states if state[1] != PRETRAINED})
     return {target: on_other_datasets(counts, target, ood_datasets, source_groups) for target in targets}
+
+
+def _only(left: Mapping[str, Index], among: Mapping[str, np.ndarray]) -> dict[str, Index]:
+    """Those objects of `on_other_datasets` that are also among others; datasets without any are dropped."""
+    both = {name: among[name] if kept is EVERY else among[name] & kept for name, kept in left.items()}
+    return {name: EVERY if kept.all() else kept for name, kept in both.items() if kept.any()}
 
 
 def on_other_datasets(

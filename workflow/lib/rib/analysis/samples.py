@@ -76,6 +76,14 @@ def numbers_of(before: pd.DataFrame, after: pd.DataFrame, flags: Mapping[str, np
     return (len(before), *shares, *errors)
 
 
+def files_of(rows: Iterable[Path]) -> dict[Run, list[Path]]:
+    """Files of rows by run, one for each evaluation group."""
+    files: dict[Run, list[Path]] = {}
+    for path in rows:
+        files.setdefault(run_of(path), []).append(path)
+    return files
+
+
 def read_rows(paths: Iterable[Path], columns: Sequence[str] = COLUMNS) -> dict[str, pd.DataFrame]:
     """A run's rows by dataset, from all its evaluation groups."""
     tables = (pd.read_parquet(path, columns=["dataset", *columns]) for path in paths)
@@ -161,9 +169,7 @@ def write_tables(
         flips: CSV with one row per model, method and size: means of the three shares over targets, seeds and the
             datasets other than the target, each with its confidence interval over objects (percent).
     """
-    files: dict[Run, list[Path]] = {}
-    for path in rows:
-        files.setdefault(run_of(path), []).append(path)
+    files = files_of(rows)
     pretrained = {run.model: paths for run, paths in files.items() if run.method == PRETRAINED}
     shared, index = read_rows(pretrained[min(pretrained)]), read_indexes(indexes, ["object_id"])
     ids = {name: index[name]["object_id"].iloc[own["row"]] for name, own in shared.items()}

@@ -8,12 +8,14 @@ import pandas as pd
 
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import COLUMNS, STATE, Counts, State, count, read_indexes, write_counts
+from rib.analysis.coverage import Coverage, coverage
 from rib.analysis.fit import fit_table
 from rib.analysis.ri import Ood, ood_accuracies
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json, write_table
 from rib.base.progress import Progress, log
 from rib.config.run import ALL, RUN_COLUMNS, run_of
+from rib.data.view import DatasetFiles, DatasetView
 
 
 def accuracy_table(counts: Counts) -> pd.DataFrame:
@@ -34,6 +36,24 @@ def ri_table(ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
     """
     lines = [(*state, pair.images, *estimate(pair.after - pair.before, confidence)) for state, pair in ood.items()]
     return pd.DataFrame(lines, columns=[*STATE, "n", "ri", "ci_low", "ci_high"]).astype({"alpha": float})
+
+
+def seen_table(ri: pd.DataFrame, counts: Counts, covered: Coverage, weights: np.ndarray, confidence: float, **choices):
+    """`ri_table` without curves, and RI over images of classes that were seen, and not, in training.
+
+    The further columns are ri_seen, seen_low, seen_high, n_seen and the same for unseen, NaN if there are no such images.
+
+    Args:
+        choices: ood_datasets and source_groups of `ood_accuracies`.
+    """
+    counts = counts.of([place for place, state in enumerate(counts.states) if state[-1] is None])
+    ri = ri[ri["alpha"].isna()].drop(columns="alpha")
+    others = {run: {name: ~seen for name, seen in own.items()} for run, own in covered.items()}
+    for which, among in (("seen", covered), ("unseen", others)):
+        part = ri_table(ood_accuracies(counts, weights, **choices, among=among), confidence).astype({"n": "Int64"})
+        names = {"ri": f"ri_{which}", "ci_low": f"{which}_low", "ci_high": f"{which}_high", "n": f"n_{which}"}
+        ri = ri.merge(part[[*RUN_COLUMNS, *names]].rename(columns=names), on=RUN_COLUMNS, how="left")
+    return ri
 
 
 def curve_table(ri: pd.DataFrame, counts: Counts, ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
@@ -82,6 +102,8 @@ def write_tables(
     rows: Iterable[Path],
     indexes: Iterable[Path],
     manifests: Iterable[Path],
+    datasets: Iterable[DatasetFiles],
+    view: DatasetView,
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
     conditions: str,
@@ -96,6 +118,7 @@ def write_tables(
     Args:
         fit: settings of `fit_table`.
         indexes: index of each dataset; folder names identify it.
+        datasets: the same datasets, of which the targets' training images tell what classes are seen.
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
@@ -110,7 +133,9 @@ def write_tables(
     files = Progress(rows, desc="reading rows", unit="file")
     counts = count((pd.read_parquet(path, columns=COLUMNS) for path in files), read_indexes(indexes))
     write_counts(counts, outputs["counts"])
-    ood = ood_accuracies(counts, object_weights(counts.objects, replicates, seed), ood_datasets, source_groups)
+    weights = object_weights(counts.objects, replicates, seed)
+    choices = {"ood_datasets": ood_datasets, "source_groups": source_groups}
+    ood = ood_accuracies(counts, weights, **choices)
     mri, means = mri_tables(ood, confidence)
     ri = ri_table(ood, confidence)
     if source_groups:
@@ -120,7 +145,7 @@ def write_tables(
     tables = {
         "accuracy": accuracy,
         "fit": fit_table(fits, accuracy, **fit),
-        "ri": ri[ri["alpha"].isna()].drop(columns="alpha"),
+        "ri": seen_table(ri, counts, coverage(counts, datasets, view), weights, confidence, **choices),
         "mri": mri,
         "ood": means,
         "curves": curve_table(ri, counts, ood, confidence),

@@ -88,6 +88,7 @@ class Item:
         source_id: shared by images made from the same original (a photo or a vendor's drawing).
         object_id: resampling unit for confidence intervals (the photo or, for emoji, the object).
         picture: a photo, or an image drawn by the layout: (size, size, 3) uint8 RGB.
+        slices: text or integers by which accuracies can be split, such as a severity; the same names for every image.
     """
 
     image_id: str
@@ -95,11 +96,12 @@ class Item:
     source_id: str
     object_id: str
     picture: Photo | np.ndarray
+    slices: Mapping[str, str | int] = field(default_factory=dict)
 
 
-def photo_item(label: int, image_id: str, group: str, source: str, photo: Photo) -> Item:
+def photo_item(label: int, image_id: str, group: str, source: str, photo: Photo, **slices: str | int) -> Item:
     """Item for a photo whose resampling unit is its source image, `<group>/<source>`."""
-    return Item(image_id, label, f"{group}/{source}", f"{group}/{source}", photo)
+    return Item(image_id, label, f"{group}/{source}", f"{group}/{source}", photo, slices)
 
 
 def decode(data: bytes, name: str, border: int = 0) -> Image.Image:

@@ -24,6 +24,7 @@ from rib.base.plugins import load_module
 from rib.base.progress import Progress, log
 from rib.config.geometry import Geometry
 from rib.data.images import CorruptImageError, DatasetSource, Item, Photo, decode, resize_and_crop
+from rib.data.prepared import INDEX_COLUMNS
 
 ROW_GROUP = 1 << 12  # index rows in memory
 SAVED_EVERY = 512  # images between two points from which a killed job resumes
@@ -63,13 +64,15 @@ def prepare(
         workers: decoding threads; their number doesn't change the output.
         images: written as .npy: (n, size, size, 3) uint8, or (bytes,) uint8 for encoded photos.
         index: written as Parquet: row, image_id, label, source_id, object_id, sha256 (of the pixels or the encoded
-            bytes); also offset, length and border for encoded photos.
+            bytes); also offset, length and border for encoded photos, and the layout's slices.
         classes: written as JSON, the label space; labels in the index are indices in it.
-        manifest: facts in addition to the files' hashes: n, number of classes with images, digest of the label space, ids of corrupt images left out.
+        manifest: facts in addition to the files' hashes: n, number of classes with images, digest of the label space, ids
+            of corrupt images left out.
 
     Raises:
         UserError: an archive is not the pinned file; the archives contain no image of the classes, or of only one with
-            `classes_per_dataset`, an unexpected number of images or too many corrupt ones; or the disk is too full.
+            `classes_per_dataset`, an unexpected number of images or too many corrupt ones; two images have different
+            slices; or the disk is too full.
     """
     for archive, digest in zip(dataset.archives, digests, strict=True):
         if digest:
@@ -113,6 +116,7 @@ class Written:
         self.labels: set[int] = set()
         self.count = self.end = 0
         self._since: list[list] = []
+        self._slices: dict[str, str | int] | None = None  # of the first image
 
     def __enter__(self) -> "Written":
         self._lines = open(self.journal, "a+b")
@@ -123,6 +127,7 @@ class Written:
                 whole += len(line)
                 rows, self.corrupt, self.count, self.end = json.loads(line)
                 self.labels.update(row[1] for row in rows)
+                self._slices = rows[0][-1] if rows and self._slices is None else self._slices
         self._lines.truncate(whole)
         self._file = open(self.path, "r+b" if whole else "wb")
         self._write_header(0)
@@ -136,14 +141,26 @@ class Written:
 
     def add(self, item: Item, data: bytes) -> None:
         more = () if self.geometry else (self.end, len(data), item.picture.border)
+        self._check_slices(item)
         digest = hashlib.sha256(data).hexdigest()
-        self._since.append([item.image_id, item.label, item.source_id, item.object_id, digest, *more])
+        self._since.append(
+            [item.image_id, item.label, item.source_id, item.object_id, digest, *more, dict(item.slices)]
+        )
         self.labels.add(item.label)
         self._file.write(data)
         self.end += len(data)
         self.count += 1
         if len(self._since) >= SAVED_EVERY:
             self.save()
+
+    def _check_slices(self, item: Item) -> None:
+        self._slices = dict(item.slices) if self._slices is None else self._slices
+        first, own = ({name: type(v) for name, v in slices.items()} for slices in (self._slices, item.slices))
+        if own != first or not {str, int}.issuperset(own.values()) or own.keys() & set(INDEX_COLUMNS):
+            raise UserError(
+                f"{item.image_id} has the slices {dict(item.slices)}, the first image {self._slices}; let the layout "
+                "give every image the same ones, text or int, not named like a column of the index."
+            )
 
     def save(self) -> None:
         """Flush to disk, the images before their rows."""
@@ -159,12 +176,14 @@ class Written:
         self.save()
         self._file.seek(0)
         self._write_header(self.count if self.geometry else self.end)
-        schema = pa.schema(COLUMNS if self.geometry else COLUMNS | PLACES)
+        fixed = COLUMNS if self.geometry else COLUMNS | PLACES
+        kinds = {str: pa.dictionary(pa.int32(), pa.string()), int: pa.int64()}
+        schema = pa.schema(fixed | {name: kinds[type(value)] for name, value in (self._slices or {}).items()})
         self._lines.seek(0)
         rows = enumerate(row for line in self._lines for row in json.loads(line)[0])
         places = {label: place for place, label in enumerate(labels)}
         changed = ((number, row[0], places[row[1]], *row[2:]) for number, row in rows)
-        named = (dict(zip(schema.names, row, strict=True)) for row in changed)
+        named = (dict(zip(fixed, row, strict=True)) | slices for *row, slices in changed)
         with pq.ParquetWriter(index, schema, compression="zstd") as writer:
             while group := list(islice(named, ROW_GROUP)):
                 writer.write_table(pa.Table.from_pylist(group, schema))

@@ -15,6 +15,9 @@ from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
 from rib.data.images import decode, resize_and_crop
 
+# Columns of the index; others are slices, which a layout adds.
+INDEX_COLUMNS = ["row", "image_id", "label", "source_id", "object_id", "sha256", "offset", "length", "border"]
+
 
 class EncodedImages:
     """Photos that are decoded on access, with the interface of an array (n, size, size, 3) uint8.
@@ -69,26 +72,30 @@ class PreparedDataset:
     space: LabelSpace
 
     @classmethod
-    def open(cls, folder: Path, name: str, geometry: Geometry | None = None, workers: int = 1) -> "PreparedDataset":
+    def open(
+        cls, folder: Path, name: str, geometry: Geometry | None = None, workers: int = 1, pixels: bool = True
+    ) -> "PreparedDataset":
         """Open the output folder of a prepare job; pixels are read on access.
 
         Args:
             geometry: target geometry of encoded photos.
             workers: threads that decode them.
+            pixels: whether `images` are opened; without them, the dataset has None.
 
         Raises:
             UserError: a file is missing.
         """
-        for part in ("index.parquet", "images.npy", "classes.json"):
+        for part in ("index.parquet", *(["images.npy"] if pixels else []), "classes.json"):
             if not (folder / part).is_file():
                 raise UserError(
                     f"{folder / part} is missing; delete {folder / 'manifest.json'} and run again to recreate it."
                 )
         # The hashes are a quarter of the memory that the index of a very large dataset takes.
-        columns = [name for name in pq.read_schema(folder / "index.parquet").names if name != "sha256"]
+        stored = pq.read_schema(folder / "index.parquet").names
+        columns = [name for name in stored if name in INDEX_COLUMNS and name != "sha256"]
         index = pq.read_table(folder / "index.parquet", columns=columns)
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        if images.ndim == 1:
+        images = np.load(folder / "images.npy", mmap_mode="r") if pixels else None
+        if pixels and images.ndim == 1:
             images = EncodedImages(images, index, geometry, workers, name)
         labels = index["label"].to_numpy().astype(np.int64)
         space = LabelSpace.from_json(read_json(folder / "classes.json"))

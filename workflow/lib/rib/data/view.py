@@ -42,12 +42,14 @@ class DatasetFiles:
         folder: output folder of the prepare job.
         proxy: folder of the dataset that contains the pretraining proxy, if this dataset shares its sources.
         split: output of the split_dataset job (protocol held_out); None for all images.
+        pixels: whether images are opened; False for jobs that need the index and the classes only.
     """
 
     name: str
     folder: Path
     proxy: Path | None = None
     split: Path | None = None
+    pixels: bool = True
 
 
 def load_dataset(files: DatasetFiles, view: DatasetView, part: str) -> PreparedDataset:
@@ -66,7 +68,7 @@ def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
     Raises:
         UserError: no image is left, or none belongs to the pretraining proxy.
     """
-    dataset = PreparedDataset.open(files.folder, files.name, view.geometry, view.workers)
+    dataset = PreparedDataset.open(files.folder, files.name, view.geometry, view.workers, files.pixels)
     if files.proxy:
         excluded = _proxy_sources(files.proxy / "index.parquet", view.images_per_class)
         whole = len(dataset.labels)

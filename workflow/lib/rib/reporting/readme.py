@@ -66,8 +66,17 @@ def headline(catalog: Catalog) -> str:
         value, low, high = (f"{float(row[key]):+.1f}" for key in ("ri", "ci_low", "ci_high"))
         unfinished = "" if row.get("unfinished", "0") == "0" else "; training unfinished"
         run = (catalog.models[row["model"]], catalog.methods[row["method"]], catalog.datasets[row["target"]])
-        found += f" {what}: {value} percentage points [{low}, {high}] ({', '.join(entry.label for entry in run)}{unfinished})."
+        names = ", ".join(entry.label for entry in run)
+        found += f" {what}: {value} percentage points [{low}, {high}] ({names}{unfinished}{_by_coverage(row)})."
     return found
+
+
+def _by_coverage(row: dict[str, str]) -> str:
+    """RI over classes that the target has and lacks, if they differ in sign or their intervals don't overlap."""
+    keys = [name for which in ("seen", "unseen") for name in (f"ri_{which}", f"{which}_low", f"{which}_high")]
+    seen, low, high, unseen, least, most = (float(row.get(key) or "nan") for key in keys)
+    differ = seen * unseen < 0 or low > most or least > high
+    return f"; {seen:+.1f} on classes that the target has, {unseen:+.1f} on those that it lacks" if differ else ""
 
 
 def graph(rulegraph: str) -> str:

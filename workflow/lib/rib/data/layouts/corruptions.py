@@ -10,7 +10,7 @@ from rib.data.layouts._folders import ENDINGS
 
 
 def items(dataset: DatasetSource, *, corruptions: list[str], severities: list[int]) -> Iterator[Item]:
-    """Yield every image of the given corruptions and severities, in archive order.
+    """Yield every image of the given corruptions and severities, in archive order; both are slices.
 
     Args:
         dataset: zip or tar; label space keys are wnids; `exclude` has image ids
@@ -32,7 +32,8 @@ def items(dataset: DatasetSource, *, corruptions: list[str], severities: list[in
             if is_photo and subset in wanted and wnid in labels and image_id not in dataset.exclude:
                 seen.add(subset)
                 photo = Photo(read, f"{dataset}, {name} ({archive.name})")
-                yield photo_item(labels[wnid], image_id, dataset.source, f"{wnid}/{path.stem}", photo)
+                slices = {"corruption": subset[0], "severity": int(subset[1])}
+                yield photo_item(labels[wnid], image_id, dataset.source, f"{wnid}/{path.stem}", photo, **slices)
     if missing := sorted("/".join(subset) for subset in wanted - seen):
         raise UserError(
             f"{dataset}: its archives contain no {missing[0]} ({len(missing)} of {len(wanted)} subsets are missing); "
