@@ -232,6 +232,14 @@ def test_methods_that_train_everything_on_the_task_alone_can_fit():
     assert thresholds == {"emoji": 0.95, "imagenet": None, "digits": None}
 
 
+def test_a_family_of_ones_own_has_its_own_threshold(with_entries):
+    catalog = with_entries(families={"mine": {"fit_threshold": 0.3}})
+    can_fit = [name for name, method in catalog.methods.items() if method.can_fit]
+    for family, unfinished in (("mine", "no"), ("emoji", "yes"), ("digits", "no")):
+        threshold = catalog.families[family].fit_threshold
+        assert table_of(fits_of(0.5), can_fit=can_fit, threshold=threshold).loc["ft", "unfinished"] == unfinished
+
+
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.01, 95])
 def test_a_threshold_outside_0_to_1_is_refused_in_one_sentence(tmp_path, threshold):
     text = (ROOT / "workflow/catalog/families/emoji.yaml").read_text()

@@ -167,7 +167,7 @@ def test_the_page_begins_with_what_is_unfinished(tmp_path, tables):
     tables["fit"].write_text(tables["fit"].read_text().replace("yes", "no"))
     assert "reached the threshold of 95 %" in said(ABOUT) and "unfinished" not in said(ABOUT)
     about = {**ABOUT, "fit_threshold": None}
-    assert "No threshold of fit" in said(about) and "unfinished" not in said(about)
+    assert "No threshold of <a" in said(about) and "unfinished" not in said(about)
     methods = {"ft": {**ABOUT["methods"]["ft"], "can_fit": False}}
     assert "threshold" not in said({**ABOUT, "methods": methods})
 

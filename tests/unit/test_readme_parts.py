@@ -82,6 +82,15 @@ def test_the_headline_is_of_the_largest_size(example, catalog):
     )
 
 
+def test_the_headline_says_if_its_runs_are_unfinished(example, catalog):
+    path = readme.EXAMPLE / "ri.csv"
+    header, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([f"{header},unfinished", *(f"{line},{int('-1.0' in line)}" for line in lines)]))
+    gained, lost = readme.headline(catalog).split(" Most lost: ")
+    assert lost.endswith("(EfficientNet-Lite0, full fine-tuning, Noto; training unfinished).")
+    assert "unfinished" not in gained
+
+
 def test_the_graph_leaves_out_targets_and_what_can_be_inferred():
     lines = readme.graph(GRAPH).splitlines()
     assert lines == ["```mermaid", "flowchart LR", "    evaluate --> metrics", "    metrics --> write_page", "```"]

@@ -113,7 +113,9 @@ def test_two_jobs_at_a_time_give_the_same_bytes(finished, project):
 
 
 LIBRARY = "workflow/lib/rib"
+# Histories too, since unfinished runs are marked in their table.
 MADE_OF_ROWS = {"compute_metrics", "compare_methods", "compare_samples", "write_summary", "count_costs", "plot_figure"}
+MADE_OF_ROWS |= {"gather_histories"}
 
 
 def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
@@ -144,6 +146,21 @@ def test_a_column_of_the_mri_table_re_runs_tables_figures_and_the_page(finished_
     )
     planned = finished_copy.planned()
     assert planned["compute_metrics"] == 1 and set(planned) <= {*MADE_OF_ROWS, "write_page"}
+
+
+def test_a_threshold_of_the_family_takes_the_rank_of_methods_that_did_not_get_there(finished_copy):
+    """Two epochs do not fit the images. Nothing is trained or scored again."""
+    family = finished_copy.folder / "mine/families/tiny.yaml"
+    family.write_text("fit_threshold: 0.99\n" + family.read_text())
+    assert set(finished_copy.planned()) <= {*MADE_OF_ROWS, "write_page"}
+    tables = finished_copy.folder / "reports/tiny/tables"
+    finished_copy.snakemake("--cores", "1", *(f"reports/tiny/tables/{name}" for name in ("summary.md", "training.csv")))
+    fit, ranking, ri, training = (pd.read_csv(tables / f"{name}.csv") for name in ("fit", "ranking", "ri", "training"))
+    assert set(fit[fit["unfinished"] == "yes"]["method"]) == {"ft", "wise_ft"} and fit["fit"].notna().all()
+    assert set(ranking["method"]) == {"linear_probe", "lwf"} and set(ri["method"]) == set(fit["method"])
+    assert ri.set_index("method")["unfinished"].to_dict() == {"ft": 1, "linear_probe": 0, "lwf": 0, "wise_ft": 1}
+    assert set(training.query("unfinished == 1")["method"]) == {"ft"}
+    assert "| full fine-tuning |" in (text := (tables / "summary.md").read_text()) and text.count("†") == 7
 
 
 def test_editing_the_lwf_module_re_runs_lwf_and_what_depends_on_it(finished_copy):

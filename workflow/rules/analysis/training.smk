@@ -5,7 +5,11 @@ TRAINING = f"{REPORTS}/tables/training.csv"
 REGISTRY.figure(
     "training",
     inputs={"training": TRAINING},
-    settings={**ONE_MODEL, "methods": METHOD_STYLES, "targets": TARGET_LABELS},
+    settings={
+        **ONE_MODEL,
+        "methods": {name: style for name, style in METHOD_STYLES.items() if GRID.methods[name].trains},
+        "targets": TARGET_LABELS,
+    },
 )
 REGISTRY.analysis("training", tables={}, figures=["training"], files={"Training history by epoch": [TRAINING]})
 

@@ -107,7 +107,7 @@ def _chosen(fit: pd.DataFrame, settings: Mapping) -> pd.DataFrame:
     """Runs that the settings of a figure choose."""
     for column, keys in CHOICES.items():
         chosen = next((settings[key] for key in keys if key in settings), None)
-        if chosen is not None:
+        if isinstance(chosen, str | Mapping):  # some figures have a number of targets
             fit = fit[fit[column].isin([chosen] if isinstance(chosen, str) else list(chosen))]
     return fit
 
