@@ -91,6 +91,27 @@ def test_the_headline_says_if_its_runs_are_unfinished(example, catalog):
     assert "unfinished" not in gained
 
 
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ("11.4,8,15,-13,-16,-9", "; +11.4 on classes that the target has, -13.0 on those that it lacks"),
+        ("-1,-3,1,-13,-16,-9", "; -1.0 on classes that the target has, -13.0 on those that it lacks"),
+        ("-1,-3,1,-2,-4,-0.5", ""),
+        ("2,1,3,,,", ""),
+    ],
+    ids=["other sign", "apart", "alike", "one of them only"],
+)
+def test_the_headline_tells_classes_of_the_target_from_others_where_they_differ(
+    example, catalog, tmp_path, parts, said
+):
+    keys = "ri_seen,seen_low,seen_high,ri_unseen,unseen_low,unseen_high"
+    head = f"model,method,target,size,ri,ci_low,ci_high,{keys}"
+    (tmp_path / "ri.csv").write_text(f"{head}\nefficientnet_lite0,ft,noto,all,-1,-3,3,{parts}\n")
+    assert f"Most lost: -1.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto{said})." in (
+        readme.headline(catalog)
+    )
+
+
 def test_the_graph_leaves_out_targets_and_what_can_be_inferred():
     lines = readme.graph(GRAPH).splitlines()
     assert lines == ["```mermaid", "flowchart LR", "    evaluate --> metrics", "    metrics --> write_page", "```"]

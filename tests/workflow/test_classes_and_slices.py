@@ -1,0 +1,52 @@
+"""RI over the classes that were trained on and over the others, and accuracy by slices that a layout gives."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from tiny.project import rows_of
+
+SLICED = """
+from dataclasses import replace
+
+from rib.data.layouts import class_folders
+
+def items(dataset):
+    for number, item in enumerate(class_folders.items(dataset)):
+        yield replace(item, slices={"severity": number % 2 + 1, "light": "dim"})
+"""
+
+
+def test_where_a_part_of_the_classes_is_trained_on_ri_is_split_by_class(finished_copy):
+    whole = pd.read_csv(finished_copy.folder / "reports/tiny/tables/ri.csv")
+    assert whole["ri_seen"].tolist() == whole["ri"].tolist() and set(whole["n_seen"]) == {60}
+    assert whole[["ri_unseen", "unseen_low", "unseen_high", "n_unseen"]].isna().all(axis=None)
+    config = ("train_subset=[3]", "targets=[red]", "methods=[ft]")
+    finished_copy.snakemake("reports/tiny/tables/ri.csv", "--cores", "2", config=config)
+    (line,) = pd.read_csv(finished_copy.folder / "reports/tiny/tables/ri.csv").to_dict("records")
+    assert (line["n_seen"], line["n_unseen"]) == (3 * 3 * 4, 3 * 2 * 4)
+    assert line["ri"] == pytest.approx(0.6 * line["ri_seen"] + 0.4 * line["ri_unseen"], abs=1e-5)
+    assert line["seen_low"] <= line["ri_seen"] <= line["seen_high"]
+
+
+def test_slices_of_a_layout_split_accuracies(finished_copy):
+    folder, config = finished_copy.folder, ("targets=[red]", "methods=[ft]")
+    (folder / "mine/layouts").mkdir(exist_ok=True)
+    (folder / "mine/layouts/sliced.py").write_text(SLICED)
+    entry = folder / "mine/datasets.yaml"
+    entry.write_text(re.sub(r"(?s)(\ngreen:.*?layout: )class_folders", r"\1sliced", entry.read_text()))
+    finished_copy.snakemake("slices", "--cores", "2", config=(*config, "slices=[severity]"))
+    table = pd.read_csv(folder / "reports/tiny/tables/accuracy_by_slice.csv")
+    assert table[["dataset", "slice", "value", "n"]].to_numpy().tolist() == [
+        ["green", "severity", k, 10] for k in (1, 2)
+    ]
+    for run, column in (("none/pretrained", "before"), ("red/ft", "after")):
+        rows = rows_of(folder / f"results/tiny/paper/evaluate/tiny_cnn/{run}/all/0/tiny.parquet")
+        right = (rows["rank"] == 0)[rows["dataset"] == "green"]
+        expected = 100 * right.groupby(rows["severity"]).mean()
+        assert table[column].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    (folder / "reports/tiny/tables/accuracy_by_slice.csv").unlink()
+    printed = finished_copy.snakemake("slices", "--cores", "1", config=(*config, "slices=[colour]"), check=False)
+    assert "no column 'colour'; choose from light, severity" in printed and "Traceback" not in printed
+    assert not (folder / "reports/tiny/tables/accuracy_by_slice.csv").exists()
