@@ -32,6 +32,7 @@ def estimate(tmp_path, with_entries):
     network = {"file": "net.safetensors", "kind": "hub", "repo": "a/b", "path": "p.safetensors"}
     catalog = with_entries(
         families={"f": family},
+        recipes={"mine": {"augmentation": ["flip"]}},
         datasets={
             "a": {**entry, "images": 1000, "source_group": "g"},
             "b": {**entry, "images": 2000, "source_group": "g"},
@@ -72,6 +73,25 @@ def test_budget_sizes_seeds_and_splits_count(estimate):
     assert found.images == {"train": 2 * 10 * (500 + 50), "evaluate": 5 * 1500}
     found, _ = estimate(reference="none", protocol="held_out")
     assert found.images == {"train": 10 * 600, "evaluate": 2 * 1200}
+
+
+def test_each_method_has_a_length_of_its_own(estimate):
+    passes = {"methods": ["ft"], "reference": "none"}
+    evaluated = 2 * 6000
+    for own, images in (({"epochs": 3}, 3 * 1000), ({"steps": 5}, 5 * 8)):
+        found, _ = estimate(**passes, method_settings={"ft": own})
+        assert found.images == {"train": images, "evaluate": evaluated}
+    found, _ = estimate(**passes, training={"steps": 7}, train_subset=["all", "0.1"])
+    assert found.images["train"] == 2 * 7 * 8, "whatever the number of images"
+
+
+def test_a_probe_of_augmented_images_passes_them_through_the_network_in_every_epoch(estimate):
+    probe = {"methods": ["linear_probe"], "reference": "none"}
+    found, _ = estimate(**probe)
+    assert found.images == {"train": 0, "evaluate": 1000 + 2 * 6000}
+    more = {"recipes": ["mine"], "method_settings": {"linear_probe": {"lr": 0.1, "epochs": 4}}}
+    found, _ = estimate(**probe, **more)
+    assert found.images == {"train": 4 * 1000, "evaluate": 2 * 6000}
 
 
 def test_a_curve_passes_each_image_through_all_its_states(estimate):

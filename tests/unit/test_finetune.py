@@ -17,11 +17,14 @@ from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.config.run import Run
 from rib.config.settings import LIBRARY
+from rib.data.prepared import PreparedDataset
+from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles
 from rib.methods.ft import FullFineTuning
 from rib.methods.l2_sp import L2StartingPoint
 from rib.methods.lwf import LearningWithoutForgetting
 from rib.models import device as devices
+from rib.models.augmentation import Augmentation
 from rib.models.checkpoint import xor_compress, xor_decompress
 from rib.models.network import build
 from rib.training import finetune
@@ -354,6 +357,177 @@ def test_a_job_keeps_the_state_after_each_epoch(network, small, folders, tmp_pat
         F.cross_entropy(masked(model(pixels[rows]), SPACE), labels[rows]).backward()
         optimizer.step()
     same_changes(network, stored(network, snapshots[0]), model)
+
+
+def by_steps(network, pixels, labels, training, steps, seed=5, lr=0.02):
+    """SGD for a number of steps, written out: the network after each, and the mean scores of each epoch."""
+    model, states, scores = copy.deepcopy(network), [], []
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=training.weight_decay)
+    n, size, of_epoch = len(labels), training.batch_size, -(-len(labels) // training.batch_size)
+    for step in range(steps):
+        epoch, place = divmod(step, of_epoch)
+        rows = np.random.default_rng([seed, epoch]).permutation(n)[place * size :][:size]
+        optimizer.param_groups[0]["lr"] = rate(step, steps, lr, training)
+        optimizer.zero_grad()
+        logits, own = masked(model(pixels[rows]), SPACE), torch.from_numpy(labels)[rows]
+        error = F.cross_entropy(logits, own)
+        error.backward()
+        optimizer.step()
+        states.append(copy.deepcopy(model))
+        scores += [[]] if place == 0 else []
+        scores[-1].append((len(rows), error.item(), (logits.argmax(dim=1) == own).sum().item()))
+    seen = [sum(count for count, _, _ in epoch) for epoch in scores]
+    errors = [sum(count * error for count, error, _ in epoch) / n for epoch, n in zip(scores, seen, strict=True)]
+    right = [sum(right for _, _, right in epoch) / n for epoch, n in zip(scores, seen, strict=True)]
+    return states, errors, right
+
+
+@pytest.mark.parametrize(
+    ("how", "size", "steps", "epochs", "images"),
+    [
+        ({"steps": 7, "epochs": None}, "all", 7, 2, 18 + 2 * 4),
+        ({"steps": 3, "epochs": None}, "all", 3, 1, 12),
+        ({"steps": 7, "epochs": None}, "6", 7, 4, 3 * 6 + 4),
+        ({"steps": 7, "epochs": None, "subset_length": "epochs"}, "6", 7, 4, 3 * 6 + 4),
+        ({"epochs": 2}, "all", 10, 2, 36),
+        ({"epochs": 1}, "6", 5, 3, 2 * 6 + 4),
+        ({"epochs": 3}, "4", 15, 15, 15 * 4),
+        ({"epochs": 3, "subset_length": "epochs"}, "6", 6, 3, 18),
+    ],
+)
+def test_a_job_trains_for_its_steps_or_epochs(
+    network, small, folders, tmp_path, progress, how, size, steps, epochs, images
+):
+    """Five steps on all 18 images, two on 6; the last epoch may be cut short."""
+    training, run = replace(FULL, **how), Run("net", "set", "ft", size, 5)
+    paths = job(folders, tmp_path / "run", training=training, run=run)
+    dataset = subset(PreparedDataset.open(folders["target"], "set"), size)
+    rows = slice(None) if dataset.rows is None else dataset.rows
+    pixels, labels = normalised(small.images[rows], MEAN, STD), small.labels[rows]
+    states, errors, right = by_steps(network, pixels, labels, training, steps)
+    same_changes(network, stored(network, paths["checkpoint"]), states[-1])
+    with open(paths["history"]) as file:
+        history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    assert [row["epoch"] for row in history] == list(range(1, epochs + 1)) and len(errors) == epochs
+    assert [row["cross_entropy"] for row in history] == pytest.approx(errors, rel=1e-4)
+    assert [row["accuracy"] for row in history] == pytest.approx(right, rel=1e-6)
+    of_epoch = -(-len(labels) // 4)
+    lasts = [min(of_epoch * epoch, steps) - 1 for epoch in range(1, epochs + 1)]
+    assert [row["lr"] for row in history] == pytest.approx([rate(step, steps, 0.02, training) for step in lasts])
+    facts = read_json(paths["manifest"])
+    assert (facts["train_images"], facts["steps"], facts["images"]) == (len(labels), steps, images)
+    assert progress()[0][1:3] == (images, images)
+
+
+@pytest.mark.parametrize(
+    ("steps", "number", "kept"),
+    [(15, 10, [2, 3, 5, 6, 8, 9, 11, 12, 14, 15]), (4, 10, [1, 1, 2, 2, 2, 3, 3, 4, 4, 4]), (7, 3, [3, 5, 7])],
+)
+def test_snapshots_are_at_equal_distances_and_the_last_is_the_checkpoint(
+    network, small, folders, tmp_path, steps, number, kept
+):
+    snapshots = [tmp_path / f"snapshot{n}.safetensors" for n in range(1, number + 1)]
+    training = replace(FULL, epochs=None, steps=steps)
+    paths = job(folders, tmp_path / "run", snapshots=snapshots, training=training)
+    assert snapshots[-1].read_bytes() == paths["checkpoint"].read_bytes()
+    states, _, _ = by_steps(network, normalised(small.images, MEAN, STD), small.labels, training, steps)
+    for step, path in zip(kept, snapshots, strict=True):
+        same_changes(network, stored(network, path), states[step - 1])
+
+
+def test_a_divergence_in_an_epoch_that_is_cut_short_names_its_step(network, target, monkeypatch):
+    method = FullFineTuning(lr=0.01)
+    method.setup(task_of(copy.deepcopy(network), target))
+    diverging(monkeypatch, 7)  # the first of the third epoch, which has no other
+    with pytest.raises(DivergenceError, match="the loss at epoch 3, step 7 is not finite"):
+        train(method, network.state_dict(), replace(FULL, epochs=None, steps=7), RUN, CPU)
+
+
+TUNED = {
+    "ft": {"lr": 0.02, "batch_norm": "train", "dropout": 0.5},
+    "linear_probe": {"lr": 0.5},
+    "lora": {"lr": 0.1, "rank": 2, "alpha": 2, "also": "none"},
+    "visual_prompt": {"lr": 20.0, "padding": 0.1, "init_std": 0.0},
+}
+
+
+def restored(network, path, name, pixels):
+    """The network of a checkpoint, and its inputs, put together from what each method stores."""
+    model, tensors = copy.deepcopy(network), safetensors.torch.load_file(path)
+    if name == "visual_prompt":
+        pixels, strips = pixels.clone(), {key.removeprefix("padding_prompt."): t for key, t in tensors.items()}
+        width = strips["top"].shape[1]
+        pixels[:, :, :width] += strips["top"]
+        pixels[:, :, -width:] += strips["bottom"]
+        pixels[:, :, width:-width, :width] += strips["left"]
+        pixels[:, :, width:-width, -width:] += strips["right"]
+    elif name == "lora":
+        state = model.state_dict()
+        for key in [key for key in tensors if key.endswith(".lora_A")]:
+            weight = key.removesuffix(".lora_A")
+            state[weight] += (tensors[f"{weight}.lora_B"] @ tensors[key]).view(state[weight].shape)
+    else:
+        model.load_state_dict({**network.state_dict(), **xor_decompress(tensors, network.state_dict())})
+    return model.eval(), pixels
+
+
+@pytest.mark.parametrize("name", TUNED)
+@pytest.mark.parametrize("size", ["all", "10"])
+def test_the_fit_is_the_accuracy_of_the_checkpoint_on_the_training_images(
+    network, small, folders, tmp_path, caplog, name, size
+):
+    """As they are, whatever training made of them, and by the network as it is evaluated."""
+    caplog.set_level(logging.INFO, "rib")
+    how = replace(FULL, epochs=6, augmentation=["flip", "randaugment"], micro_batch_size=2)
+    run = Run("net", "set", name, size, 5)
+    paths = job(folders, tmp_path / "run", name, TUNED[name], training=how, run=run)
+    dataset = subset(PreparedDataset.open(folders["target"], "set"), size)
+    rows = slice(None) if dataset.rows is None else dataset.rows
+    pixels, labels = normalised(small.images[rows], MEAN, STD), small.labels[rows]
+    before = masked(network(pixels), SPACE).argmax(dim=1)
+    model, pixels = restored(network, paths["checkpoint"], name, pixels)
+    with torch.inference_mode():
+        found = masked(model(pixels), SPACE).argmax(dim=1)
+    fit = (found.numpy() == labels).mean()
+    assert read_json(paths["manifest"])["fit"] == pytest.approx(fit, abs=1e-6)
+    assert not torch.equal(found, before), "training changed what is predicted"
+    assert f"{100 * fit:.1f} % of {len(labels)} training images" in caplog.text
+
+
+def test_the_fit_is_of_so_many_images_at_most(network, small, folders, tmp_path, monkeypatch, progress):
+    monkeypatch.setattr(finetune, "FIT_IMAGES", 7)
+    monkeypatch.setattr(finetune, "FIT_BATCH", 3)
+    paths = job(folders, tmp_path / "run")
+    part = first_images(PreparedDataset.open(folders["target"], "set"), 7)
+    model, pixels = restored(network, paths["checkpoint"], "ft", normalised(small.images[part.rows], MEAN, STD))
+    with torch.inference_mode():
+        right = masked(model(pixels), SPACE).argmax(dim=1).numpy() == part.labels
+    assert read_json(paths["manifest"])["fit"] == pytest.approx(right.mean(), abs=1e-6)
+    assert progress()[-1] == ("fit of net/set/ft/all/5", 7, 7, "image")
+
+
+def test_a_job_augments_by_the_seed_of_its_run(network, small, folders, tmp_path):
+    how, made = replace(FULL, epochs=1, augmentation=["flip"]), []
+    for seed in (5, 5, 6):
+        paths = job(folders, tmp_path / f"{len(made)}", training=how, run=Run("net", "set", "ft", "all", seed))
+        made.append(paths["checkpoint"].read_bytes())
+    assert made[0] == made[1] != made[2]
+    plain = job(folders, tmp_path / "plain", training=replace(how, augmentation=[]))
+    assert plain["checkpoint"].read_bytes() != made[0]
+    flip = Augmentation(["flip"], 32, 5)
+    images = torch.from_numpy(small.images).permute(0, 3, 1, 2)
+    images = torch.stack([flip(images[row], 0, row) for row in range(18)]).permute(0, 2, 3, 1).numpy()
+    states, _, _ = by_steps(network, normalised(images, MEAN, STD), small.labels, how, 5)
+    same_changes(network, stored(network, tmp_path / "0/checkpoint.safetensors"), states[-1])
+    assert not np.array_equal(images, small.images)
+
+
+@pytest.mark.parametrize("changes", [{"layer_decay": 0.9}, {"decay_norm_and_bias": False}])
+def test_a_recipe_that_a_method_cannot_be_trained_with_is_refused_with_its_name(folders, tmp_path, changes):
+    how, run = replace(FULL, optimizer="adamw", **changes), Run("net", "set", "visual_prompt", "all", 5)
+    with pytest.raises(UserError, match="method visual_prompt on model net: the recipe .* layers or norms"):
+        job(folders, tmp_path / "run", "visual_prompt", TUNED["visual_prompt"], training=how, run=run)
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_a_job_drops_features_and_blocks_as_its_method_says(network, small, folders, tmp_path):

@@ -19,6 +19,7 @@ from rib.config.catalog import Catalog
 from rib.config.label_space import LabelSpace
 from rib.methods import load_algorithm
 from rib.methods.base import Task
+from rib.models.augmentation import Augmentation
 from rib.training import finetune
 from rib.training import training_state as resume
 from tiny import training
@@ -31,6 +32,19 @@ TRAINING = replace(training.TRAINING, epochs=3, warmup_fraction=0.3)
 STEPS = 3 * 3
 CATALOG = Catalog([ROOT / "workflow/catalog"])
 METHODS = ["ft", "linear_probe", "visual_prompt", "lora", "ewc", "lwf", "replay", "linear_probe_released"]
+MORE = {"weight_decay": 0.1, "clip_norm": 0.5, "label_smoothing": 0.1, "augmentation": ["crop", "flip"]}
+ADAMW = replace(TRAINING, optimizer="adamw", **MORE)
+LION = replace(ADAMW, optimizer="lion", augmentation=["randaugment"])
+RECIPES = {
+    "paper": TRAINING,
+    "adamw": ADAMW,
+    "lion": LION,
+    "by_layers": replace(ADAMW, layer_decay=0.8, decay_norm_and_bias=False),
+    "cut_short": replace(LION, epochs=None, steps=8),  # in the third epoch, of which one step is left out
+}
+CASES = [(name, "paper") for name in METHODS]
+CASES += [(name, recipe) for name in ("ft", "lwf", "linear_probe") for recipe in ("adamw", "lion")]
+CASES += [("visual_prompt", "adamw"), ("lora", "adamw"), ("ft", "by_layers"), ("ft", "cut_short")]
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +61,16 @@ def images():
     return SimpleNamespace(images=pixels, labels=np.arange(10) % 5, space=space)
 
 
-def trained(name, network, images, saved=None, **settings):
+def trained(name, network, images, saved=None, how=TRAINING, **settings):
     """What a job does: everything from the start, then on from what was saved."""
     entry = CATALOG.methods[name]
     torch.manual_seed(0)
     algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings})
-    part = images_of(images)
-    algorithm.setup(Task(copy.deepcopy(network), part, part, 0))
-    return finetune.train(algorithm, network.state_dict(), TRAINING, RUN, CPU, saved)
+    target, reference = images_of(images), images_of(images)
+    if how.augmentation:
+        target.inputs.augmentation = Augmentation(how.augmentation, SIDE, 0)
+    algorithm.setup(Task(copy.deepcopy(network), target, reference, 0))
+    return finetune.train(algorithm, network.state_dict(), how, RUN, CPU, saved)
 
 
 def killed(monkeypatch, kills):
@@ -74,15 +90,16 @@ def killed(monkeypatch, kills):
     return done
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_training_killed_again_and_again_gives_the_same_bytes(network, images, name, tmp_path, monkeypatch):
-    history, whole = trained(name, network, images)
+@pytest.mark.parametrize(("name", "recipe"), CASES)
+def test_a_training_killed_again_and_again_gives_the_same_bytes(network, images, name, recipe, tmp_path, monkeypatch):
+    how = {"how": RECIPES[recipe], "lr": 0.001} if recipe != "paper" else {}
+    history, whole = trained(name, network, images, **how)
     # before anything is saved, within an epoch, at its end, and in the last step
-    done = killed(monkeypatch, [1, 2, 2, 3, 5])
+    done = killed(monkeypatch, [1, 2, 2, 3, 4 if recipe == "cut_short" else 5])
     for _ in range(5):
         with pytest.raises(KeyboardInterrupt):
-            trained(name, network, images, tmp_path / "state.safetensors")
-    again, resumed = trained(name, network, images, tmp_path / "state.safetensors")
+            trained(name, network, images, tmp_path / "state.safetensors", **how)
+    again, resumed = trained(name, network, images, tmp_path / "state.safetensors", **how)
     assert sum(done) < STEPS, "it did not begin again"
     assert again == history and resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
