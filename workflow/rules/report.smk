@@ -82,7 +82,7 @@ rule write_page:
             },
             "about": {
                 "config": GRID.resolved(),
-                "family": {"title": GRID.family.title, "description": GRID.family.description},
+                "family": {key: getattr(GRID.family, key) for key in ("title", "description", "limits")},
                 "targets": GRID.targets,
                 "ood": GRID.ood,
                 "sizes": GRID.sizes,

@@ -23,6 +23,7 @@ class Family:
     classes_per_dataset: bool
     crop_pct: float | None = None
     example_target: str | None = None
+    limits: str | None = None
     fit_threshold: float | None = None
     reference: str | dict | None = None
 
