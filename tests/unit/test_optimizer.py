@@ -12,6 +12,7 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.nn import functional as F
 
+from rib.base.errors import UserError
 from rib.methods.ft import FullFineTuning
 from rib.methods.visual_prompt import VisualPrompting
 from rib.models.augmentation import Augmentation
@@ -260,7 +261,7 @@ def test_what_no_gradient_reaches_changes_by_weight_decay_alone(network, target)
 
 @pytest.mark.parametrize("changes", [{"layer_decay": 0.9}, {"decay_norm_and_bias": False}])
 def test_a_recipe_by_layers_is_refused_for_parameters_outside_the_network(network, target, changes):
-    with pytest.raises(ValueError, match="layers or norms"):
+    with pytest.raises(UserError, match="layer_decay, or decay_norm_and_bias"):
         trained(VisualPrompting(lr=1.0, padding=0.1, init_std=0.0), network, target, replace(ADAMW, **changes))
 
 

@@ -40,7 +40,6 @@ from rib.training.settings import TrainingSettings, learning_rates
 from rib.training.training_state import TrainingState
 
 FIT_IMAGES, FIT_BATCH = 5000, 64
-CHANCE = 0.95  # a cross-entropy above this fraction of log(classes) means that almost nothing was learned
 HISTORY = ("epoch", "lr", "loss", "cross_entropy", "accuracy")
 
 
@@ -95,11 +94,10 @@ def finetune(
     steps = training.total_steps(len(images.labels), len(whole.labels))
     try:
         method.setup(Task(model, *seen, run.seed))
-        with rescued(saved, rescue, "the method's or the family's entry"):
-            rows, changed = train(method, pretrained, training, run, device, saved, snapshots, steps)
     except ValueError as error:
         raise UserError(f"method {run.method} on model {run.model}: {error}.") from error
-    warn_of_chance(rows, images)
+    with rescued(saved, rescue, "the method's or the family's entry"):
+        rows, changed = train(method, pretrained, training, run, device, saved, snapshots, steps)
     safetensors.torch.save_file(xor_compress(changed, pretrained), checkpoint)
     write_history(rows, history)
     fit = measure_fit(run, model_folder, checkpoint, images, facts["preprocessing"], device)
@@ -140,13 +138,6 @@ def on_device(dataset: PreparedDataset, preprocessing: Mapping, device: torch.de
     """A dataset's images and labels, prepared for a network on a device."""
     pixels = Inputs(dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows)
     return Images(pixels, torch.from_numpy(dataset.labels).to(device), class_members(dataset.space, device))
-
-
-def warn_of_chance(rows: list[dict], images: PreparedDataset) -> None:
-    """Warn if the last epoch's cross-entropy is near chance."""
-    final = rows[-1]["cross_entropy"]
-    if final > CHANCE * math.log(len(images.space.keys)):
-        log.warning("the cross-entropy ends at chance (%.2f); see history.csv", final)
 
 
 class DivergenceError(Exception):
@@ -196,7 +187,7 @@ def train(
 
     Raises:
         DivergenceError: the loss or a trained tensor is not finite.
-        ValueError: the recipe cannot be used with the method.
+        UserError: the recipe cannot be used with the method.
     """
     labels = method.task.target.labels
     n = len(labels)

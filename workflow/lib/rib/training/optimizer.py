@@ -3,6 +3,7 @@
 import torch
 from timm.optim import create_optimizer_v2
 
+from rib.base.errors import UserError
 from rib.methods.base import FineTuning
 from rib.training.settings import TrainingSettings
 
@@ -16,13 +17,16 @@ def make_optimizer(method: FineTuning, training: TrainingSettings, device: torch
     A group's learning rate is that of the schedule times its `lr_scale`, if it has one.
 
     Raises:
-        ValueError: the recipe distinguishes layers or norms, but the method trains parameters outside the network.
+        UserError: the recipe distinguishes layers or norms, but the method trains parameters outside the network.
     """
     trained = dict(method.trainable())
     parameters = list(trained.values())
     if training.layer_decay is not None or not training.decay_norm_and_bias:
         if not trained.keys() <= dict(method.model.named_parameters()).keys():
-            raise ValueError("the recipe treats layers or norms differently, but this method trains none of them")
+            raise UserError(
+                "a recipe with layer_decay, or decay_norm_and_bias false, treats parts of the network differently, but the "
+                "method trains parameters outside of it; choose another recipe."
+            )
         parameters = method.model
     return create_optimizer_v2(
         parameters,

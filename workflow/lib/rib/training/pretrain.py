@@ -21,7 +21,7 @@ from rib.methods.base import FineTuning, Task
 from rib.models import device as devices
 from rib.models.inputs import Inputs
 from rib.models.network import build, write_model
-from rib.training.finetune import on_device, rescued, train, warn_of_chance, write_history
+from rib.training.finetune import on_device, rescued, train, write_history
 from rib.training.settings import TrainingSettings
 
 BATCH = 64  # images per forward pass in the test
@@ -68,7 +68,6 @@ def pretrain(
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with rescued(saved, rescue, "pretrain of the model's entry"):
         rows, _ = train(method, first, _training(how), run, device, saved)
-    warn_of_chance(rows, dataset)
     write_history(rows, history)
     trained = {"images": len(dataset.labels), "test": _tested(model, entry, test, device)}
     facts = {"source": {"pretrain": how}, "num_classes": num_classes, "head": {"from": "pretrained"}}
