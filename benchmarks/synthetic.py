@@ -13,7 +13,7 @@ from rib.data.prepared import PreparedDataset
 from rib.methods.base import Images, Task
 from rib.models.class_logits import class_members
 from rib.models.inputs import Inputs
-from rib.training.finetune import TrainingSettings
+from rib.training.settings import TrainingSettings
 
 ARCHITECTURE, SIDE, CLASSES = "tf_efficientnet_lite0", 96, 200
 HALF = [0.5, 0.5, 0.5]

@@ -74,6 +74,13 @@ def test_methods_say_what_they_need(catalog):
     assert needs["| `lora_released`"] == "a ViT" and not needs["| `ft`"]
 
 
+def test_recipes_say_what_differs_from_the_defaults(catalog):
+    lines = {line.split(" | ")[0]: line.split(" | ") for line in readme.recipe_table(catalog).splitlines()}
+    assert len(lines) == len(catalog.recipes) + 2
+    assert lines["| `paper`"][1:3] == ["SGD", "optimizer sgd, warmup_steps 196"]
+    assert lines["| `adamw`"][2] == "optimizer adamw, weight_decay 0.1, clip_norm 1.0"
+
+
 def test_the_headline_is_of_the_largest_size(example, catalog):
     assert readme.headline(catalog) == (
         "1 methods on 1 targets; 2 datasets of 97 to 200 images. "
@@ -129,7 +136,7 @@ def pages(folder, *names):
 
 def test_each_part_comes_to_its_place(tmp_path, example, monkeypatch):
     monkeypatch.chdir(ROOT)
-    first, second = pages(tmp_path, "graph", "config", "figures", "methods", "headline")
+    first, second = pages(tmp_path, "graph", "config", "figures", "methods", "recipes", "headline")
     readme.renew([first, second], GRAPH)
     assert first.read_text() == (
         f"before\n<!-- made by make docs: graph -->\n{readme.graph(GRAPH)}\n<!-- end -->\nafter graph\n"
@@ -137,7 +144,7 @@ def test_each_part_comes_to_its_place(tmp_path, example, monkeypatch):
     text = second.read_text()
     for name, part in (("config", readme.config_table()), ("figures", readme.figure_list())):
         assert f"<!-- made by make docs: {name} -->\n{part}\n<!-- end -->\nafter {name}\n" in text
-    assert "stale" not in text and text.count("made by") == 4
+    assert "stale" not in text and text.count("made by") == 5
     readme.renew([first, second], GRAPH)
     assert second.read_text() == text
 
@@ -145,7 +152,7 @@ def test_each_part_comes_to_its_place(tmp_path, example, monkeypatch):
 @pytest.mark.parametrize("wrong", [(), ("headline", "more"), ("headline", "headline")])
 def test_a_part_has_one_place(tmp_path, example, monkeypatch, wrong):
     monkeypatch.chdir(ROOT)
-    found = pages(tmp_path, "graph", "config", "figures", "methods", *wrong)
+    found = pages(tmp_path, "graph", "config", "figures", "methods", "recipes", *wrong)
     with pytest.raises(AssertionError):
         readme.renew(found, GRAPH)
     assert all("stale" in page.read_text() for page in found)

@@ -1,5 +1,6 @@
 """Recipes of a grid: which methods are trained with which, their names, settings and lengths, and how bad ones are refused."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -192,3 +193,11 @@ def test_an_algorithm_has_no_setting_of_the_name_of_one_that_all_training_has(wi
     )
     with pytest.raises(UserError, match="methods.yaml, mine: .*'steps'"):
         _ = with_entries(methods={"mine": {"algorithm": "mine", "settings": {}}}).methods
+
+
+def test_the_recipe_that_the_documentation_shows_is_valid(tmp_path):
+    page = (CATALOG.parents[1] / "docs/methods.md").read_text()
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.S | re.M)
+    (tmp_path / "recipes.yaml").write_text(shown)
+    chosen = grid(Catalog([CATALOG, tmp_path]), methods=["ft"], recipes="strong", method_settings={"ft": {"lr": 0.1}})
+    assert chosen.training("ft-strong")["augmentation"] == ["flip", "crop", "randaugment"]

@@ -121,7 +121,7 @@ MADE_OF_ROWS |= {"gather_histories"}
 def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
     """Comments, docstrings, messages, the code that fetches, and the packages that start jobs and write records."""
     for file, old, new in [
-        ("methods/lwf.py", "The teacher sees", "As said, the teacher sees"),
+        ("methods/lwf.py", "the teacher sees", "as said, the teacher sees"),
         ("training/finetune.py", "# resuming would diverge again", "# it would diverge again"),
         ("training/finetune.py", "training images are correct", "training images are right"),
         ("evaluation/evaluate.py", "a logit is not finite", "a logit is infinite"),

@@ -60,6 +60,8 @@ rule finetune:
         mem_mb=lambda w: memory_of([w.target], 4000),
         runtime=lambda w: 2880 if w.target in LARGE_DATASETS else 240,
     params:
-        cfg=lambda w: method_settings("finetune", w, training=GRID.training(w.method), view=view_of(w.model), compute=COMPUTE),
+        cfg=lambda w: method_settings(
+            "finetune", w, training=GRID.training(w.method), view=view_of(w.model), compute=COMPUTE
+        ),
     script:
         str(WORKFLOW / "scripts/finetune.py")

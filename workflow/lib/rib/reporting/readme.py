@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rib.config.catalog import Catalog
 from rib.config.entries import SELECT
+from rib.config.grid import OF_RECIPE
 from rib.config.run import largest
 from rib.config.schema import load_schema
 
@@ -48,6 +49,18 @@ def method_table(catalog: Catalog) -> str:
         needs += {("vit",): ["a ViT"], ("cnn",): ["a CNN"]}.get(method.types, [])
         rows.append((f"`{name}`", method.label, ", ".join(needs), method.source))
     return _table(("method", "label", "needs", "source"), rows)
+
+
+def recipe_table(catalog: Catalog) -> str:
+    """Recipes: name, label, what differs from the schema's defaults, and source."""
+    defaults = {
+        key: part.get("default") for key, part in load_schema("recipes")["additionalProperties"]["properties"].items()
+    }
+    rows = []
+    for name, recipe in catalog.recipes.items():
+        own = {key: value for key, value in vars(recipe).items() if key not in OF_RECIPE and value != defaults[key]}
+        rows.append((f"`{name}`", recipe.label, ", ".join(f"{key} {v}" for key, v in own.items()), recipe.source))
+    return _table(("recipe", "label", "settings other than the defaults", "source"), rows)
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -93,7 +106,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
     """Regenerate the parts in pages; each part occurs exactly once."""
     catalog = Catalog([CATALOG])
     parts = {"config": config_table(), "figures": figure_list(), "graph": graph(rulegraph)}
-    parts |= {"methods": method_table(catalog), "headline": headline(catalog)}
+    parts |= {"methods": method_table(catalog), "recipes": recipe_table(catalog), "headline": headline(catalog)}
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
     places = sorted(name for text in texts.values() for _, name, _ in PLACE.findall(text))
     assert places == sorted(parts), f"the pages have places for {places}"
