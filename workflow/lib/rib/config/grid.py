@@ -189,6 +189,7 @@ class Grid:
             "recipes": list(dict.fromkeys(method.recipe for method in self.methods.values())),
             "targets": self.targets,
             "image_size": self.setting("image_size"),
+            "train_subset": self.sizes,
             "training": {key: self.setting(key) for key in self.config["training"] if key not in LENGTH},
         }
 
@@ -206,7 +207,8 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
     targets, of_targets = choose_targets(config, family, catalog, datasets)
     fractions = choose_split_fractions(config, family)
     names, of_methods = choose_methods(config, family, catalog, models, reference)
-    sizes = [in_path(size) for size in config["train_subset"]]
+    subsets = config["train_subset"]
+    sizes = [in_path(size) for size in (family.defaults["train_subset"] if subsets == "default" else subsets)]
     if len(set(sizes)) < len(sizes):
         raise UserError("config, train_subset: two fractions agree in their first twelve digits; remove one of them.")
     grid = Grid(
