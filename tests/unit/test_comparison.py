@@ -10,7 +10,7 @@ from scipy import stats
 from rib.analysis import comparison
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.comparison import compare, effects_of, holm, letters, rank, seed_spread, sign_flip_p
-from rib.analysis.counts import Counts, count, write_counts
+from rib.analysis.counts import STATE, Counts, count, write_counts
 from rib.analysis.ri import Ood, ood_accuracies, ri_parts
 from rib.analysis.tables import mri_tables, ri_table
 from rib.config.run import PRETRAINED, RUN_COLUMNS
@@ -38,9 +38,18 @@ def rows(model="m", seed=0, runs=RUNS):
     return pd.concat(parts, ignore_index=True)
 
 
+def counted_of(*parts):
+    """Counts of rows that say themselves what they are of."""
+    table = pd.concat(parts, ignore_index=True)
+    row = table.groupby([*STATE, "dataset"], dropna=False).cumcount()
+    table = table.assign(row=row, rank=(table["label"] != table["prediction"]).astype(int))
+    first = table.groupby(["dataset", "row"], as_index=False).first()
+    return count([table], {name: own.reset_index(drop=True) for name, own in first.groupby("dataset")})
+
+
 @pytest.fixture(scope="module")
 def counts():
-    return count([rows()])
+    return counted_of(rows())
 
 
 def ood_of(counts, groups=None):
@@ -237,7 +246,7 @@ def test_ties_are_by_the_adjusted_p():
 
 @pytest.fixture(scope="module")
 def two_models():
-    return count([rows("m"), rows("n", 1)])
+    return counted_of(rows("m"), rows("n", 1))
 
 
 @pytest.fixture
@@ -264,7 +273,7 @@ def test_tables_agree_with_mri_and_its_intervals(tables, two_models):
 
 
 def test_leak_free_tables_leave_out_what_ri_leaves_out(tmp_path):
-    counted = count([rows()])
+    counted = counted_of(rows())
     write_counts(counted, tmp_path / "counts.npz")
     whole, made = written(tmp_path, "whole"), written(tmp_path, "free", source_groups=GROUPS)
     mri = mri_tables(ood_of(counted, GROUPS), 0.95)[0].set_index("method")
@@ -312,7 +321,7 @@ def test_the_same_counts_and_seed_give_the_same_tables(tables):
 
 def test_other_models_do_not_change_a_models_comparison(tables, tmp_path):
     """Methods are compared within a model: another model changes nothing, if it was scored on the same objects."""
-    write_counts(count([rows("n", 1)]), tmp_path / "counts.npz")
+    write_counts(counted_of(rows("n", 1)), tmp_path / "counts.npz")
     alone = written(tmp_path, "alone")
     for name, table in tables[1].items():
         pd.testing.assert_frame_equal(alone[name], table[table["model"] == "n"].reset_index(drop=True))
@@ -320,7 +329,7 @@ def test_other_models_do_not_change_a_models_comparison(tables, tmp_path):
 
 def test_with_one_seed_the_columns_of_seeds_are_empty(tmp_path):
     one = [run for run in RUNS if run[2] == 0]
-    write_counts(count([rows(runs=one)]), tmp_path / "counts.npz")
+    write_counts(counted_of(rows(runs=one)), tmp_path / "counts.npz")
     for name, table in written(tmp_path, "t").items():
         if name != "ranking":
             assert set(table["seeds"]) == {1} and table[["sd", "seed_low", "seed_high"]].isna().all(axis=None)
@@ -329,7 +338,7 @@ def test_with_one_seed_the_columns_of_seeds_are_empty(tmp_path):
 def test_each_size_is_compared_by_itself_and_curves_not_at_all(tmp_path):
     small = rows(seed=5, runs=RUNS[1:]).assign(size="10")
     curve = rows(seed=6, runs=[("curve", "a", 0), ("curve", "b", 0)]).assign(alpha=0.5)
-    write_counts(count([rows(), small, curve]), tmp_path / "counts.npz")
+    write_counts(counted_of(rows(), small, curve), tmp_path / "counts.npz")
     made = written(tmp_path, "t")
     assert made["ranking"].groupby("size").size().to_dict() == {"10": 3, "all": 3}
     assert "curve" not in set(made["comparisons"]["method"]) and len(made["comparisons"]) == 2 * 6
@@ -359,7 +368,7 @@ def test_without_finished_methods_nothing_is_ranked(tables):
 
 
 def test_a_grid_of_the_pretrained_model_alone_has_tables_without_lines(tmp_path):
-    write_counts(count([rows(runs=RUNS[:1])]), tmp_path / "counts.npz")
+    write_counts(counted_of(rows(runs=RUNS[:1])), tmp_path / "counts.npz")
     for name, table in written(tmp_path, "t").items():
         assert len(table) == 0 and list(table) == [*comparison.COLUMNS[name], "conditions"]
 
@@ -368,7 +377,7 @@ def test_a_grid_of_the_pretrained_model_alone_has_tables_without_lines(tmp_path)
 def test_written_differences_and_p_are_those_of_all_sign_patterns(tmp_path, groups):
     """From rows by pandas: what each object adds to mRI of one method less another's; every one of 2^12 patterns."""
     table = rows(seed=4)
-    write_counts(count([table]), tmp_path / "counts.npz")
+    write_counts(counted_of(table), tmp_path / "counts.npz")
     made = written(tmp_path, "t", source_groups=groups, draws=20_000)
     objects = sorted(set(table["object_id"]))
     right = table.assign(right=table["label"] == table["prediction"])
@@ -479,7 +488,7 @@ def simulated(rng, how_many):
         score = ease[:, places[dataset]] + 0.7 * rng.normal(size=(len(states), n)) + np.array(gains)[:, None]
         correct[dataset] = (score > THRESHOLDS[dataset]).astype(np.uint16)
     images = {dataset: np.ones(n, np.uint16) for dataset, n in SIZES.items()}
-    return Counts(states, list(SIZES), OBJECTS, places, images, correct)
+    return Counts(states, list(SIZES), OBJECTS, places, {}, images, correct)
 
 
 def true_difference():

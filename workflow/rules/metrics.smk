@@ -44,9 +44,9 @@ def tabulation(function, **settings):
 # are in other folders, hence the absolute paths.
 rule compute_metrics:
     input:
+        **INDEXED,
         manifests=manifests_of(ROWS),
         rows=ancient(ROWS),
-        **INDEXED,
         classes=ancient(CLASSES),
         proxy=proxy_of(geometry_of(FIRST_MODEL), GRID.datasets),
         splits=splits_of(geometry_of(FIRST_MODEL), GRID.datasets),
