@@ -1,4 +1,4 @@
-"""What `make run` has made says what the emoji family is known to say. Run after it: pytest tests/acceptance."""
+"""What must be true of the results of `make run`, whatever they are. Run after it: pytest tests/acceptance."""
 
 import json
 from pathlib import Path
@@ -15,31 +15,39 @@ def ri():
     return pd.read_csv(TABLES / "ri.csv").set_index(["model", "method", "target"])
 
 
-def test_line_art_loses_and_colour_drawings_gain(ri):
-    """Signs that a separate trial with another script found: RI of ft on Lite0."""
-    ft = ri.loc["efficientnet_lite0", "ft"]
-    assert ft.loc["fluent_high_contrast", "ci_high"] < 0
-    assert ft.loc["noto", "ci_low"] > 0 and ft.loc["twemoji", "ci_low"] > 0
+def test_training_is_finished_everywhere_and_nothing_is_marked(ri):
+    """Line art among the targets: every method that trains knows the drawings that it trained on."""
+    fit = pd.read_csv(TABLES / "fit.csv")
+    trained = fit[fit["method"].isin(["ft", "linear_probe"])]
+    assert set(trained["target"]) == set(ri.index.unique("target")) >= {"fluent_high_contrast"}
+    assert (trained["fit"] >= 95).all() and (fit["unfinished"] == "no").all()
+    page = (ROOT / "reports/emoji/index.html").read_text()
+    assert "reached the threshold of 95 %" in page and "transfer between vendors" in page
+    tables = [pd.read_csv(path) for path in TABLES.glob("*.csv")]
+    assert all((table["unfinished"].isin([0, "no"])).all() for table in tables if "unfinished" in table)
 
 
-def test_wise_ft_rescues_half_of_what_line_art_costs(ri):
-    lost, rescued = (ri.loc["efficientnet_lite0", method, "fluent_high_contrast"]["ri"] for method in ("ft", "wise_ft"))
-    assert lost < rescued < 0
+def test_no_prediction_is_a_class_that_its_dataset_lacks():
+    prepared = ROOT / "results/emoji/prepare"
+    for path in (ROOT / "results/emoji/paper/evaluate").rglob("*.parquet"):
+        rows = pd.read_parquet(path, columns=["dataset", "prediction"])
+        for dataset, most in rows.groupby("dataset", observed=True)["prediction"].max().items():
+            (classes,) = {len(json.loads(file.read_text())["keys"]) for file in prepared.glob(f"{dataset}/*/classes.json")}
+            assert 0 <= most < classes, (path, dataset)
+
+
+def test_ri_is_the_mean_change_on_the_other_datasets(ri):
+    accuracy = pd.read_csv(TABLES / "accuracy.csv").set_index(["model", "method", "target", "dataset"])["accuracy"]
+    for (model, method, target), line in ri.iterrows():
+        change = (accuracy[model, method, target] - accuracy[model, "pretrained", "none"]).drop(target)
+        assert line["ri"] == pytest.approx(change.mean(), abs=1e-5)
+        assert line["ci_low"] <= line["ri"] <= line["ci_high"]
 
 
 def test_the_pretrained_models_see_far_more_than_chance():
     accuracy = pd.read_csv(TABLES / "accuracy.csv")
     pretrained = accuracy[accuracy["method"] == "pretrained"].groupby("model")["accuracy"].mean()
-    assert (pretrained > 10).all(), "chance is 0.5 % for 200 classes"
-
-
-def test_every_method_gains_and_lwf_least():
-    """On both models: the mean over targets is better than no fine-tuning, and full fine-tuning better than LwF."""
-    ranking = pd.read_csv(TABLES / "ranking.csv").set_index(["model", "method"])
-    for model in ranking.index.unique("model"):
-        lines = ranking.loc[model]
-        assert (lines["pretrained"] == "better").all() and lines.index[-1] == "lwf"
-        assert not set(lines.loc["ft", "ties"]) & set(lines.loc["lwf", "ties"])
+    assert (pretrained > 10).all(), "chance is 1 % for 97 classes, the fewest"
 
 
 def test_mri_json_and_csv_agree():
@@ -47,14 +55,6 @@ def test_mri_json_and_csv_agree():
     nested = json.loads((TABLES / "mri.json").read_text())
     for line in table.itertuples():
         assert nested[line.model][line.method] == pytest.approx(line.mri, abs=1e-6)
-
-
-def test_every_fine_tuned_method_but_ft_on_line_art_learned_its_target(ri):
-    accuracy = pd.read_csv(TABLES / "accuracy.csv").set_index(["model", "method", "target", "dataset"])["accuracy"]
-    for model, method, target in ri.index:
-        own = accuracy[model, method, target, target]
-        if target != "fluent_high_contrast":
-            assert own > accuracy[model, "pretrained", "none", target], (model, method, target)
 
 
 def test_figures_and_pages_are_there():
@@ -67,7 +67,7 @@ def test_figures_and_pages_are_there():
 
 
 def test_the_readmes_numbers_are_those_of_the_run(ri):
-    """Other processors round differently and training amplifies it: within 3 points, half an interval's width."""
+    """Other processors round differently and training amplifies it, as another seed does: within 5 points."""
     shown = pd.read_csv(ROOT / "reports/default_run/ri.csv").set_index(["model", "method", "target"])
     assert shown.index.equals(ri.index)
-    assert (shown["ri"] - ri["ri"]).abs().max() < 3, "stale: run `make example`"
+    assert (shown["ri"] - ri["ri"]).abs().max() < 5, "stale: run `make example`"

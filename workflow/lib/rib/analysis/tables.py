@@ -111,12 +111,14 @@ def write_tables(
     confidence: float,
     seed: int,
     fit: Mapping,
+    in_distribution: Collection[str],
     outputs: Mapping[str, Path],
 ) -> None:
     """Write accuracy, fit, ri, mri, mri_json, ood, curves and counts from the evaluation rows of a grid.
 
     Args:
         fit: settings of `fit_table`.
+        in_distribution: datasets of the table in_distribution, like mri.csv with change, before and after; none: no table.
         indexes: index of each dataset; folder names identify it.
         datasets: the same datasets, of which the targets' training images tell what classes are seen.
 
@@ -150,6 +152,10 @@ def write_tables(
         "ood": means,
         "curves": curve_table(ri, counts, ood, confidence),
     }
+    if in_distribution:
+        inside, _ = mri_tables(ood_accuracies(counts, weights, in_distribution), confidence)
+        names = {"mri": "change", "ood_before": "before", "ood_after": "after"}
+        tables["in_distribution"] = inside.rename(columns=names)
     for name, table in tables.items():
         write_table(outputs[name], table.assign(conditions=conditions))
     write_json(outputs["mri_json"], json_by_method(mri))

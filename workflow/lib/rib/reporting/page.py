@@ -71,6 +71,7 @@ def write_page(
         tables=tables,
         unfinished=name_unfinished(fits, {**labels, "targets": labels["datasets"]}),
         fitted=int(fits["method"].isin([name for name, method in about["methods"].items() if method["can_fit"]]).sum()),
+        inside=changes_inside(analyses["in_distribution"], about) if "in_distribution" in analyses else [],
         files=more_files,
         run=run,
         cost_per_mri=run["seconds"] / means if (means := len(pd.read_csv(mri))) else None,
@@ -79,6 +80,19 @@ def write_page(
         cite=yaml.safe_load(citation.read_text(encoding="utf-8")),
     )
     write_text(page, text)
+
+
+def changes_inside(path: Path, about: Mapping) -> list[str]:
+    """Accuracy in distribution before and after each method, of the size that figures show: a range over models."""
+    table = pd.read_csv(path, dtype={"size": str})
+    found = []
+    for method, rows in table[table["size"] == about["shown_size"]].groupby("method", sort=False):
+        before, after = (
+            f"{part.min():.1f}" if len(part) == 1 else f"{part.min():.1f} to {part.max():.1f}"
+            for part in (rows["before"], rows["after"])
+        )
+        found.append(f"{about['methods'][method]['label']}: {before} % before, {after} % after")
+    return found
 
 
 def _figure(path: Path, caption_file: Path) -> dict[str, object]:
