@@ -21,9 +21,9 @@ REGISTRY.analysis(
 
 use rule compute_metrics as compare_samples with:
     input:
+        **INDEXED,
         manifests=manifests_of(SAMPLE_ROWS),
         rows=ancient(SAMPLE_ROWS),
-        **INDEXED,
         fit=TABLES["fit"],
     output:
         **SAMPLE_TABLES,
