@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 TESTS := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+EXAMPLE ?= default_run
+KEPT = figures/ri_matrix.png figures/ranking.png $(patsubst %,tables/%.csv,accuracy ri mri ranking)
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
 .PHONY: run test test-slow torture bench mutation lint format environment docs example lock clean help
@@ -67,9 +69,9 @@ bench: $(VENV)/test.done ## measure speeds relative to their limits, in reports/
 docs: $(VENV)/run.done ## update the generated parts of README.md and docs/; needs no run
 	@snakemake --rulegraph mermaid-js | PYTHONPATH=workflow/lib python -m rib.reporting.readme README.md docs/*.md
 
-example: $(VENV)/run.done ## update the README's figure and numbers from a finished default run, then run docs
-	@mkdir -p reports/default_run
-	@cp reports/emoji/figures/ri_matrix.png reports/emoji/tables/ri.csv reports/emoji/tables/accuracy.csv reports/default_run/
+example: $(VENV)/run.done ## keep the figures and tables of a finished run that README and docs show (EXAMPLE=default_run), then run docs
+	@mkdir -p reports/$(EXAMPLE)
+	@cd reports/$(FAMILY) && cp $(KEPT) ../$(EXAMPLE)/
 	@$(MAKE) --no-print-directory docs
 
 lock: ## update the pinned versions in envs/ from the .in files

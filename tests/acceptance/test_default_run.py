@@ -32,7 +32,9 @@ def test_no_prediction_is_a_class_that_its_dataset_lacks():
     for path in (ROOT / "results/emoji/paper/evaluate").rglob("*.parquet"):
         rows = pd.read_parquet(path, columns=["dataset", "prediction"])
         for dataset, most in rows.groupby("dataset", observed=True)["prediction"].max().items():
-            (classes,) = {len(json.loads(file.read_text())["keys"]) for file in prepared.glob(f"{dataset}/*/classes.json")}
+            (classes,) = {
+                len(json.loads(file.read_text())["keys"]) for file in prepared.glob(f"{dataset}/*/classes.json")
+            }
             assert 0 <= most < classes, (path, dataset)
 
 

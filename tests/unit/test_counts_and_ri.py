@@ -183,7 +183,8 @@ def grid(files):
 
 
 def written(folder, name, **choices):
-    tables = ("accuracy", "fit", "ri", "mri", "ood", "curves")
+    inside = ("in_distribution",) if "in_distribution" in choices else ()
+    tables = ("accuracy", "fit", "ri", "mri", "ood", "curves", *inside)
     outputs = {table: folder / f"{name}_{table}.csv" for table in tables}
     usual = {"ood_datasets": ["a", "b", "c"], "source_groups": None, "replicates": 30, "confidence": 0.9, "seed": 5}
     usual["fit"] = NO_THRESHOLD
@@ -197,6 +198,19 @@ def written(folder, name, **choices):
     )
     found = {table: pd.read_csv(path, dtype={"size": str}) for table, path in outputs.items()}
     return {**found, "json": json.loads((folder / f"{name}.json").read_text())}
+
+
+def test_the_table_of_datasets_in_distribution_has_means_over_targets_and_seeds(files, tmp_path_factory):
+    folder, rows = files
+    found = written(folder, "inside", in_distribution=["val"])["in_distribution"]
+    right = rows.assign(right=100.0 * (rows["label"] == rows["prediction"]))[rows["dataset"] == "val"]
+    means = right[right["alpha"].isna()].groupby(["model", "method", "size", "target", "seed"])["right"].mean()
+    assert len(found) and not (folder / "none_in_distribution.csv").exists()
+    for line in found.itertuples():
+        after = means[line.model, line.method, line.size].mean()
+        before = means[line.model, "pretrained", "all"].mean()
+        assert (line.before, line.after, line.change) == pytest.approx((before, after, after - before), abs=1e-5)
+        assert line.ci_low <= line.change <= line.ci_high
 
 
 def plain(state):

@@ -13,7 +13,7 @@ CAPTIONS = ROOT / "workflow/report/captions"
 COLUMNS = ROOT / "workflow/report/tables.yaml"
 ABOUT = {
     "config": {"protocol": "paper", "seeds": [0], "statistics": {"confidence": 0.95, "seed": 3}},
-    "family": {"title": "Toys & <games>", "description": "drawn twice"},
+    "family": {"title": "Toys & <games>", "description": "drawn twice", "limits": None},
     "targets": ["a"],
     "ood": ["a", "b"],
     "sizes": ["all"],
@@ -123,9 +123,10 @@ def page(tmp_path, tables, records, figures, about=ABOUT):
         paths.append(tmp_path / f"{number}.json")
         paths[-1].write_text(json.dumps(content))
     (tmp_path / "manifest.json").write_text('{"corrupt": ["x/1.jpg"]}')
+    analyses = {name: path for name, path in tables.items() if name == "in_distribution"}
     write_page(
-        **tables,
-        analyses={},
+        **{name: path for name, path in tables.items() if name not in analyses},
+        analyses=analyses,
         more_files={"For <papers>": ["summary.tex"]},
         columns=COLUMNS,
         figures=figures,
@@ -170,6 +171,31 @@ def test_the_page_begins_with_what_is_unfinished(tmp_path, tables):
     assert "No threshold of <a" in said(about) and "unfinished" not in said(about)
     methods = {"ft": {**ABOUT["methods"]["ft"], "can_fit": False}}
     assert "threshold" not in said({**ABOUT, "methods": methods})
+
+
+def test_the_page_says_what_happened_in_distribution_and_what_its_numbers_cannot_show(tmp_path, tables):
+    lines = [
+        {
+            "model": model,
+            "method": "ft",
+            "size": size,
+            "change": -9,
+            "ci_low": -10,
+            "ci_high": -8,
+            "before": b,
+            "after": a,
+        }
+        for model, size, b, a in [("net", "all", 90, 81), ("net", "5", 90, 1), ("other", "all", 70, 65)]
+    ]
+    pd.DataFrame(lines).to_csv(tmp_path / "in_distribution.csv", index=False)
+    own = {**ABOUT["models"], "other": {**ABOUT["models"]["net"], "label": "Other"}}
+    about = {**ABOUT, "models": own, "family": {**ABOUT["family"], "limits": "It shows nothing."}}
+    text = " ".join(
+        page(tmp_path, {**tables, "in_distribution": tmp_path / "in_distribution.csv"}, [record()], [], about).split()
+    )
+    assert "full fine-tuning: 70.0 to 90.0 % before, 65.0 to 81.0 % after." in text and "It shows nothing." in text
+    without = page(tmp_path, tables, [record()], [])
+    assert "Accuracy in distribution" not in without and "It shows nothing" not in without
 
 
 def test_a_page_without_fine_tuned_runs_says_nothing_of_fit(tmp_path, tables):

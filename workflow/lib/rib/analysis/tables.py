@@ -111,8 +111,8 @@ def write_tables(
     confidence: float,
     seed: int,
     fit: Mapping,
-    in_distribution: Collection[str],
     outputs: Mapping[str, Path],
+    in_distribution: Collection[str] = (),
 ) -> None:
     """Write accuracy, fit, ri, mri, mri_json, ood, curves and counts from the evaluation rows of a grid.
 
