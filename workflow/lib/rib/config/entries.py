@@ -19,6 +19,7 @@ class Family:
     defaults: dict
     method_settings: dict
     recipes: dict
+    can_fit: list[str]
     one_image_per_class: bool
     classes_per_dataset: bool
     crop_pct: float | None = None

@@ -45,6 +45,7 @@ class _Variants:
     def __init__(self, recipes: Sequence[str], config: Mapping, family: Family, catalog: Catalog):
         self.recipes, self.family, self.catalog = recipes, family, catalog
         where = f"families/{family.name}.yaml"
+        self.can_fit = [known_name(name, catalog.methods, "method", f"{where}, can_fit") for name in family.can_fit]
         self.of_family = self._checked(f"{where}, method_settings", family.method_settings)
         self.by_recipe = {
             known_name(recipe, catalog.recipes, RECIPE, f"{where}, recipes"): self._checked(
@@ -149,6 +150,7 @@ class _Variants:
             settings=settings,
             parents=parents,
             recipe=recipe,
+            can_fit=method.can_fit or method.name in self.can_fit,
             length=length,
         )
 
