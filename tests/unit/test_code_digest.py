@@ -185,15 +185,21 @@ def test_the_digest_is_a_hash_of_names_and_essences(library):
 
 SCRIPTS = LIBRARY.parents[1] / "scripts"
 NETWORK = {"models/checkpoint.py", "models/inputs.py", "models/network.py", "models/device.py", "data/prepared.py"}
-TRAINING = NETWORK | {"training/finetune.py", "training/training_state.py", "methods/base.py", "data/splits.py"}
-SCORING = NETWORK | {"evaluation/evaluate.py", "models/class_logits.py", "models/fuse_batch_norm.py", "models/state.py"}
+SCORING = NETWORK | {"evaluation/score.py", "models/class_logits.py"}
+TRAINING = SCORING | {"training/finetune.py", "training/training_state.py", "methods/base.py", "data/splits.py"}
+EVALUATION = SCORING | {
+    "evaluation/evaluate.py",
+    "evaluation/recipes.py",
+    "models/fuse_batch_norm.py",
+    "models/state.py",
+}
 FEATURES = NETWORK | {"evaluation/features.py", "models/state.py", "models/fuse_batch_norm.py", "evaluation/recipes.py"}
 ROWS = {"analysis/counts.py", "analysis/ri.py", "config/run.py", "base/files.py"}
 # What decides a stage's numbers, by script: the modules that its rule adds, and what must be among their imports.
 STAGES = {
     "prepare": (["data/layouts/class_folders.py"], {"data/prepare.py", "data/images.py", "config/label_space.py"}),
     "convert_model": ([], {"models/convert.py", "models/heads.py", "models/network.py", "data/subsets.py"}),
-    "pretrain_model": ([], TRAINING | SCORING | {"training/pretrain.py"}),
+    "pretrain_model": ([], TRAINING | {"training/pretrain.py"}),
     "split_dataset": ([], {"data/split_dataset.py", "data/splits.py", "data/subsets.py"}),
     "finetune": (["methods/lwf.py"], TRAINING | {"methods/lwf.py", "models/padding_prompt.py"}),
     "merge_weights": (
@@ -204,7 +210,7 @@ STAGES = {
         ["methods/greedy_soup.py"],
         SCORING | {"evaluation/select_weights.py", "methods/greedy_soup.py"},
     ),
-    "evaluate_run": ([], SCORING | {"evaluation/recipes.py", "models/padding_prompt.py", "data/groups.py"}),
+    "evaluate_run": ([], EVALUATION | {"models/padding_prompt.py", "data/groups.py"}),
     "run_network features": (["evaluation/features.py"], FEATURES | {"models/padding_prompt.py", "data/splits.py"}),
     "run_network inversion": (["evaluation/inversion.py"], FEATURES | {"evaluation/inversion.py"}),
     "tabulate tables": (["analysis/tables.py"], ROWS | {f"analysis/{n}.py" for n in ("bootstrap", "fit", "tables")}),
@@ -239,6 +245,7 @@ def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others
     assert wanted <= found, f"{sorted(wanted - found)} may change and {stage} would not notice"
     assert not any(name.startswith(("jobs/", "records/", "reporting/")) for name in found)
     assert not found & {"config/catalog.py", "config/grid.py", "config/schema.py"}
+    assert ("evaluation/evaluate.py" in found) == (stage == "evaluate_run"), "a change of the rows would train again"
     assert {name for name in found if name.startswith("figures/")} <= {*modules, *wanted}
     algorithms = {name for name in found if name.startswith("methods/") and name != "methods/__init__.py"}
     assert algorithms <= wanted, "another method's edit would make this again"

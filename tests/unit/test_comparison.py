@@ -348,7 +348,7 @@ def test_a_method_with_an_unfinished_run_is_neither_ranked_nor_tested(tables, tm
     """As if it had not been run: of that model and size, whatever its other targets and seeds; its RI stays."""
     folder, whole = tables
     made = written(folder, "unfinished", [("m", "ft", "a", "all", 1), ("n", "lwf", "b", "10", 0)])
-    write_counts(count([rows("m").query("method != 'ft'"), rows("n", 1)]), tmp_path / "counts.npz")
+    write_counts(counted_of(rows("m").query("method != 'ft'"), rows("n", 1)), tmp_path / "counts.npz")
     for name, table in written(tmp_path, "alone").items():
         if name.startswith("seeds"):
             pd.testing.assert_frame_equal(made[name], whole[name])

@@ -20,10 +20,12 @@ def estimate(tmp_path, with_entries):
     (tmp_path / "classes/two.csv").write_text("wnid\nn01440764\nn02206856\n")
     (tmp_path / "throughput.csv").write_text(STATED)
     grid = {"models": ["net"], "methods": ["ft"], "targets": ["a"], "image_size": 112, "epochs": 10, "batch_size": 8}
-    grid["recipes"] = ["paper"]
+    grid |= {"recipes": ["paper"], "train_subset": ["all"]}
     family = {
         "classes": {"file": "two.csv", "format": "wnids"},
         "reference": {"part_of": "a", "images_per_class": 50},
+        "method_settings": {},
+        "recipes": {},
         "defaults": grid,
         "one_image_per_class": False,
         "classes_per_dataset": False,

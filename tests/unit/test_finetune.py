@@ -306,7 +306,7 @@ def same_changes(network, found, model):
 def test_a_job_writes_what_changed_its_history_and_what_it_saw(network, small, folders, tmp_path, progress):
     paths = job(folders, tmp_path / "a")
     run = "net/set/ft/all/5"
-    assert progress() == [(f"training {run}", 54, 54, "image"), (f"fit of {run}", 1, 1, "batch")]
+    assert progress() == [(f"training {run}", 54, 54, "image"), (f"fit of {run}", 18, 18, "image")]
     model, history = by_hand(network, small)
     same_changes(network, stored(network, paths["checkpoint"]), model)
     with open(paths["history"], newline="") as file:
@@ -514,7 +514,7 @@ def test_the_fit_is_of_so_many_images_at_most(network, small, folders, tmp_path,
     with torch.inference_mode():
         right = masked(model(pixels), SPACE).argmax(dim=1).numpy() == part.labels
     assert read_json(paths["manifest"])["fit"] == pytest.approx(right.mean(), abs=1e-6)
-    assert progress()[-1] == ("fit of net/set/ft/all/5", 3, 3, "batch")
+    assert progress()[-1] == ("fit of net/set/ft/all/5", 7, 7, "image")
 
 
 def test_a_job_augments_by_the_seed_of_its_run(network, small, folders, tmp_path):

@@ -10,7 +10,9 @@ from matplotlib.text import Text
 from rib.analysis.fit import fit_table, mark_tables, name_unfinished
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
+from rib.config.grid import resolve_grid
 from rib.config.run import RUN_COLUMNS, Run
+from rib.config.schema import validated
 from rib.figures import write_figure
 from tiny.project import ROOT
 
@@ -229,15 +231,45 @@ def test_methods_that_train_everything_on_the_task_alone_can_fit():
     catalog = Catalog([ROOT / "workflow/catalog"])
     assert {name for name, method in catalog.methods.items() if method.can_fit} == {"ft", "lp_ft", "ft_released"}
     thresholds = {name: family.fit_threshold for name, family in catalog.families.items()}
-    assert thresholds == {"emoji": 0.95, "imagenet": None, "digits": None}
+    assert thresholds == {"emoji": 0.95, "imagenet": None, "digits": 0.95}
 
 
 def test_a_family_of_ones_own_has_its_own_threshold(with_entries):
     catalog = with_entries(families={"mine": {"fit_threshold": 0.3}})
     can_fit = [name for name, method in catalog.methods.items() if method.can_fit]
-    for family, unfinished in (("mine", "no"), ("emoji", "yes"), ("digits", "no")):
+    for family, unfinished in (("mine", "no"), ("emoji", "yes"), ("digits", "yes"), ("imagenet", "no")):
         threshold = catalog.families[family].fit_threshold
         assert table_of(fits_of(0.5), can_fit=can_fit, threshold=threshold).loc["ft", "unfinished"] == unfinished
+
+
+def grid_of(catalog, **choices):
+    return resolve_grid(validated(choices, "config", "config.yaml"), catalog)
+
+
+def test_a_family_names_further_methods_that_can_fit_in_it(with_entries):
+    """A run of such a method is unfinished below the threshold, with each swept value; not so in other families."""
+    defaults = grid_of(Catalog([ROOT / "workflow/catalog"])).family.defaults
+    catalog = with_entries(
+        families={"mine": {"can_fit": ["lwf"], "defaults": {**defaults, "targets": ["my_set"]}}},
+        datasets={"my_set": {"family": "mine"}},
+        models={"my_model": {"families": ["mine"]}},
+    )
+    choices = {"methods": ["ft", "lwf", "linear_probe"], "method_settings": {"lwf": {"lr": [0.1, 0.2]}}}
+    for family, expected in (("mine", {"ft", "lwf-lr0.1", "lwf-lr0.2"}), ("emoji", {"ft", "linear_probe"})):
+        models = ["my_model"] if family == "mine" else ["efficientnet_lite0"]
+        methods = grid_of(catalog, family=family, models=models, **choices).methods
+        can_fit = [name for name, method in methods.items() if method.can_fit]
+        assert set(can_fit) == expected
+        fits = {Run("m", "a", name, "all", 0): {name: 0.9} for name in methods}
+        table = table_of(fits, can_fit=can_fit, threshold=catalog.families[family].fit_threshold)
+        assert set(table.index[table["unfinished"] == "yes"]) == expected
+
+
+def test_an_unknown_method_that_can_fit_is_refused_in_one_sentence(with_entries):
+    catalog = with_entries(families={"mine": {"can_fit": ["lwff"]}}, datasets={"my_set": {"family": "mine"}})
+    with pytest.raises(UserError, match=r"families/mine\.yaml, can_fit: .*'lwff'.*'lwf'") as error:
+        grid_of(catalog, family="mine", methods=["ft"], targets=["my_set"])
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.01, 95])

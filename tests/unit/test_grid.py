@@ -27,9 +27,21 @@ def grid(catalog=None, **choices):
 
 def test_the_default_grid_has_the_promised_size():
     chosen = grid()
-    assert len(chosen.models) >= 2 and len(chosen.methods) >= 4 and len(chosen.targets) >= 5
+    assert len(chosen.models) >= 2 and len(chosen.targets) >= 4 and chosen.sizes == ["all"]
+    assert list(chosen.methods) == ["ft", "linear_probe", *(f"wise_ft-alpha{alpha}" for alpha in (0.25, 0.5, 0.75))]
     assert len(chosen.runs()) == len(chosen.models) * (1 + len(chosen.methods) * len(chosen.targets))
     assert Run("efficientnet_lite0", "none", "pretrained", "all", 0) in chosen.runs()
+
+
+def test_imagenets_default_grid_can_tell_the_optimiser_from_the_size_of_the_set():
+    chosen = grid(family="imagenet")
+    assert chosen.sizes == ["all", "1000"] and grid(family="imagenet", train_subset=["all"]).sizes == ["all"]
+    recipes = {name: method.recipe for name, method in chosen.methods.items() if method.name.startswith(("ft", "wise"))}
+    assert recipes == {"ft": "paper", "ft-adamw": "adamw", "wise_ft": "paper", "wise_ft-adamw": "adamw"}
+    assert chosen.methods["wise_ft-adamw"].parents == ("ft-adamw",)
+    runs = [run for run in chosen.runs() if run.method != "pretrained"]
+    assert len(runs) == len(chosen.models) * len(chosen.methods) * len(chosen.targets) * 2
+    assert {run.size for run in runs if run.method == "ft-adamw"} == {"all", "1000"}
 
 
 def test_all_takes_the_whole_catalogue():
@@ -81,7 +93,7 @@ def test_conditions_name_the_budget_and_what_is_left_out():
 
 def test_fewer_datasets_leave_fewer_default_targets_and_conditions_say_so():
     chosen = grid(datasets=["noto", "twemoji", "fluent_3d"])
-    assert chosen.targets == ["noto", "twemoji"] and list(chosen.datasets) == ["noto", "twemoji", "fluent_3d"]
+    assert chosen.targets == ["noto"] and list(chosen.datasets) == ["noto", "twemoji", "fluent_3d"]
     assert any(phrase.startswith("without OpenMoji, Fluent flat") for phrase in chosen.conditions())
 
 
@@ -94,7 +106,7 @@ def test_a_list_of_values_sweeps_and_names_its_variants():
 
 
 def test_a_method_that_depends_on_a_swept_one_is_swept_with_it():
-    settings = {"ft": {"lr": [0.1, 0.2]}, "linear_probe": {"lr": [1, 2]}}
+    settings = {"ft": {"lr": [0.1, 0.2]}, "linear_probe": {"lr": [1, 2]}, "wise_ft": {"alpha": 0.5}}
     parents = {n: m.parents for n, m in grid(methods=["wise_ft", "lp_ft"], method_settings=settings).methods.items()}
     assert parents["wise_ft-lr0.2"] == ("ft-lr0.2",) and parents["lp_ft-lr1"] == ("linear_probe-lr1",)
     assert len(parents) == 2 + 2 + 2 + 2 and "ft" not in parents
@@ -120,10 +132,10 @@ def test_a_merge_of_a_method_that_starts_from_another_brings_both_and_their_swee
 
 def test_a_family_has_a_grid_and_settings_of_its_own_which_config_overrides(with_entries):
     entries = project_catalog().methods
-    assert grid(methods=["ft"]).methods["ft"].settings == {**entries["ft"].settings, "lr": 0.0005}
+    assert grid(methods=["ft"]).methods["ft"].settings == {**entries["ft"].settings, "lr": 0.0001}
     assert grid(methods=["ft"], method_settings={"ft": {"lr": 3}}).methods["ft"].settings["lr"] == 3
     own = {"method_settings": {"lwf": {"temperature": 9}}, "recipes": {}}
-    chosen = grid(own_family(with_entries, **own), family="mine", recipes=["paper"])
+    chosen = grid(own_family(with_entries, **own), family="mine", methods=["ft", "lwf"], recipes=["paper"])
     assert list(chosen.models) == ["my_model"] and chosen.targets == ["my_set"]
     rates = {name: entries[name].recipes["paper"] for name in ("ft", "lwf")}
     lwf, ft = chosen.methods["lwf-paper"], chosen.methods["ft-paper"]
@@ -132,7 +144,7 @@ def test_a_family_has_a_grid_and_settings_of_its_own_which_config_overrides(with
 
 
 def test_a_parent_is_added_with_a_notice():
-    chosen = grid(methods=["wise_ft"])
+    chosen = grid(methods=["wise_ft"], method_settings={"wise_ft": {"alpha": 0.5}})
     assert list(chosen.methods) == ["ft", "wise_ft"]
     (notice,) = chosen.notices
     assert "'ft'" in notice and "'wise_ft'" in notice
@@ -267,6 +279,8 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
         ({"seeds": []}, "config.yaml: 'seeds'"),
         ({"seeds": [1.0]}, "config.yaml: 'seeds.0' is 1.0"),
         ({"seeds": ["true"]}, "config.yaml: 'seeds.0' is 'true'"),
+        ({"train_subset": "all"}, "config.yaml: 'train_subset' is 'all'.*; expected: 'default' .*or a list of sizes"),
+        ({"train_subset": []}, "config.yaml: 'train_subset'"),
         ({"train_subset": [0]}, "config.yaml: 'train_subset.0' is 0"),
         ({"train_subset": [1.5]}, "config.yaml: 'train_subset.0' is 1.5"),
         ({"train_subset": [0.5, 0.5 + 1e-14]}, "config, train_subset"),

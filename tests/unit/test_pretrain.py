@@ -121,11 +121,6 @@ def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(fol
     assert facts == {**entry, "source": source, "num_classes": 1000, "head": {"from": "pretrained"}}
 
 
-def test_a_pretraining_that_ends_at_chance_is_warned_of(folders, tmp_path, caplog):
-    trained(folders, tmp_path / "net", epochs=1, lr=1e-9)
-    assert "chance" in caplog.text
-
-
 def test_seed_and_size_decide_and_nothing_else(folders, tmp_path):
     made = {
         name: (trained(folders, tmp_path / name, **how), sha256(tmp_path / name / "weights.safetensors"))[1]

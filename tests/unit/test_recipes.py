@@ -25,7 +25,9 @@ def grid(catalog=None, **choices):
 
 
 def test_the_familys_first_recipe_is_no_part_of_names_and_others_are():
-    chosen = grid(methods=["wise_ft", "ft_released"], recipes=["paper", "adamw"])
+    chosen = grid(
+        methods=["wise_ft", "ft_released"], recipes=["paper", "adamw"], method_settings={"wise_ft": {"alpha": 0.5}}
+    )
     assert list(chosen.methods) == ["ft-paper", "ft", "wise_ft-paper", "wise_ft", "ft_released"]
     assert {name: method.recipe for name, method in chosen.methods.items()} == {
         **{"ft-paper": "paper", "wise_ft-paper": "paper", "ft_released": "paper"},
@@ -37,15 +39,23 @@ def test_the_familys_first_recipe_is_no_part_of_names_and_others_are():
     assert labels["wise_ft-paper"] == f"{labels['wise_ft']}, SGD" and labels["ft_released"].endswith("(released)")
     assert list(grid(methods=["ft"], recipes="paper").methods) == ["ft-paper"], "also where it is the only one"
     assert set(grid(methods=["ft"], recipes="all").methods) == {"ft", "ft-paper"}
-    assert list(grid(family="imagenet", methods=["wise_ft"]).methods) == ["ft", "wise_ft"]
-    with pytest.raises(UserError, match="'ft' has no learning rate for recipe 'adamw' in family imagenet"):
-        grid(family="imagenet", methods=["ft"], recipes=["paper", "adamw"])
+    assert list(grid(family="imagenet", methods=["lora"]).methods) == ["lora"]
+    with pytest.raises(UserError, match="'lora' has no learning rate for recipe 'adamw' in family imagenet"):
+        grid(family="imagenet", methods=["lora"], recipes=["paper", "adamw"])
+
+
+def test_a_recipe_that_a_family_gives_a_method_is_that_methods_alone():
+    methods = grid(family="imagenet", methods=["wise_ft", "lwf"]).methods
+    assert list(methods) == ["ft", "ft-adamw", "wise_ft", "wise_ft-adamw", "lwf"]
+    assert [methods[name].settings["lr"] for name in ("ft", "ft-adamw")] == [0.001, 0.00003]
+    one = grid(family="imagenet", methods=["wise_ft"], method_settings={"ft": {"recipe": "paper"}}).methods
+    assert list(one) == ["ft", "wise_ft"]
 
 
 def test_each_method_has_the_rate_of_its_recipe_and_is_trained_by_it():
     chosen = grid(methods=["ft", "lora"], recipes=["adamw", "paper"])
     rates = {name: method.settings["lr"] for name, method in chosen.methods.items()}
-    assert rates == {"ft": 0.0005, "lora": 0.005, "ft-paper": 0.0002, "lora-paper": 0.01}
+    assert rates == {"ft": 0.0001, "lora": 0.002, "ft-paper": 0.0002, "lora-paper": 0.01}
     assert not any(key in method.settings for method in chosen.methods.values() for key in ("recipe", "epochs"))
     adamw, sgd = (TrainingSettings(**chosen.training(name)) for name in ("ft", "ft-paper"))
     assert (adamw.optimizer, adamw.weight_decay, adamw.clip_norm, adamw.warmup_steps) == ("adamw", 0.1, 1.0, 500)
@@ -54,7 +64,7 @@ def test_each_method_has_the_rate_of_its_recipe_and_is_trained_by_it():
 
 
 def test_a_recipe_is_swept_like_any_other_setting():
-    settings = {"ft": {"recipe": ["adamw", "paper"], "lr": [0.1, 0.2]}}
+    settings = {"ft": {"recipe": ["adamw", "paper"], "lr": [0.1, 0.2]}, "wise_ft": {"alpha": 0.5}}
     methods = grid(methods=["wise_ft", "lwf"], method_settings=settings).methods
     assert set(methods) == {
         *("ft-lr0.1", "ft-lr0.2", "ft-paper-lr0.1", "ft-paper-lr0.2", "lwf"),
@@ -94,9 +104,9 @@ def test_what_is_said_last_of_the_length_of_training_holds(with_entries):
 
 
 def test_the_resolved_config_says_how_each_method_is_trained():
-    found = grid(methods=["wise_ft", "ft_released"]).resolved()
+    found = grid(methods=["wise_ft", "ft_released"], method_settings={"wise_ft": {"alpha": 0.5}}).resolved()
     assert found["recipes"] == ["adamw", "paper"]
-    assert {"recipe": "adamw", "epochs": 20, "lr": 0.0005}.items() <= found["method_settings"]["ft"].items()
+    assert {"recipe": "adamw", "epochs": 20, "lr": 0.0001}.items() <= found["method_settings"]["ft"].items()
     assert {"recipe": "paper", "epochs": 20}.items() <= found["method_settings"]["ft_released"].items()
     assert found["method_settings"]["wise_ft"] == {"alpha": 0.5}
     assert found["training"] == {"batch_size": 32, "micro_batch_size": "all", "subset_length": "steps"}
