@@ -64,13 +64,7 @@ REGISTRY.figure(
         **{name: TABLES[name] for name in ("accuracy", "ri", "mri")},
         **({"splits": f"{REPORTS}/tables/splits.csv"} if GRID.split_fractions else {}),
     },
-    settings={
-        **EXAMPLE,
-        "size": GRID.shown_size,
-        "left_out": not_in_ri(),
-        **ONE_MODEL,
-        "targets": TARGET_LABELS,
-    },
+    settings={**EXAMPLE, "size": GRID.shown_size, "left_out": not_in_ri(), **ONE_MODEL, "targets": TARGET_LABELS},
 )
 REGISTRY.figure(
     "before_after",
@@ -136,9 +130,7 @@ rule plot_figure:
             "sizes": GRID.sizes,
             "geometry": vars(GRID.geometry(FIRST_MODEL)),
             **with_fit(w.figure, {"labels": RUN_LABELS}),
-            "code": digest(
-                "plot_figure", REGISTRY.figures[w.figure].module, WORKFLOW / "lib/rib/figures/rib.mplstyle"
-            ),
+            "code": digest("plot_figure", REGISTRY.figures[w.figure].module, WORKFLOW / "lib/rib/figures/rib.mplstyle"),
         },
         # For Snakemake's report. The argument `input` prevents that a changed caption re-runs the plot.
         caption=lambda w, input: REGISTRY.figures[w.figure].caption.read_text(encoding="utf-8"),

@@ -44,6 +44,11 @@ def tabulation(function, **settings):
     return {"function": f"rib.analysis.{function}", **settings, "code": digest("tabulate", source)}
 
 
+def table_files(job, **tables):
+    """Outputs of a job that writes tables, by name, with its record."""
+    return {**tables, "provenance": f"{REPORTS}/tables/{job}.provenance.json"}
+
+
 # The other rules that write tables inherit from this one; with the input `fit`, unfinished runs are marked. Their files
 # are in other folders, hence the absolute paths.
 rule compute_metrics:

@@ -36,8 +36,7 @@ use rule compute_metrics as compare_published with:
     input:
         rows=[f"{RUNS}/evaluate/{model}/none/{PRETRAINED}/all/0/{group}.parquet" for model, group in STATED_ON],
     output:
-        table=PUBLISHED,
-        provenance=f"{REPORTS}/tables/published.provenance.json",
+        **table_files("published", table=PUBLISHED),
     log:
         f"{LOGS}/published.log",
     resources:

@@ -22,8 +22,7 @@ use rule compute_metrics as compare_methods with:
         counts=COUNTS,
         fit=TABLES["fit"],
     output:
-        **COMPARISON,
-        provenance=f"{REPORTS}/tables/comparison.provenance.json",
+        **table_files("comparison", **COMPARISON),
     log:
         f"{LOGS}/comparison.log",
     params:
@@ -35,8 +34,7 @@ use rule compute_metrics as write_summary with:
         **{name: COMPARISON[name] for name in ("seeds", "seeds_ri", "comparisons", "comparisons_ri")},
         fit=TABLES["fit"],
     output:
-        **SUMMARY,
-        provenance=f"{REPORTS}/tables/summary.provenance.json",
+        **table_files("summary", **SUMMARY),
     log:
         f"{LOGS}/summary.log",
     resources:

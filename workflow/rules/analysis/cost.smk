@@ -12,8 +12,7 @@ use rule compute_metrics as count_costs with:
         mri=TABLES["mri"],
         fit=TABLES["fit"],
     output:
-        table=COST,
-        provenance=f"{REPORTS}/tables/cost.provenance.json",
+        **table_files("cost", table=COST),
     log:
         f"{LOGS}/cost.log",
     resources:

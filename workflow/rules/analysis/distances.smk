@@ -90,8 +90,7 @@ use rule compute_metrics as associate_distances with:
         ri=TABLES["ri"],
         fit=TABLES["fit"],
     output:
-        **DISTANCE_TABLES,
-        provenance=f"{REPORTS}/tables/distances.provenance.json",
+        **table_files("distances", **DISTANCE_TABLES),
     log:
         f"{LOGS}/association.log",
     resources:

@@ -27,8 +27,7 @@ use rule compute_metrics as compare_with_baselines with:
         accuracy=TABLES["accuracy"],
         fit=TABLES["fit"],
     output:
-        **ROBUSTNESS_TABLES,
-        provenance=f"{REPORTS}/tables/effective_robustness.provenance.json",
+        **table_files("effective_robustness", **ROBUSTNESS_TABLES),
     log:
         f"{LOGS}/effective_robustness.log",
     resources:

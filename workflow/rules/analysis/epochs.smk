@@ -61,8 +61,7 @@ use rule compute_metrics as compute_cka_epochs with:
         after=ancient(EPOCH_FILES),
         fit=TABLES["fit"],
     output:
-        table=CKA_EPOCHS,
-        provenance=f"{REPORTS}/tables/cka_epochs.provenance.json",
+        **table_files("cka_epochs", table=CKA_EPOCHS),
     log:
         f"{LOGS}/cka_epochs.log",
     resources:

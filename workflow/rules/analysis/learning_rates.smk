@@ -15,8 +15,7 @@ if RATED_RUNS:
             manifests=[f"{CHECKPOINT}/manifest.json".format(**vars(run)) for run in RATED_RUNS],
             histories=[f"{CHECKPOINT}/history.csv".format(**vars(run)) for run in RATED_RUNS],
         output:
-            table=LEARNING_RATES,
-            provenance=f"{REPORTS}/tables/learning_rates.provenance.json",
+            **table_files("learning_rates", table=LEARNING_RATES),
         log:
             f"{LOGS}/learning_rates.log",
         resources:

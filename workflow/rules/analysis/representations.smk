@@ -13,8 +13,7 @@ use rule compute_metrics as compute_cka with:
         features=ancient(COMPARED_FEATURES),
         fit=TABLES["fit"],
     output:
-        table=CKA,
-        provenance=f"{REPORTS}/tables/cka.provenance.json",
+        **table_files("cka", table=CKA),
     log:
         f"{LOGS}/cka.log",
     resources:

@@ -26,8 +26,7 @@ use rule compute_metrics as compare_samples with:
         rows=ancient(SAMPLE_ROWS),
         fit=TABLES["fit"],
     output:
-        **SAMPLE_TABLES,
-        provenance=f"{REPORTS}/tables/samples.provenance.json",
+        **table_files("samples", **SAMPLE_TABLES),
     log:
         f"{LOGS}/samples.log",
     params:

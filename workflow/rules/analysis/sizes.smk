@@ -37,8 +37,7 @@ use rule compute_metrics as tabulate_sizes with:
         manifests=[f"{CHECKPOINT}/manifest.json".format(**vars(run)) for run in COUNTED],
         descriptions=expand(f"{MODEL}/model.json", model=SIZED),
     output:
-        table=SIZES["sizes"],
-        provenance=f"{REPORTS}/tables/sizes.provenance.json",
+        **table_files("sizes", table=SIZES["sizes"]),
     log:
         f"{LOGS}/sizes.log",
     resources:
@@ -52,18 +51,15 @@ use rule compute_metrics as tabulate_sizes with:
         ),
 
 
-use rule compute_metrics as tabulate_pretraining_sizes with:
+use rule tabulate_sizes as tabulate_pretraining_sizes with:
     input:
         mri=TABLES["mri"],
         ood=TABLES["ood"],
         fit=TABLES["fit"],
         descriptions=expand(f"{MODEL}/model.json", model=SIZED),
     output:
-        table=f"{REPORTS}/tables/pretraining_sizes.csv",
-        provenance=f"{REPORTS}/tables/pretraining_sizes.provenance.json",
+        **table_files("pretraining_sizes", table=f"{REPORTS}/tables/pretraining_sizes.csv"),
     log:
         f"{LOGS}/pretraining_sizes.log",
-    resources:
-        **LIGHT,
     params:
         cfg=tabulation("sizes:write_pretraining_sizes", trained_here=SIZED, conditions=CONDITIONS),

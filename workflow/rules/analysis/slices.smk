@@ -7,8 +7,7 @@ REGISTRY.analysis("slices", tables={"slices": SLICES}, optional=True)
 
 use rule compare_samples as compare_slices with:
     output:
-        table=SLICES,
-        provenance=f"{REPORTS}/tables/accuracy_by_slice.provenance.json",
+        **table_files("accuracy_by_slice", table=SLICES),
     log:
         f"{LOGS}/slices.log",
     params:

@@ -10,8 +10,7 @@ if GRID.split_fractions:
         input:
             splits=splits_of(geometry_of(FIRST_MODEL), GRID.datasets),
         output:
-            table=SPLIT_COUNTS,
-            provenance=f"{REPORTS}/tables/splits.provenance.json",
+            **table_files("splits", table=SPLIT_COUNTS),
         log:
             f"{LOGS}/splits.log",
         resources:

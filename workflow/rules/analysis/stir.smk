@@ -53,8 +53,7 @@ use rule compute_metrics as compute_stir with:
         indexes=ancient([f"{INVERTED}.index.parquet".format(**run) for run in CROSSED_RUNS]),
         fit=TABLES["fit"],
     output:
-        table=STIR,
-        provenance=f"{REPORTS}/tables/stir.provenance.json",
+        **table_files("stir", table=STIR),
     log:
         f"{LOGS}/stir.log",
     resources:

@@ -19,8 +19,7 @@ use rule compute_metrics as gather_histories with:
         histories=[f"{CHECKPOINT}/history.csv".format(**vars(run)) for run in TRAINED_RUNS],
         fit=TABLES["fit"],
     output:
-        table=TRAINING,
-        provenance=f"{REPORTS}/tables/training.provenance.json",
+        **table_files("training", table=TRAINING),
     log:
         f"{LOGS}/training.log",
     resources:

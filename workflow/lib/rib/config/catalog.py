@@ -17,16 +17,7 @@ from rib.base.plugins import LIBRARY
 from rib.config.entries import FINETUNE, Dataset, Family, Method, Model, Recipe
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
 from rib.config.schema import is_number, known_name, number, read_yaml, validated
-from rib.config.settings import (
-    BASE,
-    RECIPE,
-    TRAINING,
-    Setting,
-    algorithm_settings,
-    check_settings,
-    signature_of,
-    without_recipe,
-)
+from rib.config.settings import BASE, RECIPE, TRAINING, Setting, algorithm_settings, check_settings, signature_of
 
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
 
@@ -138,10 +129,9 @@ class Catalog:
             raise UserError(f"{where}: its algorithm has a setting '{taken[0]}', as all training has; rename it.")
         known = {**known, **TRAINING} if form == FINETUNE else known
         settings = check_settings(entry["settings"], known, where, later=("lr", *TRAINING))
-        by_recipe = without_recipe(known)
         recipes = {
             known_name(recipe, self.recipes, RECIPE, where): check_settings(
-                own, by_recipe, f"{where}, recipes, {recipe}", False
+                own, known, f"{where}, recipes, {recipe}", complete=False, of_recipe=True
             )
             for recipe, own in entry["recipes"].items()
         }

@@ -17,8 +17,12 @@ def as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def _choose(key: str, known: Mapping, config: Mapping, family: Family) -> list[str]:
-    """Known names that config's `key` selects."""
+def choose(key: str, known: Mapping, config: Mapping, family: Family) -> list[str]:
+    """Known names that config's `key` selects.
+
+    Raises:
+        UserError: A name is unknown, or the list is empty.
+    """
     choice, where = config[key], f"config, {key}"
     if choice == "all":
         return list(known)
@@ -42,7 +46,7 @@ def choose_datasets(config: Mapping, family: Family, catalog: Catalog) -> dict[s
         raise UserError(f"config, family: the catalogue has no dataset to evaluate in family {family.name}; add one.")
     if config["datasets"] == "default":
         return {name: entry for name, entry in known.items() if not entry.optional}
-    chosen = _choose("datasets", known, config, family)
+    chosen = choose("datasets", known, config, family)
     return {name: entry for name, entry in known.items() if name in chosen}
 
 
@@ -103,7 +107,7 @@ def choose_models(
             f"config, models: no model of the catalogue lists family {family.name}; choose models by name, or add the "
             "family to their entries."
         )
-    models = {name: known[name] for name in _choose("models", known, config, family)}
+    models = {name: known[name] for name in choose("models", known, config, family)}
     headless = [name for name in models if head_of(models[name], family) == "fitted"] if reference is None else []
     why = f"has no head for the classes of family {family.name}, and there is no reference dataset to fit one"
     if headless and (config["models"] != "all" or len(headless) == len(models)):
@@ -160,7 +164,7 @@ def choose_targets(
     if config["targets"] == "default" and config["datasets"] != "default":
         chosen = [name for name in family.defaults["targets"] if name in datasets]
     else:
-        chosen = _choose("targets", datasets, config, family)
+        chosen = choose("targets", datasets, config, family)
     refused = [name for name in chosen if why[name]]
     if refused and config["targets"] not in ("all", "default"):
         raise UserError(f"config, targets: '{refused[0]}' cannot be a target: {why[refused[0]]}.")
@@ -183,15 +187,6 @@ def _no_target(dataset: Dataset, ood: list[str], config: Mapping) -> str | None:
     if dataset.tuning and dataset.tuning["accept"] not in as_list(config["accept_terms"]):
         return f"{dataset.tuning['terms']} To do so nevertheless, list {dataset.tuning['accept']} in accept_terms"
     return None
-
-
-def choose_recipes(config: Mapping, family: Family, catalog: Catalog) -> list[str]:
-    """Recipes of all methods that do not name their own.
-
-    Raises:
-        UserError: A recipe is unknown.
-    """
-    return _choose("recipes", catalog.recipes, config, family)
 
 
 def choose_split_fractions(config: Mapping, family: Family) -> dict[str, float] | None:
@@ -235,7 +230,7 @@ def choose_methods(
         parents = ((parent, obstacle(parent)) for parent in method.parents)
         return next((f"of '{parent}': {why}" for parent, why in parents if why), None)
 
-    names = _choose("methods", {PRETRAINED: None, **catalog.methods}, config, family)
+    names = choose("methods", {PRETRAINED: None, **catalog.methods}, config, family)
     chosen, notices = [], []
     for name in (name for name in names if name != PRETRAINED):
         if (why := obstacle(name)) is None:

@@ -6,19 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rib.base.errors import UserError
+from rib.config import choices
 from rib.config.catalog import Catalog
-from rib.config.choices import (
-    Reference,
-    choose_datasets,
-    choose_methods,
-    choose_models,
-    choose_recipes,
-    choose_reference,
-    choose_split_fractions,
-    choose_targets,
-    head_of,
-    ood_datasets,
-)
+from rib.config.choices import Reference
 from rib.config.entries import EVALUATED, Dataset, Family, Method, Model
 from rib.config.geometry import Geometry
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, largest
@@ -64,11 +54,11 @@ class Grid:
     @cached_property
     def ood(self) -> list[str]:
         """Datasets that count in RI."""
-        return ood_datasets(self.datasets)
+        return choices.ood_datasets(self.datasets)
 
     def head(self, model: str) -> str:
         """Origin of a model's head (see `head_of`)."""
-        return head_of(self.models[model], self.family)
+        return choices.head_of(self.models[model], self.family)
 
     def excludes_proxy(self, dataset: str) -> bool:
         """Whether a dataset shares source images with the pretraining proxy, which are then excluded from it."""
@@ -201,16 +191,17 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         UserError: A name is unknown or belongs to another family, or a choice cannot be run.
     """
     family = catalog.families[known_name(config["family"], catalog.families, "family", "config")]
-    datasets = choose_datasets(config, family, catalog)
-    reference = choose_reference(config, family, catalog)
-    models, notices = choose_models(config, family, catalog, reference)
-    targets, of_targets = choose_targets(config, family, catalog, datasets)
-    fractions = choose_split_fractions(config, family)
-    names, of_methods = choose_methods(config, family, catalog, models, reference)
+    datasets = choices.choose_datasets(config, family, catalog)
+    reference = choices.choose_reference(config, family, catalog)
+    models, notices = choices.choose_models(config, family, catalog, reference)
+    targets, of_targets = choices.choose_targets(config, family, catalog, datasets)
+    fractions = choices.choose_split_fractions(config, family)
+    names, of_methods = choices.choose_methods(config, family, catalog, models, reference)
     subsets = config["train_subset"]
     sizes = [in_path(size) for size in (family.defaults["train_subset"] if subsets == "default" else subsets)]
     if len(set(sizes)) < len(sizes):
         raise UserError("config, train_subset: two fractions agree in their first twelve digits; remove one of them.")
+    recipes = choices.choose("recipes", catalog.recipes, config, family)
     grid = Grid(
         config=config,
         catalog=catalog,
@@ -218,7 +209,7 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         datasets=datasets,
         reference=reference,
         models=models,
-        methods=resolve_methods(names, choose_recipes(config, family, catalog), config, family, catalog),
+        methods=resolve_methods(names, recipes, config, family, catalog),
         targets=targets,
         sizes=sizes,
         seeds=config["seeds"],

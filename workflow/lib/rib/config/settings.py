@@ -32,11 +32,6 @@ RECIPE, LENGTH = "recipe", ("epochs", "steps")
 TRAINING = {RECIPE: Setting("str", True, None), **dict.fromkeys(LENGTH, Setting("int", True, None))}
 
 
-def without_recipe(known: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Settings that may depend on the recipe."""
-    return {key: setting for key, setting in known.items() if key != RECIPE}
-
-
 def check_settings(
     settings: Mapping,
     known: Mapping[str, Setting],
@@ -44,6 +39,7 @@ def check_settings(
     complete: bool = True,
     sweeps: bool = True,
     later: Collection[str] = (),
+    of_recipe: bool = False,
 ) -> dict:
     """Check settings against the keyword arguments of an algorithm or layout.
 
@@ -51,6 +47,7 @@ def check_settings(
         complete: whether to require settings without defaults and to fill in defaults.
         sweeps: whether a list of values is allowed as a sweep.
         later: settings without defaults that may still be missing.
+        of_recipe: whether these are settings for one recipe, which cannot name another.
 
     Returns:
         The settings; texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted.
@@ -59,7 +56,7 @@ def check_settings(
         UserError: A setting is unknown or missing, or a value does not have the annotated type.
     """
     for key in settings:
-        known_name(key, known, "setting", where, "allowed")
+        known_name(key, known.keys() - ({RECIPE} if of_recipe else set()), "setting", where, "allowed")
     given = dict(settings)
     for key in sorted(known.keys() - settings.keys()) if complete else ():
         if not known[key].required:

@@ -3,14 +3,14 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.entries import Family, Method
 from rib.config.schema import known_name
-from rib.config.settings import LENGTH, RECIPE, Setting, check_settings, without_recipe
+from rib.config.settings import LENGTH, RECIPE, check_settings
 
 VARIANT = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 Shown = dict[str, object]  # values in a variant's name
@@ -49,7 +49,7 @@ class _Variants:
         self.of_family = self._checked(f"{where}, method_settings", family.method_settings)
         self.by_recipe = {
             known_name(recipe, catalog.recipes, RECIPE, f"{where}, recipes"): self._checked(
-                f"{where}, recipes, {recipe}", own, without_recipe
+                f"{where}, recipes, {recipe}", own, of_recipe=True
             )
             for recipe, own in family.recipes.items()
         }
@@ -57,19 +57,13 @@ class _Variants:
         self.length = {key: config["training"][key] for key in LENGTH if config["training"][key] != "default"}
         self.known: dict[str, list[tuple[Method, Shown]]] = {}
 
-    def _checked(
-        self, where: str, methods: Mapping[str, dict], allowed: Callable[[Mapping[str, Setting]], Mapping] = dict
-    ) -> dict[str, dict]:
-        known = self.catalog.methods
-        return {
-            name: check_settings(
-                own,
-                allowed(self.catalog.settings_of(known[known_name(name, known, "method", where)])),
-                f"{where}, {name}",
-                False,
-            )
-            for name, own in methods.items()
-        }
+    def _checked(self, where: str, methods: Mapping[str, dict], of_recipe: bool = False) -> dict[str, dict]:
+        found = {}
+        for name, own in methods.items():
+            method = self.catalog.methods[known_name(name, self.catalog.methods, "method", where)]
+            known, place = self.catalog.settings_of(method), f"{where}, {name}"
+            found[name] = check_settings(own, known, place, complete=False, of_recipe=of_recipe)
+        return found
 
     def of(self, name: str) -> list[tuple[Method, Shown]]:
         """Variants of a method, each with the recipe and the swept values in its name, own and those of its parents."""
