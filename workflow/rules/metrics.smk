@@ -35,7 +35,6 @@ TRAINED_ON = {
     "excludes_proxy": [name for name in GRID.datasets if GRID.excludes_proxy(name)],
     "split": list(GRID.datasets) if GRID.split_fractions else [],
 }
-LIGHT = {"mem_mb": 2000, "runtime": 30}  # resources of jobs that read tables only
 
 
 def tabulation(function, **settings):
