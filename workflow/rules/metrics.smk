@@ -53,7 +53,7 @@ def table_files(job, **tables):
 rule compute_metrics:
     input:
         **INDEXED,
-        manifests=manifests_of(ROWS),
+        manifests=beside("manifest", ROWS),
         rows=ancient(ROWS),
         classes=ancient(CLASSES),
         proxy=proxy_of(geometry_of(FIRST_MODEL), GRID.datasets),

@@ -11,13 +11,7 @@ if BASELINES:
     REGISTRY.figure(
         "effective_robustness",
         inputs={"robustness": ROBUSTNESS_TABLES["effective_robustness"]},
-        settings={
-            "baselines": BASELINES,
-            "models": MODEL_STYLES,
-            "methods": METHOD_LABELS,
-            "datasets": DATASET_LABELS,
-            "confidence": CONFIDENCE,
-        },
+        settings={**LABELLED_MEANS, "models": MODEL_STYLES, "baselines": BASELINES, "datasets": DATASET_LABELS},
     )
     REGISTRY.analysis("effective_robustness", tables=ROBUSTNESS_TABLES, figures=["effective_robustness"])
 
