@@ -21,6 +21,7 @@ include: "workflow/rules/finetune.smk"
 include: "workflow/rules/merge.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/metrics.smk"
+include: "workflow/rules/published.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/features.smk"
 
@@ -32,7 +33,6 @@ for ANALYSIS_FILE in sorted((WORKFLOW / "rules/analysis").glob("*.smk")):
 
 include: "workflow/rules/report.smk"
 include: "workflow/rules/track.smk"
-include: "workflow/rules/published.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/status.smk"
 include: "workflow/rules/verify.smk"

@@ -130,6 +130,6 @@ def view_of(model):
     return view_at(geometry_of(model))
 
 
-def manifests_of(paths):
-    """Manifests of large files, which jobs watch instead of the files."""
-    return [str(Path(path).with_suffix(".manifest.json")) for path in paths]
+def beside(kind, paths):
+    """Files next to others: their `manifest`, which jobs watch instead of large files, or their `provenance`."""
+    return [str(Path(path).with_suffix(f".{kind}.json")) for path in paths]

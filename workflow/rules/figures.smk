@@ -130,7 +130,9 @@ rule plot_figure:
             "sizes": GRID.sizes,
             "geometry": vars(GRID.geometry(FIRST_MODEL)),
             **with_fit(w.figure, {"labels": RUN_LABELS}),
-            "code": digest("plot_figure", REGISTRY.figures[w.figure].module, WORKFLOW / "lib/rib/figures/rib.mplstyle"),
+            "code": digest(
+                "plot_figure", REGISTRY.figures[w.figure].module, WORKFLOW / "lib/rib/figures/rib.mplstyle"
+            ),
         },
         # For Snakemake's report. The argument `input` prevents that a changed caption re-runs the plot.
         caption=lambda w, input: REGISTRY.figures[w.figure].caption.read_text(encoding="utf-8"),

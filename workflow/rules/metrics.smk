@@ -35,7 +35,6 @@ TRAINED_ON = {
     "excludes_proxy": [name for name in GRID.datasets if GRID.excludes_proxy(name)],
     "split": list(GRID.datasets) if GRID.split_fractions else [],
 }
-LIGHT = {"mem_mb": 2000, "runtime": 30}  # resources of jobs that read tables only
 
 
 def tabulation(function, **settings):
@@ -54,7 +53,7 @@ def table_files(job, **tables):
 rule compute_metrics:
     input:
         **INDEXED,
-        manifests=manifests_of(ROWS),
+        manifests=beside("manifest", ROWS),
         rows=ancient(ROWS),
         classes=ancient(CLASSES),
         proxy=proxy_of(geometry_of(FIRST_MODEL), GRID.datasets),

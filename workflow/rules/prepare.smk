@@ -13,6 +13,11 @@ def prepared(file, dataset, geometry):
     return f"{PREPARED}/{file}".format(dataset=dataset, geometry=ENCODED if encoded else geometry)
 
 
+def files_at(geometry, datasets):
+    """All files of prepared datasets that jobs read."""
+    return [prepared(file, name, geometry) for name in datasets for file in PREPARED_FILES]
+
+
 def proxy_of(geometry, datasets):
     """Manifest of the dataset that contains the pretraining proxy, if one of the given datasets excludes it."""
     excluded = any(map(GRID.excludes_proxy, datasets))
@@ -70,13 +75,7 @@ rule list_group:
         manifests=lambda w: [
             prepared("manifest.json", name, w.geometry) for name in EVALUATION_GROUPS[w.evaluation_group]
         ],
-        files=lambda w: ancient(
-            [
-                prepared(file, name, w.geometry)
-                for name in EVALUATION_GROUPS[w.evaluation_group]
-                for file in PREPARED_FILES
-            ]
-        ),
+        files=lambda w: ancient(files_at(w.geometry, EVALUATION_GROUPS[w.evaluation_group])),
     output:
         manifest=f"{GROUP}/manifest.json",
         provenance=f"{GROUP}/provenance.json",

@@ -4,9 +4,8 @@
 def pretraining_inputs(w):
     """Inputs of a pretrain_model job, by name."""
     how = CATALOG.models[w.model].pretrain
-    watched = [prepared(file, how[key], geometry_of(w.model)) for key in ("dataset", "test") for file in PREPARED_FILES]
     manifests = {key: prepared("manifest.json", how[key], geometry_of(w.model)) for key in ("dataset", "test")}
-    return {**manifests, "watched": ancient(watched)}
+    return {**manifests, "watched": ancient(files_at(geometry_of(w.model), [how["dataset"], how["test"]]))}
 
 
 # What a model is, without its label and style.

@@ -32,6 +32,7 @@ def published_table(w):
     return PUBLISHED
 
 
+# Rules that read only tables and records inherit its resources.
 use rule compute_metrics as compare_published with:
     input:
         rows=[f"{RUNS}/evaluate/{model}/none/{PRETRAINED}/all/0/{group}.parquet" for model, group in STATED_ON],
@@ -40,7 +41,8 @@ use rule compute_metrics as compare_published with:
     log:
         f"{LOGS}/published.log",
     resources:
-        **LIGHT,
+        mem_mb=2000,
+        runtime=30,
     params:
         cfg=lambda w: tabulation(
             "published:compare",

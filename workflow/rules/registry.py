@@ -98,10 +98,6 @@ class Registry:
         of_analyses = {name for entry in self.analyses.values() for name in entry.figures}
         return [name for name in self.figures if name in shown or name not in of_analyses]
 
-    def chosen_tables(self) -> dict[str, str]:
-        """Tables of the analyses that are part of the run, by name."""
-        return {name: path for entry in self.chosen() for name, path in entry.tables.items()}
-
-    def chosen_files(self) -> dict[str, list[str]]:
-        """Further files of the analyses that are part of the run, by title."""
-        return {title: paths for entry in self.chosen() for title, paths in entry.files.items()}
+    def chosen_parts(self, part: str) -> dict[str, str] | dict[str, list[str]]:
+        """The `tables` by name, or the `files` by title, of all analyses that are part of the run."""
+        return {name: made for entry in self.chosen() for name, made in getattr(entry, part).items()}

@@ -8,7 +8,7 @@ PAGE = f"{REPORTS}/index.html"
 REPORTING = WORKFLOW / "lib/rib/reporting"
 PNGS = [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()] if HAS_FIGURES else []
 ALL_FIGURES = figure_files(*REGISTRY.chosen_figures()) if HAS_FIGURES else []
-MORE_TABLES, MORE_FILES = REGISTRY.chosen_tables(), REGISTRY.chosen_files()
+MORE_TABLES, MORE_FILES = map(REGISTRY.chosen_parts, ("tables", "files"))
 ALL_TABLES = [*TABLES.values(), *MORE_TABLES.values(), *(path for paths in MORE_FILES.values() for path in paths)]
 
 # `snakemake distances` and the like: what an optional analysis adds to a run.
@@ -28,11 +28,6 @@ def facts_of(entries, *keys):
     return {name: {key: getattr(entry, key) for key in keys} for name, entry in entries.items()}
 
 
-def records_of(paths):
-    """Records of files, named after them."""
-    return [str(Path(path).with_suffix(".provenance.json")) for path in paths]
-
-
 # Records of the jobs behind the tables.
 RECORDS_BY_STAGE = {
     "download": [
@@ -41,15 +36,15 @@ RECORDS_BY_STAGE = {
     "prepare": list(
         dict.fromkeys(prepared("provenance.json", entry.name, key) for key in GEOMETRIES for entry in DATASETS_READ)
     ),
-    **({"split": records_of(SPLITS)} if GRID.split_fractions else {}),
+    **({"split": beside("provenance", SPLITS)} if GRID.split_fractions else {}),
     "models": expand(f"{MODEL}/provenance.json", model=GRID.models),
     "finetune": [f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in TRAINED_RUNS],
     "merge": [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS],
-    "evaluate": records_of(ROWS),
+    "evaluate": beside("provenance", ROWS),
 }
 # Not inputs of the page, so that it can be made again if only rows and reports were pulled.
 UPSTREAM = [path for paths in RECORDS_BY_STAGE.values() for path in paths]
-SHOWN_RECORDS = [f"{REPORTS}/tables/provenance.json", *records_of(PNGS)]
+SHOWN_RECORDS = [f"{REPORTS}/tables/provenance.json", *beside("provenance", PNGS)]
 
 
 rule write_page:

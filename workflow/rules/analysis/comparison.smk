@@ -29,7 +29,7 @@ use rule compute_metrics as compare_methods with:
         cfg=tabulation("comparison:write_comparison", **MEANS_OF_RI),
 
 
-use rule compute_metrics as write_summary with:
+use rule compare_published as write_summary with:
     input:
         **{name: COMPARISON[name] for name in ("seeds", "seeds_ri", "comparisons", "comparisons_ri")},
         fit=TABLES["fit"],
@@ -37,7 +37,5 @@ use rule compute_metrics as write_summary with:
         **table_files("summary", **SUMMARY),
     log:
         f"{LOGS}/summary.log",
-    resources:
-        **LIGHT,
     params:
         cfg=tabulation("summary:write_summary", labels=LABELS, conditions=CONDITIONS, confidence=CONFIDENCE),

@@ -7,7 +7,7 @@ REGISTRY.figure("cost", inputs={"cost": COST, "mri": TABLES["mri"]}, settings=LA
 REGISTRY.analysis("cost", tables={"cost": COST}, figures=["cost"])
 
 
-use rule compute_metrics as count_costs with:
+use rule compare_published as count_costs with:
     input:
         mri=TABLES["mri"],
         fit=TABLES["fit"],
@@ -15,8 +15,6 @@ use rule compute_metrics as count_costs with:
         **table_files("cost", table=COST),
     log:
         f"{LOGS}/cost.log",
-    resources:
-        **LIGHT,
     params:
         # RECORDS_BY_STAGE is defined in report.smk, which is included later.
         cfg=lambda w: tabulation(

@@ -56,7 +56,7 @@ use rule compute_metrics as measure_distances with:
 rule compress_datasets:
     input:
         manifests=[prepared("manifest.json", name, "{geometry}") for name in DISTANCE_SETS],
-        watched=ancient([prepared(file, name, "{geometry}") for name in DISTANCE_SETS for file in PREPARED_FILES]),
+        watched=ancient(files_at("{geometry}", DISTANCE_SETS)),
         proxy=proxy_of("{geometry}", GRID.datasets),
         splits=splits_of("{geometry}", DISTANCE_SETS),
     output:

@@ -11,18 +11,12 @@ if BASELINES:
     REGISTRY.figure(
         "effective_robustness",
         inputs={"robustness": ROBUSTNESS_TABLES["effective_robustness"]},
-        settings={
-            "baselines": BASELINES,
-            "models": MODEL_STYLES,
-            "methods": METHOD_LABELS,
-            "datasets": DATASET_LABELS,
-            "confidence": CONFIDENCE,
-        },
+        settings={**LABELLED_MEANS, "models": MODEL_STYLES, "baselines": BASELINES, "datasets": DATASET_LABELS},
     )
     REGISTRY.analysis("effective_robustness", tables=ROBUSTNESS_TABLES, figures=["effective_robustness"])
 
 
-use rule compute_metrics as compare_with_baselines with:
+use rule compare_published as compare_with_baselines with:
     input:
         accuracy=TABLES["accuracy"],
         fit=TABLES["fit"],
@@ -30,8 +24,6 @@ use rule compute_metrics as compare_with_baselines with:
         **table_files("effective_robustness", **ROBUSTNESS_TABLES),
     log:
         f"{LOGS}/effective_robustness.log",
-    resources:
-        **LIGHT,
     params:
         cfg=tabulation(
             "effective_robustness:write_tables", baselines=BASELINES, confidence=CONFIDENCE, conditions=CONDITIONS

@@ -55,9 +55,9 @@ use rule compute_features as compute_epoch_features with:
 
 use rule compute_metrics as compute_cka_epochs with:
     input:
-        before_manifests=manifests_of(PRETRAINED_FEATURES),
+        before_manifests=beside("manifest", PRETRAINED_FEATURES),
         before=ancient(PRETRAINED_FEATURES),
-        after_manifests=manifests_of(EPOCH_FILES),
+        after_manifests=beside("manifest", EPOCH_FILES),
         after=ancient(EPOCH_FILES),
         fit=TABLES["fit"],
     output:

@@ -3,14 +3,13 @@
 from rib.config.sweeps import in_path
 
 LEARNING_RATES = f"{REPORTS}/tables/learning_rates.csv"
-
 RATED_RUNS = [run for run in TRAINED_RUNS if "lr" in GRID.methods[run.method].settings]
 
 if RATED_RUNS:
 
     REGISTRY.analysis("learning_rates", tables={"learning_rates": LEARNING_RATES}, optional=True)
 
-    use rule compute_metrics as choose_learning_rates with:
+    use rule compare_published as choose_learning_rates with:
         input:
             manifests=[f"{CHECKPOINT}/manifest.json".format(**vars(run)) for run in RATED_RUNS],
             histories=[f"{CHECKPOINT}/history.csv".format(**vars(run)) for run in RATED_RUNS],
@@ -18,8 +17,6 @@ if RATED_RUNS:
             **table_files("learning_rates", table=LEARNING_RATES),
         log:
             f"{LOGS}/learning_rates.log",
-        resources:
-            **LIGHT,
         params:
             cfg=tabulation(
                 "learning_rates:write_choice",

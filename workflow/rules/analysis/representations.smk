@@ -7,16 +7,14 @@ REGISTRY.figure("cka_layers", inputs={"cka": CKA}, settings=COMPARED_SETTINGS)
 REGISTRY.analysis("representations", tables={"cka": CKA}, figures=["cka_layers"], optional=True)
 
 
-use rule compute_metrics as compute_cka with:
+use rule compute_cka_epochs as compute_cka with:
     input:
-        manifests=manifests_of(COMPARED_FEATURES),
+        manifests=beside("manifest", COMPARED_FEATURES),
         features=ancient(COMPARED_FEATURES),
         fit=TABLES["fit"],
     output:
         **table_files("cka", table=CKA),
     log:
         f"{LOGS}/cka.log",
-    resources:
-        **KERNELS,
     params:
         cfg=tabulation("cka:write_cka", ood_datasets=GRID.ood, conditions=CONDITIONS, confidence=CONFIDENCE),

@@ -22,7 +22,7 @@ REGISTRY.analysis(
 use rule compute_metrics as compare_samples with:
     input:
         **INDEXED,
-        manifests=manifests_of(SAMPLE_ROWS),
+        manifests=beside("manifest", SAMPLE_ROWS),
         rows=ancient(SAMPLE_ROWS),
         fit=TABLES["fit"],
     output:

@@ -29,7 +29,7 @@ if SIZES_FIGURES:
     REGISTRY.analysis("sizes", tables=SIZES | PRETRAINING_SIZES, figures=SIZES_FIGURES)
 
 
-use rule compute_metrics as tabulate_sizes with:
+use rule compare_published as tabulate_sizes with:
     input:
         ri=TABLES["ri"],
         mri=TABLES["mri"],
@@ -40,8 +40,6 @@ use rule compute_metrics as tabulate_sizes with:
         **table_files("sizes", table=SIZES["sizes"]),
     log:
         f"{LOGS}/sizes.log",
-    resources:
-        **LIGHT,
     params:
         cfg=tabulation(
             "sizes:write_sizes",

@@ -6,14 +6,12 @@ if GRID.split_fractions:
 
     REGISTRY.analysis("splits", tables={"splits": SPLIT_COUNTS})
 
-    use rule compute_metrics as count_splits with:
+    use rule compare_published as count_splits with:
         input:
             splits=splits_of(geometry_of(FIRST_MODEL), GRID.datasets),
         output:
             **table_files("splits", table=SPLIT_COUNTS),
         log:
             f"{LOGS}/splits.log",
-        resources:
-            **LIGHT,
         params:
             cfg=tabulation("splits:write_counts", datasets=list(GRID.datasets), conditions=CONDITIONS),

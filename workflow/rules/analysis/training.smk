@@ -14,7 +14,7 @@ REGISTRY.figure(
 REGISTRY.analysis("training", tables={}, figures=["training"], files={"Training history by epoch": [TRAINING]})
 
 
-use rule compute_metrics as gather_histories with:
+use rule compare_published as gather_histories with:
     input:
         histories=[f"{CHECKPOINT}/history.csv".format(**vars(run)) for run in TRAINED_RUNS],
         fit=TABLES["fit"],
@@ -22,7 +22,5 @@ use rule compute_metrics as gather_histories with:
         **table_files("training", table=TRAINING),
     log:
         f"{LOGS}/training.log",
-    resources:
-        **LIGHT,
     params:
         cfg=tabulation("training:write_training", conditions=CONDITIONS),

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata
 
+from rib.analysis.fit import read_table
 from rib.base.files import write_table
 from rib.base.progress import log
 from rib.config.run import PRETRAINED
@@ -216,7 +217,7 @@ def write_tables(
     measured = zip(models, features, compression, strict=True)
     parts = {model: pd.concat(map(pd.read_csv, paths)) for model, *paths in measured}
     distances = pd.concat(parts, names=["model"]).reset_index("model")
-    changes, gains = (pd.read_csv(path, dtype={"size": str}) for path in (accuracy, ri))
+    changes, gains = map(read_table, (accuracy, ri))
     tables = {"distances": distances, "association": association_table(distances, changes, gains, **choices)}
     for name, table in tables.items():
         write_table(outputs[name], table.assign(conditions=conditions))

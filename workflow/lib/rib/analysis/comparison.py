@@ -25,7 +25,7 @@ from scipy.special import stdtrit
 
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import State, read_counts
-from rib.analysis.fit import read_fit
+from rib.analysis.fit import read_table
 from rib.analysis.ri import Ood, ood_accuracies, ri_parts
 from rib.base.files import write_table
 from rib.base.progress import Progress
@@ -263,7 +263,7 @@ def write_comparison(
         fit: CSV file of `rib.analysis.fit.fit_table`, which says what is unfinished.
     """
     found, weights = [], None
-    unfinished = read_fit(fit).query("unfinished == 'yes'")
+    unfinished = read_table(fit).query("unfinished == 'yes'")
     for of_model in read_counts(counts):
         if weights is None:
             weights = object_weights(of_model.objects, replicates, seed)

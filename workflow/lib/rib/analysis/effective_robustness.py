@@ -21,6 +21,7 @@ import pandas as pd
 from scipy.special import expit, logit
 from scipy.stats import linregress, t
 
+from rib.analysis.fit import read_table
 from rib.base.errors import UserError
 from rib.base.files import write_table
 from rib.config.run import PRETRAINED, RUN_COLUMNS
@@ -134,7 +135,7 @@ def write_tables(
     Args:
         baselines: model, dataset, in_distribution, id, ood (percent) of each published pair of accuracies.
     """
-    measured, stated = pd.read_csv(accuracy, dtype={"size": str}), pd.DataFrame(baselines)
+    measured, stated = read_table(accuracy), pd.DataFrame(baselines)
     robustness = robustness_table(measured, stated, confidence)
     write_table(effective_robustness, robustness.assign(conditions=conditions))
     write_table(baseline_lines, line_table(stated).assign(conditions=conditions))

@@ -43,8 +43,8 @@ def fit_table(
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "fit", "unfinished"]).astype({"fit": float})
 
 
-def read_fit(path: Path) -> pd.DataFrame:
-    """A written `fit_table`."""
+def read_table(path: Path) -> pd.DataFrame:
+    """A table with runs; a size is text: 10 images, 0.25 of them, or all."""
     return pd.read_csv(path, dtype={"size": str})
 
 

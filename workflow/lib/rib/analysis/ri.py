@@ -105,7 +105,7 @@ def _by_target(
 ) -> dict[str, dict[str, Index]]:
     """`on_other_datasets` of each target."""
     targets = sorted({state[2] for state in counts.states if state[1] != PRETRAINED})
-    return {target: on_other_datasets(counts, target, ood_datasets, source_groups) for target in targets}
+    return {target: on_other_datasets(counts.places, target, ood_datasets, source_groups) for target in targets}
 
 
 def _only(left: Mapping[str, Index], among: Mapping[str, np.ndarray]) -> dict[str, Index]:
@@ -115,20 +115,23 @@ def _only(left: Mapping[str, Index], among: Mapping[str, np.ndarray]) -> dict[st
 
 
 def on_other_datasets(
-    counts: Counts, target: str, ood_datasets: Collection[str] | None, source_groups: Mapping[str, str] | None
+    places: Mapping[str, np.ndarray],
+    target: str,
+    ood_datasets: Collection[str] | None,
+    source_groups: Mapping[str, str] | None,
 ) -> dict[str, Index]:
     """Datasets in the RI of a target, and which of their objects count: `EVERY` or (n,) bool.
 
-    Args: see `ood_accuracies`.
+    Args: see `Counts` for places and `ood_accuracies` for the others.
 
     Raises:
         UserError: no objects remain in any dataset.
     """
-    others = [name for name in counts.datasets if name != target and (ood_datasets is None or name in ood_datasets)]
+    others = [name for name in places if name != target and (ood_datasets is None or name in ood_datasets)]
     groups, left = source_groups or {}, dict.fromkeys(others, EVERY)
-    if target in groups and target in counts.places:
+    if target in groups and target in places:
         for name in (name for name in others if groups.get(name) == groups[target]):
-            shared = np.isin(counts.places[name], counts.places[target])
+            shared = np.isin(places[name], places[target])
             if shared.any():
                 left[name] = ~shared
     left = {name: kept for name, kept in left.items() if kept is EVERY or kept.any()}

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import EVERY, Counts, Index, read_indexes
+from rib.analysis.counts import EVERY, Index, read_indexes
 from rib.analysis.ri import on_other_datasets
 from rib.base.files import write_table
 from rib.base.progress import Progress
@@ -101,20 +101,13 @@ class Flips:
     def __init__(self, objects: Mapping[str, tuple[np.ndarray, pd.Index]], replicates: int, seed: int):
         every = pd.Index(np.unique(np.concatenate([own for _, own in objects.values()])))
         self.of_image = {dataset: place for dataset, (place, _) in objects.items()}
-        self.counts = Counts(
-            states=[],
-            datasets=list(objects),
-            objects=len(every),
-            places={dataset: every.get_indexer(own) for dataset, (_, own) in objects.items()},
-            labels={},
-            images={dataset: np.bincount(place).astype(np.uint16) for dataset, place in self.of_image.items()},
-            correct={},
-        )
+        self.places = {dataset: every.get_indexer(own) for dataset, (_, own) in objects.items()}
+        self.images = {dataset: np.bincount(place).astype(np.uint16) for dataset, place in self.of_image.items()}
         self.weights = object_weights(len(every), replicates, seed)
 
     def per_object(self, dataset: str, flags: Mapping[str, np.ndarray]) -> np.ndarray:
         """Images of each object in each share: (3, objects of the dataset)."""
-        places, n = self.of_image[dataset], len(self.counts.images[dataset])
+        places, n = self.of_image[dataset], len(self.images[dataset])
         return np.stack([np.bincount(places[flags[name]], minlength=n) for name in SHARES])
 
     def means(
@@ -130,7 +123,7 @@ class Flips:
         """
         parts: dict[tuple[str, str | None], list] = {}
         for target, found in runs:
-            others = on_other_datasets(self.counts, target, ood_datasets, source_groups)
+            others = on_other_datasets(self.places, target, ood_datasets, source_groups)
             for dataset, kept in others.items():
                 part = parts.setdefault((dataset, None if kept is EVERY else target), [kept, 0.0])
                 part[1] = part[1] + found[dataset] / (len(others) * len(runs))
@@ -138,7 +131,7 @@ class Flips:
 
     def _resampled(self, dataset: str, kept: Index, summed: np.ndarray) -> np.ndarray:
         """Percentage of a dataset's images, or of its remaining objects' images, for each bootstrap replicate."""
-        places, images = self.counts.places[dataset][kept], self.counts.images[dataset][kept]
+        places, images = self.places[dataset][kept], self.images[dataset][kept]
         columns = np.vstack([summed[:, kept], images]).T
         blocks = (self.weights[start : start + BLOCK, places] for start in range(0, len(self.weights), BLOCK))
         totals = np.concatenate([block.astype(np.float64) @ columns for block in blocks])

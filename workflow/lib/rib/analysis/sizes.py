@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rib.analysis.fit import read_table
 from rib.base.files import read_json, write_table
 from rib.config.run import MEAN
 
@@ -30,9 +31,9 @@ def write_sizes(
             conditions.
     """
     trained = pd.DataFrame(runs).assign(train_images=[read_json(path)["train_images"] for path in manifests])
-    single = _read(ri).merge(trained, on=["model", "target", "size"])
+    single = read_table(ri).merge(trained, on=["model", "target", "size"])
     per_size = trained.groupby(["model", "size"], as_index=False)["train_images"].mean()
-    mean = _read(mri).rename(columns={"mri": "ri"}).assign(target=MEAN, seed=pd.NA)
+    mean = read_table(mri).rename(columns={"mri": "ri"}).assign(target=MEAN, seed=pd.NA)
     found = pd.concat([single, mean.merge(per_size, on=["model", "size"])], ignore_index=True)
     seen = {model: facts["images"] for model, facts in _trainings(trained_here, descriptions).items()}
     found = found.assign(seed=found["seed"].astype("Int64"), conditions=conditions)
@@ -54,9 +55,9 @@ def write_pretraining_sizes(
     """
     key = ["model", "method", "size"]
     facts = _trainings(trained_here, descriptions)
-    found = _read(mri)
+    found = read_table(mri)
     found = found[found["model"].isin(trained_here)][[*key, "mri", "ci_low", "ci_high"]]
-    for when, rows in _read(ood).groupby("when", sort=False):
+    for when, rows in read_table(ood).groupby("when", sort=False):
         names = {"accuracy": when, "ci_low": f"{when}_low", "ci_high": f"{when}_high"}
         found = found.merge(rows[[*key, *names]].rename(columns=names), on=key)
     found["pretraining_images"] = [facts[model]["images"] for model in found["model"]]
@@ -70,7 +71,3 @@ def write_pretraining_sizes(
 def _trainings(models: Sequence[str], descriptions: Sequence[Path]) -> dict[str, dict]:
     """What is recorded of each model's pretraining."""
     return {model: read_json(path)["trained"] for model, path in zip(models, descriptions, strict=True)}
-
-
-def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"size": str})

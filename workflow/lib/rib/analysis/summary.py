@@ -3,12 +3,11 @@
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from rib.analysis.fit import UNFINISHED, whole_percent
+from rib.analysis.fit import UNFINISHED, read_table, whole_percent
 from rib.base.files import write_table, write_text
 from rib.config.run import ALL, PRETRAINED
 
@@ -83,9 +82,8 @@ def write_summary(
         seeds, seeds_ri, comparisons, comparisons_ri: CSV of rib.analysis.comparison, marked by rib.analysis.fit.
         labels: labels of models, methods and targets, in display order.
     """
-    read = partial(pd.read_csv, dtype={"size": str})
     values, compared = (
-        pd.concat([read(per_target).rename(columns={"target": "column"}), read(mean).assign(column=MRI)])
+        pd.concat([read_table(per_target).rename(columns={"target": "column"}), read_table(mean).assign(column=MRI)])
         for mean, per_target in ((seeds, seeds_ri), (comparisons, comparisons_ri))
     )
     values["value"] = values["ri"].fillna(values["mri"])

@@ -124,10 +124,8 @@ class _Variants:
             shared = {parent.recipe for parent, _ in of_parents} | ({recipe} if recipe else set())
             if len(shared) == 1:
                 own = dict(zip(swept, values, strict=True))
-                shown = _shown(
-                    named | own,
-                    [(parent, inherited) for parent, (_, inherited) in zip(method.parents, of_parents, strict=True)],
-                )
+                inherited = [(parent, values) for parent, (_, values) in zip(method.parents, of_parents, strict=True)]
+                shown = _shown(named | own, inherited)
                 parents = tuple(parent.name for parent, _ in of_parents)
                 yield self._variant(method, shared.pop(), settings | own, shown, parents), shown
 

@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rib.analysis.fit import UNFINISHED, name_unfinished, read_fit
+from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
 from rib.base.files import write_table
 from rib.config.geometry import Geometry
 from rib.config.run import ALL, PRETRAINED
@@ -67,7 +67,7 @@ def write_figure(
     module = importlib.import_module(f"rib.figures.{figure}")
     only = None if getattr(module, "EVERY_SIZE", False) else size
     finished_only = getattr(module, "FINISHED_ONLY", False)
-    runs = _chosen(_of_size(read_fit(fit), only), settings) if fit else pd.DataFrame(columns=["method", "unfinished"])
+    runs = _chosen(_of_size(read_table(fit), only), settings) if fit else pd.DataFrame(columns=["method", "unfinished"])
     unfinished = runs[runs["unfinished"] == "yes"]["method"]
     if not finished_only:
         settings = _marked(settings, set(unfinished))
@@ -100,7 +100,7 @@ def _read(value: object, geometry: Geometry | None):
         return PreparedDataset.open(path.parent, path.parts[-3], geometry)
     if path.suffix == ".parquet":
         return pd.read_parquet(path, columns=ROWS)
-    return pd.read_csv(path, dtype={"size": str})  # a size is text: 10 images, 0.25 of them, or all
+    return read_table(path)
 
 
 def _chosen(fit: pd.DataFrame, settings: Mapping) -> pd.DataFrame:

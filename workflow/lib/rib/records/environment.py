@@ -7,23 +7,9 @@ import platform
 import subprocess
 from pathlib import Path
 
-# Libraries that results may depend on.
-LIBRARIES = (
-    "numpy",
-    "torch",
-    "torchvision",
-    "timm",
-    "safetensors",
-    "open_clip_torch",
-    "peft",
-    "pandas",
-    "scipy",
-    "pyarrow",
-    "pillow",
-    "scikit-image",
-    "resvg_py",
-    "matplotlib",
-)
+# Libraries that results may depend on: those of networks, then those of images, tables and figures.
+LIBRARIES = ["numpy", "torch", "torchvision", "timm", "safetensors", "open_clip_torch", "peft"]
+LIBRARIES += ["pandas", "scipy", "pyarrow", "pillow", "scikit-image", "resvg_py", "matplotlib"]
 
 
 def surroundings() -> dict[str, object]:

@@ -12,7 +12,7 @@ import yaml
 from docutils.core import publish_parts
 from PIL import Image
 
-from rib.analysis.fit import UNFINISHED, name_unfinished, read_fit
+from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
 from rib.base.files import in_bytes, read_json, write_text
 from rib.base.progress import duration
 from rib.config.run import RUN_COLUMNS
@@ -58,7 +58,7 @@ def write_page(
         prepared: manifests of the datasets by label; those that exist list the excluded images.
     """
     tables = page_tables({"mri": mri, "ri": ri, "accuracy": accuracy, **analyses}, columns, about)
-    fits, labels = read_fit(fit), {name: _labels(about[name]) for name in ("models", "methods", "datasets")}
+    fits, labels = read_table(fit), {name: _labels(about[name]) for name in ("models", "methods", "datasets")}
     gathered = provenance.load()
     found = (provenance.read(Path(path)) or next(iter(gathered.get(path, [])), None) for path in records)
     run = run_facts([record for record in found if record])
@@ -84,7 +84,7 @@ def write_page(
 
 def changes_inside(path: Path, about: Mapping) -> list[str]:
     """Accuracy in distribution before and after each method, of the size that figures show: a range over models."""
-    table = pd.read_csv(path, dtype={"size": str})
+    table = read_table(path)
     found = []
     for method, rows in table[table["size"] == about["shown_size"]].groupby("method", sort=False):
         before, after = (
@@ -122,7 +122,7 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
     interval = f"{100 * about['config']['statistics']['confidence']:g} % confidence interval"
     found = []
     for name, path in paths.items():
-        entry, table = known[name], pd.read_csv(path, dtype={"size": str})
+        entry, table = known[name], read_table(path)
         parts = [(key, part if isinstance(part, dict) else {"value": part}) for key, part in entry["columns"].items()]
         if name == "accuracy":
             runs = table[[*RUN_COLUMNS, "fit", "unfinished"]].drop_duplicates()
