@@ -60,7 +60,7 @@ def test_images_hours_and_bytes(estimate):
     assert found.download == 3 * 500 + 4000
     assert found.disk == {
         "archives": 1500,
-        "rows per image": 16 * 11400,
+        "rows per image": 9 * 11400,
         "prepared images": (1000 + 2000) * 112 * 112 * 3 + 500,
         "pretrained weights": 8000,
         "checkpoints, at most": 4000,
