@@ -29,7 +29,7 @@ GROUPS = {
     "metrics": ["analysis/counts", "analysis/bootstrap", "analysis/ri", "analysis/tables", "analysis/published"],
     "methods": ["methods/*"],
     "training": ["training/*", "models/checkpoint"],
-    "evaluation": ["evaluation/evaluate", "evaluation/features", "evaluation/recipes", "evaluation/select_weights"],
+    "evaluation": [f"evaluation/{name}" for name in ("evaluate", "score", "features", "recipes", "select_weights")],
     "records": ["records/*"],
 }
 NOTICED = {1, 3, 24, 36, 37, 152, 255, -24, -9, -11}  # exit codes: failed, ran out of time, crashed
