@@ -10,8 +10,8 @@ MEANS_OF_RI = {
     **CONFIG["statistics"],
 }
 TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("accuracy", "fit", "ri", "mri", "ood", "curves")}
-IN_DISTRIBUTION = [name for name, dataset in GRID.datasets.items() if dataset.role == "in_distribution"]
-if IN_DISTRIBUTION:
+IN_DISTRIBUTION_DATASETS = [name for name, dataset in GRID.datasets.items() if dataset.role == "in_distribution"]
+if IN_DISTRIBUTION_DATASETS:
     TABLES["in_distribution"] = f"{REPORTS}/tables/in_distribution.csv"
     REGISTRY.analysis("in_distribution", tables={"in_distribution": TABLES["in_distribution"]})
 TABLES["mri_json"] = f"{REPORTS}/tables/mri.json"
@@ -70,6 +70,6 @@ rule compute_metrics:
         mem_mb=memory_of(GRID.datasets, 2000),
         runtime=720 if LARGE_DATASETS else 30,
     params:
-        cfg=tabulation("tables:write_tables", fit=FIT, in_distribution=IN_DISTRIBUTION, **MEANS_OF_RI, **TRAINED_ON),
+        cfg=tabulation("tables:write_tables", fit=FIT, in_distribution=IN_DISTRIBUTION_DATASETS, **MEANS_OF_RI, **TRAINED_ON),
     script:
         str(WORKFLOW / "scripts/tabulate.py")
