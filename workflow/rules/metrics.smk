@@ -70,6 +70,8 @@ rule compute_metrics:
         mem_mb=memory_of(GRID.datasets, 2000),
         runtime=720 if LARGE_DATASETS else 30,
     params:
-        cfg=tabulation("tables:write_tables", fit=FIT, in_distribution=IN_DISTRIBUTION_DATASETS, **MEANS_OF_RI, **TRAINED_ON),
+        cfg=tabulation(
+            "tables:write_tables", fit=FIT, in_distribution=IN_DISTRIBUTION_DATASETS, **MEANS_OF_RI, **TRAINED_ON
+        ),
     script:
         str(WORKFLOW / "scripts/tabulate.py")
