@@ -84,8 +84,8 @@ def test_recipes_say_what_differs_from_the_defaults(catalog):
 def test_the_headline_is_of_the_largest_size(example, catalog):
     assert readme.headline(catalog) == (
         "1 methods on 1 targets; 2 datasets of 97 to 200 images. "
-        "Most gained: +2.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto). "
-        "Most lost: -1.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto)."
+        "Highest RI: +2.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto). "
+        "Lowest RI: -1.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto)."
     )
 
 
@@ -93,7 +93,7 @@ def test_the_headline_says_if_its_runs_are_unfinished(example, catalog):
     path = readme.EXAMPLE / "ri.csv"
     header, *lines = path.read_text().splitlines()
     path.write_text("\n".join([f"{header},unfinished", *(f"{line},{int('-1.0' in line)}" for line in lines)]))
-    gained, lost = readme.headline(catalog).split(" Most lost: ")
+    gained, lost = readme.headline(catalog).split(" Lowest RI: ")
     assert lost.endswith("(EfficientNet-Lite0, full fine-tuning, Noto; training unfinished).")
     assert "unfinished" not in gained
 
@@ -114,7 +114,7 @@ def test_the_headline_tells_classes_of_the_target_from_others_where_they_differ(
     keys = "ri_seen,seen_low,seen_high,ri_unseen,unseen_low,unseen_high"
     head = f"model,method,target,size,ri,ci_low,ci_high,{keys}"
     (tmp_path / "ri.csv").write_text(f"{head}\nefficientnet_lite0,ft,noto,all,-1,-3,3,{parts}\n")
-    assert f"Most lost: -1.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto{said})." in (
+    assert f"Lowest RI: -1.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto{said})." in (
         readme.headline(catalog)
     )
 

@@ -75,7 +75,7 @@ def headline(catalog: Catalog) -> str:
     methods, targets = (len({row[key] for row in shown}) for key in ("method", "target"))
     images = [int(n) for n in {row["dataset"]: row["n"] for row in accuracy}.values()]
     found = f"{methods} methods on {targets} targets; {len(images)} datasets of {min(images)} to {max(images)} images."
-    for what, row in (("Most gained", shown[-1]), ("Most lost", shown[0])):
+    for what, row in (("Highest RI", shown[-1]), ("Lowest RI", shown[0])):
         value, low, high = (f"{float(row[key]):+.1f}" for key in ("ri", "ci_low", "ci_high"))
         unfinished = "" if row.get("unfinished", "0") == "0" else "; training unfinished"
         run = (catalog.models[row["model"]], catalog.methods[row["method"]], catalog.datasets[row["target"]])
