@@ -211,3 +211,14 @@ def test_the_recipe_that_the_documentation_shows_is_valid(tmp_path):
     (tmp_path / "recipes.yaml").write_text(shown)
     chosen = grid(Catalog([CATALOG, tmp_path]), methods=["ft"], recipes="strong", method_settings={"ft": {"lr": 0.1}})
     assert chosen.training("ft-strong")["augmentation"] == ["flip", "crop", "randaugment"]
+
+
+def test_recipes_of_config_override_what_the_family_gives_a_method():
+    assert set(grid(family="imagenet", methods=["ft"]).methods) == {"ft", "ft-adamw"}
+    assert set(grid(family="imagenet", methods=["ft"], recipes=["paper"]).methods) == {"ft"}
+    assert set(grid(family="imagenet", methods=["ft"], recipes=["adamw"]).methods) == {"ft-adamw"}
+
+
+@pytest.mark.parametrize(("budget", "sizes"), [("all", ["all", "1000"]), (5000, ["all", "1000"]), (1000, ["all"])])
+def test_default_sizes_are_those_that_the_budget_allows(budget, sizes):
+    assert grid(family="imagenet", budget={"max_images_per_dataset": budget}).sizes == sizes

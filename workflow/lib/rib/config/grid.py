@@ -197,8 +197,10 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
     targets, of_targets = choices.choose_targets(config, family, catalog, datasets)
     fractions = choices.choose_split_fractions(config, family)
     names, of_methods = choices.choose_methods(config, family, catalog, models, reference)
-    subsets = config["train_subset"]
-    sizes = [in_path(size) for size in (family.defaults["train_subset"] if subsets == "default" else subsets)]
+    subsets, budget = config["train_subset"], config["budget"]["max_images_per_dataset"]
+    if subsets == "default":  # without those that the budget makes impossible
+        subsets = [size for size in family.defaults["train_subset"] if ALL in (size, budget) or size < budget]
+    sizes = [in_path(size) for size in subsets or [ALL]]
     if len(set(sizes)) < len(sizes):
         raise UserError("config, train_subset: two fractions agree in their first twelve digits; remove one of them.")
     recipes = choices.choose("recipes", catalog.recipes, config, family)

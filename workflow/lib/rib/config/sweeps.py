@@ -54,6 +54,7 @@ class _Variants:
             for recipe, own in family.recipes.items()
         }
         self.of_config = self._checked("config, method_settings", config["method_settings"])
+        self.by_default = config["recipes"] == "default"
         self.length = {key: config["training"][key] for key in LENGTH if config["training"][key] != "default"}
         self.known: dict[str, list[tuple[Method, Shown]]] = {}
 
@@ -78,8 +79,9 @@ class _Variants:
         return self.known[name]
 
     def recipes_of(self, method: Method) -> list[str]:
-        """Recipes of a method that trains."""
-        own = {**method.settings, **self.of_family.get(method.name, {}), **self.of_config.get(method.name, {})}
+        """Recipes of a method that trains; `recipes` of config overrides what the family gives the method."""
+        of_family = self.of_family.get(method.name, {}) if self.by_default else {}
+        own = {**method.settings, **of_family, **self.of_config.get(method.name, {})}
         chosen = own.get(RECIPE, self.recipes)
         chosen = [chosen] if isinstance(chosen, str) else chosen
         return [known_name(recipe, self.catalog.recipes, RECIPE, f"method {method.name}") for recipe in chosen]
