@@ -6,8 +6,9 @@ import pytest
 
 from tiny.project import Project, copy_project, jobs
 
-MODELS, METHODS, TARGETS, EVALUATION_GROUPS = 7, 9, 7, 2
-TRAINED = 7  # of the paper's nine methods; WiSE-FT and the soup merge
+MODELS, TARGETS, SIZES, EVALUATION_GROUPS = 7, 7, 2, 2
+# Of the paper's nine methods, WiSE-FT and the soup merge. Full fine-tuning has two recipes, and so has WiSE-FT.
+TRAINED, MERGED = 7 + 1, 2 + 1
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +24,9 @@ def printed(imagenet):
 
 def test_the_papers_grid_is_planned_without_data(printed):
     planned = jobs(printed)
-    assert planned["finetune"] == MODELS * TRAINED * TARGETS
-    assert planned["merge_weights"] == MODELS * (METHODS - TRAINED) * TARGETS
-    assert planned["evaluate_run"] == MODELS * (1 + METHODS * TARGETS) * EVALUATION_GROUPS
+    assert planned["finetune"] == MODELS * TRAINED * TARGETS * SIZES
+    assert planned["merge_weights"] == MODELS * MERGED * TARGETS * SIZES
+    assert planned["evaluate_run"] == MODELS * (1 + (TRAINED + MERGED) * TARGETS * SIZES) * EVALUATION_GROUPS
     assert planned["compare_samples"] == planned["compare_with_baselines"] == 1
     # nine datasets; val with its kit and C in four parts; seven models
     assert planned["download"] == 7 + 2 + 4 + MODELS
@@ -44,7 +45,7 @@ def test_plan_says_what_the_dry_run_says(imagenet, printed):
 def test_objectnet_is_a_target_only_when_that_is_accepted(imagenet, printed):
     assert "dataset 'objectnet' is evaluated but not a target: ObjectNet's licence forbids tuning" in printed
     config = ("accept_terms=objectnet_tuning", "methods=[ft]")
-    assert imagenet.planned(config=config)["finetune"] == MODELS * (TARGETS + 1)
+    assert imagenet.planned(config=config)["finetune"] == MODELS * 2 * (TARGETS + 1) * SIZES
 
 
 @pytest.mark.slow
@@ -74,7 +75,7 @@ def test_a_dataset_of_fewer_classes_has_a_line_where_val_is_scored_among_them(im
     config = ("targets=[imagenet_a]", "methods=[ft]")
     names = "imagenet_val,imagenet_val_r,imagenet_a,imagenet_r"
     planned = imagenet.planned(config=(*config, f"datasets=[{names}]"))
-    assert planned["prepare"] == 3 * 4 and planned["evaluate_run"] == MODELS * 2 * 2
+    assert planned["prepare"] == 3 * 4 and planned["evaluate_run"] == MODELS * (1 + 2 * SIZES) * 2
     assert planned["compare_with_baselines"] == 1
     planned = imagenet.planned(config=(*config, f"datasets=[{names.replace('imagenet_val_r,', '')}]"))
     assert "compare_with_baselines" not in planned
