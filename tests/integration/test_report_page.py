@@ -97,7 +97,7 @@ def test_the_page_fits_its_screen(page, size):
 def test_links_lead_to_what_is_there(page, finished):
     links = {link.get_attribute("href") for link in page.find_elements(By.TAG_NAME, "a")}
     files = [link.removeprefix("file://") for link in links if link.startswith("file://") and "#" not in link]
-    assert len(files) == 11 * 3 + 3 + 12 and all(map(os.path.exists, files))
+    assert len(files) == 11 * 3 + 3 + 13 and all(map(os.path.exists, files))
     anchors = {link.partition("#")[2] for link in links if "#" in link}
     assert anchors and all(page.find_elements(By.ID, anchor) for anchor in anchors)
 
