@@ -75,3 +75,19 @@ def with_entries(tmp_path):
         return Catalog([CATALOG, tmp_path])
 
     return make
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A small network with BatchNorm."""
+    from tiny.training import resnet  # not for tests without networks, which start faster
+
+    return resnet()
+
+
+@pytest.fixture(scope="module")
+def target():
+    """A few images of noise, of three classes."""
+    from tiny.training import random_images
+
+    return random_images()

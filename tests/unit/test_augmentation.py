@@ -16,20 +16,10 @@ from rib.methods.lwf import LearningWithoutForgetting
 from rib.models.augmentation import Augmentation
 from rib.models.inputs import Inputs
 from rib.training.finetune import train
-from tiny.training import CPU, HALF, RUN, TRAINING, normalised, random_images, resnet, task_of
+from tiny.training import CPU, HALF, RUN, TRAINING, normalised, task_of
 
 ALL = ["flip", "crop", "randaugment"]
 SIDE = 64
-
-
-@pytest.fixture(scope="module")
-def network():
-    return resnet()
-
-
-@pytest.fixture(scope="module")
-def target():
-    return random_images()
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,6 @@ from tiny.training import (
     prepared_folder,
     random_images,
     rate,
-    resnet,
     rows_of,
     split_file,
     task_of,
@@ -55,16 +54,6 @@ from tiny.training import (
 
 # Everything that a setting could hide behind is on: weights decay, warm-up ends early, the last batch is short.
 FULL = replace(TRAINING, epochs=3, weight_decay=0.02, warmup_fraction=0.25)
-
-
-@pytest.fixture(scope="module")
-def network():
-    return resnet()
-
-
-@pytest.fixture(scope="module")
-def target():
-    return random_images()
 
 
 def expected(network, target, training, seed=0, lr=0.01, penalty=lambda *_: 0):

@@ -2,27 +2,13 @@
 
 import itertools
 import math
-from functools import cache
-from pathlib import Path
 
 import pytest
 
 from rib.base.errors import UserError
-from rib.config.catalog import Catalog
-from rib.config.grid import resolve_grid
 from rib.config.run import Run
 from rib.config.schema import validated
-
-CATALOG = Path(__file__).parents[2] / "workflow/catalog"
-
-
-@cache
-def project_catalog():
-    return Catalog([CATALOG])
-
-
-def grid(catalog=None, **choices):
-    return resolve_grid(validated(choices, "config", "config.yaml"), catalog or project_catalog())
+from tiny.grids import grid, project_catalog
 
 
 def test_the_default_grid_has_the_promised_size():

@@ -35,16 +35,6 @@ from tiny.training import CPU, TRAINING, masked, normalised, random_images, resn
 
 
 @pytest.fixture(scope="module")
-def network():
-    return resnet()
-
-
-@pytest.fixture(scope="module")
-def target():
-    return random_images()
-
-
-@pytest.fixture(scope="module")
 def catalog(pytestconfig):
     return Catalog([pytestconfig.rootpath / "workflow/catalog"])
 

@@ -26,9 +26,7 @@ from tiny.training import (
     images_of,
     masked,
     normalised,
-    random_images,
     rate,
-    resnet,
     task_of,
     trained,
 )
@@ -37,16 +35,6 @@ from tiny.training import (
 ADAMW = replace(TRAINING, epochs=3, optimizer="adamw", weight_decay=0.1, clip_norm=1.0, warmup_fraction=0.25)
 LR, STEPS = 0.001, 9
 MEMBERS = torch.tensor([(1, 5, 1), (7, 7, 7), (9, 20, 30)])  # of the classes of SPACE
-
-
-@pytest.fixture(scope="module")
-def network():
-    return resnet()
-
-
-@pytest.fixture(scope="module")
-def target():
-    return random_images()
 
 
 def frozen_norms(network):

@@ -1,27 +1,14 @@
 """Recipes of a grid: which methods are trained with which, their names, settings and lengths, and how bad ones are refused."""
 
 import re
-from functools import cache
-from pathlib import Path
 
 import pytest
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
-from rib.config.grid import resolve_grid
-from rib.config.schema import validated
 from rib.training.settings import TrainingSettings
-
-CATALOG = Path(__file__).parents[2] / "workflow/catalog"
-
-
-@cache
-def project_catalog():
-    return Catalog([CATALOG])
-
-
-def grid(catalog=None, **choices):
-    return resolve_grid(validated(choices, "config", "config.yaml"), catalog or project_catalog())
+from tiny.grids import grid
+from tiny.project import ROOT
 
 
 def test_the_familys_first_recipe_is_no_part_of_names_and_others_are():
@@ -206,10 +193,15 @@ def test_an_algorithm_has_no_setting_of_the_name_of_one_that_all_training_has(wi
 
 
 def test_the_recipe_that_the_documentation_shows_is_valid(tmp_path):
-    page = (CATALOG.parents[1] / "docs/methods.md").read_text()
+    page = (ROOT / "docs/methods.md").read_text()
     (shown,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.S | re.M)
     (tmp_path / "recipes.yaml").write_text(shown)
-    chosen = grid(Catalog([CATALOG, tmp_path]), methods=["ft"], recipes="strong", method_settings={"ft": {"lr": 0.1}})
+    chosen = grid(
+        Catalog([ROOT / "workflow/catalog", tmp_path]),
+        methods=["ft"],
+        recipes="strong",
+        method_settings={"ft": {"lr": 0.1}},
+    )
     assert chosen.training("ft-strong")["augmentation"] == ["flip", "crop", "randaugment"]
 
 

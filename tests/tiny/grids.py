@@ -1,0 +1,18 @@
+"""Grids of the project's own catalogue, resolved from choices of config."""
+
+from functools import cache
+
+from rib.config.catalog import Catalog
+from rib.config.grid import Grid, resolve_grid
+from rib.config.schema import validated
+from tiny.project import ROOT
+
+
+@cache
+def project_catalog() -> Catalog:
+    return Catalog([ROOT / "workflow/catalog"])
+
+
+def grid(catalog: Catalog | None = None, **choices) -> Grid:
+    """The grid of some choices, with the defaults of config.yaml for the others."""
+    return resolve_grid(validated(choices, "config", "config.yaml"), catalog or project_catalog())
