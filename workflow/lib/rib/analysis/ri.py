@@ -14,6 +14,7 @@ Training subsets are separate. A curve has one state per alpha and a separate ta
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def ood_accuracies(
         UserError: no objects remain in any dataset.
     """
     place = {state: position for position, state in enumerate(counts.states)}
-    whole = {name: counts.accuracy_on(name, weights, EVERY, EVERY) for name in counts.datasets}
+    whole = cache(lambda name: counts.accuracy_on(name, weights, EVERY, EVERY))
     found = {}
     by_target = _by_target(counts, ood_datasets, source_groups)
     for target, size in sorted({state[2:4] for state in counts.states if state[2] in by_target}):
@@ -67,7 +68,7 @@ def ood_accuracies(
         states = [state for state in counts.states if state[2:4] == (target, size)] if left else []
         rows = [place[state] for state in (*map(_before, states), *states)]
         accuracies = [
-            whole[name][:, rows] if kept is EVERY else counts.accuracy_on(name, weights, rows, kept)
+            whole(name)[:, rows] if kept is EVERY else counts.accuracy_on(name, weights, rows, kept)
             for name, kept in left.items()
         ]
         means = np.mean(accuracies, axis=0).T

@@ -14,7 +14,7 @@ from rib.analysis.ri import Ood, ood_accuracies
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json, write_table
 from rib.base.progress import Progress, log
-from rib.config.run import ALL, RUN_COLUMNS, run_of
+from rib.config.run import ALL, RUN_COLUMNS, Run, run_of
 from rib.data.view import DatasetFiles, DatasetView
 
 
@@ -97,6 +97,22 @@ def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFram
     )
 
 
+def read_fits(manifests: Iterable[Path]) -> dict[Run, dict[str, float]]:
+    """Fit of the checkpoints of each run, by method, from the manifests of its evaluations.
+
+    Raises:
+        UserError: the runs were evaluated on different kinds of devices.
+    """
+    evaluated = {path: read_json(path) for path in manifests}
+    devices = {facts["device"] for facts in evaluated.values()}
+    if len(devices) > 1:
+        raise UserError(
+            f"the grid mixes evaluations on {' and '.join(sorted(devices))}, whose precision differs; set "
+            "compute.device in config.yaml to one of them and run again."
+        )
+    return {run_of(path): facts["fit"] for path, facts in evaluated.items()}
+
+
 def write_tables(
     *,
     rows: Iterable[Path],
@@ -125,13 +141,7 @@ def write_tables(
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
     """
-    evaluated = {path: read_json(path) for path in manifests}
-    devices = {facts["device"] for facts in evaluated.values()}
-    if len(devices) > 1:
-        raise UserError(
-            f"the grid mixes evaluations on {' and '.join(sorted(devices))}, whose precision differs; set "
-            "compute.device in config.yaml to one of them and run again."
-        )
+    fits = read_fits(manifests)
     files = Progress(rows, desc="reading rows", unit="file")
     counts = count((pd.read_parquet(path, columns=COLUMNS) for path in files), read_indexes(indexes))
     write_counts(counts, outputs["counts"])
@@ -143,7 +153,7 @@ def write_tables(
     if source_groups:
         for target, images in ri.groupby("target")["n"].first().items():
             log.info("leak-free: for the target %s, %d images of other datasets remain", target, images)
-    accuracy, fits = accuracy_table(counts), {run_of(path): facts["fit"] for path, facts in evaluated.items()}
+    accuracy = accuracy_table(counts)
     tables = {
         "accuracy": accuracy,
         "fit": fit_table(fits, accuracy, **fit),
