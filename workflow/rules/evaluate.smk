@@ -37,6 +37,20 @@ def shared_job(w):
     return "scores" if "scores" in workflow.group_settings.group_components and not long else None
 
 
+def evaluation_settings(w):
+    """Settings of an evaluate_run job."""
+    datasets = EVALUATION_GROUPS[w.evaluation_group]
+    return {
+        "parents": parents_of(w),
+        "view": view_of(w.model),
+        "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
+        "split": datasets if GRID.split_fractions else [],
+        "batch_size": BATCH_SIZE,
+        "compute": COMPUTE,
+        "code": digest("evaluate_run"),
+    }
+
+
 rule evaluate_run:
     input:
         unpack(evaluation_inputs),
@@ -49,7 +63,7 @@ rule evaluate_run:
     group:
         shared_job
     conda:
-        "../../envs/torch.yaml"
+        str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda w: threads_for(EVALUATION_GROUPS[w.evaluation_group])
     resources:
         gpu=GPU,
@@ -59,14 +73,6 @@ rule evaluate_run:
         mem_mb=lambda w: 16000 if w.method in CURVES else memory_of(EVALUATION_GROUPS[w.evaluation_group], 4000),
         runtime=lambda w: 720 if LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group]) else 120,
     params:
-        cfg=lambda w: {
-            "parents": parents_of(w),
-            "view": view_of(w.model),
-            "excludes_proxy": [name for name in EVALUATION_GROUPS[w.evaluation_group] if GRID.excludes_proxy(name)],
-            "split": EVALUATION_GROUPS[w.evaluation_group] if GRID.split_fractions else [],
-            "batch_size": BATCH_SIZE,
-            "compute": COMPUTE,
-            "code": digest("evaluate_run"),
-        },
+        cfg=evaluation_settings,
     script:
-        "../scripts/evaluate_run.py"
+        str(WORKFLOW / "scripts/evaluate_run.py")

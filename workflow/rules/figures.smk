@@ -19,6 +19,7 @@ ONE_METHOD = {"method": EXAMPLE_METHOD, "method_label": METHOD_LABELS.get(EXAMPL
 EXAMPLE = {"target": EXAMPLE_TARGET, **ONE_METHOD, "datasets": DATASET_LABELS}
 LABELLED_MEANS = {"models": MODEL_LABELS, "methods": METHOD_LABELS, "confidence": CONFIDENCE}
 STYLED_MEANS = {**LABELLED_MEANS, "methods": METHOD_STYLES}
+IMAGES_OF_TARGET = {"protocol": CONFIG["protocol"], "size": GRID.shown_size}
 LABELS = {"models": MODEL_LABELS, "methods": METHOD_LABELS, "targets": TARGET_LABELS}
 # For the names of unfinished runs, curves among them.
 RUN_LABELS = {**LABELS, "methods": {name: method.label for name, method in GRID.methods.items()}}

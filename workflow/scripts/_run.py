@@ -73,8 +73,9 @@ def checkpoints(snakemake) -> dict[str, Path]:
 
 def run_weights(snakemake) -> dict:
     """The states of a run that are evaluated, and the checkpoints that their weights are made of."""
-    from rib.evaluation.recipes import run_states
+    from rib.evaluation.recipes import State, run_states
 
-    recipe = snakemake.input.recipe
+    recipe, stated = snakemake.input.recipe, snakemake.params.cfg.get("states")
     states = run_states(snakemake.wildcards.method, Path(recipe) if recipe else None)
+    states = [State(*state) for state in stated] if stated else states
     return {"states": states, "checkpoints": checkpoints(snakemake)}

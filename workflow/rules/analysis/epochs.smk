@@ -1,26 +1,36 @@
-# CKA of the features before the head with the pretrained model's, in the course of training. The runs are trained once
-# more and keep their weights at ten times, so that the analysis does not change the settings of the ordinary runs.
+# In the course of training: CKA of the features before the head with the pretrained model's, and accuracy on the target
+# with RI. The runs are trained once more and keep their weights at ten times, so that the analysis does not change the
+# settings of the ordinary runs.
 
-CKA_EPOCHS = f"{REPORTS}/tables/cka_epochs.csv"
+CKA_EPOCHS, TRADEOFF_EPOCHS = (f"{REPORTS}/tables/{name}.csv" for name in ("cka_epochs", "tradeoff_epochs"))
 SNAPSHOTS = f"{RUNS}/snapshots/{RUN_PATH}"
 KEPT = [f"snapshot{number}" for number in range(1, 11)]  # at equal distances, whatever the number of epochs
 EPOCH_FEATURES = f"{RUNS}/epochs/{RUN_PATH}/{{dataset}}"
+EPOCH_RUNS = [run for run in COMPARED if GRID.methods[run.method].trains]
 EPOCH_FILES = [
-    f"{EPOCH_FEATURES}.safetensors".format(**vars(run), dataset=dataset)
-    for run in COMPARED
-    if GRID.methods[run.method].trains
-    for dataset in GRID.ood
+    f"{EPOCH_FEATURES}.safetensors".format(**vars(run), dataset=dataset) for run in EPOCH_RUNS for dataset in GRID.ood
 ]
+EPOCH_SCORES = f"{RUNS}/evaluate_snapshots/{RUN_PATH}/{{evaluation_group}}"
+EPOCH_ROWS = [
+    f"{EPOCH_SCORES}.parquet".format(**vars(run), evaluation_group=group)
+    for run in EPOCH_RUNS
+    for group in EVALUATION_GROUPS
+]
+EPOCH_SETTINGS = {
+    **COMPARED_SETTINGS,
+    "methods": {n: style for n, style in COMPARED_SETTINGS["methods"].items() if GRID.methods[n].trains},
+}
 
+REGISTRY.figure("cka_epochs", inputs={"cka_epochs": CKA_EPOCHS}, settings=EPOCH_SETTINGS)
 REGISTRY.figure(
-    "cka_epochs",
-    inputs={"cka_epochs": CKA_EPOCHS},
-    settings={
-        **COMPARED_SETTINGS,
-        "methods": {n: style for n, style in COMPARED_SETTINGS["methods"].items() if GRID.methods[n].trains},
-    },
+    "tradeoff_epochs", inputs={"tradeoff_epochs": TRADEOFF_EPOCHS}, settings=EPOCH_SETTINGS | IMAGES_OF_TARGET
 )
-REGISTRY.analysis("epochs", tables={"cka_epochs": CKA_EPOCHS}, figures=["cka_epochs"], optional=True)
+REGISTRY.analysis(
+    "epochs",
+    tables={"cka_epochs": CKA_EPOCHS, "tradeoff_epochs": TRADEOFF_EPOCHS},
+    figures=["cka_epochs", "tradeoff_epochs"],
+    optional=True,
+)
 
 
 use rule finetune as keep_snapshots with:
@@ -74,3 +84,48 @@ use rule compute_metrics as compute_cka_epochs with:
             conditions=CONDITIONS,
             confidence=CONFIDENCE,
         ),
+
+
+def snapshot_inputs(w):
+    """Inputs of a job that evaluates snapshots, like those of evaluate_run."""
+    snapshots = [f"{SNAPSHOTS}/{name}.safetensors".format(**w) for name in KEPT]
+    trained = {"trained": f"{SNAPSHOTS}/manifest.json".format(**w), "manifests": []}
+    return {**evaluation_inputs(w), **trained, "checkpoints": ancient(snapshots)}
+
+
+# The states are those of a curve whose alpha is the share of training.
+use rule evaluate_run as evaluate_snapshots with:
+    input:
+        unpack(snapshot_inputs),
+    output:
+        rows=f"{EPOCH_SCORES}.parquet",
+        manifest=f"{EPOCH_SCORES}.manifest.json",
+        provenance=f"{EPOCH_SCORES}.provenance.json",
+    log:
+        f"{RUN_LOGS}/evaluate_snapshots/{RUN_PATH}/{{evaluation_group}}.log",
+    wildcard_constraints:
+        method=of_form("finetune"),
+    resources:
+        gpu=GPU,
+        turn=1,
+        mem_mb=16000,
+        runtime=720,
+    params:
+        cfg=lambda w: {
+            **evaluation_settings(w),
+            "parents": KEPT,
+            "states": [(number / len(KEPT), {name: 1.0}) for number, name in enumerate(KEPT, start=1)],
+        },
+
+
+use rule compute_metrics as tabulate_tradeoff_epochs with:
+    input:
+        **INDEXED,
+        manifests=beside("manifest", EPOCH_ROWS),
+        rows=ancient([*rows_of(PRETRAINED_RUNS.values()), *EPOCH_ROWS]),
+    output:
+        **table_files("tradeoff_epochs", table=TRADEOFF_EPOCHS),
+    log:
+        f"{LOGS}/tradeoff_epochs.log",
+    params:
+        cfg=tabulation("tradeoff:write_tradeoff", **MEANS_OF_RI),

@@ -49,7 +49,7 @@ def evaluate(
     """Score a run on an evaluation group; each image is read once and passes through all states of the run.
 
     Args:
-        manifests: of the checkpoints, in their order.
+        manifests: of the checkpoints, in their order; none for snapshots.
         datasets: the evaluation group; the test split is scored where there is one.
         rows: written as Parquet, one row per state and image: the run's five columns, alpha (null unless the run is a
             curve), dataset, row (position in the prepared dataset's index, which has ids and labels), and the results
@@ -76,7 +76,7 @@ def evaluate(
     progress.close()
     pq.write_table(pa.concat_tables(tables).unify_dictionaries(), rows, **ENCODING)
     facts = {dataset.name: {"n": len(dataset.labels), "label_space": dataset.space.digest} for dataset in loaded}
-    fit = {method: read_json(path)["fit"] for method, path in zip(checkpoints, manifests, strict=True)}
+    fit = {method: read_json(path)["fit"] for method, path in zip(checkpoints, manifests, strict=bool(manifests))}
     write_json(manifest, {"device": device.type, "datasets": facts, "fit": fit})
 
 

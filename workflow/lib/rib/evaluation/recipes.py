@@ -12,7 +12,7 @@ from rib.base.plugins import load_module
 class State(NamedTuple):
     """State of a network with which a run is scored."""
 
-    alpha: float | None  # None unless the run is a curve
+    alpha: float | None  # None unless the run is a curve; of a snapshot, the share of training
     weights: Mapping[str, float]  # of the averaged methods; they add up to 1
 
 

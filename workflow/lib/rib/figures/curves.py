@@ -6,11 +6,12 @@ Source: Wortsman et al. 2022 (arXiv 2109.01903), figure 1.
 import itertools
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from rib.figures._panels import model_panels
 
 # Okabe and Ito's colours without yellow, which is too light for lines, and two of Tol's.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#882255", "#999933"]
@@ -37,25 +38,17 @@ def draw(
     numbers = ["downstream", "ood", "ood_low", "ood_high"]
     shown = curves[(curves["method"] == method) & curves["downstream"].notna()]
     shown = shown.groupby(["model", "target", "alpha"])[numbers].mean().reset_index()
-    drawn = [model for model in models if model in set(shown["model"])]
-    across = min(ACROSS, max(1, len(drawn)))
-    down = -(-max(1, len(drawn)) // across)
-    size = (0.4 + 3.9 * across, 0.7 + 3.3 * down)
-    figure, panels = plt.subplots(down, across, figsize=size, squeeze=False, sharex=True, sharey=True)
+    figure, panels = model_panels(shown["model"], models, ACROSS, (3.9, 3.3), (0.4, 0.7))
     styles = dict(zip(targets, itertools.cycle(zip(COLOURS, MARKERS, strict=True)), strict=False))
-    ends: dict[str, dict[str, pd.Series]] = {model: {} for model in drawn}
-    for axes, model in zip(panels.flat, drawn, strict=False):
+    ends: dict[str, dict[str, pd.Series]] = {model: {} for model in panels}
+    for model, axes in panels.items():
         for target, (colour, marker) in styles.items():
             rows = shown[(shown["model"] == model) & (shown["target"] == target)]
             if len(rows):
                 _draw_line(axes, rows, colour, marker)
                 ends[model][target] = rows.iloc[-1]
-        axes.set_title(models[model], loc="left")
-        axes.grid(True, axis="both")
-    for axes, model in zip(panels.flat, drawn, strict=False):  # after the limits of the shared axes are final
+    for model, axes in panels.items():  # after the limits of the shared axes are final
         _name_lines(axes, ends[model], targets, styles)
-    for axes in panels.flat[len(drawn) :]:
-        axes.axis("off")
     figure.supxlabel("accuracy on the target (%)", fontsize=9)
     figure.supylabel(f"mean OOD accuracy (%; {confidence:.0%} confidence intervals)", fontsize=9)
     key = {"color": INK, "marker": "o", "linewidth": 0}

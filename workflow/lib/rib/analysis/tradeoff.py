@@ -1,0 +1,74 @@
+"""Accuracy on the target beside mRI, both with confidence intervals over the same objects. No torch."""
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rib.analysis.bootstrap import estimate, object_weights
+from rib.analysis.counts import COLUMNS, EVERY, Counts, count, read_counts, read_indexes
+from rib.analysis.ri import ood_accuracies
+from rib.base.files import write_table
+from rib.config.run import PRETRAINED
+
+NUMBERS = ["on_target", "on_target_low", "on_target_high", "mri", "ci_low", "ci_high"]
+
+
+def tradeoff_table(counts: Counts, weights: np.ndarray, confidence: float, **choices) -> pd.DataFrame:
+    """One row per model, method, size and alpha (NaN unless part of a curve).
+
+    on_target (percent) and mri (percentage points) are means over targets and seeds, with confidence intervals.
+    Targets that are not evaluated are left out of on_target, which is NaN if there are no others. The pretrained model
+    has its mean accuracy on all targets, and mRI 0 without an interval.
+
+    Args:
+        weights: (1 + replicates, objects), see `object_weights`.
+        choices: ood_datasets and source_groups of `ood_accuracies`.
+    """
+    ood, groups = ood_accuracies(counts, weights, **choices), {}
+    targets = [name for name in counts.datasets if name in {state[2] for state in ood}]
+    accuracies = {name: counts.accuracy_on(name, weights, EVERY, EVERY).T for name in targets}
+    for place, state in enumerate(counts.states):
+        on_target, change = groups.setdefault((*state[:2], state[3], state[5]), ([], []))
+        on_target += [own[place] for name, own in accuracies.items() if name == state[2] or state[1] == PRETRAINED]
+        change += [ood[state].after - ood[state].before] if state in ood else []
+    none = [np.full(len(weights), np.nan)]
+    lines = [
+        (*key, *(number for values in pair for number in estimate(np.mean(values or none, axis=0), confidence)))
+        for key, pair in groups.items()
+    ]
+    table = pd.DataFrame(lines, columns=["model", "method", "size", "alpha", *NUMBERS]).astype({"alpha": float})
+    return table.assign(mri=table["mri"].where(table["method"] != PRETRAINED, 0))
+
+
+def write_tradeoff(
+    *,
+    counts: Path | None = None,
+    rows: Iterable[Path] = (),
+    indexes: Iterable[Path] = (),
+    ood_datasets: Collection[str],
+    source_groups: Mapping[str, str] | None,
+    conditions: str,
+    replicates: int,
+    confidence: float,
+    seed: int,
+    table: Path,
+) -> None:
+    """Write the table of a grid from its counts, or that of the course of training from rows.
+
+    Args:
+        rows: evaluation rows of pretrained models and of snapshots, whose alpha is the share of training. The table has
+            the column `trained`, percent of all steps, in place of alpha.
+        indexes: index of each dataset of the rows; folder names identify it.
+    """
+    files = (pd.read_parquet(path, columns=COLUMNS) for path in rows)
+    found, weights = [], None
+    for part in read_counts(counts) if counts else [count(files, read_indexes(indexes))]:
+        weights = object_weights(part.objects, replicates, seed) if weights is None else weights
+        choices = {"ood_datasets": ood_datasets, "source_groups": source_groups}
+        found.append(tradeoff_table(part, weights, confidence, **choices))
+    whole = pd.concat(found).assign(conditions=conditions)
+    if counts is None:
+        whole.insert(3, "trained", 100 * whole.pop("alpha").fillna(0))
+    write_table(table, whole)
