@@ -19,7 +19,16 @@ ROOT = Path(__file__).parents[2]
 TARGET_RULES = ("total", "all", "tables", "figures")
 # What a new run of a grid leads to, besides figures: a job of each of these rules.
 TABLES = dict.fromkeys(
-    ("compute_metrics", "compare_methods", "write_summary", "count_costs", "gather_histories", "compare_samples"), 1
+    (
+        "compute_metrics",
+        "compare_methods",
+        "write_summary",
+        "tabulate_tradeoff",
+        "count_costs",
+        "gather_histories",
+        "compare_samples",
+    ),
+    1,
 )
 # What Snakemake says of a mistake, besides the sentence that tells of it.
 NOISE = ("Traceback", "Exception", "Error", "CalledProcess", "Exiting", "Shutting down", "Complete log")

@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 
+from rib.analysis.tradeoff import NUMBERS
 from rib.models.checkpoint import xor_decompress
 from tiny.project import jobs_of_run, rows_of
 
@@ -97,6 +98,16 @@ def test_epochs_train_again_to_the_same_weights_and_compare_ten_times(finished_c
     whole = pd.read_csv(finished_copy.folder / "reports/tiny/tables/cka.csv").query("layer == 'pre_logits'")
     last = table.query("trained == 100").set_index(["method", "dataset"])["cka"]
     assert last.to_dict() == pytest.approx(whole.set_index(["method", "dataset"])["cka"].to_dict(), abs=1e-6)
+    path = pd.read_csv(finished_copy.folder / "reports/tiny/tables/tradeoff_epochs.csv")
+    assert len(path) == 1 + 2 * 10 and path.query("method == 'pretrained'")["trained"].tolist() == [0]
+    tables = finished_copy.folder / "reports/tiny/tables"
+    finished_copy.snakemake("--cores", "1", str(tables / "tradeoff.csv"), config=config)
+    ends, numbers = pd.read_csv(tables / "tradeoff.csv").set_index("method"), [*NUMBERS, "seeds"]
+    assert len(ends) == 3
+    for line in path.query("trained in (0, 100)").to_dict("records"):
+        assert pd.Series(line)[numbers].equals(ends.loc[line["method"], numbers]), "the last snapshot is the run itself"
+    assert path.query("method == 'ft'")["on_target"].nunique() > 2
+    assert (finished_copy.folder / "reports/tiny/figures/tradeoff_epochs.png").stat().st_size > 1000
 
 
 def test_stir_inverts_each_network_once_and_reports_both_directions(finished_copy):

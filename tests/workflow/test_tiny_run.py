@@ -115,7 +115,7 @@ def test_two_jobs_at_a_time_give_the_same_bytes(finished, project):
 LIBRARY = "workflow/lib/rib"
 # Histories too, since unfinished runs are marked in their table.
 MADE_OF_ROWS = {"compute_metrics", "compare_methods", "compare_samples", "write_summary", "count_costs", "plot_figure"}
-MADE_OF_ROWS |= {"gather_histories"}
+MADE_OF_ROWS |= {"gather_histories", "tabulate_tradeoff"}
 
 
 def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
@@ -166,7 +166,7 @@ def test_a_threshold_of_the_family_takes_the_rank_of_methods_that_did_not_get_th
 def test_editing_the_lwf_module_re_runs_lwf_and_what_depends_on_it(finished_copy):
     finished_copy.edit(f"{LIBRARY}/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
     printed = finished_copy.snakemake("-n")
-    assert jobs(printed) == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 10, "write_page": 1}
+    assert jobs(printed) == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 11, "write_page": 1}
     assert methods(printed, "finetune") == methods(printed, "evaluate_run") == {"lwf"}
 
 
@@ -179,7 +179,7 @@ def test_a_setting_of_ft_re_runs_ft_and_its_merge(finished_copy):
 def test_a_new_target_adds_its_own_jobs_only(finished_copy):
     planned = finished_copy.planned(config=("targets=[red,green,blue]",))
     made = {"finetune": 3, "merge_weights": 1, "evaluate_run": 4}
-    assert planned == {**made, **TABLES, "plot_figure": 10, "write_page": 1}
+    assert planned == {**made, **TABLES, "plot_figure": 11, "write_page": 1}
 
 
 def test_a_new_pinned_digest_re_runs_all_that_is_made_from_the_archive(finished_copy):
@@ -203,7 +203,7 @@ def test_how_a_model_is_drawn_is_no_reason_to_train_it_again(finished_copy):
 
 def test_editing_the_figures_style_draws_them_again(finished_copy):
     finished_copy.edit("workflow/lib/rib/figures/rib.mplstyle", "font.size: 9", "font.size: 8")
-    assert finished_copy.planned() == {"plot_figure": 11, "write_page": 1}
+    assert finished_copy.planned() == {"plot_figure": 12, "write_page": 1}
 
 
 def test_a_lost_part_of_a_prepared_dataset_is_made_again(finished_copy):
@@ -260,7 +260,7 @@ def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project)
 
 def test_figures_can_be_drawn_again_without_anything_else(finished_copy):
     shutil.rmtree(finished_copy.folder / "reports/tiny/figures")
-    assert finished_copy.planned("figures") == {"plot_figure": 11}
+    assert finished_copy.planned("figures") == {"plot_figure": 12}
 
 
 @pytest.mark.slow

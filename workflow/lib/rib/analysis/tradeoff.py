@@ -1,4 +1,4 @@
-"""Accuracy on the target beside mRI, both with confidence intervals over the same objects. No torch."""
+"""Accuracy on the target beside mRI, both with confidence intervals from the same bootstrap. No torch."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rib.analysis.bootstrap import estimate, object_weights
+from rib.analysis.bootstrap import object_weights, over_runs
 from rib.analysis.counts import COLUMNS, EVERY, Counts, count, read_counts, read_indexes
 from rib.analysis.ri import ood_accuracies
 from rib.base.files import write_table
@@ -18,9 +18,9 @@ NUMBERS = ["on_target", "on_target_low", "on_target_high", "mri", "ci_low", "ci_
 def tradeoff_table(counts: Counts, weights: np.ndarray, confidence: float, **choices) -> pd.DataFrame:
     """One row per model, method, size and alpha (NaN unless part of a curve).
 
-    on_target (percent) and mri (percentage points) are means over targets and seeds, with confidence intervals.
-    Targets that are not evaluated are left out of on_target, which is NaN if there are no others. The pretrained model
-    has its mean accuracy on all targets, and mRI 0 without an interval.
+    on_target (percent) and mri (percentage points) are means over targets and seeds, with confidence intervals (see
+    `over_runs`). Targets that are not evaluated are left out of on_target, which is NaN if there are no others. The
+    pretrained model has its mean accuracy on all targets, and mRI 0 without an interval.
 
     Args:
         weights: (1 + replicates, objects), see `object_weights`.
@@ -30,16 +30,18 @@ def tradeoff_table(counts: Counts, weights: np.ndarray, confidence: float, **cho
     targets = [name for name in counts.datasets if name in {state[2] for state in ood}]
     accuracies = {name: counts.accuracy_on(name, weights, EVERY, EVERY).T for name in targets}
     for place, state in enumerate(counts.states):
-        on_target, change = groups.setdefault((*state[:2], state[3], state[5]), ([], []))
-        on_target += [own[place] for name, own in accuracies.items() if name == state[2] or state[1] == PRETRAINED]
-        change += [ood[state].after - ood[state].before] if state in ood else []
-    none = [np.full(len(weights), np.nan)]
-    lines = [
-        (*key, *(number for values in pair for number in estimate(np.mean(values or none, axis=0), confidence)))
-        for key, pair in groups.items()
-    ]
-    table = pd.DataFrame(lines, columns=["model", "method", "size", "alpha", *NUMBERS]).astype({"alpha": float})
-    return table.assign(mri=table["mri"].where(table["method"] != PRETRAINED, 0))
+        on_target, change = groups.setdefault((*state[:2], state[3], state[5]), ({}, {}))
+        for name in targets if state[1] == PRETRAINED else accuracies.keys() & {state[2]}:
+            on_target.setdefault(name, []).append(accuracies[name][place])
+        if state in ood:
+            change.setdefault(state[2], []).append(ood[state].after - ood[state].before)
+    none = np.full((1, 1, len(weights)), np.nan)
+    lines = []
+    for key, pair in groups.items():
+        runs = [np.array(list(by_target.values())) if by_target else none for by_target in pair]
+        lines.append((*key, runs[1].shape[1], *(n for values in runs for n in over_runs(values, confidence))))
+    table = pd.DataFrame(lines, columns=["model", "method", "size", "alpha", "seeds", *NUMBERS])
+    return table.astype({"alpha": float}).assign(mri=table["mri"].where(table["method"] != PRETRAINED, 0))
 
 
 def write_tradeoff(

@@ -35,14 +35,10 @@ def draw(
     return figure, shown
 
 
-def trained_on(targets: Mapping[str, str]) -> str:
-    """Note on the targets whose runs a figure shows."""
-    return f"fine-tuned on {next(iter(targets.values())) if len(targets) == 1 else f'{len(targets)} targets (mean)'}"
-
-
 def note(targets: Mapping[str, str], confidence: float) -> str:
     """Note on targets and confidence intervals."""
-    return f"{trained_on(targets)}; bands: {confidence:.0%} confidence intervals"
+    what = next(iter(targets.values())) if len(targets) == 1 else f"{len(targets)} targets (mean)"
+    return f"fine-tuned on {what}; bands: {confidence:.0%} confidence intervals"
 
 
 def draw_lines(

@@ -6,7 +6,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rib.figures import tradeoff
-from rib.figures.cka_layers import trained_on
 
 
 def draw(
@@ -23,9 +22,10 @@ def draw(
 
     Arguments are those of figure `tradeoff`; the table has trained (percent of all steps) in place of alpha.
     """
-    table = tradeoff_epochs.assign(alpha=tradeoff_epochs["trained"] / 100).replace({"alpha": {0: float("nan")}})
+    share = tradeoff_epochs["trained"] / 100
+    table = tradeoff_epochs.assign(alpha=share.where(share.between(0, 1, inclusive="neither")))
     curves = {name: {name: None} for name in methods}
-    looks = {"protocol": protocol, "size": size, "confidence": confidence}
-    figure, shown = tradeoff.draw(table, models=models, methods=methods, averages=curves, **looks)
-    figure.supxlabel(f"{figure.get_supxlabel()}\n{trained_on(targets)}; dots at each tenth of the steps", fontsize=8)
+    shared = {"models": models, "methods": methods, "protocol": protocol, "size": size, "confidence": confidence}
+    below = f"fine-tuned on {', '.join(targets.values())}; dots at each tenth of the steps; "
+    figure, shown = tradeoff.draw(table, **shared, averages=curves, below=below)
     return figure, shown.drop(columns="alpha")
