@@ -357,7 +357,7 @@ def test_written_mri_and_its_parts_are_means_over_targets_and_seeds(grid, replic
         change = expected["after"] - expected["before"]
         numbers = (change, lows[place], highs[place], expected["before"], expected["after"])
         assert tuple(mri.loc[key])[:5] == pytest.approx(numbers, abs=1e-6)
-        seeds = observed.sort_index().loc[key].index.get_level_values("seed").nunique()
+        seeds = observed.xs(key, level=keys).index.get_level_values("seed").nunique()
         by_target = (means_by_target.loc[key]["after"] - means_by_target.loc[key]["before"]).to_numpy()
         assert tuple(mri.loc[key])[5:8] == pytest.approx((len(by_target), seeds, by_target.std(ddof=1)), abs=1e-6)
         for when, (low, high) in ends.items():
