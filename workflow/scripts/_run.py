@@ -77,5 +77,5 @@ def run_weights(snakemake) -> dict:
 
     recipe, stated = snakemake.input.recipe, snakemake.params.cfg.get("states")
     states = run_states(snakemake.wildcards.method, Path(recipe) if recipe else None)
-    states = [State(*state) for state in stated] if stated else states
+    states = [State(**state) for state in stated] if stated else states
     return {"states": states, "checkpoints": checkpoints(snakemake)}

@@ -114,7 +114,7 @@ use rule evaluate_run as evaluate_snapshots with:
         cfg=lambda w: {
             **evaluation_settings(w),
             "parents": KEPT,
-            "states": [(number / len(KEPT), {name: 1.0}) for number, name in enumerate(KEPT, start=1)],
+            "states": [{"alpha": n / len(KEPT), "weights": {name: 1.0}} for n, name in enumerate(KEPT, start=1)],
         },
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from rib.analysis.bootstrap import object_weights, over_runs
-from rib.analysis.counts import COLUMNS, EVERY, Counts, count, read_counts, read_indexes
+from rib.analysis.counts import COLUMNS, EVERY, Counts, State, count, read_counts, read_indexes
 from rib.analysis.ri import ood_accuracies
 from rib.base.files import write_table
-from rib.config.run import PRETRAINED
+from rib.config.run import NO_TARGET, PRETRAINED
 
 NUMBERS = ["on_target", "on_target_low", "on_target_high", "mri", "ci_low", "ci_high"]
 
@@ -26,15 +26,15 @@ def tradeoff_table(counts: Counts, weights: np.ndarray, confidence: float, **cho
         weights: (1 + replicates, objects), see `object_weights`.
         choices: ood_datasets and source_groups of `ood_accuracies`.
     """
-    ood, groups = ood_accuracies(counts, weights, **choices), {}
+    ood = ood_accuracies(counts, weights, **choices)
     targets = [name for name in counts.datasets if name in {state[2] for state in ood}]
-    accuracies = {name: counts.accuracy_on(name, weights, EVERY, EVERY).T for name in targets}
-    for place, state in enumerate(counts.states):
-        on_target, change = groups.setdefault((*state[:2], state[3], state[5]), ({}, {}))
-        for name in targets if state[1] == PRETRAINED else accuracies.keys() & {state[2]}:
-            on_target.setdefault(name, []).append(accuracies[name][place])
-        if state in ood:
-            change.setdefault(state[2], []).append(ood[state].after - ood[state].before)
+    groups = {_group(state): ({}, {}) for state in counts.states}  # accuracies and changes of accuracy, by target
+    for name in targets:
+        rows = [place for place, state in enumerate(counts.states) if state[2] in (name, NO_TARGET)]
+        for place, values in zip(rows, counts.accuracy_on(name, weights, rows, EVERY).T, strict=True):
+            groups[_group(counts.states[place])][0].setdefault(name, []).append(values)
+    for state, pair in ood.items():
+        groups[_group(state)][1].setdefault(state[2], []).append(pair.after - pair.before)
     none = np.full((1, 1, len(weights)), np.nan)
     lines = []
     for key, pair in groups.items():
@@ -42,6 +42,11 @@ def tradeoff_table(counts: Counts, weights: np.ndarray, confidence: float, **cho
         lines.append((*key, runs[1].shape[1], *(n for values in runs for n in over_runs(values, confidence))))
     table = pd.DataFrame(lines, columns=["model", "method", "size", "alpha", "seeds", *NUMBERS])
     return table.astype({"alpha": float}).assign(mri=table["mri"].where(table["method"] != PRETRAINED, 0))
+
+
+def _group(state: State) -> tuple:
+    """Model, method, size and alpha."""
+    return (*state[:2], state[3], state[5])
 
 
 def write_tradeoff(
