@@ -182,16 +182,20 @@ def test_where_targets_and_other_datasets_differ_the_mantel_test_rejects_as_ofte
     rng, targets, others = np.random.default_rng(8), list("abcde"), list("xyz")
     every, tables, models, methods = targets + others, [], range(20), range(150)
     for model in models:
-        apart = [
-            (model, i, j, "otdd", rng.normal() + 1.5 * (j in others)) for i, j in itertools.combinations(every, 2)
-        ]
+        apart = [(model, i, j, "otdd", rng.normal() + 1.5 * (j in others)) for i, j in itertools.combinations(every, 2)]
         distances = pd.DataFrame(apart, columns=["model", "first", "second", "distance", "value"])
         cells = [("pretrained", "none", j) for j in every] + list(itertools.product(methods, targets, every))
         accuracy = pd.DataFrame(cells, columns=["method", "target", "dataset"]).assign(model=model, size="all", seed=0)
         shift = np.where(accuracy["dataset"].isin(others), -2, 0) * (accuracy["method"] != "pretrained")
         accuracy["accuracy"] = shift + (accuracy["method"] != "pretrained") * rng.normal(size=len(accuracy))
         ri = accuracy[accuracy["method"] != "pretrained"].assign(ri=0.0).drop_duplicates(["method", "target"])
-        choices = {"targets": targets, "ood_datasets": every, "in_distribution": None, "confidence": 0.95, "seed": model}
+        choices = {
+            "targets": targets,
+            "ood_datasets": every,
+            "in_distribution": None,
+            "confidence": 0.95,
+            "seed": model,
+        }
         tables.append(association.association_table(distances, accuracy, ri, pairs=True, **choices))
     p = pd.concat(tables).query("level == 'pairs' and statistic == 'pearson'")["p"]
     assert len(p) == len(models) * len(methods)

@@ -96,6 +96,18 @@ def ri_parts(
     return found
 
 
+def ri_objects(
+    counts: Counts, ood_datasets: Collection[str] | None = None, source_groups: Mapping[str, str] | None = None
+) -> dict[str, np.ndarray]:
+    """Which objects have an image in the RI of each target: (objects,) bool. Args: see `ood_accuracies`."""
+    found = {}
+    for target, left in _by_target(counts, ood_datasets, source_groups).items():
+        found[target] = np.zeros(counts.objects, bool)
+        for name, kept in left.items():
+            found[target][counts.places[name][kept]] = True
+    return found
+
+
 def _before(state: State) -> State:
     """The pretrained state that a fine-tuned one started from."""
     return (state[0], PRETRAINED, NO_TARGET, ALL, 0, None)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rib.analysis.comparison import few_objects
 from rib.analysis.fit import whole_percent
 from rib.figures._panels import name_rows
 
@@ -27,7 +28,7 @@ def draw(
 
     Args:
         ranking: columns model, method, size, mri, ci_low, ci_high, rank_best, rank_worst, ties, fit, in display
-            order; none for models without a finished method.
+            order; none for models without a finished method. Optional: objects.
         seeds: columns model, method, size, seeds, seed_low, seed_high.
     """
     spread = seeds[["model", "method", "size", "seeds", "seed_low", "seed_high"]]
@@ -54,7 +55,8 @@ def draw(
     over_images = f"{confidence:.0%} confidence intervals over images"
     several = f"thick: {over_images}; thin: {confidence:.0%} t-intervals over {n} seeds"
     whiskers = several if n > 1 else f"{over_images} only (one seed)"
-    figure.supxlabel(f"mRI (percentage points)\n{whiskers}\nmethods that share a letter tie", fontsize=8)
+    notes = ("mRI (percentage points)", whiskers, "methods that share a letter tie", few_objects(shown))
+    figure.supxlabel("\n".join(filter(None, notes)), fontsize=8)
     return figure, shown
 
 
