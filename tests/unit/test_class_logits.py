@@ -55,7 +55,7 @@ def test_the_loss_is_convex_in_the_logits_with_one_index_per_class_and_not_with_
     # Either index of the right class has logit 2, halfway both have 1: log(1 + e^-1) - log(1 + e^-2).
     assert excess(((0, 1), (2,)), [2.0, 0.0, 0.0], [0.0, 2.0, 0.0]) == pytest.approx(0.313262 - 0.126928, abs=1e-5)
     # As long as the same indices are highest, the loss is convex.
-    high = rng.uniform(0, 1, (200, 2, 3)) + [2, 0, 0]
+    high = rng.uniform(0, 1, (200, 2, 3)) + np.array([2, 0, 0])
     assert all(excess(((0, 1), (2,)), *pair) <= 1e-12 for pair in high)
 
 

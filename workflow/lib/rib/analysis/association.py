@@ -10,8 +10,7 @@ There are three levels, each per model, method, training subset and kind of dist
 
 Pairs that share a dataset are not independent. Their p-value is therefore from a Mantel test (1967), which permutes
 rows and columns of the distance matrix together, and they have no confidence interval. Targets are permuted among
-targets and datasets that are only evaluated on among themselves: only the former have rows of responses, so the two
-groups are not exchangeable, and where they differ a test that mixes them rejects too often.
+themselves, as are the datasets that are only evaluated on: a test that mixes the two rejects too often if they differ.
 """
 
 import itertools

@@ -19,7 +19,7 @@ number of objects with an image in the RI (for mRI, in the RI of any target), an
 
 import itertools
 import string
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -249,17 +249,6 @@ def tables_of(
     return found
 
 
-def objects_of(shown: Mapping[str, np.ndarray], targets: Sequence[str]) -> Callable[[pd.DataFrame], list[int]]:
-    """Number of objects behind each row of a table: in its target's RI, or, without target, in that of any target.
-
-    Args:
-        shown: `ri_objects`.
-    """
-    numbers = {target: int(shown[target].sum()) for target in targets}
-    every = int(np.any([shown[target] for target in targets], axis=0).sum())
-    return lambda table: [numbers.get(target, every) for target in table.get("target", [None] * len(table))]
-
-
 def few_objects(table: pd.DataFrame) -> str:
     """Note on a table with a row of fewer than `FEWEST_OBJECTS` objects; empty for others."""
     fewest = table["objects"].min() if "objects" in table else np.nan
@@ -292,13 +281,16 @@ def write_comparison(
             weights = object_weights(of_model.objects, replicates, seed)
         plain = of_model.of([place for place, state in enumerate(of_model.states) if state[-1] is None])
         ood = ood_accuracies(plain, weights, ood_datasets, source_groups)
-        parts, shown = (of(plain, ood_datasets, source_groups) for of in (ri_parts, ri_objects))
+        parts = ri_parts(plain, ood_datasets, source_groups)
         for size in sorted({state[3] for state in ood}):
             model = plain.states[0][0]
             left_out = set(unfinished[(unfinished["model"] == model) & (unfinished["size"] == size)]["method"])
             tables = tables_of(effects := effects_of(ood, parts, size), left_out, confidence, draws, seed)
-            own = {"model": model, "size": size, "objects": objects_of(shown, effects.targets)}
-            found.append({name: table.assign(**own) for name, table in tables.items()})
+            objects = ri_objects(plain, effects.targets, ood_datasets, source_groups)
+            for name, table in tables.items():
+                of_rows = [objects.get(target, objects[None]) for target in table.get("target", [None] * len(table))]
+                tables[name] = table.assign(model=model, size=size, objects=of_rows)
+            found.append(tables)
     for name, columns in COLUMNS.items():
         tables = [tables[name][columns] for tables in found if name in tables]
         table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)

@@ -96,16 +96,12 @@ def ri_parts(
     return found
 
 
-def ri_objects(
-    counts: Counts, ood_datasets: Collection[str] | None = None, source_groups: Mapping[str, str] | None = None
-) -> dict[str, np.ndarray]:
-    """Which objects have an image in the RI of each target: (objects,) bool. Args: see `ood_accuracies`."""
-    found = {}
-    for target, left in _by_target(counts, ood_datasets, source_groups).items():
-        found[target] = np.zeros(counts.objects, bool)
-        for name, kept in left.items():
-            found[target][counts.places[name][kept]] = True
-    return found
+def ri_objects(counts: Counts, targets: Collection[str], *which: Collection[str] | None) -> dict[str | None, int]:
+    """Number of objects with an image in the RI of each target and, as None, of any; `which`: see `ood_accuracies`."""
+    left = _by_target(counts, *which)
+    own = {target: [counts.places[name][kept] for name, kept in left[target].items()] for target in targets}
+    places = {**own, None: [part for parts in own.values() for part in parts]}
+    return {target: len(np.unique(np.concatenate(parts))) for target, parts in places.items()}
 
 
 def _before(state: State) -> State:
