@@ -28,6 +28,8 @@ def facts_of(entries, *keys):
     return {name: {key: getattr(entry, key) for key in keys} for name, entry in entries.items()}
 
 
+# Methods of which a variant is chosen.
+SWEPT = GRID.selection["variants"] if GRID.selection else []
 # Records of the jobs behind the tables.
 RECORDS_BY_STAGE = {
     "download": [
@@ -41,6 +43,7 @@ RECORDS_BY_STAGE = {
     "finetune": [f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in TRAINED_RUNS],
     "merge": [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS],
     "evaluate": beside("provenance", ROWS),
+    **({"select": beside("provenance", SELECT_ROWS)} if SELECT_ROWS else {}),
 }
 # Not inputs of the page, so that it can be made again if only rows and reports were pulled.
 UPSTREAM = [path for paths in RECORDS_BY_STAGE.values() for path in paths]
@@ -86,6 +89,7 @@ rule write_page:
                 "datasets": facts_of(GRID.datasets, "label", "licence", "origin"),
                 "models": facts_of(GRID.models, "label", "architecture", "pretraining", "licence"),
                 "methods": facts_of(GRID.methods, "label", "settings", "source", "can_fit"),
+                "swept": facts_of({name: CATALOG.methods[name] for name in SWEPT}, "label"),
                 "fit_threshold": GRID.family.fit_threshold,
             },
             "code": digest("write_page", REPORTING / "page.py", REPORTING / "page.html.jinja"),
