@@ -28,8 +28,6 @@ def facts_of(entries, *keys):
     return {name: {key: getattr(entry, key) for key in keys} for name, entry in entries.items()}
 
 
-# Methods of which a variant is chosen.
-SWEPT = GRID.selection["variants"] if GRID.selection else []
 # Records of the jobs behind the tables.
 RECORDS_BY_STAGE = {
     "download": [
@@ -89,7 +87,6 @@ rule write_page:
                 "datasets": facts_of(GRID.datasets, "label", "licence", "origin"),
                 "models": facts_of(GRID.models, "label", "architecture", "pretraining", "licence"),
                 "methods": facts_of(GRID.methods, "label", "settings", "source", "can_fit"),
-                "swept": facts_of({name: CATALOG.methods[name] for name in SWEPT}, "label"),
                 "fit_threshold": GRID.family.fit_threshold,
             },
             "code": digest("write_page", REPORTING / "page.py", REPORTING / "page.html.jinja"),

@@ -4,19 +4,16 @@ SELECTION = f"{REPORTS}/tables/selection.csv"
 SELECT_SPLIT = f"{RUNS}/select/{RUN_PATH}/{{evaluation_group}}"
 GROUP_OF = {dataset: group for group, datasets in EVALUATION_GROUPS.items() for dataset in datasets}
 
+CHOSEN_FROM = {name for names in GRID.selection["variants"].values() for name in names} if GRID.selection else set()
+SELECT_ROWS = [
+    f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=GROUP_OF[run.target])
+    for run in GRID.runs()
+    if run.method in CHOSEN_FROM and CONFIG["select"] == "target"
+]
 
-def rows_to_select_by():
-    """Files with the rows of all variants on the select split of their target; none unless the rule is target."""
-    if not GRID.selection or GRID.selection["rule"] != "target":
-        return []
-    chosen_from = {name for names in GRID.selection["variants"].values() for name in names}
-    runs = [run for run in GRID.runs() if run.method in chosen_from]
-    return [f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=GROUP_OF[run.target]) for run in runs]
+if GRID.selection:
 
-
-SELECT_ROWS = rows_to_select_by()
-
-if GRID.split_fractions:
+    REGISTRY.analysis("selection", tables={"selection": SELECTION})
 
     use rule evaluate_run as score_select_split with:
         input:
@@ -29,11 +26,6 @@ if GRID.split_fractions:
             f"{RUN_LOGS}/select/{RUN_PATH}/{{evaluation_group}}.log",
         params:
             cfg=lambda w: evaluation_settings(w, [w.target], only=[w.target], part="select"),
-
-
-if GRID.selection:
-
-    REGISTRY.analysis("selection", tables={"selection": SELECTION})
 
     use rule compute_metrics as select_variants with:
         input:

@@ -12,7 +12,7 @@ Datasets j are the OOD datasets, including evaluation-only ones. With several se
 Training subsets are separate. A curve has one state per alpha and a separate table.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -60,27 +60,21 @@ def ood_accuracies(
         UserError: no objects remain in any dataset.
     """
     place = {state: position for position, state in enumerate(counts.states)}
-    accuracies_on, found = cached_accuracies(counts, weights), {}
+    whole = cache(lambda name: counts.accuracy_on(name, weights, EVERY, EVERY))
+    found = {}
     by_target = _by_target(counts, ood_datasets, source_groups)
     for target, size in sorted({state[2:4] for state in counts.states if state[2] in by_target}):
         left = by_target[target] if among is None else _only(by_target[target], among[target, size])
         states = [state for state in counts.states if state[2:4] == (target, size)] if left else []
-        rows = [place[state] for state in (*map(pretrained_of, states), *states)]
-        accuracies = [accuracies_on(name, rows, kept) for name, kept in left.items()]
+        rows = [place[state] for state in (*map(_before, states), *states)]
+        accuracies = [
+            whole(name)[:, rows] if kept is EVERY else counts.accuracy_on(name, weights, rows, kept)
+            for name, kept in left.items()
+        ]
         means = np.mean(accuracies, axis=0).T
         images = sum(int(counts.images[name][kept].sum()) for name, kept in left.items())
         found |= {state: Ood(means[i], means[len(states) + i], images) for i, state in enumerate(states)}
     return {state: found[state] for state in counts.states if state in found}
-
-
-def cached_accuracies(counts: Counts, weights: np.ndarray) -> Callable[[str, Sequence[int], Index], np.ndarray]:
-    """`Counts.accuracy_on` of a dataset, states and objects; over all objects it is computed once for all states."""
-    whole = cache(lambda name: counts.accuracy_on(name, weights, EVERY, EVERY))
-
-    def accuracies_on(name: str, states: Sequence[int], objects: Index) -> np.ndarray:
-        return whole(name)[:, states] if objects is EVERY else counts.accuracy_on(name, weights, states, objects)
-
-    return accuracies_on
 
 
 def ri_parts(
@@ -94,7 +88,7 @@ def ri_parts(
     by_target = _by_target(counts, ood_datasets, source_groups)
     found = {state: np.zeros(counts.objects) for state in counts.states if state[2] in by_target}
     for state, parts in found.items():
-        left, rows = by_target[state[2]], [place[state], place[pretrained_of(state)]]
+        left, rows = by_target[state[2]], [place[state], place[_before(state)]]
         for name, kept in left.items():
             after, before = counts.correct[name][rows][:, kept].astype(np.float64)
             n = counts.images[name][kept].sum(dtype=np.int64)
@@ -102,7 +96,7 @@ def ri_parts(
     return found
 
 
-def pretrained_of(state: State) -> State:
+def _before(state: State) -> State:
     """The pretrained state that a fine-tuned one started from."""
     return (state[0], PRETRAINED, NO_TARGET, ALL, 0, None)
 

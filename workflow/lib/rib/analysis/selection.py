@@ -1,16 +1,16 @@
 """Choice of a variant of each sweep (a method's recipes and swept settings), and RI of the choice. No torch.
 
-For each model, method, size and target a variant is chosen by accuracy, averaged over seeds; of equal ones the first:
+The variant with the highest accuracy, averaged over seeds, is chosen; of equal ones the first:
 
     target         on the target's select split (protocol held_out)
-    leave_one_out  for each dataset j in the RI, on the OOD datasets that share no source images with j or the target; RI
-                   is the mean over j of the gain on j of the variant chosen for j. It estimates a procedure, not one
-                   network, and uses labels of OOD datasets.
+    leave_one_out  for each dataset j in the RI, on those that share no source images with j or the target. RI is the mean
+                   gain on j of the variant chosen for j: of a procedure, not of one network, that uses OOD labels.
     oracle         on all datasets in the RI: an upper bound
 
-Every bootstrap replicate chooses again. Select images are resampled by draws of their own; training seeds are fixed.
+Every bootstrap replicate chooses again. Select images have draws of their own; training seeds are fixed.
 """
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -18,101 +18,109 @@ import numpy as np
 import pandas as pd
 
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import COLUMNS as ROW_COLUMNS
-from rib.analysis.counts import EVERY, Counts, count, read_counts, read_indexes
-from rib.analysis.ri import cached_accuracies, on_other_datasets, pretrained_of
+from rib.analysis.counts import COLUMNS, EVERY, Counts, count, read_counts, read_indexes
+from rib.analysis.ri import on_other_datasets, ood_accuracies
 from rib.base.files import write_table
 from rib.config.run import MEAN, NO_TARGET
 
 SHOWN = {"oracle": "oracle (upper bound)"}  # names of rules in tables
 DECIMALS = 9  # percentage points; a smaller difference is a rounding error
-COLUMNS = ["model", "method", "rule", "size", "target", "chosen", "chosen_share", "variants", "ri", "ci_low", "ci_high"]
-Choice = tuple[np.ndarray, np.ndarray]  # see `choose`
+TABLE = ["model", "method", "rule", "size", "target", "chosen", "chosen_share", "variants", "ri", "ci_low", "ci_high"]
+Key = tuple[str, str, str, str]  # model, method, size, target
 
 
-def choose(scores: np.ndarray, gains: np.ndarray) -> Choice:
-    """Choose the variant with the highest score in every replicate, the first of equal ones.
+def gains_of(
+    counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: Mapping[str, str] | None
+) -> dict[Key, dict[str, list[np.ndarray]]]:
+    """Accuracy after fine-tuning minus before, in percent, by dataset in the RI: (replicates,) for each seed.
 
-    Args:
-        scores: (datasets or 1, replicates, variants) what each dataset's variant is chosen by, in percent.
-        gains: (datasets, replicates, variants) accuracy on each dataset minus that of the pretrained model.
-
-    Returns:
-        (datasets or 1, replicates) index of the variant chosen; (replicates,) RI of the choice in percentage points, NaN
-        where a replicate has no images to choose by.
+    Args: see `ood_accuracies`.
     """
-    best = np.round(scores, DECIMALS).argmax(axis=-1)
-    taken = np.take_along_axis(gains, np.broadcast_to(best, gains.shape[:-1])[..., None], axis=-1)[..., 0]
-    return best, np.where(np.isnan(scores).any(axis=-1), np.nan, taken).mean(axis=0)
-
-
-def choices_of(
-    counts: Counts,
-    weights: np.ndarray,
-    variants: Mapping[str, Sequence[str]],
-    others: Mapping[str, Mapping[str, Sequence[str]]],
-    select: tuple[Counts, np.ndarray] | None = None,
-    ood_datasets: Collection[str] | None = None,
-    source_groups: Mapping[str, str] | None = None,
-) -> dict[tuple[str, str, str], Choice]:
-    """Choices of one model, by method, size and target.
-
-    Args:
-        weights, ood_datasets, source_groups: see `ood_accuracies`.
-        variants: by method, in the order of the grid; methods that the model does not have are ignored.
-        others: for leave_one_out, the datasets to choose by, for each target and dataset; else empty.
-        select: for the rule target, counts of the select splits, whose states have no target (`none`) and whose datasets
-            are the targets, and their weights.
-    """
-    place = {state: position for position, state in enumerate(counts.states)}
-    present = {state[1] for state in counts.states}
-    names = [name for own in variants.values() for name in own if name in present]
-    runs = [state for state in counts.states if state[1] in names]
-    seeds, accuracies_on, found = sorted({state[4] for state in runs}), cached_accuracies(counts, weights), {}
-    for size, target in sorted({(state[3], state[2]) for state in runs}):
-        states = [(runs[0][0], name, target, size, seed, None) for name in names for seed in seeds]
-        rows, before = [place[state] for state in states], [place[pretrained_of(states[0])]]
-        gains = {
-            name: _over_seeds(accuracies_on(name, rows, kept), len(seeds)) - accuracies_on(name, before, kept)
-            for name, kept in on_other_datasets(counts.places, target, ood_datasets, source_groups).items()
-        }
-        if select:
-            selected = [select[0].states.index((*state[:2], NO_TARGET, *state[3:])) for state in states]
-            scores = _over_seeds(select[0].accuracy_on(target, select[1], selected, EVERY), len(seeds))[None]
-        else:
-            by = others[target] if others else dict.fromkeys(gains, list(gains))
-            scores = np.array([np.mean([gains[other] for other in by[name]], axis=0) for name in gains])
-        every = np.array(list(gains.values()))
-        for method, own in variants.items():
-            if columns := [names.index(name) for name in own if name in present]:
-                found[method, size, target] = choose(scores[..., columns], every[..., columns])
+    targets = {state[2] for state in counts.states} - {NO_TARGET}
+    left = {target: on_other_datasets(counts.places, target, ood_datasets, source_groups) for target in targets}
+    found: dict[Key, dict[str, list[np.ndarray]]] = {}
+    for name in ood_datasets:
+        own = [place for place, s in enumerate(counts.states) if s[2] == NO_TARGET or name in left[s[2]]]
+        pairs = ood_accuracies(counts.of(own), weights, [name], source_groups)
+        for (model, method, target, size, *_), pair in pairs.items():
+            found.setdefault((model, method, size, target), {}).setdefault(name, []).append(pair.after - pair.before)
     return found
 
 
-def _over_seeds(accuracies: np.ndarray, seeds: int) -> np.ndarray:
-    """Means over seeds, (replicates, variants), of accuracies (replicates, variants x seeds)."""
-    return accuracies.reshape(len(accuracies), -1, seeds).mean(axis=-1)
+def select_accuracies(
+    rows: Sequence[Path], indexes: Sequence[Path], draws: int, seed: int
+) -> dict[Key, list[np.ndarray]]:
+    """Accuracy on the select split of the target, in percent, from its rows: (1 + draws,) for each seed."""
+    parts = (pd.read_parquet(path, columns=COLUMNS).assign(target=NO_TARGET) for path in rows)  # one state, all targets
+    counts, found = count(parts, read_indexes(indexes)), {}
+    weights = object_weights(counts.objects, draws, [seed, 1])  # other draws than those of the test objects
+    for target in counts.datasets:
+        accuracies = counts.accuracy_on(target, weights, EVERY, EVERY).T
+        for (model, method, _, size, *_), own in zip(counts.states, accuracies, strict=True):
+            found.setdefault((model, method, size, target), []).append(own)
+    return found
+
+
+def choices_of(
+    gains: Mapping[Key, Mapping[str, Sequence[np.ndarray]]],
+    select: Mapping[Key, Sequence[np.ndarray]],
+    rule: str,
+    variants: Mapping[str, Sequence[str]],
+    groups: Mapping[str, str],
+) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
+    """Choose the variant with the highest score in every replicate, the first of equal ones.
+
+    Args:
+        gains, select: of `gains_of`, and for the rule target of `select_accuracies`.
+        variants: by method, in the order of the grid; methods that a model does not have are ignored.
+        groups: source group of each dataset in an RI, its own name if it shares no source images.
+
+    Returns:
+        By method, not variant: (datasets or 1, replicates) index of the variant that each dataset, or all of them, choose;
+        (replicates,) RI of the choice in percentage points, NaN where there are no images to choose by.
+    """
+    found = {}
+    for method, names in variants.items():
+        for model, _, size, target in sorted(key for key in gains if key[1] == names[0]):
+            keys = [(model, name, size, target) for name in names]
+            # (datasets, replicates, variants), as are scores if each dataset has its own
+            every = np.stack([np.mean(list(gains[key].values()), axis=1) for key in keys], axis=-1)
+            if rule == "target":
+                scores = np.stack([np.mean(select[key], axis=0) for key in keys], axis=-1)[None]
+            elif rule == "leave_one_out":
+                own = [groups[name] for name in gains[keys[0]]]
+                others = [[group not in (scored, groups[target]) for group in own] for scored in own]
+                scores = np.stack([every[places].mean(axis=0) for places in others])
+            else:
+                scores = every.mean(axis=0)[None]
+            best = np.round(scores, DECIMALS).argmax(axis=-1)
+            taken = np.take_along_axis(every, np.broadcast_to(best, every.shape[:-1])[..., None], axis=-1)[..., 0]
+            ri = np.where(np.isnan(scores).any(axis=-1), np.nan, taken).mean(axis=0)
+            found[model, method, size, target] = best, ri
+    return found
 
 
 def selection_table(
-    choices: Mapping[tuple[str, str, str], Choice], variants: Mapping[str, Sequence[str]], confidence: float
+    choices: Mapping[Key, tuple[np.ndarray, np.ndarray]],
+    rule: str,
+    variants: Mapping[str, Sequence[str]],
+    confidence: float,
 ) -> pd.DataFrame:
-    """One row per method, size and target, and one for mRI (target `mean`), with the columns `COLUMNS` without model and rule.
+    """One row per model, method, size and target, and one for mRI (target `mean`), with the columns `TABLE`.
 
     chosen is the variant that most datasets choose without resampling, chosen_share the percentage of replicates and
-    datasets that choose it, variants their number; ri and its interval are in percentage points.
+    datasets that choose it, variants their number; ri, ci_low and ci_high are in percentage points.
     """
     lines = []
-    for method, size in sorted({key[:2] for key in choices}, key=lambda key: (list(variants).index(key[0]), key[1])):
-        own = {key[2]: choice for key, choice in choices.items() if key[:2] == (method, size)}
-        names = variants[method]
-        for target, (best, ri) in own.items():
+    for (model, method, size), group in itertools.groupby(choices.items(), lambda item: item[0][:3]):
+        run, names, found = (model, method, SHOWN.get(rule, rule), size), variants[method], []
+        for (*_, target), (best, ri) in group:
             chosen = np.bincount(best[:, 0]).argmax()
             share = 100 * (best[:, 1:] == chosen).mean()
-            lines.append((method, size, target, names[chosen], share, len(names), *estimate(ri, confidence)))
-        mean = np.mean([ri for _, ri in own.values()], axis=0)
-        lines.append((method, size, MEAN, None, np.nan, len(names), *estimate(mean, confidence)))
-    return pd.DataFrame(lines, columns=["method", "size", *COLUMNS[4:]])
+            lines.append((*run, target, names[chosen], share, len(names), *estimate(ri, confidence)))
+            found.append(ri)
+        lines.append((*run, MEAN, None, np.nan, len(names), *estimate(np.mean(found, axis=0), confidence)))
+    return pd.DataFrame(lines, columns=TABLE)
 
 
 def write_selection(
@@ -120,7 +128,7 @@ def write_selection(
     counts: Path,
     rule: str,
     variants: Mapping[str, Sequence[str]],
-    others: Mapping[str, Mapping[str, Sequence[str]]],
+    groups: Mapping[str, str],
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
     conditions: str,
@@ -128,25 +136,21 @@ def write_selection(
     confidence: float,
     seed: int,
     table: Path,
-    rows: Sequence[Path],
-    indexes: Sequence[Path],
+    rows: Sequence[Path] = (),
+    indexes: Sequence[Path] = (),
 ) -> None:
-    """Write `selection_table` of all models, with the columns model, rule and conditions, as CSV.
+    """Write `selection_table` of all models as CSV.
 
     Args:
-        variants, others, ood_datasets, source_groups: see `choices_of`.
-        rows: for the rule target, rows of the variants on the select split of their target; else empty.
+        rule, variants, groups: see `choices_of`.
+        rows: for the rule target, rows of the variants on the select split of their target.
         indexes: index of each dataset; folder names identify it.
     """
-    select, found, weights = None, [], None
-    if rows:  # without targets, so that objects which several of them share are drawn together
-        parts = (pd.read_parquet(path, columns=ROW_COLUMNS).assign(target=NO_TARGET) for path in rows)
-        selected = count(parts, read_indexes(indexes))
-        select = selected, object_weights(selected.objects, replicates, [seed, 1])  # other draws than of test objects
+    select = select_accuracies(rows, indexes, replicates, seed) if rows else {}
+    found, weights = [], None
     for of_model in read_counts(counts):
         if weights is None:
             weights = object_weights(of_model.objects, replicates, seed)
-        choices = choices_of(of_model, weights, variants, others, select, ood_datasets, source_groups)
-        own = selection_table(choices, variants, confidence)
-        found.append(own.assign(model=of_model.states[0][0], rule=SHOWN.get(rule, rule))[COLUMNS])
+        gains = gains_of(of_model, weights, ood_datasets, source_groups)
+        found.append(selection_table(choices_of(gains, select, rule, variants, groups), rule, variants, confidence))
     write_table(table, pd.concat(found).assign(conditions=conditions))

@@ -3,7 +3,8 @@
 A choice by name that cannot be run is an error; what `all` or `default` leaves out or adds is reported as a notice.
 """
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rib.base.errors import UserError
@@ -148,11 +149,6 @@ def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
     return [name for name, entry in datasets.items() if entry.role == "ood" and entry.variant_of not in datasets]
 
 
-def source_groups(datasets: Mapping[str, Dataset]) -> dict[str, str]:
-    """Source group by dataset, for datasets that share source images with others."""
-    return {name: entry.source_group for name, entry in datasets.items() if entry.source_group}
-
-
 def choose_targets(
     config: Mapping, family: Family, catalog: Catalog, datasets: Mapping[str, Dataset]
 ) -> tuple[list[str], list[str]]:
@@ -257,21 +253,20 @@ def choose_methods(
 
 
 def choose_selection(
-    config: Mapping, methods: Mapping[str, Method], datasets: Mapping[str, Dataset], targets: Iterable[str]
+    config: Mapping, methods: Mapping[str, Method], datasets: Mapping[str, Dataset], targets: list[str]
 ) -> dict[str, object] | None:
-    """Settings of rib.analysis.selection: `rule`, `variants` and `others`; None if no variant is to be chosen.
+    """`rule`, `variants` and `groups` of rib.analysis.selection; None if no variant is to be chosen.
 
     Raises:
-        UserError: No method has several variants, or the rule has no images to choose on.
+        UserError: No method has several variants, or the rule has no images to choose by.
     """
-    if (rule := config["select"]) == "none":
-        return None
-    variants: dict[str, list[str]] = {}
+    rule, variants = config["select"], {}
     for name, method in methods.items():
         if method.form != CURVE:
             variants.setdefault(method.base, []).append(name)
     variants = {base: names for base, names in variants.items() if len(names) > 1}
-    if not variants:
+    groups = {name: datasets[name].source_group or name for name in ood_datasets(datasets)}
+    if rule != "none" and not variants:
         raise UserError(
             "config, select: no method of this run has several variants to choose from; sweep a setting in "
             "method_settings, list several recipes, or set select to none."
@@ -281,26 +276,10 @@ def choose_selection(
             "config, select: target chooses by images of the target that were not trained on, and protocol paper trains "
             "on all of them; set protocol to held_out, or select to leave_one_out."
         )
-    return {"rule": rule, "variants": variants, "others": _others(datasets, targets) if rule == "leave_one_out" else {}}
-
-
-def _others(datasets: Mapping[str, Dataset], targets: Iterable[str]) -> dict[str, dict[str, list[str]]]:
-    """For each target and each dataset in its RI, those that share no source images with either of the two.
-
-    Raises:
-        UserError: There is none.
-    """
-    ood, groups, found = ood_datasets(datasets), source_groups(datasets), {}
-    for target in targets:
-        found[target] = {}
-        for scored in (name for name in ood if name != target):
-            used = {groups[name] for name in (target, scored) if name in groups}
-            unused = [name for name in ood if name not in (target, scored) and groups.get(name) not in used]
-            if not unused:
-                raise UserError(
-                    f"config, select: leave_one_out has no dataset left to choose by for target '{target}', scored on "
-                    f"'{scored}', since all others share source images with one of the two; evaluate on more datasets "
-                    "or choose other targets."
-                )
-            found[target][scored] = unused
-    return found
+    for target, other in itertools.product(targets, groups) if rule == "leave_one_out" else ():
+        if set(groups.values()) <= {groups[target], groups[other]}:
+            raise UserError(
+                f"config, select: for target '{target}' and dataset '{other}', leave_one_out has no dataset to choose by "
+                "that shares no source images with either; evaluate on more datasets or choose other targets."
+            )
+    return None if rule == "none" else {"rule": rule, "variants": variants, "groups": groups}

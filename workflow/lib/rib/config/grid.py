@@ -96,7 +96,7 @@ class Grid:
 
     def source_groups(self) -> dict[str, str]:
         """Source group by dataset, for datasets that share source images with others."""
-        return choices.source_groups(self.datasets)
+        return {name: entry.source_group for name, entry in self.datasets.items() if entry.source_group}
 
     def leak_free_groups(self) -> dict[str, str] | None:
         """`source_groups` if images that share sources with the target are excluded from RI, else None.

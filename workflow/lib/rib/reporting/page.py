@@ -21,7 +21,6 @@ from rib.records import provenance
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 CLOCK = "%Y-%m-%d %H:%M UTC"
-METHOD_COLUMNS = ("method", "other", "chosen")  # table columns with names of methods
 DATASET_COLUMNS = ("target", "dataset", "first", "second")  # table columns with names of datasets
 PIXELS = 0.6  # page pixels per pixel of a figure
 
@@ -56,8 +55,7 @@ def write_page(
         figures: PNG files, in the order of the page.
         records: paths of the provenance records of the run's jobs; a missing one is replaced by the gathered record.
         captions: reStructuredText file of each figure.
-        about: the choices of the run: `config`, `family`, `models`, `methods`, `datasets`, `fit_threshold` and so on; if
-            a variant of each sweep is chosen, the methods are `swept`.
+        about: the choices of the run: `config`, `family`, `models`, `methods`, `datasets`, `fit_threshold` and so on.
         prepared: manifests of the datasets by label; those that exist list the excluded images.
     """
     tables = page_tables({"mri": mri, "ri": ri, "accuracy": accuracy, **analyses}, columns, about)
@@ -185,9 +183,10 @@ def _settings(settings: Mapping) -> str:
 
 def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
     """Replace names by labels where possible, and mark methods of unfinished runs."""
-    kinds = dict.fromkeys(METHOD_COLUMNS, "methods") | dict.fromkeys(DATASET_COLUMNS, "datasets") | {"model": "models"}
+    of_methods = dict.fromkeys(("method", "other", "chosen"), "methods")
+    kinds = {"model": "models", **of_methods, **dict.fromkeys(DATASET_COLUMNS, "datasets")}
     for column in set(kinds) & set(table):
-        labels = _labels({**about.get("swept", {}), **about[kinds[column]]})
+        labels = _labels(about[kinds[column]])
         table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})
     if "unfinished" in table:
         table["method"] += [f" {UNFINISHED}" * bool(number) for number in table["unfinished"]]
