@@ -350,14 +350,14 @@ def test_written_mri_and_its_parts_are_means_over_targets_and_seeds(grid, replic
     ]
     assert sorted(mri.index) == list(means[0].index) == sorted({key[:3] for key in shown.index})
     observed = replicates[0][replicates[0].index.get_level_values("alpha") == -1]
-    means_by_target = observed.groupby(level=[*keys, "target"]).mean()
+    means_by_target = observed.groupby(level=[*keys, "target"]).mean().sort_index()
     lows, highs = percentiles([(part["after"] - part["before"]).to_numpy() for part in means[1:]])
     ends = {when: percentiles([part[when].to_numpy() for part in means[1:]]) for when in ("before", "after")}
     for place, (key, expected) in enumerate(means[0].iterrows()):
         change = expected["after"] - expected["before"]
         numbers = (change, lows[place], highs[place], expected["before"], expected["after"])
         assert tuple(mri.loc[key])[:5] == pytest.approx(numbers, abs=1e-6)
-        seeds = observed.loc[key].index.get_level_values("seed").nunique()
+        seeds = observed.xs(key, level=keys).index.get_level_values("seed").nunique()
         by_target = (means_by_target.loc[key]["after"] - means_by_target.loc[key]["before"]).to_numpy()
         assert tuple(mri.loc[key])[5:8] == pytest.approx((len(by_target), seeds, by_target.std(ddof=1)), abs=1e-6)
         for when, (low, high) in ends.items():
