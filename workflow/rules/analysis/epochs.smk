@@ -90,7 +90,7 @@ def snapshot_inputs(w):
     """Inputs of a job that evaluates snapshots, like those of evaluate_run."""
     snapshots = [f"{SNAPSHOTS}/{name}.safetensors".format(**w) for name in KEPT]
     trained = {"trained": f"{SNAPSHOTS}/manifest.json".format(**w), "manifests": []}
-    return {**evaluation_inputs(w), **trained, "checkpoints": ancient(snapshots)}
+    return {**evaluation_inputs(w, EVALUATION_GROUPS[w.evaluation_group]), **trained, "checkpoints": ancient(snapshots)}
 
 
 # The states are those of a curve whose alpha is the share of training.
@@ -111,11 +111,12 @@ use rule evaluate_run as evaluate_snapshots with:
         mem_mb=16000,
         runtime=720,
     params:
-        cfg=lambda w: {
-            **evaluation_settings(w),
-            "parents": KEPT,
-            "states": [{"alpha": n / len(KEPT), "weights": {name: 1.0}} for n, name in enumerate(KEPT, start=1)],
-        },
+        cfg=lambda w: evaluation_settings(
+            w,
+            EVALUATION_GROUPS[w.evaluation_group],
+            parents=KEPT,
+            states=[{"alpha": n / len(KEPT), "weights": {name: 1.0}} for n, name in enumerate(KEPT, start=1)],
+        ),
 
 
 use rule compute_metrics as tabulate_tradeoff_epochs with:
