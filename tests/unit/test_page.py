@@ -42,6 +42,7 @@ def tables(tmp_path):
     covered = {"ri_seen": 3.0, "seen_low": 1.0, "seen_high": 4.0, "n_seen": 2400.0}
     covered |= dict.fromkeys(("ri_unseen", "unseen_low", "unseen_high", "n_unseen"))
     mri = {"mri": -1.25, **interval, "ood_before": 50.0, "ood_after": 48.75}
+    mri |= {"seeds": 1, "targets": 2, "target_sd": 3.0, "target_low": -28.0, "target_high": 26.0}
     rows = {
         "mri": [{"model": "net", "method": "ft", "size": "all", **mri}],
         "ri": [{**run, "n": 2400, "ri": -0.04, **interval, **covered}],

@@ -12,6 +12,7 @@ import yaml
 from docutils.core import publish_parts
 from PIL import Image
 
+from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
 from rib.base.files import in_bytes, read_json, write_text
 from rib.base.progress import duration
@@ -71,6 +72,7 @@ def write_page(
         tables=tables,
         unfinished=name_unfinished(fits, {**labels, "targets": labels["datasets"]}),
         fitted=int(fits["method"].isin([name for name, method in about["methods"].items() if method["can_fit"]]).sum()),
+        fewest_seeds=FEWEST_SEEDS,
         inside=changes_inside(analyses["in_distribution"], about) if "in_distribution" in analyses else [],
         files=more_files,
         run=run,
