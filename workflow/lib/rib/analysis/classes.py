@@ -42,8 +42,7 @@ def class_table(counts: Counts, spaces: Mapping[str, LabelSpace], source_groups:
             outputs = [" ".join(map(str, row)) for row in space.indices]
             known = (*group, dataset, space.keys, space.names, outputs, n.astype(int))
             before, after = (100 * own / np.maximum(shown, 1) for own in (was, now))
-            part = pd.DataFrame(dict(zip(COLUMNS, (*known, before, after, after - before), strict=True)))
-            parts.append(part[n > 0])
+            parts.append(pd.DataFrame(dict(zip(COLUMNS, (*known, before, after, after - before), strict=True)))[n > 0])
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
 
 
