@@ -48,6 +48,14 @@ def test_ranking_has_intervals_in_order_and_a_line_at_zero():
     assert len(shown) == 3
 
 
+def test_ranking_notes_few_objects():
+    ranks, spread = ranked()
+    for objects, noted in ((99, True), (100, False)):
+        settings = {"models": {"m": "M"}, "methods": LOOKS, "confidence": 0.95}
+        figure, _ = ranking.draw(ranks.assign(objects=objects), spread, **settings)
+        assert ("fewer than 100 objects (99)" in figure.get_supxlabel()) == noted
+
+
 def test_ranking_joins_methods_that_tie():
     (axes,) = draw_ranking(1)[0].axes
     placed = [(text.get_text(), text.get_position()[1]) for text in axes.texts if text.get_alpha() != 0]

@@ -238,6 +238,12 @@ def shown_table(folder, csv, columns):
     return table
 
 
+def test_the_note_of_a_comparison_of_few_objects_says_so(tmp_path):
+    noted = shown_table(tmp_path, "p,objects\n0.1,120\n0.2,40\n", "{P: p}")["note"]
+    assert noted == "N Fewer than 100 objects (40): the test finds differences too often."
+    assert shown_table(tmp_path, "p,objects\n0.1,120\n0.2,100\n", "{P: p}")["note"] == "N"
+
+
 def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
     csv = "method,n,d,low,high,p\nft,3,-1.25,-2,0.04,0.01234\nft,4,,,,0.5\n"
     change = "{value: d, form: signed, interval: [low, high]}"

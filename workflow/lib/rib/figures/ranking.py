@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rib.analysis.bootstrap import FEWEST_SEEDS
+from rib.analysis.comparison import few_objects
 from rib.analysis.fit import whole_percent
 from rib.figures._panels import name_rows
 
@@ -28,7 +29,7 @@ def draw(
 
     Args:
         ranking: columns model, method, size, mri, ci_low, ci_high, seeds, rank_best, rank_worst, ties, fit, in
-            display order; none for models without a finished method.
+            display order; none for models without a finished method. Optional: objects.
         seeds: columns model, method, size, seed_low, seed_high.
     """
     spread = seeds[["model", "method", "size", "seed_low", "seed_high"]]
@@ -56,7 +57,8 @@ def draw(
     several = f"thick: {confidence:.0%} confidence intervals over {over}; thin: over {n} seeds alone"
     one = f"{confidence:.0%} confidence intervals over objects\none seed: another training may change the order"
     whiskers = several if n > 1 else one
-    figure.supxlabel(f"mRI (percentage points)\n{whiskers}\nmethods that share a letter tie", fontsize=8)
+    notes = ("mRI (percentage points)", whiskers, "methods that share a letter tie", few_objects(shown))
+    figure.supxlabel("\n".join(filter(None, notes)), fontsize=8)
     return figure, shown
 
 

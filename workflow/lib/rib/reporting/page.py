@@ -13,6 +13,7 @@ from docutils.core import publish_parts
 from PIL import Image
 
 from rib.analysis.bootstrap import FEWEST_SEEDS
+from rib.analysis.comparison import few_objects
 from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
 from rib.base.files import in_bytes, read_json, write_text
 from rib.base.progress import duration
@@ -137,7 +138,8 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
         header = [text for key, part in parts for text in ([key, interval] if "interval" in part else [key])]
         lines = _labelled(table, about).to_dict("records")
         rows = [[cell for _, part in parts for cell in _cells(line, part)] for line in lines]
-        shown = {"title": entry["title"], "note": entry["note"], "file": path.name, "header": header, "rows": rows}
+        note = f"{entry['note']} {few[0].upper()}{few[1:]}." if (few := few_objects(table)) else entry["note"]
+        shown = {"title": entry["title"], "note": note, "file": path.name, "header": header, "rows": rows}
         found.append(shown)
     return found
 
@@ -183,7 +185,8 @@ def _settings(settings: Mapping) -> str:
 
 def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
     """Replace names by labels where possible, and mark methods of unfinished runs."""
-    kinds = {"model": "models", "method": "methods", "other": "methods"} | dict.fromkeys(DATASET_COLUMNS, "datasets")
+    of_methods = dict.fromkeys(("method", "other", "chosen"), "methods")
+    kinds = {"model": "models", **of_methods, **dict.fromkeys(DATASET_COLUMNS, "datasets")}
     for column in set(kinds) & set(table):
         labels = _labels(about[kinds[column]])
         table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})
