@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import EVERY, Index, read_indexes
+from rib.analysis.counts import EVERY, Index, different_images, read_indexes
 from rib.analysis.ri import on_other_datasets
 from rib.base.files import write_table
 from rib.base.progress import Progress
@@ -51,14 +51,14 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     return 100 * float(np.abs(gaps).sum()) / len(within)
 
 
-def compared(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, np.ndarray]:
+def compared(before: pd.DataFrame, after: pd.DataFrame, dataset: str, runs: tuple[Run, Run]) -> dict[str, np.ndarray]:
     """Flags (n,) bool of each of `SHARES`, from the rows of two runs on one dataset (row, prediction, rank).
 
     Raises:
-        ValueError: the two runs were not scored on the same images.
+        UserError: the two runs were not scored on the same images.
     """
     if not np.array_equal(before["row"], after["row"]):
-        raise ValueError("the runs were not scored on the same images")
+        raise different_images(dataset, *runs)
     same = before["prediction"].to_numpy() == after["prediction"].to_numpy()
     was, is_now = right(before), right(after)
     return dict(zip(SHARES, (same, was & ~is_now, ~was & is_now), strict=True))
@@ -163,23 +163,25 @@ def write_tables(
             datasets other than the target, each with its confidence interval over objects (percent).
     """
     files = files_of(rows)
-    pretrained = {run.model: paths for run, paths in files.items() if run.method == PRETRAINED}
-    shared, index = read_rows(pretrained[min(pretrained)]), read_indexes(indexes, ["object_id"])
+    pretrained = {run.model: run for run in files if run.method == PRETRAINED}
+    first = pretrained[min(pretrained)]
+    shared, index = read_rows(files[first]), read_indexes(indexes, ["object_id"])
     ids = {name: index[name]["object_id"].iloc[own["row"]] for name, own in shared.items()}
     resampling = Flips({name: pd.factorize(own, sort=True) for name, own in ids.items()}, replicates, seed)
     lines, means = [], []
     tuned = sorted((run for run in files if run.method != PRETRAINED), key=lambda run: run.values(GROUP))
     progress = Progress(tuned, desc="comparing runs", unit="run")
     for model, of_model in itertools.groupby(progress, key=lambda run: run.model):
-        before = read_rows(pretrained[model])
+        start = pretrained[model]
+        before = read_rows(files[start])
         for dataset, own in before.items():
-            compared(shared[dataset], own)  # all models must share the first one's images
+            compared(shared[dataset], own, dataset, (first, start))  # all models must share the first one's images
         for group, runs in itertools.groupby(of_model, key=lambda run: run.values(GROUP)):
             counted = []
             for run in runs:
                 after, per_object = read_rows(files[run]), {}
                 for dataset, own in before.items():
-                    flags = compared(own, after[dataset])
+                    flags = compared(own, after[dataset], dataset, (start, run))
                     lines.append((*run.values(RUN_COLUMNS), dataset, *numbers_of(own, after[dataset], flags)))
                     per_object[dataset] = resampling.per_object(dataset, flags)
                 counted.append((run.target, per_object))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from rib.analysis.counts import read_indexes
+from rib.analysis.counts import different_images, read_indexes
 from rib.analysis.samples import files_of, read_rows
 from rib.base.errors import UserError
 from rib.base.files import write_table
@@ -28,7 +28,7 @@ def write_slices(
         table: CSV with one row per fine-tuned run, dataset, column and value: n images, accuracies and change (percent).
 
     Raises:
-        UserError: no index has a column that is asked for.
+        UserError: no index has a column that is asked for, or two runs were scored on different images.
     """
     there = {path: [name for name in pq.read_schema(path).names if name not in INDEX_COLUMNS] for path in indexes}
     known = sorted({name for names in there.values() for name in names})
@@ -42,20 +42,22 @@ def write_slices(
     files, before, lines = files_of(rows), {}, []
     for run in Progress(sorted(files, key=lambda run: run.method != PRETRAINED), desc="reading rows", unit="run"):
         found = _accuracies(files[run], values)
-        for (*key, after), (*same, was) in zip(found, before.setdefault(run.model, found), strict=True):
-            if key != same:
-                raise ValueError("the runs were not scored on the same images")
-            if run.method != PRETRAINED:
-                lines.append((*run.values(RUN_COLUMNS), *key, was, after, after - was))
+        start, shown = before.setdefault(run.model, (run, found))
+        if different := shown.keys() ^ found.keys():
+            raise different_images(min(different)[0], start, run)
+        if run.method != PRETRAINED:
+            lines += [
+                (*run.values(RUN_COLUMNS), *key, shown[key], found[key], found[key] - shown[key]) for key in found
+            ]
     write_table(table, pd.DataFrame(lines, columns=COLUMNS).assign(conditions=conditions))
 
 
-def _accuracies(paths: Iterable[Path], values: Mapping[str, pd.DataFrame]) -> list[tuple]:
-    """Dataset, column, value, number of images and accuracy in percent of a run."""
-    rows, found = read_rows(paths, ["row", "rank"]), []
+def _accuracies(paths: Iterable[Path], values: Mapping[str, pd.DataFrame]) -> dict[tuple, float]:
+    """Accuracy of a run in percent by dataset, column, value and number of images."""
+    rows, found = read_rows(paths, ["row", "rank"]), {}
     for dataset, index in values.items():
         own, right = index.iloc[rows[dataset]["row"]], (rows[dataset]["rank"] == 0).to_numpy()
         for name in own:
             parts = pd.Series(100.0 * right, own.index).groupby(own[name], observed=True)
-            found += [(dataset, name, value, len(part), part.mean()) for value, part in parts]
+            found |= {(dataset, name, value, len(part)): part.mean() for value, part in parts}
     return found
