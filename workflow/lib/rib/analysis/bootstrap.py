@@ -1,6 +1,25 @@
-"""Bootstrap over resampling units."""
+"""Bootstrap over resampling units (objects) and, with at least three seeds, inference over training seeds as well.
+
+Targets and datasets are fixed, and with fewer seeds the trained networks are, too.
+
+With three or more seeds, objects and seeds are both drawn at random: a run's value is a mean over objects plus an effect
+of its training, independent between targets. Resampling seeds as well as objects would be wrong twice: draws from S seeds
+vary (S - 1) / S times as much as means of S seeds do, and how much a training changes single objects would be counted in
+both levels (Owen 2007, doi 10.1214/07-AOAS122). So the variance of a mean over runs is put together from its parts:
+
+    V = O + max(0, B - C)
+
+O: variance over the bootstrap's replicates of objects; B: variance of the seeds' observed means, over S; C: the part of B
+that is due to the objects, which O contains already, from the replicates of the single runs. B and C are summed over
+targets. Few seeds tell their variance badly: intervals and p-values use Student's t with Satterthwaite's degrees of
+freedom (1946, doi 10.2307/3002019), where O counts as known and B of each target has S - 1.
+"""
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
+
+FEWEST_SEEDS = 3  # for inference over seeds
+KNOWN = 1e6  # degrees of freedom of a variance that counts as known
 
 
 def object_weights(objects: int, replicates: int, seed: int) -> np.ndarray:
@@ -27,3 +46,53 @@ def estimate(values: np.ndarray, confidence: float) -> tuple[float, float, float
     drawn = values[1:][~np.isnan(values[1:])]
     low, high = np.percentile(drawn, [tail, 100 - tail]) if len(drawn) else (np.nan, np.nan)
     return float(values[0]), float(low), float(high)
+
+
+def over_runs(values: np.ndarray, confidence: float) -> tuple[float, float, float]:
+    """Mean over the runs of targets and seeds, and its confidence interval over objects and, from three on, seeds.
+
+    Args:
+        values: (targets, seeds, 1 + replicates), observed and of each replicate of objects.
+    """
+    means = values.mean(axis=(0, 1))
+    if values.shape[1] < FEWEST_SEEDS:
+        return estimate(means, confidence)
+    error, freedom = _error(values)
+    reach = float(stdtrit(freedom, (1 + confidence) / 2) * error)
+    return float(means[0]), float(means[0]) - reach, float(means[0]) + reach
+
+
+def p_over_runs(values: np.ndarray) -> float:
+    """Two-sided p of the hypothesis that the mean of `over_runs` is 0, with at least three seeds."""
+    error, freedom = _error(values)
+    mean = values[..., 0].mean()
+    return float(2 * stdtr(freedom, -abs(mean) / error)) if error else float(mean == 0)
+
+
+def _error(values: np.ndarray) -> tuple[float, float]:
+    """Standard error of the mean over runs, sqrt(V), and its degrees of freedom."""
+    targets, seeds, _ = values.shape
+    values = values[..., ~np.isnan(values).any(axis=(0, 1))]  # see `estimate`
+    observed, drawn = values[..., 0], values[..., 1:]
+    scale = 1 / seeds / targets**2
+    of_objects = drawn.mean(axis=(0, 1)).var()
+    of_seeds = scale * observed.var(axis=1, ddof=1)
+    apart = drawn - drawn.mean(axis=1, keepdims=True)
+    shared = scale * apart.var(axis=2).sum(axis=1) / (seeds - 1)
+    variance = of_objects + max(0.0, of_seeds.sum() - shared.sum())
+    squares = (of_seeds**2).sum()
+    freedom = min(KNOWN, (seeds - 1) * variance**2 / squares) if squares else KNOWN
+    return float(np.sqrt(variance)), float(freedom)
+
+
+def spread(values: np.ndarray, confidence: float) -> tuple[int, float, float, float]:
+    """Number of seeds (or targets), standard deviation over them (n - 1), and Student's t-interval of their mean.
+
+    With one value, the last three are NaN.
+    """
+    n = len(values)
+    if n < 2:
+        return n, np.nan, np.nan, np.nan
+    sd = values.std(ddof=1)
+    half = stdtrit(n - 1, (1 + confidence) / 2) * sd / np.sqrt(n)
+    return n, sd, values.mean() - half, values.mean() + half

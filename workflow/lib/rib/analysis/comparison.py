@@ -1,16 +1,19 @@
 """Paired comparison of the methods of one model: differences of mRI, a ranking with ties, and the spread over seeds.
 
-There are two kinds of uncertainty. Images: confidence intervals resample objects (percentile bootstrap; all methods
-share the draws, so differences are paired), and tests flip signs of objects; with several seeds, both apply to the mean
-over these seeds. Seeds: standard deviation and t-interval over training seeds, with fixed images.
+Confidence intervals and, from three seeds on, tests are over objects and seeds (`rib.analysis.bootstrap`). All methods
+share the objects' draws, so differences are paired. Targets, datasets and, with fewer seeds, the trained networks are
+fixed. The standard deviation and t-interval over seeds are those with fixed objects.
 
-The null hypothesis of the test is that two methods are exchangeable on each object. mRI_A - mRI_B is a sum over objects
-(`rib.analysis.ri.ri_parts`). Under the null hypothesis the sign of each object's term is random, jointly for all
-targets, datasets and seeds in which the object appears. p is the fraction of draws with at least the observed absolute
-difference, counting the observed one (Phipson and Smyth 2010, doi 10.2202/1544-6115.1585). Holm's correction is over
-all pairs of a model and size, including those with the pretrained model (Holm 1979, Scandinavian Journal of Statistics
-6, 65-70). A method with an unfinished run (`rib.analysis.fit`) of a model and size has no test and no rank there, since
-that would compare how far training got; its mRI and RI are in the tables over seeds.
+With fewer than three seeds the test flips signs of objects. Its null hypothesis is that two methods are exchangeable on
+each object. mRI_A - mRI_B is a sum over objects (`rib.analysis.ri.ri_parts`). Under the null hypothesis the sign of each
+object's term is random, jointly for all targets, datasets and seeds in which the object appears. p is the fraction of
+draws with at least the observed absolute difference, counting the observed one (Phipson and Smyth 2010, doi
+10.2202/1544-6115.1585).
+
+Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) is over all tests of a table with the same model and
+size: all pairs, including those with the pretrained model, and in comparisons_ri all targets. A method with an unfinished
+run (`rib.analysis.fit`) of a model and size has no test and no rank there, since that would compare how far training
+got; its mRI and RI are in the tables over seeds.
 """
 
 import itertools
@@ -21,9 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
-from rib.analysis.bootstrap import estimate, object_weights
+from rib.analysis.bootstrap import FEWEST_SEEDS, object_weights, over_runs, p_over_runs, spread
 from rib.analysis.counts import State, read_counts
 from rib.analysis.fit import read_table
 from rib.analysis.ri import Ood, ood_accuracies, ri_parts
@@ -41,7 +43,7 @@ COMPARISON = ["difference", *IMAGES, "p", "p_holm", *SEEDS]
 COLUMNS = {
     "comparisons": ["model", "method", "other", "size", *COMPARISON],
     "comparisons_ri": ["model", "method", "other", "target", "size", *COMPARISON],
-    "ranking": ["model", "method", "size", "mri", *IMAGES, "rank_best", "rank_worst", "ties", "pretrained"],
+    "ranking": ["model", "method", "size", "mri", *IMAGES, "seeds", "rank_best", "rank_worst", "ties", "pretrained"],
     "seeds": ["model", "method", "size", "mri", *IMAGES, *SEEDS],
     "seeds_ri": ["model", "method", "target", "size", "ri", *IMAGES, *SEEDS],
 }
@@ -49,20 +51,18 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Effects:
-    """RI of each method and target of one model and size; the last column is mRI.
+    """RI of each method and target of one model and size; columns are targets and, last, their mean, mRI.
 
     Attributes:
         methods: names; the last is the pretrained model, whose RI is 0.
-        targets: names, one per column except the last.
-        values: (methods, columns, seeds) percentage points.
-        means: (methods, columns, 1 + replicates) mean over seeds, observed and of each bootstrap replicate.
+        targets: names.
+        change: (methods, targets, seeds, 1 + replicates) percentage points, observed and of each bootstrap replicate.
         parts: (methods, columns, objects) contribution of each object to the mean over seeds.
     """
 
     methods: list[str]
     targets: list[str]
-    values: np.ndarray
-    means: np.ndarray
+    change: np.ndarray
     parts: np.ndarray
 
     @property
@@ -70,10 +70,15 @@ class Effects:
         """All pairs of methods, in order."""
         return list(itertools.combinations(range(len(self.methods)), 2))
 
+    @property
+    def columns(self) -> list[tuple[str | None, slice]]:
+        """Target of each column (None for mRI), and the place of its runs."""
+        return [*((target, slice(place, place + 1)) for place, target in enumerate(self.targets)), (None, slice(None))]
+
     def without(self, methods: Collection[str]) -> "Effects":
         """The effects of the other methods."""
         kept = [place for place, name in enumerate(self.methods) if name not in methods]
-        parts = {name: getattr(self, name)[kept] for name in ("values", "means", "parts")}
+        parts = {name: getattr(self, name)[kept] for name in ("change", "parts")}
         return replace(self, methods=[self.methods[place] for place in kept], **parts)
 
 
@@ -84,18 +89,16 @@ def effects_of(ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray], size
     model = states[0][0]
 
     def table(value: Mapping[State, np.ndarray]) -> np.ndarray:
-        """Array (methods and pretrained, targets and their mean, seeds, ...)."""
+        """Array (methods and pretrained, targets, seeds, ...)."""
         found = np.array([[[value[model, m, t, size, s, None] for s in seeds] for t in targets] for m in methods])
-        found = np.concatenate([found, found.mean(axis=1, keepdims=True)], axis=1)
         return np.concatenate([found, np.zeros_like(found[:1])])
 
-    change = table({state: pair.after - pair.before for state, pair in ood.items()})
+    by_target = table(parts).mean(axis=2)
     return Effects(
         methods=[*methods, PRETRAINED],
         targets=targets,
-        values=change[..., 0],
-        means=change.mean(axis=2),
-        parts=table(parts).mean(axis=2),
+        change=table({state: pair.after - pair.before for state, pair in ood.items()}),
+        parts=np.concatenate([by_target, by_target.mean(axis=1, keepdims=True)], axis=1),
     )
 
 
@@ -138,19 +141,6 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def seed_spread(values: np.ndarray, confidence: float) -> tuple[int, float, float, float]:
-    """Number of seeds, standard deviation over them (n - 1), and Student's t-interval of their mean.
-
-    With one seed, the last three are NaN.
-    """
-    n = len(values)
-    if n < 2:
-        return n, np.nan, np.nan, np.nan
-    sd = values.std(ddof=1)
-    half = stdtrit(n - 1, (1 + confidence) / 2) * sd / np.sqrt(n)
-    return n, sd, values.mean() - half, values.mean() + half
-
-
 def letters(tied: np.ndarray) -> list[str]:
     """Compact letter display: two items share a letter if and only if they tie; the first have the first letters.
 
@@ -176,26 +166,30 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
     """Compare all pairs of methods, of which there is at least one, in each column of the effects.
 
     Returns:
-        method, other, target (None for mRI), difference (percentage points, method minus other) with its bootstrap
-        confidence interval, p and Holm-adjusted p of the sign flips, and `seed_spread` of the difference.
+        method, other, target (None for mRI), difference (percentage points, method minus other) with its confidence
+        interval, p, p adjusted over mRI's pairs or over all pairs and targets, and `spread` of the difference over seeds.
     """
-    p = sign_flip_p(effects.parts, effects.pairs, draws, seed)
-    adjusted = np.apply_along_axis(holm, 0, p)
-    lines = []
-    for column, target in enumerate([*effects.targets, None]):
+    lines, few = [], effects.change.shape[2] < FEWEST_SEEDS
+    flipped = sign_flip_p(effects.parts, effects.pairs, draws, seed) if few else None
+    for column, (target, own) in enumerate(effects.columns):
         for pair, (a, b) in enumerate(effects.pairs):
-            values, means = (part[a, column] - part[b, column] for part in (effects.values, effects.means))
-            tests = p[pair, column], adjusted[pair, column]
+            apart = effects.change[a, own] - effects.change[b, own]
+            p = flipped[pair, column] if few else p_over_runs(apart)
+            over_seeds = spread(apart[..., 0].mean(axis=0), confidence)
             names = effects.methods[a], effects.methods[b], target
-            lines.append((*names, *estimate(means, confidence), *tests, *seed_spread(values, confidence)))
-    return pd.DataFrame(lines, columns=["method", "other", "target", *COMPARISON])
+            lines.append((*names, *over_runs(apart, confidence), p, np.nan, *over_seeds))
+    table = pd.DataFrame(lines, columns=["method", "other", "target", *COMPARISON])
+    for of_mri in (True, False):
+        rows = table["target"].isna() == of_mri
+        table.loc[rows, "p_holm"] = holm(table.loc[rows, "p"].to_numpy())
+    return table
 
 
 def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Methods by mRI, best first, from `compare` of all pairs; two tie if their Holm-adjusted p is above 1 - confidence.
 
     Returns:
-        method, mri with its confidence interval; rank_best (1 + number of better methods) and rank_worst (number of
+        method, mri with its confidence interval, number of seeds; rank_best (1 + number of better methods) and rank_worst (number of
         methods minus number of worse methods); ties (letters shared by tied methods); pretrained (better, worse or tied
         in comparison with the pretrained model).
     """
@@ -206,7 +200,7 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     sign -= sign.T
     order = np.argsort(-own["mri"].to_numpy(), kind="stable")
     among = sign[np.ix_(order, order)]
-    return own.iloc[order][["method", "mri", *IMAGES]].assign(
+    return own.iloc[order][["method", "mri", *IMAGES, "seeds"]].assign(
         rank_best=1 + (among < 0).sum(axis=1),
         rank_worst=len(order) - (among > 0).sum(axis=1),
         ties=letters(among == 0),
@@ -214,13 +208,13 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     )
 
 
-def over_seeds(effects: Effects, confidence: float) -> pd.DataFrame:
-    """RI of each method and target (None for mRI): method, target, ri, its bootstrap interval, and `seed_spread`."""
-    lines = [
-        (method, target, *estimate(means[column], confidence), *seed_spread(values[column], confidence))
-        for column, target in enumerate([*effects.targets, None])
-        for method, means, values in zip(effects.methods[:-1], effects.means, effects.values, strict=False)
-    ]
+def means_over_seeds(effects: Effects, confidence: float) -> pd.DataFrame:
+    """RI of each method and target (None for mRI): method, target, ri, its confidence interval, and `spread` over seeds."""
+    lines = []
+    for target, own in effects.columns:
+        for method, change in zip(effects.methods[:-1], effects.change, strict=False):
+            over_seeds = spread(change[own, :, 0].mean(axis=0), confidence)
+            lines.append((method, target, *over_runs(change[own], confidence), *over_seeds))
     return pd.DataFrame(lines, columns=["method", "target", "ri", *IMAGES, *SEEDS])
 
 
@@ -232,7 +226,7 @@ def tables_of(
     Args:
         unfinished: methods that are neither ranked nor tested.
     """
-    seeds = over_seeds(effects, confidence)
+    seeds = means_over_seeds(effects, confidence)
     of_mri = seeds[seeds["target"].isna()].rename(columns={"ri": "mri"})
     found = {"seeds": of_mri, "seeds_ri": seeds.dropna(subset=["target"])}
     finished = effects.without(unfinished)

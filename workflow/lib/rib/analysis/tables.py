@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rib.analysis.bootstrap import estimate, object_weights
+from rib.analysis.bootstrap import estimate, object_weights, over_runs, spread
 from rib.analysis.counts import COLUMNS, STATE, Counts, State, count, read_indexes, write_counts
 from rib.analysis.coverage import Coverage, coverage
 from rib.analysis.fit import fit_table
@@ -77,22 +77,30 @@ def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFram
     """mRI per model, method and size, and the two mean accuracies whose difference it is, without curves.
 
     Returns:
-        mri: model, method, size, mri, ci_low, ci_high, ood_before, ood_after;
+        mri: model, method, size, mri, ci_low, ci_high, ood_before, ood_after, number of targets and seeds, and the spread
+        over targets: standard deviation of RI and Student's interval of mRI as a mean over drawn targets;
         ood: model, method, size, when (before or after), accuracy, ci_low, ci_high. All in percent.
     """
-    groups: dict[tuple[str, str, str], list[Ood]] = {}
-    for (model, method, _, size, _, alpha), pair in ood.items():
+    groups: dict[tuple[str, str, str], dict[str, list[Ood]]] = {}
+    for (model, method, target, size, _, alpha), pair in ood.items():
         if alpha is None:
-            groups.setdefault((model, method, size), []).append(pair)
+            groups.setdefault((model, method, size), {}).setdefault(target, []).append(pair)
     mri, means = [], []
-    for key, pairs in groups.items():
-        before, after = (np.mean([getattr(pair, when) for pair in pairs], axis=0) for when in ("before", "after"))
-        mri.append((*key, *estimate(after - before, confidence), before[0], after[0]))
-        for when, values in (("before", before), ("after", after)):
-            means.append((*key, when, *estimate(values, confidence)))
+    for key, runs in groups.items():
+        before, after = (
+            np.array([[getattr(pair, when) for pair in pairs] for pairs in runs.values()])
+            for when in ("before", "after")
+        )
+        change = after - before
+        found = [over_runs(each, confidence) for each in (change, before, after)]
+        targets, *apart = spread(change[..., 0].mean(axis=1), confidence)
+        mri.append((*key, *found[0], found[1][0], found[2][0], targets, change.shape[1], *apart))
+        means += [(*key, when, *numbers) for when, numbers in zip(("before", "after"), found[1:], strict=True)]
     names = ["model", "method", "size"]
+    counts, over_targets = ["targets", "seeds"], ["target_sd", "target_low", "target_high"]
+    columns = [*names, "mri", "ci_low", "ci_high", "ood_before", "ood_after", *counts, *over_targets]
     return (
-        pd.DataFrame(mri, columns=[*names, "mri", "ci_low", "ci_high", "ood_before", "ood_after"]),
+        pd.DataFrame(mri, columns=columns),
         pd.DataFrame(means, columns=[*names, "when", "accuracy", "ci_low", "ci_high"]),
     )
 
