@@ -181,7 +181,8 @@ def _settings(settings: Mapping) -> str:
 
 def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
     """Replace names by labels where possible, and mark methods of unfinished runs."""
-    kinds = {"model": "models", "method": "methods", "other": "methods"} | dict.fromkeys(DATASET_COLUMNS, "datasets")
+    kinds = {"model": "models", "other_model": "models", "method": "methods", "other": "methods"}
+    kinds |= dict.fromkeys(DATASET_COLUMNS, "datasets")
     for column in set(kinds) & set(table):
         labels = _labels(about[kinds[column]])
         table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})
