@@ -3,6 +3,7 @@
 import importlib
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from tiny.published import CATALOG, fetched, made
 from tiny.training import COMPUTE, CPU
 
 SPACE = CATALOG.family_label_space("emoji")
-SETS = [name for name, entry in CATALOG.datasets.items() if entry.family == "emoji"]
+SETS = [name for name, entry in CATALOG.datasets.items() if entry.family == "emoji" and not entry.optional]
 SMALL = ("emojione", "fxemoji")
 FLUENT = ["fluent_flat", "fluent_high_contrast", "fluent_3d"]
 MODELS = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
@@ -99,6 +100,25 @@ def test_preparing_again_gives_the_same_bytes(sets, folder):
     again = made("noto", folder / "again", fetched(CATALOG.datasets["noto"], folder), 64)
     for file in again.iterdir():
         assert file.read_bytes() == (folder / "noto" / file.name).read_bytes(), file.name
+
+
+def test_each_drawing_of_noto_is_corrupted_nine_times(sets, folder):
+    archive, entry = fetched(CATALOG.datasets["noto"], folder), CATALOG.datasets["noto_corrupted"]
+    first, second = (made("noto_corrupted", folder / place, archive, 64) for place in ("corrupted", "corrupted_again"))
+    for file in first.iterdir():
+        assert file.read_bytes() == (second / file.name).read_bytes(), file.name
+    noto, found = sets["noto"], PreparedDataset.open(first, "noto_corrupted")
+    assert len(found.images) == 9 * len(noto.images) == entry.about_images and found.space == noto.space
+    for column in ("label", "source_id", "object_id"):
+        assert found.index[column].to_pylist() == [value for value in noto.index[column].to_pylist() for _ in range(9)]
+    slices = pd.read_parquet(first / "index.parquet", columns=["corruption", "severity"])
+    assert slices.astype({"corruption": str}).value_counts().tolist() == [len(noto.images)] * 9
+    away = [
+        np.abs(nine.astype(float) - clean).mean(axis=(1, 2, 3))
+        for nine, clean in zip(found.images.reshape(-1, 9, 64, 64, 3), noto.images, strict=True)
+    ]
+    for corruption in np.split(np.array(away), 3, axis=1):  # severities 1, 3 and 5 of each
+        assert (corruption[:, 0] > 0).all() and (np.diff(corruption, axis=1) > 0).all()
 
 
 @pytest.mark.parametrize("name", MODELS)

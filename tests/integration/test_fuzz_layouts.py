@@ -67,6 +67,11 @@ def layouts(tmp_path_factory):
         "devkit_labels": ([images, {name: read() for name, read in archive_members(kit)}], {}, space),
         "objectnet": ([photos("o/images/{wnid}/a.png")], {"border": 2, "also": {"other": WNIDS[SOME[0]]}}, space),
         "iconify": ([icons], {"margin": 0.06}, own(*CHARS)),
+        "corrupted_icons": (
+            [icons],
+            {"margin": 0.06, "corruptions": ["contrast"], "severities": [1, 2]},
+            own(*CHARS),
+        ),
         "codepoint_images": ([{f"package/assets/{key}.webp": jpeg(7) for key in CHARS}], {"margin": 0.06}, own(*CHARS)),
         "digits": (
             [{"sklearn/datasets/data/digits.csv.gz": gzip.compress(table.encode(), mtime=0)}],
@@ -78,7 +83,7 @@ def layouts(tmp_path_factory):
 
 
 LAYOUTS = ["class_folders", "integer_folders", "class_tars", "corruptions", "devkit_labels", "objectnet"]
-LAYOUTS += ["iconify", "codepoint_images", "digits", "digit_fonts"]
+LAYOUTS += ["iconify", "corrupted_icons", "codepoint_images", "digits", "digit_fonts"]
 HOSTILE = [f"..{OUTSIDE}", OUTSIDE, "x/../../../../y.jpg", "../out/images.npy", "/", "./", "x/" * 200 + "a.jpg"]
 HOSTILE += ["package/icons.json"]
 KINDS = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE]

@@ -62,6 +62,16 @@ def test_a_class_without_a_folder_is_named(prepared, tmp_path):
         prepared("class_folders", path)
 
 
+def test_a_partial_dataset_is_labelled_among_all_classes_and_needs_no_image_of_each(prepared, tmp_path):
+    space = space_of(range(1000))
+    path = tar(tmp_path / "a.tar", {f"imagenet-a/{WNIDS[i]}/1.jpg": jpeg(i) for i in INDICES})
+    index, images, classes = prepared("class_folders", path, space=space, partial=True)
+    check(index, images, classes, 4)
+    assert index["label"].tolist() == INDICES and len(classes["indices"]) == 1000
+    with pytest.raises(UserError, match=r"\(996 of 1000 "):
+        prepared("class_folders", path, space=space)
+
+
 TOOLS = LabelSpace(("hammer", "saw"), ((0,), (1,)), ("hammer", "hand saw"), 2)
 
 
@@ -354,6 +364,12 @@ ICONS = {
     "package/icons.json": b'{"icons": {"ant": {"body": "<path/>", "width": "wide"}}}',
     "package/chars.json": b'{"a": "ant"}',
 }
+DRAWN = {
+    "package/icons.json": b"""{"icons": {
+        "ant": {"body": "<rect x='2' y='2' width='9' height='12' fill='#803010'/>"},
+        "bee": {"body": "<circle cx='8' cy='8' r='6' fill='#206090'/>"}}}""",
+    "package/chars.json": b'{"a": "ant", "b": "bee"}',
+}
 DIGITS = "sklearn/datasets/data/digits.csv.gz"
 
 
@@ -379,6 +395,22 @@ def test_what_does_not_suit_a_layout_is_refused(prepared, tmp_path, layout, file
     paths = [tar(tmp_path / "a.tar", files or {})] * (1 if files is not None else 2)
     with pytest.raises(UserError, match=message):
         prepared(layout, *paths, space=space, **settings)
+
+
+def test_each_icon_is_corrupted_in_every_way_and_keeps_its_source_and_object(prepared, tmp_path):
+    space = LabelSpace(("b", "c", "a"), ((0,), (1,), (2,)), ("bee", "cat", "ant"), 3)
+    path = tar(tmp_path / "a.tgz", DRAWN, "w:gz")
+    plain, clean, _ = prepared("iconify", path, space=space, source_group="maker", margin=0.1)
+    ways = {"corruptions": ["contrast", "impulse_noise"], "severities": [1, 5]}
+    index, images, _ = prepared("corrupted_icons", path, space=space, source_group="maker", margin=0.1, **ways)
+    kinds = [f"{corruption}/{severity}" for corruption in ways["corruptions"] for severity in ways["severities"]]
+    assert index["image_id"].tolist() == [f"{kind}/{icon}" for icon in ("bee", "ant") for kind in kinds]
+    assert (index["corruption"].astype(str) + "/" + index["severity"].astype(str)).tolist() == kinds * 2
+    for column in ("label", "source_id", "object_id"):
+        assert index[column].tolist() == [value for value in plain[column] for _ in kinds]
+    assert index["source_id"][0] == "maker/b" and index["object_id"][0] == "b"
+    away = np.abs(images.astype(int).reshape(2, 4, -1) - clean.astype(int).reshape(2, 1, -1)).mean(axis=2)
+    assert (away[:, 0] < away[:, 1]).all() and (away[:, 2] < away[:, 3]).all() and (away > 0).all()
 
 
 @pytest.mark.parametrize(

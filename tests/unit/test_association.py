@@ -155,12 +155,52 @@ def test_the_mantel_test_of_pairs_is_a_loop_over_renamed_datasets(tables):
         value = np.corrcoef(prepare([known[kind, *cell] for cell in cells]), changes)[0, 1]
         assert line["value"] == pytest.approx(value) and line["n"] == len(cells) == 16
         beyond = []
-        for order in itertools.permutations(NAMES):
-            renamed = dict(zip(NAMES, order, strict=True))
+        for order in itertools.permutations(TARGETS):  # the one dataset that is only evaluated on keeps its name
+            renamed = dict(zip(NAMES, [*order, "e"], strict=True))
             moved = [known[kind, renamed[i], renamed[j]] for i, j in cells]
             beyond.append(abs(np.corrcoef(prepare(moved), changes)[0, 1]) >= abs(value) - 1e-9)
         assert line["p"] == pytest.approx(np.mean(beyond))
-        assert line["permutations"] == 120 and line["exact"] and np.isnan(line["ci_low"])
+        assert line["permutations"] == 24 and line["exact"] and np.isnan(line["ci_low"])
+
+
+def test_groups_are_permuted_by_themselves(monkeypatch):
+    orders, exact = association.permutations(3, 2, seed=0)
+    expected = {(*a, *b) for a in itertools.permutations(range(3)) for b in itertools.permutations((3, 4))}
+    assert exact and len(orders) == 12 and {tuple(order) for order in orders} == expected
+    monkeypatch.setattr(association, "MOST", 11)
+    monkeypatch.setattr(association, "DRAWS", 400)
+    orders, exact = association.permutations(3, 2, seed=0)
+    assert not exact and len(orders) == 400 and {tuple(order) for order in orders} == expected
+    assert association.permutations(2, 0, seed=0)[0].tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("most", [association.MOST, 1], ids=["all permutations", "drawn"])
+def test_where_targets_and_other_datasets_differ_the_mantel_test_rejects_as_often_as_it_says(monkeypatch, most):
+    """Datasets that are only evaluated on lie farther away and lose more, and beyond that nothing is associated."""
+    monkeypatch.setattr(association, "MOST", most)
+    monkeypatch.setattr(association, "DRAWS", 999)
+    rng, targets, others = np.random.default_rng(8), list("abcde"), list("xyz")
+    every, tables, models, methods = targets + others, [], range(20), range(150)
+    for model in models:
+        apart = [(model, i, j, "otdd", rng.normal() + 1.5 * (j in others)) for i, j in itertools.combinations(every, 2)]
+        distances = pd.DataFrame(apart, columns=["model", "first", "second", "distance", "value"])
+        cells = [("pretrained", "none", j) for j in every] + list(itertools.product(methods, targets, every))
+        accuracy = pd.DataFrame(cells, columns=["method", "target", "dataset"]).assign(model=model, size="all", seed=0)
+        shift = np.where(accuracy["dataset"].isin(others), -2, 0) * (accuracy["method"] != "pretrained")
+        accuracy["accuracy"] = shift + (accuracy["method"] != "pretrained") * rng.normal(size=len(accuracy))
+        ri = accuracy[accuracy["method"] != "pretrained"].assign(ri=0.0).drop_duplicates(["method", "target"])
+        choices = {
+            "targets": targets,
+            "ood_datasets": every,
+            "in_distribution": None,
+            "confidence": 0.95,
+            "seed": model,
+        }
+        tables.append(association.association_table(distances, accuracy, ri, pairs=True, **choices))
+    p = pd.concat(tables).query("level == 'pairs' and statistic == 'pearson'")["p"]
+    assert len(p) == len(models) * len(methods)
+    low, high = stats.binom.ppf([0.001, 0.999], len(p), 0.05) / len(p)
+    assert low <= np.mean(p <= 0.05) <= high
 
 
 def test_without_a_dataset_in_distribution_targets_are_compared_by_their_mean_distance_to_the_others(tables):

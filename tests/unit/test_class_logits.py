@@ -40,6 +40,25 @@ def test_the_gradient_goes_to_the_lowest_of_equal_indices(space, seed):
     assert (logits.grad.numpy() == expected).all()
 
 
+def test_the_loss_is_convex_in_the_logits_with_one_index_per_class_and_not_with_several():
+    """What catalog/methods.yaml says of linear probing, whose logits are linear in its weights."""
+    rng, label = np.random.default_rng(0), torch.tensor([0])
+
+    def excess(rows, first, second):
+        """Loss halfway between two logits less the mean of their losses, at most 0 for a convex loss."""
+        members = class_members(LabelSpace(names := tuple(map(str, range(len(rows)))), rows, names), CPU)
+        ends = torch.tensor(np.array([first, second, np.add(first, second) / 2])[:, None])
+        one, other, middle = (torch.nn.functional.cross_entropy(class_logits(end, members), label) for end in ends)
+        return float(middle - (one + other) / 2)
+
+    assert all(excess(((0,), (1,), (2,)), *rng.normal(size=(2, 3))) <= 1e-12 for _ in range(200))
+    # Either index of the right class has logit 2, halfway both have 1: log(1 + e^-1) - log(1 + e^-2).
+    assert excess(((0, 1), (2,)), [2.0, 0.0, 0.0], [0.0, 2.0, 0.0]) == pytest.approx(0.313262 - 0.126928, abs=1e-5)
+    # As long as the same indices are highest, the loss is convex.
+    high = rng.uniform(0, 1, (200, 2, 3)) + np.array([2, 0, 0])
+    assert all(excess(((0, 1), (2,)), *pair) <= 1e-12 for pair in high)
+
+
 def test_other_shapes_are_refused():
     members = class_members(LabelSpace(("a",), ((0,),), ("a",)), CPU)
     for logits, table in (

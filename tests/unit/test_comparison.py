@@ -9,7 +9,7 @@ from scipy import stats
 
 from rib.analysis import comparison
 from rib.analysis.bootstrap import object_weights, over_runs, p_over_runs
-from rib.analysis.comparison import compare, effects_of, holm, letters, rank, sign_flip_p
+from rib.analysis.comparison import compare, effects_of, few_objects, holm, letters, rank, sign_flip_p
 from rib.analysis.counts import STATE, Counts, count, write_counts
 from rib.analysis.ri import Ood, ood_accuracies, ri_parts
 from rib.analysis.tables import mri_tables, ri_table
@@ -150,6 +150,34 @@ def test_p_of_counts_rejects_no_true_hypothesis_too_often():
     right = (ability[None] + rng.normal(size=(2, 2000, 200)) > 0.5).astype(float)
     p = sign_flip_p(right, [(0, 1)], 4000, 1)[0]
     assert 0.03 < np.mean(p <= 0.05) < 0.06
+
+
+def test_p_of_few_objects_is_noted_since_rare_large_gains_make_it_small():
+    """Mean difference 0: a gain on 3 % of objects makes up for small losses on the others."""
+    rng, rejected = np.random.default_rng(2), {}
+    for objects in (40, 1000):
+        parts = np.where(rng.random((1000, objects)) < 0.03, 0.97 / 0.03, -1.0)
+        flipped = sign_flip_p(np.stack([parts, np.zeros_like(parts)]), [(0, 1)], 1000, 1)[0]
+        drawn = parts @ object_weights(objects, 200, 1).T / objects  # (tests, 1 + replicates), alike in three seeds
+        over_seeds = [p_over_runs(np.stack([one] * 3)[None]) for one in drawn]
+        rejected[objects] = np.mean([flipped <= 0.05, np.array(over_seeds) <= 0.05], axis=1)
+        assert bool(few_objects(pd.DataFrame({"objects": [objects]}))) == (objects < 100)
+    assert (rejected[40] > 0.2).all() and rejected[1000] == pytest.approx(0.05, abs=0.025)
+
+
+@pytest.mark.parametrize("groups", [None, GROUPS], ids=["all", "leak-free"])
+def test_tables_count_the_objects_that_can_contribute(tmp_path, caplog, groups):
+    """Of `a` and `c` there are 9 and 12 objects, of `b` 7; leak-free, target `a` leaves those of `c` that it lacks."""
+    write_counts(counted_of(rows()), tmp_path / "counts.npz")
+    made = written(tmp_path, "t", source_groups=groups)
+    images = rows().groupby("dataset")["object_id"].agg(set)
+    of_c = images["c"] - images["a"] if groups else images["c"]
+    expected = {"a": len(images["b"] | of_c), "b": len(images["a"] | images["c"])}
+    assert (made["comparisons_ri"]["objects"] == made["comparisons_ri"]["target"].map(expected)).all()
+    assert set(made["comparisons"]["objects"]) == set(made["ranking"]["objects"]) == {12}
+    noted = [record.getMessage() for record in caplog.records if "fewer than 100 objects" in record.getMessage()]
+    assert [note.split(":")[0] for note in noted] == ["comparisons", "comparisons_ri"]
+    assert few_objects(made["seeds"]) == few_objects(made["ranking"][:0]) == ""
 
 
 # Holm, seeds, letters

@@ -23,12 +23,13 @@ def texts(axes):
 
 
 def ranked(seeds=1):
-    lines = [("m", "wise", "all", 4.0, 3.0, 5.5, 1, 2, "a", np.nan), ("m", "ft", "all", 3.0, 2.0, 4.0, 1, 3, "ab", 99.9),
-             ("m", "lwf", "all", -1.0, -2.0, 0.5, 2, 3, "b", 80.0)]  # fmt: skip
-    names = ["model", "method", "size", "mri", "ci_low", "ci_high", "rank_best", "rank_worst", "ties", "fit"]
+    lines = [("m", "wise", "all", 4.0, 3.0, 5.5, seeds, 1, 2, "a", np.nan),
+             ("m", "ft", "all", 3.0, 2.0, 4.0, seeds, 1, 3, "ab", 99.9),
+             ("m", "lwf", "all", -1.0, -2.0, 0.5, seeds, 2, 3, "b", 80.0)]  # fmt: skip
+    names = ["model", "method", "size", "mri", "ci_low", "ci_high", "seeds", "rank_best", "rank_worst", "ties", "fit"]
     ranks = pd.DataFrame(lines, columns=names)
-    spread = [("m", name, "all", seeds, *((1.5, 2.5) if seeds > 1 else (np.nan, np.nan))) for name in LOOKS]
-    return ranks, pd.DataFrame(spread, columns=["model", "method", "size", "seeds", "seed_low", "seed_high"])
+    spread = [("m", name, "all", *((1.5, 2.5) if seeds > 1 else (np.nan, np.nan))) for name in LOOKS]
+    return ranks, pd.DataFrame(spread, columns=["model", "method", "size", "seed_low", "seed_high"])
 
 
 def draw_ranking(seeds):
@@ -45,6 +46,14 @@ def test_ranking_has_intervals_in_order_and_a_line_at_zero():
     assert any(list(line.get_xdata()) == [0, 0] for line in axes.lines) and axes.yaxis_inverted()
     assert "one seed" in figure.get_supxlabel() and not axes.containers
     assert len(shown) == 3
+
+
+def test_ranking_notes_few_objects():
+    ranks, spread = ranked()
+    for objects, noted in ((99, True), (100, False)):
+        settings = {"models": {"m": "M"}, "methods": LOOKS, "confidence": 0.95}
+        figure, _ = ranking.draw(ranks.assign(objects=objects), spread, **settings)
+        assert ("fewer than 100 objects (99)" in figure.get_supxlabel()) == noted
 
 
 def test_ranking_joins_methods_that_tie():

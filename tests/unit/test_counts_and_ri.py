@@ -349,15 +349,21 @@ def test_written_mri_and_its_parts_are_means_over_targets_and_seeds(grid, replic
         part[part.index.get_level_values("alpha") == -1].groupby(level=keys).mean().sort_index() for part in replicates
     ]
     assert sorted(mri.index) == list(means[0].index) == sorted({key[:3] for key in shown.index})
+    observed = replicates[0][replicates[0].index.get_level_values("alpha") == -1]
+    means_by_target = observed.groupby(level=[*keys, "target"]).mean().sort_index()
     lows, highs = percentiles([(part["after"] - part["before"]).to_numpy() for part in means[1:]])
     ends = {when: percentiles([part[when].to_numpy() for part in means[1:]]) for when in ("before", "after")}
     for place, (key, expected) in enumerate(means[0].iterrows()):
         change = expected["after"] - expected["before"]
         numbers = (change, lows[place], highs[place], expected["before"], expected["after"])
-        assert tuple(mri.loc[key]) == pytest.approx(numbers, abs=1e-6)
+        assert tuple(mri.loc[key])[:5] == pytest.approx(numbers, abs=1e-6)
+        seeds = observed.xs(key, level=keys).index.get_level_values("seed").nunique()
+        by_target = (means_by_target.loc[key]["after"] - means_by_target.loc[key]["before"]).to_numpy()
+        assert tuple(mri.loc[key])[5:8] == pytest.approx((len(by_target), seeds, by_target.std(ddof=1)), abs=1e-6)
         for when, (low, high) in ends.items():
             assert tuple(shown.loc[(*key, when)]) == pytest.approx((expected[when], low[place], high[place]), abs=1e-6)
-    assert list(mri) == ["mri", "ci_low", "ci_high", "ood_before", "ood_after"]
+    assert list(mri)[:7] == ["mri", "ci_low", "ci_high", "ood_before", "ood_after", "targets", "seeds"]
+    assert list(mri)[7:] == ["target_sd", "target_low", "target_high"]
     assert list(ood["when"]) == ["before", "after"] * len(mri)
 
 

@@ -307,19 +307,24 @@ def test_flips_diverge_from_zero_with_their_intervals():
 
 def test_calibration_joins_the_errors_before_and_after_on_the_other_datasets():
     lines = [
-        ("m", "ft", target, seed, dataset, 20.0, 10.0 + 4 * seed if target != dataset else 99.0)
+        ("m", "ft", target, seed, dataset, 20.0, 10.0 + 4 * seed if target != dataset else 99.0, 3.0, 1.0 + seed)
         for target, seed, dataset in itertools.product(TARGETS, (0, 1), TARGETS)
     ]
     columns = ["model", "method", "target", "seed", "dataset", "ece_before", "ece_after"]
+    columns += ["ece_floor_before", "ece_floor_after"]
     figure, shown = calibration.draw(
         pd.DataFrame(lines, columns=columns), models={"m": "M"}, methods={"ft": "FT", "vit": "V"}, datasets=DATASETS
     )
     axes, absent = figure.axes
     assert shown[["ece_before", "ece_after"]].to_numpy().tolist() == [[20, 12]] * 2 and not absent.axison
-    joined, before, after = axes.collections
+    joined, before, after, floor_before, floor_after = axes.collections
     assert [tuple(segment[:, 0]) for segment in joined.get_segments()][:2] == [(20, 12)] * 2
     assert [tuple(place) for place in before.get_offsets()[:2]] == [(20, 0), (20, 1)]
     assert [tuple(place) for place in after.get_offsets()[:2]] == [(12, 0), (12, 1)]
+    assert [tuple(place) for place in floor_before.get_offsets()] == [(3, 0), (3, 1)]
+    assert [tuple(place) for place in floor_after.get_offsets()] == [(1.5, 0), (1.5, 1)]
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named[2:] == ["floor before", "floor after"] and "perfectly calibrated" in figure.get_supxlabel()
     assert [label.get_text() for label in axes.get_yticklabels()] == list(DATASETS.values())
 
 

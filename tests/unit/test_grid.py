@@ -57,7 +57,7 @@ def test_splits_that_leave_nothing_to_test_are_refused(train):
 
 def test_leak_free_leaves_shared_sources_out_unless_they_were_held_out():
     groups = grid(family="imagenet", leak_free=True).leak_free_groups()
-    assert groups["imagenet_cartoon"] == groups["imagenet_c"] == groups["imagenet_val"] and "imagenet_r" not in groups
+    assert groups["imagenet_cartoon"] == groups["imagenet_c"] == groups["imagenet_val"] and "imagenet_v2" not in groups
     assert grid(family="imagenet").leak_free_groups() is None
     assert grid(family="imagenet", leak_free=True, protocol="held_out").leak_free_groups() is None
 
@@ -192,6 +192,27 @@ def test_an_optional_dataset_is_there_when_named_and_a_variant_counts_in_ri_only
     alone = grid(catalog, datasets=["mine", "twemoji"], targets=["twemoji"])
     assert alone.ood == ["twemoji", "mine"]
     assert any(phrase == "RI with Noto" for phrase in alone.conditions())
+
+
+@pytest.mark.parametrize("name", ["imagenet_a", "imagenet_r"])
+def test_a_and_r_among_all_classes_are_their_photos_and_have_no_part_in_ri(name):
+    chosen = grid(family="imagenet", datasets="all", targets="all")
+    original, whole = chosen.datasets[name], chosen.datasets[f"{name}_1000"]
+    assert name in chosen.ood and whole.name not in [*chosen.ood, *chosen.targets]
+    assert (whole.sources, whole.images, whole.source_group) == (original.sources, original.images, name)
+    spaces = [chosen.catalog.label_space(entry) for entry in (original, whole)]
+    assert [len(space.keys) for space in spaces] == [200, 1000] and set(spaces[0].keys) < set(spaces[1].keys)
+
+
+def test_corrupted_noto_shares_its_sources_and_is_there_only_when_named():
+    assert (
+        "noto_corrupted" not in grid().datasets and "noto_corrupted" not in grid(datasets="all", targets="all").targets
+    )
+    chosen = grid(datasets=["noto", "noto_corrupted", "openmoji"], leak_free=True)
+    assert set(chosen.ood) == set(chosen.datasets) and chosen.evaluation_groups()["noto_corrupted"] == [
+        "noto_corrupted"
+    ]
+    assert chosen.leak_free_groups() == dict.fromkeys(("noto", "noto_corrupted"), "noto")
 
 
 def test_a_dataset_in_distribution_is_evaluated_and_is_neither_target_nor_part_of_ri(with_entries):

@@ -95,6 +95,8 @@ def test_differences_are_those_of_the_tables_of_each_model(tmp_path, groups):
         after = [np.mean([p.after for s, p in ood.items() if s[:2] == (model, method)], axis=0) for model in "km"]
         expected = estimate(after[0] - after[1], 0.9)
         assert own.loc["ood_after", ["difference", "ci_low", "ci_high"]].tolist() == pytest.approx(expected, abs=1e-6)
+    before = compared[compared["measure"] == "ood_before"]
+    assert before["p"].nunique() == 1, "the same test with the same draws"
     shown = ranks.set_index(["model", "method"])
     for key in mri.index:
         assert shown.loc[key, ["ood_before", "ood_after"]].tolist() == pytest.approx(

@@ -42,6 +42,7 @@ def tables(tmp_path):
     covered = {"ri_seen": 3.0, "seen_low": 1.0, "seen_high": 4.0, "n_seen": 2400.0}
     covered |= dict.fromkeys(("ri_unseen", "unseen_low", "unseen_high", "n_unseen"))
     mri = {"mri": -1.25, **interval, "ood_before": 50.0, "ood_after": 48.75}
+    mri |= {"seeds": 1, "targets": 2, "target_sd": 3.0, "target_low": -28.0, "target_high": 26.0}
     rows = {
         "mri": [{"model": "net", "method": "ft", "size": "all", **mri}],
         "ri": [{**run, "n": 2400, "ri": -0.04, **interval, **covered}],
@@ -235,6 +236,12 @@ def shown_table(folder, csv, columns):
     (folder / "columns.yaml").write_text(f"x: {{title: X, note: N, columns: {columns}}}")
     (table,) = page_tables({"x": folder / "x.csv"}, folder / "columns.yaml", ABOUT)
     return table
+
+
+def test_the_note_of_a_comparison_of_few_objects_says_so(tmp_path):
+    noted = shown_table(tmp_path, "p,objects\n0.1,120\n0.2,40\n", "{P: p}")["note"]
+    assert noted == "N Fewer than 100 objects (40): the test finds differences too often."
+    assert shown_table(tmp_path, "p,objects\n0.1,120\n0.2,100\n", "{P: p}")["note"] == "N"
 
 
 def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):

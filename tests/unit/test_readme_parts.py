@@ -31,8 +31,8 @@ def example(tmp_path, monkeypatch):
     """Tables of a run with three sizes."""
     monkeypatch.setattr(readme, "EXAMPLE", tmp_path)
     runs = [("all", -1.0), ("all", 2.04), ("all", 1.0), ("0.5", 30.0), ("10", -40.0)]
-    lines = [f"efficientnet_lite0,ft,noto,{size},{ri},-3,3" for size, ri in runs]
-    (tmp_path / "ri.csv").write_text("\n".join(["model,method,target,size,ri,ci_low,ci_high", *lines]))
+    lines = [f"efficientnet_lite0,ft,noto,{size},{seed},{ri},-3,3" for seed, (size, ri) in enumerate(runs)]
+    (tmp_path / "ri.csv").write_text("\n".join(["model,method,target,size,seed,ri,ci_low,ci_high", *lines]))
     (tmp_path / "accuracy.csv").write_text("dataset,n\nnoto,200\ntwemoji,97\nnoto,200\n")
 
 
@@ -89,6 +89,12 @@ def test_the_headline_is_of_the_largest_size(example, catalog):
     )
 
 
+def test_the_headline_says_that_there_is_one_seed(example, catalog):
+    path = readme.EXAMPLE / "ri.csv"
+    path.write_text("model,method,target,size,seed,ri,ci_low,ci_high\nefficientnet_lite0,ft,noto,all,7,1,-3,3\n")
+    assert readme.headline(catalog).endswith(". One seed: the intervals are over objects, for these trained networks.")
+
+
 def test_the_headline_says_if_its_runs_are_unfinished(example, catalog):
     path = readme.EXAMPLE / "ri.csv"
     header, *lines = path.read_text().splitlines()
@@ -112,8 +118,8 @@ def test_the_headline_tells_classes_of_the_target_from_others_where_they_differ(
     example, catalog, tmp_path, parts, said
 ):
     keys = "ri_seen,seen_low,seen_high,ri_unseen,unseen_low,unseen_high"
-    head = f"model,method,target,size,ri,ci_low,ci_high,{keys}"
-    (tmp_path / "ri.csv").write_text(f"{head}\nefficientnet_lite0,ft,noto,all,-1,-3,3,{parts}\n")
+    head = f"model,method,target,size,seed,ri,ci_low,ci_high,{keys}"
+    (tmp_path / "ri.csv").write_text(f"{head}\nefficientnet_lite0,ft,noto,all,0,-1,-3,3,{parts}\n")
     assert f"Lowest RI: -1.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto{said})." in (
         readme.headline(catalog)
     )

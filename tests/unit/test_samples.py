@@ -8,10 +8,19 @@ from rib.analysis import samples
 from rib.analysis.bootstrap import object_weights
 from rib.analysis.counts import count
 from rib.analysis.ri import ood_accuracies
-from rib.analysis.samples import calibration_error, compared
+from rib.analysis.samples import calibration, compared
 from rib.analysis.tables import accuracy_table, mri_tables
 from rib.base.errors import UserError
 from rib.config.run import Run
+
+
+def calibration_error(confidence, right):
+    return calibration(confidence, right)[0]
+
+
+def calibration_floor(confidence):
+    return calibration(confidence, np.zeros(len(confidence), bool))[1]
+
 
 STATISTICS = {"replicates": 300, "confidence": 0.9, "seed": 5}
 SIZES = {"a": 9, "b": 7, "c": 12}
@@ -201,6 +210,36 @@ def test_calibration_error_of_known_cases():
     # What is too sure on one half and too unsure on the other does not cancel out between bins.
     assert calibration_error(np.array([0.9, 0.1]), np.array([False, True])) == pytest.approx(90)
     assert calibration_error(np.array([1.0000001], np.float32), np.array([False])) == 100, "rounded past 1"
+
+
+@pytest.mark.parametrize("n", [1, 5, 97, 1000])
+@pytest.mark.parametrize("kind", ["any", "sure", "unsure"])
+def test_the_floor_is_the_mean_error_of_a_perfectly_calibrated_model(n, kind):
+    rng = np.random.default_rng(n)
+    draw = {"any": (1, 1), "sure": (20, 1), "unsure": (1, 8)}[kind]
+    confidence = rng.beta(*draw, n)
+    errors = [calibration_error(confidence, rng.random(n) < confidence) for _ in range(2000)]
+    noise = 4 * np.std(errors) / np.sqrt(len(errors))
+    assert -noise <= calibration_floor(confidence) - np.mean(errors) <= noise + 0.02 * np.mean(errors)
+
+
+def test_floors_of_known_cases():
+    assert calibration_floor(np.array([0.3])) == pytest.approx(100 * 2 * 0.3 * 0.7), "0.7 or 0.3 off"
+    assert calibration_floor(np.full(2, 0.5)) == pytest.approx(25), "half the draws are 0.5 off, the others 0"
+    assert calibration_floor(np.array([0.3, 0.5, 0.5])) == pytest.approx((42 + 2 * 25) / 3)
+    assert calibration_floor(np.array([0.0, 1.0, 1.0])) == 0 == calibration_floor(np.float32([1.0000001]))
+    large = np.full(50_000, 0.9)
+    assert calibration_floor(large) == pytest.approx(100 * np.sqrt(2 * 0.09 / np.pi / 50_000), rel=1e-3), "normal"
+
+
+def test_tables_have_the_floors_before_and_after(grid, tmp_path):
+    rows, paths = grid
+    table, _ = written(tmp_path, paths)
+    for line in table.itertuples():
+        before, after = rows["pretrained", "none", 0], rows[line.method, line.target, line.seed]
+        for part, found in ((before, line.ece_floor_before), (after, line.ece_floor_after)):
+            own = part[part["dataset"] == line.dataset]["confidence"].to_numpy()
+            assert found == pytest.approx(calibration_floor(own), abs=1e-5) and found > 0
 
 
 def test_runs_on_different_images_are_refused():

@@ -1,4 +1,4 @@
-"""Accuracy by slices against pandas, from rows made up."""
+"""Accuracy by slices against pandas, from rows made up, and mCE against a plain sum."""
 
 import numpy as np
 import pandas as pd
@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rib.analysis.slices import write_slices
+from rib.analysis.slices import mean_corruption_errors, write_slices
 from rib.base.errors import UserError
+from rib.config.run import RUN_COLUMNS
 
 RUNS = [("m", "none", "pretrained"), ("m", "a", "ft"), ("k", "none", "pretrained"), ("k", "a", "ft")]
 SETS = {"a": 30, "c": 40, "plain": 10}  # images in the index, of which every fifth is not scored
@@ -45,11 +46,12 @@ def grid(tmp_path):
     return rows, list(indexes.values()), pd.concat(parts)
 
 
-def written(grid, tmp_path, *slices):
+def written(grid, tmp_path, *slices, table="accuracy_by_slice", errors=None):
     rows, indexes, *_ = grid
-    table = tmp_path / "slices.csv"
-    write_slices(rows=rows, indexes=indexes, slices=slices, conditions="protocol paper", table=table)
-    return pd.read_csv(table)
+    tables = {name: tmp_path / f"{name}.csv" for name in ("accuracy_by_slice", "corruptions", "mce")}
+    choices = {"slices": slices, "relative_errors": errors or {}, "conditions": "protocol paper"}
+    write_slices(rows=rows, indexes=indexes, **choices, **tables)
+    return pd.read_csv(tables[table])
 
 
 def test_accuracies_of_slices_are_pandas(grid, tmp_path):
@@ -67,6 +69,87 @@ def test_accuracies_of_slices_are_pandas(grid, tmp_path):
             assert line.n == len(before) == len(after)
             assert (line.before, line.after) == pytest.approx((before.mean(), after.mean()), abs=1e-5)
             assert line.change == pytest.approx(after.mean() - before.mean(), abs=2e-6)
+
+
+@pytest.mark.parametrize("slices", [(), ("severity",), ("time",)])
+def test_corruptions_are_split_by_both_columns_whatever_slices_are_chosen(grid, tmp_path, slices):
+    table = written(grid, tmp_path, *slices, table="corruptions")
+    assert list(table)[len(RUN_COLUMNS) :] == ["dataset", "corruption", "severity", *list(table)[-5:]]
+    assert list(table)[-5:] == ["n", "before", "after", "change", "conditions"]
+    every = grid[2][grid[2]["dataset"] != "plain"].assign(right=lambda rows: 100.0 * (rows["rank"] == 0))
+    every["corruption"] = every["corruption"].astype(str)
+    keys = ["model", "dataset", "corruption", "severity"]
+    expected = every.pivot_table(index=keys, columns="method", values="right", aggfunc=["size", "mean"])
+    table = table.set_index(keys).sort_index()
+    assert table.index.tolist() == expected.index.tolist() and len(table) > 20
+    assert table["n"].tolist() == expected["size", "ft"].tolist()
+    for column, method in (("before", "pretrained"), ("after", "ft")):
+        assert table[column].tolist() == pytest.approx(expected["mean", method].tolist(), abs=1e-5)
+    assert table["change"].tolist() == pytest.approx((table["after"] - table["before"]).tolist(), abs=2e-6)
+
+
+ALEXNET = {"fog": 80.0, "snow": 50.0}
+
+
+def accuracies(corruptions=("fog", "snow"), severities=(1, 2, 3, 4, 5), datasets=("c", "other")):
+    """A table of two runs with accuracies drawn at random."""
+    rng = np.random.default_rng(1)
+    runs = [("m", "ft", "a", "all", 0), ("k", "lwf", "a", "0.5", 1)]
+    lines = [
+        (*run, dataset, corruption, severity, *rng.uniform(0, 100, 2))
+        for run in runs
+        for dataset in datasets
+        for corruption in corruptions
+        for severity in severities
+    ]
+    kinds = ["dataset", "corruption", "severity", "before", "after"]
+    return pd.DataFrame(lines, columns=["model", "method", "target", "size", "seed", *kinds])
+
+
+def test_mce_is_the_mean_over_corruptions_of_sums_of_errors_over_alexnets():
+    table = accuracies()
+    # in another order of rows the result is the same
+    found = mean_corruption_errors(table.sample(frac=1, random_state=0), {"c": ALEXNET}).set_index("model")
+    assert set(found["dataset"]) == {"c"} and len(found) == 2
+    for model in ("m", "k"):
+        expected = {}
+        for column in ("before", "after"):
+            ratios = []
+            for corruption, alexnet in ALEXNET.items():
+                errors = 0
+                for line in table.to_dict("records"):
+                    if (line["model"], line["dataset"], line["corruption"]) == (model, "c", corruption):
+                        errors += 100 - line[column]
+                ratios.append(errors / (5 * alexnet))
+            expected[column] = 100 * sum(ratios) / len(ratios)
+            assert found.loc[model, column] == pytest.approx(expected[column])
+        assert found.loc[model, "change"] == pytest.approx(expected["after"] - expected["before"])
+
+
+def test_mce_of_alexnet_itself_is_100_and_of_a_perfect_model_0():
+    table = accuracies(datasets=["c"])
+    table["before"], table["after"] = 100 - table["corruption"].map(ALEXNET), 100.0
+    found = mean_corruption_errors(table, {"c": ALEXNET})
+    assert found["before"].tolist() == pytest.approx([100, 100]) and found["after"].tolist() == [0, 0]
+
+
+def test_an_error_of_alexnet_that_is_missing_is_named():
+    with pytest.raises(UserError, match="datasets.yaml, c: .*relative_errors lacks 'frost'; add"):
+        mean_corruption_errors(accuracies(["fog", "frost"]), {"c": ALEXNET})
+
+
+def test_without_all_severities_there_is_no_mce(grid, tmp_path):
+    assert mean_corruption_errors(accuracies(severities=[1, 3, 5]), {"c": ALEXNET}).empty
+    assert written(grid, tmp_path, table="mce", errors={"a": ALEXNET}).empty
+
+
+def test_the_catalogue_states_alexnets_error_for_each_corruption_that_it_needs(catalog):
+    for entry in catalog.datasets.values():
+        if entry.relative_errors:
+            rows = catalog.table(entry.relative_errors, ("corruption", "error", "source"), ["error"])
+            assert {row["corruption"] for row in rows} >= set(entry.settings["corruptions"])
+            assert all(0 < float(row["error"]) < 100 and row["source"] for row in rows)
+            assert entry.settings["severities"] == [1, 2, 3, 4, 5]
 
 
 def test_without_a_choice_all_columns_that_there_are_count(grid, tmp_path):
@@ -87,7 +170,7 @@ def test_without_a_choice_all_columns_that_there_are_count(grid, tmp_path):
 def test_a_column_that_no_index_has_is_refused(grid, tmp_path, slices, message):
     with pytest.raises(UserError, match=message):
         written(grid, tmp_path, *slices)
-    assert not (tmp_path / "slices.csv").exists()
+    assert not (tmp_path / "accuracy_by_slice.csv").exists()
 
 
 def test_runs_on_different_images_are_refused(grid, tmp_path):

@@ -14,7 +14,7 @@ from rib.data.layouts import class_folders
 
 def items(dataset):
     for number, item in enumerate(class_folders.items(dataset)):
-        yield replace(item, slices={"severity": number % 2 + 1, "light": "dim"})
+        yield replace(item, slices={"severity": number % 5 + 1, "corruption": "fog"})
 """
 
 
@@ -35,18 +35,27 @@ def test_slices_of_a_layout_split_accuracies(finished_copy):
     (folder / "mine/layouts").mkdir(exist_ok=True)
     (folder / "mine/layouts/sliced.py").write_text(SLICED)
     entry = folder / "mine/datasets.yaml"
-    entry.write_text(re.sub(r"(?s)(\ngreen:.*?layout: )class_folders", r"\1sliced", entry.read_text()))
+    key = "relative_errors: alexnet_errors.csv"
+    entry.write_text(
+        re.sub(r"(?s)(\ngreen:.*?)layout: class_folders", rf"\1layout: sliced\n  {key}", entry.read_text())
+    )
     finished_copy.snakemake("slices", "--cores", "2", config=(*config, "slices=[severity]"))
     table = pd.read_csv(folder / "reports/tiny/tables/accuracy_by_slice.csv")
     assert table[["dataset", "slice", "value", "n"]].to_numpy().tolist() == [
-        ["green", "severity", k, 10] for k in (1, 2)
+        ["green", "severity", k, 4] for k in (1, 2, 3, 4, 5)
     ]
+    (mce,) = pd.read_csv(folder / "reports/tiny/tables/mce.csv").to_dict("records")
     for run, column in (("none/pretrained", "before"), ("red/ft", "after")):
         rows = rows_of(folder / f"results/tiny/paper/evaluate/tiny_cnn/{run}/all/0/tiny.parquet")
         right = (rows["rank"] == 0)[rows["dataset"] == "green"]
         expected = 100 * right.groupby(rows["severity"]).mean()
         assert table[column].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+        assert mce[column] == pytest.approx(100 * (100 - expected.mean()) / 81.9324, abs=1e-5)  # AlexNet's error in fog
+    by_corruption = pd.read_csv(folder / "reports/tiny/tables/corruptions.csv")
+    assert by_corruption[["severity", "n", "after"]].equals(
+        table.rename(columns={"value": "severity"})[["severity", "n", "after"]]
+    )
     (folder / "reports/tiny/tables/accuracy_by_slice.csv").unlink()
     printed = finished_copy.snakemake("slices", "--cores", "1", config=(*config, "slices=[colour]"), check=False)
-    assert "no column 'colour'; choose from light, severity" in printed and "Traceback" not in printed
+    assert "no column 'colour'; choose from corruption, severity" in printed and "Traceback" not in printed
     assert not (folder / "reports/tiny/tables/accuracy_by_slice.csv").exists()

@@ -9,7 +9,8 @@ There are three levels, each per model, method, training subset and kind of dist
                      arXiv 2410.21582), if it is evaluated
 
 Pairs that share a dataset are not independent. Their p-value is therefore from a Mantel test (1967), which permutes
-rows and columns of the distance matrix together, and they have no confidence interval.
+rows and columns of the distance matrix together, and they have no confidence interval. Targets are permuted among
+themselves, as are the datasets that are only evaluated on: a test that mixes the two rejects too often if they differ.
 """
 
 import itertools
@@ -36,15 +37,19 @@ KEYS = ["model", "method", "size", "distance", "level", "statistic"]
 COLUMNS = [*KEYS, "value", "ci_low", "ci_high", "p", "permutations", "exact", "n"]
 
 
-def permutations(n: int, seed: int) -> tuple[np.ndarray, bool]:
-    """Permutations of n items: all of them, or random draws if there are too many.
+def permutations(*sizes: int, seed: int) -> tuple[np.ndarray, bool]:
+    """Permutations of items within groups of the given sizes: all of them, or random draws if there are too many.
 
     Returns:
-        (count, n) int64, and whether these are all.
+        (count, n) int64 with n the sum of sizes, groups one after the other, and whether these are all.
     """
-    if math.factorial(n) <= MOST:
-        return np.array(list(itertools.permutations(range(n)))), True
-    return np.random.default_rng(seed).permuted(np.tile(np.arange(n), (DRAWS, 1)), axis=1), False
+    blocks = [np.arange(end - size, end) for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
+    if math.prod(map(math.factorial, sizes)) <= MOST:
+        orders = [np.array(list(itertools.permutations(block)), np.int64) for block in blocks]
+        chosen = np.indices([len(order) for order in orders]).reshape(len(orders), -1)  # one order of each group
+        return np.hstack([order[rows] for order, rows in zip(orders, chosen, strict=True)]), True
+    rng = np.random.default_rng(seed)
+    return np.hstack([rng.permuted(np.tile(block, (DRAWS, 1)), axis=1) for block in blocks]), False
 
 
 def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -148,6 +153,7 @@ def association_table(
         runs = list(dict.fromkeys(key[:2] for key in gains.index))
         if not runs:
             continue
+        only_evaluated = [name for name in ood_datasets if name not in targets]
         cells = [(target, other) for target in targets for other in ood_datasets if other != target]
         responses = {"pairs": [[changes[(*run, *cell)] for cell in cells] for run in runs]} if pairs else {}
         responses["targets"] = [[gains[(*run, target)] for target in targets] for run in runs]
@@ -158,9 +164,9 @@ def association_table(
             apart = np.array(list(to_targets(found, targets, ood_datasets, in_distribution).values()))
             for level, response in responses.items():
                 mantel = level == "pairs"
-                permuted = _renamed(found, ood_datasets, cells) if mantel else apart.__getitem__
-                places = len(ood_datasets if mantel else targets)
-                tested = _tested(permuted, np.array(response), places, mantel, confidence, seed)
+                permuted = _renamed(found, [*targets, *only_evaluated], cells) if mantel else apart.__getitem__
+                sizes = (len(targets), len(only_evaluated)) if mantel else (len(targets),)
+                tested = _tested(permuted, np.array(response), sizes, mantel, confidence, seed)
                 lines += [(model, *runs[run], kind, level, *rest) for run, *rest in tested]
         log.info("%s: distances compared with the effects of %d methods", model, len(runs))
     # Models, methods and sizes in order of first appearance.
@@ -180,18 +186,19 @@ def _renamed(
 def _tested(
     permuted: Callable[[np.ndarray], np.ndarray],
     responses: np.ndarray,
-    places: int,
+    sizes: Sequence[int],
     pairs: bool,
     confidence: float,
     seed: int,
 ) -> Iterator[tuple]:
     """Yield run index, statistic, value, confidence interval, p, permutations, exact, n of each run and statistic."""
     n = responses.shape[1]
-    orders, exact = permutations(places, seed) if n >= FEWEST else (np.empty((0, places), np.int64), True)
+    enough = n >= FEWEST
+    orders, exact = permutations(*sizes, seed=seed) if enough else (np.empty((0, sum(sizes)), np.int64), True)
     for statistic in STATISTICS:
         ranks = statistic == "spearman"
         undefined = np.full((2, len(responses)), np.nan)
-        values, ps = permuted_p(permuted, responses, orders, exact, ranks) if n >= FEWEST else undefined
+        values, ps = permuted_p(permuted, responses, orders, exact, ranks) if enough else undefined
         for run, (value, p) in enumerate(zip(values, ps, strict=True)):
             sure = (np.nan, np.nan) if pairs else interval(value, n, confidence, ranks)
             yield (run, statistic, value, *sure, p, len(orders), exact, n)

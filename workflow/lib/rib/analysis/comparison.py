@@ -14,6 +14,10 @@ Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) is over al
 size: all pairs, including those with the pretrained model, and in comparisons_ri all targets. A method with an unfinished
 run (`rib.analysis.fit`) of a model and size has no test and no rank there, since that would compare how far training
 got; its mRI and RI are in the tables over seeds.
+
+Either test is liberal if objects are few and a large gain on rare ones makes up for small losses on the others: with 40
+objects, 3 % of them rare, over a fifth of p are at most 0.05 where the mean difference is 0. Tables therefore have the
+number of objects with an image in the RI (for mRI, in the RI of any target), and a note if it is below FEWEST_OBJECTS.
 """
 
 import itertools
@@ -28,22 +32,24 @@ import pandas as pd
 from rib.analysis.bootstrap import FEWEST_SEEDS, object_weights, over_runs, p_over_runs, spread
 from rib.analysis.counts import State, read_counts
 from rib.analysis.fit import read_table
-from rib.analysis.ri import Ood, ood_accuracies, ri_parts
+from rib.analysis.ri import Ood, ood_accuracies, ri_objects, ri_parts
 from rib.base.files import write_table
-from rib.base.progress import Progress
+from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED
 
 DRAWS = 100_000  # of signs
 CHUNK = 1 << 26  # bytes of signs at a time
+FEWEST_OBJECTS = 100  # with fewer, the test is noted to be liberal
 # Percentage points: more than the rounding error of a sum, less than the effect of one image in millions.
 ROUNDING = 1e-9
 IMAGES = ["ci_low", "ci_high"]
 SEEDS = ["seeds", "sd", "seed_low", "seed_high"]
+RANKS = ["rank_best", "rank_worst", "ties", "pretrained"]
 COMPARISON = ["difference", *IMAGES, "p", "p_holm", *SEEDS]
 COLUMNS = {
-    "comparisons": ["model", "method", "other", "size", *COMPARISON],
-    "comparisons_ri": ["model", "method", "other", "target", "size", *COMPARISON],
-    "ranking": ["model", "method", "size", "mri", *IMAGES, "seeds", "rank_best", "rank_worst", "ties", "pretrained"],
+    "comparisons": ["model", "method", "other", "size", *COMPARISON, "objects"],
+    "comparisons_ri": ["model", "method", "other", "target", "size", *COMPARISON, "objects"],
+    "ranking": ["model", "method", "size", "mri", *IMAGES, "seeds", *RANKS, "objects"],
     "seeds": ["model", "method", "size", "mri", *IMAGES, *SEEDS],
     "seeds_ri": ["model", "method", "target", "size", "ri", *IMAGES, *SEEDS],
 }
@@ -238,6 +244,13 @@ def tables_of(
     return found
 
 
+def few_objects(table: pd.DataFrame) -> str:
+    """Note on a table with a row of fewer than `FEWEST_OBJECTS` objects; empty for others."""
+    fewest = table["objects"].min() if "objects" in table else np.nan
+    few = f"fewer than {FEWEST_OBJECTS} objects ({fewest:.0f}): the test finds differences too often"
+    return few if fewest < FEWEST_OBJECTS else ""
+
+
 def write_comparison(
     *,
     counts: Path,
@@ -267,9 +280,15 @@ def write_comparison(
         for size in sorted({state[3] for state in ood}):
             model = plain.states[0][0]
             left_out = set(unfinished[(unfinished["model"] == model) & (unfinished["size"] == size)]["method"])
-            tables = tables_of(effects_of(ood, parts, size), left_out, confidence, draws, seed)
-            found.append({name: table.assign(model=model, size=size) for name, table in tables.items()})
+            tables = tables_of(effects := effects_of(ood, parts, size), left_out, confidence, draws, seed)
+            objects = ri_objects(plain, effects.targets, ood_datasets, source_groups)
+            for name, table in tables.items():
+                of_rows = [objects.get(target, objects[None]) for target in table.get("target", [None] * len(table))]
+                tables[name] = table.assign(model=model, size=size, objects=of_rows)
+            found.append(tables)
     for name, columns in COLUMNS.items():
         tables = [tables[name][columns] for tables in found if name in tables]
         table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+        if name.startswith("comparisons") and (note := few_objects(table)):
+            log.warning("%s: %s", name, note)
         write_table(outputs[name], table.assign(conditions=conditions))

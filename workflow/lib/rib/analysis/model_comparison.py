@@ -6,7 +6,7 @@ model with an unfinished run of the method has no ranks, and no tests of mRI and
 """
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,20 +44,31 @@ def scores_of(ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray]) -> Sc
     return Scores(sides.reshape(by_target), np.mean(list(parts.values()), axis=0))
 
 
+def flip_signs(scores: Sequence[Sequence[Scores]], draws: int, seed: int) -> Sequence[np.ndarray | None]:
+    """p (pairs of models, measures) of sign flips for each method and size, with the same draws; None with enough seeds."""
+    if scores[0][0].accuracies.shape[2] >= FEWEST_SEEDS:
+        return [None] * len(scores)
+    weights = np.array(list(MEASURES.values()))
+    parts = np.stack([[weights @ own.parts for own in models] for models in scores], axis=1)
+    pairs = list(itertools.combinations(range(len(parts)), 2))
+    p = sign_flip_p(parts.reshape(len(parts), -1, parts.shape[-1]), pairs, draws, seed)
+    return p.reshape(len(pairs), -1, len(MEASURES)).swapaxes(0, 1)
+
+
 def compare(
-    scores: Mapping[str, Scores], unfinished: Collection[str], confidence: float, draws: int, seed: int
+    scores: Mapping[str, Scores], flipped: np.ndarray | None, unfinished: Collection[str], confidence: float
 ) -> pd.DataFrame:
-    """Differences (model minus other_model) of all pairs of models, with confidence interval, p and Holm-adjusted p."""
+    """Differences (model minus other_model) of all pairs of models, with confidence interval, p and Holm-adjusted p.
+
+    Args:
+        flipped: (pairs, measures) p of sign flips; None for p over seeds.
+    """
     weights, lines = np.array(list(MEASURES.values())), []
-    pairs, places = (list(itertools.combinations(each, 2)) for each in (scores, range(len(scores))))
-    few = next(iter(scores.values())).accuracies.shape[2] < FEWEST_SEEDS
-    if few:
-        flipped = sign_flip_p(np.stack([weights @ own.parts for own in scores.values()]), places, draws, seed)
-    for place, pair in enumerate(pairs):
+    for place, pair in enumerate(itertools.combinations(scores, 2)):
         apart = np.tensordot(weights, scores[pair[0]].accuracies - scores[pair[1]].accuracies, 1)
         for column, measure in enumerate(MEASURES):
             if measure == "ood_before" or not set(unfinished) & set(pair):
-                p = flipped[place, column] if few else p_over_runs(apart[column])
+                p = p_over_runs(apart[column]) if flipped is None else flipped[place, column]
                 lines.append((*pair, measure, *over_runs(apart[column], confidence), p))
     table = pd.DataFrame(lines, columns=PAIR)
     return table.assign(p_holm=holm(table["p"].to_numpy()))
@@ -134,10 +145,11 @@ def write_model_comparisons(
             parts = ood_parts(model.of(own), ood_datasets, source_groups)
             scores.setdefault(key, {})[model.states[0][0]] = scores_of(ood, parts)
     unfinished = read_table(fit).query("unfinished == 'yes'")
+    flipped = flip_signs([list(models.values()) for models in scores.values()], draws, seed)
     compared, ranks = {}, {}
-    for (method, size), models in scores.items():
+    for ((method, size), models), p in zip(scores.items(), flipped, strict=True):
         left_out = set(unfinished[(unfinished["method"] == method) & (unfinished["size"] == size)]["model"])
-        compared[method, size] = compare(models, left_out, confidence, draws, seed)
+        compared[method, size] = compare(models, p, left_out, confidence)
         ranks[method, size] = rank(models, left_out, confidence)
     for path, tables in ((model_comparisons, compared), (model_ranks, ranks)):
         table = pd.concat(tables, names=["method", "size"]).reset_index(["method", "size"])

@@ -109,6 +109,14 @@ def ri_parts(
     return {state: after - before for state, (before, after) in ood_parts(counts, ood_datasets, source_groups).items()}
 
 
+def ri_objects(counts: Counts, targets: Collection[str], *which: Collection[str] | None) -> dict[str | None, int]:
+    """Number of objects with an image in the RI of each target and, as None, of any; `which`: see `ood_accuracies`."""
+    left = _by_target(counts, *which)
+    own = {target: [counts.places[name][kept] for name, kept in left[target].items()] for target in targets}
+    places = {**own, None: [part for parts in own.values() for part in parts]}
+    return {target: len(np.unique(np.concatenate(parts))) for target, parts in places.items()}
+
+
 def _before(state: State) -> State:
     """The pretrained state that a fine-tuned one started from."""
     return (state[0], PRETRAINED, NO_TARGET, ALL, 0, None)

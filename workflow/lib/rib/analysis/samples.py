@@ -10,7 +10,8 @@ The change of accuracy is wrong to right minus right to wrong. An unchanged accu
 
 The expected calibration error (ECE) bins images by confidence into 15 bins of equal width and averages
 |mean confidence - accuracy| over bins, weighted by their number of images (Guo et al. 2017, arXiv 1706.04599, equation
-3).
+3). Its floor is its mean for a perfectly calibrated model, right with the probability of its confidence; it is not 0,
+and before and after fine-tuning, with the same images but other confidences, it is not the same.
 
 Rows are read one run at a time to bound memory.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binom
 
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import EVERY, Index, different_images, read_indexes
@@ -30,25 +32,33 @@ from rib.base.progress import Progress
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, run_of
 
 BINS = 15  # of the calibration error
+CALIBRATION = ("ece_before", "ece_floor_before", "ece_after", "ece_floor_after")
 SHARES = ("agreement", "right_to_wrong", "wrong_to_right")
 COLUMNS = ("row", "prediction", "rank", "confidence")
 GROUP = ["model", "method", "size"]
 BLOCK = 200  # bootstrap replicates at once, which bounds memory
 
 
-def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error in percent.
+def calibration(confidence: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """Expected calibration error and its floor, in percent.
+
+    For the floor, the number of right predictions in a bin is taken as binomial with the bin's mean confidence, which
+    makes it at most 2 % of itself too large.
 
     Args:
         confidence: (n,) of the predictions, 0 to 1.
         right: (n,) bool, whether each is correct.
 
     Source: Guo et al. 2017 (arXiv 1706.04599), equation 3: |B|/n * |acc(B) - conf(B)| equals the absolute sum of
-    right - confidence over the bin's images, divided by n.
+    right - confidence over the bin's images, divided by n. De Moivre's mean absolute deviation of a binomial
+    distribution, 2 k (1 - p) P(k) with k = floor(n p) + 1.
     """
-    within = confidence.astype(np.float64).clip(0, 1)  # histogram drops values that rounding puts above 1
-    gaps, _ = np.histogram(within, bins=BINS, range=(0, 1), weights=right - within)
-    return 100 * float(np.abs(gaps).sum()) / len(within)
+    within = confidence.astype(np.float64).clip(0, 1)  # rounding may have put it above 1
+    bins = np.minimum((within * BINS).astype(np.int64), BINS - 1)
+    n, expected, gaps = (np.bincount(bins, by, BINS) for by in (None, within, right - within))
+    p, k = expected / np.maximum(n, 1), np.floor(expected) + 1
+    by_chance = 2 * k * (1 - p) * binom.pmf(k, n, p)
+    return 100 * float(np.abs(gaps).sum()) / len(within), 100 * float(by_chance.sum()) / len(within)
 
 
 def compared(before: pd.DataFrame, after: pd.DataFrame, dataset: str, runs: tuple[Run, Run]) -> dict[str, np.ndarray]:
@@ -70,10 +80,10 @@ def right(rows: pd.DataFrame) -> np.ndarray:
 
 
 def numbers_of(before: pd.DataFrame, after: pd.DataFrame, flags: Mapping[str, np.ndarray]) -> tuple:
-    """The numbers of a row of samples.csv: images, shares and calibration errors (percent)."""
+    """The numbers of a row of samples.csv: images, shares, calibration errors and their floors (percent)."""
     shares = (100 * float(flags[name].mean()) for name in SHARES)
-    errors = (calibration_error(rows["confidence"].to_numpy(), right(rows)) for rows in (before, after))
-    return (len(before), *shares, *errors)
+    errors = (calibration(rows["confidence"].to_numpy(), right(rows)) for rows in (before, after))
+    return (len(before), *shares, *itertools.chain.from_iterable(errors))
 
 
 def files_of(rows: Iterable[Path]) -> dict[Run, list[Path]]:
@@ -158,7 +168,7 @@ def write_tables(
         rows: Parquet files of all runs except curves; folder names identify the run (see `run_of`).
         indexes: index of each dataset; folder names identify it.
         samples: CSV with one row per fine-tuned run and dataset: model, method, target, size, seed, dataset, n,
-            agreement, right_to_wrong, wrong_to_right, ece_before, ece_after (percent).
+            agreement, right_to_wrong, wrong_to_right, ece_before, ece_after and their floors (percent).
         flips: CSV with one row per model, method and size: means of the three shares over targets, seeds and the
             datasets other than the target, each with its confidence interval over objects (percent).
     """
@@ -189,6 +199,6 @@ def write_tables(
             shares = (estimate(values, confidence) for values in found.T)
             means.append((*group, *itertools.chain.from_iterable(shares)))
     columns = [name for share in SHARES for name in (share, f"{share}_low", f"{share}_high")]
-    by_run = pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", *SHARES, "ece_before", "ece_after"])
+    by_run = pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", *SHARES, *CALIBRATION])
     write_table(samples, by_run.assign(conditions=conditions))
     write_table(flips, pd.DataFrame(means, columns=[*GROUP, *columns]).assign(conditions=conditions))

@@ -1,34 +1,54 @@
-"""Accuracy by slices of datasets, such as the severity of a corruption: columns that a layout adds to the index."""
+"""Accuracy by slices of datasets, such as the severity of a corruption: columns that a layout adds to the index.
 
-from collections.abc import Iterable, Mapping, Sequence
+The mean corruption error of a dataset (Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4.1) is, in percent,
+
+    mCE = 100 * mean over corruptions of (sum over severities of error / sum over severities of AlexNet's error)
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
 from rib.analysis.counts import different_images, read_indexes
-from rib.analysis.samples import files_of, read_rows
+from rib.analysis.samples import files_of, read_rows, right
 from rib.base.errors import UserError
 from rib.base.files import write_table
 from rib.base.progress import Progress
 from rib.config.run import PRETRAINED, RUN_COLUMNS
 from rib.data.prepared import INDEX_COLUMNS
 
-COLUMNS = [*RUN_COLUMNS, "dataset", "slice", "value", "n", "before", "after", "change"]
+ACCURACIES = ["n", "before", "after", "change"]
+CORRUPTION = ["corruption", "severity"]
+Errors = Mapping[str, Mapping[str, float]]  # AlexNet's, in percent, by dataset that states them and corruption
 
 
 def write_slices(
-    *, rows: Iterable[Path], indexes: Sequence[Path], slices: Sequence[str], conditions: str, table: Path
+    *,
+    rows: Iterable[Path],
+    indexes: Sequence[Path],
+    slices: Sequence[str],
+    relative_errors: Errors,
+    conditions: str,
+    accuracy_by_slice: Path,
+    corruptions: Path,
+    mce: Path,
 ) -> None:
     """Write accuracies before and after fine-tuning by the values of columns of the indexes, one run at a time.
 
     Args:
         rows, indexes: see `rib.analysis.samples.write_tables`.
         slices: columns; if empty, all that the layouts gave.
-        table: CSV with one row per fine-tuned run, dataset, column and value: n images, accuracies and change (percent).
+        accuracy_by_slice: CSV by fine-tuned run, dataset, column and value: n images, accuracies and change (percent).
+        corruptions: the same by corruption and severity, for datasets that have both.
+        mce: CSV of `mean_corruption_errors`.
 
     Raises:
-        UserError: no index has a column that is asked for, or two runs were scored on different images.
+        UserError: no index has a column that is asked for, two runs were scored on different images, or see
+            `mean_corruption_errors`.
     """
     there = {path: [name for name in pq.read_schema(path).names if name not in INDEX_COLUMNS] for path in indexes}
     known = sorted({name for names in there.values() for name in names})
@@ -36,28 +56,71 @@ def write_slices(
         choice = f"choose from {', '.join(known)}" if known else "no layout gives slices"
         names = ", ".join(path.parts[-3] for path in there)
         raise UserError(f"config, slices: the indexes of {names} have no column '{missing[0]}'; {choice}.")
-    values = {}
+    parts = []
     for path, names in there.items():
-        values |= read_indexes([path], [name for name in slices or known if name in names])
-    files, before, lines = files_of(rows), {}, []
+        ((dataset, index),) = read_indexes([path], names).items()
+        parts += [(dataset, index[[name]]) for name in slices or known if name in names]
+        parts += [(dataset, index[CORRUPTION])] if {*CORRUPTION} <= {*names} else []
+    found = list(_compared(rows, parts))
+    single = [(*run, name, *columns, *rest) for run, name, columns, *rest in found if columns != CORRUPTION]
+    double = [(*run, name, *rest) for run, name, columns, *rest in found if columns == CORRUPTION]
+    table = pd.DataFrame(double, columns=[*RUN_COLUMNS, "dataset", *CORRUPTION, *ACCURACIES])
+    write_table(mce, mean_corruption_errors(table, relative_errors).assign(conditions=conditions))
+    write_table(corruptions, table.assign(conditions=conditions))
+    table = pd.DataFrame(single, columns=[*RUN_COLUMNS, "dataset", "slice", "value", *ACCURACIES])
+    write_table(accuracy_by_slice, table.assign(conditions=conditions))
+
+
+def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.DataFrame:
+    """mCE (percent) before and after of each run and dataset of `relative_errors` that has all severities.
+
+    Args:
+        table: run, dataset, corruption, severity, and accuracies before and after (percent).
+
+    Raises:
+        UserError: AlexNet's error is missing for a corruption.
+    """
+    keys = [*RUN_COLUMNS, "dataset"]
+    severities = table.groupby(["dataset", "corruption"])["severity"].nunique().groupby("dataset").min()
+    whole = relative_errors.keys() & severities[severities == 5].index  # AlexNet's errors are means over all five
+    groups = table[table["dataset"].isin(list(whole))].groupby([*keys, "corruption"], sort=False)
+    errors = 100 - groups[["before", "after"]].mean()
+    if missing := [(name, kind) for *_, name, kind in errors.index if kind not in relative_errors[name]]:
+        dataset, corruption = missing[0]
+        raise UserError(f"datasets.yaml, {dataset}: the file of relative_errors lacks '{corruption}'; add its error.")
+    alexnet = [relative_errors[dataset][corruption] for *_, dataset, corruption in errors.index]
+    means = (100 * errors.div(np.array(alexnet, float), axis=0)).groupby(keys, sort=False).mean().reset_index()
+    return means.assign(change=means["after"] - means["before"])
+
+
+def _compared(rows: Iterable[Path], indexes: Iterable[tuple[str, pd.DataFrame]]) -> Iterator[tuple]:
+    """Run, dataset, columns, their values, number of images, accuracies before and after, and change (percent).
+
+    Runs are read one at a time. `indexes` has datasets, and columns of their indexes by whose values they are split.
+    """
+    splits = []
+    for dataset, index in indexes:
+        groups = index.groupby(list(index), observed=True)
+        values = groups.size().index.to_frame().to_numpy().tolist()
+        splits.append((dataset, list(index), values, groups.ngroup().to_numpy()))
+    files, before = files_of(rows), {}
     for run in Progress(sorted(files, key=lambda run: run.method != PRETRAINED), desc="reading rows", unit="run"):
-        found = _accuracies(files[run], values)
+        found = list(_accuracies(files[run], splits))
         start, shown = before.setdefault(run.model, (run, found))
-        if different := shown.keys() ^ found.keys():
-            raise different_images(min(different)[0], start, run)
-        if run.method != PRETRAINED:
-            lines += [
-                (*run.values(RUN_COLUMNS), *key, shown[key], found[key], found[key] - shown[key]) for key in found
-            ]
-    write_table(table, pd.DataFrame(lines, columns=COLUMNS).assign(conditions=conditions))
+        pairs = itertools.zip_longest(found, shown, fillvalue=())
+        if different := [one or other for one, other in pairs if one[:-1] != other[:-1]]:
+            raise different_images(different[0][0], start, run)
+        for (*key, after), (*_, was) in zip(found, shown, strict=True):
+            if run.method != PRETRAINED:
+                yield run.values(RUN_COLUMNS), *key, was, after, after - was
 
 
-def _accuracies(paths: Iterable[Path], values: Mapping[str, pd.DataFrame]) -> dict[tuple, float]:
-    """Accuracy of a run in percent by dataset, column, value and number of images."""
-    rows, found = read_rows(paths, ["row", "rank"]), {}
-    for dataset, index in values.items():
-        own, right = index.iloc[rows[dataset]["row"]], (rows[dataset]["rank"] == 0).to_numpy()
-        for name in own:
-            parts = pd.Series(100.0 * right, own.index).groupby(own[name], observed=True)
-            found |= {(dataset, name, value, len(part)): part.mean() for value, part in parts}
-    return found
+def _accuracies(paths: Iterable[Path], splits: Iterable[tuple]) -> Iterator[tuple]:
+    """Dataset, columns, values, number of images and accuracy in percent of each part that has images."""
+    rows = read_rows(paths, ["row", "rank"])
+    for dataset, columns, values, places in splits:
+        part = places[rows[dataset]["row"]]  # the number of each image's part
+        n = np.bincount(part, minlength=len(values))
+        hits = np.bincount(part, weights=right(rows[dataset]), minlength=len(values))
+        for place in np.flatnonzero(n):
+            yield dataset, columns, *values[place], n[place], 100 * hits[place] / n[place]

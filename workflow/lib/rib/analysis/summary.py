@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.analysis.fit import UNFINISHED, read_table, whole_percent
 from rib.base.files import write_table, write_text
 from rib.config.run import ALL, PRETRAINED
@@ -90,11 +91,12 @@ def write_summary(
     cells = cells_of(values, compared, confidence)
     columns = {**labels["targets"], MRI: "mRI"}
     count = int(values["seeds"].max()) if len(values) else 0
+    over = "objects and seeds" if count >= FEWEST_SEEDS else "objects, for these trained networks"
     unfinished = f" {UNFINISHED}: training unfinished; such methods have no test." if values["unfinished"].any() else ""
     note = (
         f"RI per target and their mean, mRI, in percentage points, with {100 * confidence:g} % confidence intervals"
-        f"{f' (mean of {count} seeds)' if count > 1 else ''}; bold: better than every other method (paired sign flips, "
-        f"Holm-adjusted p at most {1 - confidence:.2g}); fit: mean accuracy on the images trained on.{unfinished} "
+        f"{f' (mean of {count} seeds)' if count > 1 else ''} over {over}; bold: better than every other method (paired "
+        f"test, Holm-adjusted p at most {1 - confidence:.2g}); fit: mean accuracy on the images trained on.{unfinished} "
         f"{conditions[:1].upper()}{conditions[1:]}."
     )
     sized = {size for _, size, _, _ in cells} != {ALL}

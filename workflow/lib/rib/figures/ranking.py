@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rib.analysis.bootstrap import FEWEST_SEEDS
+from rib.analysis.comparison import few_objects
 from rib.analysis.fit import whole_percent
 from rib.figures._panels import name_rows
 
@@ -23,14 +25,14 @@ def draw(
     methods: Mapping[str, Mapping],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """mRI of every method in percentage points, best on top, with its mean fit, and confidence intervals over images and over seeds.
+    """mRI of every method in percentage points, best on top, with its mean fit and its confidence intervals.
 
     Args:
-        ranking: columns model, method, size, mri, ci_low, ci_high, rank_best, rank_worst, ties, fit, in display
-            order; none for models without a finished method.
-        seeds: columns model, method, size, seeds, seed_low, seed_high.
+        ranking: columns model, method, size, mri, ci_low, ci_high, seeds, rank_best, rank_worst, ties, fit, in
+            display order; none for models without a finished method. Optional: objects.
+        seeds: columns model, method, size, seed_low, seed_high.
     """
-    spread = seeds[["model", "method", "size", "seeds", "seed_low", "seed_high"]]
+    spread = seeds[["model", "method", "size", "seed_low", "seed_high"]]
     shown = ranking.merge(spread, on=["model", "method", "size"], how="left", validate="one_to_one")
     drawn = [model for model in models if model in set(shown["model"])]
     if not drawn:
@@ -51,10 +53,12 @@ def draw(
         axes.set_title(models[model], loc="left")
         _draw_ties(axes, rows["ties"].tolist())
     n = int(shown["seeds"].max())
-    over_images = f"{confidence:.0%} confidence intervals over images"
-    several = f"thick: {over_images}; thin: {confidence:.0%} t-intervals over {n} seeds"
-    whiskers = several if n > 1 else f"{over_images} only (one seed)"
-    figure.supxlabel(f"mRI (percentage points)\n{whiskers}\nmethods that share a letter tie", fontsize=8)
+    over = "objects and seeds" if n >= FEWEST_SEEDS else "objects, for these trained networks"
+    several = f"thick: {confidence:.0%} confidence intervals over {over}; thin: over {n} seeds alone"
+    one = f"{confidence:.0%} confidence intervals over objects\none seed: another training may change the order"
+    whiskers = several if n > 1 else one
+    notes = ("mRI (percentage points)", whiskers, "methods that share a letter tie", few_objects(shown))
+    figure.supxlabel("\n".join(filter(None, notes)), fontsize=8)
     return figure, shown
 
 

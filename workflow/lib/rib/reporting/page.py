@@ -12,6 +12,8 @@ import yaml
 from docutils.core import publish_parts
 from PIL import Image
 
+from rib.analysis.bootstrap import FEWEST_SEEDS
+from rib.analysis.comparison import few_objects
 from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
 from rib.base.files import in_bytes, read_json, write_text
 from rib.base.progress import duration
@@ -71,6 +73,7 @@ def write_page(
         tables=tables,
         unfinished=name_unfinished(fits, {**labels, "targets": labels["datasets"]}),
         fitted=int(fits["method"].isin([name for name, method in about["methods"].items() if method["can_fit"]]).sum()),
+        fewest_seeds=FEWEST_SEEDS,
         inside=changes_inside(analyses["in_distribution"], about) if "in_distribution" in analyses else [],
         files=more_files,
         run=run,
@@ -135,7 +138,8 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
         header = [text for key, part in parts for text in ([key, interval] if "interval" in part else [key])]
         lines = _labelled(table, about).to_dict("records")
         rows = [[cell for _, part in parts for cell in _cells(line, part)] for line in lines]
-        shown = {"title": entry["title"], "note": entry["note"], "file": path.name, "header": header, "rows": rows}
+        note = f"{entry['note']} {few[0].upper()}{few[1:]}." if (few := few_objects(table)) else entry["note"]
+        shown = {"title": entry["title"], "note": note, "file": path.name, "header": header, "rows": rows}
         found.append(shown)
     return found
 

@@ -81,7 +81,8 @@ def headline(catalog: Catalog) -> str:
         run = (catalog.models[row["model"]], catalog.methods[row["method"]], catalog.datasets[row["target"]])
         names = ", ".join(entry.label for entry in run)
         found += f" {what}: {value} percentage points [{low}, {high}] ({names}{unfinished}{_by_coverage(row)})."
-    return found
+    seeds = len({row["seed"] for row in shown})
+    return found + " One seed: the intervals are over objects, for these trained networks." * (seeds == 1)
 
 
 def _by_coverage(row: dict[str, str]) -> str:

@@ -13,15 +13,18 @@ from rib.data.images import DatasetSource, Item, Photo, photo_item
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 
 
-def photos_in_folders(dataset: DatasetSource, labels: Mapping[str, int], strict: bool = False) -> Iterator[Item]:
+def photos_in_folders(
+    dataset: DatasetSource, labels: Mapping[str, int], strict: bool = False, partial: bool = False
+) -> Iterator[Item]:
     """Yield the photos in class folders, at any depth, in archive order.
 
     Args:
         dataset: zip or tar; `exclude` has image ids (`<folder>/<name>`).
         strict: whether photos in other folders are an error; otherwise they are left out with a warning.
+        partial: whether classes may lack images.
 
     Raises:
-        UserError: a class has no image or, if strict, there are photos in another folder.
+        UserError: a class has no image (unless partial) or, if strict, there are photos in another folder.
     """
     missing, strangers = dict(labels), Counter()
     for archive in dataset.archives:
@@ -42,7 +45,7 @@ def photos_in_folders(dataset: DatasetSource, labels: Mapping[str, int], strict:
         if strict:
             raise UserError(f"{said} Rename it, add it to the class file, or take it out of the images.")
         log.warning("left out: %s", said)
-    refuse_missing(missing, len(labels), dataset)
+    refuse_missing({} if partial else missing, len(labels), dataset)
 
 
 def _strangers(

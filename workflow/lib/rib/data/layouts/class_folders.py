@@ -11,15 +11,16 @@ from rib.data.images import DatasetSource, Item
 from rib.data.layouts._folders import photos_in_folders
 
 
-def items(dataset: DatasetSource) -> Iterator[Item]:
+def items(dataset: DatasetSource, *, partial: bool = False) -> Iterator[Item]:
     """Yield every image in a folder of the label space, in archive order.
 
     Args:
         dataset: zip or tar; label space keys are folder names; `exclude` has image ids (`<key>/<name>`).
+        partial: whether classes may lack images, for a dataset that is scored among more classes than it shows.
 
     Raises:
-        UserError: a class has no image, or a folder is not a class.
+        UserError: a class has no image (unless partial), or a folder is not a class.
     """
     labels = {key: label for label, key in enumerate(dataset.space.keys)}
     whole_and_own = len(dataset.space.keys) == dataset.space.num_classes and not labels.keys() <= set(imagenet_wnids())
-    return photos_in_folders(dataset, labels, strict=whole_and_own)
+    return photos_in_folders(dataset, labels, strict=whole_and_own, partial=partial)

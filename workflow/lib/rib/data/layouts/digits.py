@@ -6,17 +6,18 @@ test set of Alpaydin and Kaynak's Optical Recognition of Handwritten Digits (UCI
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-from skimage import exposure, feature, filters, morphology, restoration, transform, util
+from skimage import feature, filters, morphology, restoration, util
 
 from rib.base.errors import UserError
 from rib.data.archives import archive_members
 from rib.data.images import DatasetSource, Item
+from rib.data.layouts._corruptions import STRENGTHS, corrupt
 from rib.data.layouts._digits import LEVELS, on_paper, to_geometry
 
 MEMBER = "sklearn/datasets/data/digits.csv.gz"
@@ -106,16 +107,8 @@ def _plain(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarra
 
 
 def _corrupted(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
-    """One of five corruptions in turn, so that each is equally frequent in every class."""
-    image = util.img_as_float64(ink)
-    corruptions: list[Callable[[], np.ndarray]] = [
-        lambda: util.random_noise(image, "gaussian", rng=random, var=0.15),
-        lambda: util.random_noise(image, "s&p", rng=random, amount=0.3),
-        lambda: filters.gaussian(image, sigma=6),
-        lambda: exposure.rescale_intensity(image, in_range=(0, 1), out_range=(0.35, 0.6)),
-        lambda: transform.rotate(image, float(random.choice([-35, 35])), cval=1),
-    ]
-    return util.img_as_ubyte(np.clip(corruptions[rank % len(corruptions)](), 0, 1))
+    """One of the corruptions in turn, so that each is equally frequent in every class, at the highest severity."""
+    return corrupt(ink, list(STRENGTHS)[rank % len(STRENGTHS)], 5, random)
 
 
 def _drawn(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
