@@ -230,6 +230,7 @@ STAGES = {
     "tabulate stir": (["analysis/stir.py"], {"analysis/stir.py"}),
     "tabulate cost": (["analysis/cost.py"], {"analysis/cost.py"}),
     "tabulate splits": (["analysis/splits.py"], {"analysis/splits.py"}),
+    "tabulate selection": (["analysis/selection.py"], ROWS | {"analysis/selection.py", "analysis/bootstrap.py"}),
     "tabulate training": (["analysis/training.py"], {"analysis/training.py", "config/run.py"}),
     "plot_figure": (["figures/radar.py"], {"figures/radar.py", "figures/__init__.py", "analysis/fit.py"}),
 }

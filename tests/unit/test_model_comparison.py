@@ -75,7 +75,7 @@ def test_differences_are_those_of_counts_by_hand(tmp_path):
     }
     compared, ranks = written(tmp_path, counts_of(correct, places, images))
     assert compared["difference"].tolist() == [150, -50, 100] and compared["measure"].tolist() == list(MEASURES)
-    assert set(compared["model"]) == {"k"} and set(compared["other_model"]) == {"m"}
+    assert set(compared["model"]) == {"k"} and set(compared["other_model"]) == {"m"} and set(compared["objects"]) == {3}
     assert ranks[["model", "ood_before", "ood_after"]].to_numpy().tolist() == [["k", 50, 100], ["m", 100, 0]]
     assert ranks[["rank_before", "rank_after"]].to_numpy().tolist() == [[2, 1], [1, 2]], "who starts better ends worse"
 

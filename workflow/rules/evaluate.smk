@@ -20,14 +20,28 @@ def state_inputs(w):
     }
 
 
-def evaluation_inputs(w):
+def evaluation_inputs(w, datasets):
     """Inputs of an evaluate_run job, by name; one function, since every input function slows down large dry-runs."""
-    geometry, datasets = geometry_of(w.model), EVALUATION_GROUPS[w.evaluation_group]
+    geometry = geometry_of(w.model)
     return {
         **state_inputs(w),
         "evaluation_group": f"{GROUP}/manifest.json".format(evaluation_group=w.evaluation_group, geometry=geometry),
         "proxy": proxy_of(geometry, datasets),
         "splits": splits_of(geometry, datasets),
+    }
+
+
+def evaluation_settings(w, datasets, **more):
+    """Settings of a job that scores a run on datasets of an evaluation group."""
+    return {
+        "parents": parents_of(w),
+        "view": view_of(w.model),
+        "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
+        "split": datasets if GRID.split_fractions else [],
+        "batch_size": BATCH_SIZE,
+        "compute": COMPUTE,
+        **more,
+        "code": digest("evaluate_run"),
     }
 
 
@@ -37,9 +51,10 @@ def shared_job(w):
     return "scores" if "scores" in workflow.group_settings.group_components and not long else None
 
 
+# The rule that scores the select split inherits from this one.
 rule evaluate_run:
     input:
-        unpack(evaluation_inputs),
+        unpack(lambda w: evaluation_inputs(w, EVALUATION_GROUPS[w.evaluation_group])),
     output:
         rows=f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}.parquet",
         manifest=f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}.manifest.json",
@@ -49,7 +64,7 @@ rule evaluate_run:
     group:
         shared_job
     conda:
-        "../../envs/torch.yaml"
+        str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda w: threads_for(EVALUATION_GROUPS[w.evaluation_group])
     resources:
         gpu=GPU,
@@ -59,14 +74,6 @@ rule evaluate_run:
         mem_mb=lambda w: 16000 if w.method in CURVES else memory_of(EVALUATION_GROUPS[w.evaluation_group], 4000),
         runtime=lambda w: 720 if LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group]) else 120,
     params:
-        cfg=lambda w: {
-            "parents": parents_of(w),
-            "view": view_of(w.model),
-            "excludes_proxy": [name for name in EVALUATION_GROUPS[w.evaluation_group] if GRID.excludes_proxy(name)],
-            "split": EVALUATION_GROUPS[w.evaluation_group] if GRID.split_fractions else [],
-            "batch_size": BATCH_SIZE,
-            "compute": COMPUTE,
-            "code": digest("evaluate_run"),
-        },
+        cfg=lambda w: evaluation_settings(w, EVALUATION_GROUPS[w.evaluation_group]),
     script:
-        "../scripts/evaluate_run.py"
+        str(WORKFLOW / "scripts/evaluate_run.py")

@@ -41,6 +41,7 @@ RECORDS_BY_STAGE = {
     "finetune": [f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in TRAINED_RUNS],
     "merge": [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS],
     "evaluate": beside("provenance", ROWS),
+    **({"select": beside("provenance", SELECT_ROWS)} if SELECT_ROWS else {}),
 }
 # Not inputs of the page, so that it can be made again if only rows and reports were pulled.
 UPSTREAM = [path for paths in RECORDS_BY_STAGE.values() for path in paths]

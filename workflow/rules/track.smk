@@ -4,7 +4,7 @@ TRACKED = [
     "data/raw/*",
     f"results/{FAMILY}/prepare/*",
     f"results/{FAMILY}/models/*",
-    *(f"{RUNS}/{stage}/*" for stage in ("split", "finetune", "merge", "evaluate", "features", "distances")),
+    *(f"{RUNS}/{stage}/*" for stage in ("split", "finetune", "merge", "evaluate", "select", "features", "distances")),
     *(f"{REPORTS}/{part}" for part in ("tables", "figures", "index.html", "index.provenance.json")),
 ]
 

@@ -1,4 +1,4 @@
-"""Evaluate one run on one evaluation group."""
+"""Evaluate one run on one evaluation group, or on those of its datasets that `only` names."""
 
 from pathlib import Path
 
@@ -10,5 +10,7 @@ with run(snakemake) as out:
     from rib.data.groups import read_group
     from rib.evaluation.evaluate import evaluate
 
-    datasets = dataset_group(snakemake, read_group(Path(snakemake.input.evaluation_group)))
+    folders = read_group(Path(snakemake.input.evaluation_group))
+    only = snakemake.params.cfg.get("only", folders)
+    datasets = dataset_group(snakemake, {name: folders[name] for name in only})
     evaluate(**arguments(evaluate, snakemake, out, datasets=datasets, **run_weights(snakemake)))

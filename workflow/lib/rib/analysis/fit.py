@@ -58,15 +58,17 @@ def mark_tables(tables: Iterable[Path], fit: Path) -> None:
 
     They are the mean fit (percent, empty if unknown) of the runs that a row covers, and the number of unfinished ones. A
     row covers the runs that agree with it in all run columns of its table; target `mean` stands for all targets and seeds.
+    With a column `chosen`, it covers the runs of that method.
     """
     runs = pd.read_csv(fit, dtype=str, keep_default_na=False)  # as text, so that tables keep their numbers as they are
     runs = runs.assign(fit=pd.to_numeric(runs["fit"]), unfinished=runs["unfinished"] == "yes")
     for path in tables:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        keys = [column for column in RUN_COLUMNS if column in table]
-        if {"model", "method"} <= set(keys) and "fit" not in table:
-            means = [runs.assign(target=MEAN, seed="")] if "target" in keys else []
-            covered = pd.concat([runs, *means]).groupby(keys, as_index=False)
+        own = runs.rename(columns={"method": "chosen"}) if "chosen" in table else runs
+        keys = [column for column in own.columns[:-2] if column in table]
+        if {"model", "method"} <= set(table) and "fit" not in table:
+            means = [own.assign(target=MEAN, seed="")] if "target" in keys else []
+            covered = pd.concat([own, *means]).groupby(keys, as_index=False)
             covered = covered.agg(fit=("fit", "mean"), unfinished=("unfinished", "sum"))
             marked = table.merge(covered, how="left", on=keys).fillna({"unfinished": 0})
             write_table(path, marked.astype({"unfinished": int}))

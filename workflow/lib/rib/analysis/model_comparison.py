@@ -17,7 +17,7 @@ from rib.analysis.bootstrap import FEWEST_SEEDS, estimate, object_weights, over_
 from rib.analysis.comparison import DRAWS, ROUNDING, holm, sign_flip_p
 from rib.analysis.counts import State, read_counts
 from rib.analysis.fit import read_table
-from rib.analysis.ri import Ood, ood_accuracies, ood_parts
+from rib.analysis.ri import Ood, ood_accuracies, ood_parts, ri_objects
 from rib.base.errors import UserError
 from rib.base.files import write_table
 from rib.config.run import PRETRAINED
@@ -145,11 +145,12 @@ def write_model_comparisons(
             parts = ood_parts(model.of(own), ood_datasets, source_groups)
             scores.setdefault(key, {})[model.states[0][0]] = scores_of(ood, parts)
     unfinished = read_table(fit).query("unfinished == 'yes'")
+    objects = ri_objects(model, {state[2] for state in ood}, ood_datasets, source_groups)[None]
     flipped = flip_signs([list(models.values()) for models in scores.values()], draws, seed)
     compared, ranks = {}, {}
     for ((method, size), models), p in zip(scores.items(), flipped, strict=True):
         left_out = set(unfinished[(unfinished["method"] == method) & (unfinished["size"] == size)]["model"])
-        compared[method, size] = compare(models, p, left_out, confidence)
+        compared[method, size] = compare(models, p, left_out, confidence).assign(objects=objects)
         ranks[method, size] = rank(models, left_out, confidence)
     for path, tables in ((model_comparisons, compared), (model_ranks, ranks)):
         table = pd.concat(tables, names=["method", "size"]).reset_index(["method", "size"])

@@ -3,12 +3,13 @@
 A choice by name that cannot be run is an error; what `all` or `default` leaves out or adds is reported as a notice.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
-from rib.config.entries import EVALUATED, SELECT, Dataset, Family, Model
+from rib.config.entries import CURVE, EVALUATED, SELECT, Dataset, Family, Method, Model
 from rib.config.run import PRETRAINED
 from rib.config.schema import known_name
 
@@ -249,3 +250,36 @@ def choose_methods(
                 does = "starts from it" if method.trains else "averages its weights"
                 notices.append(f"method '{parent}' is added to the grid: '{name}' {does}")
     return chosen, notices
+
+
+def choose_selection(
+    config: Mapping, methods: Mapping[str, Method], datasets: Mapping[str, Dataset], targets: list[str]
+) -> dict[str, object] | None:
+    """`rule`, `variants` and `groups` of rib.analysis.selection; None if no variant is to be chosen.
+
+    Raises:
+        UserError: No method has several variants, or the rule has no images to choose by.
+    """
+    rule, variants = config["select"], {}
+    for name, method in methods.items():
+        if method.form != CURVE:
+            variants.setdefault(method.base, []).append(name)
+    variants = {base: names for base, names in variants.items() if len(names) > 1}
+    groups = {name: datasets[name].source_group or name for name in ood_datasets(datasets)}
+    if rule != "none" and not variants:
+        raise UserError(
+            "config, select: no method of this run has several variants to choose from; sweep a setting in "
+            "method_settings, list several recipes, or set select to none."
+        )
+    if rule == "target" and config["protocol"] == "paper":
+        raise UserError(
+            "config, select: target chooses by images of the target that were not trained on, and protocol paper trains "
+            "on all of them; set protocol to held_out, or select to leave_one_out."
+        )
+    for target, other in itertools.product(targets, groups) if rule == "leave_one_out" else ():
+        if set(groups.values()) <= {groups[target], groups[other]}:
+            raise UserError(
+                f"config, select: for target '{target}' and dataset '{other}', leave_one_out has no dataset to choose by "
+                "that shares no source images with either; evaluate on more datasets or choose other targets."
+            )
+    return None if rule == "none" else {"rule": rule, "variants": variants, "groups": groups}

@@ -118,6 +118,7 @@ class Method:
         parents: methods that must run first: those that a merge averages, or the one that training starts from.
         form: `finetune`, or the kind of merge: `recipe`, `curve` or `select`.
         recipes: settings by recipe, which override `settings`.
+        base: of a resolved method: the name of the entry that it is a variant of.
         recipe, length: of a resolved method that trains: its recipe, and its `epochs` or `steps`.
         can_fit: whether a run that doesn't fit its training images is unfinished, if the family has a threshold.
     """
@@ -136,6 +137,7 @@ class Method:
     trains_on: str
     can_fit: bool
     recipes: dict = field(default_factory=dict)
+    base: str | None = None
     recipe: str | None = None
     length: dict = field(default_factory=dict)
 

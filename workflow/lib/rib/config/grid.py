@@ -30,6 +30,7 @@ class Grid:
         methods: methods by name with resolved settings; each swept value is a separate variant.
         sizes: sizes of the training subset of the target, as written in paths.
         split_fractions: fractions of protocol held_out; None under `paper`.
+        selection: how a variant of each sweep is chosen (see `choose_selection`); None if not at all.
         notices: messages about what was added to the grid or left out, and why.
     """
 
@@ -44,6 +45,7 @@ class Grid:
     sizes: list[str]
     seeds: list[int]
     split_fractions: dict[str, float] | None
+    selection: dict[str, object] | None
     notices: list[str]
 
     @property
@@ -204,6 +206,7 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
     if len(set(sizes)) < len(sizes):
         raise UserError("config, train_subset: two fractions agree in their first twelve digits; remove one of them.")
     recipes = choices.choose("recipes", catalog.recipes, config, family)
+    methods = resolve_methods(names, recipes, config, family, catalog)
     grid = Grid(
         config=config,
         catalog=catalog,
@@ -211,11 +214,12 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         datasets=datasets,
         reference=reference,
         models=models,
-        methods=resolve_methods(names, recipes, config, family, catalog),
+        methods=methods,
         targets=targets,
         sizes=sizes,
         seeds=config["seeds"],
         split_fractions=fractions,
+        selection=choices.choose_selection(config, methods, datasets, targets),
         notices=[*notices, *of_targets, *of_methods],
     )
     for model in models:

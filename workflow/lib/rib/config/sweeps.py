@@ -143,6 +143,7 @@ class _Variants:
             label=", ".join([method.label, *labels]),
             settings=settings,
             parents=parents,
+            base=method.name,
             recipe=recipe,
             can_fit=method.can_fit or method.name in self.can_fit,
             length=length,

@@ -45,24 +45,26 @@ def evaluate(
     compute: devices.ComputeSettings,
     rows: Path,
     manifest: Path,
+    part: str = TEST,
 ) -> None:
     """Score a run on an evaluation group; each image is read once and passes through all states of the run.
 
     Args:
         manifests: of the checkpoints, in their order.
-        datasets: the evaluation group; the test split is scored where there is one.
+        datasets: the evaluation group, or some of it.
         rows: written as Parquet, one row per state and image: the run's five columns, alpha (null unless the run is a
             curve), dataset, row (position in the prepared dataset's index, which has ids and labels), and the results
             of `score`: prediction and rank as int16, the others as float16, clipped to its largest finite values.
         manifest: written as JSON: the device, n and label space digest of each dataset, and the fit of each of the
             checkpoints (see rib.training.finetune).
+        part: the split that is scored where there is one.
 
     Raises:
         UserError: a logit is not finite.
     """
     device = devices.start(compute)
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
-    loaded = [load_dataset(files, view, TEST) for files in datasets]
+    loaded = [load_dataset(files, view, part) for files in datasets]
     pixels = [Inputs(d.images, preprocessing["mean"], preprocessing["std"], device, d.rows) for d in loaded]
     models = [network_in_state(model_folder, state.weights, checkpoints, pixels[0]) for state in states]
     progress = Progress(desc=f"evaluating {run}", total=sum(len(dataset.labels) for dataset in loaded), unit="image")

@@ -1,0 +1,156 @@
+"""Choice of a variant of each sweep (a method's recipes and swept settings), and RI of the choice. No torch.
+
+The variant with the highest accuracy, averaged over seeds, is chosen; of equal ones the first:
+
+    target         on the target's select split (protocol held_out)
+    leave_one_out  for each dataset j in the RI, on those that share no source images with j or the target. RI is the mean
+                   gain on j of the variant chosen for j: of a procedure, not of one network, that uses OOD labels.
+    oracle         on all datasets in the RI: an upper bound
+
+Every bootstrap replicate chooses again. Select images have draws of their own; training seeds are fixed.
+"""
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rib.analysis.bootstrap import estimate, object_weights
+from rib.analysis.counts import COLUMNS, EVERY, Counts, count, read_counts, read_indexes
+from rib.analysis.ri import on_other_datasets, ood_accuracies
+from rib.base.files import write_table
+from rib.config.run import MEAN, NO_TARGET
+
+SHOWN = {"oracle": "oracle (upper bound)"}  # names of rules in tables
+DECIMALS = 9  # percentage points; a smaller difference is a rounding error
+TABLE = ["model", "method", "rule", "size", "target", "chosen", "chosen_share", "variants", "ri", "ci_low", "ci_high"]
+Key = tuple[str, str, str, str]  # model, method, size, target
+
+
+def gains_of(
+    counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: Mapping[str, str] | None
+) -> dict[Key, dict[str, list[np.ndarray]]]:
+    """Accuracy after fine-tuning minus before, in percent, by dataset in the RI: (replicates,) for each seed.
+
+    Args: see `ood_accuracies`.
+    """
+    targets = {state[2] for state in counts.states} - {NO_TARGET}
+    left = {target: on_other_datasets(counts.places, target, ood_datasets, source_groups) for target in targets}
+    found: dict[Key, dict[str, list[np.ndarray]]] = {}
+    for name in ood_datasets:
+        own = [place for place, s in enumerate(counts.states) if s[2] == NO_TARGET or name in left[s[2]]]
+        pairs = ood_accuracies(counts.of(own), weights, [name], source_groups)
+        for (model, method, target, size, *_), pair in pairs.items():
+            found.setdefault((model, method, size, target), {}).setdefault(name, []).append(pair.after - pair.before)
+    return found
+
+
+def select_accuracies(
+    rows: Sequence[Path], indexes: Sequence[Path], draws: int, seed: int
+) -> dict[Key, list[np.ndarray]]:
+    """Accuracy on the select split of the target, in percent, from its rows: (1 + draws,) for each seed."""
+    parts = (pd.read_parquet(path, columns=COLUMNS).assign(target=NO_TARGET) for path in rows)  # one state, all targets
+    counts, found = count(parts, read_indexes(indexes)), {}
+    weights = object_weights(counts.objects, draws, [seed, 1])  # other draws than those of the test objects
+    for target in counts.datasets:
+        accuracies = counts.accuracy_on(target, weights, EVERY, EVERY).T
+        for (model, method, _, size, *_), own in zip(counts.states, accuracies, strict=True):
+            found.setdefault((model, method, size, target), []).append(own)
+    return found
+
+
+def choices_of(
+    gains: Mapping[Key, Mapping[str, Sequence[np.ndarray]]],
+    select: Mapping[Key, Sequence[np.ndarray]],
+    rule: str,
+    variants: Mapping[str, Sequence[str]],
+    groups: Mapping[str, str],
+) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
+    """Choose the variant with the highest score in every replicate, the first of equal ones.
+
+    Args:
+        gains, select: of `gains_of`, and for the rule target of `select_accuracies`.
+        variants: by method, in the order of the grid; methods that a model does not have are ignored.
+        groups: source group of each dataset in an RI, its own name if it shares no source images.
+
+    Returns:
+        By method, not variant: (datasets or 1, replicates) index of the variant that each dataset, or all of them, choose;
+        (replicates,) RI of the choice in percentage points, NaN where there are no images to choose by.
+    """
+    found = {}
+    for method, names in variants.items():
+        for model, _, size, target in sorted(key for key in gains if key[1] == names[0]):
+            keys = [(model, name, size, target) for name in names]
+            # (datasets, replicates, variants), as are scores if each dataset has its own
+            every = np.stack([np.mean(list(gains[key].values()), axis=1) for key in keys], axis=-1)
+            if rule == "target":
+                scores = np.stack([np.mean(select[key], axis=0) for key in keys], axis=-1)[None]
+            elif rule == "leave_one_out":
+                own = [groups[name] for name in gains[keys[0]]]
+                others = [[group not in (scored, groups[target]) for group in own] for scored in own]
+                scores = np.stack([every[places].mean(axis=0) for places in others])
+            else:
+                scores = every.mean(axis=0)[None]
+            best = np.round(scores, DECIMALS).argmax(axis=-1)
+            taken = np.take_along_axis(every, np.broadcast_to(best, every.shape[:-1])[..., None], axis=-1)[..., 0]
+            ri = np.where(np.isnan(scores).any(axis=-1), np.nan, taken).mean(axis=0)
+            found[model, method, size, target] = best, ri
+    return found
+
+
+def selection_table(
+    choices: Mapping[Key, tuple[np.ndarray, np.ndarray]],
+    rule: str,
+    variants: Mapping[str, Sequence[str]],
+    confidence: float,
+) -> pd.DataFrame:
+    """One row per model, method, size and target, and one for mRI (target `mean`), with the columns `TABLE`.
+
+    chosen is the variant that most datasets choose without resampling, chosen_share the percentage of replicates and
+    datasets that choose it, variants their number; ri, ci_low and ci_high are in percentage points.
+    """
+    lines = []
+    for (model, method, size), group in itertools.groupby(choices.items(), lambda item: item[0][:3]):
+        run, names, found = (model, method, SHOWN.get(rule, rule), size), variants[method], []
+        for (*_, target), (best, ri) in group:
+            chosen = np.bincount(best[:, 0]).argmax()
+            share = 100 * (best[:, 1:] == chosen).mean()
+            lines.append((*run, target, names[chosen], share, len(names), *estimate(ri, confidence)))
+            found.append(ri)
+        lines.append((*run, MEAN, None, np.nan, len(names), *estimate(np.mean(found, axis=0), confidence)))
+    return pd.DataFrame(lines, columns=TABLE)
+
+
+def write_selection(
+    *,
+    counts: Path,
+    rule: str,
+    variants: Mapping[str, Sequence[str]],
+    groups: Mapping[str, str],
+    ood_datasets: Collection[str],
+    source_groups: Mapping[str, str] | None,
+    conditions: str,
+    replicates: int,
+    confidence: float,
+    seed: int,
+    table: Path,
+    rows: Sequence[Path] = (),
+    indexes: Sequence[Path] = (),
+) -> None:
+    """Write `selection_table` of all models as CSV.
+
+    Args:
+        rule, variants, groups: see `choices_of`.
+        rows: for the rule target, rows of the variants on the select split of their target.
+        indexes: index of each dataset; folder names identify it.
+    """
+    select = select_accuracies(rows, indexes, replicates, seed) if rows else {}
+    found, weights = [], None
+    for of_model in read_counts(counts):
+        if weights is None:
+            weights = object_weights(of_model.objects, replicates, seed)
+        gains = gains_of(of_model, weights, ood_datasets, source_groups)
+        found.append(selection_table(choices_of(gains, select, rule, variants, groups), rule, variants, confidence))
+    write_table(table, pd.concat(found).assign(conditions=conditions))

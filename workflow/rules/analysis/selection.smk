@@ -1,0 +1,42 @@
+# Choose a variant of each sweep (config, select) by what is stored; the rule target needs rows of the select splits.
+
+SELECTION = f"{REPORTS}/tables/selection.csv"
+SELECT_SPLIT = f"{RUNS}/select/{RUN_PATH}/{{evaluation_group}}"
+GROUP_OF = {dataset: group for group, datasets in EVALUATION_GROUPS.items() for dataset in datasets}
+
+CHOSEN_FROM = {name for names in GRID.selection["variants"].values() for name in names} if GRID.selection else set()
+SELECT_ROWS = [
+    f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=GROUP_OF[run.target])
+    for run in GRID.runs()
+    if run.method in CHOSEN_FROM and CONFIG["select"] == "target"
+]
+
+if GRID.selection:
+
+    REGISTRY.analysis("selection", tables={"selection": SELECTION})
+
+    use rule evaluate_run as score_select_split with:
+        input:
+            unpack(lambda w: evaluation_inputs(w, [w.target])),
+        output:
+            rows=f"{SELECT_SPLIT}.parquet",
+            manifest=f"{SELECT_SPLIT}.manifest.json",
+            provenance=f"{SELECT_SPLIT}.provenance.json",
+        log:
+            f"{RUN_LOGS}/select/{RUN_PATH}/{{evaluation_group}}.log",
+        params:
+            cfg=lambda w: evaluation_settings(w, [w.target], only=[w.target], part="select"),
+
+    use rule compute_metrics as select_variants with:
+        input:
+            **INDEXED,
+            counts=COUNTS,
+            fit=TABLES["fit"],
+            manifests=beside("manifest", SELECT_ROWS),
+            rows=ancient(SELECT_ROWS),
+        output:
+            **table_files("selection", table=SELECTION),
+        log:
+            f"{LOGS}/selection.log",
+        params:
+            cfg=tabulation("selection:write_selection", **GRID.selection, **MEANS_OF_RI),
