@@ -17,7 +17,7 @@ from PIL import Image
 from integration.conftest import serve
 from rib.base.files import sha256
 from rib.config.geometry import Geometry
-from rib.config.label_space import imagenet_wnids, read_timm_list
+from rib.config.label_space import imagenet_wnids, read_real_labels, read_timm_list
 from rib.data.prepared import PreparedDataset
 from tiny import family
 from tiny.photos import WNIDS, devkit, encrypted, index_of, jpeg, tar, zipped
@@ -184,6 +184,23 @@ def test_val_is_evaluated_and_no_part_of_ri(imagenet):
         "protocol paper; pretraining proxy: 1 images per class of IN-1K val, excluded from IN-1K val, IN-Cartoon, "
         "IN-Drawing, IN-C"
     )
+
+
+def test_val_is_scored_with_its_real_labels_too(imagenet):
+    folder = imagenet[0].folder
+    scores = pd.read_csv(folder / "reports/imagenet/tables/scores.csv").set_index(["method", "dataset"])
+    assert scores.drop("imagenet_val", level="dataset")[["real_before", "n_real"]].isna().all(axis=None)
+    known = read_real_labels()
+    for method, run in (("pretrained", "none/pretrained"), ("ft", "imagenet_a/ft")):
+        (path,) = folder.glob(f"results/imagenet/paper/evaluate/*/{run}/all/0/imagenet.parquet")
+        rows = rows_of(path)
+        rows = rows[rows["dataset"] == "imagenet_val"]
+        answers = [known[int(name[-13:-5]) - 1] for name in rows["image_id"]]
+        right = [label in own for label, own in zip(rows["prediction"], answers, strict=True) if own]
+        line = scores.loc[("ft", "imagenet_val")]
+        assert line["n_real"] == len(right) < line["n"]
+        column = "real_before" if method == "pretrained" else "real_after"
+        assert line[column] == pytest.approx(100 * np.mean(right), abs=1e-5)
 
 
 def test_effective_robustness_is_the_height_above_the_published_models_line(imagenet):

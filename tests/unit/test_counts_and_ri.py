@@ -184,7 +184,7 @@ def grid(files):
 
 def written(folder, name, **choices):
     inside = ("in_distribution",) if "in_distribution" in choices else ()
-    tables = ("accuracy", "fit", "ri", "mri", "ood", "curves", *inside)
+    tables = ("accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes", *inside)
     outputs = {table: folder / f"{name}_{table}.csv" for table in tables}
     usual = {"ood_datasets": ["a", "b", "c"], "source_groups": None, "replicates": 30, "confidence": 0.9, "seed": 5}
     usual["fit"] = NO_THRESHOLD

@@ -43,7 +43,7 @@ from tiny.training import (
 
 RUN = Run("net", "set", "ft", "all", 3)
 ROW = ["model", "target", "method", "size", "seed", "alpha", "dataset", "row"]
-SCORES = ["prediction", "rank", "log_prob", "energy", "confidence", "margin"]
+SCORES = ["prediction", "rank", "log_prob", "energy", "confidence", "margin", "brier"]
 
 
 class Stated(nn.Module):
@@ -92,7 +92,7 @@ def test_prediction_confidence_and_margin_of_single_images():
     assert found["energy"].tolist() == pytest.approx(whole, rel=1e-6)
     assert found["log_prob"].tolist() == pytest.approx([3, 0, 2, 2, 5] - whole, rel=1e-5)
     kinds = dict.fromkeys(("prediction", "rank"), torch.int64)
-    kinds |= dict.fromkeys(("log_prob", "energy", "confidence", "margin"), torch.float32)
+    kinds |= dict.fromkeys(("log_prob", "energy", "confidence", "margin", "brier"), torch.float32)
     assert {name: values.dtype for name, values in found.items()} == kinds
     assert progress.n == 5
 
@@ -110,6 +110,7 @@ def reference(scores, label, also):
         "energy": energy,
         "confidence": np.exp(scores[order[0]] - energy),
         "margin": max(scores[place] for place in right) - max(others, default=-np.inf),
+        "brier": sum((np.exp(one - energy) - (place == label)) ** 2 for place, one in enumerate(scores)),
     }
 
 
@@ -251,7 +252,7 @@ def test_a_job_writes_a_row_per_image_and_what_it_was_scored_on(folders, sets, t
     assert progress() == [("evaluating net/set/ft/all/3", 16, 16, "image")]
     assert stored.column_names == [*ROW, *SCORES]
     kinds = [str(stored.schema.field(name).type) for name in ("row", "seed", *SCORES)]
-    assert kinds == ["int32", "int32", "int16", "int16", *["halffloat"] * 4]
+    assert kinds == ["int32", "int32", "int16", "int16", *["halffloat"] * 5]
     table = stored.to_pandas()
     assert table["dataset"].tolist() == ["first"] * 9 + ["second"] * 7 and table["alpha"].isna().all()
     for name, part in sets.items():

@@ -1,5 +1,7 @@
 """Agreement, flips and calibration against counts by hand, and against accuracy and mRI of the same rows."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from rib.analysis.ri import ood_accuracies
 from rib.analysis.samples import calibration, compared
 from rib.analysis.tables import accuracy_table, mri_tables
 from rib.base.errors import UserError
+from rib.config.label_space import LabelSpace
 from rib.config.run import Run
 
 
@@ -24,6 +27,7 @@ def calibration_floor(confidence):
 
 STATISTICS = {"replicates": 300, "confidence": 0.9, "seed": 5}
 SIZES = {"a": 9, "b": 7, "c": 12}
+SPACE = LabelSpace(("x", "y", "z"), ((0,), (1,), (2,)), ("x", "y", "z"), 3)
 FIRST = {"a": 0, "b": 4, "c": 6}  # object of each, so that every two share some and have some of their own
 RUNS = [("pretrained", "none", 0), *((m, t, s) for m in ("ft", "lwf") for t in ("a", "b") for s in (0, 1))]
 
@@ -40,6 +44,8 @@ def rows_of(method, target, seed, rng):
             "label": numbers % 3,
             "prediction": (numbers + rng.choice(3, n, p=[0.6, 0.2, 0.2])) % 3,
             "confidence": rng.uniform(0.3, 1, n).astype(np.float32),
+            "log_prob": np.full(n, -1, np.float16),
+            "brier": np.full(n, 1, np.float16),
         }
         parts.append(pd.DataFrame(columns))
     run = {"model": "m", "method": method, "target": target, "size": "all", "seed": seed, "alpha": np.nan}
@@ -56,7 +62,7 @@ def counted(rows):
     return count(rows.values(), indexes_of(rows))
 
 
-STORED = ["dataset", "row", "prediction", "rank", "confidence"]
+STORED = ["dataset", "row", "prediction", "rank", "confidence", "log_prob", "brier"]
 
 
 @pytest.fixture
@@ -72,6 +78,7 @@ def grid(tmp_path):
     for name, part in indexes_of(rows).items():
         (tmp_path / f"prepare/{name}/32px").mkdir(parents=True)
         part[["object_id"]].to_parquet(tmp_path / f"prepare/{name}/32px/index.parquet")
+        (tmp_path / f"prepare/{name}/32px/classes.json").write_text(json.dumps(SPACE.to_json()))
     return rows, paths
 
 
@@ -79,14 +86,15 @@ def written(tmp_path, paths, **choices):
     settings = {
         "ood_datasets": list(SIZES),
         "source_groups": None,
+        "real_labels": [],
         "conditions": "protocol paper",
         **STATISTICS,
         **choices,
     }
-    outputs = {name: tmp_path / f"{name}.csv" for name in ("samples", "flips")}
-    indexes = sorted(tmp_path.glob("prepare/*/*/index.parquet"))
-    samples.write_tables(rows=paths, indexes=indexes, **settings, **outputs)
-    return [pd.read_csv(path) for path in outputs.values()]
+    outputs = {name: tmp_path / f"{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")}
+    indexes, classes = (sorted(tmp_path.glob(f"prepare/*/*/{name}")) for name in ("index.parquet", "classes.json"))
+    samples.write_tables(rows=paths, indexes=indexes, classes=classes, **settings, **outputs)
+    return [pd.read_csv(outputs[name]) for name in ("samples", "flips")]
 
 
 def test_shares_are_counts_and_their_difference_is_the_change_of_accuracy(grid, tmp_path):

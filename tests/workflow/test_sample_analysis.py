@@ -23,6 +23,27 @@ def test_flips_explain_every_change_of_accuracy_and_mri(finished):
     assert "Agreement with the pretrained model" in page and 'id="calibration"' in page
 
 
+def test_scores_and_classes_agree_with_accuracies(finished):
+    folder = finished[0].folder / "reports/tiny/tables"
+    names = ("scores", "mean_scores", "classes", "worst_classes", "accuracy", "mri", "ri")
+    found = {name: pd.read_csv(folder / f"{name}.csv") for name in names}
+    both = found["scores"].merge(found["accuracy"], on=["model", "method", "target", "size", "seed", "dataset", "n"])
+    assert len(both) == 4 * 2 * 4
+    assert both["top1_after"].tolist() == pytest.approx(both["accuracy"].tolist(), abs=1e-5)
+    means = found["mean_scores"].merge(found["mri"], on=["model", "method", "size"])
+    assert means["top1_change"].tolist() == pytest.approx(means["mri"].tolist(), abs=1e-5) and len(means) == 4
+    assert means["top5_before"].isna().all(), "five classes"
+    classes = found["classes"]
+    assert set(classes.groupby(["method", "dataset"]).size()) == {5} and set(classes["n"]) == {4}
+    for method, part in classes.groupby("method"):  # each dataset weighs as often as it is not the target
+        after = both[(both["method"] == method) & (both["target"] != both["dataset"])].groupby("dataset")["top1_after"]
+        weighed = part.groupby("dataset")["after"].mean()
+        assert weighed.tolist() == pytest.approx(after.mean()[weighed.index].tolist(), abs=1e-5)
+    assert (found["worst_classes"]["change"] < 0).all() and "fit" in found["worst_classes"]
+    page = (finished[0].folder / "reports/tiny/index.html").read_text()
+    assert "Classes that lose most" in page and "Brier after" in page and "tables/classes.csv" in page
+
+
 @pytest.mark.slow
 def test_a_curve_is_left_out_and_a_grid_without_fine_tuning_has_empty_tables(finished_copy):
     finished_copy.snakemake("tables", "--cores", "2", config=("methods=[wise_ft_curve]", "targets=[red]"))

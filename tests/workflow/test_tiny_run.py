@@ -78,6 +78,9 @@ def test_rows_are_per_image_and_hold_all_that_metrics_need(finished):
     right = rows["prediction"] == rows["label"]
     assert ((rows["rank"] == 0) == right).all() and right.any() and (rows["margin"][right] >= 0).all()
     assert (rows["log_prob"] <= np.log(rows["confidence"].astype(float)) + 1e-3).all()
+    # Of a label's probability p the Brier score is at least (1 - p)^2 * C / (C - 1), if the rest is shared equally.
+    least = (1 - np.exp(rows["log_prob"].astype(float))) ** 2 * 5 / 4
+    assert (rows["brier"].astype(float) >= least - 2e-3).all() and (rows["brier"] <= 2).all()
     shared = rows[rows["dataset"].isin(["red", "copy"])].groupby("dataset")["source_id"].agg(set)
     assert shared["red"] == shared["copy"]
     assert not set(rows[rows["dataset"] == "blue"]["source_id"]) & shared["red"]

@@ -9,11 +9,15 @@ MEANS_OF_RI = {
     "conditions": CONDITIONS,
     **CONFIG["statistics"],
 }
-TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("accuracy", "fit", "ri", "mri", "ood", "curves")}
+TABLE_NAMES = ("accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes")
+TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in TABLE_NAMES}
 IN_DISTRIBUTION_DATASETS = [name for name, dataset in GRID.datasets.items() if dataset.role == "in_distribution"]
 if IN_DISTRIBUTION_DATASETS:
     TABLES["in_distribution"] = f"{REPORTS}/tables/in_distribution.csv"
     REGISTRY.analysis("in_distribution", tables={"in_distribution": TABLES["in_distribution"]})
+REGISTRY.analysis(
+    "classes", tables={"worst_classes": TABLES["worst_classes"]}, files={"Accuracy by class": [TABLES["classes"]]}
+)
 TABLES["mri_json"] = f"{REPORTS}/tables/mri.json"
 # What decides whether a run is unfinished (rib.analysis.fit).
 FIT = {

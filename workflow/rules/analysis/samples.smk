@@ -1,8 +1,8 @@
-# Agreement of pretrained and fine-tuned models per image, flips, and calibration. One job reads the rows of all runs,
-# one run at a time; with one job per run, start-up would take longer than reading.
+# Agreement of pretrained and fine-tuned models per image, flips, calibration and scores. One job reads the rows of all
+# runs, one run at a time; with one job per run, start-up would take longer than reading.
 
 SAMPLE_ROWS = rows_of([run for run in GRID.runs() if run.method not in CURVES])
-SAMPLE_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("samples", "flips")}
+SAMPLE_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")}
 
 REGISTRY.figure("flips", inputs={"flips": SAMPLE_TABLES["flips"]}, settings=LABELLED_MEANS)
 REGISTRY.figure(
@@ -12,10 +12,10 @@ REGISTRY.figure(
 )
 REGISTRY.analysis(
     "samples",
-    tables={"flips": SAMPLE_TABLES["flips"]},
+    tables={name: SAMPLE_TABLES[name] for name in ("flips", "mean_scores")},
     figures=["flips", "calibration"],
     # One line per run and dataset: thousands for the paper's grid.
-    files={"Agreement, flips and calibration of every run on every dataset": [SAMPLE_TABLES["samples"]]},
+    files={"Agreement, calibration and scores by run and dataset": [SAMPLE_TABLES["samples"], SAMPLE_TABLES["scores"]]},
 )
 
 
@@ -24,10 +24,15 @@ use rule compute_metrics as compare_samples with:
         **INDEXED,
         manifests=beside("manifest", SAMPLE_ROWS),
         rows=ancient(SAMPLE_ROWS),
+        classes=ancient(CLASSES),
         fit=TABLES["fit"],
     output:
         **table_files("samples", **SAMPLE_TABLES),
     log:
         f"{LOGS}/samples.log",
     params:
-        cfg=tabulation("samples:write_tables", **MEANS_OF_RI),
+        cfg=tabulation(
+            "samples:write_tables",
+            real_labels=[name for name, dataset in GRID.datasets.items() if dataset.real_labels],
+            **MEANS_OF_RI,
+        ),

@@ -20,10 +20,15 @@ from rib.data.view import DatasetFiles, DatasetView, load_dataset
 Coverage = dict[tuple[str, str], dict[str, np.ndarray]]
 
 
+def label_spaces(datasets: Iterable[DatasetFiles]) -> dict[str, LabelSpace]:
+    """Label spaces of prepared datasets by name."""
+    return {own.name: LabelSpace.from_json(read_json(own.folder / "classes.json")) for own in datasets}
+
+
 def coverage(counts: Counts, datasets: Iterable[DatasetFiles], view: DatasetView) -> Coverage:
     """Which objects of each dataset are of a seen class: (n,) bool, as in `counts`, by target and size, and dataset."""
     files, found = {own.name: own for own in datasets}, {}
-    spaces = {name: LabelSpace.from_json(read_json(own.folder / "classes.json")) for name, own in files.items()}
+    spaces = label_spaces(files.values())
     whole = cache(lambda target: load_dataset(files[target], view, TRAIN))
     for target, size in {state[2:4] for state in counts.states if state[1] != PRETRAINED}:
         trained = set(subset(whole(target), size).labels)

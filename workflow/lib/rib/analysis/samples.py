@@ -1,4 +1,4 @@
-"""Per-image effects of fine-tuning: agreement with the pretrained model, flips, and calibration. No torch.
+"""Per-image effects of fine-tuning: agreement with the pretrained model, flips, calibration, scores. No torch.
 
 On one dataset, for the pretrained model's prediction p and the fine-tuned model's prediction f:
 
@@ -27,14 +27,16 @@ from scipy.stats import binom
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import EVERY, Index, different_images, read_indexes
 from rib.analysis.ri import on_other_datasets
-from rib.base.files import write_table
+from rib.analysis.scores import REAL, SCORES, compared_scores, real_accuracies, real_answers
+from rib.base.files import read_json, write_table
 from rib.base.progress import Progress
+from rib.config.label_space import LabelSpace, read_real_labels
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, run_of
 
 BINS = 15  # of the calibration error
 CALIBRATION = ("ece_before", "ece_floor_before", "ece_after", "ece_floor_after")
 SHARES = ("agreement", "right_to_wrong", "wrong_to_right")
-COLUMNS = ("row", "prediction", "rank", "confidence")
+COLUMNS = ("row", "prediction", "rank", "confidence", "log_prob", "brier")
 GROUP = ["model", "method", "size"]
 BLOCK = 200  # bootstrap replicates at once, which bounds memory
 
@@ -100,8 +102,8 @@ def read_rows(paths: Iterable[Path], columns: Sequence[str] = COLUMNS) -> dict[s
     return {name: own for table in tables for name, own in table.groupby("dataset", observed=True, sort=False)}
 
 
-class Flips:
-    """Images per object in each of `SHARES`, summed over runs of one model, method and size.
+class ObjectMeans:
+    """Means of values of images over images, datasets and runs of one model, method and size.
 
     Args:
         objects: by dataset, (n,) index of each image's object, in row order, and (objects,) sorted ids.
@@ -115,44 +117,48 @@ class Flips:
         self.images = {dataset: np.bincount(place).astype(np.uint16) for dataset, place in self.of_image.items()}
         self.weights = object_weights(len(every), replicates, seed)
 
-    def per_object(self, dataset: str, flags: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Images of each object in each share: (3, objects of the dataset)."""
+    def per_object(self, dataset: str, values: Iterable[np.ndarray]) -> np.ndarray:
+        """Sums over each object's images of k values, each (n,): (k, objects of the dataset)."""
         places, n = self.of_image[dataset], len(self.images[dataset])
-        return np.stack([np.bincount(places[flags[name]], minlength=n) for name in SHARES])
+        return np.stack([np.bincount(places, weights=own, minlength=n) for own in values])
 
     def means(
         self,
-        runs: Sequence[tuple[str, Mapping[str, np.ndarray]]],
+        runs: Iterable[tuple[str, Mapping[str, np.ndarray]]],
         ood_datasets: Collection[str],
         source_groups: Mapping[str, str] | None,
     ) -> np.ndarray:
-        """Shares in percent, averaged over runs and the datasets other than their target: (replicates + 1, 3).
+        """Means over images, runs and the datasets other than their target: (replicates + 1, k).
 
         Args:
-            runs: target and counts of `per_object` by dataset, for each run.
+            runs: target and sums of `per_object` by dataset, for each run; one is in memory at a time.
         """
         parts: dict[tuple[str, str | None], list] = {}
+        number = 0
         for target, found in runs:
+            number += 1
             others = on_other_datasets(self.places, target, ood_datasets, source_groups)
             for dataset, kept in others.items():
                 part = parts.setdefault((dataset, None if kept is EVERY else target), [kept, 0.0])
-                part[1] = part[1] + found[dataset] / (len(others) * len(runs))
-        return sum(self._resampled(dataset, kept, summed) for (dataset, _), (kept, summed) in parts.items())
+                part[1] = part[1] + found[dataset] / len(others)
+        return sum(self._resampled(dataset, kept, summed) for (dataset, _), (kept, summed) in parts.items()) / number
 
     def _resampled(self, dataset: str, kept: Index, summed: np.ndarray) -> np.ndarray:
-        """Percentage of a dataset's images, or of its remaining objects' images, for each bootstrap replicate."""
+        """Mean over a dataset's images, or its remaining objects' images, for each bootstrap replicate."""
         places, images = self.places[dataset][kept], self.images[dataset][kept]
         columns = np.vstack([summed[:, kept], images]).T
         blocks = (self.weights[start : start + BLOCK, places] for start in range(0, len(self.weights), BLOCK))
         totals = np.concatenate([block.astype(np.float64) @ columns for block in blocks])
         with np.errstate(invalid="ignore"):  # a replicate may have no object of the dataset
-            return 100 * totals[:, :-1] / totals[:, -1:]
+            return totals[:, :-1] / totals[:, -1:]
 
 
 def write_tables(
     *,
     rows: Iterable[Path],
-    indexes: Iterable[Path],
+    indexes: Collection[Path],
+    classes: Iterable[Path],
+    real_labels: Collection[str],
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
     conditions: str,
@@ -161,44 +167,65 @@ def write_tables(
     seed: int,
     samples: Path,
     flips: Path,
+    scores: Path,
+    mean_scores: Path,
 ) -> None:
-    """Write both tables from the evaluation rows of a grid.
+    """Write the tables from the evaluation rows of a grid.
 
     Args:
         rows: Parquet files of all runs except curves; folder names identify the run (see `run_of`).
-        indexes: index of each dataset; folder names identify it.
+        indexes, classes: index and label space of each dataset; folder names identify it.
+        real_labels: datasets that are also scored with ReaL labels.
         samples: CSV with one row per fine-tuned run and dataset: model, method, target, size, seed, dataset, n,
             agreement, right_to_wrong, wrong_to_right, ece_before, ece_after and their floors (percent).
         flips: CSV with one row per model, method and size: means of the three shares over targets, seeds and the
             datasets other than the target, each with its confidence interval over objects (percent).
+        scores: CSV with the rows of samples.csv: `SCORES`, then `REAL`, empty for datasets without ReaL labels.
+        mean_scores: CSV with the rows of flips.csv: the same means of `SCORES`, with intervals. Top-5 is empty if one of
+            the datasets has fewer than six classes.
+
+    Raises:
+        UserError: the ReaL labels don't have an image of a dataset in `real_labels`.
     """
     files = files_of(rows)
     pretrained = {run.model: run for run in files if run.method == PRETRAINED}
     first = pretrained[min(pretrained)]
     shared, index = read_rows(files[first]), read_indexes(indexes, ["object_id"])
     ids = {name: index[name]["object_id"].iloc[own["row"]] for name, own in shared.items()}
-    resampling = Flips({name: pd.factorize(own, sort=True) for name, own in ids.items()}, replicates, seed)
+    spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
+    named = read_indexes([path for path in indexes if path.parts[-3] in real_labels], ["image_id"])
+    scored = {name: own["image_id"].iloc[shared[name]["row"]] for name, own in named.items()}
+    answers = {name: real_answers(name, own, spaces[name], read_real_labels()) for name, own in scored.items()}
+    resampling = ObjectMeans({name: pd.factorize(own, sort=True) for name, own in ids.items()}, replicates, seed)
     lines, means = [], []
     tuned = sorted((run for run in files if run.method != PRETRAINED), key=lambda run: run.values(GROUP))
     progress = Progress(tuned, desc="comparing runs", unit="run")
-    for model, of_model in itertools.groupby(progress, key=lambda run: run.model):
-        start = pretrained[model]
-        before = read_rows(files[start])
+
+    def per_object(run: Run, before: Mapping[str, pd.DataFrame]) -> tuple[str, dict[str, np.ndarray]]:
+        after, sums = read_rows(files[run]), {}
         for dataset, own in before.items():
-            compared(shared[dataset], own, dataset, (first, start))  # all models must share the first one's images
+            flags = compared(own, after[dataset], dataset, (pretrained[run.model], run))
+            real = real_accuracies(own, after[dataset], answers.get(dataset))
+            values = compared_scores(own, after[dataset], len(spaces[dataset].keys))
+            numbers = (*numbers_of(own, after[dataset], flags), *values.mean(axis=1), *real)
+            lines.append((*run.values(RUN_COLUMNS), dataset, *numbers))
+            sums[dataset] = resampling.per_object(dataset, [*(100.0 * flag for flag in flags.values()), *values])
+        return run.target, sums
+
+    for model, of_model in itertools.groupby(progress, key=lambda run: run.model):
+        before = read_rows(files[pretrained[model]])
+        for dataset, own in before.items():
+            compared(shared[dataset], own, dataset, (first, pretrained[model]))  # all models must share its images
         for group, runs in itertools.groupby(of_model, key=lambda run: run.values(GROUP)):
-            counted = []
-            for run in runs:
-                after, per_object = read_rows(files[run]), {}
-                for dataset, own in before.items():
-                    flags = compared(own, after[dataset], dataset, (start, run))
-                    lines.append((*run.values(RUN_COLUMNS), dataset, *numbers_of(own, after[dataset], flags)))
-                    per_object[dataset] = resampling.per_object(dataset, flags)
-                counted.append((run.target, per_object))
-            found = resampling.means(counted, ood_datasets, source_groups)
-            shares = (estimate(values, confidence) for values in found.T)
-            means.append((*group, *itertools.chain.from_iterable(shares)))
-    columns = [name for share in SHARES for name in (share, f"{share}_low", f"{share}_high")]
-    by_run = pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", *SHARES, *CALIBRATION])
-    write_table(samples, by_run.assign(conditions=conditions))
-    write_table(flips, pd.DataFrame(means, columns=[*GROUP, *columns]).assign(conditions=conditions))
+            summed = (per_object(run, before) for run in runs)
+            found = resampling.means(summed, ood_datasets, source_groups)
+            estimates = (estimate(values, confidence) for values in found.T)
+            means.append((*group, *itertools.chain.from_iterable(estimates)))
+    keys = [*RUN_COLUMNS, "dataset", "n"]
+    by_run = pd.DataFrame(lines, columns=[*keys, *SHARES, *CALIBRATION, *SCORES, *REAL]).astype({"n_real": "Int64"})
+    columns = [f"{name}{part}" for name in (*SHARES, *SCORES) for part in ("", "_low", "_high")]
+    by_group = pd.DataFrame(means, columns=[*GROUP, *columns])
+    write_table(samples, by_run[[*keys, *SHARES, *CALIBRATION]].assign(conditions=conditions))
+    write_table(scores, by_run[[*keys, *SCORES, *REAL]].assign(conditions=conditions))
+    write_table(flips, by_group[[*GROUP, *columns[: 3 * len(SHARES)]]].assign(conditions=conditions))
+    write_table(mean_scores, by_group[[*GROUP, *columns[3 * len(SHARES) :]]].assign(conditions=conditions))

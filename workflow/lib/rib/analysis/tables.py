@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from rib.analysis.bootstrap import estimate, object_weights, over_runs, spread
+from rib.analysis.classes import class_table, worst_classes
 from rib.analysis.counts import COLUMNS, STATE, Counts, State, count, read_indexes, write_counts
-from rib.analysis.coverage import Coverage, coverage
+from rib.analysis.coverage import Coverage, coverage, label_spaces
 from rib.analysis.fit import fit_table
 from rib.analysis.ri import Ood, ood_accuracies
 from rib.base.errors import UserError
@@ -126,7 +127,7 @@ def write_tables(
     rows: Iterable[Path],
     indexes: Iterable[Path],
     manifests: Iterable[Path],
-    datasets: Iterable[DatasetFiles],
+    datasets: Collection[DatasetFiles],
     view: DatasetView,
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
@@ -138,7 +139,7 @@ def write_tables(
     outputs: Mapping[str, Path],
     in_distribution: Collection[str] = (),
 ) -> None:
-    """Write accuracy, fit, ri, mri, mri_json, ood, curves and counts from the evaluation rows of a grid.
+    """Write accuracy, fit, ri, mri, mri_json, ood, curves, classes, worst_classes and counts from the evaluation rows of a grid.
 
     Args:
         fit: settings of `fit_table`.
@@ -162,6 +163,7 @@ def write_tables(
         for target, images in ri.groupby("target")["n"].first().items():
             log.info("leak-free: for the target %s, %d images of other datasets remain", target, images)
     accuracy = accuracy_table(counts)
+    classes = class_table(counts, label_spaces(datasets), source_groups)
     tables = {
         "accuracy": accuracy,
         "fit": fit_table(fits, accuracy, **fit),
@@ -169,6 +171,8 @@ def write_tables(
         "mri": mri,
         "ood": means,
         "curves": curve_table(ri, counts, ood, confidence),
+        "classes": classes,
+        "worst_classes": worst_classes(classes, ood_datasets),
     }
     if in_distribution:
         inside, _ = mri_tables(ood_accuracies(counts, weights, in_distribution), confidence)

@@ -56,6 +56,7 @@ class Dataset:
     tuning: dict | None = None
     source_group: str | None = None
     icons_file: str | None = None
+    real_labels: str | None = None
     relative_errors: str | None = None
 
 

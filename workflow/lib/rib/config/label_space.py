@@ -83,6 +83,11 @@ def _timm_file(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def read_real_labels() -> list[list[int]]:
+    """ReaL labels (Beyer et al. 2020, arXiv 2006.07159) of ILSVRC2012's 50,000 validation images: 0 to 9 indices of each."""
+    return json.loads(_timm_file("imagenet_real_labels.json"))
+
+
 def read_timm_list(name: str) -> LabelSpace:
     """Label space of a list in timm, one class per wnid: `imagenet` (all 1000), `imagenet_a` or `imagenet_r` (200 each).
 

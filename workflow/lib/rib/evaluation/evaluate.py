@@ -23,8 +23,8 @@ from rib.models.state import network_in_state
 
 LARGEST = float(np.finfo(np.float16).max)
 CONSTANT = ["model", "target", "method", "size", "seed", "alpha", "dataset"]  # columns with one value or a few
-FLOATS = ["log_prob", "energy", "confidence", "margin"]
-# Needs 33 of the 38 MB that the rows of ImageNet-C (3.75 million images) have as plain numbers.
+FLOATS = ["log_prob", "energy", "confidence", "margin", "brier"]
+# Needs 39 of the 45 MB that the rows of ImageNet-C (3.75 million images) have as plain numbers.
 ENCODING = {
     "compression": "zstd",
     "use_dictionary": [*CONSTANT, "prediction"],

@@ -26,7 +26,8 @@ def score(
         classes that beat the best right answer, of equal ones those with a lower index (0: correct; a NaN beats all);
         log_prob, the log-softmax of the label; energy, the log-sum-exp of all classes, NaN if a logit is not finite;
         confidence, the softmax of the prediction, 0 to 1; margin, the logit of the best right answer minus the highest
-        of the other classes.
+        of the other classes; brier, the sum over classes of (softmax - 1 for the label and 0 for others) squared, 0 to
+        2 (Brier 1950; for several classes as in Ovadia et al. 2019, arXiv 1906.02530).
     """
     members, answers = class_members(dataset.space, inputs.device), _right_answers(dataset.space, inputs.device)
     labels = torch.from_numpy(dataset.labels).to(inputs.device)
@@ -59,6 +60,7 @@ def _summary(scores: Tensor, right: Tensor) -> dict[str, Tensor]:
     beaten = (best > scores) | ((best == scores) & (classes >= place))
     others = scores.scatter(1, right, float("-inf")).amax(dim=1)
     prediction, log_probs = scores.argmax(dim=1), scores.log_softmax(dim=1)  # argmax: the first of equal scores
+    errors = log_probs.exp().scatter_add(1, right[:, :1], scores.new_full((len(scores), 1), -1))  # softmax - one-hot
     return {
         "prediction": prediction,
         "rank": scores.shape[1] - beaten.sum(dim=1),
@@ -66,4 +68,5 @@ def _summary(scores: Tensor, right: Tensor) -> dict[str, Tensor]:
         "energy": scores.logsumexp(dim=1).where(scores.isfinite().all(dim=1), torch.nan),
         "confidence": log_probs.gather(1, prediction[:, None])[:, 0].exp(),
         "margin": best[:, 0] - others,
+        "brier": errors.square().sum(dim=1),
     }
