@@ -30,6 +30,25 @@ def test_every_entry_is_valid_and_refers_to_what_exists(catalog):
         assert len(set(looks)) == len(looks)
 
 
+def test_models_with_published_weights_state_the_size_of_their_pretraining_data(catalog):
+    """The same name of data means the same number; models trained here have theirs in model.json."""
+    sizes = {}
+    for model in catalog.models.values():
+        assert (model.pretraining_images is None) == bool(model.pretrain), model.name
+        if model.source:
+            data = model.pretraining.split(",")[0].removesuffix(" without labels")
+            sizes.setdefault(data, set()).add(model.pretraining_images)
+    assert {data: len(numbers) for data, numbers in sizes.items()} == dict.fromkeys(sizes, 1)
+    order = ["ImageNet-1K", "ImageNet-21K-P", "ImageNet-21K", "WIT-400M", "LAION-2B"]
+    assert set(order) == set(sizes) and sorted(order, key=lambda data: max(sizes[data])) == order
+
+
+@pytest.mark.parametrize("number", [0, 1.5, "14 M"])
+def test_a_wrong_number_of_pretraining_images_is_refused_with_its_key(with_entries, number):
+    with pytest.raises(UserError, match="models.yaml.*pretraining_images"):
+        with_entries(models={"net": {"pretraining_images": number}}).models  # noqa: B018
+
+
 def test_only_emojis_label_spaces_are_per_dataset_or_have_further_answers(catalog):
     assert [name for name, family in catalog.families.items() if family.classes_per_dataset] == ["emoji"]
     spaces = {name: catalog.label_space(entry) for name, entry in catalog.datasets.items() if entry.family != "emoji"}

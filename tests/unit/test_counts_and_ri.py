@@ -521,8 +521,17 @@ def test_a_gain_of_every_answer_on_a_dataset_raises_ri_by_its_share(rows):
     ids=["an image fewer", "a dataset fewer", "an image more", "an image twice", "the same number of other images"],
 )
 def test_any_difference_of_images_between_runs_is_refused(rows, change):
-    with pytest.raises(ValueError, match="same images"):
+    message = "the runs m/.*/0 and m/.*/[01] were scored on different images of [abc]; delete the folder"
+    with pytest.raises(UserError, match=message):
         count([change(scored(rows))], indexes_of(rows))
+
+
+def test_runs_on_different_images_and_their_dataset_are_named(rows):
+    other = scored(rows).assign(model="k")
+    other["row"] += (other["method"] == "lwf") & (other["dataset"] == "b")
+    twice = {name: pd.concat([index, index]) for name, index in indexes_of(rows).items()}
+    with pytest.raises(UserError, match="m/none/pretrained/all/0 and k/a/lwf/all/0 .* of b;"):
+        count([scored(rows).query("method == 'pretrained'"), other], twice)
 
 
 def test_an_object_with_images_of_several_classes_counts_once_for_each():

@@ -12,7 +12,9 @@ from rib.analysis.counts import count
 from rib.analysis.ri import ood_accuracies
 from rib.analysis.samples import calibration, compared
 from rib.analysis.tables import accuracy_table, mri_tables
+from rib.base.errors import UserError
 from rib.config.label_space import LabelSpace
+from rib.config.run import Run
 
 
 def calibration_error(confidence, right):
@@ -250,5 +252,7 @@ def test_tables_have_the_floors_before_and_after(grid, tmp_path):
 
 def test_runs_on_different_images_are_refused():
     scored = pd.DataFrame({"row": [0, 1, 2], "rank": [0, 1, 2], "prediction": [0, 1, 2]})
-    with pytest.raises(ValueError, match="same images"):
-        compared(scored, scored.assign(row=[0, 1, 4]))
+    runs = (Run("m", "none", "pretrained", "all", 0), Run("m", "a", "ft", "all", 1))
+    message = "m/none/pretrained/all/0 and m/a/ft/all/1 were scored on different images of photos; delete"
+    with pytest.raises(UserError, match=message):
+        compared(scored, scored.assign(row=[0, 1, 4]), "photos", runs)

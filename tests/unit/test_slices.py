@@ -176,5 +176,6 @@ def test_a_column_that_no_index_has_is_refused(grid, tmp_path, slices, message):
 def test_runs_on_different_images_are_refused(grid, tmp_path):
     path = grid[0][-1]
     pd.read_parquet(path).iloc[1:].to_parquet(path)
-    with pytest.raises(ValueError, match="same images"):
+    message = "k/none/pretrained/all/0 and k/a/ft/all/0 were scored on different images of c; delete"
+    with pytest.raises(UserError, match=message):
         written(grid, tmp_path, "severity")

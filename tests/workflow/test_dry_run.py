@@ -24,7 +24,8 @@ def test_the_default_grid(emoji):
         "merge_weights": models * merged * targets,
         "evaluate_run": models * (1 + (trained + merged) * targets),
         **TABLES,
-        "plot_figure": 12,
+        "compare_models": 1,
+        "plot_figure": 13,
         "write_page": 1,
     }
 

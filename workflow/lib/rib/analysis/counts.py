@@ -3,6 +3,7 @@
 Evaluation rows say which image of a dataset's index they are of; the index has its object and class.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rib.config.run import RUN_COLUMNS
+from rib.base.errors import UserError
+from rib.config.run import RUN_COLUMNS, Run
 
 STATE = [*RUN_COLUMNS, "alpha"]
 COLUMNS = [*STATE, "dataset", "row", "rank"]
@@ -74,26 +76,27 @@ def count(parts: Iterable[pd.DataFrame], indexes: Mapping[str, pd.DataFrame]) ->
         indexes: index of each dataset, at least the columns `INDEX_COLUMNS`.
 
     Raises:
-        ValueError: two runs were scored on different images.
+        UserError: two runs were scored on different images.
     """
-    scored: dict[str, tuple[np.ndarray, np.ndarray, pd.MultiIndex]] = {}
+    scored: dict[str, tuple[Run, np.ndarray, np.ndarray, pd.MultiIndex]] = {}
     found: dict[State, dict[str, np.ndarray]] = {}
     for part in parts:
         rows, right = part["row"].to_numpy(), part["rank"].to_numpy() == 0
         groups = part.groupby([*STATE, "dataset"], observed=True, dropna=False).indices
         for (*state, alpha, dataset), own in groups.items():
-            shown = np.sort(rows[own])
+            shown, run = np.sort(rows[own]), Run(**dict(zip(RUN_COLUMNS, state, strict=True)))
             if dataset not in scored:
-                scored[dataset] = (shown, *objects_of(indexes[dataset], shown))
-            images, place, objects = scored[dataset]
+                scored[dataset] = (run, shown, *objects_of(indexes[dataset], shown))
+            first, images, place, objects = scored[dataset]
             if not np.array_equal(shown, images):
-                raise ValueError("the runs were not scored on the same images")
+                raise different_images(dataset, first, run)
             correct = np.bincount(place[rows[own][right[own]]], minlength=len(objects))
             key = (*state, None if np.isnan(alpha) else alpha)
             found.setdefault(key, {})[dataset] = correct.astype(np.uint16)
     states = sorted(found, key=lambda state: (state[:-1], state[-1] or 0))
-    if any(found[state].keys() != scored.keys() for state in states):
-        raise ValueError("the runs were not scored on the same images")
+    for state, (dataset, (first, *_)) in itertools.product(states, scored.items()):
+        if dataset not in found[state]:
+            raise different_images(dataset, first, Run(**dict(zip(RUN_COLUMNS, state, strict=False))))
     ids = {dataset: objects.get_level_values("object_id") for dataset, (*_, objects) in scored.items()}
     every = pd.Index(np.unique(np.concatenate([own.to_numpy(object) for own in ids.values()])))
     return Counts(
@@ -102,8 +105,16 @@ def count(parts: Iterable[pd.DataFrame], indexes: Mapping[str, pd.DataFrame]) ->
         objects=len(every),
         places={dataset: every.get_indexer(own) for dataset, own in ids.items()},
         labels={name: objects.get_level_values("label").to_numpy() for name, (*_, objects) in scored.items()},
-        images={name: np.bincount(place[rows]).astype(np.uint16) for name, (rows, place, _) in scored.items()},
+        images={name: np.bincount(place[rows]).astype(np.uint16) for name, (_, rows, place, _) in scored.items()},
         correct={dataset: np.stack([found[state][dataset] for state in states]) for dataset in scored},
+    )
+
+
+def different_images(dataset: str, run: Run, other: Run) -> UserError:
+    """The error that two runs were scored on different images of a dataset."""
+    return UserError(
+        f"the runs {run} and {other} were scored on different images of {dataset}; delete the folder of the outdated one "
+        "in results/<family>/<protocol>/evaluate and run again."
     )
 
 

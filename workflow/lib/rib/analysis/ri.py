@@ -77,6 +77,28 @@ def ood_accuracies(
     return {state: found[state] for state in counts.states if state in found}
 
 
+def ood_parts(
+    counts: Counts, ood_datasets: Collection[str] | None = None, source_groups: Mapping[str, str] | None = None
+) -> dict[State, np.ndarray]:
+    """Contribution of each object to the mean accuracy on the other datasets, for every fine-tuned state.
+
+    Args: see `ood_accuracies`.
+
+    Returns:
+        (2, objects) percent, before and after fine-tuning; the sums over objects are `Ood.before` and `Ood.after`.
+    """
+    place = {state: position for position, state in enumerate(counts.states)}
+    by_target = _by_target(counts, ood_datasets, source_groups)
+    found = {state: np.zeros((2, counts.objects)) for state in counts.states if state[2] in by_target}
+    for state, parts in found.items():
+        left, rows = by_target[state[2]], [place[_before(state)], place[state]]
+        for name, kept in left.items():
+            share = 100 / (counts.images[name][kept].sum(dtype=np.int64) * len(left))
+            for part, right in zip(parts, counts.correct[name][rows][:, kept], strict=True):
+                part += np.bincount(counts.places[name][kept], share * right, minlength=counts.objects)
+    return found
+
+
 def ri_parts(
     counts: Counts, ood_datasets: Collection[str] | None = None, source_groups: Mapping[str, str] | None = None
 ) -> dict[State, np.ndarray]:
@@ -84,16 +106,7 @@ def ri_parts(
 
     Args: see `ood_accuracies`.
     """
-    place = {state: position for position, state in enumerate(counts.states)}
-    by_target = _by_target(counts, ood_datasets, source_groups)
-    found = {state: np.zeros(counts.objects) for state in counts.states if state[2] in by_target}
-    for state, parts in found.items():
-        left, rows = by_target[state[2]], [place[state], place[_before(state)]]
-        for name, kept in left.items():
-            after, before = counts.correct[name][rows][:, kept].astype(np.float64)
-            n = counts.images[name][kept].sum(dtype=np.int64)
-            np.add.at(parts, counts.places[name][kept], 100 * (after - before) / n / len(left))
-    return found
+    return {state: after - before for state, (before, after) in ood_parts(counts, ood_datasets, source_groups).items()}
 
 
 def ri_objects(counts: Counts, targets: Collection[str], *which: Collection[str] | None) -> dict[str | None, int]:

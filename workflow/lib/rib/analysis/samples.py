@@ -25,7 +25,7 @@ import pandas as pd
 from scipy.stats import binom
 
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import EVERY, Index, read_indexes
+from rib.analysis.counts import EVERY, Index, different_images, read_indexes
 from rib.analysis.ri import on_other_datasets
 from rib.analysis.scores import REAL, SCORES, compared_scores, real_accuracies, real_answers
 from rib.base.files import read_json, write_table
@@ -63,14 +63,14 @@ def calibration(confidence: np.ndarray, right: np.ndarray) -> tuple[float, float
     return 100 * float(np.abs(gaps).sum()) / len(within), 100 * float(by_chance.sum()) / len(within)
 
 
-def compared(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, np.ndarray]:
+def compared(before: pd.DataFrame, after: pd.DataFrame, dataset: str, runs: tuple[Run, Run]) -> dict[str, np.ndarray]:
     """Flags (n,) bool of each of `SHARES`, from the rows of two runs on one dataset (row, prediction, rank).
 
     Raises:
-        ValueError: the two runs were not scored on the same images.
+        UserError: the two runs were not scored on the same images.
     """
     if not np.array_equal(before["row"], after["row"]):
-        raise ValueError("the runs were not scored on the same images")
+        raise different_images(dataset, *runs)
     same = before["prediction"].to_numpy() == after["prediction"].to_numpy()
     was, is_now = right(before), right(after)
     return dict(zip(SHARES, (same, was & ~is_now, ~was & is_now), strict=True))
@@ -188,8 +188,9 @@ def write_tables(
         UserError: the ReaL labels don't have an image of a dataset in `real_labels`.
     """
     files = files_of(rows)
-    pretrained = {run.model: paths for run, paths in files.items() if run.method == PRETRAINED}
-    shared, index = read_rows(pretrained[min(pretrained)]), read_indexes(indexes, ["object_id"])
+    pretrained = {run.model: run for run in files if run.method == PRETRAINED}
+    first = pretrained[min(pretrained)]
+    shared, index = read_rows(files[first]), read_indexes(indexes, ["object_id"])
     ids = {name: index[name]["object_id"].iloc[own["row"]] for name, own in shared.items()}
     spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
     named = read_indexes([path for path in indexes if path.parts[-3] in real_labels], ["image_id"])
@@ -203,7 +204,8 @@ def write_tables(
     def per_object(run: Run, before: Mapping[str, pd.DataFrame]) -> tuple[str, dict[str, np.ndarray]]:
         after, sums = read_rows(files[run]), {}
         for dataset, own in before.items():
-            flags, real = compared(own, after[dataset]), real_accuracies(own, after[dataset], answers.get(dataset))
+            flags = compared(own, after[dataset], dataset, (pretrained[run.model], run))
+            real = real_accuracies(own, after[dataset], answers.get(dataset))
             values = compared_scores(own, after[dataset], len(spaces[dataset].keys))
             numbers = (*numbers_of(own, after[dataset], flags), *values.mean(axis=1), *real)
             lines.append((*run.values(RUN_COLUMNS), dataset, *numbers))
@@ -211,9 +213,9 @@ def write_tables(
         return run.target, sums
 
     for model, of_model in itertools.groupby(progress, key=lambda run: run.model):
-        before = read_rows(pretrained[model])
+        before = read_rows(files[pretrained[model]])
         for dataset, own in before.items():
-            compared(shared[dataset], own)  # all models must share the first one's images
+            compared(shared[dataset], own, dataset, (first, pretrained[model]))  # all models must share its images
         for group, runs in itertools.groupby(of_model, key=lambda run: run.values(GROUP)):
             summed = (per_object(run, before) for run in runs)
             found = resampling.means(summed, ood_datasets, source_groups)

@@ -5,6 +5,7 @@ The mean corruption error of a dataset (Hendrycks and Dietterich 2019, arXiv 190
     mCE = 100 * mean over corruptions of (sum over severities of error / sum over severities of AlexNet's error)
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from rib.analysis.counts import read_indexes
+from rib.analysis.counts import different_images, read_indexes
 from rib.analysis.samples import files_of, read_rows, right
 from rib.base.errors import UserError
 from rib.base.files import write_table
@@ -46,7 +47,8 @@ def write_slices(
         mce: CSV of `mean_corruption_errors`.
 
     Raises:
-        UserError: no index has a column that is asked for, or see `mean_corruption_errors`.
+        UserError: no index has a column that is asked for, two runs were scored on different images, or see
+            `mean_corruption_errors`.
     """
     there = {path: [name for name in pq.read_schema(path).names if name not in INDEX_COLUMNS] for path in indexes}
     known = sorted({name for names in there.values() for name in names})
@@ -104,9 +106,11 @@ def _compared(rows: Iterable[Path], indexes: Iterable[tuple[str, pd.DataFrame]])
     files, before = files_of(rows), {}
     for run in Progress(sorted(files, key=lambda run: run.method != PRETRAINED), desc="reading rows", unit="run"):
         found = list(_accuracies(files[run], splits))
-        for (*key, after), (*same, was) in zip(found, before.setdefault(run.model, found), strict=True):
-            if key != same:
-                raise ValueError("the runs were not scored on the same images")
+        start, shown = before.setdefault(run.model, (run, found))
+        pairs = itertools.zip_longest(found, shown, fillvalue=())
+        if different := [one or other for one, other in pairs if one[:-1] != other[:-1]]:
+            raise different_images(different[0][0], start, run)
+        for (*key, after), (*_, was) in zip(found, shown, strict=True):
             if run.method != PRETRAINED:
                 yield run.values(RUN_COLUMNS), *key, was, after, after - was
 

@@ -80,6 +80,7 @@ class Model:
     source: dict | None = None
     pretrain: dict | None = None
     parameters: int | None = None
+    pretraining_images: int | None = None  # None if unknown or trained here
 
     @property
     def sources(self) -> tuple[dict, ...]:

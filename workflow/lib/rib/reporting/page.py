@@ -185,8 +185,8 @@ def _settings(settings: Mapping) -> str:
 
 def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
     """Replace names by labels where possible, and mark methods of unfinished runs."""
-    of_methods = dict.fromkeys(("method", "other", "chosen"), "methods")
-    kinds = {"model": "models", **of_methods, **dict.fromkeys(DATASET_COLUMNS, "datasets")}
+    named = {"models": ("model", "other_model"), "methods": ("method", "other", "chosen"), "datasets": DATASET_COLUMNS}
+    kinds = {column: kind for kind, columns in named.items() for column in columns}
     for column in set(kinds) & set(table):
         labels = _labels(about[kinds[column]])
         table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})

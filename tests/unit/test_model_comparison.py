@@ -1,0 +1,228 @@
+"""Comparisons of pretrained models against hand-made counts, scipy and loops."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from rib.analysis.bootstrap import estimate, object_weights, over_runs, p_over_runs
+from rib.analysis.counts import Counts, write_counts
+from rib.analysis.model_comparison import MEASURES, kendall_tau, write_model_comparisons
+from rib.analysis.ri import ood_accuracies, ood_parts
+from rib.analysis.tables import mri_tables
+from rib.base.errors import UserError
+from rib.config.run import PRETRAINED, RUN_COLUMNS
+
+SETTINGS = {"source_groups": None, "conditions": "protocol paper", "replicates": 200, "confidence": 0.9, "seed": 3}
+PLACES = {"a": np.array([0, 1, 2, 3]), "b": np.array([2, 3, 4, 5, 6]), "c": np.array([0, 4, 7])}
+IMAGES = {"a": [1, 2, 1, 1], "b": [1, 1, 1, 3, 1], "c": [2, 1, 1]}
+
+
+def counts_of(correct, places=PLACES, images=IMAGES):
+    """Counts from the number of right answers by state (model, method, target, seed), dataset and object."""
+    states = sorted((model, method, target, "all", seed, None) for model, method, target, seed in correct)
+    by_state = {(m, method, t, "all", s, None): own for (m, method, t, s), own in correct.items()}
+    return Counts(
+        states=states,
+        datasets=list(places),
+        objects=1 + max(int(own.max()) for own in places.values()),
+        places=places,
+        labels={name: np.zeros(len(own), int) for name, own in places.items()},
+        images={name: np.array(own, np.uint16) for name, own in images.items()},
+        correct={name: np.array([by_state[s][name] for s in states], np.uint16) for name in places},
+    )
+
+
+def runs_of(model, methods=("ft",), seeds=(0,), targets=("a", "b")):
+    return [(model, PRETRAINED, "none", 0), *itertools.product([model], methods, targets, seeds)]
+
+
+def random_counts(models=("k", "m"), seed=0, **more):
+    rng = np.random.default_rng(seed)
+    runs = [run for model in models for run in runs_of(model, **more)]
+    return counts_of({run: {name: rng.integers(0, np.array(n) + 1) for name, n in IMAGES.items()} for run in runs})
+
+
+def written(folder, counts, methods=("ft",), unfinished=(), **more):
+    """Both tables of stored counts; `unfinished`: model, method, target, size and seed of runs."""
+    write_counts(counts, folder / "counts.npz")
+    fit = pd.DataFrame([(*run, 50.0, "yes") for run in unfinished], columns=[*RUN_COLUMNS, "fit", "unfinished"])
+    fit.to_csv(folder / "fit.csv", index=False)
+    paths = {name: folder / f"{name}.csv" for name in ("model_comparisons", "model_ranks")}
+    given = {
+        "counts": folder / "counts.npz",
+        "fit": folder / "fit.csv",
+        "methods": methods,
+        "ood_datasets": list(PLACES),
+    }
+    write_model_comparisons(**given, **{**SETTINGS, "draws": 4000, **more}, **paths)
+    return [pd.read_csv(path, dtype={"size": str}) for path in paths.values()]
+
+
+# Differences
+
+
+def test_differences_are_those_of_counts_by_hand(tmp_path):
+    """Two datasets of two objects with an image each. On the other dataset, k goes from 1 to 2 right, m from 2 to 0."""
+    places, images = {"a": np.array([0, 1]), "b": np.array([1, 2])}, {"a": [1, 1], "b": [1, 1]}
+    before, after = {"k": [1, 0], "m": [1, 1]}, {"k": [1, 1], "m": [0, 0]}
+    correct = {
+        run: dict.fromkeys(places, before[run[0]] if run[1] == PRETRAINED else after[run[0]])
+        for model in "km"
+        for run in runs_of(model)
+    }
+    compared, ranks = written(tmp_path, counts_of(correct, places, images))
+    assert compared["difference"].tolist() == [150, -50, 100] and compared["measure"].tolist() == list(MEASURES)
+    assert set(compared["model"]) == {"k"} and set(compared["other_model"]) == {"m"} and set(compared["objects"]) == {3}
+    assert ranks[["model", "ood_before", "ood_after"]].to_numpy().tolist() == [["k", 50, 100], ["m", 100, 0]]
+    assert ranks[["rank_before", "rank_after"]].to_numpy().tolist() == [[2, 1], [1, 2]], "who starts better ends worse"
+
+
+@pytest.mark.parametrize("groups", [None, {"a": "g", "c": "g"}], ids=["all", "leak-free"])
+def test_differences_are_those_of_the_tables_of_each_model(tmp_path, groups):
+    """Two seeds, methods and targets; the intervals are those of the differences in the same replicates."""
+    counts = random_counts(methods=("ft", "lwf"), seeds=(0, 1))
+    compared, ranks = written(tmp_path, counts, ("ft", "lwf"), source_groups=groups)
+    ood = ood_accuracies(counts, object_weights(counts.objects, 200, 3), list(PLACES), groups)
+    mri = mri_tables(ood, 0.9)[0].set_index(["model", "method"])
+    for method in ("ft", "lwf"):
+        own = compared[compared["method"] == method].set_index("measure")
+        for measure in MEASURES:
+            apart = mri.loc[("k", method), measure] - mri.loc[("m", method), measure]
+            assert own.loc[measure, "difference"] == pytest.approx(apart, abs=1e-6)
+        after = [np.mean([p.after for s, p in ood.items() if s[:2] == (model, method)], axis=0) for model in "km"]
+        expected = estimate(after[0] - after[1], 0.9)
+        assert own.loc["ood_after", ["difference", "ci_low", "ci_high"]].tolist() == pytest.approx(expected, abs=1e-6)
+    before = compared[compared["measure"] == "ood_before"]
+    assert before["p"].nunique() == 1, "the same test with the same draws"
+    shown = ranks.set_index(["model", "method"])
+    for key in mri.index:
+        assert shown.loc[key, ["ood_before", "ood_after"]].tolist() == pytest.approx(
+            mri.loc[key, ["ood_before", "ood_after"]].tolist(), abs=1e-6
+        )
+
+
+@pytest.mark.parametrize("groups", [None, {"a": "g", "c": "g"}], ids=["all", "leak-free"])
+def test_contributions_of_objects_sum_to_the_accuracies(groups):
+    counts = random_counts()
+    ood = ood_accuracies(counts, object_weights(counts.objects, 1, 0), source_groups=groups)
+    for state, parts in ood_parts(counts, source_groups=groups).items():
+        assert parts.sum(axis=1) == pytest.approx([ood[state].before[0], ood[state].after[0]])
+
+
+def test_p_is_that_of_all_sign_patterns_with_holm_over_pairs_and_measures(tmp_path):
+    counts = random_counts(("k", "l", "m"))
+    compared, _ = written(tmp_path, counts, draws=20_000)
+    assert len(compared) == 3 * 3
+    parts = {}
+    for state, (before, after) in ood_parts(counts).items():
+        parts[state[0]] = parts.get(state[0], 0) + np.array([after - before, before, after]) / 2
+    signs = np.array(list(itertools.product((-1, 1), repeat=counts.objects)))
+    for row in compared.itertuples():
+        apart = (parts[row.model] - parts[row.other_model])[list(MEASURES).index(row.measure)]
+        exact = np.mean(np.abs(signs @ apart) >= abs(apart.sum()) - 1e-9)
+        assert row.p == pytest.approx(exact, abs=0.02)
+    ordered = compared.sort_values("p", kind="stable")
+    by_hand = np.minimum(1, np.maximum.accumulate(ordered["p"].to_numpy() * np.arange(9, 0, -1)))
+    assert ordered["p_holm"].to_numpy() == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_three_seeds_are_part_of_intervals_and_tests(tmp_path):
+    counts = random_counts(seeds=(0, 1, 2))
+    compared, _ = written(tmp_path, counts, draws=1)
+    ood = ood_accuracies(counts, object_weights(counts.objects, 200, 3))
+    change = [
+        np.array([[ood[m, "ft", t, "all", s, None] for s in range(3)] for t in "ab"], dtype=object) for m in ("k", "m")
+    ]
+    values = [np.array([[pair.after - pair.before for pair in line] for line in own]) for own in change]
+    apart = values[0] - values[1]
+    own = compared.set_index("measure").loc["mri"]
+    assert own[["difference", "ci_low", "ci_high"]].tolist() == pytest.approx(over_runs(apart, 0.9), abs=1e-6)
+    assert own["p"] == pytest.approx(p_over_runs(apart), abs=1e-6)
+
+
+def test_an_unfinished_model_is_compared_before_fine_tuning_only(tmp_path):
+    counts = random_counts(("k", "l", "m"), methods=("ft", "lwf"))
+    everything, _ = written(tmp_path, counts, ("ft", "lwf"))
+    compared, ranks = written(tmp_path, counts, ("ft", "lwf"), [("k", "ft", "a", "all", 0)])
+    trained = compared[compared["measure"] != "ood_before"]
+    of_k = (trained["model"] == "k") & (trained["method"] == "ft")
+    assert not of_k.any() and len(compared) == len(everything) - 4
+    missing = ranks[ranks["rank_after"].isna()]
+    assert missing[["model", "method"]].to_numpy().tolist() == [["k", "ft"]] and missing["rank_before"].isna().all()
+    assert set(ranks[(ranks["method"] == "ft") & (ranks["model"] != "k")]["rank_before"]) == {1, 2}
+    ft = compared[compared["method"] == "ft"]
+    assert ft["p_holm"].min() == pytest.approx(min(1, 5 * ft["p"].min()), abs=1e-5), "a family of five tests"
+
+
+def test_methods_that_a_model_lacks_and_curves_are_left_out(tmp_path):
+    counts = random_counts(methods=("ft", "own"))
+    states = [(*s[:5], 0.5) if s[1] == "own" else s for s in counts.states]
+    counts = Counts(**{**vars(counts), "states": states})
+    for table in written(tmp_path, counts):
+        assert set(table["method"]) == {"ft"}
+
+
+# Ranks and tau
+
+
+def test_equal_accuracies_share_the_better_rank(tmp_path):
+    counts = random_counts(("k", "l"))
+    double = [place for place, state in enumerate(counts.states) if state[0] == "k"]
+    states = [*counts.states, *(("m", *counts.states[place][1:]) for place in double)]
+    correct = {name: np.concatenate([own, own[double]]) for name, own in counts.correct.items()}
+    _, ranks = written(tmp_path, Counts(**{**vars(counts), "states": states, "correct": correct}))
+    for when in ("before", "after"):
+        best = max("kl", key=ranks.set_index("model")[f"ood_{when}"].get)
+        expected = [1, 3, 1] if best == "k" else [2, 1, 2]
+        assert ranks[f"rank_{when}"].tolist() == expected
+    assert ranks[["tau", "tau_low", "tau_high"]].isna().all(axis=None), "three models"
+
+
+def slow_tau(before, after):
+    """Pairs in the same order minus pairs in the opposite one, by the pairs that tie in neither."""
+    same, ties = 0, [0, 0]
+    pairs = list(itertools.combinations(range(len(before)), 2))
+    for a, b in pairs:
+        x, y = before[a] - before[b], after[a] - after[b]
+        same += np.sign(x * y)
+        ties[0] += x == 0
+        ties[1] += y == 0
+    return same / np.sqrt((len(pairs) - ties[0]) * (len(pairs) - ties[1]))
+
+
+@pytest.mark.parametrize("models", [5, 8, 30])
+def test_tau_is_that_of_scipy_and_of_a_loop(models):
+    rng = np.random.default_rng(models)
+    before, after = rng.integers(0, 12, (2, models, 50)).astype(float)
+    found = kendall_tau(before, after)
+    for place, tau in enumerate(found):
+        assert tau == pytest.approx(stats.kendalltau(before[:, place], after[:, place]).statistic)
+        assert tau == pytest.approx(slow_tau(before[:, place], after[:, place]))
+
+
+def test_rounding_errors_are_ties_for_tau():
+    before = np.arange(5.0)[:, None]
+    after = np.array([1.0, 2, 3, 4, 4])[:, None]
+    assert kendall_tau(before, after + np.array([0, 0, 0, 0, 1e-13])[:, None]) == kendall_tau(before, after)
+    assert np.isnan(kendall_tau(before, np.ones((5, 1))))
+
+
+def test_tau_of_two_models_is_refused_in_one_sentence():
+    with pytest.raises(UserError, match=r"^Kendall's tau of 2 models .* from five on\.$"):
+        kendall_tau(np.zeros((2, 1)), np.zeros((2, 1)))
+
+
+def test_the_interval_of_tau_resamples_objects(tmp_path):
+    counts = random_counts("hijklm", seed=4)
+    _, ranks = written(tmp_path, counts)
+    ood = ood_accuracies(counts, object_weights(counts.objects, 200, 3))
+    sides = []
+    for when in ("before", "after"):
+        means = [np.mean([getattr(p, when) for s, p in ood.items() if s[0] == model], axis=0) for model in "hijklm"]
+        sides.append(np.round(means, 9).T)
+    taus = np.array([stats.kendalltau(*pair).statistic for pair in zip(*sides, strict=True)])
+    assert ranks.loc[0, ["tau", "tau_low", "tau_high"]].tolist() == pytest.approx(estimate(taus, 0.9), abs=1e-6)
+    assert ranks["tau"].nunique() == 1 and ranks["tau_low"].iloc[0] < ranks["tau_high"].iloc[0]

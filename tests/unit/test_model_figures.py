@@ -1,0 +1,113 @@
+"""Figures of compared models show the numbers of their table: read back from the drawn objects."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from rib.figures import models, pretraining_data
+
+STYLES = {
+    name: {"label": f"Model {name.upper()}", "colour": colour, "marker": marker}
+    for name, colour, marker in (
+        ("k", "#0072b2", "o"),
+        ("l", "#d55e00", "s"),
+        ("m", "#009e73", "D"),
+        ("n", "#000000", "^"),
+    )
+}
+SETTINGS = {"method": "ft", "method_label": "FT", "models": STYLES, "confidence": 0.95}
+COLUMNS = ["method", "model", "ood_before", "before_low", "before_high", "ood_after", "after_low", "after_high"]
+
+
+def table(ranks=((2, 1), (1, 3), (3, 2)), tau=(np.nan, np.nan, np.nan)):
+    lines = [
+        ("ft", "k", 30, 28, 33, 50, 49, 52),
+        ("ft", "l", 40, 37, 41, 20, 19, 22),
+        ("ft", "m", 25, 24, 26, 45, 44, 47),
+    ]
+    ranked = pd.DataFrame(ranks, columns=["rank_before", "rank_after"])
+    found = pd.concat([pd.DataFrame(lines, columns=COLUMNS), ranked], axis=1)
+    found[["tau", "tau_low", "tau_high"]] = tau
+    return pd.concat([found, found.assign(method="lwf", ood_after=99.0)])
+
+
+def test_models_show_accuracies_with_whiskers_beside_ranks_that_cross():
+    figure, shown = models.draw(table(), **SETTINGS)
+    left, right, named = figure.axes
+    points = [line for line in left.lines if line.get_marker() in "osD"]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in points] == [(30, 50), (40, 20), (25, 45)]
+    whiskers = [line.get_xydata().tolist() for line in left.lines if line.get_label() != "unchanged"][:2]
+    assert whiskers == [[[28, 50], [33, 50]], [[30, 49], [30, 52]]]
+    (same,) = (line for line in left.lines if line.get_label() == "unchanged")
+    assert (same.get_xdata() == same.get_ydata()).all() and left.get_xlim() == left.get_ylim() == (16, 55)
+    slopes = [line.get_ydata().tolist() for line in right.lines]
+    assert slopes == [[2, 1], [1, 3], [3, 2]] and right.yaxis_inverted() and named.yaxis_inverted()
+    assert [to_hex(line.get_color()) for line in right.lines] == [STYLES[name]["colour"] for name in "klm"]
+    assert dict(zip(named.get_yticks(), [text.get_text() for text in named.get_yticklabels()], strict=True)) == {
+        1: "1  Model K",
+        3: "3  Model L",
+        2: "2  Model M",
+    }
+    assert "needs five ranked models" in figure.get_supxlabel() and figure.get_suptitle() == "FT" and len(shown) == 3
+
+
+def test_models_state_tau_with_its_interval():
+    figure, _ = models.draw(table(tau=(-0.2, -0.45, 0.05)), **SETTINGS)
+    text = (
+        "Kendall's tau of before and after \N{MINUS SIGN}0.20 (\N{MINUS SIGN}0.45 to +0.05); 95% confidence intervals"
+    )
+    assert figure.get_supxlabel() == text
+
+
+def test_models_without_a_rank_stand_below_without_a_line():
+    figure, _ = models.draw(table(ranks=((np.nan, np.nan), (1, 2), (2, 1))), **SETTINGS)
+    _, right, named = figure.axes
+    assert [(line.get_ydata().tolist(), line.get_linestyle()) for line in right.lines] == [
+        ([3, 3], "None"),
+        ([1, 2], "-"),
+        ([2, 1], "-"),
+    ]
+    assert "\N{EN DASH}  Model K" in [text.get_text() for text in named.get_yticklabels()]
+
+
+def test_models_of_equal_rank_are_drawn_one_below_the_other():
+    figure, _ = models.draw(table(ranks=((1, 1), (1, 1), (3, 3))), **SETTINGS)
+    _, right, named = figure.axes
+    assert [line.get_ydata().tolist() for line in right.lines] == [[1, 1], [2, 2], [3, 3]]
+    assert [text.get_text()[0] for text in named.get_yticklabels()] == ["1", "1", "3"]
+
+
+def draw_data(ranks, images):
+    return pretraining_data.draw(ranks, **SETTINGS, images=images)
+
+
+def test_pretraining_data_has_an_open_and_a_filled_marker_per_model():
+    figure, shown = draw_data(table(), {"k": 10**6, "m": 10**9})
+    axes = figure.axes[0]
+    assert axes.get_xscale() == "log" and shown["model"].tolist() == ["k", "m"]
+    points = [line for line in axes.lines if line.get_marker() in "oD"]
+    found = [(point.get_xdata()[0], point.get_ydata()[0], to_hex(point.get_markerfacecolor())) for point in points]
+    assert found == [
+        (pytest.approx(1e6), 30, "#ffffff"), (pytest.approx(1e6), 50, "#0072b2"),
+        (pytest.approx(1e9), 25, "#ffffff"), (pytest.approx(1e9), 45, "#009e73"),
+    ]  # fmt: skip
+    ends = [list(line.get_ydata()) for line in axes.lines if line.get_marker() == "_"]
+    assert ends == [[28, 33], [49, 52], [24, 26], [44, 47]]
+
+
+def test_labels_of_models_with_about_the_same_number_leave_each_other_room():
+    """A dozen on ImageNet-1K, two of nearly equal size, and one far off; none is moved more than it must be."""
+    names = [f"m{number}" for number in range(15)]
+    ranks = pd.DataFrame([("ft", name, 30 + i, 29, 31, 40, 39, 41) for i, name in enumerate(names)], columns=COLUMNS)
+    images = dict(zip(names, [1281167] * 12 + [11797632, 14197122, 2320000000], strict=True))
+    styles = dict.fromkeys(names, STYLES["k"])
+    figure, _ = pretraining_data.draw(ranks, **{**SETTINGS, "models": styles}, images=images)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    places = np.array([line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"][::2])
+    inches = axes.transData.transform([(place, 30) for place in places])[:, 0] / figure.dpi
+    assert np.diff(inches).min() > 0.09, "labels of 6 points are 0.08 inches high"
+    logs = np.log10(places)
+    assert logs[:12].mean() == pytest.approx(np.log10(1281167)) and places[-1] == pytest.approx(2320000000)
+    assert logs[12:14].mean() == pytest.approx(np.log10([11797632, 14197122]).mean())

@@ -1,0 +1,66 @@
+"""Pretrained models before and after fine-tuning with one method: accuracies, and ranks joined by lines."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK = "#525252"
+
+
+def draw(
+    ranks: pd.DataFrame, *, method: str, method_label: str, models: Mapping[str, Mapping], confidence: float
+) -> tuple[Figure, pd.DataFrame]:
+    """Mean OOD accuracy (percent) after against before, and ranks, with a marker per model.
+
+    Args:
+        ranks: columns method, model, ood_before, before_low, before_high, ood_after, after_low, after_high, rank_before,
+            rank_after (NaN for models that are not ranked), tau, tau_low, tau_high.
+    """
+    shown = ranks[(ranks["method"] == method) & ranks["model"].isin(list(models))].reset_index(drop=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, max(3.4, 1.2 + 0.16 * len(shown))), width_ratios=(3, 2))
+    _draw_accuracies(left, shown, models)
+    _draw_ranks(right, shown, models)
+    tau, low, high = shown.loc[0, ["tau", "tau_low", "tau_high"]]
+    text = f"{tau:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "\N{MINUS SIGN}")
+    correlation = f"Kendall's tau of before and after {text if tau == tau else 'needs five ranked models'}"
+    figure.supxlabel(f"{correlation}; {confidence:.0%} confidence intervals", fontsize=7)
+    figure.suptitle(method_label, fontsize=9)
+    return figure, shown
+
+
+def _draw_accuracies(axes: Axes, shown: pd.DataFrame, models: Mapping[str, Mapping]) -> None:
+    for row in shown.to_dict("records"):
+        x, y, colour = row["ood_before"], row["ood_after"], models[row["model"]]["colour"]
+        axes.plot([row["before_low"], row["before_high"]], [y, y], color=colour, linewidth=0.9)
+        axes.plot([x, x], [row["after_low"], row["after_high"]], color=colour, linewidth=0.9)
+        axes.plot(x, y, models[row["model"]]["marker"], color=colour, markersize=5)
+    columns = shown[["before_low", "before_high", "after_low", "after_high"]]
+    ends = columns.min(axis=None) - 3, columns.max(axis=None) + 3
+    axes.plot(ends, ends, color=INK, linewidth=0.8, linestyle="--", zorder=1, label="unchanged")
+    axes.legend()
+    axes.set(xlabel="Mean OOD accuracy before (%)", ylabel="Mean OOD accuracy after (%)")
+    axes.set(xlim=ends, ylim=ends, aspect="equal", anchor="N")
+    axes.grid(True, axis="both")
+
+
+def _draw_ranks(axes: Axes, shown: pd.DataFrame, models: Mapping[str, Mapping]) -> None:
+    """Lines between ranks; equal ranks are drawn one below the other, models without a rank below all others."""
+    sides = [shown["rank_before"], shown["rank_after"]]
+    places = [side.rank(method="first", na_option="bottom") for side in sides]
+    for model, ranked, *ends in zip(shown["model"], sides[1].notna(), *places, strict=True):
+        look = {"marker": models[model]["marker"], "color": models[model]["colour"], "markersize": 5}
+        axes.plot([0, 1], ends, linestyle="-" if ranked else "", **look)
+    before, after = ([f"{rank:g}" if rank == rank else "\N{EN DASH}" for rank in side] for side in sides)
+    named = axes.twinx()
+    axes.set_yticks(places[0], before)
+    labels = (models[model]["label"] for model in shown["model"])
+    named.set_yticks(places[1], [f"{rank}  {label}" for rank, label in zip(after, labels, strict=True)])
+    for each in (axes, named):
+        each.set_ylim(len(shown) + 0.5, 0.5)
+        each.tick_params(axis="y", length=0, labelsize=7)
+        each.grid(False)
+    axes.set(xlim=(-0.1, 1.1), ylabel="Rank (1 is best)")
+    axes.set_xticks([0, 1], ["before", "after"])
