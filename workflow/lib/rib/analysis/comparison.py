@@ -13,7 +13,7 @@ draws with at least the observed absolute difference, counting the observed one 
 Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) is over all tests of a table with the same model and
 size: all pairs, including those with the pretrained model, and in comparisons_ri all targets. A method with an unfinished
 run (`rib.analysis.fit`) of a model and size has no test and no rank there, since that would compare how far training
-got; its mRI and RI are in the tables over seeds.
+got; its mRI and RI are in mri.csv and seeds_ri.csv.
 
 Either test is liberal if objects are few and a large gain on rare ones makes up for small losses on the others: with 40
 objects, 3 % of them rare, over a fifth of p are at most 0.05 where the mean difference is 0. Tables therefore have the
@@ -43,14 +43,13 @@ FEWEST_OBJECTS = 100  # with fewer, the test is noted to be liberal
 # Percentage points: more than the rounding error of a sum, less than the effect of one image in millions.
 ROUNDING = 1e-9
 IMAGES = ["ci_low", "ci_high"]
-SEEDS = ["seeds", "sd", "seed_low", "seed_high"]
+SEEDS = ["seeds", "seed_sd", "seed_low", "seed_high"]
 RANKS = ["rank_best", "rank_worst", "ties", "pretrained"]
 COMPARISON = ["difference", *IMAGES, "p", "p_holm", *SEEDS]
 COLUMNS = {
     "comparisons": ["model", "method", "other", "size", *COMPARISON, "objects"],
     "comparisons_ri": ["model", "method", "other", "target", "size", *COMPARISON, "objects"],
-    "ranking": ["model", "method", "size", "mri", *IMAGES, "seeds", *RANKS, "objects"],
-    "seeds": ["model", "method", "size", "mri", *IMAGES, *SEEDS],
+    "ranking": ["model", "method", "size", "mri", *IMAGES, *SEEDS, *RANKS, "objects"],
     "seeds_ri": ["model", "method", "target", "size", "ri", *IMAGES, *SEEDS],
 }
 
@@ -103,7 +102,7 @@ def effects_of(ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray], size
     return Effects(
         methods=[*methods, PRETRAINED],
         targets=targets,
-        change=table({state: pair.after - pair.before for state, pair in ood.items()}),
+        change=table({state: pair.change for state, pair in ood.items()}),
         parts=np.concatenate([by_target, by_target.mean(axis=1, keepdims=True)], axis=1),
     )
 
@@ -195,7 +194,7 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Methods by mRI, best first, from `compare` of all pairs; two tie if their Holm-adjusted p is above 1 - confidence.
 
     Returns:
-        method, mri with its confidence interval, number of seeds; rank_best (1 + number of better methods) and rank_worst (number of
+        method, mri with its confidence interval and `spread` over seeds; rank_best (1 + number of better methods) and rank_worst (number of
         methods minus number of worse methods); ties (letters shared by tied methods); pretrained (better, worse or tied
         in comparison with the pretrained model).
     """
@@ -206,22 +205,12 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     sign -= sign.T
     order = np.argsort(-own["mri"].to_numpy(), kind="stable")
     among = sign[np.ix_(order, order)]
-    return own.iloc[order][["method", "mri", *IMAGES, "seeds"]].assign(
+    return own.iloc[order][["method", "mri", *IMAGES, *SEEDS]].assign(
         rank_best=1 + (among < 0).sum(axis=1),
         rank_worst=len(order) - (among > 0).sum(axis=1),
         ties=letters(among == 0),
         pretrained=[{1: "better", 0: "tied", -1: "worse"}[value] for value in sign[order, -1]],
     )
-
-
-def means_over_seeds(effects: Effects, confidence: float) -> pd.DataFrame:
-    """RI of each method and target (None for mRI): method, target, ri, its confidence interval, and `spread` over seeds."""
-    lines = []
-    for target, own in effects.columns:
-        for method, change in zip(effects.methods[:-1], effects.change, strict=False):
-            over_seeds = spread(change[own, :, 0].mean(axis=0), confidence)
-            lines.append((method, target, *over_runs(change[own], confidence), *over_seeds))
-    return pd.DataFrame(lines, columns=["method", "target", "ri", *IMAGES, *SEEDS])
 
 
 def tables_of(
@@ -232,9 +221,12 @@ def tables_of(
     Args:
         unfinished: methods that are neither ranked nor tested.
     """
-    seeds = means_over_seeds(effects, confidence)
-    of_mri = seeds[seeds["target"].isna()].rename(columns={"ri": "mri"})
-    found = {"seeds": of_mri, "seeds_ri": seeds.dropna(subset=["target"])}
+    lines = [
+        (method, target, *over_runs(runs[None], confidence), *spread(runs[:, 0], confidence))
+        for method, change in zip(effects.methods[:-1], effects.change, strict=False)
+        for target, runs in zip(effects.targets, change, strict=True)
+    ]
+    found = {"seeds_ri": pd.DataFrame(lines, columns=["method", "target", "ri", *IMAGES, *SEEDS])}
     finished = effects.without(unfinished)
     if finished.pairs:
         compared = compare(finished, confidence, draws, seed)
@@ -264,7 +256,7 @@ def write_comparison(
     draws: int = DRAWS,
     outputs: Mapping[str, Path],
 ) -> None:
-    """Write comparisons, comparisons_ri, ranking, seeds and seeds_ri from the counts of a grid, without its curves.
+    """Write comparisons, comparisons_ri, ranking and seeds_ri from the counts of a grid, without its curves.
 
     Args:
         fit: CSV file of `rib.analysis.fit.fit_table`, which says what is unfinished.
