@@ -46,10 +46,9 @@ def test_ranking_has_intervals_in_order_and_a_line_at_zero():
 
 
 def test_ranking_notes_few_objects():
-    ranks, spread = ranked()
     for objects, noted in ((99, True), (100, False)):
         settings = {"models": {"m": "M"}, "methods": LOOKS, "confidence": 0.95}
-        figure, _ = ranking.draw(ranks.assign(objects=objects), spread, **settings)
+        figure, _ = ranking.draw(ranked().assign(objects=objects), **settings)
         assert ("fewer than 100 objects (99)" in figure.get_supxlabel()) == noted
 
 
