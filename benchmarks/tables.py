@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "workflow/lib"))
 import numpy as np
 import pandas as pd
 
-from rib.analysis import comparison, model_comparison, samples, tables, tradeoff
+from rib.analysis import comparison, model_comparison, samples, tables
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
@@ -63,7 +63,7 @@ def main(folder: Path) -> None:
     rows = [folder / "evaluate" / str(run) / "all.parquet" for run in runs()]
     prepared = [folder / "prepare" / name / "none" for name in DATASETS]
     shared = {**MEANS, "seed": 0, "indexes": [path / "index.parquet" for path in prepared]}
-    found = {name: folder / f"{name}.csv" for name in ("flips", "samples", "scores", "mean_scores", "tradeoff")}
+    found = {name: folder / f"{name}.csv" for name in ("flips", "samples", "scores", "mean_scores")}
     names = ("accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes", *comparison.COLUMNS)
     outputs = {name: folder / f"{name}.csv" for name in names} | {"mri_json": folder / "mri.json"}
     outputs["counts"] = folder / "counts.npz"
@@ -83,9 +83,6 @@ def main(folder: Path) -> None:
             **from_counts,
             methods=METHODS,
             **{name: folder / f"{name}.csv" for name in ("model_comparisons", "model_ranks")},
-        ),
-        "trade-off": lambda: tradeoff.write_tradeoff(
-            **MEANS, seed=0, counts=outputs["counts"], table=found.pop("tradeoff")
         ),
         "samples": lambda: samples.write_tables(
             **shared, rows=rows, classes=[path / "classes.json" for path in prepared], real_labels=[], **found

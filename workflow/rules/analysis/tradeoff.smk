@@ -2,7 +2,7 @@
 
 # Methods that average the pretrained weights with those of one parent, with parent and alpha.
 AVERAGES = {
-    name: (method.parents[0], method.settings["alpha"])
+    name: [method.parents[0], method.settings["alpha"]]
     for name, method in GRID.methods.items()
     if not method.trains and len(method.parents) == 1 and "alpha" in method.settings
 }

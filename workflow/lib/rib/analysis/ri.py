@@ -73,7 +73,9 @@ def ood_accuracies(
     by_target = _by_target(counts, ood_datasets, source_groups)
     for target, size in sorted({state[2:4] for state in counts.states if state[2] in by_target}):
         left = by_target[target] if among is None else _only(by_target[target], among[target, size])
-        states = [state for state in counts.states if state[2:4] == (target, size)] if left else []
+        if not left:
+            continue
+        states = [state for state in counts.states if state[2:4] == (target, size)]
         rows = [place[state] for state in (*map(_before, states), *states)]
         accuracies = [
             whole(name)[:, rows] if kept is EVERY else counts.accuracy_on(name, weights, rows, kept)

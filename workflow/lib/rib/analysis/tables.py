@@ -63,14 +63,8 @@ def curve_table(ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
     Accuracies are in percent, ood with a confidence interval; downstream is NaN if the target is not evaluated.
     """
     lines = [
-        (
-            *state,
-            pair.on_target[1, 0],
-            *estimate(pair.after, confidence),
-            pair.images,
-            *estimate(pair.change, confidence),
-        )
-        for state, pair in ood.items()
+        (*state, run.on_target[1, 0], *estimate(run.after, confidence), run.images, *estimate(run.change, confidence))
+        for state, run in ood.items()
         if state[-1] is not None
     ]
     accuracies = ["downstream", "ood", "ood_low", "ood_high"]
