@@ -31,7 +31,7 @@ class Ood:
         before: (replicates,) percent, of the pretrained model.
         after: (replicates,) percent, of the fine-tuned state.
         images: number of images.
-        on_target: (2, replicates) percent, before and after; NaN if the target is not evaluated.
+        on_target: (2, replicates) percent, before and after; NaN if the target is not evaluated or only some objects count.
     """
 
     before: np.ndarray
@@ -83,9 +83,8 @@ def ood_accuracies(
         ]
         means = np.mean(accuracies, axis=0).T
         images = sum(int(counts.images[name][kept].sum()) for name, kept in left.items())
-        own = np.full_like(means, np.nan)
-        if target in counts.datasets:
-            own = counts.accuracy_on(target, weights, rows, EVERY).T
+        scored = target in counts.datasets and among is None
+        own = whole(target)[:, rows].T if scored else np.full_like(means, np.nan)
         pairs = ([i, len(states) + i] for i in range(len(states)))
         found |= {state: Ood(*means[pair], images, own[pair]) for state, pair in zip(states, pairs, strict=True)}
     return {state: found[state] for state in counts.states if state in found}
