@@ -50,13 +50,8 @@ def evaluate(
     """Score a run on an evaluation group; each image is read once and passes through all states of the run.
 
     Args:
-<<<<<<< HEAD
         manifests: of the checkpoints, in their order; none for snapshots.
-        datasets: the evaluation group; the test split is scored where there is one.
-=======
-        manifests: of the checkpoints, in their order.
         datasets: the evaluation group, or some of it.
->>>>>>> main
         rows: written as Parquet, one row per state and image: the run's five columns, alpha (null unless the run is a
             curve), dataset, row (position in the prepared dataset's index, which has ids and labels), and the results
             of `score`: prediction and rank as int16, the others as float16, clipped to its largest finite values.
