@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json
 from rib.config.catalog import Catalog
 from rib.config.entries import Dataset, Model
-from rib.config.grid import Grid
+from rib.config.grid import Grid, resolve_grid
 from rib.config.run import ALL, PRETRAINED, Run, images_of
 from rib.data.folders import files_of
 
@@ -49,6 +49,13 @@ class Plan:
     download: int = 0
     disk: dict[str, int] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
+
+
+def print_plan(config: Mapping, catalog: Sequence[str], results: str) -> None:
+    """Print the estimated cost of a grid: config.yaml, validated, catalogue folders and, see `plan`, results."""
+    known = Catalog(catalog)
+    grid = resolve_grid(config, known)
+    print("\n".join(lines(plan(grid, known, Path(results), count_jobs(config)), grid)))
 
 
 def plan(grid: Grid, catalog: Catalog, results: Path, jobs: Mapping[str, int]) -> Plan:
