@@ -50,14 +50,15 @@ class Kernel:
     to_groups: np.ndarray
 
     @classmethod
-    def of(cls, features: np.ndarray, groups: np.ndarray) -> "Kernel":
-        """Kernel of features (n, d), in double precision.
+    def of(cls, features: np.ndarray, groups: np.ndarray, dataset: str) -> "Kernel":
+        """Kernel of a dataset's features (n, d), in double precision.
 
         Raises:
-            ValueError: too few images are left when a group is left out.
+            UserError: too few images are left when a group is left out.
         """
-        if len(features) - np.bincount(groups).max() < FEWEST:
-            raise ValueError(f"CKA needs at least {FEWEST} images, and one object more")
+        n = len(features)
+        if n - np.bincount(groups).max() < FEWEST:
+            raise UserError(f"{dataset}: CKA needs at least {FEWEST} images, and one object more; it has {n}.")
         centred = features.astype(np.float64)
         centred -= centred.mean(axis=0)  # only reduces rounding errors
         values = centred @ centred.T
@@ -254,17 +255,14 @@ def compare(before: Path, after: Mapping[Run, Path], against: str | None) -> Ite
         raise UserError(
             f"config, representations.layers: '{against}' is needed for the comparison; add it to the list."
         )
-    try:
-        kernels = {layer: Kernel.of(part, groups) for layer, part in first.items()}
-    except ValueError as error:
-        raise UserError(f"{before.stem}: {error}; it has {len(index)}.") from error
+    kernels = {layer: Kernel.of(part, groups, before.stem) for layer, part in first.items()}
     own = {layer: hsic(kernel, kernel) for layer, kernel in kernels.items()}
     for run, path in after.items():
         if not _index(path).equals(index):
             raise UserError(f"{path} and {before} are of different images; delete both and run again.")
         for name, part in load_file(path).items():
             layer = against or name
-            values = cka(kernels[layer], Kernel.of(part, groups), own[layer])
+            values = cka(kernels[layer], Kernel.of(part, groups, before.stem), own[layer])
             yield (run, name), (values, names, plain_cka(first[layer], part), len(index))
 
 
