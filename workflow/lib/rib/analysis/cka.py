@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 from rib.base.errors import UserError
 from rib.base.files import write_table
 from rib.base.progress import Progress
-from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, run_of
+from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
 
 PRE_LOGITS = "pre_logits"
 DEPTHS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, PRE_LOGITS: 5}  # see rib.evaluation.features
@@ -162,7 +162,7 @@ def write_cka(
     Raises:
         UserError: there is no fine-tuned run, or too few images.
     """
-    runs = _by_run(features)
+    runs = by_run(features)
     before = {run: paths for run, paths in runs.items() if run.method == PRETRAINED}
     tuned = {run: paths for run, paths in runs.items() if run.method != PRETRAINED}
     names = {layer: (layer, depth) for layer, depth in DEPTHS.items()}
@@ -191,15 +191,7 @@ def write_cka_epochs(
         UserError: there is no fine-tuned run, too few images, or no `pre_logits` among the pretrained features.
     """
     names = {f"snapshot{number}": (100 * number / snapshots,) for number in range(1, snapshots + 1)}
-    _write(_by_run(before), _by_run(after), names, ["trained"], PRE_LOGITS, ood_datasets, conditions, confidence, table)
-
-
-def _by_run(features: Iterable[Path]) -> dict[Run, dict[str, Path]]:
-    """Files by run and dataset, as given by their paths."""
-    runs: dict[Run, dict[str, Path]] = {}
-    for path in map(Path, features):
-        runs.setdefault(run_of(path), {})[path.stem] = path
-    return runs
+    _write(by_run(before), by_run(after), names, ["trained"], PRE_LOGITS, ood_datasets, conditions, confidence, table)
 
 
 def _write(

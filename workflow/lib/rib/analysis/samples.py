@@ -31,7 +31,7 @@ from rib.analysis.scores import REAL, SCORES, compared_scores, real_accuracies, 
 from rib.base.files import read_json, write_table
 from rib.base.progress import Progress
 from rib.config.label_space import LabelSpace, read_real_labels
-from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, run_of
+from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
 
 BINS = 15  # of the calibration error
 CALIBRATION = ("ece_before", "ece_floor_before", "ece_after", "ece_floor_after")
@@ -86,14 +86,6 @@ def numbers_of(before: pd.DataFrame, after: pd.DataFrame, flags: Mapping[str, np
     shares = (100 * float(flags[name].mean()) for name in SHARES)
     errors = (calibration(rows["confidence"].to_numpy(), right(rows)) for rows in (before, after))
     return (len(before), *shares, *itertools.chain.from_iterable(errors))
-
-
-def files_of(rows: Iterable[Path]) -> dict[Run, list[Path]]:
-    """Files of rows by run, one for each evaluation group."""
-    files: dict[Run, list[Path]] = {}
-    for path in rows:
-        files.setdefault(run_of(path), []).append(path)
-    return files
 
 
 def read_rows(paths: Iterable[Path], columns: Sequence[str] = COLUMNS) -> dict[str, pd.DataFrame]:
@@ -187,10 +179,10 @@ def write_tables(
     Raises:
         UserError: the ReaL labels don't have an image of a dataset in `real_labels`.
     """
-    files = files_of(rows)
+    files = by_run(rows)
     pretrained = {run.model: run for run in files if run.method == PRETRAINED}
     first = pretrained[min(pretrained)]
-    shared, index = read_rows(files[first]), read_indexes(indexes, ["object_id"])
+    shared, index = read_rows(files[first].values()), read_indexes(indexes, ["object_id"])
     ids = {name: index[name]["object_id"].iloc[own["row"]] for name, own in shared.items()}
     spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
     named = read_indexes([path for path in indexes if path.parts[-3] in real_labels], ["image_id"])
@@ -202,7 +194,7 @@ def write_tables(
     progress = Progress(tuned, desc="comparing runs", unit="run")
 
     def per_object(run: Run, before: Mapping[str, pd.DataFrame]) -> tuple[str, dict[str, np.ndarray]]:
-        after, sums = read_rows(files[run]), {}
+        after, sums = read_rows(files[run].values()), {}
         for dataset, own in before.items():
             flags = compared(own, after[dataset], dataset, (pretrained[run.model], run))
             real = real_accuracies(own, after[dataset], answers.get(dataset))
@@ -213,7 +205,7 @@ def write_tables(
         return run.target, sums
 
     for model, of_model in itertools.groupby(progress, key=lambda run: run.model):
-        before = read_rows(files[pretrained[model]])
+        before = read_rows(files[pretrained[model]].values())
         for dataset, own in before.items():
             compared(shared[dataset], own, dataset, (first, pretrained[model]))  # all models must share its images
         for group, runs in itertools.groupby(of_model, key=lambda run: run.values(GROUP)):
@@ -222,10 +214,10 @@ def write_tables(
             estimates = (estimate(values, confidence) for values in found.T)
             means.append((*group, *itertools.chain.from_iterable(estimates)))
     keys = [*RUN_COLUMNS, "dataset", "n"]
-    by_run = pd.DataFrame(lines, columns=[*keys, *SHARES, *CALIBRATION, *SCORES, *REAL]).astype({"n_real": "Int64"})
+    each = pd.DataFrame(lines, columns=[*keys, *SHARES, *CALIBRATION, *SCORES, *REAL]).astype({"n_real": "Int64"})
     columns = [f"{name}{part}" for name in (*SHARES, *SCORES) for part in ("", "_low", "_high")]
     by_group = pd.DataFrame(means, columns=[*GROUP, *columns])
-    write_table(samples, by_run[[*keys, *SHARES, *CALIBRATION]].assign(conditions=conditions))
-    write_table(scores, by_run[[*keys, *SCORES, *REAL]].assign(conditions=conditions))
+    write_table(samples, each[[*keys, *SHARES, *CALIBRATION]].assign(conditions=conditions))
+    write_table(scores, each[[*keys, *SCORES, *REAL]].assign(conditions=conditions))
     write_table(flips, by_group[[*GROUP, *columns[: 3 * len(SHARES)]]].assign(conditions=conditions))
     write_table(mean_scores, by_group[[*GROUP, *columns[3 * len(SHARES) :]]].assign(conditions=conditions))

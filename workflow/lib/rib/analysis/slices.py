@@ -14,11 +14,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from rib.analysis.counts import different_images, read_indexes
-from rib.analysis.samples import files_of, read_rows, right
+from rib.analysis.samples import read_rows, right
 from rib.base.errors import UserError
 from rib.base.files import write_table
 from rib.base.progress import Progress
-from rib.config.run import PRETRAINED, RUN_COLUMNS
+from rib.config.run import PRETRAINED, RUN_COLUMNS, by_run
 from rib.data.prepared import INDEX_COLUMNS
 
 ACCURACIES = ["n", "before", "after", "change"]
@@ -103,9 +103,9 @@ def _compared(rows: Iterable[Path], indexes: Iterable[tuple[str, pd.DataFrame]])
         groups = index.groupby(list(index), observed=True)
         values = groups.size().index.to_frame().to_numpy().tolist()
         splits.append((dataset, list(index), values, groups.ngroup().to_numpy()))
-    files, before = files_of(rows), {}
+    files, before = by_run(rows), {}
     for run in Progress(sorted(files, key=lambda run: run.method != PRETRAINED), desc="reading rows", unit="run"):
-        found = list(_accuracies(files[run], splits))
+        found = list(_accuracies(files[run].values(), splits))
         start, shown = before.setdefault(run.model, (run, found))
         pairs = itertools.zip_longest(found, shown, fillvalue=())
         if different := [one or other for one, other in pairs if one[:-1] != other[:-1]]:
