@@ -157,24 +157,21 @@ def write_tables(
     replicates: int,
     confidence: float,
     seed: int,
-    samples: Path,
-    flips: Path,
-    scores: Path,
-    mean_scores: Path,
+    outputs: Mapping[str, Path],
 ) -> None:
-    """Write the tables from the evaluation rows of a grid.
+    """Write the tables samples, flips, scores and mean_scores from the evaluation rows of a grid.
 
     Args:
         rows: Parquet files of all runs except curves; folder names identify the run (see `run_of`).
         indexes, classes: index and label space of each dataset; folder names identify it.
         real_labels: datasets that are also scored with ReaL labels.
-        samples: CSV with one row per fine-tuned run and dataset: model, method, target, size, seed, dataset, n,
-            agreement, right_to_wrong, wrong_to_right, ece_before, ece_after and their floors (percent).
-        flips: CSV with one row per model, method and size: means of the three shares over targets, seeds and the
-            datasets other than the target, each with its confidence interval over objects (percent).
-        scores: CSV with the rows of samples.csv: `SCORES`, then `REAL`, empty for datasets without ReaL labels.
-        mean_scores: CSV with the rows of flips.csv: the same means of `SCORES`, with intervals. Top-5 is empty if one of
-            the datasets has fewer than six classes.
+        outputs: CSV files by name. `samples` has one row per fine-tuned run and dataset: model, method, target, size,
+            seed, dataset, n, agreement, right_to_wrong, wrong_to_right, ece_before, ece_after and their floors
+            (percent). `flips` has one row per model, method and size: means of the three shares over targets, seeds and
+            the datasets other than the target, each with its confidence interval over objects (percent). `scores` has
+            the rows of samples.csv: `SCORES`, then `REAL`, empty for datasets without ReaL labels. `mean_scores` has
+            the rows of flips.csv: the same means of `SCORES`, with intervals. Top-5 is empty if one of the datasets has
+            fewer than six classes.
 
     Raises:
         UserError: the ReaL labels don't have an image of a dataset in `real_labels`.
@@ -217,7 +214,7 @@ def write_tables(
     each = pd.DataFrame(lines, columns=[*keys, *SHARES, *CALIBRATION, *SCORES, *REAL]).astype({"n_real": "Int64"})
     columns = [f"{name}{part}" for name in (*SHARES, *SCORES) for part in ("", "_low", "_high")]
     by_group = pd.DataFrame(means, columns=[*GROUP, *columns])
-    write_table(samples, each[[*keys, *SHARES, *CALIBRATION]].assign(conditions=conditions))
-    write_table(scores, each[[*keys, *SCORES, *REAL]].assign(conditions=conditions))
-    write_table(flips, by_group[[*GROUP, *columns[: 3 * len(SHARES)]]].assign(conditions=conditions))
-    write_table(mean_scores, by_group[[*GROUP, *columns[3 * len(SHARES) :]]].assign(conditions=conditions))
+    write_table(outputs["samples"], each[[*keys, *SHARES, *CALIBRATION]].assign(conditions=conditions))
+    write_table(outputs["scores"], each[[*keys, *SCORES, *REAL]].assign(conditions=conditions))
+    write_table(outputs["flips"], by_group[[*GROUP, *columns[: 3 * len(SHARES)]]].assign(conditions=conditions))
+    write_table(outputs["mean_scores"], by_group[[*GROUP, *columns[3 * len(SHARES) :]]].assign(conditions=conditions))
