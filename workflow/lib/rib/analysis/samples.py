@@ -81,13 +81,6 @@ def right(rows: pd.DataFrame) -> np.ndarray:
     return rows["rank"].to_numpy() == 0
 
 
-def numbers_of(before: pd.DataFrame, after: pd.DataFrame, flags: Mapping[str, np.ndarray]) -> tuple:
-    """The numbers of a row of samples.csv: images, shares, calibration errors and their floors (percent)."""
-    shares = (100 * float(flags[name].mean()) for name in SHARES)
-    errors = (calibration(rows["confidence"].to_numpy(), right(rows)) for rows in (before, after))
-    return (len(before), *shares, *itertools.chain.from_iterable(errors))
-
-
 def read_rows(paths: Iterable[Path], columns: Sequence[str] = COLUMNS) -> dict[str, pd.DataFrame]:
     """A run's rows by dataset, from all its evaluation groups."""
     tables = (pd.read_parquet(path, columns=["dataset", *columns]) for path in paths)
@@ -196,9 +189,11 @@ def write_tables(
             flags = compared(own, after[dataset], dataset, (pretrained[run.model], run))
             real = real_accuracies(own, after[dataset], answers.get(dataset))
             values = compared_scores(own, after[dataset], len(spaces[dataset].keys))
-            numbers = (*numbers_of(own, after[dataset], flags), *values.mean(axis=1), *real)
-            lines.append((*run.values(RUN_COLUMNS), dataset, *numbers))
-            sums[dataset] = resampling.per_object(dataset, [*(100.0 * flag for flag in flags.values()), *values])
+            shares = [100.0 * flag for flag in flags.values()]
+            pair = (calibration(rows["confidence"].to_numpy(), right(rows)) for rows in (own, after[dataset]))
+            numbers = (*map(np.mean, shares), *itertools.chain.from_iterable(pair), *values.mean(axis=1), *real)
+            lines.append((*run.values(RUN_COLUMNS), dataset, len(own), *numbers))
+            sums[dataset] = resampling.per_object(dataset, [*shares, *values])
         return run.target, sums
 
     for model, of_model in itertools.groupby(progress, key=lambda run: run.model):
