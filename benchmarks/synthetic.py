@@ -1,5 +1,6 @@
 """Input of the benchmarks: a network with random weights and datasets of noise."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,26 +9,11 @@ import timm
 import torch
 
 from rib.config.label_space import LabelSpace
-from rib.config.run import Run
 from rib.data.prepared import PreparedDataset
-from rib.methods.base import Images, Task
-from rib.models.class_logits import class_members
-from rib.models.inputs import Inputs
-from rib.training.settings import TrainingSettings
+from tiny import training
 
 ARCHITECTURE, SIDE, CLASSES = "tf_efficientnet_lite0", 96, 200
-HALF = [0.5, 0.5, 0.5]
-CPU = torch.device("cpu")
-TRAINING = TrainingSettings(
-    epochs=1,
-    batch_size=32,
-    micro_batch_size="all",
-    momentum=0.9,
-    weight_decay=0.0,
-    warmup_steps=196,
-    warmup_fraction=0.1,
-)
-RUN = Run("bench", "bench", "bench", "all", 0)
+TRAINING = replace(training.TRAINING, epochs=1, batch_size=32)
 
 
 def network() -> torch.nn.Module:
@@ -53,12 +39,6 @@ def labelled(images: np.ndarray, n: int) -> PreparedDataset:
     return PreparedDataset("bench", images, labels, None, index, space)
 
 
-def task(data: PreparedDataset, model: torch.nn.Module) -> Task:
-    inputs = Inputs(data.images, HALF, HALF, CPU)
-    part = Images(inputs, torch.from_numpy(data.labels), class_members(data.space, CPU))
-    return Task(model, part, None, 0)
-
-
 def in_memory(data: PreparedDataset, size: int) -> list[torch.Tensor]:
-    inputs = Inputs(data.images, HALF, HALF, CPU)
+    inputs = training.images_of(data).inputs
     return [inputs[slice(start, start + size)].clone() for start in range(0, len(inputs), size)]
