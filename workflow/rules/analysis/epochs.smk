@@ -11,11 +11,7 @@ EPOCH_FILES = [
     f"{EPOCH_FEATURES}.safetensors".format(**vars(run), dataset=dataset) for run in EPOCH_RUNS for dataset in GRID.ood
 ]
 EPOCH_SCORES = f"{RUNS}/evaluate_snapshots/{RUN_PATH}/{{evaluation_group}}"
-EPOCH_ROWS = [
-    f"{EPOCH_SCORES}.parquet".format(**vars(run), evaluation_group=group)
-    for run in EPOCH_RUNS
-    for group in EVALUATION_GROUPS
-]
+EPOCH_ROWS = rows_of(EPOCH_RUNS, "evaluate_snapshots")
 EPOCH_SETTINGS = {
     **COMPARED_SETTINGS,
     "methods": {n: style for n, style in COMPARED_SETTINGS["methods"].items() if GRID.methods[n].trains},
