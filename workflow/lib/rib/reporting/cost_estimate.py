@@ -30,25 +30,16 @@ TRAIN, EVALUATE = "train", "evaluate"
 
 @dataclass
 class Plan:
-    """Costs of a grid; unknown costs are listed and not included in the sums.
+    """Costs of a grid; unknown costs are listed and not included in the sums."""
 
-    Attributes:
-        jobs: number of jobs by rule.
-        images: passes of an image through a network, for `train` and `evaluate`.
-        hours: hours of one device, for `train` and `evaluate`; only models with known throughput.
-        rates: by model, images/s of training and evaluation, and their origin.
-        download: bytes still to be downloaded.
-        disk: bytes by content.
-        unknown: sentences about unknown costs.
-    """
-
-    jobs: dict[str, int] = field(default_factory=dict)
+    jobs: dict[str, int] = field(default_factory=dict)  # number by rule
+    # Passes of an image through a network, and hours of one device, the latter only of models with known throughput.
     images: dict[str, int] = field(default_factory=lambda: {TRAIN: 0, EVALUATE: 0})
     hours: dict[str, float] = field(default_factory=lambda: {TRAIN: 0.0, EVALUATE: 0.0})
-    rates: dict[str, tuple[dict[str, float], str]] = field(default_factory=dict)
-    download: int = 0
-    disk: dict[str, int] = field(default_factory=dict)
-    unknown: list[str] = field(default_factory=list)
+    rates: dict[str, tuple[dict[str, float], str]] = field(default_factory=dict)  # images/s and their origin, by model
+    download: int = 0  # bytes still to be downloaded
+    disk: dict[str, int] = field(default_factory=dict)  # bytes by content
+    unknown: list[str] = field(default_factory=list)  # sentences about unknown costs
 
 
 def print_plan(config: Mapping, catalog: Sequence[str], results: str) -> None:
