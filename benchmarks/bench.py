@@ -30,7 +30,7 @@ import safetensors.torch
 import timm
 import torch
 from PIL import Image
-from synthetic import SIDE, TRAINING, dataset, in_memory, labelled, network
+from synthetic import SIDE, TRAINING, dataset, in_memory, network
 from torch.nn import functional as F
 
 from rib.base.files import read_json, write_json, write_text
@@ -244,10 +244,9 @@ def child(kind: str, n: int, folder: Path) -> None:
 
         prepare_into(folder, "class_folders", folder / "a.tar")
     else:
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        data = labelled(images, n)
+        data = PreparedDataset.open(folder / str(SIDE), "bench")
         model = timm.create_model("test_efficientnet", num_classes=1000).eval()
-        score([model], Inputs(images, HALF, HALF, CPU), data, 64, Progress(desc="b6", total=n, unit="image"))
+        score([model], Inputs(data.images, HALF, HALF, CPU), data, 64, Progress(desc="b6", total=n, unit="image"))
     ended.set()
     watcher.join()
     print(most[0])
@@ -257,7 +256,7 @@ def first_batch(kind: str, n: int, folder: Path) -> None:
     """Exit when the first batch of images is loaded, as in a job."""
     model = network()
     model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
-    data = labelled(np.load(folder / "images.npy", mmap_mode="r"), n)
+    data = PreparedDataset.open(folder / str(SIDE), "bench")
     inputs = Inputs(data.images, HALF, HALF, CPU)
     if kind == "first_finetune":
         algorithm = load_algorithm(**read_json(folder / "algorithm.json"))
