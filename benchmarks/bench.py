@@ -30,7 +30,7 @@ import safetensors.torch
 import timm
 import torch
 from PIL import Image
-from synthetic import CPU, HALF, RUN, SIDE, TRAINING, dataset, in_memory, labelled, network, task
+from synthetic import SIDE, TRAINING, dataset, in_memory, network
 from torch.nn import functional as F
 
 from rib.base.files import read_json, write_json, write_text
@@ -40,7 +40,6 @@ from rib.data.prepared import PreparedDataset
 from rib.evaluation.evaluate import ENCODING, _rows
 from rib.evaluation.score import score
 from rib.methods import load_algorithm
-from rib.methods.base import Task
 from rib.models import device as devices
 from rib.models.checkpoint import xor_compress
 from rib.models.class_logits import class_logits, class_members
@@ -49,6 +48,7 @@ from rib.models.fuse_batch_norm import fuse_batch_norm
 from rib.models.inputs import Inputs
 from rib.records.environment import processor
 from rib.training.finetune import train
+from tiny.training import CPU, HALF, RUN, settings_of, task_of
 
 
 @cache
@@ -72,12 +72,12 @@ def b1(folder: Path) -> str:
     data = dataset(folder, 200)
     batches, members = in_memory(data, 32), class_members(data.space, CPU)
     labels = torch.from_numpy(data.labels).split(32)
-    settings = catalog().methods["ft"].settings
+    settings = settings_of(catalog().methods["ft"])
     before = network().state_dict()
 
     def real() -> None:
         algorithm = load_algorithm(catalog().algorithm_file("ft"), settings)
-        algorithm.setup(task(data, models.pop()))
+        algorithm.setup(task_of(models.pop(), data))
         train(algorithm, before, TRAINING, RUN, CPU)
 
     def bare() -> None:
@@ -162,8 +162,10 @@ def linear_probing(folder: Path, side: int) -> tuple[float, float, float]:
     labels = torch.from_numpy(data.labels).split(32)
 
     def real() -> None:
-        algorithm = load_algorithm(catalog().algorithm_file("linear_probe"), catalog().methods["linear_probe"].settings)
-        algorithm.setup(task(data, network()))
+        algorithm = load_algorithm(
+            catalog().algorithm_file("linear_probe"), settings_of(catalog().methods["linear_probe"])
+        )
+        algorithm.setup(task_of(network(), data))
         train(algorithm, before, replace(TRAINING, epochs=10), RUN, CPU)
 
     def through() -> None:
@@ -188,9 +190,8 @@ def b5(folder: Path) -> str:
     whole, stored = len(methods) * sum(tensor.nbytes for tensor in before.values()), 0
     for method in methods:
         if method.trains:
-            algorithm = load_algorithm(catalog().algorithm_file(method.algorithm), method.settings)
-            chosen = task(data, network())
-            algorithm.setup(Task(chosen.model, chosen.target, chosen.target, 0))
+            algorithm = load_algorithm(catalog().algorithm_file(method.algorithm), settings_of(method))
+            algorithm.setup(task_of(network(), data, data))
             changed = train(algorithm, before, TRAINING, RUN, CPU)[1]
             whole += sum(parameter.nbytes for _, parameter in algorithm.trainable())
             stored += sum(tensor.nbytes for tensor in xor_compress(changed, before).values())
@@ -243,10 +244,9 @@ def child(kind: str, n: int, folder: Path) -> None:
 
         prepare_into(folder, "class_folders", folder / "a.tar")
     else:
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        data = labelled(images, n)
+        data = PreparedDataset.open(folder / str(SIDE), "bench")
         model = timm.create_model("test_efficientnet", num_classes=1000).eval()
-        score([model], Inputs(images, HALF, HALF, CPU), data, 64, Progress(desc="b6", total=n, unit="image"))
+        score([model], Inputs(data.images, HALF, HALF, CPU), data, 64, Progress(desc="b6", total=n, unit="image"))
     ended.set()
     watcher.join()
     print(most[0])
@@ -256,11 +256,11 @@ def first_batch(kind: str, n: int, folder: Path) -> None:
     """Exit when the first batch of images is loaded, as in a job."""
     model = network()
     model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
-    data = labelled(np.load(folder / "images.npy", mmap_mode="r"), n)
+    data = PreparedDataset.open(folder / str(SIDE), "bench")
     inputs = Inputs(data.images, HALF, HALF, CPU)
     if kind == "first_finetune":
         algorithm = load_algorithm(**read_json(folder / "algorithm.json"))
-        algorithm.setup(task(data, model))
+        algorithm.setup(task_of(model, data))
         algorithm.logits = lambda rows: sys.exit(inputs[rows] is None)
         train(algorithm, model.state_dict(), TRAINING, RUN, CPU)
     else:
@@ -292,7 +292,7 @@ def b8(folder: Path) -> str:
     dataset(folder, 32)
     state = {name: tensor.contiguous() for name, tensor in network().state_dict().items()}
     safetensors.torch.save_file(state, folder / "weights.safetensors")
-    algorithm = {"path": str(catalog().algorithm_file("ft")), "settings": catalog().methods["ft"].settings}
+    algorithm = {"path": str(catalog().algorithm_file("ft")), "settings": settings_of(catalog().methods["ft"])}
     write_json(folder / "algorithm.json", algorithm)
     imports = [sys.executable, "-c", "import torch, timm"]
     start = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -341,9 +341,8 @@ def tabulate(folder: Path) -> None:
     comparison.write_comparison(**of_counts, outputs=outputs)
     of_models = {name: outputs[name] for name in ("model_comparisons", "model_ranks")}
     model_comparison.write_model_comparisons(**of_counts, methods=METHODS, **of_models)
-    of_samples = {name: outputs[name] for name in ("samples", "flips", "scores", "mean_scores")}
     classes = [path / "classes.json" for path in prepared]
-    samples.write_tables(**of_rows, classes=classes, real_labels=[], **of_samples)
+    samples.write_tables(**of_rows, classes=classes, real_labels=[], outputs=outputs)
 
 
 # Each with its mark.

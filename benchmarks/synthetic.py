@@ -1,33 +1,20 @@
 """Input of the benchmarks: a network with random weights and datasets of noise."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import timm
 import torch
 
 from rib.config.label_space import LabelSpace
-from rib.config.run import Run
 from rib.data.prepared import PreparedDataset
-from rib.methods.base import Images, Task
-from rib.models.class_logits import class_members
-from rib.models.inputs import Inputs
-from rib.training.settings import TrainingSettings
+from tiny import training
 
-ARCHITECTURE, SIDE, CLASSES = "tf_efficientnet_lite0", 96, 200
-HALF = [0.5, 0.5, 0.5]
-CPU = torch.device("cpu")
-TRAINING = TrainingSettings(
-    epochs=1,
-    batch_size=32,
-    micro_batch_size="all",
-    momentum=0.9,
-    weight_decay=0.0,
-    warmup_steps=196,
-    warmup_fraction=0.1,
-)
-RUN = Run("bench", "bench", "bench", "all", 0)
+ARCHITECTURE, SIDE = "tf_efficientnet_lite0", 96
+KEYS = tuple(map(str, range(200)))
+SPACE = LabelSpace(KEYS, tuple((5 * i,) for i in range(200)), KEYS)
+TRAINING = replace(training.TRAINING, epochs=1, batch_size=32)
 
 
 def network() -> torch.nn.Module:
@@ -36,29 +23,12 @@ def network() -> torch.nn.Module:
 
 
 def dataset(folder: Path, n: int, side: int = SIDE) -> PreparedDataset:
-    """A memory-mapped dataset of random images."""
-    rng = np.random.default_rng(0)
-    np.save(folder / "images.npy", rng.integers(0, 255, (n, side, side, 3), np.uint8))
-    return labelled(np.load(folder / "images.npy", mmap_mode="r"), n)
-
-
-def labelled(images: np.ndarray, n: int) -> PreparedDataset:
-    """A dataset of the given images with CLASSES classes."""
-    ids = [f"i{number}" for number in range(n)]
-    labels = np.arange(n) % CLASSES
-    columns = {"row": pa.array(range(n), pa.int32()), "image_id": ids, "label": pa.array(labels, pa.int16())}
-    index = pa.table({**columns, "source_id": ids, "object_id": ids})
-    keys = tuple(map(str, range(CLASSES)))
-    space = LabelSpace(keys, tuple((5 * i,) for i in range(CLASSES)), keys)
-    return PreparedDataset("bench", images, labels, None, index, space)
-
-
-def task(data: PreparedDataset, model: torch.nn.Module) -> Task:
-    inputs = Inputs(data.images, HALF, HALF, CPU)
-    part = Images(inputs, torch.from_numpy(data.labels), class_members(data.space, CPU))
-    return Task(model, part, None, 0)
+    """A prepared dataset of random images, in <folder>/<side>."""
+    noise = training.random_images(n, side)
+    noise.labels, noise.space = np.arange(n) % len(SPACE.keys), SPACE
+    return PreparedDataset.open(training.prepared_folder(folder / str(side), noise), "bench")
 
 
 def in_memory(data: PreparedDataset, size: int) -> list[torch.Tensor]:
-    inputs = Inputs(data.images, HALF, HALF, CPU)
+    inputs = training.images_of(data).inputs
     return [inputs[slice(start, start + size)].clone() for start in range(0, len(inputs), size)]

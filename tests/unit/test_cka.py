@@ -35,7 +35,7 @@ def naive_cka(x, y):
 
 def of(x, y, groups=None):
     groups = each(len(x)) if groups is None else groups
-    return cka(Kernel.of(x, groups), Kernel.of(y, groups))
+    return cka(Kernel.of(x, groups, "a"), Kernel.of(y, groups, "a"))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def features():
 
 def test_hsic_and_cka_equal_a_naive_reference(features):
     x, y = (part[:12] for part in features)
-    assert hsic(*(Kernel.of(part, each(12)) for part in (x, y)))[0] == pytest.approx(naive_hsic(x, y), rel=1e-10)
+    assert hsic(*(Kernel.of(part, each(12), "a") for part in (x, y)))[0] == pytest.approx(naive_hsic(x, y), rel=1e-10)
     assert of(x, y)[0] == pytest.approx(naive_cka(x, y), rel=1e-10)
 
 
@@ -62,7 +62,7 @@ def test_each_value_without_a_group_equals_computing_it_again_without_its_images
 
 
 def test_unbiased_hsic_of_independent_features_is_0_on_average():
-    draws = [hsic(*(Kernel.of(RNG.normal(size=(8, 3)), each(8)) for _ in range(2)))[0] for _ in range(4000)]
+    draws = [hsic(*(Kernel.of(RNG.normal(size=(8, 3)), each(8), "a") for _ in range(2)))[0] for _ in range(4000)]
     assert abs(np.mean(draws)) < 4 * np.std(draws) / np.sqrt(len(draws))
 
 
@@ -276,10 +276,10 @@ def test_images_of_another_order_or_object_are_other_images(tmp_path):
 
 def test_four_images_must_be_left_without_any_object():
     x = RNG.normal(size=(6, 3))
-    Kernel.of(x, np.array([0, 0, 1, 2, 3, 4]))
+    Kernel.of(x, np.array([0, 0, 1, 2, 3, 4]), "a")
     for groups in (np.array([0, 0, 0, 1, 2, 3]), np.arange(6)[:4]):
-        with pytest.raises(ValueError, match="4 images"):
-            Kernel.of(x[: len(groups)], groups)
+        with pytest.raises(UserError, match="^a: .* 4 images"):
+            Kernel.of(x[: len(groups)], groups, "a")
     assert np.isfinite(of(*RNG.normal(size=(2, 5, 3)))).all()
 
 
@@ -291,7 +291,7 @@ def test_features_far_from_the_origin_lose_nothing():
 
 
 def test_the_hsic_of_the_first_features_can_be_given(features):
-    one, other = (Kernel.of(part, each(30)) for part in features)
+    one, other = (Kernel.of(part, each(30), "a") for part in features)
     assert (cka(one, other, hsic(one, one)) == cka(one, other)).all()
     assert cka(one, other, 4 * hsic(one, one)) == pytest.approx(cka(one, other) / 2)
 

@@ -226,7 +226,7 @@ STAGES = {
     "tabulate association": (["analysis/association.py"], {"analysis/association.py"}),
     "tabulate cka": (["analysis/cka.py"], {"analysis/cka.py"}),
     "tabulate distances": (["analysis/distances.py"], {"analysis/distances.py", "data/stored_features.py"}),
-    "compress_datasets": ([], {"analysis/compression.py", "data/prepared.py"}),
+    "tabulate compression": (["analysis/compression.py"], {"analysis/compression.py", "data/prepared.py"}),
     "tabulate stir": (["analysis/stir.py"], {"analysis/stir.py"}),
     "tabulate cost": (["analysis/cost.py"], {"analysis/cost.py"}),
     "tabulate splits": (["analysis/splits.py"], {"analysis/splits.py"}),

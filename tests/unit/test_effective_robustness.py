@@ -164,7 +164,9 @@ def test_the_tables_are_written_with_their_conditions(tmp_path, baselines):
     runs.assign(conditions="c").to_csv(tmp_path / "accuracy.csv", index=False)
     outputs = {name: tmp_path / f"{name}.csv" for name in ("effective_robustness", "baseline_lines")}
     stated = baselines.to_dict("records")
-    write_tables(accuracy=tmp_path / "accuracy.csv", baselines=stated, confidence=0.9, conditions="paper", **outputs)
+    write_tables(
+        accuracy=tmp_path / "accuracy.csv", baselines=stated, confidence=0.9, conditions="paper", outputs=outputs
+    )
     table, lines = (pd.read_csv(path, dtype={"size": str}) for path in outputs.values())
     expected = robustness_table(runs, baselines, 0.9).assign(conditions="paper")
     pd.testing.assert_frame_equal(table, expected, atol=1e-6)

@@ -19,7 +19,7 @@ IMAGES, SIDE, WIDTH = 60, 4, 8
 
 
 def alike(one, other):
-    return cka(*(Kernel.of(part.numpy(), np.arange(len(part))) for part in (one, other)))[0]
+    return cka(*(Kernel.of(part.numpy(), np.arange(len(part)), "a") for part in (one, other)))[0]
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_every_number_of_the_table_is_that_of_its_features(tmp_path):
     ]
     for line in table.itertuples():
         own = stored[f"{line.model}/{line.target}/{line.method}/{line.size}/{line.seed}"]
-        kernels = {name: Kernel.of(part, np.array(objects)) for name, part in own.items() if "." in name}
+        kernels = {name: Kernel.of(part, np.array(objects), "a") for name, part in own.items() if "." in name}
         when, other = ("before", "after") if line.reference == "pretrained" else ("after", "before")
         pairs = {
             "stir": (f"{other}.images", f"{other}.inverted_{when}"),  # seen by the other network

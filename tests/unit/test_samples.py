@@ -93,7 +93,7 @@ def written(tmp_path, paths, **choices):
     }
     outputs = {name: tmp_path / f"{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")}
     indexes, classes = (sorted(tmp_path.glob(f"prepare/*/*/{name}")) for name in ("index.parquet", "classes.json"))
-    samples.write_tables(rows=paths, indexes=indexes, classes=classes, **settings, **outputs)
+    samples.write_tables(rows=paths, indexes=indexes, classes=classes, **settings, outputs=outputs)
     return [pd.read_csv(outputs[name]) for name in ("samples", "flips")]
 
 

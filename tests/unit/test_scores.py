@@ -66,7 +66,7 @@ def written(grid, tmp_path, real_labels=()):
     indexes, classes = (sorted(tmp_path.glob(f"prepare/*/*/{name}")) for name in ("index.parquet", "classes.json"))
     outputs = {name: tmp_path / f"{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")}
     choices = {"ood_datasets": list(SPACES), "source_groups": None, "conditions": "paper", "real_labels": real_labels}
-    samples.write_tables(rows=grid[0], indexes=indexes, classes=classes, **choices, **STATISTICS, **outputs)
+    samples.write_tables(rows=grid[0], indexes=indexes, classes=classes, **choices, **STATISTICS, outputs=outputs)
     return [pd.read_csv(outputs[name]) for name in ("scores", "mean_scores")]
 
 

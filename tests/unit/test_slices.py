@@ -50,7 +50,7 @@ def written(grid, tmp_path, *slices, table="accuracy_by_slice", errors=None):
     rows, indexes, *_ = grid
     tables = {name: tmp_path / f"{name}.csv" for name in ("accuracy_by_slice", "corruptions", "mce")}
     choices = {"slices": slices, "relative_errors": errors or {}, "conditions": "protocol paper"}
-    write_slices(rows=rows, indexes=indexes, **choices, **tables)
+    write_slices(rows=rows, indexes=indexes, **choices, outputs=tables)
     return pd.read_csv(tables[table])
 
 

@@ -130,6 +130,12 @@ def view_of(model):
     return view_at(geometry_of(model))
 
 
+def job_files(path, **endings):
+    """Outputs of a job, files at a path with different endings, by name; its manifest and provenance record are added."""
+    endings |= {"manifest": "manifest.json", "provenance": "provenance.json"}
+    return {name: f"{path}.{ending}" for name, ending in endings.items()}
+
+
 def beside(kind, paths):
     """Files next to others: their `manifest`, which jobs watch instead of large files, or their `provenance`."""
     return [str(Path(path).with_suffix(f".{kind}.json")) for path in paths]

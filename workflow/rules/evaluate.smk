@@ -56,9 +56,7 @@ rule evaluate_run:
     input:
         unpack(lambda w: evaluation_inputs(w, EVALUATION_GROUPS[w.evaluation_group])),
     output:
-        rows=f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}.parquet",
-        manifest=f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}.manifest.json",
-        provenance=f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}.provenance.json",
+        **job_files(f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}", rows="parquet"),
     log:
         f"{RUN_LOGS}/evaluate/{RUN_PATH}/{{evaluation_group}}.log",
     group:

@@ -58,10 +58,7 @@ rule compute_features:
         unpack(state_inputs),
         unpack(lambda w: dataset_inputs("dataset", w.dataset, geometry_of(w.model))),
     output:
-        features=f"{FEATURES}.safetensors",
-        index=f"{FEATURES}.index.parquet",
-        manifest=f"{FEATURES}.manifest.json",
-        provenance=f"{FEATURES}.provenance.json",
+        **job_files(FEATURES, features="safetensors", index="index.parquet"),
     log:
         f"{RUN_LOGS}/features/{RUN_PATH}/{{dataset}}.log",
     wildcard_constraints:

@@ -1,13 +1,13 @@
 # Estimate the cost of the grid before it is run.
 
 
-rule plan:
+use rule status as plan with:
     log:
         "logs/plan.log",
-    localrule: True
-    conda:
-        "../../envs/report.yaml"
     params:
-        cfg=lambda w: {"config": CONFIG, "catalog": FOLDERS, "results": f"results/{FAMILY}"},
-    script:
-        "../scripts/plan.py"
+        cfg=lambda w: {
+            "function": "rib.reporting.cost_estimate:print_plan",
+            "config": CONFIG,
+            "catalog": FOLDERS,
+            "results": f"results/{FAMILY}",
+        },

@@ -10,34 +10,22 @@ from rib.config.settings import signature_of
 
 @dataclass(frozen=True)
 class RegisteredFigure:
-    """A figure and the arguments of its `draw` function.
-
-    Attributes:
-        inputs: path or list of paths for each positional argument.
-        settings: keyword arguments.
-        caption: reStructuredText file with its caption.
-    """
+    """A figure and the arguments of its `draw` function."""
 
     module: Path
-    inputs: Mapping[str, str | list[str]]
-    settings: Mapping[str, object]
-    caption: Path
+    inputs: Mapping[str, str | list[str]]  # path or list of paths for each positional argument
+    settings: Mapping[str, object]  # keyword arguments
+    caption: Path  # reStructuredText file
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Tables, figures and files that an analysis adds to a run.
+    """Tables, figures and files that an analysis adds to a run."""
 
-    Attributes:
-        tables: tables shown on the page, by name.
-        files: further files that the page links to, by title.
-        optional: whether it is part of a run only if listed in config's `analyses`; its rules always exist.
-    """
-
-    tables: Mapping[str, str]
+    tables: Mapping[str, str]  # shown on the page, by name
     figures: Sequence[str] = ()
-    files: Mapping[str, list[str]] = field(default_factory=dict)
-    optional: bool = False
+    files: Mapping[str, list[str]] = field(default_factory=dict)  # further files that the page links to, by title
+    optional: bool = False  # whether it is part of a run only if config's `analyses` lists it; its rules always exist
 
 
 class Registry:

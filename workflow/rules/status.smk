@@ -1,6 +1,7 @@
 # Show the progress of the grid without starting jobs; can be used during a run.
 
 
+# The other rules that make no files inherit from this one.
 rule status:
     log:
         "logs/status.log",
@@ -8,6 +9,10 @@ rule status:
     conda:
         "../../envs/report.yaml"
     params:
-        cfg=lambda w: {"records": RECORDS_BY_STAGE, "jobs_at_once": workflow.nodes or workflow.cores},
+        cfg=lambda w: {
+            "function": "rib.reporting.status:print_status",
+            "records": RECORDS_BY_STAGE,
+            "jobs_at_once": workflow.nodes or workflow.cores,
+        },
     script:
-        "../scripts/status.py"
+        "../scripts/look.py"

@@ -9,13 +9,10 @@ TRACKED = [
 ]
 
 
-rule track:
+use rule status as track with:
     log:
         "logs/track.log",
-    localrule: True
     conda:
         "../../envs/share.yaml"
     params:
-        cfg={"units": TRACKED, "report": REPORTS},
-    script:
-        "../scripts/track.py"
+        cfg={"function": "rib.records.track:track", "units": TRACKED, "report": REPORTS},

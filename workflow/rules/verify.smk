@@ -4,13 +4,13 @@
 GRID_RECORDS = [*UPSTREAM, *SHOWN_RECORDS, f"{REPORTS}/index.provenance.json"]
 
 
-rule verify:
+use rule status as verify with:
     log:
         "logs/verify.log",
-    localrule: True
-    conda:
-        "../../envs/report.yaml"
     params:
-        cfg=lambda w: {"records": GRID_RECORDS, "reports": REPORTS},
-    script:
-        "../scripts/verify.py"
+        cfg=lambda w: {
+            "function": "rib.records.verify:verify",
+            "records": GRID_RECORDS,
+            "reports": REPORTS,
+            "log_file": "logs/verify.log",
+        },

@@ -1,7 +1,6 @@
 """Write tables with the function that the rule names, and mark runs whose training is unfinished."""
 
 import pkgutil
-from dataclasses import replace
 from pathlib import Path
 
 from _run import arguments, dataset_group, named_inputs, run, warm_start
@@ -15,7 +14,7 @@ with run(snakemake) as out:
     given = {}
     if "view" in snakemake.params.cfg:
         folders = {path.parts[-3]: path.parent for path in map(Path, snakemake.input.indexes)}
-        given["datasets"] = [replace(files, pixels=False) for files in dataset_group(snakemake, folders)]
+        given["datasets"] = dataset_group(snakemake, folders)
     function(**arguments(function, snakemake, out, **given))
     if fit := out.get("fit") or named_inputs(snakemake).get("fit"):
         mark_tables([path for path in out.values() if path.suffix == ".csv"], fit)

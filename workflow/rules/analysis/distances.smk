@@ -53,9 +53,10 @@ use rule compute_metrics as measure_distances with:
 
 
 # Once for all models with the same geometry.
-rule compress_datasets:
+use rule compute_metrics as compress_datasets with:
     input:
         manifests=[prepared("manifest.json", name, "{geometry}") for name in DISTANCE_SETS],
+        indexes=ancient([prepared("index.parquet", name, "{geometry}") for name in DISTANCE_SETS]),
         watched=ancient(files_at("{geometry}", DISTANCE_SETS)),
         proxy=proxy_of("{geometry}", GRID.datasets),
         splits=splits_of("{geometry}", DISTANCE_SETS),
@@ -64,22 +65,17 @@ rule compress_datasets:
         provenance=f"{COMPRESSION_OF}.provenance.json",
     log:
         f"{RUN_LOGS}/distances/{{geometry}}.log",
-    conda:
-        "../../../envs/report.yaml"
     resources:
         mem_mb=memory_of(DISTANCE_SETS, 4000),
         runtime=240,
     params:
-        cfg=lambda w: {
-            "datasets": DISTANCE_SETS,
-            "excludes_proxy": [name for name in GRID.datasets if GRID.excludes_proxy(name)],
-            "split": DISTANCE_SETS if GRID.split_fractions else [],
-            "view": view_at(w.geometry),
-            "megabytes": CONFIG["distances"]["compressed_megabytes"],
-            "code": digest("compress_datasets"),
-        },
-    script:
-        "../../scripts/compress_datasets.py"
+        cfg=lambda w: tabulation(
+            "compression:write_compression",
+            excludes_proxy=TRAINED_ON["excludes_proxy"],
+            split=DISTANCE_SETS if GRID.split_fractions else [],
+            view=view_at(w.geometry),
+            megabytes=CONFIG["distances"]["compressed_megabytes"],
+        ),
 
 
 use rule compute_metrics as associate_distances with:

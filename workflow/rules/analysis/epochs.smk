@@ -49,10 +49,7 @@ use rule compute_features as compute_epoch_features with:
         manifest=f"{SNAPSHOTS}/manifest.json",
         snapshots=ancient([f"{SNAPSHOTS}/{name}.safetensors" for name in KEPT]),
     output:
-        features=f"{EPOCH_FEATURES}.safetensors",
-        index=f"{EPOCH_FEATURES}.index.parquet",
-        manifest=f"{EPOCH_FEATURES}.manifest.json",
-        provenance=f"{EPOCH_FEATURES}.provenance.json",
+        **job_files(EPOCH_FEATURES, features="safetensors", index="index.parquet"),
     log:
         f"{RUN_LOGS}/epochs/{RUN_PATH}/{{dataset}}.log",
     wildcard_constraints:
@@ -96,9 +93,7 @@ use rule evaluate_run as evaluate_snapshots with:
     input:
         unpack(snapshot_inputs),
     output:
-        rows=f"{EPOCH_SCORES}.parquet",
-        manifest=f"{EPOCH_SCORES}.manifest.json",
-        provenance=f"{EPOCH_SCORES}.provenance.json",
+        **job_files(EPOCH_SCORES, rows="parquet"),
     log:
         f"{RUN_LOGS}/evaluate_snapshots/{RUN_PATH}/{{evaluation_group}}.log",
     wildcard_constraints:

@@ -19,9 +19,7 @@ if GRID.selection:
         input:
             unpack(lambda w: evaluation_inputs(w, [w.target])),
         output:
-            rows=f"{SELECT_SPLIT}.parquet",
-            manifest=f"{SELECT_SPLIT}.manifest.json",
-            provenance=f"{SELECT_SPLIT}.provenance.json",
+            **job_files(SELECT_SPLIT, rows="parquet"),
         log:
             f"{RUN_LOGS}/select/{RUN_PATH}/{{evaluation_group}}.log",
         params:

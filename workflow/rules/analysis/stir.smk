@@ -12,10 +12,7 @@ REGISTRY.analysis("stir", tables={"stir": STIR}, figures=["stir"], optional=True
 
 use rule compute_features as invert_representation with:
     output:
-        inverted=f"{INVERTED}.safetensors",
-        index=f"{INVERTED}.index.parquet",
-        manifest=f"{INVERTED}.manifest.json",
-        provenance=f"{INVERTED}.provenance.json",
+        **job_files(INVERTED, inverted="safetensors", index="index.parquet"),
     log:
         f"{RUN_LOGS}/inversions/{RUN_PATH}/{{dataset}}.log",
     resources:
@@ -35,9 +32,7 @@ use rule compute_features as cross_inversions with:
         after=f"{INVERTED}.manifest.json",
         inverted_after=ancient(f"{INVERTED}.safetensors"),
     output:
-        features=f"{CROSSED}.safetensors",
-        manifest=f"{CROSSED}.manifest.json",
-        provenance=f"{CROSSED}.provenance.json",
+        **job_files(CROSSED, features="safetensors"),
     log:
         f"{RUN_LOGS}/stir/{RUN_PATH}/{{dataset}}.log",
     wildcard_constraints:

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 from rib.base.errors import UserError
 from rib.base.files import write_table
 from rib.base.progress import Progress
-from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, run_of
+from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
 
 PRE_LOGITS = "pre_logits"
 DEPTHS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, PRE_LOGITS: 5}  # see rib.evaluation.features
@@ -50,14 +50,15 @@ class Kernel:
     to_groups: np.ndarray
 
     @classmethod
-    def of(cls, features: np.ndarray, groups: np.ndarray) -> "Kernel":
-        """Kernel of features (n, d), in double precision.
+    def of(cls, features: np.ndarray, groups: np.ndarray, dataset: str) -> "Kernel":
+        """Kernel of a dataset's features (n, d), in double precision.
 
         Raises:
-            ValueError: too few images are left when a group is left out.
+            UserError: too few images are left when a group is left out.
         """
-        if len(features) - np.bincount(groups).max() < FEWEST:
-            raise ValueError(f"CKA needs at least {FEWEST} images, and one object more")
+        n = len(features)
+        if n - np.bincount(groups).max() < FEWEST:
+            raise UserError(f"{dataset}: CKA needs at least {FEWEST} images, and one object more; it has {n}.")
         centred = features.astype(np.float64)
         centred -= centred.mean(axis=0)  # only reduces rounding errors
         values = centred @ centred.T
@@ -161,7 +162,7 @@ def write_cka(
     Raises:
         UserError: there is no fine-tuned run, or too few images.
     """
-    runs = _by_run(features)
+    runs = by_run(features)
     before = {run: paths for run, paths in runs.items() if run.method == PRETRAINED}
     tuned = {run: paths for run, paths in runs.items() if run.method != PRETRAINED}
     names = {layer: (layer, depth) for layer, depth in DEPTHS.items()}
@@ -190,15 +191,7 @@ def write_cka_epochs(
         UserError: there is no fine-tuned run, too few images, or no `pre_logits` among the pretrained features.
     """
     names = {f"snapshot{number}": (100 * number / snapshots,) for number in range(1, snapshots + 1)}
-    _write(_by_run(before), _by_run(after), names, ["trained"], PRE_LOGITS, ood_datasets, conditions, confidence, table)
-
-
-def _by_run(features: Iterable[Path]) -> dict[Run, dict[str, Path]]:
-    """Files by run and dataset, as given by their paths."""
-    runs: dict[Run, dict[str, Path]] = {}
-    for path in map(Path, features):
-        runs.setdefault(run_of(path), {})[path.stem] = path
-    return runs
+    _write(by_run(before), by_run(after), names, ["trained"], PRE_LOGITS, ood_datasets, conditions, confidence, table)
 
 
 def _write(
@@ -254,17 +247,14 @@ def compare(before: Path, after: Mapping[Run, Path], against: str | None) -> Ite
         raise UserError(
             f"config, representations.layers: '{against}' is needed for the comparison; add it to the list."
         )
-    try:
-        kernels = {layer: Kernel.of(part, groups) for layer, part in first.items()}
-    except ValueError as error:
-        raise UserError(f"{before.stem}: {error}; it has {len(index)}.") from error
+    kernels = {layer: Kernel.of(part, groups, before.stem) for layer, part in first.items()}
     own = {layer: hsic(kernel, kernel) for layer, kernel in kernels.items()}
     for run, path in after.items():
         if not _index(path).equals(index):
             raise UserError(f"{path} and {before} are of different images; delete both and run again.")
         for name, part in load_file(path).items():
             layer = against or name
-            values = cka(kernels[layer], Kernel.of(part, groups), own[layer])
+            values = cka(kernels[layer], Kernel.of(part, groups, before.stem), own[layer])
             yield (run, name), (values, names, plain_cka(first[layer], part), len(index))
 
 

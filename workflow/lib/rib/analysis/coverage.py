@@ -5,6 +5,7 @@ of a training image.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -27,7 +28,7 @@ def label_spaces(datasets: Iterable[DatasetFiles]) -> dict[str, LabelSpace]:
 
 def coverage(counts: Counts, datasets: Iterable[DatasetFiles], view: DatasetView) -> Coverage:
     """Which objects of each dataset are of a seen class: (n,) bool, as in `counts`, by target and size, and dataset."""
-    files, found = {own.name: own for own in datasets}, {}
+    files, found = {own.name: replace(own, pixels=False) for own in datasets}, {}
     spaces = label_spaces(files.values())
     whole = cache(lambda target: load_dataset(files[target], view, TRAIN))
     for target, size in {state[2:4] for state in counts.states if state[1] != PRETRAINED}:

@@ -129,15 +129,10 @@ def mmd2(first: np.ndarray, second: np.ndarray, bandwidth: float) -> float:
 
     Source: Gretton et al. 2012, Lemma 6.
     """
-
-    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.exp(squared_distances(x, y) / (-2 * bandwidth**2))
-
-    def within(x: np.ndarray) -> float:
-        values = kernel(x, x)
-        return (values.sum() - np.trace(values)) / (len(x) * (len(x) - 1))
-
-    return float(within(first) + within(second) - 2 * kernel(first, second).mean())
+    pairs = ((first, first), (second, second), (first, second))
+    *within, between = (np.exp(squared_distances(x, y) / (-2 * bandwidth**2)) for x, y in pairs)
+    means = ((values.sum() - np.trace(values)) / (len(values) * (len(values) - 1)) for values in within)
+    return float(sum(means) - 2 * between.mean())
 
 
 def principal_axes(samples: Sequence[np.ndarray], axes: int) -> tuple[np.ndarray, float]:

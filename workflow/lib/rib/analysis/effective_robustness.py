@@ -122,20 +122,14 @@ def line_table(baselines: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_tables(
-    *,
-    accuracy: Path,
-    baselines: Iterable[Mapping],
-    confidence: float,
-    conditions: str,
-    effective_robustness: Path,
-    baseline_lines: Path,
+    *, accuracy: Path, baselines: Iterable[Mapping], confidence: float, conditions: str, outputs: Mapping[str, Path]
 ) -> None:
-    """Write `robustness_table` and `line_table` as CSV.
+    """Write `robustness_table` as CSV `effective_robustness`, and `line_table` as `baseline_lines`.
 
     Args:
         baselines: model, dataset, in_distribution, id, ood (percent) of each published pair of accuracies.
     """
     measured, stated = read_table(accuracy), pd.DataFrame(baselines)
     robustness = robustness_table(measured, stated, confidence)
-    write_table(effective_robustness, robustness.assign(conditions=conditions))
-    write_table(baseline_lines, line_table(stated).assign(conditions=conditions))
+    write_table(outputs["effective_robustness"], robustness.assign(conditions=conditions))
+    write_table(outputs["baseline_lines"], line_table(stated).assign(conditions=conditions))

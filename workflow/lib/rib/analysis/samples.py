@@ -31,7 +31,7 @@ from rib.analysis.scores import REAL, SCORES, compared_scores, real_accuracies, 
 from rib.base.files import read_json, write_table
 from rib.base.progress import Progress
 from rib.config.label_space import LabelSpace, read_real_labels
-from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, run_of
+from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
 
 BINS = 15  # of the calibration error
 CALIBRATION = ("ece_before", "ece_floor_before", "ece_after", "ece_floor_after")
@@ -79,21 +79,6 @@ def compared(before: pd.DataFrame, after: pd.DataFrame, dataset: str, runs: tupl
 def right(rows: pd.DataFrame) -> np.ndarray:
     """Which predictions are correct: (n,) bool."""
     return rows["rank"].to_numpy() == 0
-
-
-def numbers_of(before: pd.DataFrame, after: pd.DataFrame, flags: Mapping[str, np.ndarray]) -> tuple:
-    """The numbers of a row of samples.csv: images, shares, calibration errors and their floors (percent)."""
-    shares = (100 * float(flags[name].mean()) for name in SHARES)
-    errors = (calibration(rows["confidence"].to_numpy(), right(rows)) for rows in (before, after))
-    return (len(before), *shares, *itertools.chain.from_iterable(errors))
-
-
-def files_of(rows: Iterable[Path]) -> dict[Run, list[Path]]:
-    """Files of rows by run, one for each evaluation group."""
-    files: dict[Run, list[Path]] = {}
-    for path in rows:
-        files.setdefault(run_of(path), []).append(path)
-    return files
 
 
 def read_rows(paths: Iterable[Path], columns: Sequence[str] = COLUMNS) -> dict[str, pd.DataFrame]:
@@ -165,32 +150,29 @@ def write_tables(
     replicates: int,
     confidence: float,
     seed: int,
-    samples: Path,
-    flips: Path,
-    scores: Path,
-    mean_scores: Path,
+    outputs: Mapping[str, Path],
 ) -> None:
-    """Write the tables from the evaluation rows of a grid.
+    """Write the tables samples, flips, scores and mean_scores from the evaluation rows of a grid.
 
     Args:
         rows: Parquet files of all runs except curves; folder names identify the run (see `run_of`).
         indexes, classes: index and label space of each dataset; folder names identify it.
         real_labels: datasets that are also scored with ReaL labels.
-        samples: CSV with one row per fine-tuned run and dataset: model, method, target, size, seed, dataset, n,
-            agreement, right_to_wrong, wrong_to_right, ece_before, ece_after and their floors (percent).
-        flips: CSV with one row per model, method and size: means of the three shares over targets, seeds and the
-            datasets other than the target, each with its confidence interval over objects (percent).
-        scores: CSV with the rows of samples.csv: `SCORES`, then `REAL`, empty for datasets without ReaL labels.
-        mean_scores: CSV with the rows of flips.csv: the same means of `SCORES`, with intervals. Top-5 is empty if one of
-            the datasets has fewer than six classes.
+        outputs: CSV files by name. `samples` has one row per fine-tuned run and dataset: model, method, target, size,
+            seed, dataset, n, agreement, right_to_wrong, wrong_to_right, ece_before, ece_after and their floors
+            (percent). `flips` has one row per model, method and size: means of the three shares over targets, seeds and
+            the datasets other than the target, each with its confidence interval over objects (percent). `scores` has
+            the rows of samples.csv: `SCORES`, then `REAL`, empty for datasets without ReaL labels. `mean_scores` has
+            the rows of flips.csv: the same means of `SCORES`, with intervals. Top-5 is empty if one of the datasets has
+            fewer than six classes.
 
     Raises:
         UserError: the ReaL labels don't have an image of a dataset in `real_labels`.
     """
-    files = files_of(rows)
+    files = by_run(rows)
     pretrained = {run.model: run for run in files if run.method == PRETRAINED}
     first = pretrained[min(pretrained)]
-    shared, index = read_rows(files[first]), read_indexes(indexes, ["object_id"])
+    shared, index = read_rows(files[first].values()), read_indexes(indexes, ["object_id"])
     ids = {name: index[name]["object_id"].iloc[own["row"]] for name, own in shared.items()}
     spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
     named = read_indexes([path for path in indexes if path.parts[-3] in real_labels], ["image_id"])
@@ -202,18 +184,20 @@ def write_tables(
     progress = Progress(tuned, desc="comparing runs", unit="run")
 
     def per_object(run: Run, before: Mapping[str, pd.DataFrame]) -> tuple[str, dict[str, np.ndarray]]:
-        after, sums = read_rows(files[run]), {}
+        after, sums = read_rows(files[run].values()), {}
         for dataset, own in before.items():
             flags = compared(own, after[dataset], dataset, (pretrained[run.model], run))
             real = real_accuracies(own, after[dataset], answers.get(dataset))
             values = compared_scores(own, after[dataset], len(spaces[dataset].keys))
-            numbers = (*numbers_of(own, after[dataset], flags), *values.mean(axis=1), *real)
-            lines.append((*run.values(RUN_COLUMNS), dataset, *numbers))
-            sums[dataset] = resampling.per_object(dataset, [*(100.0 * flag for flag in flags.values()), *values])
+            shares = [100.0 * flag for flag in flags.values()]
+            pair = (calibration(rows["confidence"].to_numpy(), right(rows)) for rows in (own, after[dataset]))
+            numbers = (*map(np.mean, shares), *itertools.chain.from_iterable(pair), *values.mean(axis=1), *real)
+            lines.append((*run.values(RUN_COLUMNS), dataset, len(own), *numbers))
+            sums[dataset] = resampling.per_object(dataset, [*shares, *values])
         return run.target, sums
 
     for model, of_model in itertools.groupby(progress, key=lambda run: run.model):
-        before = read_rows(files[pretrained[model]])
+        before = read_rows(files[pretrained[model]].values())
         for dataset, own in before.items():
             compared(shared[dataset], own, dataset, (first, pretrained[model]))  # all models must share its images
         for group, runs in itertools.groupby(of_model, key=lambda run: run.values(GROUP)):
@@ -222,10 +206,10 @@ def write_tables(
             estimates = (estimate(values, confidence) for values in found.T)
             means.append((*group, *itertools.chain.from_iterable(estimates)))
     keys = [*RUN_COLUMNS, "dataset", "n"]
-    by_run = pd.DataFrame(lines, columns=[*keys, *SHARES, *CALIBRATION, *SCORES, *REAL]).astype({"n_real": "Int64"})
+    each = pd.DataFrame(lines, columns=[*keys, *SHARES, *CALIBRATION, *SCORES, *REAL]).astype({"n_real": "Int64"})
     columns = [f"{name}{part}" for name in (*SHARES, *SCORES) for part in ("", "_low", "_high")]
     by_group = pd.DataFrame(means, columns=[*GROUP, *columns])
-    write_table(samples, by_run[[*keys, *SHARES, *CALIBRATION]].assign(conditions=conditions))
-    write_table(scores, by_run[[*keys, *SCORES, *REAL]].assign(conditions=conditions))
-    write_table(flips, by_group[[*GROUP, *columns[: 3 * len(SHARES)]]].assign(conditions=conditions))
-    write_table(mean_scores, by_group[[*GROUP, *columns[3 * len(SHARES) :]]].assign(conditions=conditions))
+    write_table(outputs["samples"], each[[*keys, *SHARES, *CALIBRATION]].assign(conditions=conditions))
+    write_table(outputs["scores"], each[[*keys, *SCORES, *REAL]].assign(conditions=conditions))
+    write_table(outputs["flips"], by_group[[*GROUP, *columns[: 3 * len(SHARES)]]].assign(conditions=conditions))
+    write_table(outputs["mean_scores"], by_group[[*GROUP, *columns[3 * len(SHARES) :]]].assign(conditions=conditions))

@@ -14,11 +14,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from rib.analysis.counts import different_images, read_indexes
-from rib.analysis.samples import files_of, read_rows, right
+from rib.analysis.samples import read_rows, right
 from rib.base.errors import UserError
 from rib.base.files import write_table
 from rib.base.progress import Progress
-from rib.config.run import PRETRAINED, RUN_COLUMNS
+from rib.config.run import PRETRAINED, RUN_COLUMNS, by_run
 from rib.data.prepared import INDEX_COLUMNS
 
 ACCURACIES = ["n", "before", "after", "change"]
@@ -33,18 +33,16 @@ def write_slices(
     slices: Sequence[str],
     relative_errors: Errors,
     conditions: str,
-    accuracy_by_slice: Path,
-    corruptions: Path,
-    mce: Path,
+    outputs: Mapping[str, Path],
 ) -> None:
     """Write accuracies before and after fine-tuning by the values of columns of the indexes, one run at a time.
 
     Args:
         rows, indexes: see `rib.analysis.samples.write_tables`.
         slices: columns; if empty, all that the layouts gave.
-        accuracy_by_slice: CSV by fine-tuned run, dataset, column and value: n images, accuracies and change (percent).
-        corruptions: the same by corruption and severity, for datasets that have both.
-        mce: CSV of `mean_corruption_errors`.
+        outputs: CSV files by name. `accuracy_by_slice` is by fine-tuned run, dataset, column and value: n images,
+            accuracies and change (percent); `corruptions` the same by corruption and severity, for datasets that have
+            both; `mce` that of `mean_corruption_errors`.
 
     Raises:
         UserError: no index has a column that is asked for, two runs were scored on different images, or see
@@ -65,10 +63,10 @@ def write_slices(
     single = [(*run, name, *columns, *rest) for run, name, columns, *rest in found if columns != CORRUPTION]
     double = [(*run, name, *rest) for run, name, columns, *rest in found if columns == CORRUPTION]
     table = pd.DataFrame(double, columns=[*RUN_COLUMNS, "dataset", *CORRUPTION, *ACCURACIES])
-    write_table(mce, mean_corruption_errors(table, relative_errors).assign(conditions=conditions))
-    write_table(corruptions, table.assign(conditions=conditions))
+    write_table(outputs["mce"], mean_corruption_errors(table, relative_errors).assign(conditions=conditions))
+    write_table(outputs["corruptions"], table.assign(conditions=conditions))
     table = pd.DataFrame(single, columns=[*RUN_COLUMNS, "dataset", "slice", "value", *ACCURACIES])
-    write_table(accuracy_by_slice, table.assign(conditions=conditions))
+    write_table(outputs["accuracy_by_slice"], table.assign(conditions=conditions))
 
 
 def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.DataFrame:
@@ -103,9 +101,9 @@ def _compared(rows: Iterable[Path], indexes: Iterable[tuple[str, pd.DataFrame]])
         groups = index.groupby(list(index), observed=True)
         values = groups.size().index.to_frame().to_numpy().tolist()
         splits.append((dataset, list(index), values, groups.ngroup().to_numpy()))
-    files, before = files_of(rows), {}
+    files, before = by_run(rows), {}
     for run in Progress(sorted(files, key=lambda run: run.method != PRETRAINED), desc="reading rows", unit="run"):
-        found = list(_accuracies(files[run], splits))
+        found = list(_accuracies(files[run].values(), splits))
         start, shown = before.setdefault(run.model, (run, found))
         pairs = itertools.zip_longest(found, shown, fillvalue=())
         if different := [one or other for one, other in pairs if one[:-1] != other[:-1]]:

@@ -44,10 +44,7 @@ def write_stir(
         objects = pd.read_parquet(index, columns=["object_id"])["object_id"].astype(str)
         groups = np.unique(objects, return_inverse=True)[1]
         stored = load_file(path)
-        try:
-            kernels = {name: Kernel.of(part, groups) for name, part in stored.items() if "." in name}
-        except ValueError as error:
-            raise UserError(f"{path.stem}: {error}; it has {len(groups)}.") from error
+        kernels = {name: Kernel.of(part, groups, path.stem) for name, part in stored.items() if "." in name}
         plain = cka(kernels["before.images"], kernels["after.images"])
         for reference, (inverted, sees) in REFERENCES.items():
             values = cka(kernels[f"{sees}.images"], kernels[f"{sees}.inverted_{inverted}"])

@@ -51,3 +51,11 @@ def run_of(path: Path) -> Run:
     """The run of a file .../{model}/{target}/{method}/{size}/{seed}/{file}."""
     model, target, method, size, seed = path.parts[-6:-1]
     return Run(model, target, method, size, int(seed))
+
+
+def by_run(files: Iterable[Path]) -> dict[Run, dict[str, Path]]:
+    """Files of each run (see `run_of`), by name without ending."""
+    runs: dict[Run, dict[str, Path]] = {}
+    for path in files:
+        runs.setdefault(run_of(path), {})[path.stem] = path
+    return runs

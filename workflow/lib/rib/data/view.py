@@ -36,20 +36,13 @@ class DatasetView:
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """Files of one prepared dataset.
-
-    Attributes:
-        folder: output folder of the prepare job.
-        proxy: folder of the dataset that contains the pretraining proxy, if this dataset shares its sources.
-        split: output of the split_dataset job (protocol held_out); None for all images.
-        pixels: whether images are opened; False for jobs that need the index and the classes only.
-    """
+    """Files of one prepared dataset."""
 
     name: str
-    folder: Path
-    proxy: Path | None = None
-    split: Path | None = None
-    pixels: bool = True
+    folder: Path  # output of the prepare job
+    proxy: Path | None = None  # folder of the dataset with the pretraining proxy, if this dataset shares its sources
+    split: Path | None = None  # output of the split_dataset job (protocol held_out); None for all images
+    pixels: bool = True  # whether images are opened; False for jobs that need the index and the classes only
 
 
 def load_dataset(files: DatasetFiles, view: DatasetView, part: str) -> PreparedDataset:

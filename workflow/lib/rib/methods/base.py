@@ -63,17 +63,12 @@ class FineTuning:
         for name, rate in (("dropout", dropout), ("drop_path", drop_path)):
             if not 0 <= rate < 1:
                 raise ValueError(f"{name} is {rate}; set a number of at least 0 and below 1")
-        self.lr = lr
+        self.lr, self.batch_norm, self.dropout, self.drop_path = lr, batch_norm, dropout, drop_path
         self.step = 0  # completed steps, counted by the training loop
-        self.batch_norm = batch_norm
-        self.dropout = dropout
-        self.drop_path = drop_path
 
     def setup(self, task: Task) -> None:
         """Prepare for training; called once."""
-        self.task = task
-        self.model = task.model
-        self.inputs = task.target.inputs
+        self.task, self.model, self.inputs = task, task.model, task.target.inputs
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Named parameters that are trained."""

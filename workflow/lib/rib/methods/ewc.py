@@ -36,9 +36,7 @@ class ElasticWeightConsolidation(FineTuning):
             raise ValueError(f"weight is {weight} and fisher_images {fisher_images}; set at least 0 and at least 1")
         if fisher not in ("sampled", "empirical"):
             raise ValueError(f"fisher is '{fisher}'; set 'sampled' or 'empirical'")
-        self.weight = weight
-        self.fisher = fisher
-        self.fisher_images = fisher_images
+        self.weight, self.fisher, self.fisher_images = weight, fisher, fisher_images
 
     def setup(self, task: Task) -> None:
         super().setup(task)

@@ -42,9 +42,7 @@ class LowRankAdaptation(FineTuning):
             raise ValueError(f"rank is {rank} and alpha {alpha}; set at least 1 and above 0")
         if also not in ("none", "tokens_and_norms"):
             raise ValueError(f"also is '{also}'; set 'none' or 'tokens_and_norms'")
-        self.rank = rank
-        self.alpha = alpha
-        self.also = also
+        self.rank, self.alpha, self.also = rank, alpha, also
 
     def setup(self, task: Task) -> None:
         super().setup(task)
@@ -99,8 +97,7 @@ class FusedAttention(nn.Module):
 
     def __init__(self, attention: nn.MultiheadAttention):
         super().__init__()
-        self.heads = attention.num_heads
-        self.batch_first = attention.batch_first
+        self.heads, self.batch_first = attention.num_heads, attention.batch_first
         self.qkv = nn.Linear(attention.embed_dim, 3 * attention.embed_dim, bias=attention.in_proj_bias is not None)
         self.qkv.weight, self.qkv.bias = attention.in_proj_weight, attention.in_proj_bias
         self.out_proj = attention.out_proj

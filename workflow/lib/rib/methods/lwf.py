@@ -42,9 +42,7 @@ class LearningWithoutForgetting(FineTuning):
             raise ValueError(f"temperature is {temperature} and weight {weight}; set above 0 and at least 0")
         if distil not in ("all", "class"):
             raise ValueError(f"distil is '{distil}'; set 'all' or 'class'")
-        self.temperature = temperature
-        self.weight = weight
-        self.distil = distil
+        self.temperature, self.weight, self.distil = temperature, weight, distil
 
     def setup(self, task: Task) -> None:
         super().setup(task)

@@ -29,8 +29,7 @@ class VisualPrompting(FineTuning):
         super().__init__(lr=lr)
         if not 0 < padding < 0.5 or init_std < 0:
             raise ValueError(f"padding is {padding} and init_std {init_std}; set between 0 and 0.5, and at least 0")
-        self.padding = padding
-        self.init_std = init_std
+        self.padding, self.init_std = padding, init_std
 
     def setup(self, task: Task) -> None:
         super().setup(task)

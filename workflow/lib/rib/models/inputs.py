@@ -29,13 +29,9 @@ class Inputs:
         rows: np.ndarray | None = None,
         augmentation: Augmentation | None = None,
     ):
-        self.images = images
-        self.augmentation = augmentation
+        self.images, self.rows, self.device, self.augmentation = images, rows, device, augmentation
         self.epoch: int | None = None
-        self.rows = rows
-        self.device = device
-        self.mean = torch.tensor(mean, device=device).mul(255).view(1, 3, 1, 1)
-        self.std = torch.tensor(std, device=device).mul(255).view(1, 3, 1, 1)
+        self.mean, self.std = (torch.tensor(part, device=device).mul(255).view(1, 3, 1, 1) for part in (mean, std))
 
     def __len__(self) -> int:
         return len(self.images if self.rows is None else self.rows)

@@ -23,7 +23,7 @@ plots:
 """
 
 
-def track(units: Iterable[str], report: Path) -> None:
+def track(units: Iterable[str], report: str | Path) -> None:
     """Add results to DVC, and gather the records by which a colleague's Snakemake accepts them.
 
     Args:
@@ -36,8 +36,8 @@ def track(units: Iterable[str], report: Path) -> None:
     if not found:
         raise UserError("there is nothing to track yet; run the workflow first (make run).")
     records = gather(found)
-    if (report / "tables/mri.json").is_file():
-        write_text(report / "dvc.yaml", DVC_YAML)
+    if Path(report, "tables/mri.json").is_file():
+        write_text(Path(report, "dvc.yaml"), DVC_YAML)
     log.info("%d records in %s; adding %d folders and files to DVC", records, FILE, len(found))
     _dvc("add", *map(str, found))
     log.info("tracked. To share the results: git add --all && git commit && dvc push && git push")

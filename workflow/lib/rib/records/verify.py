@@ -33,34 +33,21 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A difference from the records.
+    """A difference from the records."""
 
-    Attributes:
-        kind: a key of ADVICE.
-        file: the affected file; for a stale job its first output.
-        job: path of the job's record.
-        why: explanation for users; empty if the kind is explanation enough.
-    """
-
-    kind: str
-    file: str
-    job: str
-    why: str = ""
+    kind: str  # a key of ADVICE
+    file: str  # the affected file; for a stale job its first output
+    job: str  # path of the job's record
+    why: str = ""  # explanation for users; empty if the kind is explanation enough
 
 
 @dataclass
 class Examination:
-    """Result of `examine`.
+    """Result of `examine`."""
 
-    Attributes:
-        records: records of the examined jobs, by path.
-        absent: paths of records of jobs without any files here: not run yet, or not pulled.
-        hashes: hash of every file that a record names; None if it is missing.
-    """
-
-    records: dict[str, dict] = field(default_factory=dict)
-    absent: list[str] = field(default_factory=list)
-    hashes: dict[str, str | None] = field(default_factory=dict)
+    records: dict[str, dict] = field(default_factory=dict)  # of the examined jobs, by path
+    absent: list[str] = field(default_factory=list)  # paths of jobs without files here: not run yet, or not pulled
+    hashes: dict[str, str | None] = field(default_factory=dict)  # of every file that a record names; None if missing
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -151,13 +138,15 @@ def _of_inputs(
             yield Finding(STALE, own, path, f"{file} differs from the record")
 
 
-def verify(records: Iterable[str], log_file: str) -> None:
+def verify(records: Iterable[str], log_file: str, reports: str | None = None) -> None:
     """Print differences from the records, with advice; the log lists all of them. For `records` see `examine`.
+
+    Those of all jobs with files in the folder `reports` are checked, too.
 
     Raises:
         UserError: There are differences.
     """
-    seen = examine(records)
+    seen = examine([*records, *map(str, provenance.below([Path(reports)] if reports else []))])
     files = [file for file, digest in seen.hashes.items() if digest]
     size = sum(Path(file).stat().st_size for file in files)
     print(f"verified {len(seen.records)} jobs, {len(files)} files, {in_bytes(size)}")

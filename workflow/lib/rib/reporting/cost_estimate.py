@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json
 from rib.config.catalog import Catalog
 from rib.config.entries import Dataset, Model
-from rib.config.grid import Grid
+from rib.config.grid import Grid, resolve_grid
 from rib.config.run import ALL, PRETRAINED, Run, images_of
 from rib.data.folders import files_of
 
@@ -30,25 +30,23 @@ TRAIN, EVALUATE = "train", "evaluate"
 
 @dataclass
 class Plan:
-    """Costs of a grid; unknown costs are listed and not included in the sums.
+    """Costs of a grid; unknown costs are listed and not included in the sums."""
 
-    Attributes:
-        jobs: number of jobs by rule.
-        images: passes of an image through a network, for `train` and `evaluate`.
-        hours: hours of one device, for `train` and `evaluate`; only models with known throughput.
-        rates: by model, images/s of training and evaluation, and their origin.
-        download: bytes still to be downloaded.
-        disk: bytes by content.
-        unknown: sentences about unknown costs.
-    """
-
-    jobs: dict[str, int] = field(default_factory=dict)
+    jobs: dict[str, int] = field(default_factory=dict)  # number by rule
+    # Passes of an image through a network, and hours of one device, the latter only of models with known throughput.
     images: dict[str, int] = field(default_factory=lambda: {TRAIN: 0, EVALUATE: 0})
     hours: dict[str, float] = field(default_factory=lambda: {TRAIN: 0.0, EVALUATE: 0.0})
-    rates: dict[str, tuple[dict[str, float], str]] = field(default_factory=dict)
-    download: int = 0
-    disk: dict[str, int] = field(default_factory=dict)
-    unknown: list[str] = field(default_factory=list)
+    rates: dict[str, tuple[dict[str, float], str]] = field(default_factory=dict)  # images/s and their origin, by model
+    download: int = 0  # bytes still to be downloaded
+    disk: dict[str, int] = field(default_factory=dict)  # bytes by content
+    unknown: list[str] = field(default_factory=list)  # sentences about unknown costs
+
+
+def print_plan(config: Mapping, catalog: Sequence[str], results: str) -> None:
+    """Print the estimated cost of a grid: config.yaml, validated, catalogue folders and, see `plan`, results."""
+    known = Catalog(catalog)
+    grid = resolve_grid(config, known)
+    print("\n".join(lines(plan(grid, known, Path(results), count_jobs(config)), grid)))
 
 
 def plan(grid: Grid, catalog: Catalog, results: Path, jobs: Mapping[str, int]) -> Plan:

@@ -139,8 +139,7 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
         lines = _labelled(table, about).to_dict("records")
         rows = [[cell for _, part in parts for cell in _cells(line, part)] for line in lines]
         note = f"{entry['note']} {few[0].upper()}{few[1:]}." if (few := few_objects(table)) else entry["note"]
-        shown = {"title": entry["title"], "note": note, "file": path.name, "header": header, "rows": rows}
-        found.append(shown)
+        found.append({"title": entry["title"], "note": note, "file": path.name, "header": header, "rows": rows})
     return found
 
 
@@ -173,14 +172,12 @@ def catalogue_rows(accuracy: pd.DataFrame, about: Mapping) -> dict[str, list[lis
             for name, entry in about["models"].items()
         ],
         "method_rows": [
-            [(entry["label"], name), (_settings(entry["settings"]), None), (entry["source"], None)]
+            [(entry["label"], name),
+             (", ".join(f"{key} {value}" for key, value in entry["settings"].items()) or "none of its own", None),
+             (entry["source"], None)]
             for name, entry in about["methods"].items()
         ],
     }  # fmt: skip
-
-
-def _settings(settings: Mapping) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items()) or "none of its own"
 
 
 def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:

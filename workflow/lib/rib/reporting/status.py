@@ -12,6 +12,11 @@ from rib.jobs.job import begun
 OF_METHODS = {"finetune", "merge", "evaluate"}  # stages in which the time of a job depends on its method
 
 
+def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int) -> None:
+    """Print the progress; see `status`."""
+    print("\n".join(status(records, at_work(), jobs_at_once)))
+
+
 def status(cells: Mapping[str, Sequence[str]], running: Mapping[str, str], jobs_at_once: int) -> list[str]:
     """Text lines about the progress.
 

@@ -144,8 +144,7 @@ class DivergenceError(Exception):
     """Training led to a value that is not finite; `good` are the changes after the finite epochs before it."""
 
     def __init__(self, run: Run, place: str, lr: float, epochs: int, good: Mapping[str, Tensor]):
-        self.epochs = epochs
-        self.good = good
+        self.epochs, self.good = epochs, good
         super().__init__(
             f"training diverged: model {run.model}, method {run.method}, target {run.target}: {place} is "
             f"not finite with the peak learning rate {lr:g}"

@@ -19,6 +19,7 @@ from rib.data.archives import archive_members
 from rib.data.images import DatasetSource, Item
 from rib.data.layouts._corruptions import STRENGTHS, corrupt
 from rib.data.layouts._digits import LEVELS, on_paper, to_geometry
+from rib.data.subsets import rank_within
 
 MEMBER = "sklearn/datasets/data/digits.csv.gz"
 DIGITS = tuple("0123456789")
@@ -74,11 +75,7 @@ def items(dataset: DatasetSource, *, variant: str, first: int, last: int) -> Ite
 def class_ranks(digits: np.ndarray) -> np.ndarray:
     """Rank of each image within its class, in a pseudo-random order that is the same on every machine: (n,)."""
     hashes = np.array([sha256(f"digits/{row}".encode()).hexdigest() for row in range(len(digits))])
-    ranks = np.empty(len(digits), int)
-    for digit in np.unique(digits):
-        own = digits == digit
-        ranks[own] = hashes[own].argsort().argsort()
-    return ranks
+    return rank_within(digits, hashes)
 
 
 def _read(archive: Path, dataset: DatasetSource) -> np.ndarray:
