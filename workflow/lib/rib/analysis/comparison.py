@@ -22,8 +22,8 @@ number of objects with an image in the RI (for mRI, in the RI of any target), an
 
 import itertools
 import string
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Hashable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -57,39 +57,33 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Effects:
-    """RI of each method and target of one model and size; columns are targets and, last, their mean, mRI.
+    """Values that are compared in pairs: of methods, RI of each target and, last, their mean, mRI.
 
     Attributes:
-        methods: names; the last is the pretrained model, whose RI is 0.
-        targets: names.
-        change: (methods, targets, seeds, 1 + replicates) percentage points, observed and of each bootstrap replicate.
-        parts: (methods, columns, objects) contribution of each object to the mean over seeds.
+        names: methods, of which the last is the pretrained model, whose RI is 0; or models.
+        columns: by name (target, or None for mRI), the tests that Holm's correction is over, and the places in `values`
+            that are averaged.
+        values: (names, places, seeds, 1 + replicates) percentage points, observed and of each bootstrap replicate.
+        parts: (names, columns, objects) contribution of each object to the mean over seeds.
+        untested: names and columns that are left out of comparisons.
     """
 
-    methods: list[str]
-    targets: list[str]
-    change: np.ndarray
+    names: list[str]
+    columns: dict[Hashable, tuple[Hashable, slice]]
+    values: np.ndarray
     parts: np.ndarray
+    untested: Set[tuple[str, Hashable]] = frozenset()
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """All pairs of methods, in order."""
-        return list(itertools.combinations(range(len(self.methods)), 2))
-
-    @property
-    def columns(self) -> list[tuple[str | None, slice]]:
-        """Target of each column (None for mRI), and the place of its runs."""
-        return [*((target, slice(place, place + 1)) for place, target in enumerate(self.targets)), (None, slice(None))]
-
-    def without(self, methods: Collection[str]) -> "Effects":
-        """The effects of the other methods."""
-        kept = [place for place, name in enumerate(self.methods) if name not in methods]
-        parts = {name: getattr(self, name)[kept] for name in ("change", "parts")}
-        return replace(self, methods=[self.methods[place] for place in kept], **parts)
+        """All pairs of names, in order."""
+        return list(itertools.combinations(range(len(self.names)), 2))
 
 
-def effects_of(ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray], size: str) -> Effects:
-    """Collect the effects of one model's runs with the same training subset."""
+def effects_of(
+    ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray], size: str, unfinished: Collection[str] = ()
+) -> Effects:
+    """Collect the effects of one model's runs with the same training subset; unfinished methods are not tested."""
     states = [state for state in ood if state[3] == size]
     methods, targets, seeds = (sorted({state[field] for state in states}) for field in (1, 2, 4))
     model = states[0][0]
@@ -100,11 +94,14 @@ def effects_of(ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray], size
         return np.concatenate([found, np.zeros_like(found[:1])])
 
     by_target = table(parts).mean(axis=2)
+    columns = {target: ("ri", slice(place, place + 1)) for place, target in enumerate(targets)}
+    columns[None] = "mri", slice(None)
     return Effects(
-        methods=[*methods, PRETRAINED],
-        targets=targets,
-        change=table({state: pair.after - pair.before for state, pair in ood.items()}),
+        names=[*methods, PRETRAINED],
+        columns=columns,
+        values=table({state: pair.after - pair.before for state, pair in ood.items()}),
         parts=np.concatenate([by_target, by_target.mean(axis=1, keepdims=True)], axis=1),
+        untested=set(itertools.product(unfinished, columns)),
     )
 
 
@@ -169,24 +166,27 @@ def letters(tied: np.ndarray) -> list[str]:
 
 
 def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.DataFrame:
-    """Compare all pairs of methods, of which there is at least one, in each column of the effects.
+    """Compare all pairs of methods (or models), of which there is at least one, in each column of the effects.
 
     Returns:
-        method, other, target (None for mRI), difference (percentage points, method minus other) with its confidence
-        interval, p, p adjusted over mRI's pairs or over all pairs and targets, and `spread` of the difference over seeds.
+        method, other, target (the column), difference (percentage points, method minus other) with its confidence
+        interval, p, Holm-adjusted p, and `spread` of the difference over seeds.
     """
-    lines, few = [], effects.change.shape[2] < FEWEST_SEEDS
+    lines, families, few = [], [], effects.values.shape[2] < FEWEST_SEEDS
     flipped = sign_flip_p(effects.parts, effects.pairs, draws, seed) if few else None
-    for column, (target, own) in enumerate(effects.columns):
+    for place, (column, (family, own)) in enumerate(effects.columns.items()):
         for pair, (a, b) in enumerate(effects.pairs):
-            apart = effects.change[a, own] - effects.change[b, own]
-            p = flipped[pair, column] if few else p_over_runs(apart)
+            names = effects.names[a], effects.names[b]
+            if not effects.untested.isdisjoint((name, column) for name in names):
+                continue
+            apart = effects.values[a, own] - effects.values[b, own]
+            p = flipped[pair, place] if few else p_over_runs(apart)
             over_seeds = spread(apart[..., 0].mean(axis=0), confidence)
-            names = effects.methods[a], effects.methods[b], target
-            lines.append((*names, *over_runs(apart, confidence), p, np.nan, *over_seeds))
+            lines.append((*names, column, *over_runs(apart, confidence), p, np.nan, *over_seeds))
+            families.append(family)
     table = pd.DataFrame(lines, columns=["method", "other", "target", *COMPARISON])
-    for of_mri in (True, False):
-        rows = table["target"].isna() == of_mri
+    for family in set(families):
+        rows = [own == family for own in families]
         table.loc[rows, "p_holm"] = holm(table.loc[rows, "p"].to_numpy())
     return table
 
@@ -217,28 +217,22 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
 def means_over_seeds(effects: Effects, confidence: float) -> pd.DataFrame:
     """RI of each method and target (None for mRI): method, target, ri, its confidence interval, and `spread` over seeds."""
     lines = []
-    for target, own in effects.columns:
-        for method, change in zip(effects.methods[:-1], effects.change, strict=False):
+    for target, (_, own) in effects.columns.items():
+        for method, change in zip(effects.names[:-1], effects.values, strict=False):
             over_seeds = spread(change[own, :, 0].mean(axis=0), confidence)
             lines.append((method, target, *over_runs(change[own], confidence), *over_seeds))
     return pd.DataFrame(lines, columns=["method", "target", "ri", *IMAGES, *SEEDS])
 
 
-def tables_of(
-    effects: Effects, unfinished: Collection[str], confidence: float, draws: int, seed: int
-) -> dict[str, pd.DataFrame]:
-    """The tables of one model and size, by name, without the columns model and size; some may be missing.
-
-    Args:
-        unfinished: methods that are neither ranked nor tested.
-    """
-    seeds = means_over_seeds(effects, confidence)
-    of_mri = seeds[seeds["target"].isna()].rename(columns={"ri": "mri"})
-    found = {"seeds": of_mri, "seeds_ri": seeds.dropna(subset=["target"])}
-    finished = effects.without(unfinished)
-    if finished.pairs:
-        compared = compare(finished, confidence, draws, seed)
-        of_mri = compared[compared["target"].isna()]
+def tables_of(effects: Effects, confidence: float, draws: int, seed: int) -> dict[str, pd.DataFrame]:
+    """The tables of one model and size, by name, without the columns model and size; some may be missing."""
+    seeds, compared = means_over_seeds(effects, confidence), compare(effects, confidence, draws, seed)
+    of_mri = compared[compared["target"].isna()]
+    found = {
+        "seeds": seeds[seeds["target"].isna()].rename(columns={"ri": "mri"}),
+        "seeds_ri": seeds.dropna(subset=["target"]),
+    }
+    if len(of_mri):
         found |= {"comparisons": of_mri, "comparisons_ri": compared.dropna(subset=["target"])}
         found["ranking"] = rank(of_mri, confidence)
     return found
@@ -269,19 +263,18 @@ def write_comparison(
     Args:
         fit: CSV file of `rib.analysis.fit.fit_table`, which says what is unfinished.
     """
-    found, weights = [], None
+    found = []
     unfinished = read_table(fit).query("unfinished == 'yes'")
     for of_model in read_counts(counts):
-        if weights is None:
-            weights = object_weights(of_model.objects, replicates, seed)
         plain = of_model.of([place for place, state in enumerate(of_model.states) if state[-1] is None])
-        ood = ood_accuracies(plain, weights, ood_datasets, source_groups)
+        ood = ood_accuracies(plain, object_weights(plain.objects, replicates, seed), ood_datasets, source_groups)
         parts = ri_parts(plain, ood_datasets, source_groups)
         for size in sorted({state[3] for state in ood}):
             model = plain.states[0][0]
             left_out = set(unfinished[(unfinished["model"] == model) & (unfinished["size"] == size)]["method"])
-            tables = tables_of(effects := effects_of(ood, parts, size), left_out, confidence, draws, seed)
-            objects = ri_objects(plain, effects.targets, ood_datasets, source_groups)
+            effects = effects_of(ood, parts, size, left_out)
+            tables = tables_of(effects, confidence, draws, seed)
+            objects = ri_objects(plain, [*filter(None, effects.columns)], ood_datasets, source_groups)
             for name, table in tables.items():
                 of_rows = [objects.get(target, objects[None]) for target in table.get("target", [None] * len(table))]
                 tables[name] = table.assign(model=model, size=size, objects=of_rows)

@@ -43,25 +43,34 @@ def write_sizes(
 
 
 def write_pretraining_sizes(
-    *, mri: Path, ood: Path, trained_here: Sequence[str], descriptions: Sequence[Path], conditions: str, table: Path
+    *,
+    mri: Path,
+    ood: Path,
+    stated: Mapping[str, int],
+    trained_here: Sequence[str],
+    descriptions: Sequence[Path],
+    conditions: str,
+    table: Path,
 ) -> None:
-    """Write accuracies before and after fine-tuning of models that were pretrained here on subsets of one dataset.
+    """Write accuracies before and after fine-tuning of models whose number of pretraining images is known.
 
     Args:
+        stated: numbers that entries of published models state, by model.
         trained_here, descriptions: as for `write_sizes`.
         table: written as CSV, sorted by pretraining_images: model, method, size, pretraining_images, held_out (accuracy
-            on held-out in-distribution images), before, before_low, before_high, after, after_low, after_high (mean OOD
+            on held-out in-distribution images; empty for published models), before, before_low, before_high, after, after_low, after_high (mean OOD
             accuracies), all in percent; mri, ci_low, ci_high in percentage points; conditions.
     """
     key = ["model", "method", "size"]
     facts = _trainings(trained_here, descriptions)
+    images = {**stated, **{model: fact["images"] for model, fact in facts.items()}}
     found = read_table(mri)
-    found = found[found["model"].isin(trained_here)][[*key, "mri", "ci_low", "ci_high"]]
+    found = found[found["model"].isin(list(images))][[*key, "mri", "ci_low", "ci_high"]]
     for when, rows in read_table(ood).groupby("when", sort=False):
         names = {"accuracy": when, "ci_low": f"{when}_low", "ci_high": f"{when}_high"}
         found = found.merge(rows[[*key, *names]].rename(columns=names), on=key)
-    found["pretraining_images"] = [facts[model]["images"] for model in found["model"]]
-    found["held_out"] = [facts[model]["test"]["accuracy"] for model in found["model"]]
+    found["pretraining_images"] = found["model"].map(images)
+    found["held_out"] = found["model"].map({model: fact["test"]["accuracy"] for model, fact in facts.items()})
     found = found.sort_values("pretraining_images", kind="stable").assign(conditions=conditions)
     accuracies = [f"{when}{end}" for when in ("before", "after") for end in ("", "_low", "_high")]
     columns = [*key, "pretraining_images", "held_out", *accuracies, "mri", "ci_low", "ci_high", "conditions"]
