@@ -472,7 +472,11 @@ def test_a_size_has_the_methods_targets_and_seeds_that_it_was_run_with():
     ood = {state: Ood(np.zeros(3), np.full(3, float(place)), 1) for place, state in enumerate(states)}
     parts = {state: np.array([place, 0.0]) for place, state in enumerate(states)}
     found, small = (effects_of(ood, parts, size) for size in ("all", "10"))
-    assert (found.names, [*found.columns], found.values.shape) == (["x", "y", PRETRAINED], ["a", "b", None], (3, 2, 2, 3))
+    assert (found.names, [*found.columns], found.values.shape) == (
+        ["x", "y", PRETRAINED],
+        ["a", "b", None],
+        (3, 2, 2, 3),
+    )
     assert found.values[1, ..., 0].tolist() == [[4, 5], [6, 7]]
     assert (small.names, [*small.columns]) == (["z", PRETRAINED], ["a", "b", "c", None])
     assert small.parts[0, :, 0].tolist() == [8, 9, 10, 9] and small.pairs == [(0, 1)]

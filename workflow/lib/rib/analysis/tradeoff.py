@@ -70,9 +70,9 @@ def write_tradeoff(
         indexes: index of each dataset of the rows; folder names identify it.
     """
     files = (pd.read_parquet(path, columns=COLUMNS) for path in rows)
-    found, weights = [], None
+    found = []
     for part in read_counts(counts) if counts else [count(files, read_indexes(indexes))]:
-        weights = object_weights(part.objects, replicates, seed) if weights is None else weights
+        weights = object_weights(part.objects, replicates, seed)
         choices = {"ood_datasets": ood_datasets, "source_groups": source_groups}
         found.append(tradeoff_table(part, weights, confidence, **choices))
     whole = pd.concat(found).assign(conditions=conditions)
