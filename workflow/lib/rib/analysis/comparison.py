@@ -170,22 +170,20 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
 
     Returns:
         method, other, target (the column), difference (percentage points, method minus other) with its confidence
-        interval, p, Holm-adjusted p, and `spread` of the difference over seeds.
+        interval, p and Holm-adjusted p (NaN if not tested), and `spread` of the difference over seeds.
     """
     lines, families, few = [], [], effects.values.shape[2] < FEWEST_SEEDS
     flipped = sign_flip_p(effects.parts, effects.pairs, draws, seed) if few else None
     for place, (column, (family, own)) in enumerate(effects.columns.items()):
         for pair, (a, b) in enumerate(effects.pairs):
-            names = effects.names[a], effects.names[b]
-            if not effects.untested.isdisjoint((name, column) for name in names):
-                continue
-            apart = effects.values[a, own] - effects.values[b, own]
-            p = flipped[pair, place] if few else p_over_runs(apart)
+            names, apart = (effects.names[a], effects.names[b]), effects.values[a, own] - effects.values[b, own]
+            tested = effects.untested.isdisjoint((name, column) for name in names)
+            p = np.nan if not tested else flipped[pair, place] if few else p_over_runs(apart)
             over_seeds = spread(apart[..., 0].mean(axis=0), confidence)
             lines.append((*names, column, *over_runs(apart, confidence), p, np.nan, *over_seeds))
-            families.append(family)
+            families.append(family if tested else None)
     table = pd.DataFrame(lines, columns=["method", "other", "target", *COMPARISON])
-    for family in set(families):
+    for family in set(families) - {None}:
         rows = [own == family for own in families]
         table.loc[rows, "p_holm"] = holm(table.loc[rows, "p"].to_numpy())
     return table
@@ -214,28 +212,17 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     )
 
 
-def means_over_seeds(effects: Effects, confidence: float) -> pd.DataFrame:
-    """RI of each method and target (None for mRI): method, target, ri, its confidence interval, and `spread` over seeds."""
-    lines = []
-    for target, (_, own) in effects.columns.items():
-        for method, change in zip(effects.names[:-1], effects.values, strict=False):
-            over_seeds = spread(change[own, :, 0].mean(axis=0), confidence)
-            lines.append((method, target, *over_runs(change[own], confidence), *over_seeds))
-    return pd.DataFrame(lines, columns=["method", "target", "ri", *IMAGES, *SEEDS])
-
-
 def tables_of(effects: Effects, confidence: float, draws: int, seed: int) -> dict[str, pd.DataFrame]:
-    """The tables of one model and size, by name, without the columns model and size; some may be missing."""
-    seeds, compared = means_over_seeds(effects, confidence), compare(effects, confidence, draws, seed)
-    of_mri = compared[compared["target"].isna()]
+    """The tables of one model and size, by name, without the columns model and size; some may be empty."""
+    every = compare(effects, confidence, draws, seed)
+    own, tested = every[every["other"] == PRETRAINED], every.dropna(subset=["p"])
     found = {
-        "seeds": seeds[seeds["target"].isna()].rename(columns={"ri": "mri"}),
-        "seeds_ri": seeds.dropna(subset=["target"]),
+        "seeds": own[own["target"].isna()].rename(columns={"difference": "mri"}),
+        "seeds_ri": own.dropna(subset=["target"]).rename(columns={"difference": "ri"}),
+        "comparisons": tested[tested["target"].isna()],
+        "comparisons_ri": tested.dropna(subset=["target"]),
     }
-    if len(of_mri):
-        found |= {"comparisons": of_mri, "comparisons_ri": compared.dropna(subset=["target"])}
-        found["ranking"] = rank(of_mri, confidence)
-    return found
+    return found | {"ranking": rank(found["comparisons"], confidence)}
 
 
 def few_objects(table: pd.DataFrame) -> str:
@@ -280,7 +267,7 @@ def write_comparison(
                 tables[name] = table.assign(model=model, size=size, objects=of_rows)
             found.append(tables)
     for name, columns in COLUMNS.items():
-        tables = [tables[name][columns] for tables in found if name in tables]
+        tables = [tables[name][columns] for tables in found if len(tables[name])]
         table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
         if name.startswith("comparisons") and (note := few_objects(table)):
             log.warning("%s: %s", name, note)

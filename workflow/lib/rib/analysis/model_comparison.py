@@ -131,7 +131,8 @@ def write_model_comparisons(
     first = next(iter(shared()))
     effects = effects_of(shared(), object_weights(first.objects, replicates, seed), set(unfinished), **which)
     targets = {state[2] for state in first.states} - {NO_TARGET}
-    compared = compare(effects, confidence, draws, seed).rename(columns={"method": "model", "other": "other_model"})
+    compared = compare(effects, confidence, draws, seed).dropna(subset=["p"])
+    compared = compared.rename(columns={"method": "model", "other": "other_model"})
     compared[[*KEY, "measure"]] = compared["target"].tolist()
     compared["objects"] = ri_objects(first, targets, *which.values())[None]
     compared = compared.sort_values([*KEY, *PAIR[:2]], kind="stable")[[*KEY, *PAIR]]
