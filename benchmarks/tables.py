@@ -1,4 +1,4 @@
-"""Tables of a large grid from rows of noise: time and memory of the jobs that compute metrics and comparisons."""
+"""Metrics and comparisons of a large grid, from rows of noise: 14 models, 12 methods, 8 targets, 3 seeds."""
 
 import itertools
 import resource
@@ -6,49 +6,97 @@ import sys
 import time
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "workflow/lib"))
+
 import numpy as np
 import pandas as pd
 
-from rib.analysis import comparison, model_comparison, samples, tables
+from rib.analysis import comparison, model_comparison, samples, tables, tradeoff
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
 from rib.data.view import DatasetFiles, DatasetView
 
-MODELS, METHODS, TARGETS, SEEDS, IMAGES, CLASSES = 14, 12, 8, 3, 1000, 200
-METHOD_NAMES, DATASETS = [f"method{i}" for i in range(METHODS)], [f"dataset{i}" for i in range(TARGETS)]
+MODELS, METHODS, SEEDS, IMAGES, CLASSES = 14, [f"method{i}" for i in range(12)], 3, 1000, 200
+DATASETS = [f"dataset{i}" for i in range(8)]
 FLOATS = ("log_prob", "brier", "energy", "confidence", "margin")
+MEANS = {"ood_datasets": DATASETS, "source_groups": None, "conditions": "", "replicates": 2000, "confidence": 0.95}
 
 
 def runs() -> list[Run]:
-    """4,046 runs: the pretrained model of each of 14, and 12 methods on 8 targets with 3 seeds each."""
+    """4,046 runs, each scored on 8 datasets of 1000 images."""
     found = [Run(f"model{i}", NO_TARGET, PRETRAINED, ALL, 0) for i in range(MODELS)]
-    tuned = itertools.product(range(MODELS), DATASETS, METHOD_NAMES, range(SEEDS))
+    tuned = itertools.product(range(MODELS), DATASETS, METHODS, range(SEEDS))
     return found + [Run(f"model{i}", target, method, ALL, seed) for i, target, method, seed in tuned]
 
 
-def write_grid(folder: Path) -> None:
-    """Indexes, rows and manifests of the grid, each dataset with 1000 objects of its own."""
-    labels = np.arange(IMAGES) % CLASSES
-    space = LabelSpace(tuple(map(str, range(CLASSES))), tuple((i,) for i in range(CLASSES)), tuple(map(str, range(CLASSES))))
+def write_rows(folder: Path) -> None:
+    """Indexes, rows and manifests of the grid."""
+    labels, keys = np.arange(IMAGES) % CLASSES, tuple(map(str, range(CLASSES)))
     for name in DATASETS:
         place = folder / "prepare" / name / "none"
         place.mkdir(parents=True)
         ids = [f"{name}/{i}" for i in range(IMAGES)]
-        index = {"row": np.arange(IMAGES, dtype=np.int32), "image_id": ids, "label": labels.astype(np.int16)}
-        pd.DataFrame({**index, "source_id": ids, "object_id": ids}).to_parquet(place / "index.parquet")
-        write_json(place / "classes.json", space.to_json())
-        write_json(place / "manifest.json", {"corrupt": []})
-    rng, n = np.random.default_rng(0), TARGETS * IMAGES
-    constant = {"dataset": pd.Categorical(np.repeat(DATASETS, IMAGES)), "row": np.tile(np.arange(IMAGES, dtype=np.int32), TARGETS)}
+        index = {"row": np.arange(IMAGES, dtype=np.int32), "label": labels.astype(np.int16)}
+        index |= dict.fromkeys(("image_id", "source_id", "object_id"), ids)
+        pd.DataFrame(index).to_parquet(place / "index.parquet")
+        write_json(place / "classes.json", LabelSpace(keys, tuple((i,) for i in range(CLASSES)), keys).to_json())
+        write_json(place / "manifest.json", {"storage": "array", "corrupt": []})
+    rng, n = np.random.default_rng(0), len(DATASETS) * IMAGES
+    index = np.tile(np.arange(IMAGES, dtype=np.int32), len(DATASETS))
     for run in runs():
         path = folder / "evaluate" / str(run)
         path.mkdir(parents=True)
-        rank = rng.geometric(0.5, n) - 1
-        prediction = np.where(rank == 0, np.tile(labels, TARGETS), rng.integers(CLASSES, size=n))
+        rank, other = (rng.geometric(0.5, n) - 1).astype(np.int16), rng.integers(CLASSES, size=n)
         values = {name: rng.random(n).astype(np.float16) for name in FLOATS}
-        table = pd.DataFrame({**constant, "prediction": prediction.astype(np.int16), "rank": rank.astype(np.int16), **values})
-        table["log_prob"] *= -1
-        table = table.assign(**{key: pd.Categorical([value] * n) for key, value in vars(run).items() if key != "seed"})
-        table.assign(seed=np.int32(run.seed), alpha=np.nan).to_parquet(path / "all.parquet", compression="zstd")
+        values["prediction"] = np.where(rank == 0, np.tile(labels, len(DATASETS)), other).astype(np.int16)
+        names = {key: pd.Categorical([value]).repeat(n) for key, value in vars(run).items() if key != "seed"}
+        whole = {**names, "seed": np.int32(run.seed), "alpha": np.nan, "row": index, "rank": rank, **values}
+        table = pd.DataFrame({"dataset": pd.Categorical(np.repeat(DATASETS, IMAGES)), **whole})
+        table.to_parquet(path / "all.parquet", compression="zstd")
         write_json(path / "all.manifest.json", {"device": "cpu", "fit": {run.method: 1.0}})
+
+
+def main(folder: Path) -> None:
+    """Print the seconds of each job and the peak memory of all, in GB."""
+    rows = [folder / "evaluate" / str(run) / "all.parquet" for run in runs()]
+    prepared = [folder / "prepare" / name / "none" for name in DATASETS]
+    shared = {**MEANS, "seed": 0, "indexes": [path / "index.parquet" for path in prepared]}
+    found = {name: folder / f"{name}.csv" for name in ("flips", "samples", "scores", "mean_scores", "tradeoff")}
+    names = ("accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes", *comparison.COLUMNS)
+    outputs = {name: folder / f"{name}.csv" for name in names} | {"mri_json": folder / "mri.json"}
+    outputs["counts"] = folder / "counts.npz"
+    from_counts = {**MEANS, "seed": 0, "counts": outputs["counts"], "fit": outputs["fit"]}
+    jobs = {
+        "metrics": lambda: tables.write_tables(
+            **shared,
+            rows=rows,
+            manifests=[path.with_suffix(".manifest.json") for path in rows],
+            datasets=[DatasetFiles(path.parent.name, path, pixels=False) for path in prepared],
+            view=DatasetView(None, 1, ALL, None),
+            fit={"can_fit": METHODS, "threshold": 0.9, "whole_targets": True},
+            outputs=outputs,
+        ),
+        "methods": lambda: comparison.write_comparison(**from_counts, outputs=outputs),
+        "models": lambda: model_comparison.write_model_comparisons(
+            **from_counts,
+            methods=METHODS,
+            **{name: folder / f"{name}.csv" for name in ("model_comparisons", "model_ranks")},
+        ),
+        "trade-off": lambda: tradeoff.write_tradeoff(
+            **MEANS, seed=0, counts=outputs["counts"], table=found.pop("tradeoff")
+        ),
+        "samples": lambda: samples.write_tables(
+            **shared, rows=rows, classes=[path / "classes.json" for path in prepared], real_labels=[], **found
+        ),
+    }
+    for name, job in jobs.items():
+        begun = time.perf_counter()
+        job()
+        print(f"{name} {time.perf_counter() - begun:.0f} s", flush=True)
+    print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -445,6 +445,32 @@ def test_written_differences_and_p_are_those_of_all_sign_patterns(tmp_path, grou
             assert line.p_holm == pytest.approx(smallest, abs=1e-4)
 
 
+@pytest.mark.parametrize("objects", [comparison.MANY, 40_000])
+def test_of_many_objects_p_is_normal_and_as_exact_as_draws(objects):
+    """Equal parts have a binomial number of positive signs; parts of several sizes are compared with draws."""
+    rng = np.random.default_rng(objects)
+    for surplus in (0, 10, int(np.sqrt(objects)), int(2.2 * np.sqrt(objects)) // 2 * 2):
+        parts = np.repeat([1.0, -1.0], [(objects + surplus) // 2, objects - (objects + surplus) // 2])
+        exact = 2 * stats.binom.sf((objects + abs(parts.sum())) / 2 - 1, objects, 0.5)
+        assert sign_flip_p(as_pair(parts), [(0, 1)], 0, 0)[0, 0] == pytest.approx(min(1, exact), rel=0.02)
+    parts = rng.choice([0.3, 0.5, 1.0], 2 * objects) * rng.choice([-1, 1], 2 * objects)
+    parts[: int(1.2 * np.sqrt(objects))] = 1
+    found, drawn = sign_flip_p(as_pair(parts), [(0, 1)], 0, 0), comparison._drawn_p(as_pair(parts), [(0, 1)], 4000, 0)
+    assert found[0, 0] == pytest.approx(drawn[0, 0], abs=0.03) and found[0, 0] >= drawn[0, 0] - 0.02
+
+
+def test_pairs_of_which_few_objects_differ_are_drawn_whatever_the_others():
+    """A pair's p doesn't depend on the pairs beside it, except for the draws."""
+    rng = np.random.default_rng(6)
+    parts = rng.normal(size=(3, 2, 6000))
+    parts[1] = parts[0]
+    parts[1, :, :9] += 1  # nine objects differ
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    p = sign_flip_p(parts, pairs, 20_000, 0)
+    assert p[0] == pytest.approx(2 / 2**9, abs=0.002)
+    assert (p[1:] == sign_flip_p(parts, pairs[1:], 0, 0)).all()
+
+
 def test_parts_too_small_to_be_told_from_rounding_are_ties():
     """The same sum in another order is as large as the observed one."""
     parts = np.array([0.1, 0.2, 0.3, -0.6 + 1e-13])

@@ -28,7 +28,7 @@ def test_the_papers_grid_is_planned_without_data(printed):
     assert planned["merge_weights"] == MODELS * MERGED * TARGETS * SIZES
     assert planned["evaluate_run"] == MODELS * (1 + (TRAINED + MERGED) * TARGETS * SIZES) * EVALUATION_GROUPS
     assert planned["compare_samples"] == planned["compare_with_baselines"] == planned["compare_models"] == 1
-    assert planned["plot_figure"] == 15  # with those of models and of their pretraining data
+    assert planned["plot_figure"] == 16  # with those of models and of their pretraining data
     # nine datasets; val with its kit and C in four parts; seven models
     assert planned["download"] == 7 + 2 + 4 + MODELS
     # three geometries, and C in one form for all
