@@ -5,7 +5,7 @@ share the objects' draws, so differences are paired. Targets, datasets and, with
 fixed. The standard deviation and t-interval over seeds are those with fixed objects.
 
 With fewer than three seeds the test flips signs of objects. Its null hypothesis is that two methods are exchangeable on
-each object. mRI_A - mRI_B is a sum over objects (`rib.analysis.ri.ri_parts`). Under the null hypothesis the sign of each
+each object. mRI_A - mRI_B is a sum over objects (`rib.analysis.ri.ood_parts`). Under the null hypothesis the sign of each
 object's term is random, jointly for all targets, datasets and seeds in which the object appears. p is the fraction of
 draws with at least the observed absolute difference, counting the observed one (Phipson and Smyth 2010, doi
 10.2202/1544-6115.1585).
@@ -33,7 +33,7 @@ from scipy.special import erfc
 from rib.analysis.bootstrap import FEWEST_SEEDS, object_weights, over_runs, p_over_runs, spread
 from rib.analysis.counts import State, read_counts
 from rib.analysis.fit import read_table
-from rib.analysis.ri import Ood, ood_accuracies, ri_objects, ri_parts
+from rib.analysis.ri import Ood, ood_accuracies, ood_parts, ri_objects
 from rib.base.files import write_table
 from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED
@@ -75,11 +75,6 @@ class Effects:
     values: np.ndarray
     parts: np.ndarray
     untested: Set[tuple[str, Hashable]] = frozenset()
-
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """All pairs of names, in order."""
-        return list(itertools.combinations(range(len(self.names)), 2))
 
 
 def effects_of(
@@ -193,23 +188,21 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
     """Compare all pairs of methods (or models), of which there is at least one, in each column of the effects.
 
     Returns:
-        method, other, target (the column), difference (percentage points, method minus other) with its confidence
+        family of tests, method, other, target (the column), difference (percentage points, method minus other) with its confidence
         interval, p and Holm-adjusted p (NaN if not tested), and `spread` of the difference over seeds.
     """
-    lines, families, few = [], [], effects.values.shape[2] < FEWEST_SEEDS
-    flipped = sign_flip_p(effects.parts, effects.pairs, draws, seed) if few else None
+    lines, few = [], effects.values.shape[2] < FEWEST_SEEDS
+    pairs = list(itertools.combinations(range(len(effects.names)), 2))
+    flipped = sign_flip_p(effects.parts, pairs, draws, seed) if few else None
     for place, (column, (family, own)) in enumerate(effects.columns.items()):
-        for pair, (a, b) in enumerate(effects.pairs):
+        for pair, (a, b) in enumerate(pairs):
             names, apart = (effects.names[a], effects.names[b]), effects.values[a, own] - effects.values[b, own]
             tested = effects.untested.isdisjoint((name, column) for name in names)
             p = np.nan if not tested else flipped[pair, place] if few else p_over_runs(apart)
             over_seeds = spread(apart[..., 0].mean(axis=0), confidence)
-            lines.append((*names, column, *over_runs(apart, confidence), p, np.nan, *over_seeds))
-            families.append(family if tested else None)
-    table = pd.DataFrame(lines, columns=["method", "other", "target", *COMPARISON])
-    for family in set(families) - {None}:
-        rows = [own == family for own in families]
-        table.loc[rows, "p_holm"] = holm(table.loc[rows, "p"].to_numpy())
+            lines.append((family, *names, column, *over_runs(apart, confidence), p, np.nan, *over_seeds))
+    table = pd.DataFrame(lines, columns=["family", "method", "other", "target", *COMPARISON])
+    table["p_holm"] = table.dropna(subset=["p"]).groupby("family")["p"].transform(lambda p: holm(p.to_numpy()))
     return table
 
 
@@ -279,7 +272,7 @@ def write_comparison(
     for of_model in read_counts(counts):
         plain = of_model.of([place for place, state in enumerate(of_model.states) if state[-1] is None])
         ood = ood_accuracies(plain, object_weights(plain.objects, replicates, seed), ood_datasets, source_groups)
-        parts = ri_parts(plain, ood_datasets, source_groups)
+        parts = {s: after - before for s, (before, after) in ood_parts(plain, ood_datasets, source_groups).items()}
         for size in sorted({state[3] for state in ood}):
             model = plain.states[0][0]
             left_out = set(unfinished[(unfinished["model"] == model) & (unfinished["size"] == size)]["method"])

@@ -30,18 +30,19 @@ TAU = ["tau", "tau_low", "tau_high"]
 
 
 def effects_of(
-    models: Iterable[Counts], weights: np.ndarray, unfinished: Collection[tuple[str, str, str]], **which
+    models: Iterable[Counts], methods: Collection[str], weights: np.ndarray, unfinished: Collection[tuple], **which
 ) -> Effects:
     """Effects of models; a column is a method, size and measure, and its places in `values` are targets.
 
     Args:
-        models: counts of each model's runs, of the same methods, sizes, targets and seeds.
+        models: counts of each model, whose runs of `methods` have the same sizes, targets and seeds.
         weights: (1 + replicates, objects), see `object_weights`.
         unfinished: model, method and size of unfinished runs.
         which: ood_datasets and source_groups, see `ood_accuracies`.
     """
     names, values, parts, measures = [], [], [], np.array(list(MEASURES.values()))
-    for counts in models:
+    for of_model in models:
+        counts = of_model.of([i for i, state in enumerate(of_model.states) if state[1] in (*methods, PRETRAINED)])
         ood, of_objects = ood_accuracies(counts, weights, **which), ood_parts(counts, **which)
         states = sorted(ood, key=lambda state: (state[1], state[3], state[2], state[4]))
         keys, targets = sorted({state[1:4:2] for state in states}), len({state[2] for state in states})
@@ -83,10 +84,10 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
 
     The interval of tau resamples objects, with models and training fixed. With fewer than five models tau is NaN.
     """
-    before, after = (effects.values[:, effects.columns[method, size, f"ood_{when}"][1]] for when in ("before", "after"))
+    sides = [effects.values[:, effects.columns[method, size, f"ood_{when}"][1]] for when in ("before", "after")]
     lines = [
-        (name, *over_runs(before[i], confidence), *over_runs(after[i], confidence))
-        for i, name in enumerate(effects.names)
+        (name, *over_runs(before, confidence), *over_runs(after, confidence))
+        for name, before, after in zip(effects.names, *sides, strict=True)
     ]
     table = pd.DataFrame(lines, columns=["model", *ACCURACIES])
     ranked = np.array([(model, (method, size, "mri")) not in effects.untested for model in effects.names])
@@ -95,8 +96,7 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
         table[f"rank_{when}"] = rounded.rank(ascending=False, method="min").astype("Int64")
     tau = 3 * (np.nan,)
     if ranked.sum() >= FEWEST_MODELS:
-        means = (side[ranked].mean(axis=(1, 2)) for side in (before, after))
-        tau = estimate(kendall_tau(*means), confidence)
+        tau = estimate(kendall_tau(*(side[ranked].mean(axis=(1, 2)) for side in sides)), confidence)
     return table.assign(**dict(zip(TAU, tau, strict=True)))
 
 
@@ -123,13 +123,9 @@ def write_model_comparisons(
     """
     unfinished = read_table(fit).query("unfinished == 'yes'")[["model", *KEY]].itertuples(index=False, name=None)
     which = {"ood_datasets": ood_datasets, "source_groups": source_groups}
-
-    def shared() -> Iterable[Counts]:
-        for model in read_counts(counts):
-            yield model.of([place for place, state in enumerate(model.states) if state[1] in (*methods, PRETRAINED)])
-
-    first = next(iter(shared()))
-    effects = effects_of(shared(), object_weights(first.objects, replicates, seed), set(unfinished), **which)
+    first = next(iter(read_counts(counts)))
+    weights = object_weights(first.objects, replicates, seed)
+    effects = effects_of(read_counts(counts), methods, weights, unfinished, **which)
     targets = {state[2] for state in first.states} - {NO_TARGET}
     compared = compare(effects, confidence, draws, seed).dropna(subset=["p"])
     compared = compared.rename(columns={"method": "model", "other": "other_model"})

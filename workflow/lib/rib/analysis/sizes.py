@@ -44,8 +44,9 @@ def write_sizes(
     facts = {model: read_json(path)["trained"] for model, path in zip(trained_here, descriptions, strict=True)}
     images = {**stated, **{model: fact["images"] for model, fact in facts.items()}}
     trained = pd.DataFrame(runs).assign(train_images=[read_json(path)["train_images"] for path in manifests])
-    means = read_table(mri)
-    found = pd.concat([read_table(ri).merge(trained, on=["model", "target", "size"]), _of_mri(means, trained)])
+    means, per_size = read_table(mri), trained.groupby(["model", "size"], as_index=False)["train_images"].mean()
+    of_mri = means.rename(columns={"mri": "ri"}).assign(target=MEAN, seed=pd.NA).merge(per_size, on=["model", "size"])
+    found = pd.concat([read_table(ri).merge(trained, on=["model", "target", "size"]), of_mri])
     found = found.assign(seed=found["seed"].astype("Int64"), conditions=conditions)
     found["pretraining_images"] = found["model"].map(images).astype("Int64")
     columns = ["model", "method", "target", "size", "seed", "train_images", "pretraining_images", "ri", *INTERVAL]
@@ -62,9 +63,3 @@ def write_sizes(
     known = known.sort_values("pretraining_images", kind="stable").assign(conditions=conditions)
     columns = [*KEY, "pretraining_images", "held_out", *accuracies, "mri", *INTERVAL, "conditions"]
     write_table(pretraining_sizes, known[columns])
-
-
-def _of_mri(means: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFrame:
-    """mRI as RI of the target `mean`, with the mean number of images of the targets."""
-    per_size = trained.groupby(["model", "size"], as_index=False)["train_images"].mean()
-    return means.rename(columns={"mri": "ri"}).assign(target=MEAN, seed=pd.NA).merge(per_size, on=["model", "size"])
