@@ -3,11 +3,8 @@
 MODEL_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("model_comparisons", "model_ranks")}
 
 if len(GRID.models) > 1 and EXAMPLE_METHOD:
-    REGISTRY.figure(
-        "models",
-        inputs={"ranks": MODEL_TABLES["model_ranks"]},
-        settings={**ONE_METHOD, "models": MODEL_STYLES, "confidence": CONFIDENCE},
-    )
+    COMPARED_MODELS = {**ONE_METHOD, "models": MODEL_STYLES, "confidence": CONFIDENCE}
+    REGISTRY.figure("models", inputs={"ranks": MODEL_TABLES["model_ranks"]}, settings=COMPARED_MODELS)
     REGISTRY.analysis("models", tables=MODEL_TABLES, figures=["models"])
 
 

@@ -3,11 +3,7 @@
 
 SIZES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("sizes", "pretraining_sizes")}
 # Models that differ only in the size of their pretraining data have the same architecture and dataset.
-SERIES = {
-    name: f"{model.architecture} on {model.pretrain['dataset']}"
-    for name, model in GRID.models.items()
-    if model.pretrain
-}
+SERIES = {name: f"{m.architecture} on {m.pretrain['dataset']}" for name, m in GRID.models.items() if m.pretrain}
 PRETRAINING_IMAGES = {name: model.pretraining_images for name, model in GRID.models.items() if model.pretraining_images}
 # One fine-tuned run of each model, target and size, which records the number of images.
 COUNTED = list({(run.model, run.target, run.size): run for run in TRAINED_RUNS}.values())

@@ -91,14 +91,13 @@ def effects_of(
         return np.concatenate([found, np.zeros_like(found[:1])])
 
     by_target = table(parts).mean(axis=2)
-    columns = {target: ("ri", slice(place, place + 1)) for place, target in enumerate(targets)}
-    columns[None] = "mri", slice(None)
+    of_targets = {target: ("ri", slice(place, place + 1)) for place, target in enumerate(targets)}
     return Effects(
         names=[*methods, PRETRAINED],
-        columns=columns,
+        columns={**of_targets, None: ("mri", slice(None))},
         values=table({state: pair.after - pair.before for state, pair in ood.items()}),
         parts=np.concatenate([by_target, by_target.mean(axis=1, keepdims=True)], axis=1),
-        untested=set(itertools.product(unfinished, columns)),
+        untested=set(itertools.product(unfinished, [*targets, None])),
     )
 
 

@@ -26,7 +26,6 @@ FEWEST_MODELS = 5  # for Kendall's tau
 KEY = ["method", "size"]
 PAIR = ["model", "other_model", "measure", "difference", "ci_low", "ci_high", "p", "p_holm", "objects"]
 ACCURACIES = ["ood_before", "before_low", "before_high", "ood_after", "after_low", "after_high"]
-TAU = ["tau", "tau_low", "tau_high"]
 
 
 def effects_of(
@@ -50,8 +49,8 @@ def effects_of(
         scored = measures @ np.array([(ood[state].before, ood[state].after) for state in states])
         by_measure = np.moveaxis(scored.reshape(len(keys), targets, -1, *scored.shape[1:]), 3, 1)
         values.append(by_measure.reshape(len(columns) * targets, -1, scored.shape[2]))
-        by_key = np.array([of_objects[state] for state in states]).reshape(len(keys), -1, 2, counts.objects)
-        parts.append((measures @ by_key.mean(axis=1)).reshape(len(columns), -1))
+        means = [np.mean([of_objects[state] for state in states if state[1:4:2] == key], axis=0) for key in keys]
+        parts.append((measures @ np.array(means)).reshape(len(columns), -1))
         names.append(states[0][0])
     return Effects(
         names=names,
@@ -91,13 +90,12 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
     ]
     table = pd.DataFrame(lines, columns=["model", *ACCURACIES])
     ranked = np.array([(model, (method, size, "mri")) not in effects.untested for model in effects.names])
-    for when in ("before", "after"):
-        rounded = table[f"ood_{when}"].where(ranked).round(9)
-        table[f"rank_{when}"] = rounded.rank(ascending=False, method="min").astype("Int64")
+    ranks = table.loc[ranked, ["ood_before", "ood_after"]].round(9).rank(ascending=False, method="min").astype("Int64")
+    table = table.join(ranks.set_axis(["rank_before", "rank_after"], axis=1))
     tau = 3 * (np.nan,)
     if ranked.sum() >= FEWEST_MODELS:
         tau = estimate(kendall_tau(*(side[ranked].mean(axis=(1, 2)) for side in sides)), confidence)
-    return table.assign(**dict(zip(TAU, tau, strict=True)))
+    return table.assign(**dict(zip(("tau", "tau_low", "tau_high"), tau, strict=True)))
 
 
 def write_model_comparisons(

@@ -7,7 +7,8 @@ The variant with the highest accuracy, averaged over seeds, is chosen; of equal 
                    gain on j of the variant chosen for j: of a procedure, not of one network, that uses OOD labels.
     oracle         on all datasets in the RI: an upper bound
 
-Every bootstrap replicate chooses again. Select images have draws of their own; training seeds are fixed.
+Every bootstrap replicate chooses again, by the mean over the same seeds. Select images have draws of their own. With three
+or more seeds, intervals are `over_runs` of the chosen runs; how much other seeds would change the choice is not in them.
 """
 
 import itertools
@@ -23,7 +24,6 @@ from rib.analysis.ri import on_other_datasets, ood_accuracies
 from rib.base.files import write_table
 from rib.config.run import MEAN, NO_TARGET
 
-SHOWN = {"oracle": "oracle (upper bound)"}  # names of rules in tables
 DECIMALS = 9  # percentage points; a smaller difference is a rounding error
 TABLE = ["model", "method", "rule", "size", "target", "chosen", "chosen_share", "variants", "ri", "ci_low", "ci_high"]
 Key = tuple[str, str, str, str]  # model, method, size, target
@@ -32,10 +32,7 @@ Key = tuple[str, str, str, str]  # model, method, size, target
 def gains_of(
     counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: Mapping[str, str] | None
 ) -> dict[Key, dict[str, list[np.ndarray]]]:
-    """Accuracy after fine-tuning minus before, in percent, by dataset in the RI: (replicates,) for each seed.
-
-    Args: see `ood_accuracies`.
-    """
+    """Accuracy after fine-tuning minus before, in percent, by dataset in the RI: (replicates,) for each seed; see `ood_accuracies`."""
     targets = {state[2] for state in counts.states} - {NO_TARGET}
     left = {target: on_other_datasets(counts.places, target, ood_datasets, source_groups) for target in targets}
     found: dict[Key, dict[str, list[np.ndarray]]] = {}
@@ -113,7 +110,8 @@ def selection_table(
     """
     lines = []
     for (model, method, size), group in itertools.groupby(choices.items(), lambda item: item[0][:3]):
-        run, names, found = (model, method, SHOWN.get(rule, rule), size), variants[method], []
+        named = f"{rule} (upper bound)" if rule == "oracle" else rule
+        run, names, found = (model, method, named, size), variants[method], []
         for (*_, target), (best, ri) in group:
             chosen = np.bincount(best[:, 0]).argmax()
             share = 100 * (best[:, 1:] == chosen).mean()

@@ -270,8 +270,7 @@ def choose_selection(
     groups = {name: datasets[name].source_group or name for name in ood_datasets(datasets)}
     if not variants:
         raise UserError(
-            "config, select: no method of this run has several variants to choose from; sweep a setting in "
-            "method_settings, list several recipes, or set select to none."
+            "config, select: no method has several variants; sweep a setting, list several recipes or set it to none."
         )
     if rule == "target" and config["protocol"] == "paper":
         raise UserError(

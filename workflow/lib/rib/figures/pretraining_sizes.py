@@ -44,9 +44,11 @@ def draw(
     of_series = shown["model"].map(lambda model: series.get(model, model))
     for number, (_, own) in enumerate(shown.assign(place=shown["model"].map(places)).groupby(of_series, sort=False)):
         _draw_models(top, bottom, own, methods, labelled=number == 0)
+    note = f"Pretraining images (log scale); whiskers: {confidence:.0%} confidence intervals"
     if of_series.nunique() == 1:
         image_axis(bottom, images)
     else:
+        note += "\nmodels with about the same number stand side by side"
         bottom.set_xscale("log")
         figure.set_figheight(6.6)
         named = top.secondary_xaxis("top")
@@ -56,9 +58,7 @@ def draw(
     bottom.axhline(0, color="#252525", linewidth=0.8)
     top.set_ylabel("Mean OOD accuracy (%)")
     bottom.set_ylabel("mRI (percentage points)")
-    note = f"Pretraining images (log scale); whiskers: {confidence:.0%} confidence intervals"
-    beside = "" if of_series.nunique() == 1 else "\nmodels with about the same number stand side by side"
-    figure.supxlabel(note + beside, fontsize=8)
+    figure.supxlabel(note, fontsize=8)
     method_legend(figure, top)
     return figure, shown.reset_index(drop=True)
 
