@@ -209,6 +209,9 @@ def test_labels_of_models_with_about_the_same_number_leave_each_other_room():
     logs = np.log10(places)
     assert logs[:12].mean() == pytest.approx(np.log10(1281167)) and places[-1] == pytest.approx(2320000000)
     assert logs[12:14].mean() == pytest.approx(np.log10([11797632, 14197122]).mean())
+    top, _ = drawn_sizes(published_models([10**5, 10**6, *[1281167] * 8]), series={"m0": "net", "m1": "net"})
+    places = top.child_axes[0].get_xticks()
+    assert places[:2] == pytest.approx([10**5, 10**6], rel=0.01) and (np.diff(places) > 0).all()
 
 
 def test_only_figures_of_every_size_are_given_all_of_them(files, tmp_path):

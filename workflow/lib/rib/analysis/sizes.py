@@ -42,7 +42,7 @@ def write_sizes(
             points; conditions.
     """
     facts = {model: read_json(path)["trained"] for model, path in zip(trained_here, descriptions, strict=True)}
-    images = {**stated, **{model: fact["images"] for model, fact in facts.items()}}
+    images = stated | {model: fact["images"] for model, fact in facts.items()}
     trained = pd.DataFrame(runs).assign(train_images=[read_json(path)["train_images"] for path in manifests])
     means, per_size = read_table(mri), trained.groupby(["model", "size"], as_index=False)["train_images"].mean()
     of_mri = means.rename(columns={"mri": "ri"}).assign(target=MEAN, seed=pd.NA).merge(per_size, on=["model", "size"])

@@ -38,9 +38,10 @@ def draw(
     width = max(3.4, ROOM * len(images))
     figure, (top, bottom) = plt.subplots(2, figsize=(1.4 + width, 5.2), sharex=True, height_ratios=(3, 2))
     logs = np.log10(images)
-    # The places closest to the numbers that leave each label its width.
+    # The places closest to the numbers that leave each label its width; models of a series hardly move.
     apart = LABEL / width * (np.ptp(logs) + 0.3) * np.arange(len(images))
-    places = 10 ** pd.Series(isotonic_regression(logs - apart).x + apart, images.index)
+    moves = isotonic_regression(logs - apart, weights=np.where(images.index.isin(list(series)), 1000, 1))
+    places = 10 ** pd.Series(moves.x + apart, images.index)
     of_series = shown["model"].map(lambda model: series.get(model, model))
     for number, (_, own) in enumerate(shown.assign(place=shown["model"].map(places)).groupby(of_series, sort=False)):
         _draw_models(top, bottom, own, methods, labelled=number == 0)
