@@ -23,7 +23,6 @@ TABLES = dict.fromkeys(
         "compute_metrics",
         "compare_methods",
         "write_summary",
-        "tabulate_tradeoff",
         "count_costs",
         "gather_histories",
         "compare_samples",

@@ -181,7 +181,7 @@ def test_tables_count_the_objects_that_can_contribute(tmp_path, caplog, groups):
     assert set(made["comparisons"]["objects"]) == set(made["ranking"]["objects"]) == {12}
     noted = [record.getMessage() for record in caplog.records if "fewer than 100 objects" in record.getMessage()]
     assert [note.split(":")[0] for note in noted] == ["comparisons", "comparisons_ri"]
-    assert few_objects(made["seeds"]) == few_objects(made["ranking"][:0]) == ""
+    assert few_objects(made["seeds_ri"]) == few_objects(made["ranking"][:0]) == ""
 
 
 # Holm, seeds, letters
@@ -281,12 +281,13 @@ def test_tables_agree_with_mri_and_its_intervals(tables, two_models):
     mri = mri_tables(ood_of(two_models), 0.95)[0].set_index(["model", "method"])
     against = made["comparisons"].query("other == 'pretrained'").set_index(["model", "method"])
     for key, line in mri.iterrows():
-        of_key = made["seeds"].set_index(["model", "method"]).loc[key]
+        of_key = made["ranking"].set_index(["model", "method"]).loc[key]
+        names = ["ci_low", "ci_high", "seeds", "seed_sd", "seed_low", "seed_high"]
         for found, value in ((against.loc[key], "difference"), (of_key, "mri")):
-            expected = line[["mri", "ci_low", "ci_high"]].tolist()
-            assert found[[value, "ci_low", "ci_high"]].tolist() == pytest.approx(expected, abs=1e-6)
+            expected = line[["mri", *names]].tolist()
+            assert found[[value, *names]].tolist() == pytest.approx(expected, abs=1e-6)
     assert len(made["comparisons"]) == 2 * 6 and len(made["comparisons_ri"]) == 2 * 2 * 6
-    assert len(made["ranking"]) == len(made["seeds"]) == 2 * 3 and len(made["seeds_ri"]) == 2 * 2 * 3
+    assert len(made["ranking"]) == 2 * 3 and len(made["seeds_ri"]) == 2 * 2 * 3
     for name, table in made.items():
         assert list(table) == [*comparison.COLUMNS[name], "conditions"]
 
@@ -296,11 +297,10 @@ def test_leak_free_tables_leave_out_what_ri_leaves_out(tmp_path):
     write_counts(counted, tmp_path / "counts.npz")
     whole, made = written(tmp_path, "whole"), written(tmp_path, "free", source_groups=GROUPS)
     mri = mri_tables(ood_of(counted, GROUPS), 0.95)[0].set_index("method")
-    for name in ("ranking", "seeds"):
-        for column in ("mri", "ci_low", "ci_high"):
-            found = made[name].set_index("method")[column]
-            pd.testing.assert_series_equal(found.sort_index(), mri[column].sort_index(), atol=1e-6, check_names=False)
-            assert not np.allclose(found.sort_index(), whole[name].set_index("method")[column].sort_index(), atol=0.01)
+    for column in ("mri", "ci_low", "ci_high"):
+        found = made["ranking"].set_index("method")[column]
+        pd.testing.assert_series_equal(found.sort_index(), mri[column].sort_index(), atol=1e-6, check_names=False)
+        assert not np.allclose(found.sort_index(), whole["ranking"].set_index("method")[column].sort_index(), atol=0.01)
 
 
 def test_intervals_of_differences_are_of_paired_replicates(tables, two_models):
@@ -323,15 +323,15 @@ def test_intervals_of_differences_are_of_paired_replicates(tables, two_models):
 def test_the_spread_over_seeds_is_that_of_the_seeds_mri(tables, two_models):
     ri = ri_table(ood_of(two_models), 0.95)
     per_seed = ri.groupby(["model", "method", "seed"])["ri"].mean()
-    for line in tables[1]["seeds"].itertuples():
+    for line in tables[1]["ranking"].itertuples():
         values = per_seed[line.model, line.method].to_numpy()
         interval = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
-        assert line.seeds == 3 and line.sd == pytest.approx(values.std(ddof=1), abs=1e-6)
+        assert line.seeds == 3 and line.seed_sd == pytest.approx(values.std(ddof=1), abs=1e-6)
         assert (line.seed_low, line.seed_high) == pytest.approx(interval, abs=1e-6)
     of_target = ri.set_index(["model", "method", "target"])["ri"]
     for line in tables[1]["seeds_ri"].itertuples():
         values = of_target[line.model, line.method, line.target].to_numpy()
-        assert (line.ri, line.sd) == pytest.approx((values.mean(), values.std(ddof=1)), abs=1e-6)
+        assert (line.ri, line.seed_sd) == pytest.approx((values.mean(), values.std(ddof=1)), abs=1e-6)
 
 
 def test_the_same_counts_and_seed_give_the_same_tables(tables):
@@ -352,9 +352,8 @@ def test_other_models_do_not_change_a_models_comparison(tables, tmp_path):
 def test_with_one_seed_the_columns_of_seeds_are_empty(tmp_path):
     one = [run for run in RUNS if run[2] == 0]
     write_counts(counted_of(rows(runs=one)), tmp_path / "counts.npz")
-    for name, table in written(tmp_path, "t").items():
-        if name != "ranking":
-            assert set(table["seeds"]) == {1} and table[["sd", "seed_low", "seed_high"]].isna().all(axis=None)
+    for table in written(tmp_path, "t").values():
+        assert set(table["seeds"]) == {1} and table[["seed_sd", "seed_low", "seed_high"]].isna().all(axis=None)
 
 
 def test_each_size_is_compared_by_itself_and_curves_not_at_all(tmp_path):
@@ -372,7 +371,7 @@ def test_a_method_with_an_unfinished_run_is_neither_ranked_nor_tested(tables, tm
     made = written(folder, "unfinished", [("m", "ft", "a", "all", 1), ("n", "lwf", "b", "10", 0)])
     write_counts(counted_of(rows("m").query("method != 'ft'"), rows("n", 1)), tmp_path / "counts.npz")
     for name, table in written(tmp_path, "alone").items():
-        if name.startswith("seeds"):
+        if name == "seeds_ri":
             pd.testing.assert_frame_equal(made[name], whole[name])
         else:
             pd.testing.assert_frame_equal(made[name], table)
@@ -499,7 +498,7 @@ def test_a_size_has_the_methods_targets_and_seeds_that_it_was_run_with():
     """Another size with other methods, more targets and fewer seeds is no hindrance."""
     states = [("m", m, t, "all", s, None) for m in ("x", "y") for t in ("a", "b") for s in (3, 4)]
     states += [("m", "z", t, "10", 0, None) for t in ("a", "b", "c")]
-    ood = {state: Ood(np.zeros(3), np.full(3, float(place)), 1) for place, state in enumerate(states)}
+    ood = {state: Ood(np.zeros(3), np.full(3, float(place)), 1, np.zeros((2, 3))) for place, state in enumerate(states)}
     parts = {state: np.array([place, 0.0]) for place, state in enumerate(states)}
     found, small = (effects_of(ood, parts, size) for size in ("all", "10"))
     assert (found.names, [*found.columns], found.values.shape) == (
@@ -576,7 +575,7 @@ def test_effects_are_of_the_mean_over_seeds_and_targets():
     """Replicate by replicate, from numbers made up."""
     rng = np.random.default_rng(0)
     states = [("m", m, t, "all", s, None) for m in ("x", "y") for t in ("a", "b") for s in (0, 1)]
-    ood = {state: Ood(rng.random(5), rng.random(5), 1) for state in states}
+    ood = {state: Ood(rng.random(5), rng.random(5), 1, rng.random((2, 5))) for state in states}
     parts = {state: rng.random(4) for state in states}
     found = effects_of(ood, parts, "all")
     change = {state: pair.after - pair.before for state, pair in ood.items()}

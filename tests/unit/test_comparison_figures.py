@@ -1,14 +1,12 @@
-"""Figures of comparisons, costs and curves show the numbers of their tables: read back from the drawn objects."""
+"""Figures of comparisons, costs and training show the numbers of their tables: read back from the drawn objects."""
 
 import itertools
 
 import numpy as np
 import pandas as pd
-import pytest
 from matplotlib.colors import to_hex
-from matplotlib.text import Text
 
-from rib.figures import cost, curves, ranking, training
+from rib.figures import cost, ranking, training
 
 LOOKS = {
     "ft": {"label": "FT", "colour": "#d55e00", "marker": "o"},
@@ -27,13 +25,12 @@ def ranked(seeds=1):
              ("m", "ft", "all", 3.0, 2.0, 4.0, seeds, 1, 3, "ab", 99.9),
              ("m", "lwf", "all", -1.0, -2.0, 0.5, seeds, 2, 3, "b", 80.0)]  # fmt: skip
     names = ["model", "method", "size", "mri", "ci_low", "ci_high", "seeds", "rank_best", "rank_worst", "ties", "fit"]
-    ranks = pd.DataFrame(lines, columns=names)
-    spread = [("m", name, "all", *((1.5, 2.5) if seeds > 1 else (np.nan, np.nan))) for name in LOOKS]
-    return ranks, pd.DataFrame(spread, columns=["model", "method", "size", "seed_low", "seed_high"])
+    low, high = (1.5, 2.5) if seeds > 1 else (np.nan, np.nan)
+    return pd.DataFrame(lines, columns=names).assign(seed_low=low, seed_high=high)
 
 
 def draw_ranking(seeds):
-    return ranking.draw(*ranked(seeds), models={"m": "M", "none": "N"}, methods=LOOKS, confidence=0.95)
+    return ranking.draw(ranked(seeds), models={"m": "M", "none": "N"}, methods=LOOKS, confidence=0.95)
 
 
 def test_ranking_has_intervals_in_order_and_a_line_at_zero():
@@ -49,10 +46,9 @@ def test_ranking_has_intervals_in_order_and_a_line_at_zero():
 
 
 def test_ranking_notes_few_objects():
-    ranks, spread = ranked()
     for objects, noted in ((99, True), (100, False)):
         settings = {"models": {"m": "M"}, "methods": LOOKS, "confidence": 0.95}
-        figure, _ = ranking.draw(ranks.assign(objects=objects), spread, **settings)
+        figure, _ = ranking.draw(ranked().assign(objects=objects), **settings)
         assert ("fewer than 100 objects (99)" in figure.get_supxlabel()) == noted
 
 
@@ -72,8 +68,7 @@ def test_ranking_has_a_second_whisker_for_several_seeds():
 
 
 def test_a_ranking_without_methods_says_so():
-    ranks, spread = ranked()
-    figure, shown = ranking.draw(ranks[:0], spread, models={"m": "M"}, methods=LOOKS, confidence=0.95)
+    figure, shown = ranking.draw(ranked()[:0], models={"m": "M"}, methods=LOOKS, confidence=0.95)
     assert [text.get_text() for text in figure.texts] == ["no method is ranked"] and not len(shown)
 
 
@@ -83,7 +78,7 @@ def costs(ft=100.0, wise=110.0, lwf=90.0):
 
 
 def draw_cost(table):
-    return cost.draw(table, ranked()[0], models={"m": "M"}, methods=LABELS, confidence=0.95)
+    return cost.draw(table, ranked(), models={"m": "M"}, methods=LABELS, confidence=0.95)
 
 
 def test_cost_has_bars_by_length_beside_mri():
@@ -105,46 +100,6 @@ def test_cost_has_a_logarithmic_axis_where_methods_are_far_apart_and_larger_unit
     assert figure.axes[0].get_xscale() == "log" and figure.axes[0].get_xlabel() == "CPU and GPU seconds for one mRI"
     figure, _ = draw_cost(costs(lwf=4.9).assign(device=["cpu", np.nan, "cpu"]))
     assert figure.axes[0].get_xlabel() == "CPU seconds for one mRI"
-
-
-@pytest.fixture
-def alphas():
-    """Two targets, two seeds, five alphas; seeds differ by 2 on the target."""
-    states = list(itertools.product("ab", (0, 1), (0, 0.25, 0.5, 0.75, 1)))
-    table = pd.DataFrame(states, columns=["target", "seed", "alpha"]).assign(model="m", method="curve")
-    ood = table["target"].map({"a": 30.0, "b": 31.0}) + table["alpha"]
-    downstream = 10 + 50 * table["alpha"] + 2 * table["seed"]
-    return table.assign(downstream=downstream, ood=ood, ood_low=ood - 3, ood_high=ood + 2)
-
-
-def draw_curves(table, targets):
-    return curves.draw(
-        table, method="curve", method_label="WiSE-FT", models={"m": "M"}, targets=targets, confidence=0.95
-    )
-
-
-def test_curves_have_a_named_line_per_target_with_intervals_at_three_alphas(alphas):
-    figure, shown = draw_curves(alphas, {"a": "Set A", "b": "Set B"})
-    (axes,) = figure.axes
-    lines = [line for line in axes.lines if len(line.get_xdata()) == 5]
-    assert [list(line.get_xdata()) for line in lines] == [[11, 23.5, 36, 48.5, 61]] * 2
-    assert [list(line.get_ydata()) for line in lines] == [[30, 30.25, 30.5, 30.75, 31], [31, 31.25, 31.5, 31.75, 32]]
-    ends = [tuple(segment[:, 1]) for found in axes.collections for segment in found.get_segments()]
-    assert ends[:3] == [(27, 32), (27.5, 32.5), (28, 33)] and len(ends) == 6
-    fills = [to_hex(line.get_markerfacecolor()) for line in axes.lines if line.get_marker() == "o"]
-    assert fills[:2] == ["#ffffff", "#bdbdbd"] and fills[2] == to_hex(lines[0].get_color())
-    assert set(texts(axes)) == {"Set A", "Set B"} and lines[0].get_color() != lines[1].get_color()
-    assert [text.get_text() for text in figure.legends[0].get_texts()][1] == r"$\alpha$ = 0.5" and len(shown) == 10
-
-
-def test_names_of_curves_that_end_together_do_not_overlap(alphas):
-    targets = {name: f"Set {name}" for name in "abcdefgh"}
-    same = pd.concat([alphas[alphas["target"] == "a"].assign(target=name) for name in targets])
-    figure, _ = draw_curves(same, targets)
-    figure.canvas.draw()
-    boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]  # less the line to the curve's end
-    boxes.sort(key=lambda box: box.y0)
-    assert all(below.y1 <= above.y0 for below, above in itertools.pairwise(boxes)) and len(boxes) == 8
 
 
 def histories(seeds):

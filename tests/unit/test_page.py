@@ -42,6 +42,8 @@ def tables(tmp_path):
     covered = {"ri_seen": 3.0, "seen_low": 1.0, "seen_high": 4.0, "n_seen": 2400.0}
     covered |= dict.fromkeys(("ri_unseen", "unseen_low", "unseen_high", "n_unseen"))
     mri = {"mri": -1.25, **interval, "ood_before": 50.0, "ood_after": 48.75}
+    mri |= {"on_target": 90.0, "on_target_low": 88.0, "on_target_high": 91.0, "on_target_before": 40.0}
+    mri |= {"seed_sd": None, "seed_low": None, "seed_high": None}
     mri |= {"seeds": 1, "targets": 2, "target_sd": 3.0, "target_low": -28.0, "target_high": 26.0}
     rows = {
         "mri": [{"model": "net", "method": "ft", "size": "all", **mri}],

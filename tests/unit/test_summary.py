@@ -25,7 +25,7 @@ def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2, unfinis
 
     `unfinished`: methods whose runs on b are.
     """
-    seeds, seeds_ri, compared, compared_ri = [], [], [], []
+    mean, seeds_ri, compared, compared_ri = [], [], [], []
     for model in models:
         for size in sizes:
             for method, values in RI.items():
@@ -36,16 +36,17 @@ def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2, unfinis
                     seeds_ri.append({**run, "target": target, "ri": value, **interval, **fit})
                 mri = sum(values) / 2
                 fit["unfinished"] = int(method in unfinished)
-                seeds.append({**run, "mri": mri, "ci_low": mri - 1, "ci_high": mri + 1, **fit})
+                mean.append({**run, "mri": mri, "ci_low": mri - 1, "ci_high": mri + 1, **fit})
             for (one, other), p in {**P, **{(name, "pretrained"): 0.9 for name in RI}}.items():
                 pair = {"model": model, "size": size, "method": one, "other": other}
                 if {one, other} & set(unfinished):
                     continue
                 compared.append({**pair, "p_holm": 0.3})
                 compared_ri += [{**pair, "target": target, "p_holm": p} for target in "ab"]
-    made = {"seeds": seeds, "seeds_ri": seeds_ri, "comparisons": compared, "comparisons_ri": compared_ri}
+    made = {"mri": mean, "seeds_ri": seeds_ri, "comparisons": compared, "comparisons_ri": compared_ri}
+    known = {**COLUMNS, "mri": ["model", "method", "size", "mri", "ci_low", "ci_high", "seeds"]}
     for name, lines in made.items():
-        columns = [key for key in [*COLUMNS[name], "fit", "unfinished"] if not lines or key in lines[0]]
+        columns = [key for key in [*known[name], "fit", "unfinished"] if not lines or key in lines[0]]
         pd.DataFrame(lines, columns=columns).to_csv(folder / f"{name}.csv", index=False)
     return {name: folder / f"{name}.csv" for name in made}
 

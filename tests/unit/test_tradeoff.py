@@ -1,18 +1,19 @@
-"""Accuracy on the target beside mRI: the table against sums written out, and what the figures draw."""
+"""Accuracy on the target beside mRI: the columns against sums written out, and what the figures draw."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from rib.analysis.bootstrap import object_weights, over_runs
-from rib.analysis.counts import Counts, write_counts
+from rib.analysis.counts import Counts
 from rib.analysis.ri import ood_accuracies
-from rib.analysis.tables import mri_tables
-from rib.analysis.tradeoff import NUMBERS, tradeoff_table, write_tradeoff
+from rib.analysis.tables import mri_tables, write_tradeoff_epochs
 from rib.figures import tradeoff, tradeoff_epochs
 
 PRETRAINED = ("m", "pretrained", "none", "all", 0, None)
 CURVE = [("m", "curve", target, "all", 0, alpha) for target in ("a", "b") for alpha in (0.0, 1.0)]
+NUMBERS = ["on_target", "on_target_low", "on_target_high", "mri", "ci_low", "ci_high"]
 OBJECTS, PLACES = 8, {"a": [0, 1, 2, 3], "b": [2, 3, 4], "c": [4, 5, 6, 7]}
 
 
@@ -60,61 +61,53 @@ def reference(counts, states, weights):
     return np.array(on_target), np.array(change)
 
 
+def mri_of(counts, weights, confidence=0.9, **choices):
+    return mri_tables(ood_accuracies(counts, weights, **choices), confidence)[0].set_index("method")
+
+
 def test_both_means_and_their_intervals_are_those_of_the_same_replicates():
     states = runs("ft", "lwf")
-    counts, weights = counts_of(*states), object_weights(OBJECTS, 60, 0)
-    table = tradeoff_table(counts, weights, 0.9).set_index("method")
+    counts, weights = counts_of(*states, *CURVE), object_weights(OBJECTS, 60, 0)
+    table = mri_of(counts, weights)
     for method in ("ft", "lwf"):
         pair = reference(counts, [state for state in states if state[1] == method], weights)
         wanted = [(part[0], *np.nanpercentile(part[1:], [5, 95])) for part in pair]
         assert table.loc[method, NUMBERS].tolist() == pytest.approx(np.ravel(wanted).tolist())
-    assert list(table["seeds"]) == [1, 1, 1] and table["alpha"].isna().all()
-
-
-def test_the_pretrained_model_has_its_accuracy_on_the_targets_and_mri_zero_without_an_interval():
-    counts, weights = counts_of(*runs("ft")), object_weights(OBJECTS, 60, 0)
-    row = tradeoff_table(counts, weights, 0.9).set_index("method").loc["pretrained"]
-    values = np.array([np.mean([accuracy(counts, PRETRAINED, d, drawn) for d in ("a", "b")]) for drawn in weights])
-    assert row["mri"] == 0 and np.isnan(row["ci_low"]) and np.isnan(row["ci_high"])
-    limits = np.nanpercentile(values[1:], [5, 95])
-    assert row[NUMBERS[:3]].tolist() == pytest.approx([values[0], *limits])
+    before = np.mean([accuracy(counts, PRETRAINED, dataset, weights[0]) for dataset in ("a", "b")])
+    assert table["on_target_before"].tolist() == pytest.approx([before, before]) and "curve" not in table.index
 
 
 @pytest.mark.parametrize("seeds", [(0, 1), (0, 1, 2, 5)])
-def test_mri_is_that_of_the_mri_table_and_seeds_count_on_both_axes(seeds):
+def test_seeds_count_on_both_axes_and_targets_count_that_are_only_fine_tuned_on(seeds):
     states = runs("ft", seeds=seeds)
     counts, weights = counts_of(*states), object_weights(OBJECTS, 200, 0)
-    row = tradeoff_table(counts, weights, 0.95, ood_datasets=["a", "c"]).set_index("method").loc["ft"]
-    mri, _ = mri_tables(ood_accuracies(counts, weights, ["a", "c"]), 0.95)
-    shared = ["mri", "ci_low", "ci_high", "seeds"]
-    assert row[shared].tolist() == mri.iloc[0][shared].tolist() and row["seeds"] == len(seeds)
+    row = mri_of(counts, weights, 0.95, ood_datasets=["a", "c"]).loc["ft"]
     by_run = [[[accuracy(counts, s, t, w) for w in weights] for s in states if s[2] == t] for t in ("a", "b")]
     assert row[NUMBERS[:3]].tolist() == pytest.approx(over_runs(np.array(by_run), 0.95))
+    per_seed = ood_accuracies(counts, weights[:1], ["a", "c"])
+    means = [np.mean([per_seed[s].change[0] for s in states if s[4] == seed]) for seed in seeds]
+    half = stats.t.ppf(0.975, len(seeds) - 1) * stats.sem(means)
+    wanted = (len(seeds), np.std(means, ddof=1), np.mean(means) - half, np.mean(means) + half)
+    assert row[["seeds", "seed_sd", "seed_low", "seed_high"]].tolist() == pytest.approx(wanted)
 
 
-def test_targets_that_are_not_evaluated_are_left_out():
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_targets_that_are_not_evaluated_are_left_out(seeds):
     weights = object_weights(OBJECTS, 30, 0)
-    counts = counts_of(*runs("ft", targets=("a", "outside")))
-    row = tradeoff_table(counts, weights, 0.9).set_index("method").loc["ft"]
-    assert row["on_target"] == pytest.approx(accuracy(counts, ("m", "ft", "a", "all", 0, None), "a", weights[0]))
-    none = tradeoff_table(counts_of(*runs("ft", targets=("outside",))), weights, 0.9)
-    assert none[NUMBERS[:3]].isna().all(axis=None) and none["mri"].notna().all()
+    counts = counts_of(*runs("ft", targets=("a", "outside"), seeds=seeds))
+    row, before = mri_of(counts, weights).loc["ft"], accuracy(counts, PRETRAINED, "a", weights[0])
+    own = [accuracy(counts, ("m", "ft", "a", "all", seed, None), "a", weights[0]) for seed in seeds]
+    assert row[["on_target", "on_target_before"]].tolist() == pytest.approx([np.mean(own), before])
+    none = mri_of(counts_of(*runs("ft", targets=("outside",), seeds=seeds)), weights)
+    assert none[[*NUMBERS[:3], "on_target_before"]].isna().all(axis=None) and none["mri"].notna().all()
 
 
-def test_sizes_and_the_states_of_a_curve_are_rows_of_their_own(tmp_path):
-    counts = counts_of(*runs("ft"), *runs("ft", size="0.5"), *CURVE)
-    write_counts(counts, tmp_path / "counts.npz")
-    settings = {"replicates": 30, "confidence": 0.9, "seed": 0, "conditions": "protocol paper"}
-    choices = {"ood_datasets": list(PLACES), "source_groups": None}
-    write_tradeoff(counts=tmp_path / "counts.npz", **choices, **settings, table=tmp_path / "table.csv")
-    table = pd.read_csv(tmp_path / "table.csv")
-    keys = [("curve", "all", 0), ("curve", "all", 1), ("ft", "0.5", None), ("ft", "all", None)]
-    found = [
-        (row.method, row.size, None if np.isnan(row.alpha) else row.alpha) for row in table.itertuples(index=False)
-    ]
-    assert found == [*keys, ("pretrained", "all", None)] and set(table["conditions"]) == {"protocol paper"}
-    again = tradeoff_table(counts, object_weights(OBJECTS, 30, 0), 0.9, **choices)
-    np.testing.assert_allclose(table[NUMBERS], again[NUMBERS].astype(float), atol=1e-6)
+def test_sizes_are_rows_of_their_own():
+    counts, weights = counts_of(*runs("ft"), *runs("ft", size="0.5")), object_weights(OBJECTS, 30, 0)
+    table = mri_of(counts, weights).set_index("size")
+    for size in ("all", "0.5"):
+        own, _ = reference(counts, runs("ft", size=size), weights[:1])
+        assert table.loc[size, "on_target"] == pytest.approx(own[0])
 
 
 def test_in_the_course_of_training_the_pretrained_model_is_at_zero_percent(tmp_path):
@@ -132,20 +125,17 @@ def test_in_the_course_of_training_the_pretrained_model_is_at_zero_percent(tmp_p
         for place in range(4)
     ]
     pd.DataFrame(parts).astype({"alpha": float}).to_parquet(tmp_path / "rows.parquet")
-    write_tradeoff(
+    write_tradeoff_epochs(
         rows=[tmp_path / "rows.parquet"],
         indexes=sorted(tmp_path.glob("*/view/index.parquet")),
-        ood_datasets=["a", "b"],
-        source_groups=None,
-        conditions="",
-        replicates=20,
-        confidence=0.9,
-        seed=0,
+        choices={"ood_datasets": ["a", "b"], "source_groups": None},
+        conditions="protocol paper",
         table=tmp_path / "table.csv",
     )
-    table = pd.read_csv(tmp_path / "table.csv").set_index("trained")
-    assert table.index.tolist() == [50, 100, 0] and "alpha" not in table
-    assert table["on_target"].tolist() == [50, 75, 25] and table["mri"].tolist() == [25, 50, 0]
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert list(table) == ["model", "method", "size", "trained", "on_target", "mri", "conditions"]
+    assert set(table["method"]) == {"ft"} and table["trained"].tolist() == [0, 50, 100]
+    assert table["on_target"].tolist() == [25, 50, 75] and table["mri"].tolist() == [0, 25, 50]
 
 
 STYLES = {
@@ -154,28 +144,20 @@ STYLES = {
     "w9": {"label": "W, alpha 0.9", "colour": "#CC79A7", "marker": "D"},
     "w1": {"label": "W, alpha 0.1", "colour": "#CC79A7", "marker": "D"},
 }
-LOOK = {"models": {"m": "M"}, "methods": STYLES, "protocol": "paper", "size": "all", "confidence": 0.9}
-AVERAGES = {"ft": {"w9": 0.9, "w1": 0.1}}
+LOOK = {"models": {"m": "M"}, "methods": STYLES, "accuracy": "fit of the training images"}
+SETTINGS = {**LOOK, "confidence": 0.9, "averages": {"w9": ("ft", 0.9), "w1": ("ft", 0.1)}}
+POINTS = {"w9": (88, 9), "ft": (95, 12), "lp": (70, -3), "w1": (35, 6)}
+NO_CURVE = pd.DataFrame(columns=["model", "method", "size", "alpha", "downstream", "ri"])
 
 
-def lines_of(*points, models=("m",), seeds=1):
-    """Rows of a table from method, alpha, accuracy on the target, and mRI."""
-    columns = ["model", "method", "size", "alpha", "seeds", *NUMBERS]
+def mri_table(points=POINTS, models=("m",), seeds=1):
+    """Rows of mri.csv from accuracy on the target and mRI by method; intervals are unsymmetric."""
     lines = [
-        (model, method, "all", alpha, seeds, x, x - 2, x + 1, y, y - 0.5 if y else np.nan, y + 0.25 if y else np.nan)
+        (model, method, "all", seeds, 20, x, x - 2, x + 1, y, y - 0.5, y + 0.25)
         for model in models
-        for method, alpha, x, y in points
+        for method, (x, y) in points.items()
     ]
-    return pd.DataFrame(lines, columns=columns).astype({"alpha": float})
-
-
-POINTS = [
-    ("w9", None, 88, 9),
-    ("ft", None, 95, 12),
-    ("lp", None, 70, -3),
-    ("pretrained", None, 20, 0),
-    ("w1", None, 35, 6),
-]
+    return pd.DataFrame(lines, columns=["model", "method", "size", "seeds", "on_target_before", *NUMBERS])
 
 
 def marks(axes):
@@ -191,7 +173,7 @@ def joined(axes):
 
 
 def test_one_point_per_method_with_both_whiskers_and_a_line_by_alpha():
-    figure, shown = tradeoff.draw(lines_of(*POINTS), **LOOK, averages=AVERAGES)
+    figure, shown = tradeoff.draw(mri_table(), NO_CURVE, **SETTINGS)
     (axes,) = figure.axes
     assert marks(axes) == {
         "pretrained": [(20, 0)],
@@ -210,63 +192,63 @@ def test_one_point_per_method_with_both_whiskers_and_a_line_by_alpha():
     assert [text.get_text() for text in legend.get_texts()] == ["pretrained", *(s["label"] for s in STYLES.values())]
 
 
-def test_states_of_a_curve_make_the_line_in_place_of_single_alphas():
-    states = [("curve", alpha, 20 + 75 * alpha, 30 * alpha * (1 - alpha)) for alpha in (1.0, 0.0, 0.5)]
+def test_each_parent_has_a_line_of_its_own():
+    averages = {"w1": ("ft", 0.1), "w9": ("lp", 0.9)}
+    figure, _ = tradeoff.draw(mri_table(), NO_CURVE, **{**SETTINGS, "averages": averages})
+    assert joined(figure.axes[0]) == [[(20, 0), (35, 6), (95, 12)], [(20, 0), (88, 9), (70, -3)]]
+
+
+def test_a_curve_is_the_mean_of_its_targets_and_seeds_with_a_few_alphas():
+    states = [
+        ("m", "curve", target, seed, alpha, 20 + 75 * alpha + 2 * seed, 30 * alpha * (1 - alpha) + apart)
+        for target, apart in (("a", -1), ("b", 1))
+        for seed in (-1, 1)
+        for alpha in (1.0, 0.0, 0.5)
+    ]
+    curves = pd.DataFrame(states, columns=["model", "method", "target", "seed", "alpha", "downstream", "ri"])
+    curves = pd.concat([curves, curves.assign(target="outside", downstream=np.nan, ri=curves["ri"] + 3)])
     methods = {**STYLES, "curve": {"label": "C", "colour": "#000000", "marker": "."}}
-    averages = {"ft": {**AVERAGES["ft"], "curve": None}}
-    figure, _ = tradeoff.draw(lines_of(*POINTS, *states), **{**LOOK, "methods": methods}, averages=averages)
+    settings = {**SETTINGS, "methods": methods, "averages": {}}
+    figure, shown = tradeoff.draw(mri_table(), curves, **settings)
     (line,) = joined(figure.axes[0])
-    assert line == [(20, 0), (20, 0), (57.5, 7.5), (95, 0)]
+    assert np.ravel(line) == pytest.approx([20, 1.5, 57.5, 9, 95, 1.5]) and len(shown) == 5 + 3
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.5"] and marks(figure.axes[0])["C"] == []
 
 
-@pytest.mark.parametrize(
-    ("protocol", "size", "label"),
-    [
-        ("paper", "all", "fit: accuracy on the training images (%)"),
-        ("paper", "0.5", "accuracy on the target, partly trained on (%)"),
-        ("held_out", "all", "test accuracy on the target (%)"),
-        ("held_out", "10", "test accuracy on the target (%)"),
-    ],
-)
-def test_the_axis_says_what_the_accuracy_is_of(protocol, size, label):
-    figure, _ = tradeoff.draw(lines_of(*POINTS), **{**LOOK, "protocol": protocol, "size": size}, averages={})
-    assert figure.get_supxlabel().split("\n")[0] == label and figure.get_supylabel() == "mRI (percentage points)"
+@pytest.mark.parametrize(("seeds", "note"), [(1, "objects, for these networks and targets"),
+                                             (2, "objects, for these networks and targets"),
+                                             (3, "objects and seeds, for these targets")])  # fmt: skip
+def test_the_axis_says_what_the_accuracy_is_and_the_note_what_is_resampled(seeds, note):
+    figure, _ = tradeoff.draw(mri_table(seeds=seeds), NO_CURVE, **SETTINGS)
+    label, *below = figure.get_supxlabel().split("\n")
+    assert label == "fit of the training images (%)" and figure.get_supylabel() == "mRI (percentage points)"
+    assert " ".join(below) == f"whiskers: 90% confidence intervals over {note}"
 
 
-@pytest.mark.parametrize(
-    ("seeds", "fixed"), [(1, "networks and targets"), (2, "networks and targets"), (3, "and seeds")]
-)
-def test_the_note_says_what_is_resampled(seeds, fixed):
-    figure, _ = tradeoff.draw(lines_of(*POINTS, seeds=seeds), **LOOK, averages={})
-    note = figure.get_supxlabel().replace("\n", " ")
-    assert "90% confidence intervals over objects" in note and fixed in note
+def test_models_have_panels_in_the_given_order():
+    settings = {**SETTINGS, "models": {"n": "N", "none": "", "m": "M"}}
+    figure, _ = tradeoff.draw(mri_table(models=("m", "n")), NO_CURVE, **settings)
+    assert [axes.get_title("left") for axes in figure.axes] == ["N", "M"]
 
 
-def test_points_whose_whiskers_would_hide_one_another_are_moved_a_little_left_within_a_panel():
-    tied = [("pretrained", None, 20, 0), ("ft", None, 100, 12), ("lp", None, 100, 11.8), ("w1", None, 100, 3)]
-    table = lines_of(*tied, models=("m", "n"))
-    figure, shown = tradeoff.draw(table, **{**LOOK, "models": {"n": "N", "m": "M"}}, averages={})
-    for axes in figure.axes:
-        found = marks(axes)
-        assert found["FT"] == [(100, 12)] and found["W, alpha 0.1"] == [(100, 3)]
-        ((x, y),) = found["LP"]
-        assert y == 11.8 and 97 < x < 99.5
-    assert set(shown["on_target"]) == {20, 100}, "the table of the figure has the numbers themselves"
-
-
-def test_a_target_that_is_not_evaluated_leaves_an_empty_figure():
-    figure, shown = tradeoff.draw(lines_of(*POINTS).assign(on_target=np.nan), **LOOK, averages=AVERAGES)
-    assert shown.empty and not [axes for axes in figure.axes if axes.get_title("left")]
+def test_a_target_that_is_not_evaluated_leaves_an_empty_panel():
+    unknown = mri_table().assign(**dict.fromkeys(("on_target", "on_target_before"), np.nan))
+    figure, _ = tradeoff.draw(unknown, NO_CURVE, **SETTINGS)
+    assert all(np.isnan(x) for points in marks(figure.axes[0]).values() for x, _ in points)
+    figure.canvas.draw()
 
 
 def test_the_way_through_training_goes_from_the_pretrained_model_to_the_end():
-    steps = [("ft", 50, 60, 8), ("ft", 100, 95, 12), ("lp", 100, 70, -3), ("lp", 50, 40, -1), ("pretrained", 0, 20, 0)]
-    table = lines_of(*steps).rename(columns={"alpha": "trained"})
-    methods = {name: STYLES[name] for name in ("ft", "lp")}
-    figure, shown = tradeoff_epochs.draw(table, **{**LOOK, "methods": methods}, targets={"a": "Set A"})
+    steps = [("ft", 0, 20, 0), ("ft", 50, 60, 8), ("ft", 100, 95, 12), ("lp", 0, 20, 0), ("lp", 100, 70, -3)]
+    table = pd.DataFrame([("m", *step) for step in steps], columns=["model", "method", "trained", "on_target", "mri"])
+    settings = {**LOOK, "methods": {name: STYLES[name] for name in ("ft", "lp")}, "targets": {"a": "Set A"}}
+    figure, shown = tradeoff_epochs.draw(table, **settings)
     (axes,) = figure.axes
-    assert joined(axes) == [[(20, 0), (60, 8), (95, 12)], [(20, 0), (40, -1), (70, -3)]]
-    assert marks(axes) == {"pretrained": [(20, 0)], "FT": [(95, 12)], "LP": [(70, -3)]} and not axes.texts
-    assert "fine-tuned on Set A" in figure.get_supxlabel().replace("\n", " ")
-    assert set(shown["trained"]) == {0, 50, 100}
+    lines = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "."]
+    assert lines == [[[20, 0], [60, 8], [95, 12]], [[20, 0], [70, -3]]]
+    assert {name: set(places) for name, places in marks(axes).items()} == {
+        "pretrained": {(20, 0)},
+        "FT": {(95, 12)},
+        "LP": {(70, -3)},
+    }
+    assert not axes.texts and "fine-tuned on Set A" in figure.get_supxlabel() and shown is table

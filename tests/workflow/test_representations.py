@@ -9,7 +9,6 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 
-from rib.analysis.tradeoff import NUMBERS
 from rib.models.checkpoint import xor_decompress
 from tiny.project import jobs_of_run, rows_of
 
@@ -85,7 +84,7 @@ def test_epochs_train_again_to_the_same_weights_and_compare_ten_times(finished_c
     """The run that is looked at must be the run whose results are reported."""
     config = ("datasets=[red,blue]", "targets=[red]", "methods=[ft,linear_probe]", "models=[tiny_vit]")
     tables = "reports/tiny/tables"
-    finished_copy.snakemake("--cores", "1", "epochs", "representations", f"{tables}/tradeoff.csv", config=config)
+    finished_copy.snakemake("--cores", "1", "epochs", "representations", f"{tables}/mri.csv", config=config)
     results = finished_copy.folder / "results/tiny/paper"
     for method in ("ft", "linear_probe"):
         run = f"tiny_vit/red/{method}/all/0"
@@ -99,14 +98,14 @@ def test_epochs_train_again_to_the_same_weights_and_compare_ten_times(finished_c
     whole = pd.read_csv(finished_copy.folder / "reports/tiny/tables/cka.csv").query("layer == 'pre_logits'")
     last = table.query("trained == 100").set_index(["method", "dataset"])["cka"]
     assert last.to_dict() == pytest.approx(whole.set_index(["method", "dataset"])["cka"].to_dict(), abs=1e-6)
-    path, ends = (
-        pd.read_csv(finished_copy.folder / f"{tables}/{name}.csv") for name in ("tradeoff_epochs", "tradeoff")
-    )
-    assert len(path) == 1 + 2 * 10 and path.query("method == 'pretrained'")["trained"].tolist() == [0]
-    ends, numbers = ends.set_index("method"), [*NUMBERS, "seeds"]
-    assert len(ends) == 3
-    for line in path.query("trained in (0, 100)").to_dict("records"):
-        np.testing.assert_array_equal([line[name] for name in numbers], ends.loc[line["method"], numbers].astype(float))
+    path, ends = (pd.read_csv(finished_copy.folder / f"{tables}/{name}.csv") for name in ("tradeoff_epochs", "mri"))
+    assert len(path) == 2 * 11 and set(path["trained"]) == set(range(0, 101, 10))
+    for trained, numbers in ((0, ["on_target_before"]), (100, ["on_target", "mri"])):
+        found = path[path["trained"] == trained].set_index("method")
+        for name in numbers:
+            expected = ends.set_index("method")[name].to_dict()
+            assert found[name.removesuffix("_before")].to_dict() == pytest.approx(expected, abs=2e-6)
+    assert (path.query("trained == 0")["mri"] == 0).all()
     assert path.query("method == 'ft'")["on_target"].nunique() > 2
     assert (finished_copy.folder / "reports/tiny/figures/tradeoff_epochs.png").stat().st_size > 1000
 

@@ -1,9 +1,9 @@
 # Evaluate one run on one evaluation group: one row per image, from which all results are computed.
 
 
-def rows_of(runs):
+def rows_of(runs, stage="evaluate"):
     """Files with the rows of the given runs, for all evaluation groups."""
-    path = f"{RUNS}/evaluate/{RUN_PATH}/{{group}}.parquet"
+    path = f"{RUNS}/{stage}/{RUN_PATH}/{{group}}.parquet"
     return [path.format(**vars(run), group=group) for run in runs for group in EVALUATION_GROUPS]
 
 

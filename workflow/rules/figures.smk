@@ -19,7 +19,8 @@ ONE_METHOD = {"method": EXAMPLE_METHOD, "method_label": METHOD_LABELS.get(EXAMPL
 EXAMPLE = {"target": EXAMPLE_TARGET, **ONE_METHOD, "datasets": DATASET_LABELS}
 LABELLED_MEANS = {"models": MODEL_LABELS, "methods": METHOD_LABELS, "confidence": CONFIDENCE}
 STYLED_MEANS = {**LABELLED_MEANS, "methods": METHOD_STYLES}
-IMAGES_OF_TARGET = {"protocol": CONFIG["protocol"], "size": GRID.shown_size}
+FITTED = "fit of the training images" if GRID.shown_size == "all" else "accuracy on the target, partly trained on"
+ON_TARGET = {"accuracy": "test accuracy on the target" if CONFIG["protocol"] == "held_out" else FITTED}
 LABELS = {"models": MODEL_LABELS, "methods": METHOD_LABELS, "targets": TARGET_LABELS}
 # For the names of unfinished runs, curves among them.
 RUN_LABELS = {**LABELS, "methods": {name: method.label for name, method in GRID.methods.items()}}

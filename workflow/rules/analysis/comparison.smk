@@ -1,14 +1,12 @@
 # Compare methods: paired comparisons, a ranking with ties, the variation between seeds, and tables for papers.
 
-COMPARISON = {
-    name: f"{REPORTS}/tables/{name}.csv" for name in ("comparisons", "comparisons_ri", "ranking", "seeds", "seeds_ri")
-}
+COMPARISON = {name: f"{REPORTS}/tables/{name}.csv" for name in ("comparisons", "comparisons_ri", "ranking", "seeds_ri")}
 SUMMARY = {ending: f"{REPORTS}/tables/summary.{ending}" for ending in ("md", "tex", "csv")}
 
-REGISTRY.figure("ranking", inputs={name: COMPARISON[name] for name in ("ranking", "seeds")}, settings=STYLED_MEANS)
+REGISTRY.figure("ranking", inputs={"ranking": COMPARISON["ranking"]}, settings=STYLED_MEANS)
 REGISTRY.analysis(
     "comparison",
-    tables={name: COMPARISON[name] for name in ("ranking", "comparisons", "seeds", "seeds_ri")},
+    tables={name: COMPARISON[name] for name in ("ranking", "comparisons", "seeds_ri")},
     figures=["ranking"],
     files={
         "RI of every target and mRI, for papers and notes": list(SUMMARY.values()),
@@ -31,7 +29,8 @@ use rule compute_metrics as compare_methods with:
 
 use rule compare_published as write_summary with:
     input:
-        **{name: COMPARISON[name] for name in ("seeds", "seeds_ri", "comparisons", "comparisons_ri")},
+        **{name: COMPARISON[name] for name in ("seeds_ri", "comparisons", "comparisons_ri")},
+        mri=TABLES["mri"],
         fit=TABLES["fit"],
     output:
         **table_files("summary", **SUMMARY),

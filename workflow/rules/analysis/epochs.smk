@@ -11,11 +11,7 @@ EPOCH_FILES = [
     f"{EPOCH_FEATURES}.safetensors".format(**vars(run), dataset=dataset) for run in EPOCH_RUNS for dataset in GRID.ood
 ]
 EPOCH_SCORES = f"{RUNS}/evaluate_snapshots/{RUN_PATH}/{{evaluation_group}}"
-EPOCH_ROWS = [
-    f"{EPOCH_SCORES}.parquet".format(**vars(run), evaluation_group=group)
-    for run in EPOCH_RUNS
-    for group in EVALUATION_GROUPS
-]
+EPOCH_ROWS = rows_of(EPOCH_RUNS, "evaluate_snapshots")
 EPOCH_SETTINGS = {
     **COMPARED_SETTINGS,
     "methods": {n: style for n, style in COMPARED_SETTINGS["methods"].items() if GRID.methods[n].trains},
@@ -23,7 +19,9 @@ EPOCH_SETTINGS = {
 
 REGISTRY.figure("cka_epochs", inputs={"cka_epochs": CKA_EPOCHS}, settings=EPOCH_SETTINGS)
 REGISTRY.figure(
-    "tradeoff_epochs", inputs={"tradeoff_epochs": TRADEOFF_EPOCHS}, settings=EPOCH_SETTINGS | IMAGES_OF_TARGET
+    "tradeoff_epochs",
+    inputs={"tradeoff_epochs": TRADEOFF_EPOCHS},
+    settings={key: EPOCH_SETTINGS[key] for key in ("models", "methods", "targets")} | ON_TARGET,
 )
 REGISTRY.analysis(
     "epochs",
@@ -129,4 +127,8 @@ use rule compute_metrics as tabulate_tradeoff_epochs with:
     log:
         f"{LOGS}/tradeoff_epochs.log",
     params:
-        cfg=tabulation("tradeoff:write_tradeoff", **MEANS_OF_RI),
+        cfg=tabulation(
+            "tables:write_tradeoff_epochs",
+            choices={key: MEANS_OF_RI[key] for key in ("ood_datasets", "source_groups")},
+            conditions=CONDITIONS,
+        ),

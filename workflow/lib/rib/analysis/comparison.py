@@ -13,7 +13,7 @@ draws with at least the observed absolute difference, counting the observed one 
 Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) is over all tests of a table with the same model and
 size: all pairs, including those with the pretrained model, and in comparisons_ri all targets. A method with an unfinished
 run (`rib.analysis.fit`) of a model and size has no test and no rank there, since that would compare how far training
-got; its mRI and RI are in the tables over seeds.
+got; its mRI and RI are in mri.csv and seeds_ri.csv.
 
 Either test is liberal if objects are few and a large gain on rare ones makes up for small losses on the others: with 40
 objects, 3 % of them rare, over a fifth of p are at most 0.05 where the mean difference is 0. Tables therefore have the
@@ -45,14 +45,13 @@ FEWEST_OBJECTS = 100  # with fewer, the test is noted to be liberal
 # Percentage points: more than the rounding error of a sum, less than the effect of one image in millions.
 ROUNDING = 1e-9
 IMAGES = ["ci_low", "ci_high"]
-SEEDS = ["seeds", "sd", "seed_low", "seed_high"]
+SEEDS = ["seeds", "seed_sd", "seed_low", "seed_high"]
 RANKS = ["rank_best", "rank_worst", "ties", "pretrained"]
 COMPARISON = ["difference", *IMAGES, "p", "p_holm", *SEEDS]
 COLUMNS = {
     "comparisons": ["model", "method", "other", "size", *COMPARISON, "objects"],
     "comparisons_ri": ["model", "method", "other", "target", "size", *COMPARISON, "objects"],
-    "ranking": ["model", "method", "size", "mri", *IMAGES, "seeds", *RANKS, "objects"],
-    "seeds": ["model", "method", "size", "mri", *IMAGES, *SEEDS],
+    "ranking": ["model", "method", "size", "mri", *IMAGES, *SEEDS, *RANKS, "objects"],
     "seeds_ri": ["model", "method", "target", "size", "ri", *IMAGES, *SEEDS],
 }
 
@@ -95,7 +94,7 @@ def effects_of(
     return Effects(
         names=[*methods, PRETRAINED],
         columns={**of_targets, None: ("mri", slice(None))},
-        values=table({state: pair.after - pair.before for state, pair in ood.items()}),
+        values=table({state: pair.change for state, pair in ood.items()}),
         parts=np.concatenate([by_target, by_target.mean(axis=1, keepdims=True)], axis=1),
         untested=set(itertools.product(unfinished, [*targets, None])),
     )
@@ -209,9 +208,9 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Methods by mRI, best first, from `compare` of all pairs; two tie if their Holm-adjusted p is above 1 - confidence.
 
     Returns:
-        method, mri with its confidence interval, number of seeds; rank_best (1 + number of better methods) and rank_worst (number of
-        methods minus number of worse methods); ties (letters shared by tied methods); pretrained (better, worse or tied
-        in comparison with the pretrained model).
+        method, mri with its confidence interval and `spread` over seeds; rank_best (1 + number of better methods) and
+        rank_worst (number of methods minus number of worse methods); ties (letters shared by tied methods); pretrained
+        (better, worse or tied in comparison with the pretrained model).
     """
     own = comparisons[comparisons["other"] == PRETRAINED].rename(columns={"difference": "mri"})
     sign = np.zeros((len(own) + 1, len(own) + 1), int)  # 1 where the first is better than the second
@@ -220,7 +219,7 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     sign -= sign.T
     order = np.argsort(-own["mri"].to_numpy(), kind="stable")
     among = sign[np.ix_(order, order)]
-    return own.iloc[order][["method", "mri", *IMAGES, "seeds"]].assign(
+    return own.iloc[order][["method", "mri", *IMAGES, *SEEDS]].assign(
         rank_best=1 + (among < 0).sum(axis=1),
         rank_worst=len(order) - (among > 0).sum(axis=1),
         ties=letters(among == 0),
@@ -233,7 +232,6 @@ def tables_of(effects: Effects, confidence: float, draws: int, seed: int) -> dic
     every = compare(effects, confidence, draws, seed)
     own, tested = every[every["other"] == PRETRAINED], every.dropna(subset=["p"])
     found = {
-        "seeds": own[own["target"].isna()].rename(columns={"difference": "mri"}),
         "seeds_ri": own.dropna(subset=["target"]).rename(columns={"difference": "ri"}),
         "comparisons": tested[tested["target"].isna()],
         "comparisons_ri": tested.dropna(subset=["target"]),
@@ -261,7 +259,7 @@ def write_comparison(
     draws: int = DRAWS,
     outputs: Mapping[str, Path],
 ) -> None:
-    """Write comparisons, comparisons_ri, ranking, seeds and seeds_ri from the counts of a grid, without its curves.
+    """Write comparisons, comparisons_ri, ranking and seeds_ri from the counts of a grid, without its curves.
 
     Args:
         fit: CSV file of `rib.analysis.fit.fit_table`, which says what is unfinished.

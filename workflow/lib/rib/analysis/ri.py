@@ -25,17 +25,24 @@ from rib.config.run import ALL, NO_TARGET, PRETRAINED
 
 @dataclass(frozen=True)
 class Ood:
-    """Mean accuracy on the other datasets, for one fine-tuned state.
+    """Mean accuracy on the other datasets, and accuracy on the target, for one fine-tuned state.
 
     Attributes:
         before: (replicates,) percent, of the pretrained model.
         after: (replicates,) percent, of the fine-tuned state.
         images: number of images.
+        on_target: (2, replicates) percent, before and after; NaN if the target is not evaluated or only some objects count.
     """
 
     before: np.ndarray
     after: np.ndarray
     images: int
+    on_target: np.ndarray
+
+    @property
+    def change(self) -> np.ndarray:
+        """RI (replicates,) in percentage points."""
+        return self.after - self.before
 
 
 def ood_accuracies(
@@ -45,7 +52,8 @@ def ood_accuracies(
     source_groups: Mapping[str, str] | None = None,
     among: Mapping[tuple[str, str], Mapping[str, np.ndarray]] | None = None,
 ) -> dict[State, Ood]:
-    """Mean accuracy on the other datasets before and after fine-tuning, for every fine-tuned state.
+    """Accuracy on the target, and mean accuracy on the other datasets, before and after fine-tuning, for every
+    fine-tuned state.
 
     Args:
         weights: (replicates, objects), see `object_weights`.
@@ -65,7 +73,9 @@ def ood_accuracies(
     by_target = _by_target(counts, ood_datasets, source_groups)
     for target, size in sorted({state[2:4] for state in counts.states if state[2] in by_target}):
         left = by_target[target] if among is None else _only(by_target[target], among[target, size])
-        states = [state for state in counts.states if state[2:4] == (target, size)] if left else []
+        if not left:
+            continue
+        states = [state for state in counts.states if state[2:4] == (target, size)]
         rows = [place[state] for state in (*map(_before, states), *states)]
         accuracies = [
             whole(name)[:, rows] if kept is EVERY else counts.accuracy_on(name, weights, rows, kept)
@@ -73,7 +83,10 @@ def ood_accuracies(
         ]
         means = np.mean(accuracies, axis=0).T
         images = sum(int(counts.images[name][kept].sum()) for name, kept in left.items())
-        found |= {state: Ood(means[i], means[len(states) + i], images) for i, state in enumerate(states)}
+        scored = target in counts.datasets and among is None
+        own = whole(target)[:, rows].T if scored else np.full_like(means, np.nan)
+        pairs = ([i, len(states) + i] for i in range(len(states)))
+        found |= {state: Ood(*means[pair], images, own[pair]) for state, pair in zip(states, pairs, strict=True)}
     return {state: found[state] for state in counts.states if state in found}
 
 

@@ -40,7 +40,7 @@ def gains_of(
         own = [place for place, s in enumerate(counts.states) if s[2] == NO_TARGET or name in left[s[2]]]
         pairs = ood_accuracies(counts.of(own), weights, [name], source_groups)
         for (model, method, target, size, *_), pair in pairs.items():
-            found.setdefault((model, method, size, target), {}).setdefault(name, []).append(pair.after - pair.before)
+            found.setdefault((model, method, size, target), {}).setdefault(name, []).append(pair.change)
     return found
 
 

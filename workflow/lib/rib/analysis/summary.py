@@ -68,7 +68,7 @@ def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) ->
 
 def write_summary(
     *,
-    seeds: Path,
+    mri: Path,
     seeds_ri: Path,
     comparisons: Path,
     comparisons_ri: Path,
@@ -80,12 +80,12 @@ def write_summary(
     """Write the tables as Markdown, LaTeX (booktabs) and CSV.
 
     Args:
-        seeds, seeds_ri, comparisons, comparisons_ri: CSV of rib.analysis.comparison, marked by rib.analysis.fit.
+        mri: CSV of rib.analysis.tables; the others are of rib.analysis.comparison, and all marked by rib.analysis.fit.
         labels: labels of models, methods and targets, in display order.
     """
     values, compared = (
         pd.concat([read_table(per_target).rename(columns={"target": "column"}), read_table(mean).assign(column=MRI)])
-        for mean, per_target in ((seeds, seeds_ri), (comparisons, comparisons_ri))
+        for mean, per_target in ((mri, seeds_ri), (comparisons, comparisons_ri))
     )
     values["value"] = values["ri"].fillna(values["mri"])
     cells = cells_of(values, compared, confidence)

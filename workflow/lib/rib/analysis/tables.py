@@ -31,16 +31,17 @@ def accuracy_table(counts: Counts) -> pd.DataFrame:
 
 
 def ri_table(ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
-    """One row per state: model, method, target, size, seed, alpha, n, ri, ci_low, ci_high (percentage points).
+    """One row per run, without curves: model, method, target, size, seed, n, ri, ci_low, ci_high (percentage points).
 
     n is the number of images of the other datasets.
     """
-    lines = [(*state, pair.images, *estimate(pair.after - pair.before, confidence)) for state, pair in ood.items()]
-    return pd.DataFrame(lines, columns=[*STATE, "n", "ri", "ci_low", "ci_high"]).astype({"alpha": float})
+    runs = {state[:-1]: pair for state, pair in ood.items() if state[-1] is None}
+    lines = [(*run, pair.images, *estimate(pair.change, confidence)) for run, pair in runs.items()]
+    return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "n", "ri", "ci_low", "ci_high"])
 
 
 def seen_table(ri: pd.DataFrame, counts: Counts, covered: Coverage, weights: np.ndarray, confidence: float, **choices):
-    """`ri_table` without curves, and RI over images of classes that were seen, and not, in training.
+    """`ri_table`, and RI over images of classes that were seen, and not, in training.
 
     The further columns are ri_seen, seen_low, seen_high, n_seen and the same for unseen, NaN if there are no such images.
 
@@ -48,7 +49,6 @@ def seen_table(ri: pd.DataFrame, counts: Counts, covered: Coverage, weights: np.
         choices: ood_datasets and source_groups of `ood_accuracies`.
     """
     counts = counts.of([place for place, state in enumerate(counts.states) if state[-1] is None])
-    ri = ri[ri["alpha"].isna()].drop(columns="alpha")
     others = {run: {name: ~seen for name, seen in own.items()} for run, own in covered.items()}
     for which, among in (("seen", covered), ("unseen", others)):
         part = ri_table(ood_accuracies(counts, weights, **choices, among=among), confidence).astype({"n": "Int64"})
@@ -57,29 +57,30 @@ def seen_table(ri: pd.DataFrame, counts: Counts, covered: Coverage, weights: np.
     return ri
 
 
-def curve_table(ri: pd.DataFrame, counts: Counts, ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
+def curve_table(ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
     """States of curves: the columns of `ri_table`, accuracy on the target (downstream) and on the others (ood).
 
     Accuracies are in percent, ood with a confidence interval; downstream is NaN if the target is not evaluated.
     """
-    after = []
-    for place, state in enumerate(counts.states):
-        if state[-1] is not None:
-            downstream, target = np.nan, state[2]
-            if target in counts.datasets:
-                downstream = 100 * counts.correct[target][place].sum() / counts.images[target].sum()
-            after.append((downstream, *estimate(ood[state].after, confidence)))
-    ri = ri.dropna(subset=["alpha"])
-    named = pd.DataFrame(after, columns=["downstream", "ood", "ood_low", "ood_high"], index=ri.index)
-    return pd.concat([ri[STATE], named, ri[["n", "ri", "ci_low", "ci_high"]]], axis=1)
+    lines = [
+        (*state, run.on_target[1, 0], *estimate(run.after, confidence), run.images, *estimate(run.change, confidence))
+        for state, run in ood.items()
+        if state[-1] is not None
+    ]
+    accuracies = ["downstream", "ood", "ood_low", "ood_high"]
+    return pd.DataFrame(lines, columns=[*STATE, *accuracies, "n", "ri", "ci_low", "ci_high"])
 
 
 def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     """mRI per model, method and size, and the two mean accuracies whose difference it is, without curves.
 
+    Means are over targets and seeds; on_target is without targets that are not evaluated.
+
     Returns:
-        mri: model, method, size, mri, ci_low, ci_high, ood_before, ood_after, number of targets and seeds, and the spread
-        over targets: standard deviation of RI and Student's interval of mRI as a mean over drawn targets;
+        mri: model, method, size, mri, ci_low, ci_high, ood_before, ood_after, on_target with its confidence
+        interval, on_target_before (the pretrained model's), number of targets and seeds, the spread
+        over targets (standard deviation of RI, and Student's interval of mRI as a mean over drawn targets) and that over
+        seeds, of mRI with fixed objects (see `spread`);
         ood: model, method, size, when (before or after), accuracy, ci_low, ci_high. All in percent.
     """
     groups: dict[tuple[str, str, str], dict[str, list[Ood]]] = {}
@@ -88,18 +89,23 @@ def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFram
             groups.setdefault((model, method, size), {}).setdefault(target, []).append(pair)
     mri, means = [], []
     for key, runs in groups.items():
-        before, after = (
-            np.array([[getattr(pair, when) for pair in pairs] for pairs in runs.values()])
-            for when in ("before", "after")
+        change, before, after, own = (
+            np.array([[getattr(pair, name) for pair in pairs] for pairs in runs.values()])
+            for name in ("change", "before", "after", "on_target")
         )
-        change = after - before
+        evaluated = ~np.isnan(own[:, 0, 0, 0])
+        own = own[evaluated] if evaluated.any() else own[:1, :1]
+        on_target = *over_runs(own[:, :, 1], confidence), own[:, :, 0, 0].mean()
         found = [over_runs(each, confidence) for each in (change, before, after)]
-        targets, *apart = spread(change[..., 0].mean(axis=1), confidence)
-        mri.append((*key, *found[0], found[1][0], found[2][0], targets, change.shape[1], *apart))
+        (targets, *over_targets), (seeds, *over_seeds) = (
+            spread(change[..., 0].mean(axis=axis), confidence) for axis in (1, 0)
+        )
+        mri.append((*key, *found[0], found[1][0], found[2][0], *on_target, targets, seeds, *over_targets, *over_seeds))
         means += [(*key, when, *numbers) for when, numbers in zip(("before", "after"), found[1:], strict=True)]
     names = ["model", "method", "size"]
-    counts, over_targets = ["targets", "seeds"], ["target_sd", "target_low", "target_high"]
-    columns = [*names, "mri", "ci_low", "ci_high", "ood_before", "ood_after", *counts, *over_targets]
+    on_target = [f"on_target{end}" for end in ("", "_low", "_high", "_before")]
+    apart = [f"{over}_{number}" for over in ("target", "seed") for number in ("sd", "low", "high")]
+    columns = [*names, "mri", "ci_low", "ci_high", "ood_before", "ood_after", *on_target, "targets", "seeds", *apart]
     return (
         pd.DataFrame(mri, columns=columns),
         pd.DataFrame(means, columns=[*names, "when", "accuracy", "ci_low", "ci_high"]),
@@ -170,7 +176,7 @@ def write_tables(
         "ri": seen_table(ri, counts, coverage(counts, datasets, view), weights, confidence, **choices),
         "mri": mri,
         "ood": means,
-        "curves": curve_table(ri, counts, ood, confidence),
+        "curves": curve_table(ood, confidence),
         "classes": classes,
         "worst_classes": worst_classes(classes, ood_datasets),
     }
@@ -181,6 +187,27 @@ def write_tables(
     for name, table in tables.items():
         write_table(outputs[name], table.assign(conditions=conditions))
     write_json(outputs["mri_json"], json_by_method(mri))
+
+
+def write_tradeoff_epochs(
+    *, rows: Iterable[Path], indexes: Iterable[Path], choices: Mapping, conditions: str, table: Path
+) -> None:
+    """Write accuracy on the target and mRI in the course of training, from rows of pretrained models and of snapshots.
+
+    Args:
+        rows: alpha of a snapshot is the share of training.
+        choices: ood_datasets and source_groups of `ood_accuracies`.
+        table: written as CSV: model, method, size, trained (percent of all steps; at 0 the pretrained model), on_target
+            (percent), mri (percentage points), which are means over targets and seeds.
+    """
+    counts = count((pd.read_parquet(path, columns=COLUMNS) for path in rows), read_indexes(indexes))
+    lines = []
+    for state, pair in ood_accuracies(counts, object_weights(counts.objects, 0, 0), **choices).items():
+        for trained, place, mri in ((0, 0, 0.0), (100 * state[-1], 1, pair.change[0])):
+            lines.append((*state[:2], state[3], trained, pair.on_target[place, 0], mri))
+    keys = ["model", "method", "size", "trained"]
+    means = pd.DataFrame(lines, columns=[*keys, "on_target", "mri"]).groupby(keys).mean().reset_index()
+    write_table(table, means.assign(conditions=conditions))
 
 
 def json_by_method(mri: pd.DataFrame) -> dict:

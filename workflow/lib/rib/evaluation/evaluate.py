@@ -49,23 +49,18 @@ def evaluate(
 ) -> None:
     """Score a run on an evaluation group; each image is read once and passes through all states of the run.
 
-        Args:
-    <<<<<<< HEAD
-            manifests: of the checkpoints, in their order; none for snapshots.
-            datasets: the evaluation group; the test split is scored where there is one.
-    =======
-            manifests: of the checkpoints, in their order.
-            datasets: the evaluation group, or some of it.
-    >>>>>>> main
-            rows: written as Parquet, one row per state and image: the run's five columns, alpha (null unless the run is a
-                curve), dataset, row (position in the prepared dataset's index, which has ids and labels), and the results
-                of `score`: prediction and rank as int16, the others as float16, clipped to its largest finite values.
-            manifest: written as JSON: the device, n and label space digest of each dataset, and the fit of each of the
-                checkpoints (see rib.training.finetune).
-            part: the split that is scored where there is one.
+    Args:
+        manifests: of the checkpoints, in their order; none for snapshots.
+        datasets: the evaluation group, or some of it.
+        rows: written as Parquet, one row per state and image: the run's five columns, alpha (null unless the run is a
+            curve), dataset, row (position in the prepared dataset's index, which has ids and labels), and the results
+            of `score`: prediction and rank as int16, the others as float16, clipped to its largest finite values.
+        manifest: written as JSON: the device, n and label space digest of each dataset, and the fit of each of the
+            checkpoints (see rib.training.finetune).
+        part: the split that is scored where there is one.
 
-        Raises:
-            UserError: a logit is not finite.
+    Raises:
+        UserError: a logit is not finite.
     """
     device = devices.start(compute)
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]

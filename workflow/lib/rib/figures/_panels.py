@@ -43,27 +43,6 @@ def run_panels(
     return figure, found
 
 
-def model_panels(
-    shown: pd.Series, models: Mapping[str, str], across: int, panel: tuple[float, float], margin: tuple[float, float]
-) -> tuple[Figure, dict[str, Axes]]:
-    """One panel per model that is shown, with its label and shared axes, at most `across` of them side by side.
-
-    Args: see `run_panels` for panel and margin.
-    """
-    models = {model: label for model, label in models.items() if model in set(shown)}
-    columns = min(across, max(1, len(models)))
-    lines = -(-max(1, len(models)) // columns)
-    size = (margin[0] + panel[0] * columns, margin[1] + panel[1] * lines)
-    figure, panels = plt.subplots(lines, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
-    for axes in panels.flat[len(models) :]:
-        axes.axis("off")
-    for axes, label in zip(panels.flat, models.values(), strict=False):
-        axes.set_title(label, loc="left")
-        axes.grid(True, axis="both")
-        axes.xaxis.set_tick_params(labelbottom=True)  # the panel below may be missing
-    return figure, dict(zip(models, panels.flat, strict=False))
-
-
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Label rows at 0, 1, ... from the top down, with grid lines across them only."""
     axes.set_yticks(range(len(names)), names)

@@ -18,48 +18,40 @@ FINISHED_ONLY = True  # others have no rank
 
 
 def draw(
-    ranking: pd.DataFrame,
-    seeds: pd.DataFrame,
-    *,
-    models: Mapping[str, str],
-    methods: Mapping[str, Mapping],
-    confidence: float,
+    ranking: pd.DataFrame, *, models: Mapping[str, str], methods: Mapping[str, Mapping], confidence: float
 ) -> tuple[Figure, pd.DataFrame]:
     """mRI of every method in percentage points, best on top, with its mean fit and its confidence intervals.
 
     Args:
-        ranking: columns model, method, size, mri, ci_low, ci_high, seeds, rank_best, rank_worst, ties, fit, in
-            display order; none for models without a finished method. Optional: objects.
-        seeds: columns model, method, size, seed_low, seed_high.
+        ranking: columns model, method, size, mri, ci_low, ci_high, seeds, seed_low, seed_high, rank_best, rank_worst,
+            ties, fit, in display order; none for models without a finished method. Optional: objects.
     """
-    spread = seeds[["model", "method", "size", "seed_low", "seed_high"]]
-    shown = ranking.merge(spread, on=["model", "method", "size"], how="left", validate="one_to_one")
-    drawn = [model for model in models if model in set(shown["model"])]
+    drawn = [model for model in models if model in set(ranking["model"])]
     if not drawn:
         figure = plt.figure(figsize=(5.2, 1))
         figure.text(0.5, 0.6, "no method is ranked", ha="center")
-        return figure, shown
-    lines = [int((shown["model"] == model).sum()) for model in drawn]
-    letters = max(len(_letters("".join(part["ties"]))) for _, part in shown.groupby("model"))
+        return figure, ranking
+    lines = [int((ranking["model"] == model).sum()) for model in drawn]
+    letters = max(len(_letters("".join(part["ties"]))) for _, part in ranking.groupby("model"))
     size = (5.8 + 0.16 * letters, 0.9 + sum(0.45 + 0.26 * count for count in lines))
     heights = [count + 0.6 for count in lines]
     figure, panels = plt.subplots(len(drawn), 1, figsize=size, height_ratios=heights, squeeze=False, sharex=True)
     for axes, model in zip(panels[:, 0], drawn, strict=True):
-        rows = shown[shown["model"] == model].reset_index(drop=True)
+        rows = ranking[ranking["model"] == model].reset_index(drop=True)
         for place, row in enumerate(rows.to_dict("records")):
             _draw_method(axes, place, row, methods[row["method"]])
         axes.axvline(0, color=INK, linewidth=1)
         name_rows(axes, [_named(row, methods) for row in rows.to_dict("records")])
         axes.set_title(models[model], loc="left")
         _draw_ties(axes, rows["ties"].tolist())
-    n = int(shown["seeds"].max())
+    n = int(ranking["seeds"].max())
     over = "objects and seeds" if n >= FEWEST_SEEDS else "objects, for these trained networks"
     several = f"thick: {confidence:.0%} confidence intervals over {over}; thin: over {n} seeds alone"
     one = f"{confidence:.0%} confidence intervals over objects\none seed: another training may change the order"
     whiskers = several if n > 1 else one
-    notes = ("mRI (percentage points)", whiskers, "methods that share a letter tie", few_objects(shown))
+    notes = ("mRI (percentage points)", whiskers, "methods that share a letter tie", few_objects(ranking))
     figure.supxlabel("\n".join(filter(None, notes)), fontsize=8)
-    return figure, shown
+    return figure, ranking
 
 
 def _named(row: Mapping, methods: Mapping[str, Mapping]) -> str:

@@ -1,97 +1,92 @@
 """Accuracy on the target against mRI, one panel per model, with the pretrained model as origin."""
 
-import textwrap
 from collections.abc import Mapping
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rib.analysis.bootstrap import FEWEST_SEEDS
-from rib.config.run import ALL, PRETRAINED
-from rib.figures._panels import model_panels
+from rib.config.run import PRETRAINED
 
 ORIGIN = {"label": "pretrained", "colour": "#252525", "marker": "*"}
-PLACES, APART = (
-    5,
-    0.016,
-)  # where points with overlapping whiskers are drawn: number, and distance as a share of the axis
-WHISKERS = [("xerr", "on_target", "on_target"), ("yerr", "mri", "ci")]  # value, and how its limits' names begin
-ENTRY = 2.0  # width of a legend entry in inches
+COLUMNS = ["model", "method", "alpha", "on_target", "on_target_low", "on_target_high", "mri", "ci_low", "ci_high"]
 
 
 def draw(
-    tradeoff: pd.DataFrame,
+    mri: pd.DataFrame,
+    curves: pd.DataFrame,
     *,
     models: Mapping[str, str],
     methods: Mapping[str, Mapping],
-    averages: Mapping[str, Mapping],
-    protocol: str,
-    size: str,
+    averages: Mapping[str, tuple[str, float]],
+    accuracy: str,
     confidence: float,
-    below: str = "",
 ) -> tuple[Figure, pd.DataFrame]:
     """A point per method with both confidence intervals, and lines through averages of weights by alpha.
 
     Args:
-        tradeoff: columns model, method, alpha, seeds, on_target, mri and the confidence limits of both.
-        averages: by method, the methods that average its weights with the pretrained ones, with their alphas; None for
-            a method with a state per alpha, whose states make the line if there is one.
-        protocol, size: what the methods were trained on.
-        below: start of the note below.
+        mri: columns model, method, seeds, on_target, on_target_before, mri, and the confidence limits of both.
+        curves: columns model, method, alpha, downstream, ri, of which means are drawn.
+        averages: parent and alpha of methods that average the pretrained weights with a parent's; a line joins them.
+        accuracy: what accuracy on the target is.
     """
-    shown = tradeoff.dropna(subset="on_target").sort_values(["model", "mri"], ascending=False)
-    rows = shown.assign(x=_places(shown[shown["alpha"].isna()]).reindex(shown.index).fillna(shown["on_target"]))
-    figure, panels = model_panels(rows["model"], models, 2, (3.7, 3.2), (0.4, 1 + 0.07 * len(methods)))
-    for model, axes in panels.items():
-        own = rows[rows["model"] == model]
-        for parent, alphas in averages.items():
-            _draw_line(axes, own, parent, alphas, methods)
-        for name, style in {PRETRAINED: ORIGIN, **methods}.items():
-            _draw_points(axes, own[(own["method"] == name) & own["alpha"].isna()], style)
+    before = mri.drop_duplicates("model").drop(columns="on_target").rename(columns={"on_target_before": "on_target"})
+    before = before[["model", "on_target"]].assign(method=PRETRAINED, mri=0.0)
+    points = pd.concat([before, mri]).reindex(columns=COLUMNS)
+    names = {"downstream": "on_target", "ri": "mri"}
+    means = curves.groupby(["model", "method", "alpha"])[list(names)].mean().reset_index().rename(columns=names)
+    lines = [means]
+    for parent in dict.fromkeys(parent for parent, _ in averages.values()):
+        alphas = {name: alpha for name, (own, alpha) in averages.items() if own == parent}
+        alpha = points["method"].map({PRETRAINED: 0, **alphas, parent: 1})
+        lines.append(points.assign(alpha=alpha, method=next(iter(alphas))).dropna(subset="alpha").sort_values("alpha"))
+    over, fixed = ("objects and seeds", "") if mri["seeds"].max() >= FEWEST_SEEDS else ("objects", "networks and ")
+    below = f"{accuracy} (%)\nwhiskers: {confidence:.0%} confidence intervals over {over},\nfor these {fixed}targets"
+    return draw_panels(points, pd.concat(lines), models, methods, below), pd.concat([points, means])
+
+
+def draw_panels(
+    points: pd.DataFrame, lines: pd.DataFrame, models: Mapping[str, str], methods: Mapping[str, Mapping], below: str
+) -> Figure:
+    """Panels with points (columns COLUMNS) and with lines through model, method, alpha, on_target, mri in the given order."""
+    models = {name: label for name, label in models.items() if name in set(points["model"])}
+    rows, columns = -(-len(models) // 2), min(2, len(models))
+    size = (0.4 + 3.7 * columns, 1 + 0.07 * len(methods) + 3.2 * rows)
+    figure, panels = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for axes in panels.flat[len(models) :]:
+        axes.axis("off")
+    for axes, name in zip(panels.flat, models, strict=False):
+        for method, line in lines[lines["model"] == name].groupby("method", sort=False):
+            _draw_line(axes, line, methods[method]["colour"])
+        for method, style in {PRETRAINED: ORIGIN, **methods}.items():
+            _draw_points(axes, points[(points["model"] == name) & (points["method"] == method)], style)
         axes.axhline(0, color="#8c8c8c", linewidth=1, zorder=1)
-    label = "fit: accuracy on the training images" if size == ALL else "accuracy on the target, partly trained on"
-    label = "test accuracy on the target" if protocol == "held_out" else label
-    resampled = (
-        "objects and seeds, for these" if shown["seeds"].max() >= FEWEST_SEEDS else "objects, for these networks and"
-    )
-    note = f"{below}whiskers: {confidence:.0%} confidence intervals over {resampled} targets"
-    note = textwrap.fill(note, int(15 * figure.get_figwidth()))
-    figure.supxlabel(f"{label} (%)\n{note}", fontsize=8)
+        axes.set_title(models[name], loc="left")
+        axes.grid(True, axis="both")
+        axes.xaxis.set_tick_params(labelbottom=True)  # the panel below may be missing
+    figure.supxlabel(below, fontsize=8)
     figure.supylabel("mRI (percentage points)", fontsize=8)
-    keys = {text: key for axes in panels.values() for key, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(keys.values(), keys, loc="outside upper center", ncols=int(figure.get_figwidth() / ENTRY))
-    return figure, shown
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2 * columns)
+    return figure
 
 
-def _places(points: pd.DataFrame) -> pd.Series:
-    """Accuracy at which each point is drawn: a little lower than its own if its whisker would hide that of one above it."""
-    drawn, step = [], APART * (points["on_target"].max() - points["on_target"].min())
-    for row in points.itertuples():
-        hidden = [x for model, low, x in drawn if model == row.model and low <= row.ci_high]
-        places = [row.on_target - step * place for place in range(PLACES)]
-        free = [x for x in places if all(abs(x - other) > 0.9 * step for other in hidden)]
-        drawn.append((row.model, row.ci_low, (free or places)[0]))
-    return pd.Series([x for *_, x in drawn], points.index)
-
-
-def _draw_line(axes: Axes, own: pd.DataFrame, parent: str, alphas: Mapping, methods: Mapping[str, Mapping]) -> None:
-    """Draw the line from the pretrained model (alpha 0) to the parent (1), with a few alphas beside it."""
-    curve = next((name for name, alpha in alphas.items() if alpha is None), None)
-    known = {PRETRAINED: 0.0, curve: 1.0} if curve else {PRETRAINED: 0.0, **alphas, parent: 1.0}
-    path = own[own["method"].isin(list(known))]
-    path = path.fillna({"alpha": path["method"].map(known)}).dropna(subset="alpha").sort_values("alpha", kind="stable")
-    colour = methods[curve or next(iter(alphas))]["colour"]
-    axes.plot(path["x"], path["mri"], color=colour, marker=".", markersize=4, linewidth=1.2, zorder=2)
-    inner = path[path["alpha"].between(0, 1, inclusive="neither") & (parent != curve)]
-    side, up = ("bottom", 3) if path["mri"].sum() > 0 else ("top", -3)  # away from the line
+def _draw_line(axes: Axes, line: pd.DataFrame, colour: str) -> None:
+    """Draw a line, with a few of its alphas beside it."""
+    axes.plot(line["on_target"], line["mri"], color=colour, marker=".", markersize=4, linewidth=1.2, zorder=2)
+    above, rises = line["mri"].sum() > 0, line["mri"].diff() > 0
+    inner = line.assign(left=rises == above)[line["alpha"].between(0, 1, inclusive="neither")]
     for row in inner.iloc[:: 1 + len(inner) // 4].itertuples():
-        beside = {"xytext": (-5, up), "textcoords": "offset points", "ha": "right", "va": side, "fontsize": 7.5}
-        axes.annotate(f"{row.alpha:g}", (row.x, row.mri), **beside)
+        sides = {"ha": "right" if row.left else "left", "va": "bottom" if above else "top"}  # away from the line
+        beside = {"xytext": (-5 if row.left else 5, 3 if above else -3), "textcoords": "offset points", **sides}
+        axes.annotate(f"{row.alpha:g}", (row.on_target, row.mri), fontsize=7.5, **beside)
 
 
 def _draw_points(axes: Axes, points: pd.DataFrame, style: Mapping) -> None:
-    ends = {axis: [points[v] - points[f"{n}_low"], points[f"{n}_high"] - points[v]] for axis, v, n in WHISKERS}
-    axes.errorbar(points["x"], points["mri"], **ends, fmt="none", ecolor=style["colour"], elinewidth=1, capsize=2)
-    look = {"color": style["colour"], "label": style["label"], "markersize": 9 if style is ORIGIN else 6}
-    axes.plot(points["x"], points["mri"], style["marker"], **look, zorder=3)
+    """Draw points with whiskers that let others shine through."""
+    colour, x, y = style["colour"], points["on_target"], points["mri"]
+    axes.hlines(y, points["on_target_low"], points["on_target_high"], color=colour, linewidth=2, alpha=0.5)
+    axes.vlines(x, points["ci_low"], points["ci_high"], color=colour, linewidth=2, alpha=0.5)
+    size = 9 if style is ORIGIN else 6
+    axes.plot(x, y, style["marker"], color=colour, label=style["label"], markersize=size, zorder=3)

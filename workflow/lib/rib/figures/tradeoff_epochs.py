@@ -1,11 +1,14 @@
 """Accuracy on the target against mRI in the course of training, one panel per model."""
 
+import textwrap
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rib.figures import tradeoff
+from rib.config.run import PRETRAINED
+from rib.figures.tradeoff import COLUMNS, draw_panels
 
 
 def draw(
@@ -14,18 +17,11 @@ def draw(
     models: Mapping[str, str],
     methods: Mapping[str, Mapping],
     targets: Mapping[str, str],
-    protocol: str,
-    size: str,
-    confidence: float,
+    accuracy: str,
 ) -> tuple[Figure, pd.DataFrame]:
-    """A line per method from the pretrained model to the end of training, which is a point with confidence intervals.
-
-    Arguments are those of figure `tradeoff`; the table has trained (percent of all steps) in place of alpha.
-    """
-    share = tradeoff_epochs["trained"] / 100
-    table = tradeoff_epochs.assign(alpha=share.where(share.between(0, 1, inclusive="neither")))
-    curves = {name: {name: None} for name in methods}
-    shared = {"models": models, "methods": methods, "protocol": protocol, "size": size, "confidence": confidence}
-    below = f"fine-tuned on {', '.join(targets.values())}; dots at each tenth of the steps; "
-    figure, shown = tradeoff.draw(table, **shared, averages=curves, below=below)
-    return figure, shown.drop(columns="alpha")
+    """A line per method from the pretrained model to the end of training; columns of `write_tradeoff_epochs`."""
+    start, end = (tradeoff_epochs[tradeoff_epochs["trained"] == percent] for percent in (0, 100))
+    points = pd.concat([start.assign(method=PRETRAINED), end]).reindex(columns=COLUMNS)
+    note = textwrap.fill(f"fine-tuned on {', '.join(targets.values())}; dots at each tenth of the steps", 60)
+    lines = tradeoff_epochs.assign(alpha=np.nan)
+    return draw_panels(points, lines, models, methods, f"{accuracy} (%)\n{note}"), tradeoff_epochs
