@@ -11,7 +11,7 @@ from rib.analysis import comparison
 from rib.analysis.bootstrap import object_weights, over_runs, p_over_runs
 from rib.analysis.comparison import compare, effects_of, few_objects, holm, letters, rank, sign_flip_p
 from rib.analysis.counts import STATE, Counts, count, write_counts
-from rib.analysis.ri import Ood, ood_accuracies, ri_parts
+from rib.analysis.ri import Ood, ood_accuracies, ood_parts
 from rib.analysis.tables import mri_tables, ri_table
 from rib.config.run import PRETRAINED, RUN_COLUMNS
 
@@ -57,8 +57,12 @@ def ood_of(counts, groups=None):
     return ood_accuracies(counts, object_weights(counts.objects, 300, seed=0), source_groups=groups)
 
 
+def parts_of(counts, groups=None):
+    return {state: after - before for state, (before, after) in ood_parts(counts, source_groups=groups).items()}
+
+
 def effects(counts, groups=None):
-    return effects_of(ood_of(counts, groups), ri_parts(counts, source_groups=groups), "all")
+    return effects_of(ood_of(counts, groups), parts_of(counts, groups), "all")
 
 
 def written(path, tables, unfinished=(), **more):
@@ -82,13 +86,13 @@ def written(path, tables, unfinished=(), **more):
 
 @pytest.mark.parametrize("groups", [None, GROUPS], ids=["all", "leak-free"])
 def test_parts_of_objects_sum_to_ri_and_to_the_difference_of_mri(counts, groups):
-    ood, parts = ood_of(counts, groups), ri_parts(counts, source_groups=groups)
+    ood, parts = ood_of(counts, groups), parts_of(counts, groups)
     for state, pair in ood.items():
         assert parts[state].sum() == pytest.approx((pair.after - pair.before)[0], abs=1e-10)
     found = effects(counts, groups)
     mri = mri_tables(ood, 0.95)[0].set_index("method")["mri"]
-    for a, b in found.pairs:
-        one, other = (0.0 if name == PRETRAINED else mri[name] for name in (found.methods[a], found.methods[b]))
+    for a, b in itertools.combinations(range(len(found.names)), 2):
+        one, other = (0.0 if name == PRETRAINED else mri[name] for name in (found.names[a], found.names[b]))
         assert (found.parts[a, -1] - found.parts[b, -1]).sum() == pytest.approx(one - other, abs=1e-10)
 
 
@@ -221,7 +225,7 @@ def made_effects(means, sds, objects=200, seeds=1):
     weights = object_weights(objects, 400, 0).astype(float)
     names = [f"m{i}" for i in range(len(means))]
     change = (parts @ weights.T)[:, :1, None].repeat(seeds, axis=2)
-    return comparison.Effects([*names, PRETRAINED], ["t"], change, parts)
+    return comparison.Effects([*names, PRETRAINED], {"t": ("ri", slice(1)), None: ("mri", slice(1))}, change, parts)
 
 
 def ranked(effects, confidence=0.95):
@@ -497,10 +501,14 @@ def test_a_size_has_the_methods_targets_and_seeds_that_it_was_run_with():
     ood = {state: Ood(np.zeros(3), np.full(3, float(place)), 1, np.zeros((2, 3))) for place, state in enumerate(states)}
     parts = {state: np.array([place, 0.0]) for place, state in enumerate(states)}
     found, small = (effects_of(ood, parts, size) for size in ("all", "10"))
-    assert (found.methods, found.targets, found.change.shape) == (["x", "y", PRETRAINED], ["a", "b"], (3, 2, 2, 3))
-    assert found.change[1, ..., 0].tolist() == [[4, 5], [6, 7]]
-    assert (small.methods, small.targets) == (["z", PRETRAINED], ["a", "b", "c"])
-    assert small.parts[0, :, 0].tolist() == [8, 9, 10, 9] and small.pairs == [(0, 1)]
+    assert (found.names, [*found.columns], found.values.shape) == (
+        ["x", "y", PRETRAINED],
+        ["a", "b", None],
+        (3, 2, 2, 3),
+    )
+    assert found.values[1, ..., 0].tolist() == [[4, 5], [6, 7]]
+    assert (small.names, [*small.columns]) == (["z", PRETRAINED], ["a", "b", "c", None])
+    assert small.parts[0, :, 0].tolist() == [8, 9, 10, 9]
 
 
 # Coverage
@@ -558,7 +566,7 @@ def test_intervals_of_differences_cover_the_truth_as_often_as_they_say(seeds):
             by_model.setdefault(state[0], {})[state] = pair
         for pairs in by_model.values():
             found = effects_of(pairs, dict.fromkeys(pairs, np.zeros(1)), "all")
-            _, low, high = over_runs(found.change[0] - found.change[1], 0.95)
+            _, low, high = over_runs(found.values[0] - found.values[1], 0.95)
             hits += low <= truth <= high
     assert 0.93 < hits / SIMULATED < 0.97
 
@@ -572,7 +580,7 @@ def test_effects_are_of_the_mean_over_seeds_and_targets():
     found = effects_of(ood, parts, "all")
     change = {state: pair.after - pair.before for state, pair in ood.items()}
     mine = [state for state in states if state[1] == "y"]
-    assert found.change[1].reshape(4, 5) == pytest.approx(np.array([change[state] for state in mine]))
+    assert found.values[1].reshape(4, 5) == pytest.approx(np.array([change[state] for state in mine]))
     assert found.parts[1, 1] == pytest.approx(np.mean([parts[s] for s in mine if s[2] == "b"], axis=0))
     assert found.parts[1, 2] == pytest.approx(np.mean([parts[s] for s in mine], axis=0))
-    assert (found.change[2] == 0).all() and found.methods == ["x", "y", PRETRAINED]
+    assert (found.values[2] == 0).all() and found.names == ["x", "y", PRETRAINED]

@@ -9,7 +9,7 @@ import pytest
 
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import COLUMNS, EVERY, STATE, count, read_counts
-from rib.analysis.ri import ood_accuracies, ri_parts
+from rib.analysis.ri import ood_accuracies, ood_parts
 from rib.analysis.tables import ri_table, write_tables
 from rib.base.errors import UserError
 from rib.base.files import write_json
@@ -459,9 +459,9 @@ def test_leak_free_keeps_the_objects_that_the_target_lacks():
             found = (pair.before[replicate], pair.after[replicate])
             assert found == pytest.approx(tuple(numbers), nan_ok=True)
             assert pair.images == {"a": 11 + 6, "b": 8 + 4, "outside": 11 + 8 + 6}[state[2]]
-    parts = ri_parts(counts, ["a", "b", "c"], {"b": "g", "c": "g", "a": "h"})
+    parts = ood_parts(counts, ["a", "b", "c"], {"b": "g", "c": "g", "a": "h"})
     for state, pair in ood.items():
-        assert parts[state].sum() == pytest.approx((pair.after - pair.before)[0])
+        assert parts[state].sum(axis=1) == pytest.approx([pair.before[0], pair.after[0]])
 
 
 def test_what_each_object_adds_is_its_answers_over_the_datasets_images(grid):
@@ -470,7 +470,8 @@ def test_what_each_object_adds_is_its_answers_over_the_datasets_images(grid):
     objects = sorted(set(rows["object_id"]))
     right = rows.assign(alpha=rows["alpha"].fillna(-1), right=(rows["label"] == rows["prediction"]).astype(float))
     right = right.groupby([*STATE, "dataset", "object_id"])["right"].sum().to_dict()
-    for state, parts in ri_parts(counts, ["a", "b", "c"]).items():
+    for state, (parts_before, parts_after) in ood_parts(counts, ["a", "b", "c"]).items():
+        parts = parts_after - parts_before
         before = (state[0], "pretrained", "none", "all", 0, -1)
         others = [name for name in "abc" if name != state[2]]
         for place, name in enumerate(objects):
@@ -550,8 +551,8 @@ def test_an_object_with_images_of_several_classes_counts_once_for_each():
     assert counts.correct["a"].tolist() == [[1, 2, 0], [0, 1, 1]]
     accuracy = counts.accuracy_on("a", np.array([[1, 1], [2, 1]], np.uint8), EVERY, EVERY)
     assert accuracy.tolist() == [[75, 50], [pytest.approx(600 / 7), pytest.approx(300 / 7)]]
-    (parts,) = ri_parts(counts).values()
-    assert parts.tolist() == [50, -25]
+    ((before, after),) = ood_parts(counts).values()
+    assert (after - before).tolist() == [50, -25]
 
 
 def test_a_draw_without_any_object_of_a_dataset_has_no_accuracy_and_intervals_leave_it_out(rows):

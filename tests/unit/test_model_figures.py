@@ -2,10 +2,9 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 from matplotlib.colors import to_hex
 
-from rib.figures import models, pretraining_data
+from rib.figures import models
 
 STYLES = {
     name: {"label": f"Model {name.upper()}", "colour": colour, "marker": marker}
@@ -76,38 +75,3 @@ def test_models_of_equal_rank_are_drawn_one_below_the_other():
     _, right, named = figure.axes
     assert [line.get_ydata().tolist() for line in right.lines] == [[1, 1], [2, 2], [3, 3]]
     assert [text.get_text()[0] for text in named.get_yticklabels()] == ["1", "1", "3"]
-
-
-def draw_data(ranks, images):
-    return pretraining_data.draw(ranks, **SETTINGS, images=images)
-
-
-def test_pretraining_data_has_an_open_and_a_filled_marker_per_model():
-    figure, shown = draw_data(table(), {"k": 10**6, "m": 10**9})
-    axes = figure.axes[0]
-    assert axes.get_xscale() == "log" and shown["model"].tolist() == ["k", "m"]
-    points = [line for line in axes.lines if line.get_marker() in "oD"]
-    found = [(point.get_xdata()[0], point.get_ydata()[0], to_hex(point.get_markerfacecolor())) for point in points]
-    assert found == [
-        (pytest.approx(1e6), 30, "#ffffff"), (pytest.approx(1e6), 50, "#0072b2"),
-        (pytest.approx(1e9), 25, "#ffffff"), (pytest.approx(1e9), 45, "#009e73"),
-    ]  # fmt: skip
-    ends = [list(line.get_ydata()) for line in axes.lines if line.get_marker() == "_"]
-    assert ends == [[28, 33], [49, 52], [24, 26], [44, 47]]
-
-
-def test_labels_of_models_with_about_the_same_number_leave_each_other_room():
-    """A dozen on ImageNet-1K, two of nearly equal size, and one far off; none is moved more than it must be."""
-    names = [f"m{number}" for number in range(15)]
-    ranks = pd.DataFrame([("ft", name, 30 + i, 29, 31, 40, 39, 41) for i, name in enumerate(names)], columns=COLUMNS)
-    images = dict(zip(names, [1281167] * 12 + [11797632, 14197122, 2320000000], strict=True))
-    styles = dict.fromkeys(names, STYLES["k"])
-    figure, _ = pretraining_data.draw(ranks, **{**SETTINGS, "models": styles}, images=images)
-    figure.canvas.draw()
-    axes = figure.axes[0]
-    places = np.array([line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"][::2])
-    inches = axes.transData.transform([(place, 30) for place in places])[:, 0] / figure.dpi
-    assert np.diff(inches).min() > 0.09, "labels of 6 points are 0.08 inches high"
-    logs = np.log10(places)
-    assert logs[:12].mean() == pytest.approx(np.log10(1281167)) and places[-1] == pytest.approx(2320000000)
-    assert logs[12:14].mean() == pytest.approx(np.log10([11797632, 14197122]).mean())

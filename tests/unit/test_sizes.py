@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from rib.analysis.sizes import write_pretraining_sizes, write_sizes
+from rib.analysis.sizes import write_sizes
 from rib.figures import pretraining_sizes, train_subsets, write_figure
 
 METHODS = {
@@ -16,11 +16,12 @@ METHODS = {
 }
 SIZES = {"all": (80, 40), "0.5": (40, 20), "10": (10, 10)}  # images of target a and of target b
 PRETRAINED_ON = {"m5": 5, "m50": 50}
+LABELS = {"m5": "Five", "m50": "Fifty", "published": "Published"}
 
 
 @pytest.fixture
 def files(tmp_path):
-    """Tables of two models that were pretrained here and a published one; returns the arguments of both functions."""
+    """Tables of two models that were pretrained here and a published one; returns the arguments of `write_sizes`."""
     runs = [(m, f, t, s) for m in ("m50", "m5", "published") for f in METHODS for t in "ab" for s in SIZES]
     ri = pd.DataFrame(
         [(*run, 0, 100, float(place), place - 1.5, place + 2.5, "paper") for place, run in enumerate(runs)],
@@ -55,13 +56,10 @@ def files(tmp_path):
     for model, images in PRETRAINED_ON.items():
         facts = {"trained": {"images": images, "test": {"dataset": "t", "images": 9, "accuracy": 80.0 + images / 10}}}
         (tmp_path / f"{model}.model.json").write_text(json.dumps(facts))
-    shared = {"mri": tmp_path / "mri.csv", "conditions": "protocol paper"}
-    shared["trained_here"] = list(PRETRAINED_ON)
-    shared["descriptions"] = [tmp_path / f"{model}.model.json" for model in PRETRAINED_ON]
-    return (
-        {**shared, "ri": tmp_path / "ri.csv", **trainings, "table": tmp_path / "sizes.csv"},
-        {**shared, "ood": tmp_path / "ood.csv", "table": tmp_path / "pretraining_sizes.csv"},
-    )
+    tables = {name: tmp_path / f"{name}.csv" for name in ("ri", "mri", "ood", "sizes", "pretraining_sizes")}
+    here = {"trained_here": list(PRETRAINED_ON)}
+    here["descriptions"] = [tmp_path / f"{model}.model.json" for model in PRETRAINED_ON]
+    return {**tables, **trainings, **here, "stated": {}, "conditions": "protocol paper"}
 
 
 def read(path):
@@ -69,8 +67,8 @@ def read(path):
 
 
 def test_every_ri_has_its_numbers_of_images_and_mri_their_mean(files):
-    write_sizes(**files[0])
-    table, ri = read(files[0]["table"]), read(files[0]["ri"])
+    write_sizes(**files)
+    table, ri = read(files["sizes"]), read(files["ri"])
     assert list(table)[:7] == ["model", "method", "target", "size", "seed", "train_images", "pretraining_images"]
     assert len(table) == 3 * 2 * 3 * (2 + 1)
     for line in table.itertuples():
@@ -87,8 +85,8 @@ def test_every_ri_has_its_numbers_of_images_and_mri_their_mean(files):
 
 
 def test_pretraining_sizes_has_accuracies_whose_difference_is_mri(files):
-    write_pretraining_sizes(**files[1])
-    table = read(files[1]["table"])
+    write_sizes(**files)
+    table = read(files["pretraining_sizes"])
     assert list(table["pretraining_images"]) == sorted(table["pretraining_images"])
     assert set(table["model"]) == {"m5", "m50"} and len(table) == 2 * 2 * 3
     np.testing.assert_allclose(table["after"] - table["before"], table["mri"])
@@ -96,28 +94,32 @@ def test_pretraining_sizes_has_accuracies_whose_difference_is_mri(files):
     assert dict(zip(table["model"], table["held_out"], strict=True)) == {"m5": 80.5, "m50": 85.0}
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_the_same_input_gives_the_same_bytes(files, which):
-    write = (write_sizes, write_pretraining_sizes)[which]
-    write(**files[which])
-    first = files[which]["table"].read_bytes()
-    write(**files[which])
-    assert files[which]["table"].read_bytes() == first
+def test_published_models_have_the_number_that_they_state(files):
+    write_sizes(**{**files, "stated": {"published": 20}})
+    table, sizes = read(files["pretraining_sizes"]), read(files["sizes"])
+    assert list(dict.fromkeys(table["model"])) == ["m5", "published", "m50"] and len(table) == 3 * 2 * 3
+    published = table[table["model"] == "published"]
+    assert set(published["pretraining_images"]) == {20} and published["held_out"].isna().all()
+    assert set(sizes[sizes["model"] == "published"]["pretraining_images"]) == {20}
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_sizes_that_look_like_numbers_are_kept_as_they_are_written(files, which):
+def test_the_same_input_gives_the_same_bytes(files):
+    written = []
+    for _ in range(2):
+        write_sizes(**files)
+        written.append([files[name].read_bytes() for name in ("sizes", "pretraining_sizes")])
+    assert written[0] == written[1]
+
+
+def test_sizes_that_look_like_numbers_are_kept_as_they_are_written(files):
     for name in ("ri", "mri", "ood"):
-        path = files[0]["table"].with_name(f"{name}.csv")
-        table = read(path)
-        table[table["size"] == "10"].assign(size="010").to_csv(path, index=False)
-    settings = files[which]
-    if which == 0:
-        settings["runs"] = [{**run, "size": run["size"].replace("10", "010")} for run in settings["runs"]]
-    (write_sizes, write_pretraining_sizes)[which](**settings)
-    table = read(settings["table"])
-    assert len(table) == (18, 4)[which] and set(table["size"]) == {"010"}
-    assert set(table["conditions"]) == {"protocol paper"} and list(table)[-1] == "conditions"
+        table = read(files[name])
+        table[table["size"] == "10"].assign(size="010").to_csv(files[name], index=False)
+    write_sizes(**{**files, "runs": [{**run, "size": run["size"].replace("10", "010")} for run in files["runs"]]})
+    for name, lines in (("sizes", 18), ("pretraining_sizes", 4)):
+        table = read(files[name])
+        assert len(table) == lines and set(table["size"]) == {"010"}
+        assert set(table["conditions"]) == {"protocol paper"} and list(table)[-1] == "conditions"
 
 
 def spans(axes):
@@ -127,13 +129,12 @@ def spans(axes):
 
 
 def test_train_subsets_has_a_panel_per_model_and_the_tables_intervals(files):
-    write_sizes(**files[0])
-    table = read(files[0]["table"])
-    labels = {"m5": "Five", "m50": "Fifty", "published": "Published"}
-    figure, shown = train_subsets.draw(table, models=labels, methods=METHODS, confidence=0.95)
-    assert [axes.get_title() for axes in figure.axes] == list(labels.values())
+    write_sizes(**files)
+    table = read(files["sizes"])
+    figure, shown = train_subsets.draw(table, models=LABELS, methods=METHODS, confidence=0.95)
+    assert [axes.get_title() for axes in figure.axes] == list(LABELS.values())
     assert set(shown["target"]) == {"mean"} and len(shown) == 18
-    for axes, model in zip(figure.axes, labels, strict=True):
+    for axes, model in zip(figure.axes, LABELS, strict=True):
         assert axes.get_xscale() == "log" and [t.get_text() for t in axes.get_xticklabels()] == ["10", "30", "60"]
         own = shown[shown["model"] == model]
         expected = {(line.ci_low, line.ci_high) for line in own.itertuples()}
@@ -150,11 +151,11 @@ def test_train_subsets_has_a_panel_per_model_and_the_tables_intervals(files):
 
 
 def test_pretraining_sizes_draws_before_after_and_mri(files):
-    write_pretraining_sizes(**files[1])
-    table = read(files[1]["table"])
-    series = dict.fromkeys(PRETRAINED_ON, "Net on digits")
+    write_sizes(**files)
+    table = read(files["pretraining_sizes"])
+    how = {"models": LABELS, "series": dict.fromkeys(PRETRAINED_ON, "Net on digits")}
     whole = table[table["size"] == "all"]
-    figure, shown = pretraining_sizes.draw(whole, series=series, methods=METHODS, confidence=0.9)
+    figure, shown = pretraining_sizes.draw(whole, **how, methods=METHODS, confidence=0.9)
     top, bottom = figure.axes
     assert len(shown) == 4
     expected = {(48.0, 51.0)} | {(line.after_low, line.after_high) for line in whole.itertuples()}
@@ -166,13 +167,59 @@ def test_pretraining_sizes_draws_before_after_and_mri(files):
     assert "90%" in figure.get_supxlabel()
 
 
+def published_models(numbers):
+    """Rows of published models m0, m1, ... with FT, in the order of `numbers` of pretraining images."""
+    table = pd.DataFrame(
+        {"model": [f"m{i}" for i in range(len(numbers))], "pretraining_images": numbers, "method": "ft"}
+    )
+    table["before"], table["after"], table["mri"] = 30.0 + table.index, 40.0 + 2 * table.index, 10.0 + table.index
+    for name, value in (("before", "before"), ("after", "after"), ("ci", "mri")):
+        table[f"{name}_low"], table[f"{name}_high"] = table[value] - 1, table[value] + 2
+    return table
+
+
+def drawn_sizes(table, **more):
+    labels = {model: model.upper() for model in table["model"]}
+    figure, _ = pretraining_sizes.draw(table, models=labels, methods={"ft": METHODS["ft"]}, confidence=0.95, **more)
+    figure.canvas.draw()
+    return figure.axes
+
+
+def test_published_models_are_labelled_points_and_only_a_series_has_a_line():
+    table = published_models([10**3, 10**4, 10**6, 10**9])
+    top, bottom = drawn_sizes(table, series={"m0": "net", "m2": "net"})
+    lines = [line for line in top.lines if line.get_linestyle() != "None"]
+    assert sorted(len(line.get_xdata()) for line in lines) == [1, 1, 1, 1, 2, 2]
+    joined = [list(line.get_ydata()) for line in lines if len(line.get_xdata()) == 2]
+    assert joined == [[30, 32], [40, 44]]
+    assert set(spans(top)) == {(value - 1, value + 2) for value in [*table["before"], *table["after"]]}
+    assert set(spans(bottom)) == {(value - 1, value + 2) for value in table["mri"]}
+    (named,) = top.child_axes
+    labels = dict(zip(np.round(named.get_xticks()), [text.get_text() for text in named.get_xticklabels()], strict=True))
+    assert labels == {10**3: "M0", 10**4: "M1", 10**6: "M2", 10**9: "M3"}
+
+
+def test_labels_of_models_with_about_the_same_number_leave_each_other_room():
+    """A dozen on ImageNet-1K, two of nearly equal size, and one far off; none is moved more than it must be."""
+    top, _ = drawn_sizes(published_models([1281167] * 12 + [11797632, 14197122, 2320000000]), series={})
+    (named,) = top.child_axes
+    places = named.get_xticks()
+    inches = top.transData.transform([(place, 30) for place in places])[:, 0] / top.figure.dpi
+    assert np.diff(inches).min() > 0.09, "labels of 6 points are 0.08 inches high"
+    logs = np.log10(places)
+    assert logs[:12].mean() == pytest.approx(np.log10(1281167)) and places[-1] == pytest.approx(2320000000)
+    assert logs[12:14].mean() == pytest.approx(np.log10([11797632, 14197122]).mean())
+    top, _ = drawn_sizes(published_models([10**5, 10**6, *[1281167] * 8]), series={"m0": "net", "m1": "net"})
+    places = top.child_axes[0].get_xticks()
+    assert places[:2] == pytest.approx([10**5, 10**6], rel=0.01) and (np.diff(places) > 0).all()
+
+
 def test_only_figures_of_every_size_are_given_all_of_them(files, tmp_path):
-    write_sizes(**files[0])
-    write_pretraining_sizes(**files[1])
+    write_sizes(**files)
     made = {ending: tmp_path / f"x.{ending}" for ending in ("png", "pdf", "csv")}
-    settings = {"methods": METHODS, "confidence": 0.95}
+    settings = {"models": LABELS, "methods": METHODS, "confidence": 0.95}
     for figure, table, more, shown in (
-        ("train_subsets", "sizes", {"models": {"m5": "Five"}}, set(SIZES)),
+        ("train_subsets", "sizes", {}, set(SIZES)),
         ("pretraining_sizes", "pretraining_sizes", {"series": dict.fromkeys(PRETRAINED_ON, "Net")}, {"all"}),
     ):
         inputs = {table: str(tmp_path / f"{table}.csv")}

@@ -2,13 +2,10 @@
 
 SELECTION = f"{REPORTS}/tables/selection.csv"
 SELECT_SPLIT = f"{RUNS}/select/{RUN_PATH}/{{evaluation_group}}"
-GROUP_OF = {dataset: group for group, datasets in EVALUATION_GROUPS.items() for dataset in datasets}
-
-CHOSEN_FROM = {name for names in GRID.selection["variants"].values() for name in names} if GRID.selection else set()
 SELECT_ROWS = [
-    f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=GROUP_OF[run.target])
+    f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=GRID.datasets[run.target].evaluation_group)
     for run in GRID.runs()
-    if run.method in CHOSEN_FROM and CONFIG["select"] == "target"
+    if CONFIG["select"] == "target" and any(run.method in names for names in GRID.selection["variants"].values())
 ]
 
 if GRID.selection:

@@ -1,63 +1,42 @@
-# Robustness by the number of images used for fine-tuning and, for models trained here, for pretraining. Part of a run
-# if the grid has several sizes or such models.
+# Robustness by the number of images used for fine-tuning and for pretraining. Part of a run if the grid has several sizes
+# of subsets, or models that are trained here or state different numbers.
 
-SIZED = [name for name, model in GRID.models.items() if model.pretrain]
-# Series of each model: models that differ only in the size of their pretraining data.
-SERIES = {
-    name: f"{GRID.models[name].architecture} on {CATALOG.datasets[GRID.models[name].pretrain['dataset']].label}"
-    for name in SIZED
-}
+SIZES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("sizes", "pretraining_sizes")}
+# Models that differ only in the size of their pretraining data have the same architecture and dataset.
+SERIES = {name: f"{m.architecture} on {m.pretrain['dataset']}" for name, m in GRID.models.items() if m.pretrain}
+PRETRAINING_IMAGES = {name: model.pretraining_images for name, model in GRID.models.items() if model.pretraining_images}
 # One fine-tuned run of each model, target and size, which records the number of images.
 COUNTED = list({(run.model, run.target, run.size): run for run in TRAINED_RUNS}.values())
-SIZES = {"sizes": f"{REPORTS}/tables/sizes.csv"}
-PRETRAINING_SIZES = {"pretraining_sizes": f"{REPORTS}/tables/pretraining_sizes.csv"} if SIZED else {}
-SIZES_FIGURES = []
 
 if COUNTED and len(GRID.sizes) > 1:
-    SIZES_FIGURES.append("train_subsets")
-    REGISTRY.figure("train_subsets", inputs=SIZES, settings=STYLED_MEANS)
+    REGISTRY.figure("train_subsets", inputs={"sizes": SIZES["sizes"]}, settings=STYLED_MEANS)
+    REGISTRY.analysis("sizes", tables={"sizes": SIZES["sizes"]}, figures=["train_subsets"])
 
-if COUNTED and SIZED:
-    SIZES_FIGURES.append("pretraining_sizes")
-    REGISTRY.figure(
-        "pretraining_sizes",
-        inputs=PRETRAINING_SIZES,
-        settings={"series": SERIES, "methods": METHOD_STYLES, "confidence": CONFIDENCE},
-    )
-
-if SIZES_FIGURES:
-    REGISTRY.analysis("sizes", tables=SIZES | PRETRAINING_SIZES, figures=SIZES_FIGURES)
+if COUNTED and EXAMPLE_METHOD and (SERIES or len(set(PRETRAINING_IMAGES.values())) > 1):
+    OF_SIZES = {"pretraining_sizes": SIZES["pretraining_sizes"]}
+    # Published models may be many; with them, one method is shown.
+    ONLY = METHOD_STYLES if len(SERIES) == len(GRID.models) else {EXAMPLE_METHOD: METHOD_STYLES[EXAMPLE_METHOD]}
+    REGISTRY.figure("pretraining_sizes", inputs=OF_SIZES, settings={**STYLED_MEANS, "methods": ONLY, "series": SERIES})
+    REGISTRY.analysis("pretraining_sizes", tables=OF_SIZES, figures=["pretraining_sizes"])
 
 
 use rule compare_published as tabulate_sizes with:
     input:
         ri=TABLES["ri"],
         mri=TABLES["mri"],
+        ood=TABLES["ood"],
         fit=TABLES["fit"],
         manifests=[f"{CHECKPOINT}/manifest.json".format(**vars(run)) for run in COUNTED],
-        descriptions=expand(f"{MODEL}/model.json", model=SIZED),
+        descriptions=expand(f"{MODEL}/model.json", model=SERIES),
     output:
-        **table_files("sizes", table=SIZES["sizes"]),
+        **table_files("sizes", **SIZES),
     log:
         f"{LOGS}/sizes.log",
     params:
         cfg=tabulation(
             "sizes:write_sizes",
             runs=[{key: vars(run)[key] for key in ("model", "target", "size")} for run in COUNTED],
-            trained_here=SIZED,
+            stated=PRETRAINING_IMAGES,
+            trained_here=list(SERIES),
             conditions=CONDITIONS,
         ),
-
-
-use rule tabulate_sizes as tabulate_pretraining_sizes with:
-    input:
-        mri=TABLES["mri"],
-        ood=TABLES["ood"],
-        fit=TABLES["fit"],
-        descriptions=expand(f"{MODEL}/model.json", model=SIZED),
-    output:
-        **table_files("pretraining_sizes", table=f"{REPORTS}/tables/pretraining_sizes.csv"),
-    log:
-        f"{LOGS}/pretraining_sizes.log",
-    params:
-        cfg=tabulation("sizes:write_pretraining_sizes", trained_here=SIZED, conditions=CONDITIONS),

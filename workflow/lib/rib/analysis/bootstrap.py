@@ -15,6 +15,8 @@ targets. Few seeds tell their variance badly: intervals and p-values use Student
 freedom (1946, doi 10.2307/3002019), where O counts as known and B of each target has S - 1.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
@@ -22,6 +24,7 @@ FEWEST_SEEDS = 3  # for inference over seeds
 KNOWN = 1e6  # degrees of freedom of a variance that counts as known
 
 
+@lru_cache(1)  # one set for all models of a grid
 def object_weights(objects: int, replicates: int, seed: int) -> np.ndarray:
     """Bootstrap weights: row 0 counts every object once, each other row draws as many with replacement.
 

@@ -5,7 +5,7 @@ share the objects' draws, so differences are paired. Targets, datasets and, with
 fixed. The standard deviation and t-interval over seeds are those with fixed objects.
 
 With fewer than three seeds the test flips signs of objects. Its null hypothesis is that two methods are exchangeable on
-each object. mRI_A - mRI_B is a sum over objects (`rib.analysis.ri.ri_parts`). Under the null hypothesis the sign of each
+each object. mRI_A - mRI_B is a sum over objects (`rib.analysis.ri.ood_parts`). Under the null hypothesis the sign of each
 object's term is random, jointly for all targets, datasets and seeds in which the object appears. p is the fraction of
 draws with at least the observed absolute difference, counting the observed one (Phipson and Smyth 2010, doi
 10.2202/1544-6115.1585).
@@ -22,8 +22,8 @@ number of objects with an image in the RI (for mRI, in the RI of any target), an
 
 import itertools
 import string
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Hashable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from scipy.special import erfc
 from rib.analysis.bootstrap import FEWEST_SEEDS, object_weights, over_runs, p_over_runs, spread
 from rib.analysis.counts import State, read_counts
 from rib.analysis.fit import read_table
-from rib.analysis.ri import Ood, ood_accuracies, ri_objects, ri_parts
+from rib.analysis.ri import Ood, ood_accuracies, ood_parts, ri_objects
 from rib.base.files import write_table
 from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED
@@ -58,39 +58,28 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Effects:
-    """RI of each method and target of one model and size; columns are targets and, last, their mean, mRI.
+    """Values that are compared in pairs: of methods, RI of each target and, last, their mean, mRI.
 
     Attributes:
-        methods: names; the last is the pretrained model, whose RI is 0.
-        targets: names.
-        change: (methods, targets, seeds, 1 + replicates) percentage points, observed and of each bootstrap replicate.
-        parts: (methods, columns, objects) contribution of each object to the mean over seeds.
+        names: methods, of which the last is the pretrained model, whose RI is 0; or models.
+        columns: by name (target, or None for mRI), the tests that Holm's correction is over, and the places in `values`
+            that are averaged.
+        values: (names, places, seeds, 1 + replicates) percentage points, observed and of each bootstrap replicate.
+        parts: (names, columns, objects) contribution of each object to the mean over seeds.
+        untested: names and columns that are left out of comparisons.
     """
 
-    methods: list[str]
-    targets: list[str]
-    change: np.ndarray
+    names: list[str]
+    columns: dict[Hashable, tuple[Hashable, slice]]
+    values: np.ndarray
     parts: np.ndarray
-
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """All pairs of methods, in order."""
-        return list(itertools.combinations(range(len(self.methods)), 2))
-
-    @property
-    def columns(self) -> list[tuple[str | None, slice]]:
-        """Target of each column (None for mRI), and the place of its runs."""
-        return [*((target, slice(place, place + 1)) for place, target in enumerate(self.targets)), (None, slice(None))]
-
-    def without(self, methods: Collection[str]) -> "Effects":
-        """The effects of the other methods."""
-        kept = [place for place, name in enumerate(self.methods) if name not in methods]
-        parts = {name: getattr(self, name)[kept] for name in ("change", "parts")}
-        return replace(self, methods=[self.methods[place] for place in kept], **parts)
+    untested: Set[tuple[str, Hashable]] = frozenset()
 
 
-def effects_of(ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray], size: str) -> Effects:
-    """Collect the effects of one model's runs with the same training subset."""
+def effects_of(
+    ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray], size: str, unfinished: Collection[str] = ()
+) -> Effects:
+    """Collect the effects of one model's runs with the same training subset; unfinished methods are not tested."""
     states = [state for state in ood if state[3] == size]
     methods, targets, seeds = (sorted({state[field] for state in states}) for field in (1, 2, 4))
     model = states[0][0]
@@ -101,11 +90,13 @@ def effects_of(ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray], size
         return np.concatenate([found, np.zeros_like(found[:1])])
 
     by_target = table(parts).mean(axis=2)
+    of_targets = {target: ("ri", slice(place, place + 1)) for place, target in enumerate(targets)}
     return Effects(
-        methods=[*methods, PRETRAINED],
-        targets=targets,
-        change=table({state: pair.change for state, pair in ood.items()}),
+        names=[*methods, PRETRAINED],
+        columns={**of_targets, None: ("mri", slice(None))},
+        values=table({state: pair.change for state, pair in ood.items()}),
         parts=np.concatenate([by_target, by_target.mean(axis=1, keepdims=True)], axis=1),
+        untested=set(itertools.product(unfinished, [*targets, None])),
     )
 
 
@@ -192,25 +183,24 @@ def letters(tied: np.ndarray) -> list[str]:
 
 
 def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.DataFrame:
-    """Compare all pairs of methods, of which there is at least one, in each column of the effects.
+    """Compare all pairs of methods (or models), of which there is at least one, in each column of the effects.
 
     Returns:
-        method, other, target (None for mRI), difference (percentage points, method minus other) with its confidence
-        interval, p, p adjusted over mRI's pairs or over all pairs and targets, and `spread` of the difference over seeds.
+        family of tests, method, other, target (the column), difference (percentage points, method minus other) with its confidence
+        interval, p and Holm-adjusted p (NaN if not tested), and `spread` of the difference over seeds.
     """
-    lines, few = [], effects.change.shape[2] < FEWEST_SEEDS
-    flipped = sign_flip_p(effects.parts, effects.pairs, draws, seed) if few else None
-    for column, (target, own) in enumerate(effects.columns):
-        for pair, (a, b) in enumerate(effects.pairs):
-            apart = effects.change[a, own] - effects.change[b, own]
-            p = flipped[pair, column] if few else p_over_runs(apart)
+    lines, few = [], effects.values.shape[2] < FEWEST_SEEDS
+    pairs = list(itertools.combinations(range(len(effects.names)), 2))
+    flipped = sign_flip_p(effects.parts, pairs, draws, seed) if few else None
+    for place, (column, (family, own)) in enumerate(effects.columns.items()):
+        for pair, (a, b) in enumerate(pairs):
+            names, apart = (effects.names[a], effects.names[b]), effects.values[a, own] - effects.values[b, own]
+            tested = effects.untested.isdisjoint((name, column) for name in names)
+            p = np.nan if not tested else flipped[pair, place] if few else p_over_runs(apart)
             over_seeds = spread(apart[..., 0].mean(axis=0), confidence)
-            names = effects.methods[a], effects.methods[b], target
-            lines.append((*names, *over_runs(apart, confidence), p, np.nan, *over_seeds))
-    table = pd.DataFrame(lines, columns=["method", "other", "target", *COMPARISON])
-    for of_mri in (True, False):
-        rows = table["target"].isna() == of_mri
-        table.loc[rows, "p_holm"] = holm(table.loc[rows, "p"].to_numpy())
+            lines.append((family, *names, column, *over_runs(apart, confidence), p, np.nan, *over_seeds))
+    table = pd.DataFrame(lines, columns=["family", "method", "other", "target", *COMPARISON])
+    table["p_holm"] = table.dropna(subset=["p"]).groupby("family")["p"].transform(lambda p: holm(p.to_numpy()))
     return table
 
 
@@ -237,27 +227,16 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     )
 
 
-def tables_of(
-    effects: Effects, unfinished: Collection[str], confidence: float, draws: int, seed: int
-) -> dict[str, pd.DataFrame]:
-    """The tables of one model and size, by name, without the columns model and size; some may be missing.
-
-    Args:
-        unfinished: methods that are neither ranked nor tested.
-    """
-    lines = [
-        (method, target, *over_runs(runs[None], confidence), *spread(runs[:, 0], confidence))
-        for method, change in zip(effects.methods[:-1], effects.change, strict=False)
-        for target, runs in zip(effects.targets, change, strict=True)
-    ]
-    found = {"seeds_ri": pd.DataFrame(lines, columns=["method", "target", "ri", *IMAGES, *SEEDS])}
-    finished = effects.without(unfinished)
-    if finished.pairs:
-        compared = compare(finished, confidence, draws, seed)
-        of_mri = compared[compared["target"].isna()]
-        found |= {"comparisons": of_mri, "comparisons_ri": compared.dropna(subset=["target"])}
-        found["ranking"] = rank(of_mri, confidence)
-    return found
+def tables_of(effects: Effects, confidence: float, draws: int, seed: int) -> dict[str, pd.DataFrame]:
+    """The tables of one model and size, by name, without the columns model and size; some may be empty."""
+    every = compare(effects, confidence, draws, seed)
+    own, tested = every[every["other"] == PRETRAINED], every.dropna(subset=["p"])
+    found = {
+        "seeds_ri": own.dropna(subset=["target"]).rename(columns={"difference": "ri"}),
+        "comparisons": tested[tested["target"].isna()],
+        "comparisons_ri": tested.dropna(subset=["target"]),
+    }
+    return found | {"ranking": rank(found["comparisons"], confidence)}
 
 
 def few_objects(table: pd.DataFrame) -> str:
@@ -285,25 +264,24 @@ def write_comparison(
     Args:
         fit: CSV file of `rib.analysis.fit.fit_table`, which says what is unfinished.
     """
-    found, weights = [], None
+    found = []
     unfinished = read_table(fit).query("unfinished == 'yes'")
     for of_model in read_counts(counts):
-        if weights is None:
-            weights = object_weights(of_model.objects, replicates, seed)
         plain = of_model.of([place for place, state in enumerate(of_model.states) if state[-1] is None])
-        ood = ood_accuracies(plain, weights, ood_datasets, source_groups)
-        parts = ri_parts(plain, ood_datasets, source_groups)
+        ood = ood_accuracies(plain, object_weights(plain.objects, replicates, seed), ood_datasets, source_groups)
+        parts = {s: after - before for s, (before, after) in ood_parts(plain, ood_datasets, source_groups).items()}
         for size in sorted({state[3] for state in ood}):
             model = plain.states[0][0]
             left_out = set(unfinished[(unfinished["model"] == model) & (unfinished["size"] == size)]["method"])
-            tables = tables_of(effects := effects_of(ood, parts, size), left_out, confidence, draws, seed)
-            objects = ri_objects(plain, effects.targets, ood_datasets, source_groups)
+            effects = effects_of(ood, parts, size, left_out)
+            tables = tables_of(effects, confidence, draws, seed)
+            objects = ri_objects(plain, [*filter(None, effects.columns)], ood_datasets, source_groups)
             for name, table in tables.items():
                 of_rows = [objects.get(target, objects[None]) for target in table.get("target", [None] * len(table))]
                 tables[name] = table.assign(model=model, size=size, objects=of_rows)
             found.append(tables)
     for name, columns in COLUMNS.items():
-        tables = [tables[name][columns] for tables in found if name in tables]
+        tables = [tables[name][columns] for tables in found if len(tables[name])]
         table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
         if name.startswith("comparisons") and (note := few_objects(table)):
             log.warning("%s: %s", name, note)

@@ -5,73 +5,60 @@ are those of `rib.analysis.comparison`; Holm's correction is over all tests of a
 model with an unfinished run of the method has no ranks, and no tests of mRI and of accuracy after fine-tuning.
 """
 
-import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from rib.analysis.bootstrap import FEWEST_SEEDS, estimate, object_weights, over_runs, p_over_runs
-from rib.analysis.comparison import DRAWS, ROUNDING, holm, sign_flip_p
-from rib.analysis.counts import State, read_counts
+from rib.analysis.bootstrap import estimate, object_weights, over_runs
+from rib.analysis.comparison import DRAWS, ROUNDING, Effects, compare
+from rib.analysis.counts import Counts, read_counts
 from rib.analysis.fit import read_table
-from rib.analysis.ri import Ood, ood_accuracies, ood_parts, ri_objects
+from rib.analysis.ri import ood_accuracies, ood_parts, ri_objects
 from rib.base.errors import UserError
 from rib.base.files import write_table
-from rib.config.run import PRETRAINED
+from rib.config.run import NO_TARGET, PRETRAINED
 
 # As weights of the mean accuracy on the other datasets before and after fine-tuning.
 MEASURES = {"mri": (-1, 1), "ood_before": (1, 0), "ood_after": (0, 1)}
 FEWEST_MODELS = 5  # for Kendall's tau
-PAIR = ["model", "other_model", "measure", "difference", "ci_low", "ci_high", "p"]
+KEY = ["method", "size"]
+PAIR = ["model", "other_model", "measure", "difference", "ci_low", "ci_high", "p", "p_holm", "objects"]
 ACCURACIES = ["ood_before", "before_low", "before_high", "ood_after", "after_low", "after_high"]
-TAU = ["tau", "tau_low", "tau_high"]
 
 
-class Scores(NamedTuple):
-    """Mean accuracies on the other datasets, before and after fine-tuning, of one model's runs with a method and size."""
-
-    accuracies: np.ndarray  # (2, targets, seeds, 1 + replicates) percent, observed and of each replicate of objects
-    parts: np.ndarray  # (2, objects) contributions to the mean over runs
-
-
-def scores_of(ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray]) -> Scores:
-    """Scores of the runs in `parts` (see `rib.analysis.ri.ood_parts`), which are sorted by target and seed."""
-    sides = np.array([[ood[state].before for state in parts], [ood[state].after for state in parts]])
-    by_target = (2, len({state[2] for state in parts}), -1, sides.shape[2])
-    return Scores(sides.reshape(by_target), np.mean(list(parts.values()), axis=0))
-
-
-def flip_signs(scores: Sequence[Sequence[Scores]], draws: int, seed: int) -> Sequence[np.ndarray | None]:
-    """p (pairs of models, measures) of sign flips for each method and size, with the same draws; None with enough seeds."""
-    if scores[0][0].accuracies.shape[2] >= FEWEST_SEEDS:
-        return [None] * len(scores)
-    weights = np.array(list(MEASURES.values()))
-    parts = np.stack([[weights @ own.parts for own in models] for models in scores], axis=1)
-    pairs = list(itertools.combinations(range(len(parts)), 2))
-    p = sign_flip_p(parts.reshape(len(parts), -1, parts.shape[-1]), pairs, draws, seed)
-    return p.reshape(len(pairs), -1, len(MEASURES)).swapaxes(0, 1)
-
-
-def compare(
-    scores: Mapping[str, Scores], flipped: np.ndarray | None, unfinished: Collection[str], confidence: float
-) -> pd.DataFrame:
-    """Differences (model minus other_model) of all pairs of models, with confidence interval, p and Holm-adjusted p.
+def effects_of(
+    models: Iterable[Counts], methods: Collection[str], weights: np.ndarray, unfinished: Collection[tuple], **which
+) -> Effects:
+    """Effects of models; a column is a method, size and measure, and its places in `values` are targets.
 
     Args:
-        flipped: (pairs, measures) p of sign flips; None for p over seeds.
+        models: counts of each model, whose runs of `methods` have the same sizes, targets and seeds.
+        weights: (1 + replicates, objects), see `object_weights`.
+        unfinished: model, method and size of unfinished runs.
+        which: ood_datasets and source_groups, see `ood_accuracies`.
     """
-    weights, lines = np.array(list(MEASURES.values())), []
-    for place, pair in enumerate(itertools.combinations(scores, 2)):
-        apart = np.tensordot(weights, scores[pair[0]].accuracies - scores[pair[1]].accuracies, 1)
-        for column, measure in enumerate(MEASURES):
-            if measure == "ood_before" or not set(unfinished) & set(pair):
-                p = p_over_runs(apart[column]) if flipped is None else flipped[place, column]
-                lines.append((*pair, measure, *over_runs(apart[column], confidence), p))
-    table = pd.DataFrame(lines, columns=PAIR)
-    return table.assign(p_holm=holm(table["p"].to_numpy()))
+    names, values, parts, measures = [], [], [], np.array(list(MEASURES.values()))
+    for of_model in models:
+        counts = of_model.of([i for i, state in enumerate(of_model.states) if state[1] in (*methods, PRETRAINED)])
+        ood, of_objects = ood_accuracies(counts, weights, **which), ood_parts(counts, **which)
+        states = sorted(ood, key=lambda state: (state[1], state[3], state[2], state[4]))
+        keys, targets = sorted({state[1:4:2] for state in states}), len({state[2] for state in states})
+        columns = [(*key, measure) for key in keys for measure in MEASURES]
+        scored = measures @ np.array([(ood[state].before, ood[state].after) for state in states])
+        by_measure = np.moveaxis(scored.reshape(len(keys), targets, -1, *scored.shape[1:]), 3, 1)
+        values.append(by_measure.reshape(len(columns) * targets, -1, scored.shape[2]))
+        means = [np.mean([of_objects[state] for state in states if state[1:4:2] == key], axis=0) for key in keys]
+        parts.append((measures @ np.array(means)).reshape(len(columns), -1))
+        names.append(states[0][0])
+    return Effects(
+        names=names,
+        columns={name: (name[:2], slice(i * targets, (i + 1) * targets)) for i, name in enumerate(columns)},
+        values=np.array(values),
+        parts=np.array(parts),
+        untested={(model, (*key, measure)) for model, *key in unfinished for measure in ("mri", "ood_after")},
+    )
 
 
 def kendall_tau(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -91,25 +78,24 @@ def kendall_tau(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.divide(signs.prod(axis=0).sum(axis=0), untied, where=untied > 0, out=np.full(untied.shape, np.nan))
 
 
-def rank(scores: Mapping[str, Scores], unfinished: Collection[str], confidence: float) -> pd.DataFrame:
+def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.DataFrame:
     """Models' accuracies before and after with confidence intervals, their ranks (1 is best), and tau of the ranked models.
 
     The interval of tau resamples objects, with models and training fixed. With fewer than five models tau is NaN.
     """
-    lines = []
-    for model, own in scores.items():
-        before, after = (over_runs(side, confidence) for side in own.accuracies)
-        lines.append((model, *before, *after))
+    sides = [effects.values[:, effects.columns[method, size, f"ood_{when}"][1]] for when in ("before", "after")]
+    lines = [
+        (name, *over_runs(before, confidence), *over_runs(after, confidence))
+        for name, before, after in zip(effects.names, *sides, strict=True)
+    ]
     table = pd.DataFrame(lines, columns=["model", *ACCURACIES])
-    ranked = ~table["model"].isin(list(unfinished))
-    for when in ("before", "after"):
-        rounded = table[f"ood_{when}"].where(ranked).round(9)
-        table[f"rank_{when}"] = rounded.rank(ascending=False, method="min").astype("Int64")
+    ranked = np.array([(model, (method, size, "mri")) not in effects.untested for model in effects.names])
+    ranks = table.loc[ranked, ["ood_before", "ood_after"]].round(9).rank(ascending=False, method="min").astype("Int64")
+    table = table.join(ranks.set_axis(["rank_before", "rank_after"], axis=1))
     tau = 3 * (np.nan,)
     if ranked.sum() >= FEWEST_MODELS:
-        means = np.stack([scores[model].accuracies.mean(axis=(1, 2)) for model in table["model"][ranked]], axis=1)
-        tau = estimate(kendall_tau(*means), confidence)
-    return table.assign(**dict(zip(TAU, tau, strict=True)))
+        tau = estimate(kendall_tau(*(side[ranked].mean(axis=(1, 2)) for side in sides)), confidence)
+    return table.assign(**dict(zip(("tau", "tau_low", "tau_high"), tau, strict=True)))
 
 
 def write_model_comparisons(
@@ -133,25 +119,18 @@ def write_model_comparisons(
         fit: CSV file of `rib.analysis.fit.fit_table`, which says what is unfinished.
         methods: methods that all models have, without curves.
     """
-    scores: dict[tuple[str, str], dict[str, Scores]] = {}
-    weights = None
-    for model in read_counts(counts):
-        if weights is None:
-            weights = object_weights(model.objects, replicates, seed)
-        model = model.of([place for place, state in enumerate(model.states) if state[1] in (*methods, PRETRAINED)])
-        ood = ood_accuracies(model, weights, ood_datasets, source_groups)
-        for key in sorted({(state[1], state[3]) for state in ood}):
-            own = [place for place, s in enumerate(model.states) if (s[1], s[3]) == key or s[1] == PRETRAINED]
-            parts = ood_parts(model.of(own), ood_datasets, source_groups)
-            scores.setdefault(key, {})[model.states[0][0]] = scores_of(ood, parts)
-    unfinished = read_table(fit).query("unfinished == 'yes'")
-    objects = ri_objects(model, {state[2] for state in ood}, ood_datasets, source_groups)[None]
-    flipped = flip_signs([list(models.values()) for models in scores.values()], draws, seed)
-    compared, ranks = {}, {}
-    for ((method, size), models), p in zip(scores.items(), flipped, strict=True):
-        left_out = set(unfinished[(unfinished["method"] == method) & (unfinished["size"] == size)]["model"])
-        compared[method, size] = compare(models, p, left_out, confidence).assign(objects=objects)
-        ranks[method, size] = rank(models, left_out, confidence)
-    for path, tables in ((model_comparisons, compared), (model_ranks, ranks)):
-        table = pd.concat(tables, names=["method", "size"]).reset_index(["method", "size"])
-        write_table(path, table.assign(conditions=conditions))
+    unfinished = read_table(fit).query("unfinished == 'yes'")[["model", *KEY]].itertuples(index=False, name=None)
+    which = {"ood_datasets": ood_datasets, "source_groups": source_groups}
+    first = next(iter(read_counts(counts)))
+    weights = object_weights(first.objects, replicates, seed)
+    effects = effects_of(read_counts(counts), methods, weights, unfinished, **which)
+    targets = {state[2] for state in first.states} - {NO_TARGET}
+    compared = compare(effects, confidence, draws, seed).dropna(subset=["p"])
+    compared = compared.rename(columns={"method": "model", "other": "other_model"})
+    compared[[*KEY, "measure"]] = compared["target"].tolist()
+    compared["objects"] = ri_objects(first, targets, *which.values())[None]
+    compared = compared.sort_values([*KEY, *PAIR[:2]], kind="stable")[[*KEY, *PAIR]]
+    ranks = {key: rank(effects, *key, confidence) for key in dict.fromkeys(name[:2] for name in effects.columns)}
+    ranked = pd.concat(ranks, names=KEY).reset_index(KEY)
+    for path, found in ((model_comparisons, compared), (model_ranks, ranked)):
+        write_table(path, found.assign(conditions=conditions))

@@ -98,7 +98,7 @@ def ood_parts(
     Args: see `ood_accuracies`.
 
     Returns:
-        (2, objects) percent, before and after fine-tuning; the sums over objects are `Ood.before` and `Ood.after`.
+        (2, objects) percent, before and after fine-tuning; the sums over objects are `Ood.before` and `Ood.after`, and that of the differences is RI.
     """
     place = {state: position for position, state in enumerate(counts.states)}
     by_target = _by_target(counts, ood_datasets, source_groups)
@@ -110,16 +110,6 @@ def ood_parts(
             for part, right in zip(parts, counts.correct[name][rows][:, kept], strict=True):
                 part += np.bincount(counts.places[name][kept], share * right, minlength=counts.objects)
     return found
-
-
-def ri_parts(
-    counts: Counts, ood_datasets: Collection[str] | None = None, source_groups: Mapping[str, str] | None = None
-) -> dict[State, np.ndarray]:
-    """Contribution of each object to the RI of every fine-tuned state: (objects,) percentage points, with sum RI.
-
-    Args: see `ood_accuracies`.
-    """
-    return {state: after - before for state, (before, after) in ood_parts(counts, ood_datasets, source_groups).items()}
 
 
 def ri_objects(counts: Counts, targets: Collection[str], *which: Collection[str] | None) -> dict[str | None, int]:

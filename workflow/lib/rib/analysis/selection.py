@@ -7,7 +7,8 @@ The variant with the highest accuracy, averaged over seeds, is chosen; of equal 
                    gain on j of the variant chosen for j: of a procedure, not of one network, that uses OOD labels.
     oracle         on all datasets in the RI: an upper bound
 
-Every bootstrap replicate chooses again. Select images have draws of their own; training seeds are fixed.
+Every bootstrap replicate chooses again, by the mean over the same seeds. Select images have draws of their own. With three
+or more seeds, intervals are `over_runs` of the chosen runs; how much other seeds would change the choice is not in them.
 """
 
 import itertools
@@ -17,13 +18,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rib.analysis.bootstrap import estimate, object_weights
+from rib.analysis.bootstrap import object_weights, over_runs
 from rib.analysis.counts import COLUMNS, EVERY, Counts, count, read_counts, read_indexes
 from rib.analysis.ri import on_other_datasets, ood_accuracies
 from rib.base.files import write_table
 from rib.config.run import MEAN, NO_TARGET
 
-SHOWN = {"oracle": "oracle (upper bound)"}  # names of rules in tables
 DECIMALS = 9  # percentage points; a smaller difference is a rounding error
 TABLE = ["model", "method", "rule", "size", "target", "chosen", "chosen_share", "variants", "ri", "ci_low", "ci_high"]
 Key = tuple[str, str, str, str]  # model, method, size, target
@@ -32,10 +32,7 @@ Key = tuple[str, str, str, str]  # model, method, size, target
 def gains_of(
     counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: Mapping[str, str] | None
 ) -> dict[Key, dict[str, list[np.ndarray]]]:
-    """Accuracy after fine-tuning minus before, in percent, by dataset in the RI: (replicates,) for each seed.
-
-    Args: see `ood_accuracies`.
-    """
+    """Accuracy after fine-tuning minus before, in percent, by dataset in the RI: (replicates,) for each seed; see `ood_accuracies`."""
     targets = {state[2] for state in counts.states} - {NO_TARGET}
     left = {target: on_other_datasets(counts.places, target, ood_datasets, source_groups) for target in targets}
     found: dict[Key, dict[str, list[np.ndarray]]] = {}
@@ -53,7 +50,7 @@ def select_accuracies(
     """Accuracy on the select split of the target, in percent, from its rows: (1 + draws,) for each seed."""
     parts = (pd.read_parquet(path, columns=COLUMNS).assign(target=NO_TARGET) for path in rows)  # one state, all targets
     counts, found = count(parts, read_indexes(indexes)), {}
-    weights = object_weights(counts.objects, draws, [seed, 1])  # other draws than those of the test objects
+    weights = object_weights(counts.objects, draws, (seed, 1))  # other draws than those of the test objects
     for target in counts.datasets:
         accuracies = counts.accuracy_on(target, weights, EVERY, EVERY).T
         for (model, method, _, size, *_), own in zip(counts.states, accuracies, strict=True):
@@ -77,25 +74,25 @@ def choices_of(
 
     Returns:
         By method, not variant: (datasets or 1, replicates) index of the variant that each dataset, or all of them, choose;
-        (replicates,) RI of the choice in percentage points, NaN where there are no images to choose by.
+        (seeds, replicates) RI of the choice in percentage points, NaN where there are no images to choose by.
     """
     found = {}
     for method, names in variants.items():
         for model, _, size, target in sorted(key for key in gains if key[1] == names[0]):
             keys = [(model, name, size, target) for name in names]
-            # (datasets, replicates, variants), as are scores if each dataset has its own
-            every = np.stack([np.mean(list(gains[key].values()), axis=1) for key in keys], axis=-1)
+            every = np.array([list(gains[key].values()) for key in keys])  # (variants, datasets, seeds, replicates)
+            means = every.mean(axis=2)
             if rule == "target":
-                scores = np.stack([np.mean(select[key], axis=0) for key in keys], axis=-1)[None]
+                scores = np.array([np.mean(select[key], axis=0) for key in keys])[:, None]
             elif rule == "leave_one_out":
                 own = [groups[name] for name in gains[keys[0]]]
                 others = [[group not in (scored, groups[target]) for group in own] for scored in own]
-                scores = np.stack([every[places].mean(axis=0) for places in others])
+                scores = np.stack([means[:, places].mean(axis=1) for places in others], axis=1)
             else:
-                scores = every.mean(axis=0)[None]
-            best = np.round(scores, DECIMALS).argmax(axis=-1)
-            taken = np.take_along_axis(every, np.broadcast_to(best, every.shape[:-1])[..., None], axis=-1)[..., 0]
-            ri = np.where(np.isnan(scores).any(axis=-1), np.nan, taken).mean(axis=0)
+                scores = means.mean(axis=1, keepdims=True)
+            best = np.round(scores, DECIMALS).argmax(axis=0)
+            taken = np.take_along_axis(every, best[None, :, None], axis=0)[0]
+            ri = np.where(np.isnan(scores).any(axis=0)[:, None], np.nan, taken).mean(axis=0)
             found[model, method, size, target] = best, ri
     return found
 
@@ -113,13 +110,14 @@ def selection_table(
     """
     lines = []
     for (model, method, size), group in itertools.groupby(choices.items(), lambda item: item[0][:3]):
-        run, names, found = (model, method, SHOWN.get(rule, rule), size), variants[method], []
+        named = f"{rule} (upper bound)" if rule == "oracle" else rule
+        run, names, found = (model, method, named, size), variants[method], []
         for (*_, target), (best, ri) in group:
             chosen = np.bincount(best[:, 0]).argmax()
             share = 100 * (best[:, 1:] == chosen).mean()
-            lines.append((*run, target, names[chosen], share, len(names), *estimate(ri, confidence)))
+            lines.append((*run, target, names[chosen], share, len(names), *over_runs(ri[None], confidence)))
             found.append(ri)
-        lines.append((*run, MEAN, None, np.nan, len(names), *estimate(np.mean(found, axis=0), confidence)))
+        lines.append((*run, MEAN, None, np.nan, len(names), *over_runs(np.array(found), confidence)))
     return pd.DataFrame(lines, columns=TABLE)
 
 
@@ -147,10 +145,9 @@ def write_selection(
         indexes: index of each dataset; folder names identify it.
     """
     select = select_accuracies(rows, indexes, replicates, seed) if rows else {}
-    found, weights = [], None
+    found = []
     for of_model in read_counts(counts):
-        if weights is None:
-            weights = object_weights(of_model.objects, replicates, seed)
+        weights = object_weights(of_model.objects, replicates, seed)
         gains = gains_of(of_model, weights, ood_datasets, source_groups)
         found.append(selection_table(choices_of(gains, select, rule, variants, groups), rule, variants, confidence))
     write_table(table, pd.concat(found).assign(conditions=conditions))

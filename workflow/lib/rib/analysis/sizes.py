@@ -9,65 +9,57 @@ from rib.analysis.fit import read_table
 from rib.base.files import read_json, write_table
 from rib.config.run import MEAN
 
+KEY = ["model", "method", "size"]
+INTERVAL = ["ci_low", "ci_high"]
+
 
 def write_sizes(
     *,
     ri: Path,
     mri: Path,
+    ood: Path,
     runs: Sequence[Mapping[str, str]],
     manifests: Sequence[Path],
+    stated: Mapping[str, int],
     trained_here: Sequence[str],
     descriptions: Sequence[Path],
     conditions: str,
-    table: Path,
+    sizes: Path,
+    pretraining_sizes: Path,
 ) -> None:
-    """Write RI, and mRI as target `mean`, with the numbers of fine-tuning and pretraining images.
+    """Write RI by number of fine-tuning images, and accuracies before and after by number of pretraining images.
 
     Args:
         runs, manifests: model, target and size of one fine-tuning for each combination, and its manifest.
+        stated: numbers of pretraining images that entries of published models state, by model.
         trained_here, descriptions: models that were pretrained here, and model.json of each.
-        table: written as CSV: model, method, target, size, seed (empty for mRI), train_images (for mRI the mean over
-            targets), pretraining_images (empty for published models), ri, ci_low, ci_high in percentage points,
+        sizes: written as CSV: model, method, target (`mean` for mRI), size, seed (empty for mRI), train_images (for mRI
+            the mean over targets), pretraining_images (empty if not known), ri, ci_low, ci_high in percentage points,
             conditions.
+        pretraining_sizes: of models with a known number, sorted by it: model, method, size, pretraining_images, held_out
+            (accuracy on held-out in-distribution images; empty for published models), before, before_low, before_high,
+            after, after_low, after_high (mean OOD accuracies), all in percent; mri, ci_low, ci_high in percentage
+            points; conditions.
     """
+    facts = {model: read_json(path)["trained"] for model, path in zip(trained_here, descriptions, strict=True)}
+    images = stated | {model: fact["images"] for model, fact in facts.items()}
     trained = pd.DataFrame(runs).assign(train_images=[read_json(path)["train_images"] for path in manifests])
-    single = read_table(ri).merge(trained, on=["model", "target", "size"])
-    per_size = trained.groupby(["model", "size"], as_index=False)["train_images"].mean()
-    mean = read_table(mri).rename(columns={"mri": "ri"}).assign(target=MEAN, seed=pd.NA)
-    found = pd.concat([single, mean.merge(per_size, on=["model", "size"])], ignore_index=True)
-    seen = {model: facts["images"] for model, facts in _trainings(trained_here, descriptions).items()}
+    means, per_size = read_table(mri), trained.groupby(["model", "size"], as_index=False)["train_images"].mean()
+    of_mri = means.rename(columns={"mri": "ri"}).assign(target=MEAN, seed=pd.NA).merge(per_size, on=["model", "size"])
+    found = pd.concat([read_table(ri).merge(trained, on=["model", "target", "size"]), of_mri])
     found = found.assign(seed=found["seed"].astype("Int64"), conditions=conditions)
-    found["pretraining_images"] = found["model"].map(seen).astype("Int64")
-    columns = ["method", "target", "size", "seed", "train_images", "pretraining_images", "ri", "ci_low", "ci_high"]
-    write_table(table, found[["model", *columns, "conditions"]])
+    found["pretraining_images"] = found["model"].map(images).astype("Int64")
+    columns = ["model", "method", "target", "size", "seed", "train_images", "pretraining_images", "ri", *INTERVAL]
+    write_table(sizes, found[[*columns, "conditions"]])
 
-
-def write_pretraining_sizes(
-    *, mri: Path, ood: Path, trained_here: Sequence[str], descriptions: Sequence[Path], conditions: str, table: Path
-) -> None:
-    """Write accuracies before and after fine-tuning of models that were pretrained here on subsets of one dataset.
-
-    Args:
-        trained_here, descriptions: as for `write_sizes`.
-        table: written as CSV, sorted by pretraining_images: model, method, size, pretraining_images, held_out (accuracy
-            on held-out in-distribution images), before, before_low, before_high, after, after_low, after_high (mean OOD
-            accuracies), all in percent; mri, ci_low, ci_high in percentage points; conditions.
-    """
-    key = ["model", "method", "size"]
-    facts = _trainings(trained_here, descriptions)
-    found = read_table(mri)
-    found = found[found["model"].isin(trained_here)][[*key, "mri", "ci_low", "ci_high"]]
+    known = means[means["model"].isin(list(images))][[*KEY, "mri", *INTERVAL]]
+    accuracies = []
     for when, rows in read_table(ood).groupby("when", sort=False):
         names = {"accuracy": when, "ci_low": f"{when}_low", "ci_high": f"{when}_high"}
-        found = found.merge(rows[[*key, *names]].rename(columns=names), on=key)
-    found["pretraining_images"] = [facts[model]["images"] for model in found["model"]]
-    found["held_out"] = [facts[model]["test"]["accuracy"] for model in found["model"]]
-    found = found.sort_values("pretraining_images", kind="stable").assign(conditions=conditions)
-    accuracies = [f"{when}{end}" for when in ("before", "after") for end in ("", "_low", "_high")]
-    columns = [*key, "pretraining_images", "held_out", *accuracies, "mri", "ci_low", "ci_high", "conditions"]
-    write_table(table, found[columns])
-
-
-def _trainings(models: Sequence[str], descriptions: Sequence[Path]) -> dict[str, dict]:
-    """What is recorded of each model's pretraining."""
-    return {model: read_json(path)["trained"] for model, path in zip(models, descriptions, strict=True)}
+        known = known.merge(rows[[*KEY, *names]].rename(columns=names), on=KEY)
+        accuracies += names.values()
+    known["pretraining_images"] = known["model"].map(images)
+    known["held_out"] = known["model"].map({model: fact["test"]["accuracy"] for model, fact in facts.items()})
+    known = known.sort_values("pretraining_images", kind="stable").assign(conditions=conditions)
+    columns = [*KEY, "pretraining_images", "held_out", *accuracies, "mri", *INTERVAL, "conditions"]
+    write_table(pretraining_sizes, known[columns])

@@ -261,15 +261,16 @@ def choose_selection(
         UserError: No method has several variants, or the rule has no images to choose by.
     """
     rule, variants = config["select"], {}
+    if rule == "none":
+        return None
     for name, method in methods.items():
         if method.form != CURVE:
             variants.setdefault(method.base, []).append(name)
     variants = {base: names for base, names in variants.items() if len(names) > 1}
     groups = {name: datasets[name].source_group or name for name in ood_datasets(datasets)}
-    if rule != "none" and not variants:
+    if not variants:
         raise UserError(
-            "config, select: no method of this run has several variants to choose from; sweep a setting in "
-            "method_settings, list several recipes, or set select to none."
+            "config, select: no method has several variants; sweep a setting, list several recipes or set it to none."
         )
     if rule == "target" and config["protocol"] == "paper":
         raise UserError(
@@ -282,4 +283,4 @@ def choose_selection(
                 f"config, select: for target '{target}' and dataset '{other}', leave_one_out has no dataset to choose by "
                 "that shares no source images with either; evaluate on more datasets or choose other targets."
             )
-    return None if rule == "none" else {"rule": rule, "variants": variants, "groups": groups}
+    return {"rule": rule, "variants": variants, "groups": groups}

@@ -7,8 +7,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK = "#525252"
-
 
 def draw(
     ranks: pd.DataFrame, *, method: str, method_label: str, models: Mapping[str, Mapping], confidence: float
@@ -39,7 +37,7 @@ def _draw_accuracies(axes: Axes, shown: pd.DataFrame, models: Mapping[str, Mappi
         axes.plot(x, y, models[row["model"]]["marker"], color=colour, markersize=5)
     columns = shown[["before_low", "before_high", "after_low", "after_high"]]
     ends = columns.min(axis=None) - 3, columns.max(axis=None) + 3
-    axes.plot(ends, ends, color=INK, linewidth=0.8, linestyle="--", zorder=1, label="unchanged")
+    axes.plot(ends, ends, color="#525252", linewidth=0.8, linestyle="--", zorder=1, label="unchanged")
     axes.legend()
     axes.set(xlabel="Mean OOD accuracy before (%)", ylabel="Mean OOD accuracy after (%)")
     axes.set(xlim=ends, ylim=ends, aspect="equal", anchor="N")
