@@ -1,14 +1,17 @@
 """Rows of noise of a large grid: 14 models, 12 methods, 8 targets, 3 seeds, scored on 8 datasets of 1000 images."""
 
 import itertools
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from rib.analysis import comparison, model_comparison, samples, tables
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
+from rib.data.view import DatasetFiles, DatasetView
 
 MODELS, METHODS, SEEDS, IMAGES, CLASSES = 14, [f"method{i}" for i in range(12)], 3, 1000, 200
 DATASETS = [f"dataset{i}" for i in range(8)]
@@ -47,3 +50,33 @@ def write_rows(folder: Path) -> None:
         table = pd.DataFrame({"dataset": pd.Categorical(np.repeat(DATASETS, IMAGES)), **whole})
         table.to_parquet(path / "all.parquet", compression="zstd")
         write_json(path / "all.manifest.json", {"device": "cpu", "fit": {run.method: 1.0}})
+
+
+def write_tables(folder: Path) -> None:
+    """Write the tables of the grid, as the jobs of a run do one after another, and how many seconds it took."""
+
+    class Outputs(dict):
+        def __missing__(self, name: str) -> Path:
+            return folder / f"{name}.csv"
+
+    begun = time.perf_counter()
+    outputs, prepared = Outputs(counts=folder / "counts.npz"), [folder / "prepare" / name / "none" for name in DATASETS]
+    rows = [folder / "evaluate" / str(run) / "all.parquet" for run in runs()]
+    means = {"ood_datasets": DATASETS, "source_groups": None, "conditions": ""}
+    means |= {"replicates": 2000, "confidence": 0.95, "seed": 0}
+    of_rows = {**means, "rows": rows, "indexes": [path / "index.parquet" for path in prepared]}
+    of_counts = {**means, "counts": outputs["counts"], "fit": outputs["fit"]}
+    tables.write_tables(
+        **of_rows,
+        manifests=[path.with_suffix(".manifest.json") for path in rows],
+        datasets=[DatasetFiles(path.parent.name, path, pixels=False) for path in prepared],
+        view=DatasetView(None, 1, "all", None),
+        fit={"can_fit": METHODS, "threshold": 0.9, "whole_targets": True},
+        outputs=outputs,
+    )
+    comparison.write_comparison(**of_counts, outputs=outputs)
+    of_models = {name: outputs[name] for name in ("model_comparisons", "model_ranks")}
+    model_comparison.write_model_comparisons(**of_counts, methods=METHODS, **of_models)
+    classes = [path / "classes.json" for path in prepared]
+    samples.write_tables(**of_rows, classes=classes, real_labels=[], outputs=outputs)
+    (folder / "seconds").write_text(f"{time.perf_counter() - begun:.0f}")
