@@ -230,9 +230,10 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
 def tables_of(effects: Effects, confidence: float, draws: int, seed: int) -> dict[str, pd.DataFrame]:
     """The tables of one model and size, by name, without the columns model and size; some may be empty."""
     every = compare(effects, confidence, draws, seed)
-    own, tested = every[every["other"] == PRETRAINED], every.dropna(subset=["p"])
+    own = every[every["other"] == PRETRAINED].rename(columns={"difference": "ri"}).sort_values("method", kind="stable")
+    tested = every.dropna(subset=["p"])
     found = {
-        "seeds_ri": own.dropna(subset=["target"]).rename(columns={"difference": "ri"}),
+        "seeds_ri": own.dropna(subset=["target"]),
         "comparisons": tested[tested["target"].isna()],
         "comparisons_ri": tested.dropna(subset=["target"]),
     }
