@@ -76,7 +76,7 @@ def test_rows_of_the_select_split_are_an_evaluation_of_their_own(selected):
     ("config", "said"),
     [
         ("select=target", "config, select: target chooses by images of the target that were not trained on"),
-        ("method_settings={lora: {rank: 1}}", "config, select: no method of this run has several variants"),
+        ("method_settings={lora: {rank: 1}}", "config, select: no method has several variants"),
     ],
 )
 def test_a_choice_that_cannot_be_made_is_one_sentence(selected, config, said):
