@@ -1,5 +1,6 @@
 """Mean OOD accuracy before and after fine-tuning, and mRI, against the number of pretraining images."""
 
+import textwrap
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -7,12 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.optimize import isotonic_regression
+from matplotlib.ticker import NullLocator
 
 from rib.figures._lines import image_axis, line_with_intervals, method_legend
 
 BEFORE = {"label": "before (pretrained)", "colour": "#252525", "marker": "*", "line": ":"}
-LABEL, ROOM = 0.12, 0.17  # width of a model's label, and of the axes for each model, in inches
+ROOM = 0.22  # width of the axes for each model, in inches
 
 
 def draw(
@@ -23,9 +24,9 @@ def draw(
     methods: Mapping[str, Mapping[str, str]],
     confidence: float,
 ) -> tuple[Figure, pd.DataFrame]:
-    """Mean OOD accuracy (percent) and mRI by number of pretraining images (log scale); lines join models of a series.
+    """Mean OOD accuracy (percent) and mRI by number of pretraining images; lines join models of a series.
 
-    Models are labelled unless all are of one series; those with about the same number stand side by side.
+    The scale is logarithmic if all models are of one series. Others stand side by side in the order of their numbers.
 
     Args:
         pretraining_sizes: columns model, method, pretraining_images, before, before_low, before_high, after, after_low,
@@ -35,33 +36,37 @@ def draw(
     wanted = pretraining_sizes["model"].isin(list(models)) & pretraining_sizes["method"].isin(list(methods))
     shown = pretraining_sizes[wanted].sort_values(["pretraining_images", "before"], kind="stable")
     images = shown.drop_duplicates("model").set_index("model")["pretraining_images"]
-    width = max(3.4, ROOM * len(images))
-    figure, (top, bottom) = plt.subplots(2, figsize=(1.4 + width, 5.2), sharex=True, height_ratios=(3, 2))
-    logs = np.log10(images)
-    # The places closest to the numbers that leave each label its width; models of a series hardly move.
-    apart = LABEL / width * (np.ptp(logs) + 0.3) * np.arange(len(images))
-    moves = isotonic_regression(logs - apart, weights=np.where(images.index.isin(list(series)), 1000, 1))
-    places = 10 ** pd.Series(moves.x + apart, images.index)
     of_series = shown["model"].map(lambda model: series.get(model, model))
+    places, width, high = images, 3.4, 5.2
+    if several := of_series.nunique() > 1:
+        places, width, high = 2.0 ** pd.Series(range(len(images)), images.index), max(3.4, ROOM * len(images)), 6.6
+    figure, (top, bottom) = plt.subplots(2, figsize=(1.4 + width, high), sharex=True, height_ratios=(3, 2))
     for number, (_, own) in enumerate(shown.assign(place=shown["model"].map(places)).groupby(of_series, sort=False)):
         _draw_models(top, bottom, own, methods, labelled=number == 0)
-    note = f"Pretraining images (log scale); whiskers: {confidence:.0%} confidence intervals"
-    if of_series.nunique() == 1:
-        image_axis(bottom, images)
-    else:
-        note += "\nmodels with about the same number stand side by side"
-        bottom.set_xscale("log")
-        figure.set_figheight(6.6)
-        named = top.secondary_xaxis("top")
-        named.set_xticks(places, [models[model] for model in places.index], rotation=90, fontsize=6)
-        named.tick_params(axis="x", which="both", length=0)
-        named.spines["top"].set_visible(False)
+    image_axis(bottom, places)
+    note = "Pretraining images (log scale); "
+    if several:
+        note = "Models in the order of their pretraining images (above the panels, in millions); "
+        bottom.set_xticks(places, [models[model] for model in places.index], rotation=90, fontsize=7)
+        _draw_numbers(top, bottom, np.log2(places).groupby(images))
     bottom.axhline(0, color="#252525", linewidth=0.8)
     top.set_ylabel("Mean OOD accuracy (%)")
     bottom.set_ylabel("mRI (percentage points)")
+    note = textwrap.fill(f"{note}whiskers: {confidence:.0%} confidence intervals", int(13 * (1.4 + width)))
     figure.supxlabel(note, fontsize=8)
     method_legend(figure, top)
     return figure, shown.reset_index(drop=True)
+
+
+def _draw_numbers(top: Axes, bottom: Axes, groups) -> None:
+    """Numbers of images above the models that have them, with lines between groups of places (powers of 2)."""
+    above = top.secondary_xaxis("top")
+    above.xaxis.set_minor_locator(NullLocator())
+    above.set_xticks(2.0 ** groups.mean(), [f"{images / 1e6:,.4g}" for images in groups.groups], fontsize=7)
+    above.tick_params(length=0)
+    for last in groups.max()[:-1]:
+        for axes in (top, bottom):
+            axes.axvline(2.0 ** (last + 0.5), color="#bdbdbd", linewidth=0.8, linestyle=":")
 
 
 def _draw_models(
