@@ -16,7 +16,7 @@ BARS = {
     "right_to_wrong": {"color": LOSS, "hatch": None, "label": "right before, wrong after"},
     "wrong_to_right": {"color": GAIN, "hatch": "///", "label": "wrong before, right after"},
 }
-ROOM = 1.3  # axis limit relative to the longest whisker, so that numbers fit
+ROOM = 0.15  # for a number on each side, relative to the whiskers on both sides
 INK = "#252525"
 NUMBER = {"textcoords": "offset points", "fontsize": 7}
 
@@ -41,14 +41,16 @@ def draw(
         left.set_title(label, loc="left")
         name_rows(left, [methods[method] for method in run])
         name_rows(right, [""] * len(run))
-    low, high = (ROOM * shown[f"{name}_high"].max() for name in BARS)
-    panels[0, 0].set_xlim(-max(low, 1), max(high, 1))
+    low, high = (max(1, shown[f"{name}_high"].max()) for name in BARS)
+    panels[0, 0].set_xlim(-low - ROOM * (low + high), high + ROOM * (low + high))
     panels[0, 1].set_xlim(0, 109)
     panels[-1, 0].xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     panels[-1, 0].set_xlabel("flipped images (%)")
     panels[-1, 1].set_xlabel("same prediction (%)")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    figure.supxlabel(f"means over the other datasets; whiskers: {confidence:.0%} confidence intervals", fontsize=7)
+    figure.supxlabel(
+        f"means over the other datasets; whiskers: {confidence:.0%} confidence intervals over objects", fontsize=7
+    )
     return figure, shown.reset_index(drop=True)
 
 

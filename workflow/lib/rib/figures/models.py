@@ -24,7 +24,8 @@ def draw(
     tau, low, high = shown.loc[0, ["tau", "tau_low", "tau_high"]]
     text = f"{tau:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "\N{MINUS SIGN}")
     correlation = f"Kendall's tau of before and after {text if tau == tau else 'needs five ranked models'}"
-    figure.supxlabel(f"{correlation}; {confidence:.0%} confidence intervals", fontsize=7)
+    whiskers = f"whiskers: {confidence:.0%} confidence intervals; ranks are of the values drawn, without a test"
+    figure.supxlabel(f"{correlation}\n{whiskers}", fontsize=7)
     figure.suptitle(method_label, fontsize=9)
     return figure, shown
 
