@@ -66,7 +66,7 @@ def column(table, number):
 def test_nothing_fails_and_every_figure_shows(page):
     assert page.get_log("browser") == []
     images = page.find_elements(By.CSS_SELECTOR, "figure img")
-    assert len(images) == 11
+    assert len(images) == 12
     for image in images:
         assert image.get_property("naturalWidth") > 300 and image.is_displayed() and image.get_attribute("alt")
     fetched = "return performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length"
@@ -97,7 +97,7 @@ def test_the_page_fits_its_screen(page, size):
 def test_links_lead_to_what_is_there(page, finished):
     links = {link.get_attribute("href") for link in page.find_elements(By.TAG_NAME, "a")}
     files = [link.removeprefix("file://") for link in links if link.startswith("file://") and "#" not in link]
-    assert len(files) == 11 * 3 + 3 + 13 and all(map(os.path.exists, files))
+    assert len(files) == 12 * 3 + 3 + 16 and all(map(os.path.exists, files))
     anchors = {link.partition("#")[2] for link in links if "#" in link}
     assert anchors and all(page.find_elements(By.ID, anchor) for anchor in anchors)
 
