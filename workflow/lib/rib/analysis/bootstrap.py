@@ -11,17 +11,21 @@ both levels (Owen 2007, doi 10.1214/07-AOAS122). So the variance of a mean over 
 
 O: variance over the bootstrap's replicates of objects; B: variance of the seeds' observed means, over S; C: the part of B
 that is due to the objects, which O contains already, from the replicates of the single runs. B and C are summed over
-targets. Few seeds tell their variance badly: intervals and p-values use Student's t with Satterthwaite's degrees of
-freedom (1946, doi 10.2307/3002019), where O counts as known and B of each target has S - 1.
+targets. Few seeds tell their variance badly, so the tails are between those of a normal distribution, where O counts as
+known, and of Student's t with the degrees of freedom of B (S - 1 for each target, combined as by Satterthwaite 1946, doi
+10.2307/3002019): p is the average of both, weighted by O and B, and the interval has the ends at which p is 1 minus the
+confidence. In simulations intervals of 95 % cover 94 to 98 % (tests/unit/test_bootstrap.py). Satterthwaite's t for V itself
+would reject far too often where V happens to look known: with one target and three seeds ten times as often at 0.001.
 """
 
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.optimize import brentq
+from scipy.special import ndtr, stdtr, stdtrit
 
 FEWEST_SEEDS = 3  # for inference over seeds
-KNOWN = 1e6  # degrees of freedom of a variance that counts as known
+LIMITS = (0.0, 100.0)  # of accuracies in percent
 
 
 @lru_cache(1)  # one set for all models of a grid
@@ -51,29 +55,39 @@ def estimate(values: np.ndarray, confidence: float) -> tuple[float, float, float
     return float(values[0]), float(low), float(high)
 
 
-def over_runs(values: np.ndarray, confidence: float) -> tuple[float, float, float]:
+def over_runs(
+    values: np.ndarray, confidence: float, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> tuple[float, float, float]:
     """Mean over the runs of targets and seeds, and its confidence interval over objects and, from three on, seeds.
 
     Args:
         values: (targets, seeds, 1 + replicates), observed and of each replicate of objects.
+        limits: beyond which the interval cannot reach.
     """
     means = values.mean(axis=(0, 1))
     if values.shape[1] < FEWEST_SEEDS:
         return estimate(means, confidence)
-    error, freedom = _error(values)
-    reach = float(stdtrit(freedom, (1 + confidence) / 2) * error)
-    return float(means[0]), float(means[0]) - reach, float(means[0]) + reach
+    error, weight, freedom = _error(values)
+    farthest = stdtrit(freedom, (1 + confidence) / 2)
+    reach = error * brentq(lambda ratio: _tails(ratio, weight, freedom) - (1 - confidence), 0, farthest)
+    low, high = np.clip((means[0] - reach, means[0] + reach), *limits)
+    return float(means[0]), float(low), float(high)
 
 
 def p_over_runs(values: np.ndarray) -> float:
     """Two-sided p of the hypothesis that the mean of `over_runs` is 0, with at least three seeds."""
-    error, freedom = _error(values)
+    error, weight, freedom = _error(values)
     mean = values[..., 0].mean()
-    return float(2 * stdtr(freedom, -abs(mean) / error)) if error else float(mean == 0)
+    return _tails(abs(mean) / error, weight, freedom) if error else float(mean == 0)
 
 
-def _error(values: np.ndarray) -> tuple[float, float]:
-    """Standard error of the mean over runs, sqrt(V), and its degrees of freedom."""
+def _tails(ratio: float, weight: float, freedom: float) -> float:
+    """Both tails beyond a ratio to the standard error: of the normal and, with the weight 0 to 1, of Student's distribution."""
+    return float(2 * ((1 - weight) * ndtr(-ratio) + weight * stdtr(freedom, -ratio)))
+
+
+def _error(values: np.ndarray) -> tuple[float, float, float]:
+    """Standard error of the mean over runs, sqrt(V), the weight of Student's tails, B / (O + B), and their degrees of freedom."""
     targets, seeds, _ = values.shape
     values = values[..., ~np.isnan(values).any(axis=(0, 1))]  # see `estimate`
     observed, drawn = values[..., 0], values[..., 1:]
@@ -83,9 +97,9 @@ def _error(values: np.ndarray) -> tuple[float, float]:
     apart = drawn - drawn.mean(axis=1, keepdims=True)
     shared = scale * apart.var(axis=2).sum(axis=1) / (seeds - 1)
     variance = of_objects + max(0.0, of_seeds.sum() - shared.sum())
-    squares = (of_seeds**2).sum()
-    freedom = min(KNOWN, (seeds - 1) * variance**2 / squares) if squares else KNOWN
-    return float(np.sqrt(variance)), float(freedom)
+    if not (whole := of_seeds.sum()):
+        return float(np.sqrt(variance)), 0.0, seeds - 1
+    return float(np.sqrt(variance)), whole / (of_objects + whole), (seeds - 1) * whole**2 / (of_seeds**2).sum()
 
 
 def spread(values: np.ndarray, confidence: float) -> tuple[int, float, float, float]:

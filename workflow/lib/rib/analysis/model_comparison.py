@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rib.analysis.bootstrap import estimate, object_weights, over_runs
+from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs
 from rib.analysis.comparison import DRAWS, ROUNDING, Effects, compare
 from rib.analysis.counts import Counts, read_counts
 from rib.analysis.fit import read_table
@@ -85,7 +85,7 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
     """
     sides = [effects.values[:, effects.columns[method, size, f"ood_{when}"][1]] for when in ("before", "after")]
     lines = [
-        (name, *over_runs(before, confidence), *over_runs(after, confidence))
+        (name, *over_runs(before, confidence, LIMITS), *over_runs(after, confidence, LIMITS))
         for name, before, after in zip(effects.names, *sides, strict=True)
     ]
     table = pd.DataFrame(lines, columns=["model", *ACCURACIES])

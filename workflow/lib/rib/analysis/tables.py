@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rib.analysis.bootstrap import estimate, object_weights, over_runs, spread
+from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs, spread
 from rib.analysis.classes import class_table, worst_classes
 from rib.analysis.counts import COLUMNS, STATE, Counts, State, count, read_indexes, write_counts
 from rib.analysis.coverage import Coverage, coverage, label_spaces
@@ -95,8 +95,8 @@ def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFram
         )
         evaluated = ~np.isnan(own[:, 0, 0, 0])
         own = own[evaluated] if evaluated.any() else own[:1, :1]
-        on_target = *over_runs(own[:, :, 1], confidence), own[:, :, 0, 0].mean()
-        found = [over_runs(each, confidence) for each in (change, before, after)]
+        on_target = *over_runs(own[:, :, 1], confidence, LIMITS), own[:, :, 0, 0].mean()
+        found = over_runs(change, confidence), *(over_runs(each, confidence, LIMITS) for each in (before, after))
         (targets, *over_targets), (seeds, *over_seeds) = (
             spread(change[..., 0].mean(axis=axis), confidence) for axis in (1, 0)
         )
