@@ -7,7 +7,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 TESTS := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 EXAMPLE ?= default_run
-KEPT = figures/ri_matrix.png figures/ranking.png $(patsubst %,tables/%.csv,accuracy ri mri ranking)
+KEPT = figures/ri_matrix.png figures/ranking.png figures/tradeoff.png $(patsubst %,tables/%.csv,accuracy ri mri ranking)
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
 .PHONY: run test test-slow torture bench mutation lint format environment docs example lock clean help

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rib.analysis.bootstrap import estimate, object_weights, over_runs, p_over_runs, spread
+from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs, p_over_runs, spread
 
 
 def drawn_runs(rng, targets, seeds, of_objects, of_seeds, of_both, replicates=300, objects=120):
@@ -74,6 +74,12 @@ def test_the_interval_excludes_zero_where_p_is_below_its_level():
         values = drawn_runs(rng, 2, 3, 1, 0.3, 0.5, replicates=100) + rng.normal(0, 0.3)
         _, low, high = over_runs(values, 0.9)
         assert (p_over_runs(values) < 0.1) == (low > 0 or high < 0)
+
+
+def test_accuracies_stay_within_their_limits():
+    values = 98.5 + drawn_runs(np.random.default_rng(6), 1, 3, 1, 1, 1)
+    mean, low, high = over_runs(values, 0.95, LIMITS)
+    assert over_runs(values, 0.95)[2] > 100 and high == 100 and (mean, low) == over_runs(values, 0.95)[:2]
 
 
 def test_runs_that_never_differ_have_p_one_and_no_width():

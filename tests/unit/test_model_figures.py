@@ -74,3 +74,8 @@ def test_models_of_equal_rank_are_drawn_one_below_the_other():
     _, right, named = figure.axes
     assert [line.get_ydata().tolist() for line in right.lines] == [[1, 1], [2, 2], [3, 3]]
     assert [text.get_text()[0] for text in named.get_yticklabels()] == ["1", "1", "3"]
+
+
+def test_models_of_equal_rank_before_have_lines_that_do_not_cross():
+    figure, _ = models.draw(table(ranks=((1, 2), (1, 1), (3, 3))), **SETTINGS)
+    assert [line.get_ydata().tolist() for line in figure.axes[1].lines] == [[2, 2], [1, 1], [3, 3]]

@@ -9,6 +9,7 @@ from rib.analysis.bootstrap import object_weights, over_runs
 from rib.analysis.counts import Counts
 from rib.analysis.ri import ood_accuracies
 from rib.analysis.tables import mri_tables, write_tradeoff_epochs
+from rib.base.errors import UserError
 from rib.figures import tradeoff, tradeoff_epochs
 
 PRETRAINED = ("m", "pretrained", "none", "all", 0, None)
@@ -136,6 +137,16 @@ def test_in_the_course_of_training_the_pretrained_model_is_at_zero_percent(tmp_p
     assert list(table) == ["model", "method", "size", "trained", "on_target", "mri", "conditions"]
     assert set(table["method"]) == {"ft"} and table["trained"].tolist() == [0, 50, 100]
     assert table["on_target"].tolist() == [25, 50, 75] and table["mri"].tolist() == [0, 25, 50]
+    pd.DataFrame(parts[:8]).astype({"alpha": float}).to_parquet(tmp_path / "rows.parquet")  # no snapshot
+    with pytest.raises(UserError, match="no fine-tuned run is chosen"):
+        write_tradeoff_epochs(
+            rows=[tmp_path / "rows.parquet"],
+            indexes=sorted(tmp_path.glob("*/view/index.parquet")),
+            choices={"ood_datasets": ["a", "b"], "source_groups": None},
+            conditions="protocol paper",
+            table=tmp_path / "none.csv",
+        )
+    assert not (tmp_path / "none.csv").exists()
 
 
 STYLES = {
@@ -190,6 +201,12 @@ def test_one_point_per_method_with_both_whiskers_and_a_line_by_alpha():
     assert axes.get_title("left") == "M" and len(shown) == 5
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["pretrained", *(s["label"] for s in STYLES.values())]
+
+
+def test_variants_that_share_colour_and_marker_are_filled_differently():
+    figure, _ = tradeoff.draw(mri_table(), NO_CURVE, **SETTINGS)
+    fills = {line.get_label(): line.get_fillstyle() for line in figure.axes[0].lines}
+    assert (fills["FT"], fills["LP"], fills["W, alpha 0.9"], fills["W, alpha 0.1"]) == ("full", "full", "full", "none")
 
 
 def test_each_parent_has_a_line_of_its_own():

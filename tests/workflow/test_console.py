@@ -57,6 +57,12 @@ def test_dry_runs_look_as_snakemakes(finished_copy):
     assert "Nothing to be done" in finished_copy.snakemake("-n")
 
 
+def test_results_can_be_touched(finished_copy):
+    """Snakemake's executor for --touch has no pool of processes."""
+    finished_copy.snakemake("--touch")
+    assert "Nothing to be done" in finished_copy.snakemake("-n")
+
+
 def test_jobs_that_fail_beside_others_are_told_at_the_end(finished_copy):
     for name in ("ood", "ri"):
         table = finished_copy.folder / f"reports/tiny/tables/{name}.csv"

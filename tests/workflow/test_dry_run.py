@@ -112,3 +112,8 @@ def test_an_entry_with_an_unknown_key_is_named_with_its_file(emoji):
     assert re.search(
         r"catalog/models\.yaml: unknown key 'lable' in 'efficientnet_lite0' \(did you mean 'label'\?\)", printed
     )
+
+
+def test_without_targets_no_models_are_compared(emoji):
+    planned = emoji.planned(config=("datasets=[twemoji,fxemoji]",))
+    assert "compare_models" not in planned and planned["compute_metrics"] == 1

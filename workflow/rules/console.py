@@ -197,7 +197,7 @@ class Console(logging.Formatter):
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
-        if local:
+        if local and hasattr(scheduler._executor, "pool"):  # --touch has none
             # Processes inherit the blocked signals of the thread that starts them.
             scheduler._executor.pool._initializer = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
 

@@ -1,6 +1,5 @@
-# In the course of training: CKA of the features before the head with the pretrained model's, and accuracy on the target
-# with RI. The runs are trained once more and keep their weights at ten times, so that the analysis does not change the
-# settings of the ordinary runs.
+# In the course of training: CKA of the features before the head with the pretrained model's, and accuracy on the target with
+# RI. Runs are trained once more and keep their weights at ten times, so that the settings of the ordinary runs don't change.
 
 CKA_EPOCHS, TRADEOFF_EPOCHS = (f"{REPORTS}/tables/{name}.csv" for name in ("cka_epochs", "tradeoff_epochs"))
 SNAPSHOTS = f"{RUNS}/snapshots/{RUN_PATH}"

@@ -2,7 +2,7 @@
 
 MODEL_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("model_comparisons", "model_ranks")}
 
-if len(GRID.models) > 1 and EXAMPLE_METHOD:
+if len(GRID.models) > 1 and HAS_FIGURES:
     COMPARED_MODELS = {**ONE_METHOD, "models": MODEL_STYLES, "confidence": CONFIDENCE}
     REGISTRY.figure("models", inputs={"ranks": MODEL_TABLES["model_ranks"]}, settings=COMPARED_MODELS)
     REGISTRY.analysis("models", tables=MODEL_TABLES, figures=["models"])

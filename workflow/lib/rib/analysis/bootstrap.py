@@ -14,8 +14,7 @@ that is due to the objects, which O contains already, from the replicates of the
 targets. Few seeds tell their variance badly, so the tails are between those of a normal distribution, where O counts as
 known, and of Student's t with the degrees of freedom of B (S - 1 for each target, combined as by Satterthwaite 1946, doi
 10.2307/3002019): p is the average of both, weighted by O and B, and the interval has the ends at which p is 1 minus the
-confidence. In simulations intervals of 95 % cover 94 to 98 % (tests/unit/test_bootstrap.py). Satterthwaite's t for V itself
-would reject far too often where V happens to look known: with one target and three seeds ten times as often at 0.001.
+confidence. Satterthwaite's t for V itself would reject far too often at small p, where V happens to look known.
 """
 
 from functools import lru_cache
@@ -55,9 +54,7 @@ def estimate(values: np.ndarray, confidence: float) -> tuple[float, float, float
     return float(values[0]), float(low), float(high)
 
 
-def over_runs(
-    values: np.ndarray, confidence: float, limits: tuple[float, float] = (-np.inf, np.inf)
-) -> tuple[float, float, float]:
+def over_runs(values: np.ndarray, confidence: float, limits: tuple = (-np.inf, np.inf)) -> tuple[float, float, float]:
     """Mean over the runs of targets and seeds, and its confidence interval over objects and, from three on, seeds.
 
     Args:
@@ -76,9 +73,8 @@ def over_runs(
 
 def p_over_runs(values: np.ndarray) -> float:
     """Two-sided p of the hypothesis that the mean of `over_runs` is 0, with at least three seeds."""
-    error, weight, freedom = _error(values)
-    mean = values[..., 0].mean()
-    return _tails(abs(mean) / error, weight, freedom) if error else float(mean == 0)
+    mean, (error, *parts) = values[..., 0].mean(), _error(values)
+    return _tails(abs(mean) / error, *parts) if error else float(mean == 0)
 
 
 def _tails(ratio: float, weight: float, freedom: float) -> float:

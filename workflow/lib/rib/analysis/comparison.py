@@ -103,9 +103,8 @@ def effects_of(
 def sign_flip_p(parts: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int) -> np.ndarray:
     """Two-sided p of differences between methods, when the signs of the objects' contributions are random.
 
-    From 1000 contributing objects on, counted as (sum x^2)^2 / sum x^4, the sum of a pair's contributions x counts as
-    normal, with the variance sum x^2 and a continuity correction by the largest x, which is exact where all are equal.
-    Other pairs have random signs.
+    From 1000 objects on that contribute x, counted as (sum x^2)^2 / sum x^4, a pair's sum counts as normal with the
+    variance sum x^2 and a continuity correction by the largest x, exact for equal x. Other pairs have random signs.
 
     Args:
         parts: (methods, columns, objects), see `Effects`.

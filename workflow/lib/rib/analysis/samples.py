@@ -45,7 +45,7 @@ def calibration(confidence: np.ndarray, right: np.ndarray) -> tuple[float, float
     """Expected calibration error and its floor, in percent.
 
     For the floor, the number of right predictions in a bin is taken as binomial with the bin's mean confidence, which
-    makes it at most 2 % of itself too large.
+    makes it at most 4 % of itself too large.
 
     Args:
         confidence: (n,) of the predictions, 0 to 1.

@@ -1,8 +1,7 @@
 """Accuracy by slices of datasets, such as the severity of a corruption: columns that a layout adds to the index.
 
-The mean corruption error of a dataset (Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4.1) is, in percent,
-
-    mCE = 100 * mean over corruptions of (sum over severities of error / sum over severities of AlexNet's error)
+The mean corruption error of a dataset, mCE (Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4.1), is 100 times the
+mean over corruptions of (sum over severities of error / sum over severities of AlexNet's error), in percent.
 """
 
 import itertools

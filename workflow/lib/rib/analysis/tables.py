@@ -77,10 +77,9 @@ def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFram
     Means are over targets and seeds; on_target is without targets that are not evaluated.
 
     Returns:
-        mri: model, method, size, mri, ci_low, ci_high, ood_before, ood_after, on_target with its confidence
-        interval, on_target_before (the pretrained model's), number of targets and seeds, the spread
-        over targets (standard deviation of RI, and Student's interval of mRI as a mean over drawn targets) and that over
-        seeds, of mRI with fixed objects (see `spread`);
+        mri: model, method, size, mri, ci_low, ci_high, ood_before, ood_after, on_target with its confidence interval,
+        on_target_before (the pretrained model's), number of targets and seeds, the spread of RI over targets and that of mRI
+        over seeds with fixed objects (see `spread`);
         ood: model, method, size, when (before or after), accuracy, ci_low, ci_high. All in percent.
     """
     groups: dict[tuple[str, str, str], dict[str, list[Ood]]] = {}
@@ -196,15 +195,16 @@ def write_tradeoff_epochs(
 
     Args:
         rows: alpha of a snapshot is the share of training.
-        choices: ood_datasets and source_groups of `ood_accuracies`.
-        table: written as CSV: model, method, size, trained (percent of all steps; at 0 the pretrained model), on_target
-            (percent), mri (percentage points), which are means over targets and seeds.
+        table: CSV with model, method, size, trained (percent of all steps; at 0 the pretrained model), and means over targets
+            and seeds: on_target (percent), mri (percentage points).
     """
     counts = count((pd.read_parquet(path, columns=COLUMNS) for path in rows), read_indexes(indexes))
     lines = []
     for state, pair in ood_accuracies(counts, object_weights(counts.objects, 0, 0), **choices).items():
         for trained, place, mri in ((0, 0, 0.0), (100 * state[-1], 1, pair.change[0])):
             lines.append((*state[:2], state[3], trained, pair.on_target[place, 0], mri))
+    if not lines:
+        raise UserError("representations: no fine-tuned run is chosen; choose methods and targets in config.yaml.")
     keys = ["model", "method", "size", "trained"]
     means = pd.DataFrame(lines, columns=[*keys, "on_target", "mri"]).groupby(keys).mean().reset_index()
     write_table(table, means.assign(conditions=conditions))

@@ -48,7 +48,9 @@ def _draw_accuracies(axes: Axes, shown: pd.DataFrame, models: Mapping[str, Mappi
 def _draw_ranks(axes: Axes, shown: pd.DataFrame, models: Mapping[str, Mapping]) -> None:
     """Lines between ranks; equal ranks are drawn one below the other, models without a rank below all others."""
     sides = [shown["rank_before"], shown["rank_after"]]
-    places = [side.rank(method="first", na_option="bottom") for side in sides]
+    # Equal ranks in the order of the other side, so that lines cross only where the order changes.
+    ordered = [side + other.fillna(0) / 1000 for side, other in zip(sides, sides[::-1], strict=True)]
+    places = [side.rank(method="first", na_option="bottom") for side in ordered]
     for model, ranked, *ends in zip(shown["model"], sides[1].notna(), *places, strict=True):
         look = {"marker": models[model]["marker"], "color": models[model]["colour"], "markersize": 5}
         axes.plot([0, 1], ends, linestyle="-" if ranked else "", **look)

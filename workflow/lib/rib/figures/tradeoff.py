@@ -1,5 +1,6 @@
 """Accuracy on the target against mRI, one panel per model, with the pretrained model as origin."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,7 @@ from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.config.run import PRETRAINED
 
 ORIGIN = {"label": "pretrained", "colour": "#252525", "marker": "*"}
+FILLS = ["full", "none", "left", "bottom", "right", "top"]  # of variants of a method, which share colour and marker
 COLUMNS = ["model", "method", "alpha", "on_target", "on_target_low", "on_target_high", "mri", "ci_low", "ci_high"]
 
 
@@ -60,8 +62,11 @@ def draw_panels(
     for axes, name in zip(panels.flat, models, strict=False):
         for method, line in lines[lines["model"] == name].groupby("method", sort=False):
             _draw_line(axes, line, methods[method]["colour"])
+        seen: Counter = Counter()
         for method, style in {PRETRAINED: ORIGIN, **methods}.items():
-            _draw_points(axes, points[(points["model"] == name) & (points["method"] == method)], style)
+            seen[look := (style["marker"], style["colour"])] += 1
+            own, fill = points[points["method"] == method], FILLS[(seen[look] - 1) % len(FILLS)]
+            _draw_points(axes, own[own["model"] == name], style, fill)
         axes.axhline(0, color="#8c8c8c", linewidth=1, zorder=1)
         axes.set_title(models[name], loc="left")
         axes.grid(True, axis="both")
@@ -83,10 +88,10 @@ def _draw_line(axes: Axes, line: pd.DataFrame, colour: str) -> None:
         axes.annotate(f"{row.alpha:g}", (row.on_target, row.mri), fontsize=7.5, **beside)
 
 
-def _draw_points(axes: Axes, points: pd.DataFrame, style: Mapping) -> None:
+def _draw_points(axes: Axes, points: pd.DataFrame, style: Mapping, fill: str) -> None:
     """Draw points with whiskers that let others shine through."""
     colour, x, y = style["colour"], points["on_target"], points["mri"]
     axes.hlines(y, points["on_target_low"], points["on_target_high"], color=colour, linewidth=2, alpha=0.5)
     axes.vlines(x, points["ci_low"], points["ci_high"], color=colour, linewidth=2, alpha=0.5)
     size = 9 if style is ORIGIN else 6
-    axes.plot(x, y, style["marker"], color=colour, label=style["label"], markersize=size, zorder=3)
+    axes.plot(x, y, style["marker"], color=colour, fillstyle=fill, label=style["label"], markersize=size, zorder=3)
