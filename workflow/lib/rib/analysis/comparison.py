@@ -115,14 +115,13 @@ def sign_flip_p(parts: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int,
     """
     p, few = np.ones((len(pairs), parts.shape[1])), []
     for place, (first, second) in enumerate(pairs):
-        size = np.abs(parts[first] - parts[second])
-        variance = (size**2).sum(axis=1)
-        if (variance**2 < MANY * (size**4).sum(axis=1)).any():
+        apart = parts[first] - parts[second]
+        variance = (apart**2).sum(axis=1)
+        if (variance**2 < MANY * (apart**4).sum(axis=1)).any():
             few.append(place)
         else:
-            beyond = np.abs((parts[first] - parts[second]).sum(axis=1)) - size.max(axis=1)
-            within = np.sqrt(2 * variance)
-            p[place] = erfc(np.divide(beyond.clip(0), within, where=within > 0, out=np.zeros_like(within)))
+            beyond = np.abs(apart.sum(axis=1)) - np.abs(apart).max(axis=1)
+            p[place] = erfc(beyond.clip(0) / np.sqrt(2 * variance.clip(np.finfo(float).tiny)))
     if few:
         p[few] = _drawn_p(parts, [pairs[place] for place in few], draws, seed)
     return p

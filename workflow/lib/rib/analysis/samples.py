@@ -183,15 +183,15 @@ def write_tables(
     tuned = sorted((run for run in files if run.method != PRETRAINED), key=lambda run: run.values(GROUP))
     progress = Progress(tuned, desc="comparing runs", unit="run")
 
-    def per_object(run: Run, before: Mapping[str, pd.DataFrame]) -> tuple[str, dict[str, np.ndarray]]:
+    def per_object(run: Run, before: Mapping[str, pd.DataFrame], errors: Mapping) -> tuple[str, dict[str, np.ndarray]]:
         after, sums = read_rows(files[run].values()), {}
         for dataset, own in before.items():
             flags = compared(own, after[dataset], dataset, (pretrained[run.model], run))
             real = real_accuracies(own, after[dataset], answers.get(dataset))
             values = compared_scores(own, after[dataset], len(spaces[dataset].keys))
             shares = [100.0 * flag for flag in flags.values()]
-            pair = (calibration(rows["confidence"].to_numpy(), right(rows)) for rows in (own, after[dataset]))
-            numbers = (*map(np.mean, shares), *itertools.chain.from_iterable(pair), *values.mean(axis=1), *real)
+            pair = *errors[dataset], *calibration(after[dataset]["confidence"].to_numpy(), right(after[dataset]))
+            numbers = (*map(np.mean, shares), *pair, *values.mean(axis=1), *real)
             lines.append((*run.values(RUN_COLUMNS), dataset, len(own), *numbers))
             sums[dataset] = resampling.per_object(dataset, [*shares, *values])
         return run.target, sums
@@ -200,8 +200,9 @@ def write_tables(
         before = read_rows(files[pretrained[model]].values())
         for dataset, own in before.items():
             compared(shared[dataset], own, dataset, (first, pretrained[model]))  # all models must share its images
+        errors = {name: calibration(own["confidence"].to_numpy(), right(own)) for name, own in before.items()}
         for group, runs in itertools.groupby(of_model, key=lambda run: run.values(GROUP)):
-            summed = (per_object(run, before) for run in runs)
+            summed = (per_object(run, before, errors) for run in runs)
             found = resampling.means(summed, ood_datasets, source_groups)
             estimates = (estimate(values, confidence) for values in found.T)
             means.append((*group, *itertools.chain.from_iterable(estimates)))
