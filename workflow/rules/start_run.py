@@ -18,7 +18,7 @@ from rib.jobs.job import sweep
 from rib.jobs.parent_run import PARENT_RUN, announce
 from rib.records import provenance
 
-LOOKS = {"status", "plan", "verify"}  # targets that make no files
+LOOKS = {"status", "plan", "verify", "pull"}  # targets that use no results of other jobs
 
 
 def start_run(workflow, config: Mapping, grid: Grid) -> None:
