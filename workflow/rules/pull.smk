@@ -1,10 +1,8 @@
-# `snakemake pull` gets shared results from the storage of DVC; see rib.records.pull for what it checks.
+# `snakemake pull` gets shared results from DVC's storage, checked before they are used (see rib.records.pull).
 
 
-use rule status as pull with:
+use rule track as pull with:
     log:
         "logs/pull.log",
-    conda:
-        "../../envs/share.yaml"
     params:
         cfg={"function": "rib.records.pull:pull", "wanted": CONFIG["pull"]},

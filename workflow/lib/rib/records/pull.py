@@ -1,18 +1,17 @@
 """Pulling shared results; `dvc pull` would write wherever the storage says (docs/dvc-report.md)."""
 
-import json
 import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from dvc.exceptions import DownloadError
 from dvc.output import Output
 from dvc.repo import Repo
+from dvc_data.hashfile.tree import Tree
 
 from rib.base.errors import UserError
-from rib.base.files import file_hash
 from rib.base.progress import log
 from rib.records.track import dvc_repository, remove_leftovers
 
@@ -34,7 +33,7 @@ def pull(wanted: str | Sequence[str]) -> None:
     with dvc_repository(remote_config={"verify": True}) as repo:
         repo.drop_data_index()  # it may contain listings that were not checked
         for out in repo.index.outs:
-            path = _checked_path(out)
+            path = Path(os.path.relpath(out.fs_path))
             # Of two paths, one in the other, the longer is the greater.
             here = {max(path, place) for place in places if path.is_relative_to(place) or place.is_relative_to(path)}
             found = _files(repo, out, path) if here else {}
@@ -57,46 +56,34 @@ def pull(wanted: str | Sequence[str]) -> None:
         log.info("%d files are in place; new or changed: %s", len(files), " ".join(done["added"] + done["modified"]))
 
 
-def _checked_path(out: Output) -> Path:
-    path, stage = os.path.relpath(out.fs_path), out.stage
-    plain = out.is_in_repo and out.hash_name == "md5" and not (stage.cmd or stage.deps or out.files or out.remote)
-    if not (plain and MD5.fullmatch((out.hash_info.value or "").removesuffix(".dir")) and _stays_inside(path)):
-        raise UserError(f"{stage.relpath} is not as `snakemake track` writes it (path {out}); restore it from git.")
-    return Path(path)
-
-
 def _files(repo: Repo, out: Output, path: Path) -> dict[Path, str]:
-    """MD5 of a tracked file, or of the files in a tracked folder by its listing, which is fetched and checked."""
-    digest, cache = out.hash_info.value, repo.cache.local
+    """MD5 of the file that a .dvc file tracks, or of the files in its folder by the listing, which is fetched first."""
+    digest, stage, cache = out.hash_info.value or "", out.stage, repo.cache.local
+    plain = out.is_in_repo and out.hash_name == "md5" and not (stage.cmd or stage.deps or out.files or out.remote)
+    if not (plain and MD5.fullmatch(digest.removesuffix(".dir")) and _stays_inside(str(path))):
+        raise UserError(f"{stage.relpath} is not as `snakemake track` writes it (path {out}); restore it from git.")
     if not digest.endswith(".dir"):
         return {path: digest}
-    listing = Path(cache.oid_to_path(digest))
     try:
-        if not listing.is_file() or file_hash(listing, "md5").hex() != digest[:32]:
-            listing.unlink(missing_ok=True)
-            storage = repo.cloud.get_remote_odb()
-            cache.add(storage.oid_to_path(digest), storage.fs, digest, verify=True)  # deletes it if the hash differs
-        return {path / name: md5 for name, md5 in _parsed(listing.read_text(encoding="utf-8"), path).items()}
+        storage = repo.cloud.get_remote_odb()
+        cache.add(storage.oid_to_path(digest), storage.fs, digest)
+        listing, files = Tree.load(cache, out.hash_info), {}
+        listing.digest()
+        if listing.oid != digest:  # also if an entry has other keys, or a path is listed twice
+            raise ValueError(f"its hash is {listing.oid}")
+        for parts, _, entry in listing:
+            file = "/".join((*path.parts, *parts))
+            folders = (parts[:depth] for depth in range(1, len(parts)))
+            if not MD5.fullmatch(entry.value) or not _stays_inside(file) or any(map(listing.get, folders)):
+                raise ValueError(f"{entry} {file!r}")
+            files[Path(file)] = entry.value
+        return files
     except Exception as error:
-        listing.unlink(missing_ok=True)
+        Path(cache.oid_to_path(digest)).unlink(missing_ok=True)
         raise UserError(
-            f"{out.stage.relpath}: nothing was pulled, because its listing {digest} is missing or damaged in the storage, "
-            f"or would write or link out of {path}; ask who shared it. ({error})"
+            f"{stage.relpath}: nothing was pulled, because its listing {digest} is missing, damaged or hostile, or a link "
+            f"leads out of {path} ({error}). Run it again, or ask who shared it."
         ) from None
-
-
-def _parsed(listing: str, folder: Path) -> dict[str, str]:
-    """MD5 by relative path; any exception if an entry could make DVC read or write elsewhere."""
-    entries = json.loads(listing)
-    files = {entry["relpath"]: entry["md5"] for entry in entries}
-    folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
-    for entry in entries:
-        sound = entry.keys() == {"relpath", "md5"} and MD5.fullmatch(entry["md5"]) and entry["relpath"] not in folders
-        if not sound or not _stays_inside(f"{folder}/{entry['relpath']}"):
-            raise ValueError(entry)
-    if len(files) < len(entries):
-        raise ValueError("a path is listed twice")
-    return files
 
 
 def _stays_inside(path: str) -> bool:

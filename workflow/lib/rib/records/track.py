@@ -1,9 +1,9 @@
 """Sharing results through DVC: one .dvc file per stage and model, and the gathered provenance records."""
 
-import contextlib
 import logging
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dvc.exceptions import DvcException
@@ -25,12 +25,6 @@ plots:
       x_label: mRI (percentage points)
       template: intervals
 """
-
-# Parts of DVC's messages, and what to say here.
-WORDS = {
-    "Use `--force` to force.": "Delete them, or share them with `snakemake track`; or pull less (--config pull=...):",
-    "Missing remote name": "no storage is set up; `dvc remote add --local --default NAME URL` adds one.",
-}
 
 
 def track(units: Iterable[str], report: str | Path) -> None:
@@ -55,7 +49,7 @@ def track(units: Iterable[str], report: str | Path) -> None:
     log.info("tracked. To share the results: git add --all && git commit && dvc push && git push")
 
 
-@contextlib.contextmanager
+@contextmanager
 def dvc_repository(**options) -> Iterator[Repo]:
     """The project's DVC repository; errors, of which each kind of storage has its own, become UserErrors."""
     logging.getLogger().addHandler(logging.NullHandler())  # hides DVC's own messages, which may contain passwords
@@ -63,11 +57,13 @@ def dvc_repository(**options) -> Iterator[Repo]:
         with Repo(**options) as repo:
             yield repo
     except Exception as error:
-        kind = "" if isinstance(error, (UserError, DvcException)) else f"DVC failed with {type(error).__name__}: "
-        text = kind + " ".join(str(error).split())
-        for dvcs, ours in WORDS.items():
-            text = text.replace(dvcs, ours)
-        raise UserError(re.sub(r"(?<=//)[^/\s]*@|\?[^\s']+", "", text)) from None
+        known = isinstance(error, (UserError, DvcException))
+        text = " ".join(str(error if known else f"DVC failed with {type(error).__name__}: {error}").split())
+        text = text.replace("Use `--force` to force.", "Delete them, share them (`snakemake track`), or pull others:")
+        text = text.replace(
+            "DVC failed with ValueError: Missing remote name", "no storage is set up (`dvc remote add`)."
+        )
+        raise UserError(re.sub(r"(?<=//)[^/\s]*@|\?[^\s']+", "", text[:1000])) from None  # without passwords
 
 
 def remove_leftovers(places: Iterable[str | Path]) -> None:
