@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc_objects.fs.utils import tmp_fname
 
 from rib.base.errors import UserError
 from rib.records import track as tracking
@@ -96,3 +98,16 @@ def test_a_refusal_of_dvc_has_its_reason():
     """Nobody made this folder a DVC repository."""
     with pytest.raises(UserError, match="DVC repository"):
         tracking.track(["results/a"], Path("reports/f"))
+
+
+def test_what_a_killed_dvc_left_is_removed_before_anything_is_added(tmp_path):
+    with Repo.init(no_scm=True) as repo:
+        repo.add("results/a")
+    whole = Path("results/a.dvc").read_text()
+    half = [Path("results/a", tmp_fname()), Path(".dvc/cache/files", tmp_fname())]
+    for path in half:
+        path.write_text("half a file")
+    Path(".dvc/tmp/rwlock").write_text("")
+    Path("results/a.dvc").write_text("")
+    tracking.track(["results/a"], Path("reports/f"))
+    assert Path("results/a.dvc").read_text() == whole and not any(path.exists() for path in half)

@@ -18,7 +18,7 @@ from rib.jobs.job import sweep
 from rib.jobs.parent_run import PARENT_RUN, announce
 from rib.records import provenance
 
-LOOKS = {"status", "plan", "verify", "pull"}  # targets that use no results of other jobs
+LOOKS = {"status", "plan", "verify", "pull"}  # targets before which no outputs are adopted
 
 
 def start_run(workflow, config: Mapping, grid: Grid) -> None:

@@ -67,7 +67,10 @@ def dvc_repository(**options) -> Iterator[Repo]:
 
 
 def remove_leftovers(places: Iterable[str | Path]) -> None:
-    """Remove temporary files that a killed DVC left in its cache or in these folders, where it would share them."""
+    """Remove what a killed DVC left: temporary files in its cache and in folders, and a lock that it had not written."""
     for folder in (".dvc/cache", *places):
         for path in Path(folder).rglob(f".{'?' * 22}.tmp"):
             path.unlink(missing_ok=True)
+    lock = Path(".dvc/tmp/rwlock")
+    if lock.is_file() and not lock.stat().st_size:
+        lock.unlink()
