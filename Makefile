@@ -12,7 +12,7 @@ EXAMPLE ?= default_run
 KEPT = figures/ri_matrix.png figures/ranking.png figures/tradeoff.png $(patsubst %,tables/%.csv,accuracy ri mri ranking)
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
-.PHONY: run test test-slow torture bench mutation lint format environment docs example lock clean help
+.PHONY: run test test-slow torture security bench mutation lint format environment docs example lock clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ test-slow: $(VENV)/slow.done ## run the slow tests: damaged files, accepted refa
 
 torture: $(VENV)/test.done ## kill the default run 50 times at random moments; its results must equal those of an undisturbed run
 	@python -m pytest -s tests/torture
+
+security: $(VENV)/slow.done ## run all attacks on the project, kills included; writes reports/security.md (an hour)
+	@PYTHONPATH=workflow/lib:tests python tests/security/count.py
 
 mutation: $(VENV)/test.done ## mutation testing of the unit tests, for example MODULES="analysis/ri methods/ewc"
 	@python tests/mutation/mutate.py $(MODULES)
