@@ -1,11 +1,13 @@
 """DVC's remotes for real: ssh and WebDAV, pushes and pulls that are cut off, objects that are missing, two people at once."""
 
+import json
 import os
 import shutil
 import signal
 import sys
 
 import pytest
+import yaml
 
 from tiny import remotes
 from tiny.project import Project, methods
@@ -92,6 +94,32 @@ def test_a_missing_object_is_named(owner, remote, tmp_path):
     shutil.copy(owner.folder / ".dvc/cache/files/md5" / lost.relative_to(remote.store / "files/md5"), lost)
     colleague.snakemake("pull")
     assert owner.products() == colleague.products()
+
+
+@pytest.mark.slow
+@pytest.mark.attack("DVC storage")
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param({"relpath": "../../../../../../outside"}, id="a listing on a server that leads out"),
+        pytest.param({"md5": "../../../../Makefile"}, id="a hash on a server that leads out"),
+    ],
+)
+def test_a_hostile_listing_from_a_server_writes_nothing(owner, remote, tmp_path, entry):
+    owner.dvc("push")
+    [tracked] = yaml.safe_load((owner.folder / "results/tiny/paper/finetune/tiny_cnn.dvc").read_text())["outs"]
+    listing = remote.store / "files/md5" / tracked["md5"][:2] / tracked["md5"][2:]
+    entries = json.loads(listing.read_text())
+    listing.chmod(0o644)
+    listing.write_text(json.dumps([entries[0] | entry, *entries[1:]]))
+    colleague = clone(owner, tmp_path / "colleague", remote)
+    before = colleague.state().keys()
+    printed = colleague.snakemake("pull", check=False)
+    assert "results/tiny/paper/finetune/tiny_cnn.dvc" in printed and tracked["md5"] in printed
+    assert "Traceback" not in printed and remotes.PASSWORD not in printed
+    new = {path.relative_to(colleague.folder) for path in colleague.state().keys() - before}
+    assert all(path.parts[0] in (".dvc", ".snakemake") for path in new)
+    assert not (tmp_path / "outside").exists() and not (colleague.folder / "Makefile").exists()
 
 
 @pytest.mark.slow

@@ -25,8 +25,7 @@ def pull(wanted: str | Sequence[str]) -> None:
         wanted: folders and files in the project; everything that is tracked if empty.
 
     Raises:
-        UserError: The storage does not answer, lacks a file, or has a damaged or hostile one, or a file was changed
-            here; the files of the project are as before.
+        UserError: A file is missing, damaged or hostile in the storage, or was changed here; no file was changed now.
     """
     places = [Path(place) for place in ([wanted] if isinstance(wanted, str) else wanted)] or [Path()]
     files, parts = {}, set()
@@ -38,21 +37,20 @@ def pull(wanted: str | Sequence[str]) -> None:
             here = {max(path, place) for place in places if path.is_relative_to(place) or place.is_relative_to(path)}
             found = _files(repo, out, path) if here else {}
             files |= {file: md5 for file, md5 in found.items() if any(map(file.is_relative_to, here))}
-            parts |= here
+            parts.update(map(str, here))
         if not files:
             raise UserError(f"no .dvc file tracks anything in {', '.join(map(str, places))}; nothing was pulled.")
         log.info("fetching those of %d files that are not in DVC's cache", len(files))
-        targets = sorted(map(str, parts))
         with suppress(DownloadError):  # which does not name the files
-            repo.fetch(targets)
+            repo.fetch(sorted(parts))
         present = set(repo.cache.local.oids_exist([*files.values()]))
         if lacking := [f"{file} ({md5})" for file, md5 in files.items() if md5 not in present]:
+            number = f"{len(lacking)} of {len(files)} files"
             raise UserError(
-                f"{lacking[0]}, of {len(lacking)} files: missing or damaged in the storage, or it does not answer; nothing "
-                "was pulled. Run it again, or ask who shared the file (docs/sharing.md)."
+                f"nothing was pulled: {number} cannot be fetched (missing, damaged or no answer), first {lacking[0]}."
             )
         remove_leftovers(parts)
-        done = repo.checkout(targets)
+        done = repo.checkout(sorted(parts))
         log.info("%d files are in place; new or changed: %s", len(files), " ".join(done["added"] + done["modified"]))
 
 
