@@ -235,7 +235,7 @@ def test_rows_of_a_colleague_are_not_taken_for_those_of_ones_own_checkpoints(col
 
 def test_what_was_pulled_over_a_killed_run_is_adopted(colleague):
     marker = colleague.folder / ".snakemake/incomplete"
-    marker.mkdir(parents=True)
+    marker.mkdir(parents=True, exist_ok=True)
     name = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
     (marker / base64.urlsafe_b64encode(name.encode()).decode()).write_text('{"external_jobid": null}')
     assert "Nothing to be done" in colleague.snakemake("-n")
