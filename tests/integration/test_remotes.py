@@ -86,7 +86,7 @@ def test_a_missing_object_is_named(owner, remote, tmp_path):
     colleague = clone(owner, tmp_path / "colleague", remote)
     printed = colleague.snakemake("pull", check=False)
     assert lost.parent.name + lost.name in printed and checkpoint in printed and "Traceback" not in printed
-    assert colleague.products() == {}
+    assert all(name.endswith((".dvc", "dvc.yaml")) for name in colleague.products())
     # What doesn't depend on it can be had nevertheless.
     colleague.snakemake("pull", config=("pull=[reports,results/tiny/paper/evaluate]",))
     assert (colleague.folder / "reports/tiny/tables/mri.csv").exists() and not (colleague.folder / checkpoint).exists()

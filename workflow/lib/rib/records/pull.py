@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from dvc.exceptions import DownloadError
 from dvc.output import Output
 from dvc.repo import Repo
 from dvc_data.hashfile.tree import Tree
@@ -40,18 +39,25 @@ def pull(wanted: str | Sequence[str]) -> None:
             parts.update(map(str, here))
         if not files:
             raise UserError(f"no .dvc file tracks anything in {', '.join(map(str, places))}; nothing was pulled.")
-        log.info("fetching those of %d files that are not in DVC's cache", len(files))
-        with suppress(DownloadError):  # which does not name the files
-            repo.fetch(sorted(parts))
-        present = set(repo.cache.local.oids_exist([*files.values()]))
-        if lacking := [f"{file} ({md5})" for file, md5 in files.items() if md5 not in present]:
-            number = f"{len(lacking)} of {len(files)} files"
+        before = None
+        while (lacking := _lacking(repo, files)) and lacking != before:  # an object that fails may stop the others
+            log.info("fetching %d of %d files", len(lacking), len(files))
+            before = lacking
+            with suppress(Exception):  # they do not name files
+                repo.fetch(sorted(parts))
+        if lacking:
             raise UserError(
-                f"nothing was pulled: {number} cannot be fetched (missing, damaged or no answer), first {lacking[0]}."
+                f"nothing was pulled: the storage does not answer, or lacks {len(lacking)} files or has damaged ones "
+                f"({lacking[0]}, {files[lacking[0]]})."
             )
         remove_leftovers(parts)
         done = repo.checkout(sorted(parts))
         log.info("%d files are in place; new or changed: %s", len(files), " ".join(done["added"] + done["modified"]))
+
+
+def _lacking(repo: Repo, files: dict[Path, str]) -> list[Path]:
+    present = set(repo.cache.local.oids_exist([*files.values()]))
+    return [file for file, md5 in files.items() if md5 not in present]
 
 
 def _files(repo: Repo, out: Output, path: Path) -> dict[Path, str]:
