@@ -8,7 +8,7 @@ import torch
 from filelock import FileLock
 
 from tiny import family, fuzz
-from tiny.project import Project, copy_project
+from tiny.project import SECRETS, Project, copy_project
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -63,7 +63,9 @@ def finished(tmp_path_factory, worker_id):
         if not said.exists():
             family.make(copy_project(project.folder) / "mine")
             said.write_text(
-                project.snakemake("--cores", "1", "--report", "reports/tiny/report.html", "--report-after-run")
+                project.snakemake(
+                    "--cores", "1", "--report", "reports/tiny/report.html", "--report-after-run", **SECRETS
+                )
             )
     return project, said.read_text()
 
