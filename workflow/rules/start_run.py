@@ -18,6 +18,7 @@ from rib.jobs.job import sweep
 from rib.jobs.parent_run import PARENT_RUN, announce
 from rib.records import provenance
 
+NAMED = 3  # changed files that are named at the start; the others are counted
 LOOKS = {"status", "plan", "verify"}  # targets that make no files
 
 
@@ -62,10 +63,13 @@ def _before_graph(workflow) -> None:
                 _lift_rate_limit(workflow.scheduling_settings)
                 _unlock_after_kill()
                 sweep()
-                _adopt_pulled(SnakemakeRecords(), "Adopted the outputs of {} jobs, which match their records.")
+                records = SnakemakeRecords()
+                _adopt_pulled(records, "Adopted the outputs of {} jobs, which match their records.")
+                _name_changed(records)
             else:
                 seen = SeenRecords()
                 _adopt_pulled(seen, "The outputs of {} jobs match their records; a run adopts them.")
+                _name_changed(seen)
                 seen.show()
         return prepare(*arguments, **more)
 
@@ -113,3 +117,15 @@ def _adopt_pulled(records: SnakemakeRecords, words: str) -> None:
             records.adopt(output, record, LONG_AGO if path in stale else ended_at(record))
     if pulled:
         print(words.format(len(pulled)), file=sys.stderr)
+
+
+def _name_changed(records: SnakemakeRecords) -> None:
+    """Warn about outputs that were changed after they were made, of which Snakemake says nothing."""
+    if changed := provenance.changed(records.has_other_time, records.is_unfinished):
+        some = changed[:NAMED]
+        more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+        print(
+            f"Changed since made, or of an earlier version: {', '.join(some)}{more}. {provenance.remedy(some)} "
+            "`snakemake verify` compares all files with their records.",
+            file=sys.stderr,
+        )
