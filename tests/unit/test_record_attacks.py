@@ -324,6 +324,15 @@ def test_what_is_no_regular_file_in_the_folders_of_results_is_not_opened(plant, 
     assert not Path(OUTSIDE).exists() or Path(OUTSIDE).read_text() == "secret"
 
 
+@pytest.mark.parametrize("name", ["results/", "results/.", "results/a", "reports//"])
+@ADOPTION
+def test_a_folder_is_no_output(name):
+    Path("reports").mkdir()
+    listing(outputs={name: "0" * 64})
+    with pytest.raises(UserError, match=f"^{name}"):
+        adopted()
+
+
 @pytest.mark.usefixtures("ten_seconds")
 @ADOPTION
 def test_a_record_that_is_a_pipe_is_not_opened_by_verify():

@@ -49,7 +49,7 @@ def refuse_changed(inputs: Collection[Path]) -> dict[Path, str]:
     """
     stated = claims(inputs)
     found = hashes([path for path in stated if path.is_file()], "checking inputs", remember=True)
-    wrong = [str(path) for path, digests in stated.items() if len(digests | {found.get(path, min(digests))}) > 1]
+    wrong = [str(path) for path, digests in stated.items() if len(digests | {found.get(path, next(iter(digests)))}) > 1]
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise UserError(

@@ -173,14 +173,14 @@ def _refuse_elsewhere(files: Iterable[str]) -> None:
 
     Archives may be links to the user's folders (rib.data.download), and other files links into DVC's cache.
     """
-    for path in map(Path, files):
-        root = next(folder for folder in MADE if str(path).startswith(folder))
+    for file in files:
+        path, root = Path(file), next(folder for folder in MADE if file.startswith(folder))
         inside, target = os.path.realpath(root), os.path.realpath(path)
         usual = root == MADE[0] or DVC_OBJECT.search(target) or Path(target).is_relative_to(inside)
         if not (usual and path.parent.resolve().is_relative_to(inside)) or (path.exists() and not path.is_file()):
             raise UserError(
-                f"{path}, which {FILE} lists, is not a regular file, or leads to one outside of {root}; "
-                "delete it, or its line if you do not know it."
+                f"{file}, which a record names, is not a regular file, or leads to one outside of {root}; "
+                f"delete it, or its line in {FILE} if you do not know it."
             )
 
 
@@ -194,14 +194,12 @@ def changed(has_other_time: Callable[[str], bool], is_unfinished: Callable[[str]
         if (record := read(path)) is None:
             found.append(str(path))
             continue
-        sizes = {}
+        differs = {}
         for file in record["outputs"]:
-            with suppress(FileNotFoundError):
-                sizes[file] = Path(file).stat().st_size
-        other = {file for file in sizes if has_other_time(file)}
-        if len(other) == len(sizes) and has_other_time(str(path)):
-            other = set()
-        found += [file for file, size in sizes.items() if file in other or size != record["sizes"].get(file, size)]
+            with suppress(OSError):  # it is missing, or another run is making it
+                differs[file] = has_other_time(file), Path(file).stat().st_size != record["sizes"].get(file)
+        copied = all(time for time, _ in differs.values()) and has_other_time(str(path))
+        found += [file for file, (time, size) in differs.items() if size or (time and not copied)]
     return [file for file in found if not is_unfinished(file)]
 
 

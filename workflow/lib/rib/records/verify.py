@@ -10,7 +10,6 @@ from rib.base.progress import log
 from rib.records import provenance
 from rib.records.hashing import hashes
 from rib.records.integrity import files_of
-from rib.records.provenance import contradicts
 
 SHOWN = 10  # printed files per kind; the log lists all
 CHANGED, MISSING, STALE, UNRECORDED = "changed", "missing", "stale", "unrecorded"
@@ -117,7 +116,8 @@ def _of_record(path: str, gathered: list[dict] | None) -> str:
         return f"it {provenance.DAMAGED}"
     if {Path(file).parent for file in own["outputs"]} - {Path(path).parent}:
         return "another job's"
-    return f"differs from {provenance.FILE} and is not newer" if gathered and contradicts(own, gathered) else ""
+    differs = gathered and provenance.contradicts(own, gathered)
+    return f"differs from {provenance.FILE} and is not newer" if differs else ""
 
 
 def _of_manifests(path: str, record: Mapping, wrong: set[str]) -> Iterable[Finding]:
