@@ -163,6 +163,8 @@ TIMES = """
 import os, sys, time
 from pathlib import Path
 from snakemake_records import SnakemakeRecords
+from rib.records import provenance
+from tiny.records import make, output
 known = SnakemakeRecords()
 for number in range(10_000):
     name = f"paper/evaluate/efficientnet_lite0/{number % 100}/ft/all/{number}"
