@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tracemalloc
 
 import pytest
 import torch
@@ -32,6 +33,20 @@ def pytest_collection_modifyitems(items):
 def one_thread():
     """Small tensors gain nothing from threads, and results must not depend on the machine's cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def peak():
+    """Peak of the bytes that Python allocates; the next call starts again."""
+    tracemalloc.start()
+
+    def taken():
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        return found
+
+    yield taken
+    tracemalloc.stop()
 
 
 @pytest.fixture
