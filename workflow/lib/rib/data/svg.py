@@ -5,7 +5,6 @@ The renderer itself would read files that a drawing refers to, and some drawings
 
 import contextlib
 import io
-import math
 import os
 import re
 import resource
@@ -13,9 +12,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from xml.etree import ElementTree
+
+import resvg_py
 
 DEEPEST = 64  # nested elements; at about 250, the renderer's stack overflows
 MOST_OCTAVES = 10  # of feTurbulence; each has half the amplitude of the one before, so more don't change 8 bits
@@ -24,6 +24,7 @@ PATIENCE = 60  # seconds to wait for one drawing
 MEMORY = 1 << 30  # bytes of address space
 INSIDE = r"(#|data:image/(png|jpe?g|gif|webp)[;,])"  # an SVG within a data URL would not be checked
 OUTSIDE_CSS = re.compile(rf"""@import|url\((?!\s*["']?{INSIDE})""", re.IGNORECASE)
+NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 Draw = Callable[[str, str, int], bytes]  # see `renderer`
 
 
@@ -71,16 +72,14 @@ def renderer() -> Iterator[Draw]:
         process = subprocess.Popen(command, env=env, pass_fds=[other.fileno()], stderr=subprocess.PIPE)
     with process, connection:
         try:
-            yield partial(_ask, process, connection)
+            yield lambda body, view, size: _ask(process, connection, body, view, size)
         finally:
             process.kill()
 
 
 def _ask(process: subprocess.Popen, connection: Connection, body: str, view: str, size: int) -> bytes:
-    svg = (  # starts with its root, so that it can't have a DOCTYPE
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{view}" width="{size}" height="{size}">{body}</svg>'
-    )
+    # A DOCTYPE after the root's start is not well-formed.
+    svg = f'<svg {NAMESPACES} viewBox="{view}" width="{size}" height="{size}">{body}</svg>'
     check(svg)
     try:
         connection.send_bytes(f"{size}\n{svg}".encode())
@@ -97,13 +96,11 @@ def _answer(connection: Connection, seconds: int, memory: int) -> None:
     """Render drawings until the other end is closed; end this process if one fails."""
     _limit(resource.RLIMIT_AS, memory)
     _limit(resource.RLIMIT_CORE, 0)
-    import resvg_py
-
     with contextlib.suppress(EOFError):
         while True:
             side, _, svg = connection.recv_bytes().decode().partition("\n")
             options = {"width": int(side), "height": int(side), "background": "#ffffff", "skip_system_fonts": True}
-            _limit(resource.RLIMIT_CPU, math.ceil(sum(os.times()[:2])) + seconds)
+            _limit(resource.RLIMIT_CPU, int(sum(os.times()[:2])) + 1 + seconds)
             connection.send_bytes(bytes(resvg_py.svg_to_bytes(svg_string=svg, **options)))
 
 

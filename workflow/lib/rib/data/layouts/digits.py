@@ -89,8 +89,7 @@ def _read(archive: Path, dataset: DatasetSource) -> np.ndarray:
     (name, data), *_ = found
     where = f"{dataset}: {archive}, {name}"
     try:
-        unpacked = read_limited(gzip.GzipFile(fileobj=io.BytesIO(data)), TABLE, archive, name)
-        lines = unpacked.decode("ascii").splitlines()
+        lines = read_limited(gzip.GzipFile(fileobj=io.BytesIO(data)), TABLE, archive, name).decode("ascii").splitlines()
         table = np.array([[int(float(value)) for value in line.split(",")] for line in lines])
     except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
         raise UserError(f"{where} is not a table of digits ({error}); fetch the archive again.") from error
