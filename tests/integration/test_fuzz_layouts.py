@@ -249,8 +249,8 @@ def small(monkeypatch):
     """Limits that a damaged size exceeds before it takes memory."""
     monkeypatch.setenv(PHOTO_MEGABYTES, "4")
     monkeypatch.setenv(PHOTO_MEGAPIXELS, "2")
-    for kind in ("JSON", "TABLE", "FONT", "TAR"):
-        monkeypatch.setattr(f"rib.data.archives.{kind}", 1 << 22)
+    for kind in ("iconify.JSON", "digits.TABLE", "devkit_labels.TABLE", "digit_fonts.FONT", "class_tars.TAR"):
+        monkeypatch.setattr(f"rib.data.layouts.{kind}", 1 << 22)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
