@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tracemalloc
 
 import pytest
 import torch
@@ -41,6 +42,20 @@ def count_inputs(record_property):
     yield
     if fuzz.tried > before:
         record_property("inputs", fuzz.tried - before)
+
+
+@pytest.fixture
+def peak():
+    """Peak of the bytes that Python allocates; the next call starts again."""
+    tracemalloc.start()
+
+    def taken():
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        return found
+
+    yield taken
+    tracemalloc.stop()
 
 
 @pytest.fixture

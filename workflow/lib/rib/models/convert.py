@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rib.base.errors import UserError
 from rib.base.files import verify_digest
 from rib.base.progress import log
-from rib.data.archives import archive_members
+from rib.data.archives import WEIGHTS, archive_members
 from rib.data.view import DatasetFiles, DatasetView, load_proxy
 from rib.models import device as devices
 from rib.models.heads import fit_head, zero_shot_head
@@ -87,7 +87,7 @@ def _read_state(archive: Path, member: str | None, name: str) -> dict[str, Tenso
     try:
         if member is None or archive.suffix == ".safetensors":
             found = safetensors.torch.load_file(archive)
-        elif (data := next((read() for _, read in archive_members(archive, {member})), None)) is None:
+        elif (data := next((read() for _, read in archive_members(archive, {member}, largest=WEIGHTS)), None)) is None:
             raise UserError(f"{name}: {archive} contains no '{member}'; correct weights.member in models.yaml.")
         elif member.endswith(".safetensors"):
             found = safetensors.torch.load(data)
