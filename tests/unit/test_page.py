@@ -1,4 +1,5 @@
-import json
+import copy
+from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
@@ -6,6 +7,7 @@ import yaml
 from PIL import Image
 
 from rib.base.progress import duration
+from rib.records import provenance
 from rib.reporting.page import page_tables, run_facts, write_page
 from tiny.project import ROOT
 
@@ -29,7 +31,7 @@ ABOUT = {
 def record(rule="finetune", started="2026-01-01T10:00:00+00:00", seconds=60.0, **more):
     machine = {"processor": "P", "system": "S", "python": "3.11"}
     facts = {"commit": "abc", "versions": {"torch": "2.6"}, "machine": machine}
-    own = {"log": "l", "cfg": {}, "inputs": {}, "outputs": {}, "ended": started}
+    own = {"log": "l", "cfg": {}, "inputs": {}, "outputs": {}, "sizes": {}, "ended": started}
     return {"rule": rule, "started": started, "seconds": seconds, **own, **facts, **more}
 
 
@@ -124,7 +126,7 @@ def page(tmp_path, tables, records, figures, about=ABOUT):
     paths = []
     for number, content in enumerate(records):
         paths.append(tmp_path / f"{number}.json")
-        paths[-1].write_text(json.dumps(content))
+        provenance.write(paths[-1], content)
     (tmp_path / "manifest.json").write_text('{"corrupt": ["x/1.jpg"]}')
     analyses = {name: path for name, path in tables.items() if name == "in_distribution"}
     write_page(
@@ -228,7 +230,9 @@ def test_every_figure_has_a_caption():
 
 def test_costs_of_a_rule_add_up_and_its_largest_job_is_shown():
     costs = [(50.0, 10**9, 10**6), (10.0, 2 * 10**9, 1)]
-    records = [record(cpu_seconds=time, peak_memory=memory, bytes=size) for time, memory, size in costs]
+    records = [
+        record(cpu_seconds=time, peak_memory=memory, sizes={"x": size - 1, "y": 1}) for time, memory, size in costs
+    ]
     (row,) = run_facts(records)["stage_rows"]
     assert row[4:] == [("1 min 00 s", 60), ("2.00GB", 2 * 10**9), ("1.00MB", 10**6 + 1)]
 
@@ -268,3 +272,41 @@ def test_a_number_without_an_interval_and_labels_of_pairs(tmp_path):
     columns = "{First: first, Second: second, R: {value: r, form: decimals, interval: [low, high]}}"
     table = shown_table(tmp_path, "first,second,r,low,high\na,other,-0.12345,,\n", columns)
     assert [shown for shown, _ in table["rows"][0]] == ["A", "other", "\N{MINUS SIGN}0.123", "\N{EN DASH}"]
+
+
+class Tags(HTMLParser):
+    """Tags of a page with the names of their attributes, and its links."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        links = [value for name, value in attrs if name in ("href", "src")]
+        self.found.append((tag, sorted(name for name, _ in attrs), links))
+
+
+HOSTILE = {
+    "script": "<script>x</script>",
+    "attribute": '" onmouseover="x',
+    "quoted attribute": "' onclick='x",
+    "link": "javascript:x",
+    "template": "{{ 7 * 7 }}{% raw %}",
+    "end tags": "</pre></p></main><a href=javascript:x>",
+}
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_texts_of_the_catalogue_make_no_tags_and_no_links(tmp_path, tables, text):
+    usual = {**ABOUT, "family": {**ABOUT["family"], "limits": "none"}}
+    about = copy.deepcopy(usual)
+    about["family"] = dict.fromkeys(about["family"], text)
+    about["config"]["archives"] = [text]
+    for kind in ("datasets", "models", "methods"):
+        for entry in about[kind].values():
+            entry.update({key: text for key, value in entry.items() if isinstance(value, str)})
+    made = page(tmp_path, tables, [record(commit=text)], [], about)
+    assert Tags(made).found == Tags(page(tmp_path, tables, [record()], [], usual)).found
+    assert "49" not in made.split("<title>")[1].split("</title>")[0]

@@ -11,13 +11,14 @@ from snakemake_records import LONG_AGO, SeenRecords, SnakemakeRecords, ended_at
 from rib.base.errors import UserError
 from rib.base.progress import log
 from rib.config.grid import Grid
-from rib.data.variables import ARCHIVES, CORRUPT_IMAGES
+from rib.data.variables import ARCHIVES, CORRUPT_IMAGES, PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
 from rib.jobs import fork_server
 from rib.jobs.gpu_lock import JOBS_PER_GPU
 from rib.jobs.job import sweep
 from rib.jobs.parent_run import PARENT_RUN, announce
 from rib.records import provenance
 
+NAMED = 3  # changed files that are named at the start; the others are counted
 LOOKS = {"status", "plan", "verify", "pull"}  # targets before which no outputs are adopted
 
 
@@ -38,6 +39,8 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
         os.environ[ARCHIVES] = os.pathsep.join([folders] if isinstance(folders, str) else folders)
     os.environ[JOBS_PER_GPU] = str(config["compute"]["jobs_per_gpu"])
     os.environ[CORRUPT_IMAGES] = str(config["corrupt_images"])
+    os.environ[PHOTO_MEGABYTES] = str(config["limits"]["photo_megabytes"])
+    os.environ[PHOTO_MEGAPIXELS] = str(config["limits"]["photo_megapixels"])
     if not workflow.is_main_process:
         return
     if not os.access(".", os.W_OK):
@@ -62,10 +65,10 @@ def _before_graph(workflow) -> None:
                 _lift_rate_limit(workflow.scheduling_settings)
                 _unlock_after_kill()
                 sweep()
-                _adopt_pulled(SnakemakeRecords(), "Adopted the outputs of {} jobs, which match their records.")
+                _check_results(SnakemakeRecords(), "Adopted the outputs of {} jobs, which match their records.")
             else:
                 seen = SeenRecords()
-                _adopt_pulled(seen, "The outputs of {} jobs match their records; a run adopts them.")
+                _check_results(seen, "The outputs of {} jobs match their records; a run adopts them.")
                 seen.show()
         return prepare(*arguments, **more)
 
@@ -98,8 +101,11 @@ def _unlock_after_kill() -> None:
     print(words, file=sys.stderr)
 
 
-def _adopt_pulled(records: SnakemakeRecords, words: str) -> None:
-    """Adopt outputs that were pulled with DVC; `words` is the message, with a placeholder for the number of jobs.
+def _check_results(records: SnakemakeRecords, words: str) -> None:
+    """Adopt outputs that were pulled with DVC, and warn about changed ones, of which Snakemake says nothing.
+
+    Args:
+        words: the message about adopted outputs, with a placeholder for the number of jobs.
 
     Raises:
         UserError: A file does not match the records.
@@ -113,3 +119,11 @@ def _adopt_pulled(records: SnakemakeRecords, words: str) -> None:
             records.adopt(output, record, LONG_AGO if path in stale else ended_at(record))
     if pulled:
         print(words.format(len(pulled)), file=sys.stderr)
+    if changed := provenance.changed(records.has_other_time, records.is_unfinished):
+        some = changed[:NAMED]
+        more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+        print(
+            f"Changed since made, or of an earlier version: {', '.join(some)}{more}. {provenance.remedy(some)} "
+            "`snakemake verify` compares all files with their records.",
+            file=sys.stderr,
+        )
