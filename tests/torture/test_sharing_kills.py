@@ -83,7 +83,7 @@ def test_a_killed_call_is_made_up_for_by_the_next(projects, command, monkeypatch
     expected, planned = files_of(whole), whole.planned()
     anew(killed)
     share = {"pull": 7, "track": 7, "accept": 6}[command]
-    for completed in ordeal(killed, -(-KILLS * share // 20), seconds, 0, words, anew, seconds / 3):
+    for completed in ordeal(killed, -(-KILLS * share // 20), 0.9 * seconds, 0, words, anew, seconds / 3):
         made = files_of(killed)
         differing = sorted(name for name in expected.keys() | made.keys() if expected.get(name) != made.get(name))
         print(
