@@ -1,7 +1,9 @@
 """Start of a run: environment variables, locks of killed runs, and adoption of pulled outputs."""
 
+import atexit
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +21,8 @@ from rib.jobs.parent_run import PARENT_RUN, announce
 from rib.records import provenance
 
 LOOKS = {"status", "plan", "verify"}  # targets that make no files
+# Folder of this run's sockets; relative, since a socket's path may have 107 bytes at most.
+SOCKETS = Path(f"work/warm-{os.uname().nodename}-{os.getpid()}")
 
 
 def start_run(workflow, config: Mapping, grid: Grid) -> None:
@@ -47,7 +51,7 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
     for notice in grid.notices:
         print(notice, file=sys.stderr)
     os.environ[PARENT_RUN] = str(os.getpid())
-    os.environ[fork_server.WARM] = "1" if config["compute"]["warm_start"] else ""
+    os.environ[fork_server.WARM] = str(SOCKETS) if config["compute"]["warm_start"] else ""
     _before_graph(workflow)
 
 
@@ -84,9 +88,12 @@ def _lift_rate_limit(settings) -> None:
 
 
 def _unlock_after_kill() -> None:
-    """Register this run, and remove Snakemake's lock files if no other run is active."""
+    """Register this run; if no other is active, remove Snakemake's locks and the fork servers' sockets of killed runs."""
     records = SnakemakeRecords()
     alive = announce(records.locked)
+    for folder in () if alive else {*SOCKETS.parent.glob("warm-*")} - {SOCKETS}:
+        shutil.rmtree(folder, ignore_errors=True)
+    atexit.register(shutil.rmtree, SOCKETS, ignore_errors=True)
     if not records.locked:
         return
     if alive:
