@@ -13,9 +13,9 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as 
 
 
 def as_nobody(body: str, folder: Path) -> subprocess.Popen:
-    """Start Python code as user `nobody` in a folder, even if `nobody` may not enter the folders above it."""
+    """Start Python code as user `nobody`, for a minute at most, in a folder, whoever may enter the folders above it."""
     become = f"os.chdir({str(folder)!r}); os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})"
-    code = f"import fcntl, json, os, socket, time\n{become}\n{textwrap.dedent(body)}"
+    code = f"import fcntl, os, signal, socket, time\nsignal.alarm(60)\n{become}\n{textwrap.dedent(body)}"
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
