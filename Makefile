@@ -5,12 +5,14 @@
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+LOCKED := --require-hashes --no-deps
 TESTS := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 EXAMPLE ?= default_run
 KEPT = figures/ri_matrix.png figures/ranking.png figures/tradeoff.png $(patsubst %,tables/%.csv,accuracy ri mri ranking)
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
-.PHONY: run test test-slow torture bench mutation lint format environment docs example lock clean help
+.PHONY: run test test-slow torture security bench mutation lint format environment docs example lock clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -27,6 +29,9 @@ test-slow: $(VENV)/slow.done ## run the slow tests: damaged files, accepted refa
 
 torture: $(VENV)/test.done ## kill the default run 50 times at random moments; its results must equal those of an undisturbed run
 	@python -m pytest -s tests/torture
+
+security: $(VENV)/slow.done ## run all attacks on the project, kills included; writes reports/security.md (an hour)
+	@PYTHONPATH=workflow/lib:tests python tests/security/count.py
 
 mutation: $(VENV)/test.done ## mutation testing of the unit tests, for example MODULES="analysis/ri methods/ewc"
 	@python tests/mutation/mutate.py $(MODULES)
@@ -46,21 +51,22 @@ format: $(VENV)/test.done ## format the sources
 environment: $(VENV)/run.done ## only create the environment
 
 # The marker file is written last, so that an interrupted installation is repeated.
-$(VENV)/run.done: envs/requirements.txt envs/requirements-npm.txt
+$(VENV)/run.done: envs/requirements-torch.txt envs/requirements.txt envs/requirements-npm.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than Python 3.11; install a newer one and run: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@echo "Creating the environment in $(VENV) (once; a few minutes, 1 to 6 GB with torch)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.txt
-	@command -v npm >/dev/null || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements-npm.txt
+	@$(PIP) -r envs/requirements-torch.txt
+	@$(PIP) $(LOCKED) -r envs/requirements.txt
+	@command -v npm >/dev/null || $(PIP) $(LOCKED) -r envs/requirements-npm.txt
 	@touch $@
 
 $(VENV)/test.done: $(VENV)/run.done envs/requirements-dev.txt
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.txt -r envs/requirements-dev.txt
+	@$(PIP) $(LOCKED) -r envs/requirements-dev.txt
 	@touch $@
 
 $(VENV)/slow.done: $(VENV)/test.done envs/requirements-cluster.txt
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements-cluster.txt
+	@$(PIP) $(LOCKED) -r envs/requirements-cluster.txt
 	@touch $@
 
 bench: $(VENV)/test.done ## measure speeds relative to their limits, in reports/benchmarks.md
@@ -74,7 +80,7 @@ example: $(VENV)/run.done ## keep the figures and tables of a finished run that 
 	@cd reports/$(FAMILY) && cp $(KEPT) ../$(EXAMPLE)/
 	@$(MAKE) --no-print-directory docs
 
-lock: ## update the pinned versions in envs/ from the .in files
+lock: ## update the pinned versions and hashes in envs/ from the .in files
 	@sh envs/lock.sh $(PYTHON)
 
 clean: ## remove results; keep the environment, downloads and .dvc files

@@ -1,20 +1,32 @@
 #!/bin/sh
-# Pins in envs/*.txt from envs/*.in, by installing them into a new environment and asking it what it got.
-# torch and torchvision stay ranges: which build fits (CPU, CUDA version) depends on the machine.
+# Pins and hashes in envs/*.txt from envs/*.in, for any platform and every Python from 3.11 on.
+# torch, torchvision and the CUDA libraries they bring stay out: which build fits depends on the machine.
 set -eu
 cd "$(dirname "$0")"
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${1:-python3}" -m venv "$folder/venv"
-pip="$folder/venv/bin/python -m pip --disable-pip-version-check"
-freeze() { $pip freeze --all | grep -viE '^(torch|torchvision|setuptools|nvidia-.*|cuda-.*|triton)==' | sort -f; }
+"$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check uv
+resolve() { "$folder/venv/bin/uv" pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header "$@"; }
+names() { sed -nE "s/^($1)==.*/\1/p" "$2"; }
 
-$pip install --quiet -r requirements.in
-{ echo '# Made by `make lock` from requirements.in.'; grep -E '^torch' requirements.in; freeze; } > "$folder/run"
-$pip install --quiet -c "$folder/run" -r requirements-dev.in
-{ echo '# Made by `make lock` from requirements-dev.in; what requirements.txt pins already is left out.'; freeze | grep -vxFf "$folder/run"; } > "$folder/dev"
-$pip install --quiet -c "$folder/run" -c "$folder/dev" -r requirements-cluster.in
-{ echo '# Made by `make lock` from requirements-cluster.in; what the others pin already is left out.'; freeze | grep -vxFf "$folder/run" | grep -vxFf "$folder/dev"; } > "$folder/cluster"
-mv "$folder/cluster" requirements-cluster.txt
-mv "$folder/run" requirements.txt
-mv "$folder/dev" requirements-dev.txt
+# lock NAME FILES: pins of requirements-NAME.in that neither FILES nor torch's own requirements give.
+lock() {
+    name=$1
+    shift
+    given=$(sed 's/^/--no-emit-package /' "$folder/torch")
+    for file in "$@"; do
+        given="$given --constraints $file $(names '[A-Za-z0-9._-]+' "$file" | sed 's/^/--no-emit-package /')"
+    done
+    # shellcheck disable=SC2086
+    resolve --generate-hashes $given "requirements$name.in" >"$folder/pins"
+    { echo "# Made by \`make lock\` from requirements$name.in."; cat "$folder/pins"; } >"$folder/new"
+    mv "$folder/new" "requirements$name.txt"
+}
+
+resolve requirements-torch.txt >"$folder/all"
+names 'torch|torchvision|setuptools|triton|(cuda|nvidia)-[a-z0-9-]+' "$folder/all" >"$folder/torch"
+lock ""
+lock -npm requirements.txt
+lock -dev requirements.txt
+lock -cluster requirements.txt requirements-dev.txt

@@ -7,7 +7,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from tiny import family
+from tiny import family, fuzz
 from tiny.project import Project, copy_project
 
 
@@ -32,6 +32,15 @@ def pytest_collection_modifyitems(items):
 def one_thread():
     """Small tensors gain nothing from threads, and results must not depend on the machine's cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def count_inputs(record_property):
+    """Fuzz tests state how many inputs they tried."""
+    before = fuzz.tried
+    yield
+    if fuzz.tried > before:
+        record_property("inputs", fuzz.tried - before)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tiny.fuzz import NAMES, VALUES, fuzzed, mutated, outcome
 from tiny.photos import GEOMETRY, INDICES, WNIDS, devkit, encrypted, jpeg, prepare_into, space_of, tar
 
 # Pillow and SciPy warn of what they can read all the same.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.attack("fuzzing")]
 
 FONT = Path(matplotlib.get_data_path(), "fonts/ttf/cmss10.ttf").read_bytes()
 SOME, OUTSIDE = INDICES[:2], "/tmp/rib_fuzz_outside"

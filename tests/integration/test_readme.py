@@ -30,6 +30,7 @@ RESULTS = "results/tools/paper/{stage}/efficientnet_lite0/{run}/all/0/"
 RUN_FOR_REAL = {"your-own-family", "adding", "sharing", "cluster"}  # pages of which other tests run the commands
 LOOKS = {"plan", "status"}
 CLUSTER = "envs/requirements-cluster.txt"
+INSTALL = f"pip install --require-hashes --no-deps -r {CLUSTER}"
 
 
 class Example(NamedTuple):
@@ -181,7 +182,7 @@ def test_make_has_the_targets_that_pages_name():
 def test_no_command_is_left_out():
     """Besides one that needs a network; what it installs is a file of the project."""
     assert all(line.startswith(("snakemake", "make")) for line in PLANNED)
-    assert {line for lines in ALL.values() for line in lines if line.startswith("pip")} == {f"pip install -r {CLUSTER}"}
+    assert {line for lines in ALL.values() for line in lines if line.startswith("pip")} == {INSTALL}
     assert (ROOT / CLUSTER).is_file()
 
 

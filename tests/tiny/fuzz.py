@@ -7,6 +7,7 @@ import copy
 import datetime
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 
 from hypothesis import HealthCheck, settings
@@ -16,6 +17,8 @@ from rib.base.errors import UserError
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 LONGEST = 3000  # characters of a sentence, most of them known names
+SLOWEST = 2.0  # seconds of processor time that any input may take
+tried = 0  # inputs in this process so far
 # A part of a path that no file system, shell, format string or program's options reads as anything else.
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
@@ -48,11 +51,16 @@ def fuzzed(examples: int) -> settings:
 
 
 def outcome(call: Callable):
-    """What a call returns, or the sentence with which it refused; anything else that it raises is a defect."""
+    """What a call returns, or the sentence with which it refused; all else that it raises, or a hang, is a defect."""
+    global tried
+    tried += 1
+    started = time.process_time()
     try:
         return call()
     except UserError as error:
         sentence = str(error)
+    finally:
+        assert time.process_time() - started < SLOWEST
     assert len(sentence) < LONGEST, sentence
     assert sentence.endswith(".") and len(sentence.split()) > 3 and "Traceback" not in sentence, sentence
     return sentence

@@ -34,6 +34,8 @@ from rib.data.folders import files_of, listing, pack
 from rib.jobs import code_digest
 from tiny.fuzz import NAMES, ODD, PLAIN, POINTING, VALUES, fuzzed, mutated, outcome
 
+pytestmark = pytest.mark.attack("fuzzing")
+
 CATALOG = Path(__file__).parents[2] / "workflow/catalog"
 KINDS = ("family", "datasets", "models", "methods", "recipes", "config")
 # Parts that entries share, and a catalogue with every kind of source and of method.

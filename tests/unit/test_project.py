@@ -1,5 +1,6 @@
 """Files that tools and people read agree with what the project pins and checks."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def in_the_project(monkeypatch):
 
 
 def test_pre_commit_has_the_pinned_tools():
-    pins = dict(line.split("==") for line in Path("envs/requirements-dev.txt").read_text().splitlines() if "==" in line)
+    pins = dict(re.findall(r"^([a-z]+)==([0-9.]+)", Path("envs/requirements-dev.txt").read_text(), re.MULTILINE))
     revisions = {
         repo["repo"].rsplit("/", 1)[1].removesuffix("-pre-commit"): repo["rev"].removeprefix("v")
         for repo in yaml.safe_load(Path(".pre-commit-config.yaml").read_text())["repos"]

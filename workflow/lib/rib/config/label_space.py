@@ -74,9 +74,7 @@ def imagenet_wnids() -> tuple[str, ...]:
 def _timm_file(name: str) -> str:
     spec = importlib.util.find_spec("timm")
     if spec is None:
-        raise UserError(
-            "timm is not installed in this environment; run `make run` or pip install -r envs/requirements.txt."
-        )
+        raise UserError("timm is not installed in this environment; run `make environment`.")
     path = Path(spec.submodule_search_locations[0]) / "data/_info" / name
     if not path.is_file():
         raise UserError(f"timm has no class list '{name}'; correct classes in the dataset's entry.")

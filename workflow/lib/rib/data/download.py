@@ -81,7 +81,7 @@ def _npm(source: Mapping, folder: Path, what: str) -> Path:
     if npm is None:
         raise UserError(
             f"{what}: npm is not installed, but is needed to fetch {source['package']}; "
-            "run `pip install -r envs/requirements-npm.txt` or install Node.js."
+            "install Node.js, or run `pip install --require-hashes --no-deps -r envs/requirements-npm.txt`."
         )
     command = [npm, "pack", f"{source['package']}@{source['version']}", "--pack-destination", str(folder)]
     return _run_client([*command, "--ignore-scripts"], folder, source, what)

@@ -1,0 +1,92 @@
+"""Run every attack on the project, and write what came of it to reports/security.md (make security).
+
+Attacks are the tests with the marker `attack`. A fuzz test states how many inputs it tried, a test that kills runs how
+often (`record_property`). FUZZ_EXAMPLES and RIB_KILLS set these numbers, see tests/tiny/fuzz.py and tests/torture.
+"""
+
+import platform
+import re
+import sys
+import time
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from rib.base.files import write_text
+from rib.base.progress import duration
+
+REPORT = Path("reports/security.md")
+HEAD = """# Attacks
+
+Made by `make security`. Each attack is a test with the marker `attack`; [the threat model](../docs/threat-model.md) says
+what the topics mean and what is not defended.
+
+"""
+
+
+class Results:
+    """Plugin of pytest that keeps topic, outcome and properties of each attack.
+
+    Attributes:
+        topics: topic by test.
+        outcomes: `passed`, `failed` or `skipped` by test.
+        tried: number of inputs or kills by test.
+    """
+
+    def __init__(self):
+        self.topics: dict[str, str] = {}
+        self.outcomes: dict[str, str] = {}
+        self.tried: dict[str, dict[str, int]] = defaultdict(dict)
+
+    def pytest_collection_finish(self, session) -> None:
+        self.topics = {item.nodeid: item.get_closest_marker("attack").args[0] for item in session.items}
+
+    def pytest_runtest_logreport(self, report) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            self.outcomes[report.nodeid] = report.outcome
+        self.tried[report.nodeid] |= dict(report.user_properties)
+
+    def page(self, seconds: float) -> str:
+        """The report, as Markdown."""
+        tests = defaultdict(list)
+        for test, topic in self.topics.items():
+            tests[topic].append(test)
+        lines = ["| topic | attacks | repelled | failed | skipped |", "|---|---|---|---|---|"]
+        for topic, names in [*sorted(tests.items()), ("all", list(self.topics))]:
+            found = [self.outcomes.get(name) for name in names]
+            numbers = [len(names), *(found.count(outcome) for outcome in ("passed", "failed", "skipped"))]
+            lines.append(f"| {topic} | {' | '.join(map(str, numbers))} |")
+        tried = {test: given for test, given in self.tried.items() if given}
+        if tried:
+            lines += ["", "| test of random inputs or kills | number |", "|---|---|"]
+            for test, given in sorted(tried.items()):
+                said = ", ".join(f"{number:,} {what}" for what, number in given.items())
+                lines.append(f"| {_readable(test)} | {said} |")
+        machine = f"Python {platform.python_version()}, DVC {version('dvc')}, Snakemake {version('snakemake')}"
+        lines += ["", f"{duration(seconds)} on {machine}.", ""]
+        for topic, names in sorted(tests.items()):
+            lines += [f"## {topic}", "", *(f"- {_readable(name)}" for name in names), ""]
+        return HEAD + "\n".join(lines)
+
+
+def _readable(test: str) -> str:
+    """Name of a test as plain text."""
+    name = test.split("::test_")[-1].replace("_", " ")
+    return re.sub(r"([\\`*\[\]<>|&])", r"\\\1", name.encode("ascii", "backslashreplace").decode())
+
+
+def main() -> int:
+    """Run the attacks named on the command line, or all; pytest's exit code."""
+    results, started = Results(), time.monotonic()
+    chosen = sys.argv[1:] or ["tests/unit", "tests/workflow", "tests/integration", "tests/torture"]
+    status = pytest.main(["-m", "attack", "-q", "--durations=0", "--durations-min=60", *chosen], plugins=[results])
+    if not sys.argv[1:]:
+        write_text(REPORT, results.page(time.monotonic() - started))
+        print(f"wrote {REPORT}")
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
