@@ -1,9 +1,9 @@
 """Finished jobs in the current folder: an output of each, and its provenance record."""
 
-import json
 from pathlib import Path
 
 from rib.base.files import sha256
+from rib.records import provenance
 
 FACTS = {"rule": "r", "cfg": {"b": 1, "a": [2]}, "seconds": 1.0, "ended": "2026-01-01T10:00:00.000+00:00"}
 
@@ -22,11 +22,12 @@ def make(name: str = "a", text: str = "made", *inputs: str, root: Path = Path(),
     made.parent.mkdir(parents=True, exist_ok=True)
     made.write_text(text)
     files = {"inputs": {output(other): sha256(root / output(other)) for other in inputs}}
-    facts = {**FACTS, "log": f"logs/{name}.log", **files, "outputs": {output(name): sha256(made)}, **facts}
-    (root / record(name)).write_text(json.dumps(facts))
+    files |= {"outputs": {output(name): sha256(made)}, "sizes": {output(name): made.stat().st_size}}
+    facts = {**FACTS, "log": f"logs/{name}.log", **files, **facts}
+    provenance.write(root / record(name), facts)
     return record(name), facts
 
 
 def edit(name: str, **facts) -> None:
-    """Change facts of a job's record."""
-    Path(record(name)).write_text(json.dumps({**json.loads(Path(record(name)).read_text()), **facts}))
+    """Change facts of a job's record, and its digest."""
+    provenance.write(Path(record(name)), {**provenance.read(Path(record(name))), **facts})

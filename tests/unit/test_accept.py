@@ -87,7 +87,7 @@ def test_the_same_bytes_are_accepted_and_the_records_say_so(finished, tmp_path, 
     accept(finished, 1, maker(tmp_path / "elsewhere"), noted.__setitem__)
     assert list(noted) == list(finished) and "3 jobs accepted" in capsys.readouterr().out
     for path, text in records().items():
-        made = json.loads(text)
+        made = provenance.read(Path(path))
         (entry,) = made["accepted"]
         assert made["cfg"] == {"code": NEW, "a": 1} and list(made["cfg"]) == ["code", "a"] and noted[path] == made
         assert (entry["from"], entry["to"], entry["sample"]) == (OLD, NEW, sample_of(finished, 1))

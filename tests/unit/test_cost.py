@@ -1,12 +1,15 @@
 """What an mRI costs, from records made up; histories gathered."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from rib.analysis.cost import cost_table, jobs_of, write_costs
 from rib.analysis.training import write_training
+from rib.records import provenance
+from tiny.records import FACTS
 
 PARENTS = {"ft": [], "wise": ["ft"], "probe": [], "lp_ft": ["probe"]}
 SECONDS = {"ft": 100.0, "probe": 10.0, "lp_ft": 50.0}
@@ -15,8 +18,7 @@ SEEDS, TARGETS = (0, 1), ("a", "b")
 
 def record(path, seconds, device=None):
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"rule": "r", "log": "l", "cfg": {}, "inputs": {}, "outputs": {}, "seconds": seconds, "ended": "now"}
-    path.write_text(json.dumps(facts))
+    provenance.write(path, {**FACTS, "log": "l", "inputs": {}, "outputs": {}, "sizes": {}, "seconds": seconds})
     if device:
         path.with_name(path.name.replace("provenance", "manifest")).write_text(json.dumps({"device": device}))
     return str(path)
@@ -61,9 +63,10 @@ def test_a_method_of_which_a_record_is_missing_is_left_out(records, tmp_path):
 def test_records_that_were_gathered_stand_for_those_not_pulled(records, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (gone,) = [path for path in records if "finetune/net/a/ft/all/1/" in path]
-    content = json.loads((tmp_path / gone).read_text())
+    content = provenance.read(tmp_path / gone)
     (tmp_path / gone).unlink()
-    (tmp_path / "provenance.jsonl").write_text(json.dumps({"path": gone, **content}) + "\n")
+    provenance.save({str(Path(gone).relative_to(tmp_path)): [content]})
+    records = [str(Path(path).relative_to(tmp_path)) for path in records]
     assert "ft" in set(cost_table(jobs_of(records), PARENTS)["method"])
 
 

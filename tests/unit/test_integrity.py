@@ -10,7 +10,7 @@ import pytest
 from rib.base.errors import UserError
 from rib.base.files import sha256
 from rib.jobs.job import job
-from rib.records import hashing, integrity
+from rib.records import hashing, integrity, provenance
 from tiny.records import FACTS
 
 
@@ -31,7 +31,7 @@ def made(path: str, text: str, manifest: str | None = None, **facts) -> Path:
 
 def recorded(record: str, *files: str) -> None:
     outputs = {file: sha256(Path(file)) for file in files}
-    Path(record).write_text(json.dumps({**FACTS, "log": "l", "inputs": {}, "outputs": outputs}))
+    provenance.write(Path(record), {**FACTS, "log": "l", "inputs": {}, "outputs": outputs, "sizes": {}})
 
 
 def changed_in_place(path: Path) -> None:
@@ -56,7 +56,7 @@ def test_what_a_watched_manifest_lists_is_read_again(file, manifest):
     path = made(file, "bytes", manifest)
     integrity.refuse_changed([Path(manifest)])
     changed_in_place(path)
-    with pytest.raises(UserError, match=f"^{file}: .*`dvc pull --force {file}`"):
+    with pytest.raises(UserError, match=f"^{file}: .*`snakemake {file}`"):
         integrity.refuse_changed([Path(manifest)])
 
 
@@ -76,12 +76,12 @@ def test_datasets_behind_an_evaluation_group_are_checked():
 
 
 def test_a_table_that_was_edited_is_no_input():
-    made("tables/mri.csv", "1.0")
-    recorded("tables/provenance.json", "tables/mri.csv")
-    integrity.refuse_changed([Path("tables/mri.csv")])
-    made("tables/mri.csv", "9.0")
-    with pytest.raises(UserError, match="^tables/mri.csv: "):
-        integrity.refuse_changed([Path("tables/mri.csv")])
+    made("reports/tables/mri.csv", "1.0")
+    recorded("reports/tables/provenance.json", "reports/tables/mri.csv")
+    integrity.refuse_changed([Path("reports/tables/mri.csv")])
+    made("reports/tables/mri.csv", "9.0")
+    with pytest.raises(UserError, match="^reports/tables/mri.csv: "):
+        integrity.refuse_changed([Path("reports/tables/mri.csv")])
 
 
 def test_files_that_no_record_names_and_listed_ones_that_are_not_here_are_accepted():
@@ -132,23 +132,23 @@ def test_every_changed_file_is_counted_and_five_are_in_the_command():
         for name in changed:
             changed_in_place(files[name])
         command = " ".join(f"r/{name}.npy" for name in wrong)
-        with pytest.raises(UserError, match=f"^r/{wrong[0]}.npy{more}: .*--force {command}`"):
+        with pytest.raises(UserError, match=f"^r/{wrong[0]}.npy{more}: .*`snakemake {command}`"):
             integrity.refuse_changed([Path("r/manifest.json")])
 
 
 def test_what_inputs_should_be_is_gathered_from_records_and_manifests():
     """Records of all jobs of an input's folder; its other files have no entry."""
-    table, rows = made("t/a.csv", "1"), made("t/b.csv", "2")
-    recorded("t/provenance.json", "t/a.csv")
-    recorded("t/other.provenance.json", "t/b.csv")
-    plain = made("t/c.txt", "no job made it")
+    table, rows = made("reports/t/a.csv", "1"), made("reports/t/b.csv", "2")
+    recorded("reports/t/provenance.json", "reports/t/a.csv")
+    recorded("reports/t/other.provenance.json", "reports/t/b.csv")
+    plain = made("reports/t/c.txt", "no job made it")
     image = made("p/images.npy", "pixels", "p/manifest.json", device="cpu")
     Path("p/empty.manifest.json").write_text("{}")
     inputs = [table, plain, Path("p/manifest.json"), Path("p/empty.manifest.json"), Path("nowhere/manifest.json")]
-    assert integrity.expected(inputs) == {table: sha256(table), image: sha256(image)}
-    assert integrity.expected([rows, image]) == {rows: sha256(rows)}, "the image's manifest was not asked"
-    Path("t/provenance.json").write_text("{")
-    assert integrity.expected([table]) == {}
+    assert integrity.claims(inputs) == {table: {sha256(table)}, image: {sha256(image)}}
+    assert integrity.claims([rows, image]) == {rows: {sha256(rows)}}, "the image's manifest was not asked"
+    Path("reports/t/provenance.json").write_text("{")
+    assert integrity.claims([table]) == {}
 
 
 def test_a_manifest_lists_its_files_beside_it_and_those_of_its_datasets():

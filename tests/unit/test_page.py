@@ -1,11 +1,10 @@
-import json
-
 import pandas as pd
 import pytest
 import yaml
 from PIL import Image
 
 from rib.base.progress import duration
+from rib.records import provenance
 from rib.reporting.page import page_tables, run_facts, write_page
 from tiny.project import ROOT
 
@@ -29,7 +28,7 @@ ABOUT = {
 def record(rule="finetune", started="2026-01-01T10:00:00+00:00", seconds=60.0, **more):
     machine = {"processor": "P", "system": "S", "python": "3.11"}
     facts = {"commit": "abc", "versions": {"torch": "2.6"}, "machine": machine}
-    own = {"log": "l", "cfg": {}, "inputs": {}, "outputs": {}, "ended": started}
+    own = {"log": "l", "cfg": {}, "inputs": {}, "outputs": {}, "sizes": {}, "ended": started}
     return {"rule": rule, "started": started, "seconds": seconds, **own, **facts, **more}
 
 
@@ -124,7 +123,7 @@ def page(tmp_path, tables, records, figures, about=ABOUT):
     paths = []
     for number, content in enumerate(records):
         paths.append(tmp_path / f"{number}.json")
-        paths[-1].write_text(json.dumps(content))
+        provenance.write(paths[-1], content)
     (tmp_path / "manifest.json").write_text('{"corrupt": ["x/1.jpg"]}')
     analyses = {name: path for name, path in tables.items() if name == "in_distribution"}
     write_page(
@@ -228,7 +227,9 @@ def test_every_figure_has_a_caption():
 
 def test_costs_of_a_rule_add_up_and_its_largest_job_is_shown():
     costs = [(50.0, 10**9, 10**6), (10.0, 2 * 10**9, 1)]
-    records = [record(cpu_seconds=time, peak_memory=memory, bytes=size) for time, memory, size in costs]
+    records = [
+        record(cpu_seconds=time, peak_memory=memory, sizes={"x": size - 1, "y": 1}) for time, memory, size in costs
+    ]
     (row,) = run_facts(records)["stage_rows"]
     assert row[4:] == [("1 min 00 s", 60), ("2.00GB", 2 * 10**9), ("1.00MB", 10**6 + 1)]
 

@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 from pathlib import Path
@@ -124,7 +123,7 @@ def test_a_file_that_agrees_with_no_record_is_named_with_a_way_to_get_it_back(fo
     path, record = make()
     damage(folder / f"results/a/{file}")
     both = " ".join(dict.fromkeys((f"results/a/{file}", path)))
-    with pytest.raises(UserError, match=f"^results/a/{file}: .*`dvc pull --force {both}`"):
+    with pytest.raises(UserError, match=f"^results/a/{file}: .*`snakemake {both}`"):
         matched({path: [record]})
 
 
@@ -199,7 +198,7 @@ def test_a_job_is_known_only_if_its_record_and_every_output_are(folder):
     path, record = make()
     (folder / "results/a/more.txt").write_text("more")
     record["outputs"]["results/a/more.txt"] = sha256(folder / "results/a/more.txt")
-    (folder / path).write_text(json.dumps(record))
+    provenance.write(folder / path, record)
     for file in (path, *record["outputs"]):
         assert matched({path: [record]}, known=lambda asked, left=file: asked != left) == {path: record}
     assert matched({path: [record]}, known=lambda asked: True) == {}
@@ -214,9 +213,9 @@ def test_a_record_that_lacks_a_part_is_none(folder, key):
     path, record = make()
     assert provenance.read(Path(path)) == record
     del record[key]
-    (folder / path).write_text(json.dumps(record))
+    provenance.write(folder / path, record)
     assert provenance.read(Path(path)) is None
-    provenance.FILE.write_text(json.dumps({"path": path, **record}) + "\n")
+    provenance.save({path: [record]})
     with pytest.raises(UserError, match="^provenance.jsonl, line 1 "):
         provenance.load()
 
@@ -252,9 +251,9 @@ def test_gathering_takes_files_one_by_one_and_keeps_what_only_begins_like_them(f
     shutil.rmtree(folder / "results/ab")
     assert provenance.gather([Path("results/a")]) == 2 and len(provenance.load()) == 2
     one, other = folder / "results/one.provenance.json", folder / "results/other.provenance.json"
-    record = {**json.loads(Path("results/a/provenance.json").read_text()), "outputs": {}}
+    record = {**provenance.read(Path("results/a/provenance.json")), "outputs": {}}
     for file in (one, other):
-        file.write_text(json.dumps(record))
+        provenance.write(file, record)
     assert provenance.gather([Path("results/one.provenance.json")]) == 3
     assert "results/other.provenance.json" not in provenance.load()
 
@@ -272,10 +271,10 @@ def test_one_of_two_shared_lines_is_enough_and_the_newest_of_them_counts(folder)
     path, mine = make(ended="2026-02-01T10:00:00.000+00:00")
     newer = {**mine, "ended": "2026-02-03T10:00:00.000+00:00", "seconds": 9.0}
     older = {**mine, "ended": "2026-01-01T10:00:00.000+00:00", "seconds": 8.0}
-    for lines in ([mine, newer], [older, older], [{**mine, "seconds": 7.0}]):
+    for lines in ([mine, newer], [older, older], [{**older, "seconds": 7.0}]):
         provenance.save({path: lines})
         assert provenance.gather([Path("results/a")]) == 1
-    for lines in ([older, newer], [newer, older]):
+    for lines in ([older, newer], [newer, older], [{**mine, "seconds": 7.0}]):
         provenance.save({path: lines})
         with pytest.raises(UserError, match="^provenance.jsonl .*results/a/"):
             provenance.gather([Path("results/a")])

@@ -1,13 +1,14 @@
 """The time left, kind by kind, and which jobs are at work."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from filelock import FileLock
 
 from rib.jobs.job import MARK, begun, private_folder, sweep
+from rib.records import provenance
 from rib.reporting.status import at_work, status
+from tiny.records import FACTS
 
 RUN = "results/tiny/paper/{stage}/{model}/{target}/{method}/all/0/provenance.json"
 
@@ -23,7 +24,7 @@ def record(folder, seconds, **run):
     path = folder / RUN.format(**{"stage": "finetune", "model": "m", "target": "t", **run})
     if seconds is not None:
         path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"seconds": seconds}))
+        provenance.write(path, {**FACTS, "log": "l", "inputs": {}, "outputs": {}, "sizes": {}, "seconds": seconds})
     return str(path.relative_to(folder))
 
 

@@ -1,6 +1,5 @@
 """Results against their records, in a chain of three jobs."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -51,9 +50,8 @@ def test_what_was_made_from_other_inputs_is_stale():
 
 def test_an_input_that_no_job_makes_is_compared_and_missed():
     Path("captions.rst").write_text("text")
-    made = json.loads(Path(record("c")).read_text())
-    made["inputs"]["captions.rst"] = sha256(Path("captions.rst"))
-    Path(record("c")).write_text(json.dumps(made))
+    made = provenance.read(Path(record("c")))
+    edit("c", inputs={**made["inputs"], "captions.rst": sha256(Path("captions.rst"))})
     assert found() == []
     Path("captions.rst").write_text("other")
     assert found() == [(STALE, output("c"))]
@@ -68,12 +66,13 @@ def test_an_output_whose_record_is_lost_or_damaged_is_named(name, asked, damage,
     Path(record(name)).unlink() if damage is None else Path(record(name)).write_text(damage)
     (finding,) = examine(map(record, asked)).findings
     job = record(name if name in asked or damage else "c")
-    assert (finding.kind, finding.file, finding.job) == (UNRECORDED, output(name), job) and why in finding.why
+    differs = (CHANGED, record(name)) if damage else (UNRECORDED, output(name))
+    assert (finding.kind, finding.file, finding.job) == (*differs, job) and why in finding.why
 
 
 def test_a_record_of_another_job_is_named():
     shutil.copy(record("a"), record("b"))
-    assert (UNRECORDED, output("a")) in found("b")
+    assert (CHANGED, record("b")) in found("b")
 
 
 def test_gathered_records_stand_in_for_lost_ones():
@@ -98,9 +97,9 @@ def test_jobs_that_share_a_folder_are_told_apart():
     """As the rows of two evaluation groups."""
     for group in ("one", "two"):
         Path(f"results/c/{group}.parquet").write_text(group)
-    made = json.loads(Path(record("c")).read_text())
+    made = provenance.read(Path(record("c")))
     made["outputs"] = {"results/c/one.parquet": sha256(Path("results/c/one.parquet"))}
-    Path("results/c/one.provenance.json").write_text(json.dumps(made))
+    provenance.write(Path("results/c/one.provenance.json"), made)
     findings = examine(["results/c/one.provenance.json", "results/c/two.provenance.json"]).findings
     assert [(finding.kind, finding.file) for finding in findings] == [(UNRECORDED, "results/c/two.parquet")]
 
@@ -114,8 +113,8 @@ def test_what_differs_is_printed_with_a_remedy_logged_and_refused(capsys, caplog
     with pytest.raises(UserError, match="^2 .* in 2 jobs; logs/verify.log"):
         verify([record("c")], "logs/verify.log")
     printed = capsys.readouterr().out
-    assert f": 1\n  {output('a')}\n" in printed and f"`dvc pull --force {output('a')}`" in printed
-    assert f": 1\n  {output('b')}\n" in printed and f"`dvc pull {output('b')}`" in printed
+    assert f": 1\n  {output('a')}\n" in printed and f"`snakemake {output('a')}`" in printed
+    assert f": 1\n  {output('b')}\n" in printed and f"`snakemake {output('b')}`" in printed
     assert f"changed: {output('a')} (" in caplog.text and f"job {record('a')})" in caplog.text
 
 
@@ -206,14 +205,14 @@ def test_a_record_with_an_output_elsewhere_is_another_jobs():
     edit("c", outputs=both)
     assert found() == []
     edit("c", outputs={**both, output("b"): sha256(Path(output("b")))})
-    assert found() == [(UNRECORDED, output("c"))]
+    assert found() == [(CHANGED, record("c"))]
 
 
 def test_a_job_of_which_one_output_is_here_was_run():
     edit("c", outputs={output("c"): sha256(Path(output("c"))), "results/c/more.txt": "0" * 64})
     provenance.gather([Path("results/a")])
     lines = provenance.load()
-    lines[record("c")] = [json.loads(Path(record("c")).read_text())]
+    lines[record("c")] = [provenance.read(Path(record("c")))]
     provenance.save(lines)
     Path(record("c")).unlink()
     assert set(found()) == {(UNRECORDED, output("c")), (MISSING, "results/c/more.txt")}
@@ -239,7 +238,7 @@ def test_what_a_lost_record_leaves_behind_is_told_from_other_jobs_files():
 def test_of_several_gathered_records_the_best_one_counts_and_what_differs_from_it_is_found():
     Path("results/c/more.txt").write_text("more")
     right = {output("c"): sha256(Path(output("c"))), "results/c/more.txt": sha256(Path("results/c/more.txt"))}
-    made = json.loads(Path(record("c")).read_text())
+    made = provenance.read(Path(record("c")))
     half = {**made, "outputs": {**right, "results/c/more.txt": "0" * 64}}
     none = {**made, "outputs": dict.fromkeys(right, "1" * 64)}
     Path(record("c")).unlink()
@@ -258,7 +257,7 @@ def finding(kind: str, number: int, why: str = "") -> Finding:
 def test_ten_files_of_a_kind_are_listed_and_the_first_three_are_in_the_advice():
     lines = report_lines([finding(CHANGED, n) for n in range(10)])
     assert lines[0].endswith(": 10") and lines[1] == "  f00" and lines[10] == "  f09"
-    assert len(lines) == 12 and "`dvc pull --force f00 f01 f02`" in lines[11]
+    assert len(lines) == 12 and "`snakemake f00 f01 f02`" in lines[11]
     lines = report_lines([finding(CHANGED, n) for n in range(12)])
     assert lines[0].endswith(": 12") and lines[10:12] == ["  f09", "  and 2 more"] and len(lines) == 13
 
@@ -277,11 +276,11 @@ def test_kinds_are_listed_in_one_order_with_why_and_stale_jobs_once():
     assert len(report_lines([])) == 1
 
 
-def test_a_damaged_record_is_named_by_the_file_beside_it_or_by_itself():
+def test_a_damaged_record_is_named_by_itself():
     group = "results/c/two.provenance.json"
     Path(group).write_text("{")
     for file in ("results/c/two.parquet", group):
         Path(file).touch()
         (finding,) = examine([group]).findings
-        assert (finding.kind, finding.file, finding.job) == (UNRECORDED, file, group)
+        assert (finding.kind, finding.file, finding.job) == (CHANGED, group, group)
         Path(file).unlink()

@@ -312,7 +312,8 @@ def test_a_damaged_download_is_noticed_before_anything_is_made_from_it(project):
     archive.write_bytes(archive.read_bytes()[:-100])
     printed = project.snakemake(config=("methods=[ft]", "targets=[red]"), check=False)
     assert re.search(
-        r"data/raw/red/red\.zip: does not match the manifest.* otherwise delete it to have it made again", printed
+        r"data/raw/red/red\.zip: does not match the manifest.* otherwise delete it and run `snakemake data/raw/red/red\.zip`",
+        printed,
     )
     assert not list((project.folder / "results").rglob("red/*/images.npy"))
 

@@ -20,6 +20,7 @@ from rib.jobs.job import sweep
 from rib.jobs.parent_run import PARENT_RUN, announce
 from rib.records import provenance
 
+NAMED = 3  # changed files that are named at the start; the others are counted
 LOOKS = {"status", "plan", "verify"}  # targets that make no files
 # Folder of this run's sockets; relative, since a socket's path may have 107 bytes at most.
 SOCKETS = Path(f"work/warm-{os.uname().nodename}-{os.getpid()}")
@@ -66,10 +67,10 @@ def _before_graph(workflow) -> None:
                 _lift_rate_limit(workflow.scheduling_settings)
                 _unlock_after_kill()
                 sweep()
-                _adopt_pulled(SnakemakeRecords(), "Adopted the outputs of {} jobs, which match their records.")
+                _check_results(SnakemakeRecords(), "Adopted the outputs of {} jobs, which match their records.")
             else:
                 seen = SeenRecords()
-                _adopt_pulled(seen, "The outputs of {} jobs match their records; a run adopts them.")
+                _check_results(seen, "The outputs of {} jobs match their records; a run adopts them.")
                 seen.show()
         return prepare(*arguments, **more)
 
@@ -105,8 +106,11 @@ def _unlock_after_kill() -> None:
     print(words, file=sys.stderr)
 
 
-def _adopt_pulled(records: SnakemakeRecords, words: str) -> None:
-    """Adopt outputs that were pulled with DVC; `words` is the message, with a placeholder for the number of jobs.
+def _check_results(records: SnakemakeRecords, words: str) -> None:
+    """Adopt outputs that were pulled with DVC, and warn about changed ones, of which Snakemake says nothing.
+
+    Args:
+        words: the message about adopted outputs, with a placeholder for the number of jobs.
 
     Raises:
         UserError: A file does not match the records.
@@ -120,3 +124,11 @@ def _adopt_pulled(records: SnakemakeRecords, words: str) -> None:
             records.adopt(output, record, LONG_AGO if path in stale else ended_at(record))
     if pulled:
         print(words.format(len(pulled)), file=sys.stderr)
+    if changed := provenance.changed(records.has_other_time, records.is_unfinished):
+        some = changed[:NAMED]
+        more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+        print(
+            f"Changed since made, or of an earlier version: {', '.join(some)}{more}. {provenance.remedy(some)} "
+            "`snakemake verify` compares all files with their records.",
+            file=sys.stderr,
+        )

@@ -28,7 +28,7 @@ from rib.base.files import read_json, sha256, write_json, write_text
 from rib.base.progress import log
 from rib.jobs.messages import message_of, message_of_os_error
 from rib.jobs.parent_run import is_held
-from rib.records import integrity
+from rib.records import integrity, provenance
 from rib.records.environment import surroundings
 
 WORK = Path("work")  # contains the private folders
@@ -217,21 +217,20 @@ def _publish(staged: Mapping[str, Path], declared: Mapping[str, str], record: di
         hashes[declared["manifest"]] = sha256(manifest)
     if "provenance" in staged:
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
-        size = sum(path.stat().st_size for path in staged.values() if path.is_file())
-        record = {**record, "bytes": size, **surroundings(), "outputs": hashes, "ended": ended}
-        # Keys keep their order: Snakemake compares settings as text.
-        write_text(staged["provenance"], json.dumps(record, indent=1) + "\n")
+        sizes = {path: staged[name].stat().st_size for name, path in declared.items() if path in hashes}
+        record = {**record, **surroundings(), "outputs": hashes, "sizes": sizes, "ended": ended}
+        provenance.write(staged["provenance"], record)
     for name, path in sorted(staged.items(), key=lambda item: (item[0] == "manifest", item[0] == "provenance")):
         Path(declared[name]).parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, declared[name])
 
 
 def _input_hashes(inputs: Mapping[str, str | Sequence[str]]) -> dict[str, str]:
-    """SHA-256 of every input; those that a record or manifest lists are checked."""
+    """SHA-256 of the bytes of every input; those that a record or manifest lists are checked."""
     given = [[value] if isinstance(value, str) else value for value in inputs.values()]
     paths = sorted(set(map(Path, chain.from_iterable(given))), key=str)
-    listed = integrity.refuse_changed(paths)
-    return {str(path): listed.get(path) or sha256(path) for path in paths}
+    found = integrity.refuse_changed(paths)
+    return {str(path): found.get(path) or sha256(path) for path in paths}
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ state the time, the digests and the sample.
 """
 
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -14,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rib.base.errors import UserError
-from rib.base.files import write_text
 from rib.base.progress import log
 from rib.records import provenance
 from rib.records.environment import commit
@@ -86,7 +84,7 @@ def accept(
         entry = {"from": record["cfg"]["code"], "to": change["code"], "when": when, "commit": here, "sample": kind}
         record["accepted"] = [*record.get("accepted", []), entry]
         record["cfg"]["code"] = change["code"]
-        write_text(Path(path), json.dumps(record, indent=1) + "\n")
+        provenance.write(Path(path), record)
         note(path, record)
     print(f"the outputs of {len(sample)} sampled jobs are identical: {len(kept)} jobs accepted")
     print("`snakemake -n` lists the remaining jobs; if results are shared, run `snakemake track` again")

@@ -1,16 +1,17 @@
-"""Check a job's inputs against the manifests and records next to them. No torch.
+"""Check a job's inputs against the manifests and records of the jobs that made them. No torch.
 
 Snakemake watches small manifests instead of the large files that they list. A job therefore checks these files before
 it reads them, and fails if one was edited or damaged.
 """
 
 from collections.abc import Collection
+from operator import itemgetter
 from pathlib import Path
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.records import provenance
-from rib.records.hashing import differing
+from rib.records.hashing import hashes
 
 
 def files_of(manifest: Path) -> dict[Path, str]:
@@ -23,31 +24,36 @@ def files_of(manifest: Path) -> dict[Path, str]:
     return found
 
 
-def expected(inputs: Collection[Path]) -> dict[Path, str]:
-    """Hashes of a job's inputs, and of the files they list, as far as a record or manifest contains them."""
-    made: dict[str, str] = {}
-    for folder in dict.fromkeys(path.parent for path in inputs):
-        for record in filter(None, map(provenance.read, folder.glob(f"*{provenance.ENDING}"))):
-            made |= record["outputs"]
-    found = {path: made[str(path)] for path in inputs if str(path) in made}
+def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:
+    """Hashes that records and manifests state of a job's inputs, and of the files that they list; one if they agree."""
+    found: dict[Path, set[str]] = {path: set() for path in inputs}
     for path in inputs:
         if path.name.endswith("manifest.json") and path.is_file():
-            found |= files_of(path)
-    return found
+            for file, digest in files_of(path).items():
+                found.setdefault(file, set()).add(digest)
+    made: dict[str, str] = {}
+    for folder in dict.fromkeys(path.parent for path in found):
+        records = filter(None, map(provenance.read, folder.glob(f"*{provenance.ENDING}")))
+        for record in sorted(records, key=itemgetter("ended")):  # a rule of an earlier version may have made the same
+            made |= record["outputs"]
+    for path in found:
+        found[path] |= {made[str(path)]} if str(path) in made else set()
+    return {path: stated for path, stated in found.items() if stated}
 
 
 def refuse_changed(inputs: Collection[Path]) -> dict[Path, str]:
-    """Refuse inputs that changed after they were made, and return the hashes of those with a record; see `expected`.
+    """Refuse inputs that changed after they were made, and return the hashes, as computed, of all that are compared.
 
     Raises:
-        UserError: One was edited or damaged after it was made.
+        UserError: One was edited or damaged after it was made, or records and manifests state different hashes of it.
     """
-    listed = {path: digest for path, digest in expected(inputs).items() if path.is_file()}
-    wrong = list(map(str, differing(listed, "checking inputs", remember=True)))
+    stated = claims(inputs)
+    found = hashes([path for path in stated if path.is_file()], "checking inputs", remember=True)
+    wrong = [str(path) for path, digests in stated.items() if len(digests | {found.get(path, next(iter(digests)))}) > 1]
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise UserError(
-            f"{wrong[0]}{more}: does not match the manifest or record next to it; it was edited or damaged. If shared, "
-            f"restore it with `dvc pull --force {' '.join(wrong[:5])}`; otherwise delete it to have it made again."
+            f"{wrong[0]}{more}: does not match the manifest or record next to it; it was edited or damaged. "
+            f"{provenance.remedy(wrong[:5])}"
         )
-    return listed
+    return found

@@ -9,24 +9,21 @@ from rib.base.files import in_bytes
 from rib.base.progress import log
 from rib.records import provenance
 from rib.records.hashing import hashes
+from rib.records.integrity import files_of
 
-MADE = ("data/raw/", "results/", "reports/")  # every file here was made by a job
 SHOWN = 10  # printed files per kind; the log lists all
 CHANGED, MISSING, STALE, UNRECORDED = "changed", "missing", "stale", "unrecorded"
-# Description of each kind, and advice.
+# Description of each kind, and advice (rib.records.provenance.remedy).
 ADVICE = {
-    CHANGED: (
-        "edited or damaged after it was made",
-        "If shared, restore it with `dvc pull --force {files}`; otherwise delete it and run `snakemake {files}`.",
-    ),
-    MISSING: ("missing", "If shared, restore it with `dvc pull {files}`; otherwise run `snakemake {files}`."),
+    CHANGED: ("edited or damaged after it was made", provenance.REMEDY),
+    MISSING: ("missing", "If shared, run `snakemake pull`; otherwise run `snakemake {files}`."),
     STALE: (
         "made from other inputs than the current ones",
         "Make it again with `snakemake --forcerun {files}`, or restore the inputs of its record.",
     ),
     UNRECORDED: (
         "without a provenance record",
-        "If shared, restore the record with `dvc pull`; otherwise run `snakemake --forcerun {files}`.",
+        "If shared, restore the record with `snakemake pull`; otherwise run `snakemake --forcerun {files}`.",
     ),
 }
 
@@ -71,7 +68,7 @@ def related(records: Iterable[str]) -> tuple[dict[str, list[dict]], dict[str, st
             for file in record["inputs"]:
                 if file in makers:
                     todo.append(makers[file])
-                elif (folder := Path(file).parent) not in looked and file.startswith(MADE):
+                elif (folder := Path(file).parent) not in looked and file.startswith(provenance.MADE):
                     looked.add(folder)
                     todo += map(str, folder.glob(f"*{provenance.ENDING}"))
     return dict(sorted(found.items())), makers
@@ -83,8 +80,9 @@ def examine(records: Iterable[str]) -> Examination:
     Args:
         records: paths of the records of the grid's jobs; the jobs they depend on are found through their inputs.
     """
-    result = Examination()
+    result, gathered = Examination(), provenance.load()
     known, makers = related(records)
+    wrong: set[str] = set()
     for path, lines in known.items():
         here, left = Path(path).is_file(), _left_beside(Path(path))
         if lines and (here or any(Path(file).exists() for file in lines[0]["outputs"])):
@@ -92,11 +90,12 @@ def examine(records: Iterable[str]) -> Examination:
         elif not left and not here:
             result.absent.append(path)
             continue
-        copied = lines and {Path(file).parent for file in lines[0]["outputs"]} - {Path(path).parent}
-        if not here or copied or not provenance.read(Path(path)):
-            why = "damaged, or another job's" if here else "no record"
+        if not here:
             file = next(iter(lines[0]["outputs"] if lines else left), path)
-            result.findings.append(Finding(UNRECORDED, file, path, why))
+            result.findings.append(Finding(UNRECORDED, file, path, "no record"))
+        elif why := _of_record(path, gathered.get(path)):
+            result.findings.append(Finding(CHANGED, path, path, why))
+            wrong.update([] if lines else left)  # of an unreadable record
     files = {file for path in result.records for line in known[path] for file in line["outputs"] | line["inputs"]}
     result.hashes = found = {str(path): digest for path, digest in hashes(map(Path, sorted(files)), "hashing").items()}
     for path in result.records:  # merged branches may have left several lines: use the best match
@@ -104,10 +103,30 @@ def examine(records: Iterable[str]) -> Examination:
         result.records[path] = best
         changed = {file: found[file] for file, digest in best["outputs"].items() if found[file] != digest}
         result.findings += [Finding(CHANGED if digest else MISSING, file, path) for file, digest in changed.items()]
-    wrong = {finding.file for finding in result.findings}
+    wrong |= {finding.file for finding in result.findings}
     for path, record in result.records.items():
         result.findings += _of_inputs(path, record, found, makers, wrong)
+        result.findings += _of_manifests(path, record, wrong)
     return result
+
+
+def _of_record(path: str, gathered: list[dict] | None) -> str:
+    """What is wrong with a job's own record; empty if nothing is."""
+    if (own := provenance.read(Path(path))) is None:
+        return f"it {provenance.DAMAGED}"
+    if {Path(file).parent for file in own["outputs"]} - {Path(path).parent}:
+        return "another job's"
+    differs = gathered and provenance.contradicts(own, gathered)
+    return f"differs from {provenance.FILE} and is not newer" if differs else ""
+
+
+def _of_manifests(path: str, record: Mapping, wrong: set[str]) -> Iterable[Finding]:
+    """Findings about a job's manifests that state another hash than its record, though they match it themselves."""
+    recorded = record["inputs"] | record["outputs"]
+    for manifest in (file for file in record["outputs"] if file.endswith("manifest.json") and file not in wrong):
+        stated = {str(file): digest for file, digest in files_of(Path(manifest)).items()}
+        if other := [file for file, digest in stated.items() if recorded.get(file, digest) != digest]:
+            yield Finding(CHANGED, manifest, path, f"states another hash of {other[0]} than its record")
 
 
 def _left_beside(record: Path) -> list[str]:
@@ -127,7 +146,7 @@ def _of_inputs(
     """Findings about a job's inputs that are not already reported for the jobs that made them."""
     own = next(iter(record["outputs"]), path)
     for file, digest in record["inputs"].items():
-        if file.startswith(MADE) and file not in makers and not file.endswith(provenance.ENDING):
+        if file.startswith(provenance.MADE) and file not in makers and not file.endswith(provenance.ENDING):
             if found[file] is not None and file not in wrong:
                 wrong.add(file)
                 yield Finding(UNRECORDED, file, path, "no record")
@@ -175,5 +194,5 @@ def report_lines(findings: Iterable[Finding]) -> list[str]:
         lines.append(f"{what}: {len(some)}" + (f" (of {len(found)} inputs)" if len(found) > len(some) else ""))
         lines += [f"  {finding.file}" + (f" ({finding.why})" if finding.why else "") for finding in some[:SHOWN]]
         lines += [f"  and {len(some) - SHOWN} more"] if len(some) > SHOWN else []
-        lines.append(f"  {advice.format(files=' '.join(finding.file for finding in some[:3]))}")
+        lines.append(f"  {provenance.remedy([finding.file for finding in some[:3]], advice)}")
     return lines or ["all files match their records"]

@@ -21,6 +21,7 @@ from rib.config.entries import Dataset, Model
 from rib.config.grid import Grid, resolve_grid
 from rib.config.run import ALL, PRETRAINED, Run, images_of
 from rib.data.folders import files_of
+from rib.records import provenance
 
 STATED_SIDE = 224  # pixels at which throughput.csv was measured
 FLOAT = 4  # bytes of a stored number
@@ -160,11 +161,11 @@ def _measured(results: Path, stage: str, model: str) -> float | None:
     total, seconds = 0, 0.0
     for record in results.glob(f"*/{stage}/{model}/**/*provenance.json"):
         file = record.with_name(record.name.replace("provenance.json", "manifest.json"))
-        if file.is_file():
+        if file.is_file() and (made := provenance.read(record)):
             manifest = read_json(file)
             parts = [manifest["images"]] if stage == "finetune" else [d["n"] for d in manifest["datasets"].values()]
             total += sum(parts)
-            seconds += read_json(record)["seconds"]
+            seconds += made["seconds"]
     return total / seconds if seconds else None
 
 

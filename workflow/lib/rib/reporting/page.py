@@ -15,6 +15,7 @@ from PIL import Image
 from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.analysis.comparison import few_objects
 from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
+from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json, write_text
 from rib.base.progress import duration
 from rib.config.run import RUN_COLUMNS
@@ -63,7 +64,9 @@ def write_page(
     fits, labels = read_table(fit), {name: _labels(about[name]) for name in ("models", "methods", "datasets")}
     gathered = provenance.load()
     found = (provenance.read(Path(path)) or next(iter(gathered.get(path, [])), None) for path in records)
-    run = run_facts([record for record in found if record])
+    if not (made := [record for record in found if record]):
+        raise UserError(f"each record of the run is missing, or {provenance.DAMAGED}; `snakemake verify` names them.")
+    run = run_facts(made)
     options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     text = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), **options).render(
         about=about,
@@ -243,12 +246,12 @@ def run_facts(records: list[dict]) -> dict:
 
 
 def _stage_row(stage: str, records: list[dict]) -> list[Cell]:
-    """Total costs of the jobs of a stage, and the maximum of a single job; older records do not contain all of them."""
+    """Total costs of the jobs of a stage, and the maximum of a single job; records need not contain all of them."""
     seconds = [record["seconds"] for record in records]
     times = [(duration(value), value) for value in (sum(seconds), max(seconds))]
     worked = sum(record.get("cpu_seconds", 0) for record in records)
     memory = max(record.get("peak_memory", 0) for record in records)
-    size = sum(record.get("bytes", 0) for record in records)
+    size = sum(sum(record["sizes"].values()) for record in records)
     costs = ((duration, worked), (in_bytes, memory), (in_bytes, size))
     more = [(write(value) if value else "unknown", value) for write, value in costs]
     return [(stage, stage), _count(len(records)), *times, *more]

@@ -1,6 +1,5 @@
 """Progress of a grid: finished, running and missing jobs, and the estimated remaining time. No torch."""
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -8,6 +7,7 @@ from statistics import fmean
 
 from rib.base.progress import duration
 from rib.jobs.job import begun
+from rib.records import provenance
 
 OF_METHODS = {"finetune", "merge", "evaluate"}  # stages in which the time of a job depends on its method
 
@@ -64,10 +64,8 @@ def _kind(stage: str, record: str) -> tuple[str, ...]:
 
 def _seconds(record: Path) -> float | None:
     """Run time of a job; None if it has not ended."""
-    try:
-        return json.loads(record.read_text(encoding="utf-8"))["seconds"]
-    except (OSError, ValueError, KeyError):
-        return None
+    made = provenance.read(record)
+    return made and made["seconds"]
 
 
 def at_work() -> dict[str, str]:

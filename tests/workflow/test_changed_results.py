@@ -1,0 +1,193 @@
+"""Results that were changed after they were made: the start names them, and nothing else."""
+
+import base64
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+
+from tiny.project import ROOT, Project
+from tiny.waiting import wait_until
+
+RUN = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0"
+CHECKPOINT = f"{RUN}/checkpoint.safetensors"
+ROWS = "results/tiny/paper/evaluate/tiny_cnn/red/lwf/all/0/tiny.parquet"
+PIXELS = "results/tiny/prepare/green/160px-bicubic-crop1/images.npy"
+TABLE = "reports/tiny/tables/mri.csv"
+ARCHIVE = "data/raw/blue/blue.zip"
+WARNING = "Changed since made"
+ATTACK = pytest.mark.attack("changed results")
+
+
+def another_byte(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.unlink()  # it may be a link
+    path.write_bytes(data)
+
+
+def a_byte_more_at_the_same_time(path):
+    stat = path.stat()
+    with open(path, "ab") as file:
+        file.write(b"!")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def an_older_version(path):
+    another_byte(path)
+    os.utime(path, (1e9, 1e9))
+
+
+@ATTACK
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        *((path, another_byte) for path in (CHECKPOINT, ROWS, PIXELS, TABLE, ARCHIVE)),
+        *((path, a_byte_more_at_the_same_time) for path in (CHECKPOINT, ARCHIVE)),
+        (ROWS, an_older_version),
+    ],
+    ids=lambda value: value.rpartition("/")[2] if isinstance(value, str) else value.__name__,
+)
+def test_a_changed_file_is_named_at_the_start_with_ways_out(finished_copy, path, change):
+    change(finished_copy.folder / path)
+    printed = finished_copy.snakemake("-n")
+    (line,) = [line for line in printed.splitlines() if WARNING in line]
+    assert f": {path}. " in line and f"`snakemake {path}`" in line
+    assert "`snakemake pull`" in line and "`snakemake verify`" in line
+
+
+@ATTACK
+def test_of_many_changed_files_the_first_are_named_and_the_others_counted_by_runs_too(finished_copy):
+    for path in (CHECKPOINT, ROWS, PIXELS, TABLE):
+        another_byte(finished_copy.folder / path)
+    for words in (("-n",), ("results/tiny/models/tiny_cnn/manifest.json", "--cores", "1")):
+        assert "and 1 more. If shared, delete them" in finished_copy.snakemake(*words)
+
+
+@ATTACK
+def test_an_edited_record_is_named_at_the_start(finished_copy):
+    finished_copy.edit(f"{RUN}/provenance.json", '"started": "2', '"started": "1')
+    assert f"{WARNING}, or of an earlier version: {RUN}/provenance.json. " in finished_copy.snakemake("-n")
+
+
+def without_digests(project):
+    for path in project.folder.rglob("*provenance.json"):
+        text = path.read_text()
+        stat = path.stat()
+        path.write_text(text[: text.rindex(",\n")] + "\n}\n")
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_results_of_an_earlier_version_are_named_and_stop_nothing(finished_copy):
+    without_digests(finished_copy)
+    printed = finished_copy.snakemake("--cores", "1")
+    assert "Nothing to be done" in printed and "and 44 more" in printed
+    finished_copy.snakemake("reports/tiny/figures/radar.png", "--cores", "1", "--force")
+    printed = finished_copy.snakemake("verify", "--cores", "1", check=False)
+    assert "an earlier version wrote it" in printed and "Traceback" not in printed
+    printed = finished_copy.snakemake("reports/tiny/index.html", "--cores", "1", "--force")
+    assert "Traceback" not in printed
+
+
+def quiet(project, *words, **more) -> str:
+    printed = project.snakemake(*words, **more)
+    assert WARNING not in printed, printed
+    return printed
+
+
+@pytest.mark.slow
+def test_a_finished_a_touched_and_an_accepted_run_have_no_changed_files(finished_copy):
+    quiet(finished_copy, "-n")
+    quiet(finished_copy, "--touch")
+    quiet(finished_copy, "-n")
+    quiet(finished_copy, CHECKPOINT, "--touch", "--force")
+    finished_copy.edit(
+        "workflow/lib/rib/methods/lwf.py", "self.weight * self.temperature**2", "self.temperature**2 * self.weight"
+    )
+    quiet(finished_copy, "accept", "--cores", "2", RIB_ACCEPT_SAMPLE="1")
+    assert "Nothing to be done" in quiet(finished_copy, "-n")
+
+
+@pytest.mark.parametrize("options", ["-a", "-r"])
+def test_a_copied_project_has_no_changed_files(finished, tmp_path, options):
+    finished[0].run("cp", options, str(finished[0].folder), str(tmp_path / "copy"))
+    copy = Project(tmp_path / "copy")
+    quiet(copy, "-n")
+    (copy.folder / CHECKPOINT).write_bytes(b"short")
+    assert f": {CHECKPOINT}. " in copy.snakemake("-n")
+
+
+@pytest.mark.slow
+def test_tracked_and_pulled_projects_have_no_changed_files(finished_copy, tmp_path):
+    finished_copy.git("init", "-q", "-b", "main")
+    finished_copy.dvc("config", "--local", "cache.type", "symlink")
+    finished_copy.dvc("remote", "add", "--local", "--default", "storage", "../storage")
+    finished_copy.commit("results")
+    quiet(finished_copy, "-n")
+    finished_copy.dvc("push")
+    finished_copy.git("clone", "-q", ".", str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone")
+    clone.dvc("remote", "add", "--local", "--default", "storage", str(finished_copy.folder.parent / "storage"))
+    clone.dvc("pull")
+    quiet(clone, "-n")
+    assert "Adopted" in quiet(clone, "--cores", "1")
+    assert "Nothing to be done" in quiet(clone, "-n")
+
+
+def test_what_a_run_is_making_or_a_killed_one_left_is_not_named(finished_copy):
+    """A job whose outputs are half there, beside the record of the time before."""
+    markers = finished_copy.folder / ".snakemake/incomplete"
+    for name in (CHECKPOINT, f"{RUN}/manifest.json"):
+        (markers / base64.urlsafe_b64encode(name.encode()).decode()).write_text('{"external_jobid": null}')
+    (finished_copy.folder / CHECKPOINT).write_bytes(b"half")
+    quiet(finished_copy, "-n", "--rerun-incomplete")
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_and_resumed_has_no_changed_files(finished_copy):
+    shutil.rmtree(finished_copy.folder / RUN)
+    command = (sys.executable, "-m", "snakemake", CHECKPOINT, "--cores", "1", "--config", "family=tiny", "catalog=mine")
+    run = finished_copy.start(*command)
+    assert wait_until(lambda: list((finished_copy.folder / "work").glob("*/job")), 60), finished_copy.printed()
+    quiet(finished_copy, "-n")
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    quiet(finished_copy, "-n")
+    quiet(finished_copy, "--cores", "1")
+    assert "Nothing to be done" in quiet(finished_copy, "-n")
+
+
+TIMES = """
+import os, sys, time
+from pathlib import Path
+from snakemake_records import SnakemakeRecords
+from rib.records import provenance
+from tiny.records import make, output
+known = SnakemakeRecords()
+for number in range(10_000):
+    name = f"paper/evaluate/efficientnet_lite0/{number % 100}/ft/all/{number}"
+    path, facts = make(name)
+    more = output(name).replace("out", "more")
+    Path(more).write_text("made")
+    for key in ("outputs", "sizes"):
+        facts[key][more] = facts[key][output(name)]
+    provenance.write(Path(path), facts)
+    for file in (*facts["outputs"], path):
+        known.adopt(file, facts, os.lstat(file).st_mtime)
+for _ in range(3):
+    begun = time.process_time()
+    assert provenance.changed(known.has_other_time, known.is_unfinished) == []
+    print(time.process_time() - begun)
+Path(more).write_text("longer than made")
+assert provenance.changed(known.has_other_time, known.is_unfinished) == [more]
+"""
+
+
+@pytest.mark.slow
+def test_twenty_thousand_files_take_less_than_two_seconds(tmp_path):
+    """Outputs of 10,000 jobs that Snakemake knows, in a process of its own, since this changes Snakemake."""
+    parts = [ROOT / "workflow/rules", ROOT / "workflow/lib", ROOT / "tests"]
+    took = Project(tmp_path).run(sys.executable, "-c", TIMES, PYTHONPATH=os.pathsep.join(map(str, parts)))
+    assert min(map(float, took.split())) < 2, took
