@@ -326,4 +326,4 @@ def test_nothing_is_left_after_a_run(finished_copy):
         seen.update(path.parent.name for path in work.glob("warm-*/tables.sock"))
         time.sleep(0.02)
     assert run.returncode == 0 and seen == {f"warm-{os.uname().nodename}-{run.pid}"}, finished_copy.printed()
-    assert list(work.glob("warm-*")) == [] and wait_until(lambda: not finished_copy.processes())
+    assert wait_until(lambda: not finished_copy.processes()) and list(work.glob("warm-*")) == []

@@ -1,6 +1,5 @@
 """Start of a run: environment variables, locks of killed runs, and adoption of pulled outputs."""
 
-import atexit
 import logging
 import os
 import shutil
@@ -94,7 +93,6 @@ def _unlock_after_kill() -> None:
     alive = announce(records.locked)
     for folder in () if alive else {*SOCKETS.parent.glob("warm-*")} - {SOCKETS}:
         shutil.rmtree(folder, ignore_errors=True)
-    atexit.register(shutil.rmtree, SOCKETS, ignore_errors=True)
     if not records.locked:
         return
     if alive:

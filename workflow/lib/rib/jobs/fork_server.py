@@ -126,7 +126,7 @@ def serve(path: str, owner: str, libraries: str) -> None:
                     finally:  # a worker must never continue as a server
                         os._exit(1)
                 connection.close()
-    shutil.rmtree(Path(path).parent, ignore_errors=True)  # if the run was killed, nobody else does
+    shutil.rmtree(Path(path).parent, ignore_errors=True)
 
 
 def _work(connection: socket.socket) -> None:
