@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import tracemalloc
 
 import pytest
 import torch
 from filelock import FileLock
 
 from tiny import family, fuzz
-from tiny.project import Project, copy_project
+from tiny.project import SECRETS, Project, copy_project
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -44,6 +45,20 @@ def count_inputs(record_property):
 
 
 @pytest.fixture
+def peak():
+    """Peak of the bytes that Python allocates; the next call starts again."""
+    tracemalloc.start()
+
+    def taken():
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        return found
+
+    yield taken
+    tracemalloc.stop()
+
+
+@pytest.fixture
 def project(tmp_path):
     """A project that has run nothing, with the tiny family."""
     family.make(copy_project(tmp_path / "project") / "mine")
@@ -63,7 +78,9 @@ def finished(tmp_path_factory, worker_id):
         if not said.exists():
             family.make(copy_project(project.folder) / "mine")
             said.write_text(
-                project.snakemake("--cores", "1", "--report", "reports/tiny/report.html", "--report-after-run")
+                project.snakemake(
+                    "--cores", "1", "--report", "reports/tiny/report.html", "--report-after-run", **SECRETS
+                )
             )
     return project, said.read_text()
 

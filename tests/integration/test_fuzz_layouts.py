@@ -22,6 +22,7 @@ from rib.config.label_space import LabelSpace
 from rib.config.settings import LIBRARY, check_settings, signature_of
 from rib.data.archives import archive_members
 from rib.data.images import decode, resize_and_crop
+from rib.data.variables import PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
 from tiny.fuzz import NAMES, VALUES, fuzzed, mutated, outcome
 from tiny.photos import GEOMETRY, INDICES, WNIDS, devkit, encrypted, jpeg, prepare_into, space_of, tar
 
@@ -246,8 +247,10 @@ def is_read_or_refused(layout, settings, space, contents, **more):
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Limits that a damaged size exceeds before it takes memory."""
-    monkeypatch.setattr("rib.data.archives.LARGEST_MEMBER", 1 << 22)
-    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1 << 20)
+    monkeypatch.setenv(PHOTO_MEGABYTES, "4")
+    monkeypatch.setenv(PHOTO_MEGAPIXELS, "2")
+    for kind in ("iconify.JSON", "digits.TABLE", "devkit_labels.TABLE", "digit_fonts.FONT", "class_tars.TAR"):
+        monkeypatch.setattr(f"rib.data.layouts.{kind}", 1 << 22)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

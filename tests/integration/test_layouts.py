@@ -424,6 +424,16 @@ def test_another_file_than_the_published_digits_is_refused(prepared, tmp_path, d
         prepared("digits", tar(tmp_path / "a.tar", {DIGITS: data}), space=space, variant="plain", first=0, last=1)
 
 
+@pytest.mark.attack("memory")
+def test_a_table_of_digits_that_expands_to_far_more_is_refused(prepared, tmp_path, monkeypatch, peak):
+    monkeypatch.setattr("rib.data.layouts.digits.TABLE", 1 << 20, raising=False)
+    path = tar(tmp_path / "a.tar", {DIGITS: gzip.compress(bytes(64 << 20))})
+    peak()  # what follows is measured
+    with pytest.raises(UserError, match=r"a\.tar.*sklearn"):
+        prepared("digits", path, space=LabelSpace(("0",), ((0,),), ("0",), 1), variant="plain", first=0, last=1)
+    assert peak() < 16 << 20
+
+
 @pytest.mark.parametrize(("numbers", "cut"), [("998 2000", None), ("x", None), ("998", 300)])
 def test_a_kit_with_other_tables_is_refused(prepared, tmp_path, numbers, cut):
     images = tar(tmp_path / "val.tar", {"ILSVRC2012_val_00000001.JPEG": jpeg(2)})

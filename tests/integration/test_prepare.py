@@ -16,8 +16,10 @@ import pytest
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.data import prepare as preparation
+from rib.data.folders import pack
 from rib.data.images import CorruptImageError, decode
 from rib.data.prepared import PreparedDataset
+from rib.data.variables import PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
 from rib.data.view import DatasetFiles, load_proxy, load_whole
 from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, space_of, tar
 from tiny.training import VIEW
@@ -278,12 +280,107 @@ def test_what_is_written_already_needs_no_more_disk(tmp_path, archive, monkeypat
     run_prepare(place, "class_folders", archive, expected=40)
 
 
-def test_a_picture_of_more_pixels_than_a_photo_has_and_one_all_border_are_corrupt(monkeypatch):
+def test_a_picture_that_is_all_border_is_corrupt():
     with pytest.raises(CorruptImageError, match="x .*border of 5 px"):
         decode(jpeg(2, (10, 30)), "x", 5)
-    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(CorruptImageError, match="x .*decompression bomb"):
-        decode(jpeg(2), "x")
+
+
+@pytest.fixture
+def above(tmp_path, monkeypatch):
+    """A tar of photos of which one has too many bytes and one too many pixels, and their ids."""
+    monkeypatch.setenv(PHOTO_MEGABYTES, "1")
+    monkeypatch.setenv(PHOTO_MEGAPIXELS, "2")
+    files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i) for i in INDICES for n in range(3)}
+    files[f"x/{WNIDS[2]}/1.jpg"] += bytes(10**6)
+    files[f"x/{WNIDS[10]}/2.jpg"] = jpeg(10, (1500, 1501))
+    return tar(tmp_path / "a.tar", files), [f"{WNIDS[2]}/1.jpg", f"{WNIDS[10]}/2.jpg"]
+
+
+@pytest.mark.attack("memory")
+@STORAGES
+def test_photos_above_a_limit_count_as_corrupt(tmp_path, above, storage):
+    path, ids = above
+    for allowed, (photo, setting) in enumerate(zip(ids, ("photo_megabytes", "photo_megapixels"), strict=True)):
+        with pytest.raises(UserError, match=rf"a\.tar.*{photo}.*{setting}|{photo} .*{setting}"):
+            run_prepare(folder(tmp_path, str(allowed)), "class_folders", path, storage=storage, corrupt_allowed=allowed)
+    index, *_ = run_prepare(folder(tmp_path, "out"), "class_folders", path, storage=storage, corrupt_allowed=2)
+    assert read_json(tmp_path / "out/manifest.json")["corrupt"] == ids and len(index) == 10
+
+
+@pytest.mark.attack("memory")
+def test_an_encoded_photo_above_the_limit_is_refused_when_it_is_used(tmp_path, monkeypatch, above):
+    path, _ = above
+    monkeypatch.setenv(PHOTO_MEGAPIXELS, "3")
+    run_prepare(folder(tmp_path, "out"), "class_folders", path, storage="encoded", corrupt_allowed=1)
+    images = PreparedDataset.open(tmp_path / "out", "set", GEOMETRY).images
+    assert len(images[:]) == 11
+    monkeypatch.setenv(PHOTO_MEGAPIXELS, "2")
+    with pytest.raises(UserError, match=rf"set, {WNIDS[10]}/2\.jpg .*1500 x 1501 .*limits\.photo_megapixels"):
+        images[:]
+
+
+TWICE = {
+    "in two folders": {f"a/{WNIDS[2]}/5.jpg": jpeg(2), f"b/{WNIDS[2]}/5.jpg": jpeg(2, (50, 50))},
+    "the same member twice": {f"x/{WNIDS[2]}/5.jpg": jpeg(2), f"./x/{WNIDS[2]}/5.jpg": jpeg(2)},
+}
+
+
+@pytest.mark.attack("data")
+@STORAGES
+@pytest.mark.parametrize("more", TWICE.values(), ids=TWICE)
+def test_two_images_with_one_id_are_refused_after_a_kill_too(tmp_path, monkeypatch, storage, more):
+    monkeypatch.setattr(preparation, "SAVED_EVERY", 2)
+    files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i) for i in INDICES for n in range(3)}
+    (first, data), (second, other) = more.items()
+    archive, place = tar(tmp_path / "a.tar", {first: data, **files, second: other}), folder(tmp_path, "out")
+    sentence = (
+        rf"^set: two images have the id '{WNIDS[2]}/5.jpg' \(row 0, class '{WNIDS[2]}' and row 13, class '{WNIDS[2]}'\)"
+    )
+    with killed_after(9):
+        run_prepare(place, "class_folders", archive, storage=storage)
+    for _ in range(2):  # the journal stays, so that nothing is converted again
+        with pytest.raises(UserError, match=sentence):
+            run_prepare(place, "class_folders", archive, storage=storage)
+        assert not (place / "manifest.json").exists() and (place / "images.journal").exists()
+
+
+@pytest.mark.attack("data")
+def test_two_images_with_one_id_in_two_classes_are_named_with_both(tmp_path, archive):
+    layout = tmp_path / "same.py"
+    layout.write_text(SLICED.format(odd=None).replace("(place % 4, name,", "(place % 4, str(place % 39),"))
+    with pytest.raises(UserError, match=f"the id '0' .row 0, class '{WNIDS[2]}' and row 39, class '{WNIDS[999]}'"):
+        run_prepare(folder(tmp_path, "out"), str(layout.with_suffix("")), archive)
+
+
+def test_ids_with_equal_hashes_are_compared_as_text(tmp_path, archive, monkeypatch):
+    monkeypatch.setattr(preparation, "hash", lambda name: 0, raising=False)
+    index, *_ = run_prepare(folder(tmp_path, "out"), "class_folders", archive)
+    assert len(index) == 40
+
+
+LEFT_OUT = {
+    "a link to a file outside": lambda place: (place / "hammer/a.jpg").symlink_to("/etc/hostname"),
+    "a link to a folder outside": lambda place: (place / "hammer/a").symlink_to("/etc"),
+    "a link to nothing": lambda place: (place / "hammer/a.jpg").symlink_to("nothing"),
+    "a hidden file": lambda place: (place / "hammer/.a.jpg").write_bytes(b"x"),
+}
+
+
+@pytest.mark.attack("data")
+@pytest.mark.parametrize("make", LEFT_OUT.values(), ids=LEFT_OUT)
+def test_what_is_left_out_of_a_folder_is_logged(tmp_path, caplog, make):
+    place = tmp_path / "photos"
+    (place / "hammer").mkdir(parents=True)
+    (place / "hammer/1.jpg").write_bytes(b"x")
+    pack(place, tmp_path / "one.tar", "photos")
+    assert not caplog.records
+    make(place)
+    (place / ".hidden").mkdir()
+    (place / ".hidden/b.jpg").write_bytes(b"x")
+    pack(place, tmp_path / "two.tar", "photos")
+    (record,) = caplog.records
+    assert "photos: left out: 2 " in record.getMessage() and str(place / ".hidden/b.jpg") in record.getMessage()
+    assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
 
 
 def test_the_pretraining_proxy_is_left_out_and_sets_that_name_its_images_otherwise_are_refused(tmp_path):

@@ -31,6 +31,12 @@ TABLES = dict.fromkeys(
 )
 # What Snakemake says of a mistake, besides the sentence that tells of it.
 NOISE = ("Traceback", "Exception", "Error", "CalledProcess", "Exiting", "Shutting down", "Complete log")
+# Variables of the environment, which nothing that a run writes may contain.
+SECRETS = {
+    "HF_TOKEN": "hf_TokenOfTests",
+    "OBJECTNET_PASSWORD": "PasswordOfTests",
+    "AWS_SECRET_ACCESS_KEY": "KeyOfTests",
+}
 WHO = ("-c", "user.name=Tester", "-c", "user.email=tester@localhost")
 PARTS = (
     "Snakefile",

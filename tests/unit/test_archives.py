@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import io
 import tarfile
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from rib.base.errors import UserError
-from rib.data.archives import archive_members
+from rib.data import unzip
+from rib.data.archives import TooLargeError, archive_members
+from rib.data.variables import PHOTO_MEGABYTES
 from tiny.photos import encrypted, tar, zipped
 
 FILES = {"a/one.txt": b"one", "a/two.txt": b"two" * 1000, "three.txt": b""}
@@ -42,7 +45,7 @@ def read_all(path, **arguments):
 
 
 def raising(error):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     return fail
@@ -80,13 +83,92 @@ def test_a_link_that_is_wanted_is_refused_and_another_passed_over(tmp_path, kind
         list(archive_members(tmp_path / "a.tar"))
 
 
-def test_a_member_larger_than_any_image_or_model_is_refused(tmp_path, monkeypatch):
-    path = zipped(tmp_path / "a.zip", {"large": bytes(101)})
-    monkeypatch.setattr("rib.data.archives.LARGEST_MEMBER", 101)
-    assert read_all(path) == [bytes(101)]
-    monkeypatch.setattr("rib.data.archives.LARGEST_MEMBER", 100)
-    with pytest.raises(UserError, match="a.zip .*'large'"):
-        list(archive_members(path))
+@pytest.mark.parametrize("made", [tar, zipped])
+def test_a_member_above_the_limit_is_refused_when_it_is_read(tmp_path, monkeypatch, made):
+    path = made(tmp_path / "a", {"large": bytes(10**6 + 1), "small": b"1"})
+    assert read_all(path, largest=10**6 + 1) == [bytes(10**6 + 1), b"1"]
+    monkeypatch.setenv(PHOTO_MEGABYTES, "1")
+    for name, read in archive_members(path):
+        if name == "large":
+            with pytest.raises(TooLargeError, match=r"^/.*/a contains 'large' of more than 1\.00MB; .*photo_megabytes"):
+                read()
+        else:
+            assert read() == b"1"
+
+
+def lying(path, size, kind):
+    """A zip of which a member of zeros states another size, and the checksum of that many zeros."""
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        archive.writestr("a.jpg", bytes(BOMB))
+        (info,) = archive.infolist()
+        info.file_size, info.CRC = size, zlib.crc32(bytes(min(size, BOMB)))
+    return path
+
+
+def lying_tar(path, size):
+    """A tar of which a header states more bytes than follow."""
+    data = bytearray(tar(path, {"a.jpg": b"x"}).read_bytes())
+    data[124:136] = b"%011o\0" % size
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    path.write_bytes(data)
+    return path
+
+
+def with_header(path, kind):
+    """A compressed tar with an extended header of many bytes before its only file."""
+    with tarfile.open(path, "w:gz", format=tarfile.USTAR_FORMAT) as archive:
+        for name, size, of in (("long", BOMB, kind), ("a.jpg", 1, tarfile.REGTYPE)):
+            info = tarfile.TarInfo(name)
+            info.size, info.type = size, of
+            archive.addfile(info, io.BytesIO(bytes(size)))
+    return path
+
+
+def sparse(path):
+    """A tar of a file that is one hole."""
+    data = bytearray(lying_tar(path, 0).read_bytes())
+    data[156:157], data[257:265], data[483:495] = b"S", b"ustar  \0", b"%011o\0" % BOMB
+    data[386:410] = b"%011o\0" % BOMB + b"%011o\0" % 0
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    path.write_bytes(data)
+    return path
+
+
+BOMB = 100 << 20
+BOMBS = {
+    "a deflated zip": lambda path: lying(path, BOMB, zipfile.ZIP_DEFLATED),
+    "a zip with LZMA": lambda path: lying(path, BOMB, zipfile.ZIP_LZMA),
+    "a zip with bzip2": lambda path: lying(path, BOMB, zipfile.ZIP_BZIP2),
+    "a zip that states 10 bytes": lambda path: lying(path, 10, zipfile.ZIP_DEFLATED),
+    "a zip with bzip2 that states 10 bytes": lambda path: lying(path, 10, zipfile.ZIP_BZIP2),
+    "a zip that states more than it has": lambda path: lying(path, 2 * BOMB, zipfile.ZIP_DEFLATED),
+    "a tar": lambda path: tar(path, {"a.jpg": bytes(BOMB)}),
+    "a tgz": lambda path: tar(path, {"a.jpg": bytes(BOMB)}, "w:gz"),
+    "a tar with bzip2": lambda path: tar(path, {"a.jpg": bytes(BOMB)}, "w:bz2"),
+    "a tar with xz": lambda path: tar(path, {"a.jpg": bytes(BOMB)}, "w:xz"),
+    "a tar that states more than it has": lambda path: lying_tar(path, BOMB),
+    "a tar that states gigabytes": lambda path: lying_tar(path, (8 << 30) - 1),
+    "a hole in a tar": sparse,
+    "a long name in a tar": lambda path: with_header(path, tarfile.GNUTYPE_LONGNAME),
+    "a long link in a tar": lambda path: with_header(path, tarfile.GNUTYPE_LONGLINK),
+    "attributes in a tar": lambda path: with_header(path, tarfile.XHDTYPE),
+    "global attributes in a tar": lambda path: with_header(path, tarfile.XGLTYPE),
+}
+
+
+@pytest.mark.attack("memory")
+@pytest.mark.parametrize("make", BOMBS.values(), ids=BOMBS)
+def test_reading_takes_no_more_memory_than_the_limit_whatever_an_archive_states(tmp_path, monkeypatch, peak, make):
+    path = make(tmp_path / "a.archive")
+    peak()  # what follows is measured
+    monkeypatch.setenv(PHOTO_MEGABYTES, "8")
+    try:
+        assert read_all(path) == [bytes(10)]
+    except UserError as error:
+        assert str(error).startswith(f"{path} ")
+    assert peak() < 20 << 20
 
 
 def test_a_member_of_negative_size_is_refused_where_it_would_be_read_for_ever(tmp_path):
@@ -135,7 +217,7 @@ def test_an_archive_that_cannot_be_read_is_named(tmp_path, make, why):
         read_all(path)
 
 
-@pytest.mark.parametrize(("made", "reading"), [(zipped, "zipfile.ZipFile.read"), (tar, "tarfile.TarFile.extractfile")])
+@pytest.mark.parametrize(("made", "reading"), [(zipped, "zipfile.ZipFile.open"), (tar, "tarfile.TarFile.extractfile")])
 def test_any_error_of_reading_bytes_names_the_archive_and_only_too_little_memory_is_passed_on(
     tmp_path, monkeypatch, made, reading
 ):
@@ -197,7 +279,43 @@ def test_an_archive_with_a_password_needs_it(tmp_path, password, named):
 def test_a_wrong_password_is_told_from_damage(tmp_path, monkeypatch, error, wrong):
     """One in 256 wrong passwords passes the zip's own check, and what is then read is nonsense."""
     path = encrypted(tmp_path / "o.zip", {"a.txt": b"secret"}, "open sesame")
-    monkeypatch.setattr("zipfile.ZipFile.read", raising(error))
+    monkeypatch.setattr("zipfile.ZipFile.open", raising(error))
     with pytest.raises(UserError, match=f"^{path}") as raised:
         read_all(path, password=("PASSWORD", "other"))
     assert ("PASSWORD" in str(raised.value)) == wrong
+
+
+@pytest.mark.attack("memory")
+@pytest.mark.parametrize("size", [2 << 30, 12 << 20, 10], ids=["far more", "more than it has", "less than it has"])
+@pytest.mark.parametrize("program", ["unzip", "Python"])
+def test_an_encrypted_zip_takes_no_more_memory_than_the_limit(tmp_path, monkeypatch, peak, program, size):
+    if program == "Python":
+        monkeypatch.setattr(unzip, "_program", lambda: None)
+    elif unzip._program() is None:
+        pytest.skip("Info-ZIP's unzip is not installed")
+    path = encrypted(tmp_path / "o.zip", {"a.png": bytes(20_000), "b.png": b"other"}, "open sesame")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.infolist()[0].file_size = size
+        archive._didModify = True
+    monkeypatch.setenv("OBJECTNET_PASSWORD", "open sesame")
+    monkeypatch.setenv(PHOTO_MEGABYTES, "16")
+    members = unzip.decrypted_members(path, lambda name: True, "OBJECTNET_PASSWORD")
+    with contextlib.suppress(UserError):  # damage, which ends the job
+        with contextlib.suppress(TooLargeError):
+            assert len(next(members)[1]()) <= 20_000
+        assert next(members)[1]() == b"other"
+    members.close()
+    assert peak() < 20 << 20
+
+
+def test_a_file_above_the_limit_in_an_encrypted_zip_is_refused_and_the_next_one_read(tmp_path, monkeypatch):
+    files = {"a.png": b"one", "b.png": bytes(10**6 + 1), "c.png": b"three"}
+    path = encrypted(tmp_path / "o.zip", files, "open sesame")
+    monkeypatch.setenv("OBJECTNET_PASSWORD", "open sesame")
+    monkeypatch.setenv(PHOTO_MEGABYTES, "1")
+    for name, read in unzip.decrypted_members(path, lambda name: True, "OBJECTNET_PASSWORD"):
+        if name == "b.png":
+            with pytest.raises(TooLargeError, match="'b.png' of more than"):
+                read()
+        else:
+            assert read() == files[name]

@@ -4,6 +4,7 @@ import ast
 import itertools
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -17,9 +18,11 @@ from rib.data.prepared import PreparedDataset
 from rib.figures import (
     GAIN,
     LOSS,
+    STYLE,
     accuracy_matrix,
     before_after,
     calibration,
+    cost,
     effective_robustness,
     examples,
     flips,
@@ -358,3 +361,39 @@ def test_effective_robustness_joins_before_and_after_beside_the_baselines():
     assert [panel.get_title() for panel in figure.axes] == ["Set B, FT", "Set B, LwF"]
     assert figure.axes[1].get_xlabel() == "Set A (%)" and "90%" in figure.legends[0].get_texts()[-1].get_text()
     assert axes.get_xlim()[0] < 40 and axes.get_xlim()[1] > 85 and axes.get_ylim()[0] < 15
+
+
+MATHTEXT = {
+    "unfinished": r"$\frac{",
+    "formula": r"$x^2$",
+    "one dollar": "5 $",
+    "two dollars": "$ or $$",
+    "escaped": r"\$5",
+}
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize("text", MATHTEXT.values(), ids=MATHTEXT)
+def test_dollars_in_labels_of_figures_are_text(tmp_path, text):
+    settings = {**BEFORE_AFTER, "method_label": text, "models": {"m2": text, "m1": text}}
+    paths = written(tmp_path, "before_after", {"ood": OOD}, settings, "all", ["all"])
+    assert all(path.stat().st_size for path in paths.values())
+    with plt.style.context(STYLE):
+        drawn, axes = plt.subplots()
+        axes.plot([0, 1], label=text)
+        axes.set_xticks([0], [text])
+        for name in (axes.set_title(text), axes.text(0, 0, text), axes.annotate(text, (0, 0)), drawn.suptitle(text)):
+            assert name.get_text() == text
+        axes.legend()
+        drawn.canvas.draw()
+        assert not any(part.get_parse_math() for part in drawn.findobj(Text))
+
+
+def test_logarithmic_axes_are_without_mathtext():
+    keys = pd.DataFrame({"model": "m", "method": ["a", "b"], "size": "all"})
+    costs, means = keys.assign(device="cpu", seconds=[1.0, 4000.0]), keys.assign(mri=1.0, ci_low=0.5, ci_high=1.5)
+    with plt.style.context(STYLE):
+        made, _ = cost.draw(costs, means, models={"m": "M"}, methods={"a": "A", "b": "B"}, confidence=0.95)
+        made.canvas.draw()
+    texts = [part.get_text() for part in made.findobj(Text)]
+    assert "10" in texts and not any("$" in text for text in texts)

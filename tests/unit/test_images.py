@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -7,8 +9,11 @@ from PIL import Image
 
 from rib.base.errors import UserError
 from rib.config.geometry import Geometry
-from rib.data.images import decode, fit_on_white, resize_and_crop
+from rib.config.schema import validated
+from rib.data.images import CorruptImageError, decode, fit_on_white, resize_and_crop
 from rib.data.layouts.iconify import render
+from rib.data.svg import renderer
+from rib.data.variables import DEFAULTS, PHOTO_MEGAPIXELS
 
 
 def noise(width, height):
@@ -49,6 +54,52 @@ def test_transparency_becomes_white():
     assert np.asarray(decode(encoded(Image.new("RGBA", (2, 2), (255, 0, 0, 0))), "x")).min() == 255
 
 
+def png_of(width, height):
+    """A PNG of one pixel whose header states other sides."""
+    data = bytearray(encoded(Image.new("L", (1, 1))))
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def gif_of(width, height):
+    """A GIF whose first frame is larger than its screen, which decoders enlarge."""
+    data = bytearray(encoded(Image.new("L", (1, 1)), "GIF"))
+    place = data.index(b",\0\0\0\0\1\0\1\0")
+    data[place + 5 : place + 9] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
+def bmp_of(width, height):
+    data = bytearray(encoded(Image.new("L", (1, 1)), "BMP"))
+    data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
+
+
+@pytest.mark.attack("memory")
+@pytest.mark.parametrize("made", [png_of, gif_of, bmp_of])
+@pytest.mark.parametrize("size", [(20_000, 5_001), (65_000, 65_000)], ids=["just above", "far above"])
+def test_a_photo_of_too_many_pixels_is_refused_by_its_header(peak, made, size):
+    data = made(*size)
+    with pytest.raises(CorruptImageError, match=rf"set/a\.png .*{size[0]} x {size[1]} .*limits\.photo_megapixels"):
+        decode(data, "set/a.png")
+    assert peak() < 1 << 22
+
+
+def test_limits_outside_of_snakemake_are_the_defaults_of_config():
+    limits = validated({}, "config", "config.yaml")["limits"]
+    assert {f"RIB_{name.upper()}": limit for name, limit in limits.items()} == DEFAULTS
+
+
+def test_the_limit_of_pixels_is_a_setting(monkeypatch):
+    data = encoded(Image.new("1", (1500, 2000)))
+    monkeypatch.setenv(PHOTO_MEGAPIXELS, "3")
+    assert decode(data, "x").size == (1500, 2000)
+    monkeypatch.setenv(PHOTO_MEGAPIXELS, "2")
+    with pytest.raises(CorruptImageError):
+        decode(data, "x")
+
+
 BROKEN, POSTSCRIPT, LINE = b"\x89PNG", encoded(Image.new("L", (4, 4)), "EPS"), encoded(Image.new("L", (1, 1001)))
 
 
@@ -81,7 +132,8 @@ ICONS = {
 
 
 def drawn(name, margin=0.1):
-    return render(ICONS, name, 50, margin, "set")
+    with renderer() as draw:
+        return render(draw, ICONS, name, 50, margin, "set")
 
 
 def test_icons_fill_their_square_but_for_the_margin():

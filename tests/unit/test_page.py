@@ -1,3 +1,6 @@
+import copy
+from html.parser import HTMLParser
+
 import pandas as pd
 import pytest
 import yaml
@@ -269,3 +272,41 @@ def test_a_number_without_an_interval_and_labels_of_pairs(tmp_path):
     columns = "{First: first, Second: second, R: {value: r, form: decimals, interval: [low, high]}}"
     table = shown_table(tmp_path, "first,second,r,low,high\na,other,-0.12345,,\n", columns)
     assert [shown for shown, _ in table["rows"][0]] == ["A", "other", "\N{MINUS SIGN}0.123", "\N{EN DASH}"]
+
+
+class Tags(HTMLParser):
+    """Tags of a page with the names of their attributes, and its links."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        links = [value for name, value in attrs if name in ("href", "src")]
+        self.found.append((tag, sorted(name for name, _ in attrs), links))
+
+
+HOSTILE = {
+    "script": "<script>x</script>",
+    "attribute": '" onmouseover="x',
+    "quoted attribute": "' onclick='x",
+    "link": "javascript:x",
+    "template": "{{ 7 * 7 }}{% raw %}",
+    "end tags": "</pre></p></main><a href=javascript:x>",
+}
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_texts_of_the_catalogue_make_no_tags_and_no_links(tmp_path, tables, text):
+    usual = {**ABOUT, "family": {**ABOUT["family"], "limits": "none"}}
+    about = copy.deepcopy(usual)
+    about["family"] = dict.fromkeys(about["family"], text)
+    about["config"]["archives"] = [text]
+    for kind in ("datasets", "models", "methods"):
+        for entry in about[kind].values():
+            entry.update({key: text for key, value in entry.items() if isinstance(value, str)})
+    made = page(tmp_path, tables, [record(commit=text)], [], about)
+    assert Tags(made).found == Tags(page(tmp_path, tables, [record()], [], usual)).found
+    assert "49" not in made.split("<title>")[1].split("</title>")[0]

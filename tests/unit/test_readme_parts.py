@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from rib.config.catalog import Catalog
 from rib.reporting import readme
@@ -162,3 +163,16 @@ def test_a_part_has_one_place(tmp_path, example, monkeypatch, wrong):
     with pytest.raises(AssertionError):
         readme.renew(found, GRAPH)
     assert all("stale" in page.read_text() for page in found)
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize("kind", ["methods", "recipes"])
+def test_labels_and_sources_stay_text(with_entries, kind):
+    text = "[x](javascript:alert(1)) | `b` **c**"
+    table = {"methods": readme.method_table, "recipes": readme.recipe_table}[kind]
+    html = (
+        MarkdownIt("commonmark")
+        .enable("table")
+        .render(table(with_entries(**{kind: {"own": {"label": text, "source": text}}})))
+    )
+    assert "<a" not in html and html.count(f"<td>{text}</td>") == 2

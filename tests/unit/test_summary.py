@@ -4,6 +4,7 @@ import re
 
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
 from rib.analysis.comparison import COLUMNS
 from rib.analysis.summary import Cell, best_of, cells_of, write_summary
@@ -52,9 +53,15 @@ def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2, unfinis
 
 
 def rows_of(text):
-    """Cells of each row of the first Markdown table."""
+    """Cells of each row of the first Markdown table, without escapes."""
     table = re.search(r"(?:^\|.*\n)+", text, re.M)[0]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()]
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines()]
+    return [[re.sub(r"\\(\W)", r"\1", cell.strip()) for cell in row] for row in rows]
+
+
+def rendered(text):
+    """HTML of Markdown."""
+    return MarkdownIt("commonmark").enable("table").render(text)
 
 
 @pytest.fixture
@@ -77,14 +84,14 @@ def summary(tmp_path):
 
 def test_markdown_has_a_table_per_model_with_intervals_and_bold_where_nothing_ties(summary):
     text = summary()["md"]
-    assert re.findall(r"^## (.*)$", text, re.M) == ["Net_1 & Co", "Other"]
+    assert re.findall(r"<h2>(.*)</h2>", rendered(text)) == ["Net_1 &amp; Co", "Other"]
     rows, minus = rows_of(text), "\N{MINUS SIGN}"
-    assert rows[0] == ["Method", r"Set\|A#1", "Set $B~^\\", "mRI", "Fit (%)"]
+    assert rows[0] == ["Method", "Set|A#1", "Set $B~^\\", "mRI", "Fit (%)"]
     assert [(cell[0], cell[-1]) for cell in rows[1]] == [(":", "-"), *[("-", ":")] * 4]
     interval = f"{minus}12.3 [{minus}13.3, {minus}11.1]"
     assert rows[2] == ["full {fine}-tuning", "**+20.0** [+19.0, +21.3]", interval, "+3.8 [+2.8, +4.8]", "99"]
     assert rows[3][-1] == "" and "†" not in text
-    assert rows[4][0] == r"probe\|pipe" and text.count("**") == 2 * 2, "only ft on a, in both models"
+    assert rows[4][0] == "probe|pipe" and text.count("**") == 2 * 2, "only ft on a, in both models"
     assert re.search(r"95 % .*\(mean of 2 seeds\)", text) and "Protocol paper; 10 % of images." in text
 
 
@@ -216,3 +223,14 @@ def test_unfinished_cells_are_marked_and_their_method_is_not_compared(summary, t
     assert table.loc[("net", "ft"), ["a_unfinished", "b_unfinished", "mri_unfinished"]].tolist() == [0, 1, 1]
     assert table["a_best"].sum() == 0, "lwf and probe tie"
     assert "**" not in summary(unfinished=tuple(RI))["md"]
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize("where", LABELS)
+def test_labels_in_markdown_stay_text(summary, monkeypatch, where):
+    usual, hostile = rendered(summary()["md"]), "[x](javascript:alert(1)) **b** `c` | d"
+    first = next(iter(LABELS[where].values()))
+    monkeypatch.setitem(
+        LABELS, where, {name: hostile if label == first else label for name, label in LABELS[where].items()}
+    )
+    assert rendered(summary()["md"]) == usual.replace(first.replace("&", "&amp;"), hostile)

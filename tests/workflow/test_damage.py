@@ -1,8 +1,11 @@
 """Damage and edits of what was made: all named by `snakemake verify`, and nothing is built on them."""
 
 import os
+import zipfile
 
 import pytest
+import yaml
+from PIL import Image
 
 from tiny.project import NOISE
 
@@ -75,3 +78,23 @@ def test_nothing_is_built_on_a_damaged_file(finished_copy, path):
     printed = finished_copy.snakemake(MADE_FROM[path], "--force", "--cores", "1", check=False)
     assert f"{path}: does not match the manifest or record next to it" in printed, printed[-2000:]
     assert not (finished_copy.folder / MADE_FROM[path]).exists(), "Snakemake takes outputs away before a job"
+
+
+@pytest.mark.attack("memory")
+def test_the_limits_of_config_reach_the_jobs(project):
+    """A folder of images in place of an archive, since that needs no digest."""
+    folder = project.folder / "mine"
+    with zipfile.ZipFile(folder / "archives/blue.zip") as archive:
+        archive.extractall(folder)
+    large = next((folder / "blue").rglob("*_1.png"))
+    Image.new("L", (1500, 1400)).save(large)
+    datasets = yaml.safe_load((folder / "datasets.yaml").read_text())
+    datasets["blue"]["source"] = {"kind": "folder", "path": "blue"}
+    (folder / "datasets.yaml").write_text(yaml.safe_dump(datasets))
+    (folder / "blue/link.png").symlink_to("/etc/hostname")
+    target = MADE_FROM[ARCHIVE]
+    printed = project.snakemake(target, "--cores", "1", config=("limits={photo_megapixels: 2}",), check=False)
+    assert f"{large.name} " in printed and "1500 x 1400 is above limits.photo_megapixels" in printed
+    assert "blue: left out: 1 hidden files or links, the first is" in printed and "blue/link.png" in printed
+    project.snakemake(target, "--cores", "1", config=("limits={photo_megapixels: 3}",))
+    assert (project.folder / target).exists()

@@ -26,9 +26,13 @@ from rib.base.errors import UserError  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
 from rib.config.run import PRETRAINED  # noqa: E402
-from rib.config.schema import validated  # noqa: E402
+from rib.config.schema import read_yaml, validated  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from start_run import start_run  # noqa: E402
+
+# Snakemake itself keeps the last of two equal keys, follows every alias, and runs Python in the file if it says so.
+for CONFIG_FILE in filter(Path.is_file, (Path("config.yaml"), *workflow.overwrite_configfiles)):
+    validated(read_yaml(CONFIG_FILE), "config", str(CONFIG_FILE))
 
 
 configfile: "config.yaml"

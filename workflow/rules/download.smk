@@ -37,5 +37,6 @@ rule download:
         "../../envs/fetch.yaml"
     params:
         cfg=lambda w: {"source": archive_source(w)},
+        urls=lambda w, input: CATALOG.urls.get((w.name, w.archive), []),  # `input` keeps signatures out of records
     script:
         "../scripts/download.py"

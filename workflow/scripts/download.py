@@ -5,4 +5,6 @@ from _run import run
 with run(snakemake) as out:
     from rib.data.download import download
 
-    download(snakemake.params.cfg["source"], out["archive"], snakemake.wildcards.name)
+    download(
+        {**snakemake.params.cfg["source"], "urls": snakemake.params.urls}, out["archive"], snakemake.wildcards.name
+    )

@@ -10,6 +10,7 @@ import pandas as pd
 from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.analysis.fit import UNFINISHED, read_table, whole_percent
 from rib.base.files import write_table, write_text
+from rib.base.text import markdown
 from rib.config.run import ALL, PRETRAINED
 
 MRI = "mri"  # the last column
@@ -108,7 +109,7 @@ def write_summary(
         if (*key, method, MRI) in cells
     ]
     heads = ["Method", "Size"] if sized else ["Method"]
-    texts = {"md": [note + "\n"], "tex": ["% Needs \\usepackage{booktabs}. Use table* for wide tables.\n"]}
+    texts = {"md": [markdown(note) + "\n"], "tex": ["% Needs \\usepackage{booktabs}. Use table* for wide tables.\n"]}
     for model, own in itertools.groupby(rows, key=lambda row: row[0]):
         lines = [
             [
@@ -120,7 +121,7 @@ def write_summary(
             for _, size, method in own
         ]
         table = pd.DataFrame(lines, columns=[*heads, *columns.values(), "Fit (%)"])
-        texts["md"] += [f"## {labels['models'][model]}\n", _markdown(table, len(heads))]
+        texts["md"] += [f"## {markdown(labels['models'][model])}\n", _markdown(table, len(heads))]
         caption = f"{labels['models'][model]}. {note}".translate(LATEX)
         texts["tex"].append(_latex(table, len(heads), caption, f"tab:rib-{model}"))
     for ending, parts in texts.items():
@@ -134,7 +135,7 @@ def write_summary(
 
 
 def _markdown(table: pd.DataFrame, heads: int) -> str:
-    shown = _shown(table, _in_markdown, lambda text: text.replace("|", r"\|"))
+    shown = _shown(table, _in_markdown, markdown)
     sides = ["left"] * heads + ["right"] * (table.shape[1] - heads)
     return shown.to_markdown(index=False, colalign=sides, disable_numparse=True) + "\n"
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from rib.base.errors import UserError
 from rib.base.files import from_home
 from rib.base.plugins import LIBRARY
+from rib.base.text import WHY, presentable, redacted
 from rib.config.entries import FINETUNE, Dataset, Family, Method, Model, Recipe
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
-from rib.config.schema import is_number, known_name, number, read_yaml, validated
+from rib.config.schema import is_number, known_name, number, read_yaml, show, validated
 from rib.config.settings import BASE, RECIPE, TRAINING, Setting, algorithm_settings, check_settings, signature_of
 
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
@@ -32,6 +33,7 @@ class Catalog:
     def __init__(self, folders: Iterable[Path]):
         self.folders = [Path(folder) for folder in folders]
         self._space = cache(self._read_label_space)  # every job of a grid needs it
+        self.urls: dict[tuple[str, str], list[str]] = {}  # by entry and file; entries have them without query strings
         for folder in self.folders:
             if not folder.is_dir():
                 raise UserError(f"catalog: the folder {folder} does not exist; correct the path.")
@@ -152,6 +154,9 @@ class Catalog:
                     for source in [entry.get("source"), *entry.get("sources", [])]:
                         if isinstance(source, dict) and source["kind"] in ("file", "folder"):
                             source["path"] = str(folder / from_home(source["path"], f"{path}, {name}"))
+                        elif isinstance(source, dict) and source["kind"] == "http":
+                            self.urls[name, source["file"]] = source["urls"]
+                            source["urls"] = list(map(redacted, source["urls"]))
                     _add(entries, name, entry, path)
         return {name: entry for name, (entry, _) in entries.items()}
 
@@ -170,7 +175,7 @@ class Catalog:
         """Label space of a dataset: its own, or its family's; preparation restricts it if classes are per dataset.
 
         Raises:
-            UserError: Only one of dataset and family has format own, or the space has only one class.
+            UserError: Only one of dataset and family has format own, or the space has only one class or names that can't be shown.
         """
         where = f"datasets.yaml, {dataset.name}"
         space = whole = self.family_label_space(dataset.family)
@@ -182,6 +187,9 @@ class Catalog:
             raise UserError(f"{where}: its classes are not those of its family; use format own.")
         if len(space.keys) < 2:
             raise UserError(f"{where}: '{space.keys[0]}' is its only class; add more to its class file.")
+        for text in (*space.keys, *space.names):
+            if not presentable(text):
+                raise UserError(f"{where}: its class {show(text)} is not valid ({WHY}); rename it in its class file.")
         return space
 
     def _read_label_space(self, file: str, format: str) -> LabelSpace:

@@ -14,10 +14,12 @@ from jsonschema.validators import extend
 
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
+from rib.base.text import WHY, presentable, redacted
 
 SCHEMAS = LIBRARY.parents[1] / "schemas"
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster
 SHOWN = 100  # maximum length of an invalid value in a message
+DEEPEST, REPEATED = 50, 20_000  # of a YAML file: levels of nesting, and values that aliases repeat, times their level
 
 
 def is_whole(value: object) -> bool:
@@ -36,10 +38,15 @@ def _matches(validator, pattern: str, value: object, schema: dict):
         yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
+def _format(validator, kind: str, value: object, schema: dict):
+    """Check a text that is shown: a `label`, or `prose` of several lines."""
+    if isinstance(value, str) and not presentable(value if kind == "label" else " ".join(value.split())):
+        yield ValidationError(WHY)
+
+
 TYPES = {"integer": lambda _, value: is_whole(value), "number": lambda _, value: is_number(value)}
-Validator = extend(
-    Draft202012Validator, {"pattern": _matches}, type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(TYPES)
-)
+KEYWORDS = {"pattern": _matches, "format": _format}
+Validator = extend(Draft202012Validator, KEYWORDS, type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(TYPES))
 
 
 @cache
@@ -118,7 +125,7 @@ def _sentence(error: ValidationError) -> str:
 
 def show(value: object) -> str:
     """An invalid value as quoted in messages."""
-    text = repr(value)
+    text = redacted(repr(value))
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
@@ -145,13 +152,37 @@ def read_yaml(path: Path) -> object:
     """Parse a YAML file.
 
     Raises:
-        UserError: It cannot be read or is not valid YAML; the message names file and line.
+        UserError: It cannot be read or is not valid YAML, or a hostile one; the message names file and line.
     """
     try:
-        return yaml.load(read_source(path), _StrictLoader) or {}
+        _refuse_hostile(text := read_source(path))
+        return yaml.load(text, SAFE_LOADER) or {}
     # PyYAML raises various errors, for example a KeyError for `!!bool maybe`.
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:500]}; correct it.") from error
+
+
+def _refuse_hostile(text: str) -> None:
+    """Refuse duplicate keys, and levels and aliases that would exhaust stack or memory; parsing alone is safe."""
+    sizes, begun, repeated = {}, [], 0  # sizes by anchor; starts, places and parts of unfinished collections
+    for place, event in enumerate(yaml.parse(text, SAFE_LOADER)):
+        problem = None
+        if begun and isinstance(event, yaml.NodeEvent):
+            begun[-1][2].append(getattr(event, "value", event))
+        if isinstance(event, yaml.AliasEvent):
+            repeated += len(begun) * sizes.get(event.anchor, 1)  # by level, which also limits levels made by aliases
+        elif isinstance(event, yaml.CollectionStartEvent):
+            begun.append((event, place + repeated, []))
+            sizes[event.anchor] = float("inf")  # an alias inside of it would never end
+        elif isinstance(event, yaml.CollectionEndEvent):
+            event, before, parts = begun.pop()
+            sizes[event.anchor] = place + repeated - before
+            keys = parts[::2] if isinstance(event, yaml.MappingStartEvent) else []
+            problem = next((f"the key '{key}' is given twice" for key in keys if keys.count(key) > 1), None)
+        if len(begun) > DEEPEST or repeated > REPEATED:
+            problem = f"more than {DEEPEST} levels, or aliases that repeat too much"
+        if problem:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
 def read_source(path: Path) -> str:
@@ -164,14 +195,3 @@ def read_source(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); correct or remove it.") from error
-
-
-class _StrictLoader(SAFE_LOADER):
-    """Safe loader that refuses duplicate keys."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)

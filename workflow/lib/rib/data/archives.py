@@ -11,10 +11,23 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rib.base.errors import UserError
+from rib.base.files import in_bytes
+from rib.data.variables import PHOTO_MEGABYTES, photo_limit
 
-LARGEST_MEMBER = 4 << 30  # bytes of one file in an archive
+# Bytes of one file in an archive, by kind; the limit of photos is a setting.
+JSON, TABLE, FONT, TAR, WEIGHTS = 128 << 20, 64 << 20, 64 << 20, 4 << 30, 4 << 30
+CHUNK = 1 << 20  # bytes read at once
+EXTENDED = b"LKxgX"  # types of headers in a tar with long names and further attributes
 # In zipfile's message since Python 3.11.8 and 3.12.2; ObjectNet's zip has overlapping entries.
 OVERLAP = "Overlapped entries"
+
+
+class TooLargeError(UserError):
+    """A file in an archive is larger than its kind may be."""
+
+    def __init__(self, path: Path, name: str, largest: int):
+        hint = "don't use it or, if it is a photo, raise limits.photo_megabytes in config.yaml"
+        super().__init__(f"{path} contains '{name}' of more than {in_bytes(largest)}; {hint}.")
 
 
 def archive_members(
@@ -22,22 +35,26 @@ def archive_members(
     wanted: Collection[str] | Callable[[str], bool] | None = None,
     password: tuple[str, str | None] | None = None,
     file: BinaryIO | None = None,
+    largest: int | None = None,
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yield the regular files of a zip, wheel or tar archive in archive order: the name, and a function that reads it.
 
-    Each file must be read before the next one is requested. Nothing is extracted to disk, so a member named `../x` or
-    a link can't write outside a folder. Such members are refused anyway, because the archive can't be trusted.
+    It reads in chunks and raises TooLargeError at the limit, whatever size the archive states. Each file must be read
+    before the next one is requested. Nothing is extracted to disk, so a member named `../x` or a link can't write
+    outside a folder. Such members are refused anyway, because the archive can't be trusted.
 
     Args:
         path: the archive; the compression of a tar is detected from its content.
         wanted: names to yield, or a predicate on names; None yields all.
         password: for an encrypted zip: the environment variable that holds the password, and its value.
         file: bytes of an archive within another one; `path` is then only its name in messages.
+        largest: most bytes of a file that is read; None for the limit of photos.
 
     Raises:
         UserError: the archive is truncated, damaged or in a format that Python can't read, has a member that points
-            outside or is far larger than an image or a model, or the password is missing or wrong.
+            outside, or the password is missing or wrong.
     """
+    largest = largest or photo_limit(PHOTO_MEGABYTES)
     take = (lambda name: True) if wanted is None else wanted if callable(wanted) else (lambda name: name in wanted)
     with _damage_explained(path, UserError):  # where sizes are read, a MemoryError means damage
         if zipfile.is_zipfile(file or path):
@@ -45,13 +62,13 @@ def archive_members(
                 for info in archive.infolist():
                     _refuse_hostile(path, info.filename, info.file_size)
                     if not info.is_dir() and take(info.filename):
-                        yield info.filename, partial(_unzip, archive, info, path, password)
+                        yield info.filename, partial(_unzip, archive, info, path, password, largest)
         else:
             if file:
                 file.seek(0)
             # Names that are not UTF-8 are escaped in the same way on every machine.
-            coding = {"encoding": "utf-8", "errors": "backslashreplace"}
-            with tarfile.open(None if file else path, fileobj=file, **coding) as archive:
+            options = {"encoding": "utf-8", "errors": "backslashreplace", "tarinfo": _Header}
+            with tarfile.open(None if file else path, fileobj=file, **options) as archive:
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # tarfile would keep about 1 kB for each of millions of members
                     _refuse_hostile(path, member.name, member.size)
@@ -60,7 +77,7 @@ def archive_members(
                             f"{path} contains '{member.name}' as a link to '{member.linkname}'; don't use this file."
                         )
                     if member.isfile() and take(member.name):
-                        yield member.name, partial(_untar, archive, member, path)
+                        yield member.name, partial(_untar, archive, member, path, largest)
 
 
 @contextlib.contextmanager
@@ -84,26 +101,49 @@ def _damage_explained(path: Path, *passing: type[Exception]) -> Iterator[None]:
         ) from error
 
 
-def _untar(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
+class _Header(tarfile.TarInfo):
+    """A header of a tar; tarfile reads an extended one at once, whatever its size."""
+
+    @classmethod
+    def frombuf(cls, *arguments) -> "_Header":
+        header = super().frombuf(*arguments)
+        if header.size > CHUNK and header.type in EXTENDED:
+            raise ValueError(f"a header of {header.size} bytes")
+        return header
+
+
+def _untar(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, largest: int) -> bytes:
     with _damage_explained(path, UserError, MemoryError):
-        return archive.extractfile(member).read()
+        return read_limited(archive.extractfile(member), largest, path, member.name)
+
+
+def read_limited(file: BinaryIO, largest: int, path: Path, name: str) -> bytes:
+    """Read a file in chunks; raise TooLargeError if it has more than `largest` bytes."""
+    chunks, left = [], largest
+    while chunk := file.read(CHUNK):
+        left -= len(chunk)
+        if left < 0:
+            raise TooLargeError(path, name, largest)
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 def _unzip(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, password: tuple[str, str | None] | None
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, password: tuple[str, str | None] | None, largest: int
 ) -> bytes:
     with _damage_explained(path, UserError, MemoryError):
-        if not info.flag_bits & 1:
-            return archive.read(info)
-        variable, value = password or ("", None)
-        if not value:
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise NotImplementedError("of its other compressions, zipfile expands any number of bytes at once")
+        encrypted, (variable, value) = info.flag_bits & 1, password or ("", None)
+        if encrypted and not value:
             how = f"set the environment variable {variable} to the password shown on its download page"
             raise UserError(f"{path} is encrypted; {how if variable else 'its layout has no password'}.")
         try:
-            return archive.read(info, os.fsencode(value))
+            with archive.open(info, pwd=os.fsencode(value) if encrypted else None) as file:
+                return read_limited(file, largest, path, info.filename)
         except (RuntimeError, zlib.error, zipfile.BadZipFile) as error:
             wrong = "password" in str(error) or isinstance(error, zlib.error | zipfile.BadZipFile)
-            if wrong and OVERLAP not in str(error):
+            if encrypted and wrong and OVERLAP not in str(error):
                 raise UserError(
                     f"{path}: the password in {variable} doesn't open '{info.filename}' ({error}); correct it."
                 ) from None
@@ -115,7 +155,3 @@ def _refuse_hostile(archive: Path, name: str, size: int) -> None:
         raise UserError(f"{archive} contains '{name}', which points outside the archive; don't use this file.")
     if size < 0:
         raise UserError(f"{archive} contains '{name}' of {size} bytes; it is damaged: delete it and run again.")
-    if size > LARGEST_MEMBER:
-        raise UserError(
-            f"{archive} contains '{name}' of {size / 1e9:.1f} GB, larger than any image or model; don't use this file."
-        )

@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 from rib.base.errors import UserError
-from rib.base.progress import Progress
+from rib.base.progress import Progress, log
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -34,9 +34,12 @@ def listing(folder: Path) -> str:
 
 
 def pack(folder: Path, target: Path, what: str) -> Path:
-    """Write a folder's files to a tar that depends only on their names and bytes."""
+    """Write a folder's files to a tar that depends only on their names and bytes; log what `files_of` leaves out."""
+    files = files_of(folder)
+    if left_out := {path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}.difference(files):
+        log.warning("%s: left out: %d hidden files or links, the first is %s", what, len(left_out), min(left_out))
     with tarfile.open(target, "w") as archive:
-        for path in Progress(files_of(folder), desc=f"packing {what}", unit="file"):
+        for path in Progress(files, desc=f"packing {what}", unit="file"):
             info = tarfile.TarInfo(path.relative_to(folder).as_posix())
             info.size = path.stat().st_size
             with open(path, "rb") as file:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rib.base.errors import UserError
 from rib.base.files import verify_digest
 from rib.base.progress import Progress, log
+from rib.base.text import redacted
 
 ATTEMPTS = 5  # per address
 BACK_OFF = 2.0  # seconds before the second attempt, doubled each time
@@ -40,7 +41,7 @@ def fetch(urls: Sequence[str], part: Path, digest: str, size: int | None, what: 
         problem = _from(url, part, digest, size, what)
         if problem is None:
             return
-        log.warning("%s: %s: %s", what, url, problem)
+        log.warning("%s: %s", what, redacted(f"{url}: {problem}"))
         problems.append(f"{url}: {problem}")
     raise UserError(
         f"{what}: no URL gave the file ({'; '.join(problems)}). Check the network and run again to resume, or put the "

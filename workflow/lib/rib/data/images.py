@@ -11,10 +11,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from rib.base.errors import UserError
 from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
+from rib.data.variables import PHOTO_MEGAPIXELS, photo_limit
 
 # Formats that browsers show. Pillow has more, but runs external programs for some of them, such as EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 LONGEST_SHAPE = 1000  # largest aspect ratio; resizing a more extreme one could exhaust the memory
+Image.MAX_IMAGE_PIXELS = None  # `decode` has a limit of its own
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -108,10 +110,12 @@ def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
     """Decode an image to RGB, without its border; transparency becomes white, and the EXIF rotation is not applied.
 
     Raises:
-        CorruptImageError: the bytes are not a valid image, or nothing is left without the border.
+        CorruptImageError: the bytes are not a valid image or have too many pixels, or nothing is left without the border.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
+        if image.width * image.height > photo_limit(PHOTO_MEGAPIXELS):
+            raise ValueError(f"{image.width} x {image.height} is above limits.photo_megapixels in config.yaml")
         if max(image.size) > LONGEST_SHAPE * min(image.size):
             raise ValueError(f"it is {image.width} x {image.height} pixels")
         if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits to white

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
@@ -23,6 +24,7 @@ from rib.base.files import refuse_full_disk, verify_digest, write_json
 from rib.base.plugins import load_module
 from rib.base.progress import Progress, log
 from rib.config.geometry import Geometry
+from rib.data.archives import TooLargeError
 from rib.data.images import CorruptImageError, DatasetSource, Item, Photo, decode, resize_and_crop
 from rib.data.prepared import INDEX_COLUMNS
 
@@ -71,8 +73,8 @@ def prepare(
 
     Raises:
         UserError: an archive is not the pinned file; the archives contain no image of the classes, or of only one with
-            `classes_per_dataset`, an unexpected number of images or too many corrupt ones; two images have different
-            slices; or the disk is too full.
+            `classes_per_dataset`, an unexpected number of images or too many corrupt ones; two images have one id or
+            different slices; or the disk is too full.
     """
     for archive, digest in zip(dataset.archives, digests, strict=True):
         if digest:
@@ -90,7 +92,7 @@ def prepare(
             space, labels = space.restricted(written.labels), sorted(written.labels)
             if len(labels) < 2:
                 raise UserError(f"{dataset}: '{space.keys[0]}' is its only class with images; add images of another.")
-        written.finish(index, labels)
+        written.finish(index, labels, dataset)
     write_json(classes, space.to_json())
     facts = {"n": written.count, "classes": len(written.labels), "label_space": space.digest}
     write_json(manifest, {**facts, "corrupt": written.corrupt})
@@ -171,7 +173,7 @@ class Written:
         self._lines.flush()
         self._since = []
 
-    def finish(self, index: Path, labels: Sequence[int]) -> None:
+    def finish(self, index: Path, labels: Sequence[int], dataset: DatasetSource) -> None:
         """Complete the file and write the index, in which a label is its place in `labels`."""
         self.save()
         self._file.seek(0)
@@ -187,6 +189,7 @@ class Written:
         with pq.ParquetWriter(index, schema, compression="zstd") as writer:
             while group := list(islice(named, ROW_GROUP)):
                 writer.write_table(pa.Table.from_pylist(group, schema))
+        _refuse_repeated_ids(index, [dataset.space.keys[label] for label in labels], dataset)
         self.journal.unlink()
 
     def _write_header(self, count: int) -> None:
@@ -194,6 +197,20 @@ class Written:
         shape = (count, self.geometry.size, self.geometry.size, 3) if self.geometry else (count,)
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def _refuse_repeated_ids(index: Path, keys: Sequence[str], dataset: DatasetSource) -> None:
+    """Refuse two images with one id. Ids are compared as text only if two hashes are equal, to save memory."""
+    batches = pq.ParquetFile(index).iter_batches(ROW_GROUP, columns=["image_id"])
+    hashes = np.fromiter((hash(name) for batch in batches for name in batch["image_id"].to_pylist()), np.int64)
+    if len(np.unique(hashes)) == len(hashes):
+        return
+    table = pq.read_table(index, columns=["image_id", "label"])
+    counts = table["image_id"].value_counts()
+    for name in counts.field("values").filter(pc.greater(counts.field("counts"), 1)):
+        rows = np.flatnonzero(pc.equal(table["image_id"], name))[:2].tolist()
+        both = " and ".join(f"row {row}, class '{keys[table['label'][row].as_py()]}'" for row in rows)
+        raise UserError(f"{dataset}: two images have the id '{name}' ({both}); rename one, or correct the layout.")
 
 
 def _write(
@@ -208,7 +225,7 @@ def _write(
     for item, converted in _converted(islice(items, done, None), written.geometry, dataset.name, workers):
         try:
             data = converted.result()
-        except CorruptImageError as error:
+        except (CorruptImageError, TooLargeError) as error:
             written.corrupt.append(item.image_id)
             if len(written.corrupt) > allowed:
                 hint = f" ({allowed} may be left out)" if allowed else "; or raise corrupt_images in config.yaml"
@@ -237,9 +254,13 @@ def _converted(
     try:
         for item in items:
             picture = item.picture
-            photo = isinstance(picture, Photo)
-            arguments = (picture.read(), picture.name, picture.border) if photo else (picture, dataset, 0)
-            waiting.append((item, pool.submit(_to_bytes, *arguments, geometry)))
+            try:
+                photo = isinstance(picture, Photo)
+                arguments = (picture.read(), picture.name, picture.border) if photo else (picture, dataset, 0)
+                waiting.append((item, pool.submit(_to_bytes, *arguments, geometry)))
+            except TooLargeError as error:
+                waiting.append((item, Future()))
+                waiting[-1][1].set_exception(error)
             if len(waiting) > AHEAD * workers:
                 yield waiting.popleft()
         yield from waiting

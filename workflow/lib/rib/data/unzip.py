@@ -16,7 +16,8 @@ from functools import cache, partial
 from pathlib import Path
 
 from rib.base.errors import UserError
-from rib.data.archives import archive_members
+from rib.data.archives import TooLargeError, archive_members
+from rib.data.variables import PHOTO_MEGABYTES, photo_limit
 
 BATCH = 256  # files per process: their names fit into a command, the messages about them into a pipe
 WRONG_PASSWORD = 82  # unzip's manual, DIAGNOSTICS
@@ -43,14 +44,18 @@ def decrypted_members(
     with zipfile.ZipFile(path) as archive:
         files = [archive.getinfo(name) for name in names]
     for start in range(0, len(files), BATCH):
-        with contextlib.closing(_decrypted(path, files[start : start + BATCH], password, variable)) as decrypted:
-            for name in names[start : start + BATCH]:
-                yield name, partial(_skip_to, name, decrypted)
+        batch = files[start : start + BATCH]
+        read = [file for file in batch if file.file_size <= photo_limit(PHOTO_MEGABYTES)]
+        with contextlib.closing(_decrypted(path, read, password, variable)) as decrypted:
+            for file in batch:
+                yield file.filename, partial(_skip_to, file, decrypted, path)
 
 
-def _skip_to(wanted: str, decrypted: Iterator[tuple[str, bytes]]) -> bytes:
+def _skip_to(wanted: zipfile.ZipInfo, decrypted: Iterator[tuple[str, bytes]], path: Path) -> bytes:
     """Bytes of a file; the files before it that were not requested are skipped."""
-    return next(data for name, data in decrypted if name == wanted)
+    if wanted.file_size > (largest := photo_limit(PHOTO_MEGABYTES)):
+        raise TooLargeError(path, wanted.filename, largest)
+    return next(data for name, data in decrypted if name == wanted.filename)
 
 
 @cache

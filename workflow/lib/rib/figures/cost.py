@@ -43,6 +43,7 @@ def draw(
         left.set_title(models[model], loc="left")
     if len(shown) and shown["seconds"].max() > WIDE * shown["seconds"].min():
         panels[0, 0].set_xscale("log")
+        panels[0, 0].xaxis.set_major_formatter("{x:g}")  # Matplotlib's own is mathtext, which is off
     panels[0, 0].margins(x=0.18)  # for the numbers
     where = " and ".join(
         DEVICES.get(name, name) for name in sorted(set("+".join(shown["device"].dropna()).split("+")) - {""})

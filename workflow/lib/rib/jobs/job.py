@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from rib.base.errors import UserError
 from rib.base.files import read_json, sha256, write_json, write_text
 from rib.base.progress import log
+from rib.base.text import redacted
 from rib.jobs.messages import message_of, message_of_os_error
 from rib.jobs.parent_run import is_held
 from rib.records import integrity, provenance
@@ -82,8 +83,8 @@ def job(
                 _publish(staged, outputs, record)
         except Exception as error:
             if not isinstance(error, UserError) and not message_of_os_error(error):
-                log.debug("%s", traceback.format_exc())
-            log.error("%s", message_of(error, rule, log_file))
+                log.debug("%s", redacted(traceback.format_exc()))
+            log.error("%s", redacted(message_of(error, rule, log_file)))
             raise SystemExit(1) from None
         made = f": {', '.join(outputs.values())}" if outputs else ""
         log.info("done in %.1f s%s", time.monotonic() - clock, made)

@@ -2,18 +2,18 @@
 
 import io
 import pickle
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from rib.base.errors import UserError
 from rib.base.files import verify_digest
 from rib.base.progress import log
-from rib.data.archives import archive_members
+from rib.data.archives import WEIGHTS, archive_members
 from rib.data.view import DatasetFiles, DatasetView, load_proxy
 from rib.models import device as devices
 from rib.models.heads import fit_head, zero_shot_head
@@ -83,21 +83,34 @@ def _zero_shot(
 
 
 def _read_state(archive: Path, member: str | None, name: str) -> dict[str, Tensor]:
-    """Published tensors from safetensors, or from pickles that torch reads with weights_only."""
+    """Published tensors by name, from safetensors, or from pickles that torch reads with weights_only."""
     try:
         if member is None or archive.suffix == ".safetensors":
-            return safetensors.torch.load_file(archive)
-        data = next((read() for _, read in archive_members(archive, {member})), None)
-        if data is None:
+            found = safetensors.torch.load_file(archive)
+        elif (data := next((read() for _, read in archive_members(archive, {member}, largest=WEIGHTS)), None)) is None:
             raise UserError(f"{name}: {archive} contains no '{member}'; correct weights.member in models.yaml.")
-        if member.endswith(".safetensors"):
-            return safetensors.torch.load(data)
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError) as error:
+        elif member.endswith(".safetensors"):
+            found = safetensors.torch.load(data)
+        else:
+            with warnings.catch_warnings(action="ignore"):
+                found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (UserError, MemoryError, OSError):
+        raise
+    except Exception as error:  # not shown: torch's messages, like its warnings, recommend less safe ways to load
+        why = "is truncated, damaged or in another format"
+        if isinstance(error, pickle.UnpicklingError):
+            why = "contains other pickled objects than tensors, which are never loaded"
+        elif "TorchScript" in str(error):
+            why = "is a TorchScript archive, which contains code"
+        raise UserError(f"{name}: {archive} {why}; don't use this file.") from None
+    tensors = found if isinstance(found, dict) else {}
+    others = [f"'{key}' ({type(value).__name__})" for key, value in tensors.items() if not isinstance(value, Tensor)]
+    if others or not tensors:
         raise UserError(
-            f"{name}: {archive} doesn't contain plain tensors ({str(error).splitlines()[0]}); other pickled objects "
-            "are never loaded: don't use this file."
-        ) from error
+            f"{name}: {archive} is a {type(found).__name__} with {', '.join(others)[:200] or 'no named tensors'}; save its state "
+            "dict, tensors by name, as .safetensors and give that file in models.yaml."
+        )
+    return tensors
 
 
 def _match(
@@ -118,11 +131,15 @@ def _match(
         )
     state = dict(zip(names, published.values(), strict=True))
     for key in kept:
-        if state[key].shape != wanted[key].shape:
+        rounded = wanted[key].is_floating_point() and not state[key].is_floating_point()
+        if state[key].shape != wanted[key].shape or rounded:
             raise UserError(
-                f"{name}: '{key}' has shape {tuple(state[key].shape)} in the published weights and "
-                f"{tuple(wanted[key].shape)} in the architecture; correct architecture or weights.keys in models.yaml."
+                f"{name}: '{key}' has shape {tuple(state[key].shape)} of {state[key].dtype} in the published weights and "
+                f"{tuple(wanted[key].shape)} of {wanted[key].dtype} in the architecture; correct architecture or "
+                "weights.keys in models.yaml."
             )
+        if not state[key].isfinite().all():
+            raise UserError(f"{name}: '{key}' has NaN or infinite values in the published weights; don't use them.")
     return {key: state[key].contiguous() for key in kept}
 
 

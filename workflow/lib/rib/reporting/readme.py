@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from rib.base.text import markdown
 from rib.config.catalog import Catalog
 from rib.config.entries import SELECT
 from rib.config.grid import OF_RECIPE
@@ -47,7 +48,7 @@ def method_table(catalog: Catalog) -> str:
         needs += ["`held_out`"] if method.form == SELECT else []
         needs += ["a reference dataset"] if method.reference == "required" else []
         needs += {("vit",): ["a ViT"], ("cnn",): ["a CNN"]}.get(method.types, [])
-        rows.append((f"`{name}`", method.label, ", ".join(needs), method.source))
+        rows.append((f"`{name}`", markdown(method.label), ", ".join(needs), markdown(method.source)))
     return _table(("method", "label", "needs", "source"), rows)
 
 
@@ -58,8 +59,8 @@ def recipe_table(catalog: Catalog) -> str:
     }
     rows = []
     for name, recipe in catalog.recipes.items():
-        own = {key: value for key, value in vars(recipe).items() if key not in OF_RECIPE and value != defaults[key]}
-        rows.append((f"`{name}`", recipe.label, ", ".join(f"{key} {v}" for key, v in own.items()), recipe.source))
+        settings = (f"{key} {v}" for key, v in vars(recipe).items() if key not in OF_RECIPE and v != defaults[key])
+        rows.append((f"`{name}`", markdown(recipe.label), ", ".join(settings), markdown(recipe.source)))
     return _table(("recipe", "label", "settings other than the defaults", "source"), rows)
 
 
@@ -79,7 +80,7 @@ def headline(catalog: Catalog) -> str:
         value, low, high = (f"{float(row[key]):+.1f}" for key in ("ri", "ci_low", "ci_high"))
         unfinished = "" if row.get("unfinished", "0") == "0" else "; training unfinished"
         run = (catalog.models[row["model"]], catalog.methods[row["method"]], catalog.datasets[row["target"]])
-        names = ", ".join(entry.label for entry in run)
+        names = markdown(", ".join(entry.label for entry in run))
         found += f" {what}: {value} percentage points [{low}, {high}] ({names}{unfinished}{_by_coverage(row)})."
     seeds = len({row["seed"] for row in shown})
     return found + " One seed: the intervals are over objects, for these trained networks." * (seeds == 1)

@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from rib.data.archives import archive_members
+from rib.data.archives import TAR, archive_members
 from rib.data.images import DatasetSource, Item, Photo, photo_item
 from rib.data.layouts._folders import ENDINGS, refuse_missing
 
@@ -21,7 +21,7 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
     (archive,) = dataset.archives_for("a tar of tars")
     labels = {wnid: label for label, wnid in enumerate(dataset.space.keys)}
     missing = dict(labels)
-    for part, read_part in archive_members(archive):
+    for part, read_part in archive_members(archive, largest=TAR):
         wnid = PurePosixPath(part).stem
         if wnid not in labels or not part.endswith(".tar"):
             continue

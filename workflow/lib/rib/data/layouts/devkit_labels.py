@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from scipy.io import loadmat
 
 from rib.base.errors import UserError
-from rib.data.archives import archive_members
+from rib.data.archives import TABLE, archive_members
 from rib.data.images import DatasetSource, Item, Photo, photo_item
 
 META, LABELS = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
@@ -51,7 +51,7 @@ def _wnid_of_each_image(kit: Path, dataset: DatasetSource) -> list[str]:
 
     Source: torchvision/datasets/imagenet.py, parse_devkit_archive: only synsets without children count.
     """
-    wanted = archive_members(kit, lambda name: name.endswith((META, LABELS)))
+    wanted = archive_members(kit, lambda name: name.endswith((META, LABELS)), largest=TABLE)
     parts = {PurePosixPath(name).name: read() for name, read in wanted}
     for part in (META, LABELS):
         if part not in parts:

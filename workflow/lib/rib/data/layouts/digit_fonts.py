@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rib.base.errors import UserError
-from rib.data.archives import archive_members
+from rib.data.archives import FONT, archive_members
 from rib.data.images import DatasetSource, Item
 from rib.data.layouts._digits import LEVELS, on_paper, to_geometry
 
@@ -30,7 +30,7 @@ def items(dataset: DatasetSource, *, fonts: list[str]) -> Iterator[Item]:
     """
     found = {}
     for archive in dataset.archives:
-        for name, read in archive_members(archive):
+        for name, read in archive_members(archive, largest=FONT):
             path = PurePosixPath(name)
             if path.suffix == ".ttf" and path.stem in fonts:
                 found[path.stem] = read()

@@ -5,6 +5,7 @@ test set of Alpaydin and Kaynak's Optical Recognition of Handwritten Digits (UCI
 """
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from hashlib import sha256
@@ -15,7 +16,7 @@ from PIL import Image, ImageOps
 from skimage import feature, filters, morphology, restoration, util
 
 from rib.base.errors import UserError
-from rib.data.archives import archive_members
+from rib.data.archives import TABLE, archive_members, read_limited
 from rib.data.images import DatasetSource, Item
 from rib.data.layouts._corruptions import STRENGTHS, corrupt
 from rib.data.layouts._digits import LEVELS, on_paper, to_geometry
@@ -81,13 +82,14 @@ def class_ranks(digits: np.ndarray) -> np.ndarray:
 def _read(archive: Path, dataset: DatasetSource) -> np.ndarray:
     """The file's lines: (n, 65) integers."""
     # A source archive has a folder around the file.
-    found = [(name, read()) for name, read in archive_members(archive, lambda name: name.endswith(MEMBER))]
+    members = archive_members(archive, lambda name: name.endswith(MEMBER), largest=TABLE)
+    found = [(name, read()) for name, read in members]
     if not found:
         raise UserError(f"{dataset}: {archive} contains no {MEMBER}; correct the dataset's source.")
     (name, data), *_ = found
     where = f"{dataset}: {archive}, {name}"
     try:
-        lines = gzip.decompress(data).decode("ascii").splitlines()
+        lines = read_limited(gzip.GzipFile(fileobj=io.BytesIO(data)), TABLE, archive, name).decode("ascii").splitlines()
         table = np.array([[int(float(value)) for value in line.split(",")] for line in lines])
     except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
         raise UserError(f"{where} is not a table of digits ({error}); fetch the archive again.") from error

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import resvg_py
 
 from rib.base.errors import UserError
-from rib.data.archives import archive_members
+from rib.data.archives import JSON, archive_members
 from rib.data.images import DatasetSource, Item, decode, refuse_margin
+from rib.data.svg import Draw, renderer
 
 ICONS, CHARS = "package/icons.json", "package/chars.json"
 LONGEST_ALIAS_CHAIN = 10
@@ -34,17 +34,18 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
     parts = _parts(archive, dataset)
     names = dataset.icons or parts.get(CHARS, {})
     where = f"{dataset} ({archive.name})"
-    for label, codepoint in enumerate(dataset.space.keys):
-        if codepoint in names and codepoint not in dataset.exclude:
-            pixels = render(parts[ICONS], names[codepoint], dataset.geometry.size, margin, where)
-            source = f"{dataset.source}/{codepoint}"
-            yield Item(names[codepoint], label, source, codepoint, pixels)
+    with renderer() as draw:
+        for label, codepoint in enumerate(dataset.space.keys):
+            if codepoint in names and codepoint not in dataset.exclude:
+                pixels = render(draw, parts[ICONS], names[codepoint], dataset.geometry.size, margin, where)
+                source = f"{dataset.source}/{codepoint}"
+                yield Item(names[codepoint], label, source, codepoint, pixels)
 
 
 def _parts(archive: Path, dataset: DatasetSource) -> dict[str, dict]:
     """The JSON files of a package, of which icons.json is required."""
     parts = {}
-    for name, read in archive_members(archive, {ICONS, CHARS}):
+    for name, read in archive_members(archive, {ICONS, CHARS}, largest=JSON):
         try:
             parts[name] = json.loads(read())
         except (ValueError, RecursionError) as error:
@@ -61,7 +62,7 @@ def _parts(archive: Path, dataset: DatasetSource) -> dict[str, dict]:
     return parts
 
 
-def render(icon_set: Mapping, name: str, size: int, margin: float, where: str) -> np.ndarray:
+def render(draw: Draw, icon_set: Mapping, name: str, size: int, margin: float, where: str) -> np.ndarray:
     """Draw an icon centred on a white square, (size, size, 3) uint8; its current colour is black.
 
     Raises:
@@ -72,18 +73,11 @@ def render(icon_set: Mapping, name: str, size: int, margin: float, where: str) -
     width, height, left, top = (box[key] for key in _BOX)
     side = max(width, height) / (1 - 2 * margin)
     view = f"{left + (width - side) / 2:.6g} {top + (height - side) / 2:.6g} {side:.6g} {side:.6g}"
-    svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{view}" width="{size}" height="{size}">{icon["body"]}</svg>'
-    )
     try:
-        png = resvg_py.svg_to_bytes(
-            svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True
-        )
-        pixels = np.asarray(decode(bytes(png), f"{where}, icon '{name}'"))
+        pixels = np.asarray(decode(draw(icon["body"], view, size), f"{where}, icon '{name}'"))
         if (pixels == 255).all():
             raise ValueError("nothing is visible")
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise UserError(
             f"{where}: the icon '{name}' can't be rendered ({error}); exclude it in the dataset's entry."
         ) from error

@@ -1,0 +1,87 @@
+"""YAML that is made to exhaust memory, the stack or patience."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from rib.base.errors import UserError
+from rib.config.catalog import Catalog
+from rib.config.schema import read_yaml, validated
+from unit.conftest import CATALOG
+
+
+def powers(line):
+    """Ten anchors, each of which has the one before nine times."""
+    return "".join(f"a{n}: &a{n} {line.format(', '.join([f'*a{n - 1}'] * 9))}\n" for n in range(1, 11))
+
+
+FILES = {
+    "billion laughs in lists": "a0: &a0 [x]\n" + powers("[{}]"),
+    "billion laughs in mappings": "a0: &a0 {x: 1}\n" + powers("{{k: [{}]}}"),
+    "billion laughs by merging": "a0: &a0 {x: 1}\n" + powers("{{<<: [{}]}}"),
+    "many aliases of a long list": f"a: &a [{'x, ' * 1000}]\nb: [{'*a, ' * 1000}]",
+    "list in itself": "a: &a [*a]",
+    "mapping in itself": "a: &a {b: *a}",
+    "mapping merged into itself": "a: &a {<<: *a}",
+    "chain of aliases": "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 3000)),
+    "chain of deep aliases": "a0: &a0 x\n"
+    + "".join(f"a{n}: &a{n} {'[' * 45}*a{n - 1}{']' * 45}\n" for n in range(1, 40)),
+    "open lists": "[" * 100_000,
+    "nested lists": "[" * 900 + "]" * 900,
+    "nested mappings": "{a: " * 900 + "1" + "}" * 900,
+    "open mappings": "{a: " * 100_000,
+    "nested block lists": "- " * 100_000 + "x",
+    "nested block mappings": "\n".join(" " * n + "a:" for n in range(900)),
+    "nested keys": "? " * 100_000,
+    "duplicate keys": "family: emoji\nfamily: imagenet",
+    "duplicate keys below": "red: {label: A, label: B}",
+    "duplicate quoted keys": 'red: {label: A, "label": B}',
+    "duplicate merges": "a: &a {x: 1}\nb: {<<: *a, <<: *a}",
+}
+
+
+def refused(read, path, text):
+    """Refusal of a file within a second, as one line that names it."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=path.name) as error:
+        read()
+    assert time.monotonic() - begun < 1 and len(str(error.value)) < 500 and "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.attack("YAML")
+@pytest.mark.parametrize("text", FILES.values(), ids=FILES)
+def test_config_is_refused_within_a_second(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    refused(lambda: validated(read_yaml(path), "config", str(path)), path, text)
+
+
+@pytest.mark.attack("YAML")
+@pytest.mark.parametrize("file", ["datasets", "models", "methods", "recipes", "families"])
+@pytest.mark.parametrize("kind", ["billion laughs by merging", "mapping in itself", "open lists", "nested mappings"])
+def test_catalogues_are_refused_within_a_second(tmp_path, file, kind):
+    path = tmp_path / ("families/own.yaml" if file == "families" else f"{file}.yaml")
+    refused(lambda: getattr(Catalog([CATALOG, tmp_path]), file), path, FILES[kind])
+
+
+@pytest.mark.parametrize("key", ["family", "label"])
+def test_the_key_that_is_given_twice_is_named_with_its_line(tmp_path, key):
+    path = tmp_path / "config.yaml"
+    assert f"'{key}' is given twice" in refused(lambda: read_yaml(path), path, f"a: 1\nb:\n  {key}: 1\n  {key}: 2\n")
+    assert "line 3" in refused(lambda: read_yaml(path), path, f"a: 1\nb:\n  {key}: 1\n  {key}: 2\n")
+
+
+def test_a_large_catalogue_with_a_shared_part_in_each_entry_is_read(tmp_path):
+    shared = "base: &base {" + ", ".join(f"k{n}: {n}" for n in range(10)) + "}\n"
+    path = tmp_path / "a.yaml"
+    path.write_text(shared + "".join(f"e{n}: {{<<: *base, own: [{n}]}}\n" for n in range(400)))
+    read = read_yaml(path)
+    assert len(read) == 401 and read["e399"] == {**read["base"], "own": [399]}
+
+
+def test_the_projects_own_files_are_read():
+    for path in [*Path(CATALOG).rglob("*.yaml"), *(CATALOG.parent / "schemas").glob("*.yaml")]:
+        assert read_yaml(path)

@@ -1,0 +1,260 @@
+"""Hostile text: labels and class names, escaping in Markdown, and the secrets of URLs."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+
+from rib.base.errors import UserError
+from rib.base.text import markdown, redacted
+from rib.config.catalog import Catalog
+from rib.config.schema import validated
+from rib.data.http import fetch
+from rib.jobs.job import job
+from unit.conftest import COPIED, published
+
+UNFIT = {
+    "script": "<script>alert(1)</script>",
+    "image": '<img src=x onerror="alert(1)">',
+    "end of a comment": "-->",
+    "named entity": "&lt;b",
+    "numeric entity": "&#60;b",
+    "line break": "one\ntwo",
+    "terminal escape": "\x1b[31mred",
+    "C1 control": "\x9b31m",
+    "null": "a\0b",
+    "bidirectional override": "\u202egnp.exe",
+    "bidirectional isolate": "\u2066abc",
+    "zero-width space": "a\u200bb",
+    "byte order mark": "\ufeffa",
+    "line separator": "a\u2028b",
+    "empty": "",
+    "blank": " \t ",
+    "no-break space": "\xa0",
+    "joiner alone": "\u200d",
+    "password": "see https://user:secret@example.org",
+}
+FIT = [
+    "R&D",
+    "AT&T; Bell",
+    'Tom\'s "best"',
+    "naïve 1",
+    "👩\u200d🚀",
+    "❤\ufe0f",
+    "|*_`[x](javascript:alert(1))$\\",
+    "日本語",
+]
+KINDS = {"datasets": "label", "models": "label", "methods": "label", "recipes": "label", "family": "title"}
+MARKDOWN = {
+    "pipe": "a | b",
+    "bold": "**a** and __b__",
+    "italic": "_a_ *b*",
+    "code": "`a`",
+    "link": "[x](javascript:alert(1))",
+    "image": "![x](javascript:alert(1))",
+    "reference": "[x]: javascript:alert(1)",
+    "autolink": "<javascript:alert(1)>",
+    "html": "<b>x</b>",
+    "entity": "&lt;b&gt;",
+    "heading": "# a ##",
+    "strikethrough": "~~a~~",
+    "backslashes": "\\*a\\*",
+    "two lines": "a\n\n# b",
+    "formula": "$\\alpha$",
+}
+
+
+def entry(kind, key, text):
+    """An entry of a kind of the catalogue whose text of a key is another."""
+    if kind == "family":
+        return validated({**published("families/emoji.yaml"), key: text}, kind, "own")
+    return validated({"own": {**published(f"{kind}.yaml")[COPIED[kind]], key: text}}, kind, "own")["own"]
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize("why", UNFIT)
+def test_labels_that_are_markup_hidden_or_blank_are_refused(why):
+    with pytest.raises(UserError, match="label") as refused:
+        entry("datasets", "label", UNFIT[why])
+    assert str(refused.value).isprintable() and "secret" not in str(refused.value)
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "datasets"])
+def test_labels_of_all_kinds_are_checked(kind):
+    for text in UNFIT.values():
+        with pytest.raises(UserError, match=KINDS[kind]):
+            entry(kind, KINDS[kind], text)
+
+
+@pytest.mark.parametrize("text", FIT)
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_labels_are_kept_as_they_are(kind, text):
+    assert entry(kind, KINDS[kind], text)[KINDS[kind]] == text
+
+
+PROSE = {"datasets": "origin", "models": "pretraining", "methods": "source", "recipes": "source", "family": "limits"}
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize("kind", PROSE)
+def test_prose_has_lines_but_no_markup(kind):
+    assert entry(kind, PROSE[kind], "One line.\nAnother.\n")[PROSE[kind]] == "One line.\nAnother.\n"
+    with pytest.raises(UserError, match=PROSE[kind]):
+        entry(kind, PROSE[kind], UNFIT["script"])
+
+
+CLASS_FILES = {
+    "own": "key,name\nx,{}\ny,z\n",
+    "own key": "key,name\n{},a\ny,z\n",
+    "index_map": "key,indices\n{},1\ny,2\n",
+    "class_map": "emoji,codepoint,wnids,reason\n{},x,n01440764,r\ny,z,n01443537,r\n",
+}
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """Makes a label space from a class file of a format."""
+
+    def make(kind, name):
+        (tmp_path / "classes").mkdir()
+        quoted = '"' + name.replace('"', '""') + '"'
+        (tmp_path / "classes/own.csv").write_text(CLASS_FILES[kind].format(quoted), newline="")
+        form = {"file": "own.csv", "format": kind.split()[0]}
+        family, dataset = published("families/emoji.yaml"), published("datasets.yaml")["noto"]
+        (tmp_path / "families").mkdir()
+        (tmp_path / "families/own.yaml").write_text(yaml.safe_dump({**family, "classes": form}))
+        dataset = {key: value for key, value in dataset.items() if key not in ("classes", "exclude")}
+        (tmp_path / "datasets.yaml").write_text(yaml.safe_dump({"own": {**dataset, "family": "own"}}))
+        catalog = Catalog([tmp_path])
+        return catalog.label_space(catalog.datasets["own"])
+
+    return make
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize(
+    ("kind", "why"), [*(("own", why) for why in UNFIT), *((kind, "script") for kind in CLASS_FILES if kind != "own")]
+)
+def test_class_names_that_are_markup_hidden_or_blank_are_refused(classes, kind, why):
+    with pytest.raises(UserError, match=r"class|own\.csv") as refused:
+        classes(kind, UNFIT[why])
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("name", FIT)
+def test_other_class_names_are_kept(classes, name):
+    assert classes("own", name).names[0] == name
+
+
+def shown(text):
+    """What a Markdown renderer makes of a text in a table: the cells' text, without any markup."""
+    (table,) = [
+        t for t in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text) if t.type == "inline"
+    ][2:3]
+    assert {part.type for part in table.children} <= {"text", "text_special"}
+    return "".join(part.content for part in table.children)
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize("text", MARKDOWN.values(), ids=MARKDOWN)
+def test_text_in_markdown_stays_text(text):
+    escaped = markdown(text)
+    assert shown(f"| a | b |\n|---|---|\n| {escaped} | x |\n") == " ".join(text.split())
+    assert not re.search(r"(?<!\\)(\\\\)*\$", escaped), "GitHub typesets what is between two dollars"
+
+
+URLS = {
+    "user": ("https://user:secret@host/x", "https://[redacted]@host/x"),
+    "user alone": ("ftp://secret@host/x", "ftp://[redacted]@host/x"),
+    "at in password": ("https://a:secret@secret@host/", "https://[redacted]@host/"),
+    "signature": ("https://h/x?X-Amz-Signature=secret&a=1", "https://h/x?[redacted]"),
+    "both in a sentence": ("from https://a:secret@h/x?k=secret now", "from https://[redacted]@h/x?[redacted] now"),
+    "list": ("['http://h/a?secret', 'http://h/b?secret']", "['http://h/a?[redacted] 'http://h/b?[redacted]"),
+    "fragment": ("https://h/x?a#secret", "https://h/x?[redacted]"),
+    "URL in a URL": ("https://h/https://a:secret@g/x?secret", "https://h/https://[redacted]@g/x?[redacted]"),
+    "none": ("https://h/@user/x: HTTP 404", "https://h/@user/x: HTTP 404"),
+}
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize(("text", "expected"), URLS.values(), ids=URLS)
+def test_urls_lose_their_secrets(text, expected):
+    assert redacted(text) == expected
+
+
+HTTP = {"kind": "http", "file": "a.zip", "digest": "md5:" + 32 * "0"}
+MANUAL = {"kind": "manual", "file": "a.zip", "digest": "md5:" + 32 * "0", "terms": "None."}
+WITH_USER = "https://user:secret@example.org/a.zip?x=secret"
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source": {**HTTP, "urls": [WITH_USER]}},
+        {"source": {**HTTP, "urls": ["https://example.org/a", "https://secret@example.org"]}},
+        {"source": {**MANUAL, "page": WITH_USER}},
+        {"source": {"kind": "file", "path": WITH_USER, "file": "a.zip", "digest": "md5:" + 32 * "0"}},
+        {"origin": f"from {WITH_USER}"},
+        {"label": WITH_USER},
+    ],
+    ids=["urls", "a mirror", "page", "path", "origin", "label"],
+)
+def test_urls_with_user_names_are_refused_without_repeating_them(with_entries, changes):
+    with pytest.raises(UserError) as refused:
+        _ = with_entries(datasets={"own": changes}).datasets
+    assert "secret" not in str(refused.value) and "own" in str(refused.value)
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize("key", ["catalog", "archives"])
+@pytest.mark.parametrize("listed", [False, True], ids=["one", "list"])
+def test_urls_in_config_are_refused_without_repeating_them(key, listed):
+    with pytest.raises(UserError, match=key) as refused:
+        validated({key: [WITH_USER] if listed else WITH_USER}, "config", "config.yaml")
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:1/x?X-Amz-Signature=secret", "http://localhost:1/x?secret", "http://[secret/x?secret"],
+    ids=["refused connection", "signature without a name", "malformed"],
+)
+def test_logs_of_failed_downloads_have_no_signatures(tmp_path, monkeypatch, capsys, url):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rib.data.http.ATTEMPTS", 1)
+    again = url.replace("[secret", "[")
+    with pytest.raises(SystemExit), job(rule="r", name="n", cfg={}, inputs={}, outputs={"a": "a.x"}, log_file="a.log"):
+        fetch([again], tmp_path / "part", HTTP["digest"], None, "set")
+    said = Path("a.log").read_text() + capsys.readouterr().err
+    assert "set: no URL gave the file" in said and "?[redacted]" in said and "secret" not in said
+
+
+@pytest.mark.attack("text")
+def test_tracebacks_in_logs_have_no_signatures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit), job(rule="r", name="n", cfg={}, inputs={}, outputs={"a": "a.x"}, log_file="a.log"):
+        raise KeyError("https://h/x?secret")
+    assert "Traceback" in Path("a.log").read_text() and "secret" not in Path("a.log").read_text()
+
+
+def test_long_texts_are_checked_in_linear_time():
+    for text in (
+        "://" * 100_000,
+        "a://" * 50_000,
+        "a://b@" * 50_000,
+        "&a" * 100_000,
+        "http://" + "a" * 300_000,
+        "x://?" * 50_000,
+    ):
+        begun = time.monotonic()
+        redacted(text)
+        markdown(text)
+        with pytest.raises(UserError):
+            validated({"own": {"label": text}}, "datasets", "datasets.yaml")
+        assert time.monotonic() - begun < 2

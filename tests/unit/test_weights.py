@@ -1,0 +1,162 @@
+"""Weights that are not what they should be: one sentence each, and nothing that they contain is run."""
+
+import argparse
+import ast
+import io
+import os
+import pickle
+import re
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from rib.jobs.job import job
+from rib.models.convert import convert
+from tiny.project import ROOT
+from tiny.training import COMPUTE
+
+SIDE = 160
+PLACE = "'conv_stem.weight'"
+
+
+@pytest.fixture(scope="module")
+def state():
+    torch.manual_seed(0)
+    return timm.create_model("test_efficientnet", num_classes=10).state_dict()
+
+
+class Trap:
+    """Leaves a file when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("trap",)
+
+
+def saved(value, **options):
+    buffer = io.BytesIO()
+    torch.save(value, buffer, **options)
+    return buffer.getvalue()
+
+
+def scripted(state):
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), buffer)
+    return buffer.getvalue()
+
+
+OLD = {"_use_new_zipfile_serialization": False}
+# Of each file: its name, its bytes from a state dict, and what the sentence contains.
+FILES = {
+    "integers": ("w.pth", lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"].int()}), f"{PLACE}.*int32"),
+    "complex numbers": ("w.pth", lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"].cfloat()}), PLACE),
+    "NaN": ("w.pth", lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"] * float("nan")}), f"{PLACE}.*NaN"),
+    "infinity": ("w.pth", lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"] / 0}), f"{PLACE}.*infinite"),
+    "another shape": ("w.pth", lambda s: saved(s | {"conv_stem.weight": torch.zeros(3)}), PLACE),
+    "TorchScript": ("w.pt", scripted, "TorchScript"),
+    "truncated zip": ("w.pth", lambda s: saved(s)[:-2000], "truncated"),
+    "beginning of a zip": ("w.pth", lambda s: saved(s)[:500], "truncated"),
+    "truncated pickle": ("w.pth", lambda s: saved(s, **OLD)[:-2000], "truncated"),
+    "beginning of a pickle": ("w.pth", lambda s: saved(s, **OLD)[:200], "truncated|pickled"),
+    "empty file": ("w.pth", lambda s: b"", "truncated"),
+    "web page": ("w.pth", lambda s: b"<html>Log in</html>", "don't use"),
+    "bare tensor": ("w.pth", lambda s: saved(torch.zeros(4)), "Tensor with no named tensors"),
+    "list": ("w.pth", lambda s: saved(list(s.values())), "list with no named tensors"),
+    "number": ("w.pth", lambda s: saved(3), "int with no named tensors"),
+    "empty dict": ("w.pth", lambda s: saved({}), "dict with no named tensors"),
+    "nested in state_dict": ("w.pth", lambda s: saved({"epoch": 3, "state_dict": s}), r"'state_dict' \(OrderedDict\)"),
+    "nested in model": ("w.pth", lambda s: saved({"model": s}), r"'model' \(OrderedDict\)"),
+    "text among tensors": ("w.pth", lambda s: saved(s | {"author": "me"}), r"'author' \(str\)"),
+    "other tensors": ("w.pth", lambda s: saved({"a": torch.zeros(1)}), "1 tensors"),
+    "pickled code": ("w.pth", lambda s: saved(s | {"x": Trap()}), "never loaded"),
+    "pickled code, old format": ("w.pth", lambda s: saved(s | {"x": Trap()}, **OLD), "never loaded"),
+    "plain pickle": ("w.pth", lambda s: pickle.dumps(Trap()), "never loaded"),
+    "pickled network": ("w.pth", lambda s: saved(torch.nn.Linear(2, 2)), "never loaded"),
+    "pickled arguments": ("w.pth", lambda s: saved({"args": argparse.Namespace(lr=1)}), "never loaded"),
+    "truncated safetensors": ("w.safetensors", lambda s: safetensors.torch.save(s)[:-100], "truncated"),
+    "beginning of safetensors": ("w.safetensors", lambda s: safetensors.torch.save(s)[:20], "truncated"),
+    "empty safetensors": ("w.safetensors", lambda s: b"", "truncated"),
+    "safetensors without tensors": ("w.safetensors", lambda s: safetensors.torch.save({}), "no named tensors"),
+    "pickle named safetensors": ("w.safetensors", lambda s: saved({"x": Trap()}), "another format"),
+}
+
+
+def converted(folder, name, data, packed):
+    """The job that converts a file of weights, by itself or in an archive."""
+    (folder / name).write_bytes(data)
+    archive = folder / "package.zip" if packed else folder / name
+    if packed:
+        with zipfile.ZipFile(archive, "w") as package:
+            package.writestr(f"weights/{name}", data)
+    entry = {
+        "name": "net",
+        **{"library": "timm", "architecture": "test_efficientnet", "pretraining": "none", "licence": "none"},
+        "source": {"kind": "file", "path": str(archive), "file": archive.name},
+        "weights": {"keys": "by_name", **({"member": f"weights/{name}"} if packed else {})},
+        "preprocessing": {"input_size": SIDE},
+    }
+    outputs = {"weights": "out/weights.safetensors", "description": "out/model.json"}
+    with job(rule="convert", name="net", cfg={}, inputs={}, outputs=outputs, log_file="net.log") as out:
+        none = dict.fromkeys(("class_names", "reference", "view"))
+        convert(archive=archive, entry=entry, head="published", num_classes=10, **none, compute=COMPUTE, **out)
+
+
+@pytest.mark.attack("weights")
+@pytest.mark.parametrize("kind", FILES)
+def test_weights_are_refused_with_a_sentence_that_names_file_and_key(tmp_path, monkeypatch, capfd, state, kind):
+    monkeypatch.chdir(tmp_path)
+    name, data, said = FILES[kind]
+    with pytest.raises(SystemExit):
+        converted(tmp_path, name, data(state), packed=not name.endswith("safetensors"))
+    printed, log = capfd.readouterr().err, Path("net.log").read_text()
+    assert re.search(rf"^convert net: net: .*({said})", printed) and printed.count("\n") == 1
+    assert "package.zip" in printed or "w.safetensors" in printed or "architecture" in printed or PLACE in printed
+    assert "Traceback" not in log
+    for text in (printed, log):
+        assert not re.search("weights_only|torch.load|jit.load|trust|allowlist|safe_globals", text)
+    assert not Path("trap").exists() and not Path("out").exists()
+
+
+@pytest.mark.attack("weights")
+@pytest.mark.parametrize("kind", ["integers", "NaN"])
+def test_the_same_in_safetensors(tmp_path, monkeypatch, capfd, state, kind):
+    monkeypatch.chdir(tmp_path)
+    bad = torch.load(io.BytesIO(FILES[kind][1](state)), weights_only=True)
+    with pytest.raises(SystemExit):
+        converted(tmp_path, "w.safetensors", safetensors.torch.save(bad), packed=False)
+    assert re.search(FILES[kind][2], capfd.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "data", [saved, lambda s: saved(s, **OLD), lambda s: saved({k: v.half() for k, v in s.items()})]
+)
+def test_a_plain_state_dict_is_converted(tmp_path, monkeypatch, state, data):
+    monkeypatch.chdir(tmp_path)
+    converted(tmp_path, "w.pth", data(state), packed=True)
+    assert safetensors.torch.load_file("out/weights.safetensors").keys() == state.keys()
+
+
+@pytest.mark.attack("weights")
+def test_nothing_in_the_project_unpickles_what_was_downloaded():
+    for path in [*(ROOT / "workflow").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called, given = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+            assert called not in ("pickle.load", "pickle.loads", "torch.jit.load", "joblib.load", "pd.read_pickle"), (
+                path
+            )
+            assert called != "torch.load" or given.get("weights_only") == "True", path
+            assert given.get("allow_pickle", "False") == "False", path
+
+
+def test_the_trap_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(pickle.dumps(Trap()))
+    assert Path("trap").is_dir()

@@ -1,0 +1,155 @@
+"""Hostile text in whole projects: config files, Snakemake's report, and secrets in URLs and variables."""
+
+import hashlib
+import json
+import re
+import time
+
+import pytest
+import yaml
+
+from integration.conftest import serve
+from tiny.project import SECRETS, jobs
+from unit.test_hostile_yaml import FILES
+
+CONFIGS = {
+    **{
+        kind: FILES[kind]
+        for kind in ("billion laughs in mappings", "billion laughs by merging", "open lists", "nested mappings")
+    },
+    "duplicate keys": "family: emoji\nfamily: tiny\n",
+    "duplicate keys below": "training: {epochs: 1, epochs: 2}\n",
+    "Python in the file": "__use_yte__: true\n?open('trap', 'w').close() or 'family': tiny\n",
+}
+
+
+@pytest.mark.attack("YAML")
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_config_is_refused_before_snakemake_reads_it(project, kind):
+    (project.folder / "config.yaml").write_text(CONFIGS[kind])
+    begun = time.monotonic()
+    printed = project.snakemake("-n", check=False)
+    assert time.monotonic() - begun < 20 and "config.yaml" in printed and "Traceback" not in printed
+    assert not (project.folder / "trap").exists() and "Building DAG" not in printed
+
+
+@pytest.mark.attack("YAML")
+@pytest.mark.parametrize("kind", ["duplicate keys", "duplicate keys below"])
+def test_config_files_on_the_command_line_are_refused_too(project, kind):
+    (project.folder / "more.yaml").write_text(CONFIGS[kind])
+    printed = project.snakemake("-n", "--configfile", "more.yaml", check=False)
+    assert "more.yaml is not valid YAML" in printed and "given twice" in printed and "Traceback" not in printed
+
+
+def results(report):
+    """Snakemake's results as its report has them in a script, read as a browser does: up to the first end tag."""
+    (script,) = re.findall(r'<script id="results">\s*var results = (.*?);?\s*</script', report, re.S)
+    return json.loads(script)
+
+
+@pytest.fixture
+def relabelled(finished_copy):
+    """Writes Snakemake's report of a finished project in which a label is another one."""
+
+    def make(label, check=True):
+        path = finished_copy.folder / "mine/datasets.yaml"
+        entries = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump(entries | {"red": {**entries["red"], "label": label}}))
+        printed = finished_copy.snakemake("--report", "reports/own.html", check=check)
+        report = finished_copy.folder / "reports/own.html"
+        return printed, report.read_text() if report.exists() else None
+
+    return make
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize(
+    "label", ["</script><script>alert(1)</script>", "<!-- <script>"], ids=["script", "open comment"]
+)
+def test_no_report_is_made_with_labels_that_are_markup(relabelled, label):
+    printed, report = relabelled(label, check=False)
+    assert report is None and "red.label" in printed and "Traceback" not in printed
+
+
+@pytest.mark.attack("text")
+def test_other_labels_are_text_in_the_report(relabelled, finished):
+    label = "R&D \"d\" 'q' `b` {{ 7 * 7 }} {wildcards.figure} ${x} \\u003c"
+    before = (finished[0].folder / "reports/tiny/report.html").read_text()
+    _, report = relabelled(label)
+    assert report.count("<script") == before.count("<script")
+    found = results(report)
+    assert found.keys() == results(before).keys()
+    shown = [entry["job_properties"]["params"] for entry in found.values()]
+    assert any("R&D" in text and "{{ 7 * 7 }} {wildcards.figure}" in text for text in shown)
+    assert not any("<script" in entry["caption"] for entry in found.values())
+
+
+@pytest.fixture
+def signed(project):
+    """The project with a dataset behind a signed URL, and a function that changes the URL's end."""
+    archive = project.folder / "mine/archives/red.zip"
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    catalogue = project.folder / "mine/datasets.yaml"
+    entries = yaml.safe_load(catalogue.read_text())
+    with serve(archive.parent) as address:
+
+        def change(end):
+            source = {"kind": "http", "urls": [f"{address}/{end}"], "file": "red.zip", "digest": f"sha256:{digest}"}
+            catalogue.write_text(yaml.safe_dump(entries | {"red": {**entries["red"], "source": source}}))
+
+        yield project, change
+
+
+def leaked(project, secret, where=("",)):
+    """Files of a project that contain a secret, but not its catalogue."""
+    files = [path for part in where for path in (project.folder / part).rglob("*") if path.is_file()]
+    return [
+        path.relative_to(project.folder)
+        for path in files
+        if "mine" not in path.parts and path.suffix != ".safetensors" and secret.encode() in path.read_bytes()
+    ]
+
+
+RED = "data/raw/red/red.zip"
+
+
+@pytest.mark.attack("text")
+def test_signatures_of_urls_are_in_no_record_and_do_not_count(signed):
+    project, change = signed
+    change("red.zip?X-Amz-Signature=first-secret")
+    printed = project.snakemake(RED, "--cores", "1")
+    record = json.loads((project.folder / f"{RED}.provenance.json").read_text())
+    assert record["cfg"]["source"]["urls"][0].endswith("/red.zip?[redacted]")
+    assert "first-secret" not in printed and leaked(project, "first-secret") == []
+    change("red.zip?X-Amz-Signature=second-secret")
+    assert jobs(project.snakemake("-n", RED)) == {}, "another signature is not another file"
+    change("./red.zip?X-Amz-Signature=second-secret")
+    assert jobs(project.snakemake("-n", RED)) == {"download": 1}, "another path may be"
+
+
+@pytest.mark.attack("text")
+def test_signatures_of_urls_that_fail_are_in_no_log(signed):
+    project, change = signed
+    change("none.zip?X-Amz-Signature=first-secret")
+    printed = project.snakemake(RED, "--cores", "1", check=False)
+    assert "/none.zip?[redacted]" in printed and "HTTP 404" in printed
+    assert "first-secret" not in printed and leaked(project, "first-secret") == []
+
+
+@pytest.mark.attack("text")
+def test_urls_with_passwords_are_refused_at_start(signed):
+    project, _ = signed
+    catalogue = project.folder / "mine/datasets.yaml"
+    catalogue.write_text(catalogue.read_text().replace("origin: tests", "origin: https://me:secret@example.org/", 1))
+    printed = project.snakemake("-n", check=False)
+    assert "origin" in printed and "https://[redacted]@example.org/" in printed
+    assert leaked(project, ":secret@") == [] and ":secret@" not in printed
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize("variable", SECRETS)
+def test_secrets_of_the_environment_are_in_no_log_record_or_report(finished, variable):
+    project, printed = finished
+    secret = SECRETS[variable]
+    assert secret not in printed
+    assert leaked(project, secret, ("logs", "results", "reports", "data", "work", ".snakemake")) == []

@@ -1,0 +1,113 @@
+"""Rendering of drawings (SVG) that others made: each is checked, then drawn by a process with limits.
+
+The renderer itself would read files that a drawing refers to, and some drawings crash it or take any time and memory.
+"""
+
+import contextlib
+import io
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, Pipe
+from xml.etree import ElementTree
+
+import resvg_py
+
+DEEPEST = 64  # nested elements; at about 250, the renderer's stack overflows
+MOST_OCTAVES = 10  # of feTurbulence; each has half the amplitude of the one before, so more don't change 8 bits
+SECONDS = 10  # processor time for one drawing
+PATIENCE = 60  # seconds to wait for one drawing
+MEMORY = 1 << 30  # bytes of address space
+INSIDE = r"(#|data:image/(png|jpe?g|gif|webp)[;,])"  # an SVG within a data URL would not be checked
+OUTSIDE_CSS = re.compile(rf"""@import|url\((?!\s*["']?{INSIDE})""", re.IGNORECASE)
+NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+Draw = Callable[[str, str, int], bytes]  # see `renderer`
+
+
+def check(svg: str) -> None:
+    """Refuse a drawing that refers to files or addresses, or would crash the renderer.
+
+    Raises:
+        ValueError: it is not well-formed, has elements nested too deeply or too many octaves, or refers to anything but
+            parts of itself and photos in data URLs.
+    """
+    depth = 0
+    try:
+        for event, element in ElementTree.iterparse(io.StringIO(svg), events=("start", "end")):
+            depth += 1 if event == "start" else -1
+            if depth > DEEPEST:
+                raise ValueError(f"its elements are nested more than {DEEPEST} deep")
+            if event == "end":
+                _check_element(element)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"it is not well-formed: {error}") from error
+
+
+def _check_element(element: ElementTree.Element) -> None:
+    style = "".join(element.itertext()) if element.tag.endswith("style") else ""
+    for name, value in [*element.items(), ("", style)]:  # a name may begin with a namespace
+        found = OUTSIDE_CSS.search(value)
+        if found or (name.endswith("href") and not re.match(INSIDE, value)):
+            raise ValueError(f"it refers to {value[found.start() if found else 0 :][:60]!r}")
+        if name.endswith("numOctaves") and not float(value) <= MOST_OCTAVES:
+            raise ValueError(f"its numOctaves is {value[:60]!r}, above {MOST_OCTAVES}")
+
+
+@contextlib.contextmanager
+def renderer() -> Iterator[Draw]:
+    """A function that renders drawings in a process of its own, which ends with this one.
+
+    The function takes the content of an SVG's root element, its view box and the side in pixels, and returns the drawing
+    on white, as an encoded PNG. It raises ValueError if `check` refuses the drawing, or if rendering fails or exceeds a
+    limit, after which it can't be used again.
+    """
+    connection, other = Pipe()
+    with other:
+        command = [sys.executable, "-P", "-m", __name__, *map(str, (other.fileno(), SECONDS, MEMORY))]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RUST_BACKTRACE": "0"}
+        process = subprocess.Popen(command, env=env, pass_fds=[other.fileno()], stderr=subprocess.PIPE)
+    with process, connection:
+        try:
+            yield lambda body, view, size: _ask(process, connection, body, view, size)
+        finally:
+            process.kill()
+
+
+def _ask(process: subprocess.Popen, connection: Connection, body: str, view: str, size: int) -> bytes:
+    # A DOCTYPE after the root's start is not well-formed.
+    svg = f'<svg {NAMESPACES} viewBox="{view}" width="{size}" height="{size}">{body}</svg>'
+    check(svg)
+    try:
+        connection.send_bytes(f"{size}\n{svg}".encode())
+        if connection.poll(PATIENCE):
+            return connection.recv_bytes()
+    except (EOFError, OSError):
+        said = process.stderr.read().decode(errors="replace").strip().rpartition("\n")[2]
+        if (code := process.wait()) != -signal.SIGXCPU:
+            raise ValueError(f"the renderer failed: {said or signal.Signals(-code).name}") from None
+    raise ValueError(f"it takes more than {SECONDS} s")
+
+
+def _answer(connection: Connection, seconds: int, memory: int) -> None:
+    """Render drawings until the other end is closed; end this process if one fails."""
+    _limit(resource.RLIMIT_AS, memory)
+    _limit(resource.RLIMIT_CORE, 0)
+    with contextlib.suppress(EOFError):
+        while True:
+            side, _, svg = connection.recv_bytes().decode().partition("\n")
+            options = {"width": int(side), "height": int(side), "background": "#ffffff", "skip_system_fonts": True}
+            _limit(resource.RLIMIT_CPU, int(sum(os.times()[:2])) + 1 + seconds)
+            connection.send_bytes(bytes(resvg_py.svg_to_bytes(svg_string=svg, **options)))
+
+
+def _limit(kind: int, value: int) -> None:
+    with contextlib.suppress(ValueError, OSError):  # a stricter limit holds, or the system has none
+        resource.setrlimit(kind, (value, resource.getrlimit(kind)[1]))
+
+
+if __name__ == "__main__":
+    _answer(Connection(int(sys.argv[1])), *map(int, sys.argv[2:]))
