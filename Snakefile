@@ -34,6 +34,7 @@ for ANALYSIS_FILE in sorted((WORKFLOW / "rules/analysis").glob("*.smk")):
 include: "workflow/rules/report.smk"
 include: "workflow/rules/status.smk"
 include: "workflow/rules/track.smk"
+include: "workflow/rules/pull.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/verify.smk"
 include: "workflow/rules/accept.smk"

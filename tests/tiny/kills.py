@@ -1,11 +1,11 @@
-"""`make run`, killed at random moments with all its processes, and called again as often as it takes."""
+"""A command, killed at random moments with all its processes, and called again as often as it takes."""
 
 import os
 import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tiny.project import Project
@@ -25,14 +25,29 @@ class Completed:
     seconds: float
 
 
-def ordeal(project: Project, kills: int, longest: float, seed: int) -> Iterator[Completed]:
+def make_clean(project: Project) -> None:
+    """Remove what `make run` made."""
+    subprocess.run(["make", "clean"], cwd=project.folder, check=True, stdout=subprocess.DEVNULL)
+
+
+def ordeal(
+    project: Project,
+    kills: int,
+    longest: float,
+    seed: int,
+    command: Sequence[str] = ("make", "run"),
+    anew: Callable[[Project], object] = make_clean,
+    shortest: float = 0,
+) -> Iterator[Completed]:
     """Kill runs until enough were killed; a run that comes through is followed by a new one from nothing.
 
     Args:
-        project: prepared by `tiny.project.use_make`.
+        project: prepared by `tiny.project.use_make` for `make run`.
         kills: how many in all.
-        longest: seconds that a run is left alone at most; moments are uniform in up to that.
+        shortest, longest: seconds that a run is left alone at least and at most; moments are uniform between.
         seed: of the moments.
+        command: the run.
+        anew: makes the project as before the first run.
 
     Yields:
         Each run as it comes through; the results lie in the project until the next one is asked for.
@@ -40,9 +55,9 @@ def ordeal(project: Project, kills: int, longest: float, seed: int) -> Iterator[
     moments, killed, done = random.Random(seed), 0, 0
     begun = time.monotonic()
     while True:
-        run = project.start("make", "run")
+        run = project.start(*command)
         try:
-            status = run.wait(moments.uniform(0, longest) if killed < kills else None)
+            status = run.wait(moments.uniform(shortest, longest) if killed < kills else None)
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
             run.wait()
@@ -56,4 +71,4 @@ def ordeal(project: Project, kills: int, longest: float, seed: int) -> Iterator[
         if killed >= kills:
             return
         done, begun = killed, time.monotonic()
-        subprocess.run(["make", "clean"], cwd=project.folder, check=True, stdout=subprocess.DEVNULL)
+        anew(project)

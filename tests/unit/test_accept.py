@@ -98,6 +98,17 @@ def test_the_same_bytes_are_accepted_and_the_records_say_so(finished, tmp_path, 
     assert [len(json.loads(text)["accepted"]) for text in records().values()] == [2, 2, 2]
 
 
+def test_snakemake_is_told_before_and_after_a_record_changes(finished, tmp_path):
+    """A call that is killed between leaves a record with the old code, by which the next call finds the job."""
+    told = []
+
+    def note(path, record):
+        told.append((path, json.loads(Path(path).read_text())["cfg"]["code"], record["cfg"]["code"]))
+
+    accept(finished, 1, maker(tmp_path / "elsewhere"), note)
+    assert told == [(path, code, NEW) for path in finished for code in (OLD, NEW)]
+
+
 def test_each_record_names_the_sample_of_its_kind(finished, tmp_path, capsys):
     for name in "def":
         make(name, cfg=made_with(OLD))

@@ -29,7 +29,7 @@ def clone(project, folder):
     colleague.dvc(
         "remote", "add", "--local", "--default", "storage", os.path.relpath(project.folder.parent / "storage", folder)
     )
-    colleague.dvc("pull")
+    colleague.snakemake("pull")
     return colleague
 
 
@@ -104,7 +104,7 @@ def test_what_a_colleague_made_again_comes_back_without_work(shared, colleague):
     colleague.snakemake()
     share(colleague, "a softer teacher")
     shared.git("pull", "-q", str(colleague.folder), "main")
-    shared.dvc("pull")
+    shared.snakemake("pull")
     printed = shared.snakemake("-n")
     assert "Nothing to be done" in printed and "match their records" in printed
     for name in ("reports/tiny/tables/mri.csv", "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0/history.csv"):
@@ -214,7 +214,7 @@ def test_with_rows_and_reports_alone_tables_figures_and_page_can_be_made_again(s
     shared.git("clone", "-q", ".", str(tmp_path / "reader"))
     reader = Project(tmp_path / "reader")
     reader.dvc("remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage"))
-    reader.dvc("pull", "-R", "results/tiny/paper/evaluate", "reports")
+    reader.snakemake("pull", config=("pull=[results/tiny/paper/evaluate,reports]",))
     assert "Nothing to be done" in reader.snakemake("-n")
     reader.edit("workflow/lib/rib/figures/radar.py", "markersize=4.5", "markersize=5.5")
     assert reader.planned() == {"plot_figure": 1, "write_page": 1}
@@ -240,7 +240,7 @@ def test_rows_of_a_colleague_are_not_taken_for_those_of_ones_own_checkpoints(col
 
 def test_what_was_pulled_over_a_killed_run_is_adopted(colleague):
     marker = colleague.folder / ".snakemake/incomplete"
-    marker.mkdir(parents=True)
+    marker.mkdir(parents=True, exist_ok=True)
     name = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
     (marker / base64.urlsafe_b64encode(name.encode()).decode()).write_text('{"external_jobid": null}')
     assert "Nothing to be done" in colleague.snakemake("-n")

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from snakemake_records import SnakemakeRecords
 from rib.base.errors import UserError
 from rib.base.files import write_text
 from rib.base.progress import log
+from rib.jobs.job import WORK, private
 from rib.records import provenance
 from rib.records.verify import related
 
@@ -77,9 +77,8 @@ def made_again(
     Raises:
         UserError: A job failed.
     """
-    Path("work").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="accept-", dir="work") as name:
-        mirror = Path(name)
+    with private("accept", "logs/accept.log", {}, resumes=None):  # removed by the next job if this process is killed
+        mirror = WORK / "accept"
         for part in map(Path, CODE):
             (shutil.copytree if part.is_dir() else shutil.copy2)(part, mirror / part)
         for part in (path for path in map(Path, linked) if not path.is_absolute()):

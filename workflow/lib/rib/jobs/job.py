@@ -71,7 +71,7 @@ def job(
             hashes = _input_hashes(inputs)
             # Differs between jobs, and between runs of a job with other settings or inputs.
             identity = new_sha256(repr((rule, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
-            with _private(identity, log_file, outputs, resumes) as staged:
+            with private(identity, log_file, outputs, resumes) as staged:
                 yield staged
                 record = {
                     **{"rule": rule, "job": name, "log": log_file, "cfg": cfg, "inputs": hashes},
@@ -107,7 +107,7 @@ def _stopped_by(number: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _private(name: str, log_file: str, outputs: Mapping[str, str], resumes: str | None) -> Iterator[dict[str, Path]]:
+def private(name: str, log_file: str, outputs: Mapping[str, str], resumes: str | None) -> Iterator[dict[str, Path]]:
     """Where a job writes its outputs: in a private folder of this process; see `job` for when it is kept."""
     folder, done = WORK / name, False
     staged = {key: folder / Path(path).name for key, path in outputs.items()}

@@ -84,6 +84,7 @@ def accept(
         entry = {"from": record["cfg"]["code"], "to": change["code"], "when": when, "commit": here, "sample": kind}
         record["accepted"] = [*record.get("accepted", []), entry]
         record["cfg"]["code"] = change["code"]
+        note(path, record)  # first, so that the next call still finds this job if this one is killed here
         provenance.write(Path(path), record)
         note(path, record)
     print(f"the outputs of {len(sample)} sampled jobs are identical: {len(kept)} jobs accepted")

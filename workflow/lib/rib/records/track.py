@@ -1,9 +1,13 @@
 """Sharing results through DVC: one .dvc file per stage and model, and the gathered provenance records."""
 
-import subprocess
-import sys
-from collections.abc import Iterable
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
 
 from rib.base.errors import UserError
 from rib.base.files import write_text
@@ -39,13 +43,34 @@ def track(units: Iterable[str], report: str | Path) -> None:
     if Path(report, "tables/mri.json").is_file():
         write_text(Path(report, "dvc.yaml"), DVC_YAML)
     log.info("%d records in %s; adding %d folders and files to DVC", records, FILE, len(found))
-    _dvc("add", *map(str, found))
+    remove_leftovers(found)
+    with dvc_repository() as repo:
+        repo.add([*map(str, found)])
     log.info("tracked. To share the results: git add --all && git commit && dvc push && git push")
 
 
-def _dvc(command: str, *arguments: str) -> None:
-    # DVC's hints on success are not useful here, but --quiet would also hide the reason of a failure.
-    words = [sys.executable, "-m", "dvc", command, *arguments]
-    done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise UserError(f"dvc {command} failed: {' '.join(done.stderr.split()) or 'it gave no reason'}")
+@contextmanager
+def dvc_repository(**options) -> Iterator[Repo]:
+    """The project's DVC repository; errors, of which each kind of storage has its own, become UserErrors."""
+    logging.getLogger().addHandler(logging.NullHandler())  # hides DVC's own messages, which may contain passwords
+    try:
+        with Repo(**options) as repo:
+            yield repo
+    except Exception as error:
+        known = isinstance(error, (UserError, DvcException))
+        text = " ".join(str(error if known else f"DVC failed with {type(error).__name__}: {error}").split())
+        text = text.replace("Use `--force` to force.", "Delete them, share them (`snakemake track`), or pull others:")
+        text = text.replace(
+            "DVC failed with ValueError: Missing remote name", "no storage is set up (`dvc remote add`)."
+        )
+        raise UserError(re.sub(r"(?<=//)[^/\s]*@|\?[^\s']+", "", text[:1000])) from None  # without passwords
+
+
+def remove_leftovers(places: Iterable[str | Path]) -> None:
+    """Remove what a killed DVC left: temporary files in its cache and in folders, and a lock that it had not written."""
+    for folder in (".dvc/cache", *places):
+        for path in Path(folder).rglob(f".{'?' * 22}.tmp"):
+            path.unlink(missing_ok=True)
+    lock = Path(".dvc/tmp/rwlock")
+    if lock.is_file() and not lock.stat().st_size:
+        lock.unlink()
