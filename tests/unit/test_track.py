@@ -77,7 +77,7 @@ def test_what_was_changed_after_its_record_is_not_added(called):
     ("error", "line"),
     [
         (DvcException("two\n  lines\n"), "two lines"),
-        (OSError("no answer"), "DVC failed with OSError: no answer"),
+        (OSError("no answer"), "OSError: no answer"),
         (DvcException("no answer of https://me:secret@host/a?key=hidden"), "no answer of https://host/a"),
         (UserError("a sentence"), "a sentence"),
         (DvcException("long " * 1000), "long"),

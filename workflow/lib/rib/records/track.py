@@ -58,11 +58,9 @@ def dvc_repository(**options) -> Iterator[Repo]:
             yield repo
     except Exception as error:
         known = isinstance(error, (UserError, DvcException))
-        text = " ".join(str(error if known else f"DVC failed with {type(error).__name__}: {error}").split())
+        text = " ".join(str(error if known else f"{type(error).__name__}: {error}").split())
         text = text.replace("Use `--force` to force.", "Delete them, share them (`snakemake track`), or pull others:")
-        text = text.replace(
-            "DVC failed with ValueError: Missing remote name", "no storage is set up (`dvc remote add`)."
-        )
+        text = text.replace("ValueError: Missing remote name", "no storage is set up; add it with `dvc remote add`.")
         raise UserError(re.sub(r"(?<=//)[^/\s]*@|\?[^\s']+", "", text[:1000])) from None  # without passwords
 
 
