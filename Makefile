@@ -27,7 +27,7 @@ test: $(VENV)/test.done ## run all tests except the slow ones, in parallel
 test-slow: $(VENV)/slow.done ## run the slow tests: damaged files, accepted refactorings, remotes, clusters
 	@$(TESTS) -m slow
 
-torture: $(VENV)/test.done ## kill the default run 50 times at random moments; its results must equal those of an undisturbed run
+torture: $(VENV)/test.done ## kill the default run 50 times, and pull, track and accept 20 times; nothing may differ from undisturbed runs
 	@python -m pytest -s tests/torture
 
 security: $(VENV)/slow.done ## run all attacks on the project, kills included; writes reports/security.md (an hour)

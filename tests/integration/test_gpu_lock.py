@@ -11,6 +11,10 @@ import time
 import pytest
 
 from rib.jobs.gpu_lock import visible_devices
+from tiny.second_user import as_nobody, give_to_nobody, needs_root
+
+FIRST = f"rib-gpu-locks-{os.geteuid()}"
+SECOND = f"home/.cache/rib-gpu-locks-{os.uname().nodename}"
 
 
 def start(folder, devices, hold=0.3, per_gpu=1, **environment):
@@ -18,18 +22,20 @@ def start(folder, devices, hold=0.3, per_gpu=1, **environment):
     script = f"""
         import os, sys, time
         sys.path[:0] = {[path for path in sys.path if path]!r}
-        from pathlib import Path
         from rib.jobs.gpu_lock import lock_gpu
-        got = lock_gpu(Path({str(folder / "locks")!r}))
+        got = lock_gpu()
         assert got is None or os.environ["CUDA_VISIBLE_DEVICES"] == got
         print(got, time.monotonic(), flush=True)
         time.sleep({hold})
         print(time.monotonic(), flush=True)
     """
-    settings = {"CUDA_VISIBLE_DEVICES": devices, "RIB_JOBS_PER_GPU": str(per_gpu), **environment}
+    (folder / "home").mkdir(exist_ok=True)
+    shared = {"TMPDIR": str(folder), "HOME": str(folder / "home")}
+    settings = {"CUDA_VISIBLE_DEVICES": devices, "RIB_JOBS_PER_GPU": str(per_gpu), **shared, **environment}
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)],
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         env={**{k: v for k, v in os.environ.items() if k != "SLURM_JOB_ID"}, **settings},
     )
@@ -85,3 +91,109 @@ def test_without_devices_and_with_those_that_slurm_assigned_nothing_is_locked(tm
 def test_a_machine_without_cuda_has_none(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert visible_devices() == []
+
+
+def locks(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*.lock")}
+
+
+def mode(path):
+    return path.lstat().st_mode & 0o7777
+
+
+def facts(path):
+    found = path.lstat()
+    return found.st_ino, found.st_uid, found.st_mode, found.st_mtime_ns
+
+
+def link(place):
+    (place.parent / "elsewhere").mkdir(mode=0o700)
+    place.symlink_to("elsewhere")
+
+
+def dangling_link(place):
+    place.symlink_to("nowhere")
+
+
+def file(place):
+    place.touch()
+
+
+TAKEN = pytest.mark.parametrize(
+    "plant",
+    [link, dangling_link, file, pytest.param(give_to_nobody, id="folder_of_another_user", marks=needs_root)],
+    ids=lambda plant: plant.__name__,
+)
+
+
+@TAKEN
+@pytest.mark.attack("shared machines")
+def test_whoever_takes_the_folder_of_the_locks_blocks_nobody(tmp_path, plant):
+    plant(tmp_path / FIRST)
+    before = facts(tmp_path / FIRST)
+    found = spans([start(tmp_path, "0"), start(tmp_path, "0")])
+    assert most_at_once(found["0"]) == 1 and len(found["0"]) == 2
+    assert locks(tmp_path) == {f"{SECOND}/0.0.lock"} and mode(tmp_path / SECOND) == 0o700
+    assert facts(tmp_path / FIRST) == before
+
+
+@pytest.mark.attack("shared machines")
+def test_all_processes_agree_when_the_first_choice_becomes_free(tmp_path):
+    dangling_link(tmp_path / FIRST)
+    with start(tmp_path, "0", hold=60) as before:
+        assert before.stdout.readline().startswith("0 ")
+        (tmp_path / FIRST).unlink()
+        after = start(tmp_path, "0", hold=0)
+        time.sleep(1)
+        assert after.poll() is None, "it waits"
+        before.kill()
+    assert after.communicate(timeout=20)[0].startswith("0 ")
+
+
+@TAKEN
+@pytest.mark.attack("shared machines")
+def test_without_a_folder_of_its_own_a_job_says_so(tmp_path, plant):
+    (tmp_path / FIRST).touch()
+    (tmp_path / SECOND).parent.mkdir(parents=True)
+    plant(tmp_path / SECOND)
+    process = start(tmp_path, "0", hold=0)
+    last = process.communicate(timeout=20)[0].splitlines()[-1]
+    assert last.startswith("rib.base.errors.UserError: ") and FIRST in last and SECOND in last and process.returncode
+
+
+@pytest.mark.attack("shared machines")
+@pytest.mark.parametrize("wide", [0o755, 0o775, 0o777], ids=lambda wide: f"mode_{wide:o}")
+def test_a_folder_of_an_earlier_version_is_closed(tmp_path, wide):
+    (tmp_path / FIRST).mkdir()
+    (tmp_path / FIRST).chmod(wide)
+    (tmp_path / FIRST / "0.0.lock").symlink_to("/dev/full")
+    assert start(tmp_path, "0", hold=0).communicate(timeout=20)[0].startswith("0 ")
+    assert mode(tmp_path / FIRST) == 0o700 and not (tmp_path / FIRST / "0.0.lock").is_symlink()
+
+
+@needs_root
+@pytest.mark.attack("shared machines")
+def test_a_lock_that_another_user_already_holds_in_it_blocks_nobody(tmp_path):
+    (tmp_path / FIRST).mkdir()
+    (tmp_path / FIRST).chmod(0o755)
+    (tmp_path / FIRST / "0.0.lock").touch()
+    body = "file = open('0.0.lock'); fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
+    with as_nobody(body, tmp_path / FIRST) as theirs:
+        assert theirs.stdout.readline() == "held\n"
+        assert start(tmp_path, "0", hold=0).communicate(timeout=20)[0].startswith("0 ")
+        theirs.kill()
+
+
+@needs_root
+@pytest.mark.attack("shared machines")
+@pytest.mark.parametrize("mask", [0o000, 0o002], ids=lambda mask: f"umask_{mask:03o}")
+def test_another_user_cannot_hold_a_lock(tmp_path, mask):
+    tmp_path.chmod(0o777)  # as /tmp
+    before = os.umask(mask)
+    try:
+        assert start(tmp_path, "0", hold=0).communicate(timeout=20)[0].startswith("0 ")
+    finally:
+        os.umask(before)
+    assert locks(tmp_path) == {f"{FIRST}/0.0.lock"}
+    tried = as_nobody(f"open('{FIRST}/0.0.lock')", tmp_path).communicate(timeout=20)[0]
+    assert tried.splitlines()[-1].startswith("PermissionError")

@@ -1,9 +1,10 @@
 """Run every attack on the project, and write what came of it to reports/security.md (make security).
 
 Attacks are the tests with the marker `attack`. A fuzz test states how many inputs it tried, a test that kills runs how
-often (`record_property`). FUZZ_EXAMPLES and RIB_KILLS set these numbers, see tests/tiny/fuzz.py and tests/torture.
+often (`record_property`). FUZZ_EXAMPLES and RIB_KILLS change these numbers, see tests/tiny/fuzz.py and tests/torture.
 """
 
+import os
 import platform
 import re
 import sys
@@ -79,6 +80,7 @@ def _readable(test: str) -> str:
 
 def main() -> int:
     """Run the attacks named on the command line, or all; pytest's exit code."""
+    os.environ["RIB_SECURITY"] = "1"  # some fuzz tests try more inputs
     results, started = Results(), time.monotonic()
     chosen = sys.argv[1:] or ["tests/unit", "tests/workflow", "tests/integration", "tests/torture"]
     status = pytest.main(["-m", "attack", "-q", "--durations=0", "--durations-min=60", *chosen], plugins=[results])

@@ -83,11 +83,12 @@ def _warm_servers(run: int, request: Mapping) -> Iterator[int]:
         if (helper := os.fork()) == 0:
             try:
                 _become(**request | {"printed": os.devnull})
-                Path("work").mkdir(exist_ok=True)
                 sys.path.insert(0, f"{request['folder']}/workflow/lib")
                 from rib.jobs.fork_server import serve
 
-                serve(f"work/warm-{libraries}-{run}.sock", str(run), libraries)
+                folder = Path(f"work/warm-{os.uname().nodename}-{run}")
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                serve(f"{folder}/{libraries}.sock", str(run), libraries)
             finally:  # it must not go on as its parent
                 os._exit(0)
         yield helper

@@ -39,11 +39,16 @@ VALUES = st.recursive(
 )
 
 
-def fuzzed(examples: int) -> settings:
-    """Settings of a fuzz test: so many examples, the same every time; or what FUZZ_EXAMPLES says, others every time."""
+def fuzzed(examples: int, in_security: int | None = None) -> settings:
+    """Settings of a fuzz test: so many examples, the same every time; or what FUZZ_EXAMPLES says, others every time.
+
+    Args:
+        in_security: the number in `make security`, likewise others every time.
+    """
+    number = EXAMPLES or (in_security if os.environ.get("RIB_SECURITY") else None)
     return settings(
-        derandomize=EXAMPLES is None,
-        max_examples=int(EXAMPLES or examples),
+        derandomize=number is None,
+        max_examples=int(number or examples),
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -61,8 +61,9 @@ def projects(tmp_path_factory):
     return {"track": project.folder, "pull": folder / "clone", "accept": changed.folder}
 
 
+@pytest.mark.attack("kills")
 @pytest.mark.parametrize("command", ["pull", "track", "accept"])
-def test_a_killed_call_is_made_up_for_by_the_next(projects, command, monkeypatch, tmp_path):
+def test_a_killed_call_is_made_up_for_by_the_next(projects, command, monkeypatch, tmp_path, record_property):
     monkeypatch.setenv("RIB_ACCEPT_SAMPLE", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
 
@@ -82,8 +83,9 @@ def test_a_killed_call_is_made_up_for_by_the_next(projects, command, monkeypatch
     print(f"\n{command}, undisturbed: {seconds:.1f} s", flush=True)
     expected, planned = files_of(whole), whole.planned()
     anew(killed)
-    share = {"pull": 7, "track": 7, "accept": 6}[command]
-    for completed in ordeal(killed, -(-KILLS * share // 20), 0.9 * seconds, 0, words, anew, seconds / 3):
+    kills = -(-KILLS * {"pull": 7, "track": 7, "accept": 6}[command] // 20)
+    record_property("kills", kills)
+    for completed in ordeal(killed, kills, 0.9 * seconds, 0, words, anew, seconds / 3):
         made = files_of(killed)
         differing = sorted(name for name in expected.keys() | made.keys() if expected.get(name) != made.get(name))
         print(

@@ -6,6 +6,8 @@ RIB_KILLS says how often, 50 where it is not set; RIB_LONGEST how many seconds a
 import os
 import time
 
+import pytest
+
 from tiny.kills import ordeal
 from tiny.project import Project, copy_project, use_make
 
@@ -19,13 +21,15 @@ def default_run(folder):
     return Project(folder, "emoji")
 
 
-def test_the_default_run_survives_kills_with_the_same_bytes(tmp_path):
+@pytest.mark.attack("kills")
+def test_the_default_run_survives_kills_with_the_same_bytes(tmp_path, record_property):
     whole, begun = default_run(tmp_path / "whole"), time.monotonic()
     run = whole.start("make", "run")
     assert run.wait() == 0, whole.printed()
     print(f"\nundisturbed: {time.monotonic() - begun:.0f} s", flush=True)
     expected = whole.products()
     killed = default_run(tmp_path / "killed")
+    record_property("kills", KILLS)
     for completed in ordeal(killed, KILLS, LONGEST, seed=0):
         made = killed.products()
         differing = [name for name in expected.keys() | made.keys() if expected.get(name) != made.get(name)]

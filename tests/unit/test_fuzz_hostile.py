@@ -41,7 +41,7 @@ def read_back():
     return gathered, provenance.match(gathered, lambda path: False, lambda path: False)
 
 
-@fuzzed(200)
+@fuzzed(200, in_security=10_000)
 @given(data=st.data())
 def test_any_gathered_record_is_adopted_or_refused(folder, data):
     make("a")
@@ -58,7 +58,7 @@ def test_any_gathered_record_is_adopted_or_refused(folder, data):
             assert all(file.startswith(provenance.MADE) and ".." not in file.split("/") for file in made)
 
 
-@fuzzed(200)
+@fuzzed(200, in_security=10_000)
 @given(
     cuts=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 30), st.binary(max_size=5)), max_size=3),
     own=st.booleans(),
@@ -135,7 +135,7 @@ def renderers():
         made.stack.close()
 
 
-@fuzzed(150)
+@fuzzed(150, in_security=10_000)
 @given(st.lists(DRAWINGS, max_size=4).map("".join))
 def test_any_drawing_is_drawn_or_refused(renderers, body):
     started = time.monotonic()
@@ -165,7 +165,7 @@ NESTED = st.builds(
 DOUBLE = st.dictionaries(NAMES, VALUES, max_size=4).map(lambda value: json.dumps(value, default=str) * 2)
 
 
-@fuzzed(200)
+@fuzzed(200, in_security=10_000)
 @given(aliased() | NESTED | DOUBLE | st.binary(max_size=40))
 def test_any_aliases_and_nesting_are_read_or_refused(text):
     with tempfile.TemporaryDirectory() as folder:

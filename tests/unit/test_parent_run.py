@@ -33,6 +33,24 @@ def test_runs_of_a_folder_know_of_each_other_and_forget_dead_ones(tmp_path, monk
         assert "process 1 " in parent_run.announce(True)[0] and not dead.exists() and alive.exists()
 
 
+@pytest.mark.attack("shared machines")
+def test_a_named_pipe_in_place_of_a_lock_blocks_nobody(tmp_path):
+    os.mkfifo(tmp_path / "a.lock")
+    body = "import sys; from pathlib import Path; from rib.jobs.parent_run import is_held; print(is_held(Path(sys.argv[1])))"
+    library = {**os.environ, "PYTHONPATH": str(Path(parent_run.__file__).parents[2])}
+    command = [sys.executable, "-c", body, tmp_path / "a.lock"]
+    assert subprocess.run(command, env=library, timeout=20, capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.attack("shared machines")
+@pytest.mark.parametrize("name", ["a.lock", ".lock", "a.b.lock"])
+def test_files_among_the_registrations_that_are_none_are_ignored(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    parent_run.RUNS.mkdir(parents=True)
+    (parent_run.RUNS / name).touch()
+    assert parent_run.announce(True) == [] and (parent_run.RUNS / name).exists()
+
+
 @pytest.mark.parametrize(
     ("first", "status"), [("signal.SIG_IGN", -signal.SIGKILL), ("signal.SIG_DFL", -signal.SIGTERM)]
 )

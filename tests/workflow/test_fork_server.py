@@ -1,11 +1,15 @@
 """Warm starts: the same bytes as cold ones, and no process outlives its job or its run."""
 
+import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -13,9 +17,17 @@ import pytest
 
 from rib.jobs import fork_server as warm
 from rib.jobs import parent_run as owner
+from tiny.second_user import NOBODY, as_nobody, give_to_nobody, needs_root
 from tiny.waiting import wait_until
 
 LIBRARY = Path(warm.__file__).parents[2]
+SOCKETS = f"work/warm-here-{os.getpid()}"
+
+
+def servers():
+    """Servers that this process's jobs have started, and their workers."""
+    mine = {f"{SOCKETS}/{libraries}.sock" for libraries in warm.PRELOADED}
+    return [one for one in psutil.process_iter(["cmdline"]) if mine.intersection(one.info["cmdline"] or [])]
 
 
 @pytest.mark.slow
@@ -47,13 +59,12 @@ def script(tmp_path, monkeypatch):
     """A script that delegates itself to one that has torch or tables' libraries, says who runs it, and does as its argument tells."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(owner.PARENT_RUN, str(os.getpid()))
-    monkeypatch.setenv(warm.WARM, "1")
+    monkeypatch.setenv(warm.WARM, SOCKETS)
     monkeypatch.setenv("PYTHONPATH", str(LIBRARY))
-    (tmp_path / "work").mkdir()
     started = []
 
     def start(body, libraries="tables"):
-        path = tmp_path / "script.py"
+        path = tmp_path / f"script_{len(started)}.py"  # not rewritten while another job reads it
         head = f"import sys\nfrom rib.jobs.fork_server import delegate\ndelegate({str(path)!r}, {libraries!r})\n"
         path.write_text(head + textwrap.dedent(body))
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -63,10 +74,8 @@ def script(tmp_path, monkeypatch):
     yield start
     for process in started:
         process.kill()
-    sockets = {f"work/warm-{libraries}-{os.getpid()}.sock" for libraries in warm.PRELOADED}
-    for process in psutil.process_iter(["cmdline"]):
-        if sockets.intersection(process.info["cmdline"] or []):
-            process.kill()
+    for process in servers():
+        process.kill()
 
 
 def test_a_worker_has_the_libraries_and_hands_back_output_and_status(script, monkeypatch):
@@ -112,11 +121,209 @@ def test_a_killed_worker_fails_its_job(script):
 
 def test_the_server_ends_with_its_run(tmp_path):
     owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    path = tmp_path / "w.sock"
+    path = tmp_path / "warm/w.sock"
+    path.parent.mkdir()
     code = f"from rib.jobs.fork_server import serve; serve({str(path)!r}, '{owner.pid}', 'tables')"
     server = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(LIBRARY)})
     assert wait_until(path.exists)
     owner.kill()
     owner.wait()
     server.wait(timeout=30)
-    assert not path.exists()
+    assert not path.parent.exists()
+
+
+WHO = "import os\nprint('worker' if 'pandas' in sys.modules else 'own process', flush=True)\n"
+PROMPT = 20  # seconds; PATIENCE with a server that does not listen is a minute
+
+
+@contextlib.contextmanager
+def listening(path):
+    """A socket at a path that takes connections; yields what each has received within a second."""
+    received = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(0.1)
+        ended = threading.Event()
+
+        def take():
+            while not ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    connection, _ = listener.accept()
+                    connection.settimeout(1)
+                    received.append(connection.recv(1 << 16))
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            yield received
+        finally:
+            ended.set()
+            thread.join()
+
+
+def link_to_a_private_folder(place):
+    (place.parent / "elsewhere").mkdir(mode=0o700)
+    place.symlink_to("elsewhere")
+
+
+def folder_open_to_all(place):
+    place.mkdir()
+    place.chmod(0o777)
+
+
+def folder_open_to_the_group(place):
+    place.mkdir()
+    place.chmod(0o750)
+
+
+@pytest.mark.attack("shared machines")
+@pytest.mark.parametrize(
+    "plant",
+    [
+        link_to_a_private_folder,
+        folder_open_to_all,
+        folder_open_to_the_group,
+        pytest.param(give_to_nobody, id="folder_of_another_user", marks=needs_root),
+    ],
+    ids=lambda plant: plant.__name__,
+)
+def test_a_socket_in_a_planted_folder_is_told_nothing(script, monkeypatch, plant, tmp_path):
+    place = tmp_path / SOCKETS
+    place.parent.mkdir()
+    plant(place)
+    monkeypatch.chdir(place)  # the socket's path is short
+    with listening("tables.sock") as received:
+        monkeypatch.chdir(tmp_path)
+        process = script(WHO)
+        printed = process.communicate(timeout=PROMPT)[0]
+    assert printed.endswith("own process\n") and SOCKETS in printed and process.returncode == 0
+    assert received == []
+
+
+@pytest.mark.attack("shared machines")
+@pytest.mark.parametrize("target", [None, "nowhere"], ids=["file", "dangling_link"])
+def test_a_job_whose_folder_is_no_folder_runs_by_itself(script, target, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / SOCKETS).symlink_to(target) if target else (tmp_path / SOCKETS).touch()
+    assert script(WHO).communicate(timeout=PROMPT)[0].endswith("own process\n")
+    assert not (tmp_path / "work/nowhere").exists()
+
+
+SERVER_OF_ANOTHER_USER = f"""
+import os, signal, socket
+signal.alarm(60)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("{SOCKETS}/tables.sock")
+os.seteuid({NOBODY})  # the kernel notes the user who listens
+listener.listen()
+print("listening", flush=True)
+print(listener.accept()[0].recv(1 << 16), flush=True)
+"""
+
+
+@needs_root
+@pytest.mark.attack("shared machines")
+def test_a_server_of_another_user_is_told_nothing(script, tmp_path):
+    (tmp_path / SOCKETS).mkdir(mode=0o700, parents=True)
+    with subprocess.Popen([sys.executable, "-c", SERVER_OF_ANOTHER_USER], stdout=subprocess.PIPE, text=True) as theirs:
+        assert theirs.stdout.readline() == "listening\n"
+        printed = script(WHO).communicate(timeout=PROMPT)[0]
+        assert printed.endswith("own process\n") and "another user" in printed
+        assert theirs.communicate(timeout=PROMPT)[0] == "b''\n"
+
+
+@needs_root
+@pytest.mark.attack("shared machines")
+@pytest.mark.parametrize("opened", [False, True], ids=["closed_folder", "folder_and_socket_without_modes"])
+def test_a_server_runs_nothing_for_another_user(script, tmp_path, opened):
+    """Where a file system has no modes, the check of the peer alone must do."""
+    assert script(WHO).communicate(timeout=60)[0] == "worker\n"
+    if opened:
+        (tmp_path / SOCKETS).chmod(0o777)
+        (tmp_path / SOCKETS / "tables.sock").chmod(0o666)
+    (tmp_path / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    request = {"script": str(tmp_path / "theirs.py"), "folder": str(tmp_path), "environment": {}}
+    body = f"""
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect("{Path(SOCKETS).name}/tables.sock")
+        except PermissionError:
+            raise SystemExit("refused")
+        try:
+            socket.send_fds(connection, [b" "], [1, 2])
+            connection.sendall({json.dumps(request)!r}.encode() + b"\\n")
+            print("answered" if connection.recv(1) else "hung up")
+        except ConnectionError:
+            print("hung up")
+    """
+    assert (
+        as_nobody(body, tmp_path / "work").communicate(timeout=PROMPT)[0] == f"{'hung up' if opened else 'refused'}\n"
+    )
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.attack("shared machines")
+@pytest.mark.parametrize("mask", [0o000, 0o002, 0o077], ids=lambda mask: f"umask_{mask:03o}")
+def test_only_this_user_can_connect_whatever_the_umask(script, tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        process = script("import os\nprint(f'{os.umask(0):03o}', flush=True)\n")
+    finally:
+        os.umask(before)
+    assert process.communicate(timeout=60)[0] == f"{mask:03o}\n", "jobs keep theirs"
+    modes = {
+        path.name: path.stat().st_mode & 0o777 for path in (tmp_path / SOCKETS, *(tmp_path / SOCKETS).glob("*.sock"))
+    }
+    assert modes == {Path(SOCKETS).name: 0o700, "tables.sock": 0o600}
+
+
+@pytest.mark.attack("shared machines")
+def test_the_socket_of_a_killed_server_is_replaced(script, tmp_path):
+    assert script(WHO).communicate(timeout=60)[0] == "worker\n"
+    for server in servers():
+        server.kill()
+        server.wait(10)
+    stale = (tmp_path / SOCKETS / "tables.sock").stat().st_mtime_ns
+    begun = time.monotonic()
+    assert script(WHO).communicate(timeout=60)[0] == "worker\n" and time.monotonic() - begun < PROMPT
+    assert len(servers()) == 1 and (tmp_path / SOCKETS / "tables.sock").stat().st_mtime_ns > stale
+
+
+def test_jobs_that_start_together_share_one_server(script, tmp_path):
+    (tmp_path / SOCKETS).mkdir(mode=0o700, parents=True)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(f"{SOCKETS}/tables.sock")
+    jobs = [script(WHO) for _ in range(6)]
+    assert [job.communicate(timeout=60)[0] for job in jobs] == 6 * ["worker\n"]
+    assert wait_until(lambda: len(servers()) == 1)  # workers end a moment after their jobs
+
+
+def test_a_project_may_lie_deep(script, tmp_path, monkeypatch):
+    deep = tmp_path / ("d" * 200)
+    deep.mkdir()
+    monkeypatch.chdir(deep)
+    assert script(WHO).communicate(timeout=60)[0] == "worker\n"
+
+
+@pytest.mark.attack("shared machines")
+def test_without_sockets_a_job_runs_by_itself_at_once(script, monkeypatch):
+    monkeypatch.setenv(warm.WARM, f"work/{'w' * 120}")  # refused as by a file system without sockets
+    assert script(WHO).communicate(timeout=PROMPT)[0].endswith("own process\n")
+
+
+@pytest.mark.attack("shared machines")
+def test_nothing_is_left_after_a_run(finished_copy):
+    """Neither of this run, nor of one that was killed with its servers."""
+    work, table = finished_copy.folder / "work", "reports/tiny/tables/training.csv"
+    (work / "warm-here-1").mkdir(mode=0o700, parents=True)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(os.path.relpath(work / "warm-here-1/networks.sock"))
+    seen = set()
+    words = (sys.executable, "-m", "snakemake", "--force", table, "--config", "family=tiny", "catalog=mine")
+    run = finished_copy.start(*words)
+    while run.poll() is None:
+        seen.update(path.parent.name for path in work.glob("warm-*/tables.sock"))
+        time.sleep(0.02)
+    assert run.returncode == 0 and seen == {f"warm-{os.uname().nodename}-{run.pid}"}, finished_copy.printed()
+    assert wait_until(lambda: not finished_copy.processes()) and list(work.glob("warm-*")) == []

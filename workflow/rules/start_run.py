@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from rib.records import provenance
 
 NAMED = 3  # changed files that are named at the start; the others are counted
 LOOKS = {"status", "plan", "verify", "pull"}  # targets before which no outputs are adopted
+# Folder of this run's sockets; relative, since a socket's path may have 107 bytes at most.
+SOCKETS = Path(f"work/warm-{os.uname().nodename}-{os.getpid()}")
 
 
 def start_run(workflow, config: Mapping, grid: Grid) -> None:
@@ -50,7 +53,7 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
     for notice in grid.notices:
         print(notice, file=sys.stderr)
     os.environ[PARENT_RUN] = str(os.getpid())
-    os.environ[fork_server.WARM] = "1" if config["compute"]["warm_start"] else ""
+    os.environ[fork_server.WARM] = str(SOCKETS) if config["compute"]["warm_start"] else ""
     _before_graph(workflow)
 
 
@@ -87,9 +90,11 @@ def _lift_rate_limit(settings) -> None:
 
 
 def _unlock_after_kill() -> None:
-    """Register this run, and remove Snakemake's lock files if no other run is active."""
+    """Register this run; if no other is active, remove Snakemake's locks and the fork servers' sockets of killed runs."""
     records = SnakemakeRecords()
     alive = announce(records.locked)
+    for folder in () if alive else {*SOCKETS.parent.glob("warm-*")} - {SOCKETS}:
+        shutil.rmtree(folder, ignore_errors=True)
     if not records.locked:
         return
     if alive:

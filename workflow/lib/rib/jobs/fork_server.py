@@ -4,7 +4,8 @@ Importing torch and timm takes longer than many jobs of a small grid, and import
 than drawing a figure. Jobs of one Snakemake process that need the same libraries therefore share a server, which the
 first job starts. For each job, the server forks a worker that runs the job's script with its environment, working
 directory and output. If a worker is killed, its job fails; if a job is killed, its worker ends. Without a server, a job
-runs in its own process.
+runs in its own process. Since a server runs what it is sent, and is sent a job's environment, its socket lies in a
+private folder, and each side checks that the other is of the same user before it sends or reads a byte.
 """
 
 import contextlib
@@ -12,8 +13,10 @@ import importlib
 import json
 import os
 import runpy
+import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -21,10 +24,13 @@ import time
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
+from rib.base.progress import log
 from rib.jobs.parent_run import PARENT_RUN, POLL, end_process, parent_run
+from rib.jobs.private import is_private
 
-WARM = "RIB_WARM_START"  # environment variable: set if the jobs of a Snakemake process share a server
+WARM = "RIB_WARM_START"  # environment variable: folder of the sockets of a run whose jobs share servers, or empty
 PRELOADED = {
     "networks": ("torch", "timm", "safetensors.torch", "pyarrow.parquet"),
     "tables": ("pandas", "pyarrow.parquet", "matplotlib.pyplot"),
@@ -40,42 +46,58 @@ def delegate(script: str, libraries: str) -> None:
     # Forking after these imports is safe only on Linux.
     if sys.platform != "linux" or not os.environ.get(WARM) or (libraries == "networks" and NVIDIA.exists()):
         return
-    run = parent_run()
-    if run is None or (connection := _connect(run.pid, libraries)) is None:
+    if (run := parent_run()) is None:
         return
-    with connection:
+    try:
+        connection = _connect(Path(os.environ[WARM], f"{libraries}.sock"), run.pid, libraries)
+    except OSError as error:
+        log.warning("no warm start (%s); this job imports its libraries itself", error)
+        return
+    with connection, contextlib.suppress(ConnectionError):
         request = json.dumps({"script": script, "folder": str(Path.cwd()), "environment": dict(os.environ)})
         socket.send_fds(connection, [b" "], [1, 2])  # with the first byte
         connection.sendall(f"{request}\n".encode())
-        with contextlib.suppress(ConnectionError):
-            if connection.recv(1) != STARTED:
-                return
-            status = connection.recv(1)
-            sys.exit(status[0] if status else "the worker process of this job was killed")
+        if connection.recv(1) != STARTED:
+            return
+        status = connection.recv(1)
+        sys.exit(status[0] if status else "the worker process of this job was killed")
 
 
-def _connect(owner: int, libraries: str) -> socket.socket | None:
-    """Connect to the owner's server, starting it if necessary; None if it does not listen."""
-    path = Path(f"work/warm-{libraries}-{owner}.sock")
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
+def _connect(path: Path, owner: int, libraries: str) -> socket.socket:
+    """Connect to the owner's server, starting it if necessary; raise an OSError if this user has none to itself."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not is_private(path.parent):
+        raise PermissionError(f"{path.parent} is a link, or others can enter it; remove it")
+    with FileLock(path.with_suffix(".lock"), timeout=PATIENCE):  # jobs that start together start one server
+        if connection := _connection(path):
+            return connection
+        path.unlink(missing_ok=True)  # of a killed server
         serving = "import sys; from rib.jobs.fork_server import serve; serve(*sys.argv[1:])"
         command = [sys.executable, "-c", serving, str(path), str(owner), libraries]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
         quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-        subprocess.Popen(command, env=environment, **quiet)
-    deadline = time.monotonic() + PATIENCE
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    for _ in range(50):  # the socket is there a moment before the server listens
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            connection.connect(str(path))
-            return connection
-        except OSError:
-            connection.close()
+        server, deadline = subprocess.Popen(command, env=environment, **quiet), time.monotonic() + PATIENCE
+        while server.poll() is None and time.monotonic() < deadline:
+            if connection := _connection(path):
+                return connection
             time.sleep(0.02)
-    return None
+    raise ConnectionError(f"no server listens at {path}")
+
+
+def _connection(path: Path) -> socket.socket | None:
+    """Connect to a server of this user; None if none listens."""
+    connection = socket.socket(socket.AF_UNIX)
+    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        connection.connect(str(path))
+        if _same_user(connection):
+            return connection
+        raise PermissionError(f"{path} is another user's; remove it")
+
+
+def _same_user(connection: socket.socket) -> bool:
+    """Whether the process at the other end runs as this user."""
+    _, user, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return user == os.geteuid()
 
 
 def serve(path: str, owner: str, libraries: str) -> None:
@@ -84,27 +106,27 @@ def serve(path: str, owner: str, libraries: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
+        mask = os.umask(0o177)  # also where folders have no modes, nobody else may connect
         try:
             listener.bind(path)
         except OSError:
             return
-        try:
-            listener.listen(128)
-            for name in PRELOADED[libraries]:
-                importlib.import_module(name)
-            listener.settimeout(POLL)
-            while psutil.pid_exists(int(owner)):
-                with contextlib.suppress(TimeoutError):
-                    connection, _ = listener.accept()
-                    if os.fork() == 0:
-                        try:
-                            listener.close()
-                            _work(connection)
-                        finally:  # a worker must never continue as a server
-                            os._exit(1)
-                    connection.close()
-        finally:
-            Path(path).unlink(missing_ok=True)
+        os.umask(mask)
+        listener.listen(128)
+        for name in PRELOADED[libraries]:
+            importlib.import_module(name)
+        listener.settimeout(POLL)
+        while psutil.pid_exists(int(owner)):
+            with contextlib.suppress(TimeoutError):
+                connection, _ = listener.accept()
+                if _same_user(connection) and os.fork() == 0:
+                    try:
+                        listener.close()
+                        _work(connection)
+                    finally:  # a worker must never continue as a server
+                        os._exit(1)
+                connection.close()
+    shutil.rmtree(Path(path).parent, ignore_errors=True)
 
 
 def _work(connection: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -9,7 +10,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from rib.base.errors import UserError
 from rib.base.progress import log
+from rib.jobs.private import is_private
 
 JOBS_PER_GPU = "RIB_JOBS_PER_GPU"  # environment variable: how many jobs may share a GPU
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -27,20 +30,17 @@ def visible_devices() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def lock_gpu(folder: Path | None = None) -> str | None:
+def lock_gpu() -> str | None:
     """Wait for a free GPU, make it the only visible one and return it; call this before CUDA is used.
 
-    Does nothing without a GPU, and under SLURM, which assigns GPUs itself.
-
-    Args:
-        folder: folder of the locks; by default shared by all projects of this user on this machine.
+    Does nothing without a GPU, and under SLURM, which assigns GPUs itself. Raises a UserError if others could open the
+    locks.
     """
     devices = visible_devices()
     if not devices or "SLURM_JOB_ID" in os.environ or _held:
         return None
     places = int(os.environ.get(JOBS_PER_GPU, 1))
-    folder = folder or Path(tempfile.gettempdir()) / f"rib-gpu-locks-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
+    folder = _lock_folder()
     waited = time.monotonic()
     while (device := _free(devices, places, folder)) is None:
         if time.monotonic() - waited > 60:
@@ -49,6 +49,21 @@ def lock_gpu(folder: Path | None = None) -> str | None:
         time.sleep(POLL)
     os.environ[VISIBLE] = device
     return device
+
+
+def _lock_folder() -> Path:
+    """Private folder, shared by all projects of this user on this machine; the second choice if that was ever needed."""
+    first = Path(tempfile.gettempdir(), f"rib-gpu-locks-{os.geteuid()}")
+    second = Path(os.environ.get("HOME", "/"), f".cache/rib-gpu-locks-{os.uname().nodename}")
+    for folder in (second, first) if os.access(second, os.F_OK) else (first, second):
+        with contextlib.suppress(OSError):
+            folder.parent.mkdir(exist_ok=True)
+            if folder.is_dir() and folder.lstat().st_uid == os.geteuid() and not is_private(folder):
+                shutil.rmtree(folder, ignore_errors=True)  # of an earlier version; others may hold its locks
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if is_private(folder):
+                return folder
+    raise UserError(f"others have or can enter {first} and {second}, the folders for your GPU locks; remove them.")
 
 
 def _free(devices: Sequence[str], places: int, folder: Path) -> str | None:

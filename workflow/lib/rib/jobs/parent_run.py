@@ -74,7 +74,7 @@ def announce(locked: bool) -> list[str]:
     _held[-1].acquire()
     atexit.register(own.unlink, missing_ok=True)
     alive = others(locked)
-    for path in set(RUNS.glob("*.lock")) - {own} - alive.keys():
+    for path in set(RUNS.glob("*.*.*.lock")) - {own} - alive.keys():
         path.unlink(missing_ok=True)
     return list(alive.values())
 
@@ -89,7 +89,7 @@ def others(locked: bool) -> dict[Path, str]:
         locked: whether a run has locked files of the folder.
     """
     own, host, alive = {Path(lock.lock_file) for lock in _held}, socket.gethostname(), {}
-    for path in sorted(set(RUNS.glob("*.lock")) - own):
+    for path in sorted(set(RUNS.glob("*.*.*.lock")) - own):
         where, process, _, _ = path.name.rsplit(".", 3)
         with contextlib.suppress(FileNotFoundError):
             since = path.stat().st_mtime
@@ -101,7 +101,7 @@ def others(locked: bool) -> dict[Path, str]:
 def is_held(path: Path) -> bool:
     """Whether a running process of this machine has locked a file; does not change the lock."""
     try:
-        with open(path) as file:
+        with open(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # it may be a pipe
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

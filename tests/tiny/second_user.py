@@ -1,0 +1,25 @@
+"""Another user of the same machine."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as a second user")
+
+
+def as_nobody(body: str, folder: Path) -> subprocess.Popen:
+    """Start Python code as user `nobody`, for a minute at most, in a folder, whoever may enter the folders above it."""
+    become = f"os.chdir({str(folder)!r}); os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})"
+    code = f"import fcntl, os, signal, socket, time\nsignal.alarm(60)\n{become}\n{textwrap.dedent(body)}"
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def give_to_nobody(folder: Path) -> None:
+    """Make a folder that belongs to `nobody`, closed to others, like a private one."""
+    folder.mkdir(mode=0o700, parents=True)
+    os.chown(folder, NOBODY, NOBODY)
