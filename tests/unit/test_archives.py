@@ -136,6 +136,32 @@ def sparse(path):
     return path
 
 
+def with_map(path):
+    """A compressed tar of a sparse file with a map of millions of parts (GNU's format 1.0)."""
+    parts = 2_000_000
+    body = b"%d\n" % parts + b"0\n0\n" * parts
+    body += bytes(-len(body) % 512)
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("a.jpg")
+        info.size = len(body)
+        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}
+        archive.addfile(info, io.BytesIO(body))
+    return path
+
+
+def with_globals(path):
+    """A compressed tar with many global headers, each as large as it may be."""
+    with tarfile.open(path, "w:gz", format=tarfile.USTAR_FORMAT) as archive:
+        for number in range(100):
+            value = b" %d=" % number + b"x" * 1_000_000 + b"\n"
+            record = str(len(value) + 7).encode() + value
+            info = tarfile.TarInfo("global")
+            info.size, info.type = len(record), tarfile.XGLTYPE
+            archive.addfile(info, io.BytesIO(record))
+        archive.addfile(tarfile.TarInfo("a.jpg"), io.BytesIO())
+    return path
+
+
 BOMB = 100 << 20
 BOMBS = {
     "a deflated zip": lambda path: lying(path, BOMB, zipfile.ZIP_DEFLATED),
@@ -155,6 +181,8 @@ BOMBS = {
     "a long link in a tar": lambda path: with_header(path, tarfile.GNUTYPE_LONGLINK),
     "attributes in a tar": lambda path: with_header(path, tarfile.XHDTYPE),
     "global attributes in a tar": lambda path: with_header(path, tarfile.XGLTYPE),
+    "many global attributes in a tar": with_globals,
+    "a map of holes in a tar": with_map,
 }
 
 
@@ -169,6 +197,13 @@ def test_reading_takes_no_more_memory_than_the_limit_whatever_an_archive_states(
     except UserError as error:
         assert str(error).startswith(f"{path} ")
     assert peak() < 20 << 20
+
+
+@pytest.mark.attack("data")
+def test_a_tar_that_ends_in_a_zip_is_read_as_a_tar(tmp_path):
+    inner = zipped(tmp_path / "inner.zip", {"evil.png": b"x"}).read_bytes()
+    path = tar(tmp_path / "a.tar", {"good.png": b"1", "extra.zip": inner})
+    assert [name for name, _ in archive_members(path)] == ["good.png", "extra.zip"]
 
 
 def test_a_member_of_negative_size_is_refused_where_it_would_be_read_for_ever(tmp_path):

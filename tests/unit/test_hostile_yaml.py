@@ -37,6 +37,10 @@ FILES = {
     "duplicate keys": "family: emoji\nfamily: imagenet",
     "duplicate keys below": "red: {label: A, label: B}",
     "duplicate quoted keys": 'red: {label: A, "label": B}',
+    "a number of 10,000 digits": f"a: {'9' * 10_000}",
+    "a hexadecimal number of 10,000 digits": f"image_size: 0x{'f' * 10_000}",
+    "a number in base 60": "a: 1" + ":1" * 100_000,
+    "duplicates among many keys": "".join(f"k{n}: 1\n" for n in range(20_000)) + "k7: 1",
     "duplicate merges": "a: &a {x: 1}\nb: {<<: *a, <<: *a}",
 }
 

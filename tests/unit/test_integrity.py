@@ -152,9 +152,12 @@ def test_what_inputs_should_be_is_gathered_from_records_and_manifests():
 
 
 def test_a_manifest_lists_its_files_beside_it_and_those_of_its_datasets():
+    def digest(name):
+        return hashlib.sha256(name.encode()).hexdigest()
+
     made("p/a/images.npy", "a", "p/a/manifest.json")
     made("p/b/images.npy", "b", "p/b/manifest.json")
-    datasets = {name: {"manifest": f"p/{name}/manifest.json", "sha256": name} for name in ("a", "b", "gone")}
+    datasets = {name: {"manifest": f"p/{name}/manifest.json", "sha256": digest(name)} for name in ("a", "b", "gone")}
     rows = made("s/rows.parquet", "rows")
     facts = {"files": {"rows.parquet": sha256(rows)}, "datasets": datasets}
     Path("s/manifest.json").write_text(json.dumps(facts))
@@ -162,7 +165,7 @@ def test_a_manifest_lists_its_files_beside_it_and_those_of_its_datasets():
     Path("s/manifest.json").write_text(json.dumps({**facts, "order": ["a", "b", "gone"]}))
     assert integrity.files_of(Path("s/manifest.json")) == {
         rows: sha256(rows),
-        **{Path(f"p/{name}/manifest.json"): name for name in ("a", "b", "gone")},
+        **{Path(f"p/{name}/manifest.json"): digest(name) for name in ("a", "b", "gone")},
         **{Path(f"p/{name}/images.npy"): sha256(Path(f"p/{name}/images.npy")) for name in ("a", "b")},
     }
 

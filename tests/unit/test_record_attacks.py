@@ -335,8 +335,63 @@ def test_what_is_no_regular_file_in_the_folders_of_results_is_not_opened(plant, 
 def test_a_folder_is_no_output(name):
     Path("reports").mkdir()
     listing(outputs={name: "0" * 64})
-    with pytest.raises(UserError, match=f"^{name}"):
+    with pytest.raises(UserError, match=f"^{name}|line 1"):
         adopted()
+
+
+@pytest.mark.parametrize("name", ["results/a//out.txt", "results/./a/out.txt", "results/a/out.txt/", "results/a/.."])
+@pytest.mark.parametrize("part", ["outputs", "inputs"])
+@ADOPTION
+def test_a_name_that_is_not_normal_is_refused(name, part):
+    listing(**{part: {name: "0" * 64}})
+    if part == "outputs" or name != "results/a/..":  # inputs may lie anywhere
+        with pytest.raises(UserError, match="line 1"):
+            adopted()
+
+
+MACHINE = {"system": "Linux", "processor": "one", "python": "3.11"}
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"machine": {}},
+        {"machine": {**MACHINE, "processor": 1}},
+        {"versions": {"torch": 2}},
+        {"started": "x"},
+        {"started": "2026-01-01T10:00:00"},
+        {"ended": "2026-01-01T10:00:00"},
+        {"commit": [1]},
+    ],
+    ids=str,
+)
+@RECORDS
+def test_a_record_that_the_page_could_not_show_is_damaged(facts):
+    edit("a", **facts)
+    assert provenance.read(OWN) is None
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        {"order": 1},
+        {"order": ["m"], "datasets": {"m": {"manifest": "results/a/manifest.json", "sha256": "0" * 64}}},
+        [],
+        None,
+        {"files": []},
+        {"files": {"../x": "0" * 64}},
+        {"files": {"": "0" * 64}},
+        {"files": {"x": [1]}},
+        {"files": {"x": "0"}},
+    ],
+    ids=str,
+)
+@RECORDS
+def test_a_manifest_in_another_form_is_damaged(manifest):
+    path = Path("results/a/manifest.json")
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=f"^{path} was edited or damaged"):
+        integrity.refuse_changed([path])
 
 
 @pytest.mark.usefixtures("ten_seconds")

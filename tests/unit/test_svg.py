@@ -97,6 +97,17 @@ def test_a_drawing_reads_nothing_outside_of_it(tmp_path, monkeypatch, body):
         drawn(body)
 
 
+@pytest.mark.attack("drawings")
+@pytest.mark.parametrize("name", ["#secret.png", "data:image/png;/../../secret.png"])
+def test_a_reference_within_a_drawing_is_no_name_of_a_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data:image/png;").mkdir(parents=True)
+    for file in ("#secret.png", "secret.png"):
+        (tmp_path / file).write_bytes(picture("PNG"))
+    red = drawn(image(name))[..., 0] != drawn(RECT)[..., 0]
+    assert not red.any()
+
+
 BUSY = chain(5, copies=12)  # a quarter of a million parts
 HOSTILE = {
     "a DOCTYPE": "<!DOCTYPE svg [<!ENTITY a 'b'>]>" + RECT,
@@ -109,6 +120,7 @@ HOSTILE = {
     "100000 nested groups": nested(100_000),
     "1e8 octaves": filtered('<feTurbulence numOctaves="1e8" baseFrequency=".1"/>'),
     "octaves that are not a number": filtered('<feTurbulence numOctaves="nan" baseFrequency=".1"/>'),
+    "megabytes": "<a/>" * 2_000_000,
     "octaves twice": filtered('<feTurbulence numOctaves="100000000" xmlns:x="x" x:numOctaves="1"/>'),
 }
 EXHAUSTING = {

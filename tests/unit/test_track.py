@@ -78,7 +78,10 @@ def test_what_was_changed_after_its_record_is_not_added(called):
     [
         (DvcException("two\n  lines\n"), "two lines"),
         (OSError("no answer"), "OSError: no answer"),
-        (DvcException("no answer of https://me:secret@host/a?key=hidden"), "no answer of https://host/a"),
+        (
+            DvcException("no answer of https://me:secret@host/a?key=hidden"),
+            r"no answer of https://\[redacted\]@host/a\?\[redacted\]",
+        ),
         (UserError("a sentence"), "a sentence"),
         (DvcException("long " * 1000), "long"),
     ],

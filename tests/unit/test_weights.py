@@ -51,6 +51,15 @@ def scripted(state):
     return buffer.getvalue()
 
 
+def deflated(data):
+    """A zip as torch writes it, with its parts compressed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as given, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as made:
+        for part in given.infolist():
+            made.writestr(part.filename, given.read(part))
+    return buffer.getvalue()
+
+
 OLD = {"_use_new_zipfile_serialization": False}
 # Of each file: its name, its bytes from a state dict, and what the sentence contains.
 FILES = {
@@ -74,6 +83,14 @@ FILES = {
     "nested in model": ("w.pth", lambda s: saved({"model": s}), r"'model' \(OrderedDict\)"),
     "text among tensors": ("w.pth", lambda s: saved(s | {"author": "me"}), r"'author' \(str\)"),
     "other tensors": ("w.pth", lambda s: saved({"a": torch.zeros(1)}), "1 tensors"),
+    "compressed tensors": ("w.pth", lambda s: deflated(saved(s)), "truncated, damaged or in another format"),
+    "sparse tensors": ("w.pth", lambda s: saved(s | {"x": torch.eye(3).to_sparse()}), r"'x' \(Tensor\)"),
+    "tensors without data": ("w.pth", lambda s: saved(s | {"x": torch.zeros(3, device="meta")}), r"'x' \(Tensor\)"),
+    "too large for its type": (
+        "w.pth",
+        lambda s: saved(s | {"conv_stem.weight": torch.full_like(s["conv_stem.weight"], 1e300, dtype=torch.float64)}),
+        f"{PLACE}.*infinite",
+    ),
     "pickled code": ("w.pth", lambda s: saved(s | {"x": Trap()}), "never loaded"),
     "pickled code, old format": ("w.pth", lambda s: saved(s | {"x": Trap()}, **OLD), "never loaded"),
     "plain pickle": ("w.pth", lambda s: pickle.dumps(Trap()), "never loaded"),

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,12 @@ def read_json(path: Path) -> dict:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); it is damaged: delete it and run again.") from error
+
+
+def is_private(folder: Path) -> bool:
+    """Whether a path is a folder, not a link to one, that belongs to this user and is closed to everybody else."""
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
 def refuse_full_disk(folder: Path, needed: int, what: str) -> None:

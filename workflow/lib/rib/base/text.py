@@ -4,7 +4,10 @@ import re
 
 USER = r"://[^\s/?#]*@"  # with password, of a URL
 # Markup, control and other invisible characters, passwords. `R&D` is text, and emoji are made with joiners.
-UNFIT = re.compile(r"[<>\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]|&#?\w{2,};|" + USER)
+UNFIT = re.compile(
+    r"[<>\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\u034f\u115f\u1160\u180e\u2800\u3164\ufff9-\ufffb\ud800-\udfff]|&#?\w{2,};|"
+    + USER
+)
 WHY = "it is blank, or contains markup, an invisible character or a password"
 
 

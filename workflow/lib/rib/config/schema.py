@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from rib.base.text import WHY, presentable, redacted
 SCHEMAS = LIBRARY.parents[1] / "schemas"
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster
 SHOWN = 100  # maximum length of an invalid value in a message
+LONG_NUMBER = re.compile(r"[-+]?\d[\w.:]{1000}")  # slow to convert, or refused by Python with a message of its own
 DEEPEST, REPEATED = 50, 20_000  # of a YAML file: levels of nesting, and values that aliases repeat, times their level
 
 
@@ -178,7 +180,9 @@ def _refuse_hostile(text: str) -> None:
             event, before, parts = begun.pop()
             sizes[event.anchor] = place + repeated - before
             keys = parts[::2] if isinstance(event, yaml.MappingStartEvent) else []
-            problem = next((f"the key '{key}' is given twice" for key in keys if keys.count(key) > 1), None)
+            problem = next((f"the key '{key}' is given twice" for key, n in Counter(keys).items() if n > 1), None)
+        elif isinstance(event, yaml.ScalarEvent) and LONG_NUMBER.match(event.value):
+            problem = "a number of more than 1000 digits"
         if len(begun) > DEEPEST or repeated > REPEATED:
             problem = f"more than {DEEPEST} levels, or aliases that repeat too much"
         if problem:

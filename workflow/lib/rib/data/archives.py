@@ -57,7 +57,7 @@ def archive_members(
     largest = largest or photo_limit(PHOTO_MEGABYTES)
     take = (lambda name: True) if wanted is None else wanted if callable(wanted) else (lambda name: name in wanted)
     with _damage_explained(path, UserError):  # where sizes are read, a MemoryError means damage
-        if zipfile.is_zipfile(file or path):
+        if _is_zip(path, file):
             with zipfile.ZipFile(file or path) as archive:
                 for info in archive.infolist():
                     _refuse_hostile(path, info.filename, info.file_size)
@@ -78,6 +78,12 @@ def archive_members(
                         )
                     if member.isfile() and take(member.name):
                         yield member.name, partial(_untar, archive, member, path, largest)
+
+
+def _is_zip(path: Path, file: BinaryIO | None) -> bool:
+    """Whether an archive begins as a zip; zipfile would take a tar that ends in a zip for that zip."""
+    with contextlib.nullcontext(file) if file else open(path, "rb") as data:
+        return data.read(2) == b"PK"
 
 
 @contextlib.contextmanager
@@ -102,14 +108,16 @@ def _damage_explained(path: Path, *passing: type[Exception]) -> Iterator[None]:
 
 
 class _Header(tarfile.TarInfo):
-    """A header of a tar; tarfile reads an extended one at once, whatever its size."""
+    """A header of a tar; tarfile reads extended ones and maps of sparse files at once, whatever their size."""
 
-    @classmethod
-    def frombuf(cls, *arguments) -> "_Header":
-        header = super().frombuf(*arguments)
-        if header.size > CHUNK and header.type in EXTENDED:
-            raise ValueError(f"a header of {header.size} bytes")
-        return header
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        shared = sum(map(len, archive.pax_headers.values()))
+        if (self.type in EXTENDED and self.size > CHUNK) or shared > CHUNK:
+            raise ValueError(f"headers of {self.size + shared} bytes")
+        return self._proc_gnusparse_10() if self.type == tarfile.GNUTYPE_SPARSE else super()._proc_member(archive)
+
+    def _proc_gnusparse_10(self, *_) -> None:
+        raise NotImplementedError("a sparse file")
 
 
 def _untar(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, largest: int) -> bytes:

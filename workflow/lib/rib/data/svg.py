@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 import resvg_py
 
+LARGEST = 4 << 20  # characters; parsing takes 30 times the memory
 DEEPEST = 64  # nested elements; at about 250, the renderer's stack overflows
 MOST_OCTAVES = 10  # of feTurbulence; each has half the amplitude of the one before, so more don't change 8 bits
 SECONDS = 10  # processor time for one drawing
@@ -32,9 +33,10 @@ def check(svg: str) -> None:
     """Refuse a drawing that refers to files or addresses, or would crash the renderer.
 
     Raises:
-        ValueError: it is not well-formed, has elements nested too deeply or too many octaves, or refers to anything but
-            parts of itself and photos in data URLs.
+        ValueError: it is too large, not well-formed, nested too deeply, or refers to files or addresses.
     """
+    if len(svg) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST >> 20} MB")
     depth = 0
     try:
         for event, element in ElementTree.iterparse(io.StringIO(svg), events=("start", "end")):
@@ -61,14 +63,13 @@ def _check_element(element: ElementTree.Element) -> None:
 def renderer() -> Iterator[Draw]:
     """A function that renders drawings in a process of its own, which ends with this one.
 
-    The function takes the content of an SVG's root element, its view box and the side in pixels, and returns the drawing
-    on white, as an encoded PNG. It raises ValueError if `check` refuses the drawing, or if rendering fails or exceeds a
-    limit, after which it can't be used again.
+    The function takes the content of an SVG's root element, its view box and the side in pixels, and returns a PNG on
+    white. It raises ValueError if `check` refuses it, or if it fails or exceeds a limit, and then can't be used again.
     """
     connection, other = Pipe()
     with other:
         command = [sys.executable, "-P", "-m", __name__, *map(str, (other.fileno(), SECONDS, MEMORY))]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RUST_BACKTRACE": "0"}
+        env = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # without the user's passwords
         process = subprocess.Popen(command, env=env, pass_fds=[other.fileno()], stderr=subprocess.PIPE)
     with process, connection:
         try:
@@ -78,9 +79,8 @@ def renderer() -> Iterator[Draw]:
 
 
 def _ask(process: subprocess.Popen, connection: Connection, body: str, view: str, size: int) -> bytes:
-    # A DOCTYPE after the root's start is not well-formed.
     svg = f'<svg {NAMESPACES} viewBox="{view}" width="{size}" height="{size}">{body}</svg>'
-    check(svg)
+    check(svg)  # a DOCTYPE after the root's start is not well-formed
     try:
         connection.send_bytes(f"{size}\n{svg}".encode())
         if connection.poll(PATIENCE):
@@ -94,6 +94,7 @@ def _ask(process: subprocess.Popen, connection: Connection, body: str, view: str
 
 def _answer(connection: Connection, seconds: int, memory: int) -> None:
     """Render drawings until the other end is closed; end this process if one fails."""
+    os.chdir("/")  # `#x.png` is also the name of a file
     _limit(resource.RLIMIT_AS, memory)
     _limit(resource.RLIMIT_CORE, 0)
     with contextlib.suppress(EOFError):

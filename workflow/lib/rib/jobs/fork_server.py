@@ -26,9 +26,9 @@ from pathlib import Path
 import psutil
 from filelock import FileLock
 
+from rib.base.files import is_private
 from rib.base.progress import log
 from rib.jobs.parent_run import PARENT_RUN, POLL, end_process, parent_run
-from rib.jobs.private import is_private
 
 WARM = "RIB_WARM_START"  # environment variable: folder of the sockets of a run whose jobs share servers, or empty
 PRELOADED = {

@@ -11,8 +11,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rib.base.errors import UserError
+from rib.base.files import is_private
 from rib.base.progress import log
-from rib.jobs.private import is_private
 
 JOBS_PER_GPU = "RIB_JOBS_PER_GPU"  # environment variable: how many jobs may share a GPU
 VISIBLE = "CUDA_VISIBLE_DEVICES"

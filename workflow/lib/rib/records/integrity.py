@@ -17,11 +17,16 @@ from rib.records.hashing import hashes
 def files_of(manifest: Path) -> dict[Path, str]:
     """Files that a manifest lists, directly or through other manifests, with their hashes."""
     facts = read_json(manifest)
-    found = {manifest.with_name(name): digest for name, digest in facts.get("files", {}).items()}
-    for entry in facts["datasets"].values() if "order" in facts else ():  # rib.data.groups
-        listed = Path(entry["manifest"])
-        found |= {listed: entry["sha256"]} | (files_of(listed) if listed.is_file() else {})
-    return found
+    try:
+        found = {manifest.with_name(name): digest for name, digest in facts.get("files", {}).items()}
+        for entry in facts["datasets"].values() if "order" in facts else ():  # rib.data.groups
+            listed = Path(entry["manifest"])
+            found |= {listed: entry["sha256"]} | (files_of(listed) if listed.is_file() else {})
+        if all(map(provenance.HASH.fullmatch, found.values())):
+            return found
+    except provenance.INVALID:
+        pass
+    raise UserError(f"{manifest} {provenance.DAMAGED}. {provenance.remedy([str(manifest)])}")
 
 
 def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:
@@ -36,9 +41,8 @@ def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:
         records = filter(None, map(provenance.read, folder.glob(f"*{provenance.ENDING}")))
         for record in sorted(records, key=itemgetter("ended")):  # a rule of an earlier version may have made the same
             made |= record["outputs"]
-    for path in found:
-        found[path] |= {made[str(path)]} if str(path) in made else set()
-    return {path: stated for path, stated in found.items() if stated}
+    stated = {path: digests | {made[str(path)]} if str(path) in made else digests for path, digests in found.items()}
+    return {path: digests for path, digests in stated.items() if digests}
 
 
 def refuse_changed(inputs: Collection[Path]) -> dict[Path, str]:

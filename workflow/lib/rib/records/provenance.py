@@ -13,7 +13,7 @@ import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rib.base.errors import UserError
@@ -26,9 +26,9 @@ ENDING = "provenance.json"
 MADE = ("data/raw/", "results/", "reports/")  # every file here was made by a job
 HASH = re.compile("[0-9a-f]{64}")
 LARGEST = 1e15  # far more than the seconds or bytes of any job
-# Parts of a record; the last four may be missing.
-TYPES = {"rule": str, "log": str, "ended": str, "cfg": dict, "inputs": dict, "outputs": dict, "sizes": dict}
-TYPES |= {"started": str, "versions": dict, "machine": dict, "accepted": list}
+# Parts of a record; the last may be missing.
+TYPES = {"rule": str, "log": str, "started": str, "ended": str, "cfg": dict, "inputs": dict, "outputs": dict}
+TYPES |= {"sizes": dict, "versions": dict, "machine": dict, "accepted": list}
 INVALID = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 DAMAGED = "was edited or damaged, or an earlier version wrote it"
 REMEDY = "If shared, delete {it} and run `snakemake pull`; otherwise delete {it} and run `snakemake {files}`."
@@ -101,14 +101,16 @@ def _parsed(text: str, newline: str) -> dict:
     record = json.loads(body)
     hashes = [*record["inputs"].values(), *record["outputs"].values()]
     numbers = [record["seconds"], record.get("cpu_seconds", 0), record.get("peak_memory", 0), *record["sizes"].values()]
-    times = [record["ended"], *(entry["when"] for entry in record.get("accepted", []))]
+    times = [record["started"], record["ended"], *(entry["when"] for entry in record.get("accepted", []))]
+    texts = [*record["versions"].values(), *(record["machine"][key] for key in ("processor", "system", "python"))]
     valid = (
         all(isinstance(record.get(key, kind()), kind) for key, kind in TYPES.items())
-        and all(map(str.isprintable, (record["rule"], record["log"], *record["inputs"])))
+        and all(map(str.isprintable, (record["rule"], record["log"], record.get("commit") or "", *texts)))
+        and all(name.isprintable() and str(Path(name)) == name for name in record["inputs"])
         and all(map(_is_made, record["outputs"]))
         and all(map(HASH.fullmatch, hashes))
         and all(type(number) in (int, float) and 0 <= number < LARGEST for number in numbers)
-        and all(datetime.fromisoformat(time).timestamp() >= 0 for time in times)
+        and all(datetime.fromisoformat(time) >= datetime.fromtimestamp(0, UTC) for time in times)
     )
     if not valid or "cfg" not in record:
         raise ValueError("a part is missing or has another type")
@@ -117,7 +119,7 @@ def _parsed(text: str, newline: str) -> dict:
 
 def _is_made(name: str) -> bool:
     """Whether a name is one of a file below the folders that jobs write to, without control characters."""
-    return name.startswith(MADE) and name.isprintable() and ".." not in name.split("/")
+    return name.startswith(MADE) and name.isprintable() and os.path.normpath(name) == name
 
 
 def below(folders: Iterable[Path]) -> Iterator[Path]:
@@ -179,8 +181,8 @@ def _refuse_elsewhere(files: Iterable[str]) -> None:
         usual = root == MADE[0] or DVC_OBJECT.search(target) or Path(target).is_relative_to(inside)
         if not (usual and path.parent.resolve().is_relative_to(inside)) or (path.exists() and not path.is_file()):
             raise UserError(
-                f"{file}, which a record names, is not a regular file, or leads to one outside of {root}; "
-                f"delete it, or its line in {FILE} if you do not know it."
+                f"{file}, which a record names, is not a regular file, or leads to one outside of {root}; move it "
+                f"here (only {root} itself may be a link), or remove it, or its line in {FILE} if you do not know it."
             )
 
 
@@ -191,11 +193,9 @@ def changed(has_other_time: Callable[[str], bool], is_unfinished: Callable[[str]
     """
     found = []
     for path in below(map(Path, MADE)):
-        if (record := read(path)) is None:
-            found.append(str(path))
-            continue
-        differs = {}
-        for file in record["outputs"]:
+        record, differs = read(path), {}
+        found += [] if record else [str(path)]
+        for file in record["outputs"] if record else ():
             with suppress(OSError):  # it is missing, or another run is making it
                 differs[file] = has_other_time(file), Path(file).stat().st_size != record["sizes"].get(file)
         copied = all(time for time, _ in differs.values()) and has_other_time(str(path))

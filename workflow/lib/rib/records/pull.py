@@ -26,7 +26,7 @@ def pull(wanted: str | Sequence[str]) -> None:
     Raises:
         UserError: A file is missing, damaged or hostile in the storage, or was changed here; no file was changed now.
     """
-    places = [Path(place) for place in ([wanted] if isinstance(wanted, str) else wanted)] or [Path()]
+    places = [Path(os.path.relpath(place)) for place in ([wanted] if isinstance(wanted, str) else wanted)] or [Path()]
     files, parts = {}, set()
     with dvc_repository(remote_config={"verify": True}) as repo:
         repo.drop_data_index()  # it may contain listings that were not checked
@@ -39,8 +39,8 @@ def pull(wanted: str | Sequence[str]) -> None:
             parts.update(map(str, here))
         if not files:
             raise UserError(f"no .dvc file tracks anything in {', '.join(map(str, places))}; nothing was pulled.")
-        before = None
-        while (lacking := _lacking(repo, files)) and lacking != before:  # an object that fails may stop the others
+        cache, before = repo.cache.local, None  # an object that fails may stop the others
+        while (lacking := [file for file, md5 in files.items() if not cache.exists(md5)]) and lacking != before:
             log.info("fetching %d of %d files", len(lacking), len(files))
             before = lacking
             with suppress(Exception):  # they do not name files
@@ -53,11 +53,6 @@ def pull(wanted: str | Sequence[str]) -> None:
         remove_leftovers(parts)
         done = repo.checkout(sorted(parts))
         log.info("%d files are in place; new or changed: %s", len(files), " ".join(done["added"] + done["modified"]))
-
-
-def _lacking(repo: Repo, files: dict[Path, str]) -> list[Path]:
-    present = set(repo.cache.local.oids_exist([*files.values()]))
-    return [file for file, md5 in files.items() if md5 not in present]
 
 
 def _files(repo: Repo, out: Output, path: Path) -> dict[Path, str]:

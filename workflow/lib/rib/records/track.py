@@ -1,7 +1,6 @@
 """Sharing results through DVC: one .dvc file per stage and model, and the gathered provenance records."""
 
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from dvc.repo import Repo
 from rib.base.errors import UserError
 from rib.base.files import write_text
 from rib.base.progress import log
+from rib.base.text import redacted
 from rib.records.provenance import FILE, gather
 
 # Written next to each family's tables, where `dvc metrics` and `dvc plots` find it.
@@ -61,7 +61,7 @@ def dvc_repository(**options) -> Iterator[Repo]:
         text = " ".join(str(error if known else f"{type(error).__name__}: {error}").split())
         text = text.replace("Use `--force` to force.", "Delete them, share them (`snakemake track`), or pull others:")
         text = text.replace("ValueError: Missing remote name", "no storage is set up; add it with `dvc remote add`.")
-        raise UserError(re.sub(r"(?<=//)[^/\s]*@|\?[^\s']+", "", text[:1000])) from None  # without passwords
+        raise UserError(redacted(text[:1000])) from None
 
 
 def remove_leftovers(places: Iterable[str | Path]) -> None:
