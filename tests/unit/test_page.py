@@ -32,6 +32,7 @@ def record(rule="finetune", started="2026-01-01T10:00:00+00:00", seconds=60.0, *
     machine = {"processor": "P", "system": "S", "python": "3.11"}
     facts = {"commit": "abc", "versions": {"torch": "2.6"}, "machine": machine}
     own = {"log": "l", "cfg": {}, "inputs": {}, "outputs": {}, "sizes": {}, "ended": started}
+    own |= {"cpu_seconds": 1.0, "peak_memory": 10**6}
     return {"rule": rule, "started": started, "seconds": seconds, **own, **facts, **more}
 
 
@@ -111,7 +112,8 @@ def test_busy_time_counts_overlaps_once_and_pauses_not_at_all():
     facts = run_facts([minutes(0, 120.0), minutes(1, 120.0), minutes(1, 30.0), minutes(30, 60.0)])
     assert facts["busy"] == 180 + 60 and facts["seconds"] == 330 and facts["jobs"] == 4
     (row,) = facts["stage_rows"]
-    assert row == [("finetune", "finetune"), ("4", 4), ("5 min 30 s", 330), ("2 min 00 s", 120), *[("unknown", 0)] * 3]
+    times = [("5 min 30 s", 330), ("2 min 00 s", 120), ("4.0 s", 4)]
+    assert row == [("finetune", "finetune"), ("4", 4), *times, ("1.00MB", 10**6), ("0.00B", 0)]
     assert facts["started"].startswith("2026-01-01 10:00") and facts["ended"].startswith("2026-01-01 10:31")
 
 

@@ -238,7 +238,7 @@ def test_the_renderer_ends_after_its_parent_is_killed(body):
         child = psutil.Process(int(process.stdout.readline()))
         assert child.is_running()
         os.kill(process.pid, signal.SIGKILL)
-    child.wait(timeout=15)
+    child.wait(timeout=100)
 
 
 @pytest.mark.attack("drawings")

@@ -65,7 +65,7 @@ def test_methods_are_compared_and_ranked_by_the_mri_of_the_table(finished):
     assert ranking["mri"].tolist() == pytest.approx(sorted(mri["mri"], reverse=True), abs=1e-5)
     assert (mri["seeds"] == 1).all() and mri[["seed_sd", "seed_low", "seed_high"]].isna().all(axis=None)
     summary = (folder / "summary.md").read_text()
-    assert "## tiny_cnn" in summary and summary.count("\n| ") == 1 + 4
+    assert "## tiny\\_cnn" in summary and summary.count("\n| ") == 1 + 4
     assert len(pd.read_csv(folder / "training.csv")) == 3 * 2 * 2
     assert (pd.read_csv(folder / "cost.csv")["seconds"] > 0).all()
 

@@ -30,13 +30,10 @@ class SnakemakeRecords:
 
     def knows(self, path: str) -> bool:
         """Whether Snakemake made or adopted this version of a file, or another process is making it."""
-        return self._moved(path) is False or (self.locked and self.is_unfinished(path))
+        return self.has_other_time(path) is False or (self.locked and self.is_unfinished(path))
 
-    def has_other_time(self, path: str) -> bool:
-        """Whether a file has another time than Snakemake recorded for it, if it did."""
-        return bool(self._moved(path))
-
-    def _moved(self, path: str) -> bool | None:
+    def has_other_time(self, path: str) -> bool | None:
+        """Whether a file has another time than Snakemake recorded for it; None if it recorded none."""
         # Without Snakemake's check of all other entries, which takes as long as reading them.
         ended = self._store._io_read(self._store._metadata_path, path).get("endtime")
         return None if ended is None else abs(ended - os.lstat(path).st_mtime) >= 1e-3
@@ -93,8 +90,8 @@ class SeenRecords(SnakemakeRecords):
     def _keep(self, path: str, record: MetadataRecord) -> None:
         self._seen[path] = record
 
-    def has_other_time(self, path: str) -> bool:
-        return path not in self._seen and super().has_other_time(path)
+    def has_other_time(self, path: str) -> bool | None:
+        return None if path in self._seen else super().has_other_time(path)
 
     def show(self) -> None:
         """Let Snakemake use this metadata and ignore locks, which only matter for writing."""

@@ -187,9 +187,8 @@ class Catalog:
             raise UserError(f"{where}: its classes are not those of its family; use format own.")
         if len(space.keys) < 2:
             raise UserError(f"{where}: '{space.keys[0]}' is its only class; add more to its class file.")
-        for text in (*space.keys, *space.names):
-            if not presentable(text):
-                raise UserError(f"{where}: its class {show(text)} is not valid ({WHY}); rename it in its class file.")
+        if unfit := [text for text in (*space.keys, *space.names) if not presentable(text)]:
+            raise UserError(f"{where}: its class {show(unfit[0])} is not valid ({WHY}); rename it in its class file.")
         return space
 
     def _read_label_space(self, file: str, format: str) -> LabelSpace:

@@ -57,7 +57,9 @@ def archive_members(
     largest = largest or photo_limit(PHOTO_MEGABYTES)
     take = (lambda name: True) if wanted is None else wanted if callable(wanted) else (lambda name: name in wanted)
     with _damage_explained(path, UserError):  # where sizes are read, a MemoryError means damage
-        if _is_zip(path, file):
+        with contextlib.nullcontext(file) if file else open(path, "rb") as data:
+            is_zip = data.read(2) == b"PK"  # zipfile would take a tar that ends in a zip for that zip
+        if is_zip:
             with zipfile.ZipFile(file or path) as archive:
                 for info in archive.infolist():
                     _refuse_hostile(path, info.filename, info.file_size)
@@ -78,12 +80,6 @@ def archive_members(
                         )
                     if member.isfile() and take(member.name):
                         yield member.name, partial(_untar, archive, member, path, largest)
-
-
-def _is_zip(path: Path, file: BinaryIO | None) -> bool:
-    """Whether an archive begins as a zip; zipfile would take a tar that ends in a zip for that zip."""
-    with contextlib.nullcontext(file) if file else open(path, "rb") as data:
-        return data.read(2) == b"PK"
 
 
 @contextlib.contextmanager

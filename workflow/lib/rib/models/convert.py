@@ -93,7 +93,8 @@ def _read_state(archive: Path, member: str | None, name: str) -> dict[str, Tenso
         elif member.endswith(".safetensors"):
             found = safetensors.torch.load(data)
         else:
-            if _is_compressed(io.BytesIO(data)):
+            parts = zipfile.ZipFile(io.BytesIO(data)).infolist() if zipfile.is_zipfile(io.BytesIO(data)) else []
+            if any(part.compress_type and "/code/" not in part.filename for part in parts):  # code: of TorchScript
                 raise ValueError("torch does not compress tensors, and would expand any number of bytes")
             with warnings.catch_warnings(action="ignore"):
                 found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -107,23 +108,17 @@ def _read_state(archive: Path, member: str | None, name: str) -> dict[str, Tenso
             why = "is a TorchScript archive, which contains code"
         raise UserError(f"{name}: {archive} {why}; don't use this file.") from None
     tensors = found if isinstance(found, dict) else {}
-    others = [f"'{key}' ({type(value).__name__})" for key, value in tensors.items() if not _is_plain(value)]
+    others = [
+        f"'{key}' ({type(value).__name__})"
+        for key, value in tensors.items()
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta or value.is_nested
+    ]
     if others or not tensors:
         raise UserError(
-            f"{name}: {archive} is a {type(found).__name__} with {', '.join(others)[:200] or 'no named tensors'}; save its state "
-            "dict, tensors by name, as .safetensors and give that file in models.yaml."
+            f"{name}: {archive} is a {type(found).__name__} with {', '.join(others)[:200] or 'no named tensors'}; save "
+            "its state dict, tensors by name, as .safetensors and give that file in models.yaml."
         )
     return tensors
-
-
-def _is_compressed(file: io.BytesIO) -> bool:
-    parts = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else []
-    return any(part.compress_type and "/code/" not in part.filename for part in parts)  # code: of TorchScript
-
-
-def _is_plain(value: object) -> bool:
-    """Whether a value is a tensor with an array of numbers: neither sparse nor nested nor without data."""
-    return isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_meta or value.is_nested)
 
 
 def _match(
@@ -147,9 +142,8 @@ def _match(
         rounded = wanted[key].is_floating_point() and not state[key].is_floating_point()
         if state[key].shape != wanted[key].shape or rounded:
             raise UserError(
-                f"{name}: '{key}' has shape {tuple(state[key].shape)} of {state[key].dtype} in the published weights and "
-                f"{tuple(wanted[key].shape)} of {wanted[key].dtype} in the architecture; correct architecture or "
-                "weights.keys in models.yaml."
+                f"{name}: '{key}' is {tuple(state[key].shape)}, {state[key].dtype}, in the published weights, but "
+                f"{tuple(wanted[key].shape)}, {wanted[key].dtype}, in the architecture; correct it or weights.keys in models.yaml."
             )
         if not state[key].to(wanted[key].dtype).isfinite().all():
             raise UserError(f"{name}: '{key}' has NaN or infinite values in the published weights; don't use them.")

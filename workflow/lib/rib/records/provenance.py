@@ -100,7 +100,7 @@ def _parsed(text: str, newline: str) -> dict:
         raise ValueError("another digest")
     record = json.loads(body)
     hashes = [*record["inputs"].values(), *record["outputs"].values()]
-    numbers = [record["seconds"], record.get("cpu_seconds", 0), record.get("peak_memory", 0), *record["sizes"].values()]
+    numbers = [*(record[key] for key in ("seconds", "cpu_seconds", "peak_memory")), *record["sizes"].values()]
     times = [record["started"], record["ended"], *(entry["when"] for entry in record.get("accepted", []))]
     texts = [*record["versions"].values(), *(record["machine"][key] for key in ("processor", "system", "python"))]
     valid = (

@@ -246,15 +246,12 @@ def run_facts(records: list[dict]) -> dict:
 
 
 def _stage_row(stage: str, records: list[dict]) -> list[Cell]:
-    """Total costs of the jobs of a stage, and the maximum of a single job; records need not contain all of them."""
+    """Total costs of the jobs of a stage, and the maximum of a single job."""
     seconds = [record["seconds"] for record in records]
-    times = [(duration(value), value) for value in (sum(seconds), max(seconds))]
-    worked = sum(record.get("cpu_seconds", 0) for record in records)
-    memory = max(record.get("peak_memory", 0) for record in records)
-    size = sum(sum(record["sizes"].values()) for record in records)
-    costs = ((duration, worked), (in_bytes, memory), (in_bytes, size))
-    more = [(write(value) if value else "unknown", value) for write, value in costs]
-    return [(stage, stage), _count(len(records)), *times, *more]
+    times = (sum(seconds), max(seconds), sum(record["cpu_seconds"] for record in records))
+    sizes = (max(record["peak_memory"] for record in records), sum(sum(r["sizes"].values()) for r in records))
+    costs = [*((duration(value), value) for value in times), *((in_bytes(value), value) for value in sizes)]
+    return [(stage, stage), _count(len(records)), *costs]
 
 
 def _mixed(records: list[dict]) -> list[str]:
@@ -264,8 +261,7 @@ def _mixed(records: list[dict]) -> list[str]:
     """
     found: dict[str, dict[str, dict[str, None]]] = {}
     for record in records:
-        machine = {key: record["machine"].get(key, "unknown") for key in ("python", "processor", "system")}
-        for name, value in {**record["versions"], **machine}.items():
+        for name, value in {**record["versions"], **record["machine"]}.items():
             found.setdefault(name, {}).setdefault(value, {})[record["rule"]] = None  # ordered set
     return [
         f"{name} " + ", ".join(f"{value} ({', '.join(stages)})" for value, stages in sorted(values.items()))

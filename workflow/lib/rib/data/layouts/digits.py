@@ -82,8 +82,7 @@ def class_ranks(digits: np.ndarray) -> np.ndarray:
 def _read(archive: Path, dataset: DatasetSource) -> np.ndarray:
     """The file's lines: (n, 65) integers."""
     # A source archive has a folder around the file.
-    members = archive_members(archive, lambda name: name.endswith(MEMBER), largest=TABLE)
-    found = [(name, read()) for name, read in members]
+    found = [(name, read()) for name, read in archive_members(archive, lambda n: n.endswith(MEMBER), largest=TABLE)]
     if not found:
         raise UserError(f"{dataset}: {archive} contains no {MEMBER}; correct the dataset's source.")
     (name, data), *_ = found
