@@ -1,12 +1,17 @@
 """Run every attack on the project, and write what came of it to reports/security.md (make security).
 
+    python tests/security/count.py [tests/torture ...]
+
+The folders or files of a part can be named; the report has all parts that were run with the same code of the workflow.
 Attacks are the tests with the marker `attack`. A fuzz test states how many inputs it tried, a test that kills runs how
 often (`record_property`). FUZZ_EXAMPLES and RIB_KILLS change these numbers, see tests/tiny/fuzz.py and tests/torture.
 """
 
+import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -18,7 +23,7 @@ import pytest
 from rib.base.files import write_text
 from rib.base.progress import duration
 
-REPORT = Path("reports/security.md")
+REPORT, MEMORY = Path("reports/security.md"), Path("work/security.json")
 HEAD = """# Attacks
 
 Made by `make security`. Each attack is a test with the marker `attack`; [the threat model](../docs/threat-model.md) says
@@ -40,22 +45,31 @@ class Results:
         self.topics: dict[str, str] = {}
         self.outcomes: dict[str, str] = {}
         self.tried: dict[str, dict[str, int]] = defaultdict(dict)
+        self.seconds = 0.0
+        self.code = subprocess.check_output(["git", "rev-parse", "HEAD:workflow"], text=True).strip()
+        before = json.loads(MEMORY.read_text()) if MEMORY.is_file() else {}
+        if before.get("code") == self.code:
+            vars(self).update(before, tried=defaultdict(dict, before["tried"]))
+
+    def save(self) -> None:
+        MEMORY.parent.mkdir(exist_ok=True)
+        write_text(MEMORY, json.dumps(vars(self)))
 
     def pytest_collection_finish(self, session) -> None:
-        self.topics = {item.nodeid: item.get_closest_marker("attack").args[0] for item in session.items}
+        self.topics |= {item.nodeid: item.get_closest_marker("attack").args[0] for item in session.items}
 
     def pytest_runtest_logreport(self, report) -> None:
         if report.when == "call" or report.outcome != "passed":
             self.outcomes[report.nodeid] = report.outcome
         self.tried[report.nodeid] |= dict(report.user_properties)
 
-    def page(self, seconds: float) -> str:
+    def page(self) -> str:
         """The report, as Markdown."""
         tests = defaultdict(list)
         for test, topic in self.topics.items():
             tests[topic].append(test)
         lines = ["| topic | attacks | repelled | failed | skipped |", "|---|---|---|---|---|"]
-        for topic, names in [*sorted(tests.items()), ("all", list(self.topics))]:
+        for topic, names in [*sorted(tests.items()), ("all", sorted(self.topics))]:
             found = [self.outcomes.get(name) for name in names]
             numbers = [len(names), *(found.count(outcome) for outcome in ("passed", "failed", "skipped"))]
             lines.append(f"| {topic} | {' | '.join(map(str, numbers))} |")
@@ -66,9 +80,9 @@ class Results:
                 said = ", ".join(f"{number:,} {what}" for what, number in given.items())
                 lines.append(f"| {_readable(test)} | {said} |")
         machine = f"Python {platform.python_version()}, DVC {version('dvc')}, Snakemake {version('snakemake')}"
-        lines += ["", f"{duration(seconds)} on {machine}.", ""]
+        lines += ["", f"{duration(self.seconds)} on {machine}.", ""]
         for topic, names in sorted(tests.items()):
-            lines += [f"## {topic}", "", *(f"- {_readable(name)}" for name in names), ""]
+            lines += [f"## {topic}", "", *(f"- {_readable(name)}" for name in sorted(names)), ""]
         return HEAD + "\n".join(lines)
 
 
@@ -84,9 +98,10 @@ def main() -> int:
     results, started = Results(), time.monotonic()
     chosen = sys.argv[1:] or ["tests/unit", "tests/workflow", "tests/integration", "tests/torture"]
     status = pytest.main(["-m", "attack", "-q", "--durations=0", "--durations-min=60", *chosen], plugins=[results])
-    if not sys.argv[1:]:
-        write_text(REPORT, results.page(time.monotonic() - started))
-        print(f"wrote {REPORT}")
+    results.seconds += time.monotonic() - started
+    results.save()
+    write_text(REPORT, results.page())
+    print(f"wrote {REPORT}")
     return int(status)
 
 
