@@ -23,7 +23,7 @@ import pytest
 from rib.base.files import write_text
 from rib.base.progress import duration
 
-REPORT, MEMORY = Path("reports/security.md"), Path("work/security.json")
+REPORT, PARTS = Path("reports/security.md"), Path("work/security")
 HEAD = """# Attacks
 
 Made by `make security`. Each attack is a test with the marker `attack`; [the threat model](../docs/threat-model.md) says
@@ -47,16 +47,20 @@ class Results:
         self.tried: dict[str, dict[str, int]] = defaultdict(dict)
         self.seconds = 0.0
         self.code = subprocess.check_output(["git", "rev-parse", "HEAD:workflow"], text=True).strip()
-        before = json.loads(MEMORY.read_text()) if MEMORY.is_file() else {}
-        if before.get("code") == self.code:
-            vars(self).update(before, tried=defaultdict(dict, before["tried"]))
 
-    def save(self) -> None:
-        MEMORY.parent.mkdir(exist_ok=True)
-        write_text(MEMORY, json.dumps(vars(self)))
+    def save(self, part: str) -> None:
+        """Keep these results, and add those of other parts with the same code."""
+        PARTS.mkdir(parents=True, exist_ok=True)
+        own = PARTS / f"{re.sub('[^a-z_]+', '-', part)}.json"
+        write_text(own, json.dumps(vars(self)))
+        others = [json.loads(path.read_text()) for path in PARTS.glob("*.json") if path != own]
+        for other in (other for other in others if other["code"] == self.code):
+            self.topics, self.outcomes = other["topics"] | self.topics, other["outcomes"] | self.outcomes
+            self.tried |= {test: given for test, given in other["tried"].items() if test not in self.tried}
+            self.seconds += other["seconds"]
 
     def pytest_collection_finish(self, session) -> None:
-        self.topics |= {item.nodeid: item.get_closest_marker("attack").args[0] for item in session.items}
+        self.topics = {item.nodeid: item.get_closest_marker("attack").args[0] for item in session.items}
 
     def pytest_runtest_logreport(self, report) -> None:
         if report.when == "call" or report.outcome != "passed":
@@ -98,8 +102,8 @@ def main() -> int:
     results, started = Results(), time.monotonic()
     chosen = sys.argv[1:] or ["tests/unit", "tests/workflow", "tests/integration", "tests/torture"]
     status = pytest.main(["-m", "attack", "-q", "--durations=0", "--durations-min=60", *chosen], plugins=[results])
-    results.seconds += time.monotonic() - started
-    results.save()
+    results.seconds = time.monotonic() - started
+    results.save(" ".join(chosen))
     write_text(REPORT, results.page())
     print(f"wrote {REPORT}")
     return int(status)
