@@ -1,7 +1,6 @@
 # ImageNet-RIB: how much out-of-distribution robustness survives fine-tuning.
 #
 #   download -> prepare -> models -> finetune -> merge -> evaluate -> metrics -> figures -> report
-#
 # Stages communicate only through files:
 #   data/raw/<dataset or model>/                                                     archives as published
 #   results/<family>/prepare/<dataset>/<geometry>/                                   arrays and index

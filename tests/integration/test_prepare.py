@@ -5,8 +5,6 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
-import textwrap
 import time
 from dataclasses import replace
 
@@ -21,7 +19,7 @@ from rib.data.images import CorruptImageError, decode
 from rib.data.prepared import PreparedDataset
 from rib.data.variables import PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
 from rib.data.view import DatasetFiles, load_proxy, load_whole
-from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, space_of, tar
+from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, prepare_job, run_prepare, space_of, tar
 from tiny.training import VIEW
 
 BROKEN = jpeg(0)[:100]
@@ -213,19 +211,7 @@ def test_a_job_killed_for_real_goes_on(tmp_path):
     """SIGKILL in the midst of a real job; the next run takes up the folder that it left in work/."""
     files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i, (400, 300)) for i in INDICES for n in range(1000)}
     tar(tmp_path / "a.tar", files)
-    script = f"""
-        import sys
-        sys.path[:0] = {[path for path in sys.path if path]!r}
-        from pathlib import Path
-        from rib.data import prepare
-        from rib.jobs.job import job
-        from tiny.photos import run_prepare
-        outputs = {{name: f"out/{{name}}" for name in ("images.npy", "index.parquet", "classes.json", "manifest.json")}}
-        with job(rule="prepare", name="x", cfg={{}}, inputs={{"archive": "a.tar"}}, outputs=outputs,
-                 log_file="log", resumes="images.journal") as out:
-            run_prepare(out["images.npy"].parent, "class_folders", Path("a.tar"), workers=1)
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script)]
+    command = prepare_job("class_folders", "workers=1")
     with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL) as process:
         for _ in range(600):
             journals = list(tmp_path.glob("work/*/images.journal"))

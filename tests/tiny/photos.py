@@ -2,7 +2,9 @@
 
 import io
 import json
+import sys
 import tarfile
+import textwrap
 import zipfile
 import zlib
 from pathlib import Path
@@ -117,6 +119,23 @@ def run_prepare(folder: Path, *arguments, **settings) -> tuple[pd.DataFrame, np.
     prepare_into(folder, *arguments, **settings)
     index = pq.read_table(folder / "index.parquet").to_pandas()
     return index, np.load(folder / "images.npy"), json.loads((folder / "classes.json").read_text())
+
+
+def prepare_job(layout: str, settings: str) -> list[str]:
+    """Command of a job in the current folder that prepares `a.tar` into `out`; `settings` is Python's, for `run_prepare`."""
+    script = f"""
+        import sys
+        sys.path[:0] = {[path for path in sys.path if path]!r}
+        from pathlib import Path
+        from rib.config.label_space import LabelSpace
+        from rib.jobs.job import job
+        from tiny.photos import run_prepare
+        outputs = {{name: f"out/{{name}}" for name in ("images.npy", "index.parquet", "classes.json", "manifest.json")}}
+        with job(rule="prepare", name="x", cfg={{}}, inputs={{"archive": "a.tar"}}, outputs=outputs,
+                 log_file="log", resumes="images.journal") as out:
+            run_prepare(out["images.npy"].parent, {layout!r}, Path("a.tar"), {settings})
+    """
+    return [sys.executable, "-c", textwrap.dedent(script)]
 
 
 def prepare_into(

@@ -21,7 +21,7 @@ from rib.base.errors import UserError
 from rib.data import svg
 from rib.data.images import decode
 from rib.data.layouts.iconify import render
-from tiny.photos import tar
+from tiny.photos import prepare_job, tar
 
 RECT = '<rect width="9" height="9"/>'
 
@@ -249,20 +249,7 @@ def test_a_job_with_a_hostile_drawing_ends_with_a_sentence_in_its_log_and_leaves
     icons = {"icons": {"ant": {"body": RECT}, "bee": {"body": body}}}
     files = {"package/icons.json": json.dumps(icons).encode(), "package/chars.json": b'{"a": "ant", "b": "bee"}'}
     tar(tmp_path / "a.tar", files)
-    script = f"""
-        import sys
-        sys.path[:0] = {[path for path in sys.path if path]!r}
-        from pathlib import Path
-        from rib.config.label_space import LabelSpace
-        from rib.jobs.job import job
-        from tiny.photos import run_prepare
-        outputs = {{name: f"out/{{name}}" for name in ("images.npy", "index.parquet", "classes.json", "manifest.json")}}
-        with job(rule="prepare", name="x", cfg={{}}, inputs={{"archive": "a.tar"}}, outputs=outputs,
-                 log_file="log", resumes="images.journal") as out:
-            space = LabelSpace(("a", "b"), ((0,), (1,)), ("a", "b"), 2)
-            run_prepare(out["images.npy"].parent, "iconify", Path("a.tar"), space=space, margin=0.1)
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script)]
+    command = prepare_job("iconify", 'space=LabelSpace(("a", "b"), ((0,), (1,)), ("a", "b"), 2), margin=0.1')
     made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert made.returncode == 1 and "the icon 'bee' can't be rendered" in (tmp_path / "log").read_text()
     assert len(made.stderr.splitlines()) == 1, made.stderr

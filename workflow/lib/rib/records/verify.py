@@ -48,14 +48,14 @@ class Examination:
     findings: list[Finding] = field(default_factory=list)
 
 
-def related(records: Iterable[str]) -> tuple[dict[str, list[dict]], dict[str, str]]:
-    """Records of the jobs with the given own records, and of all jobs that they depend on.
+def related(records: Iterable[str], gathered: Mapping | None = None) -> tuple[dict[str, list[dict]], dict[str, str]]:
+    """Records of the jobs with the given own records, and of all jobs that they depend on; `gathered` if it is loaded.
 
     Returns:
         By path, the job's own record, or else the gathered ones, possibly none; and, by output file, the path of the
         record of the job that made it.
     """
-    gathered = provenance.load()
+    gathered = provenance.load() if gathered is None else gathered
     makers = {file: path for path, lines in gathered.items() for line in lines for file in line["outputs"]}
     found, looked, todo = {}, set(), list(records)
     while todo:
@@ -81,7 +81,7 @@ def examine(records: Iterable[str]) -> Examination:
         records: paths of the records of the grid's jobs; the jobs they depend on are found through their inputs.
     """
     result, gathered = Examination(), provenance.load()
-    known, makers = related(records)
+    known, makers = related(records, gathered)
     wrong: set[str] = set()
     for path, lines in known.items():
         here, left = Path(path).is_file(), _left_beside(Path(path))
