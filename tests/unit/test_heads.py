@@ -51,6 +51,7 @@ def entry(library, architecture, archive):
     return {
         "name": "m",
         "library": library,
+        "arguments": {},
         "architecture": architecture,
         "source": {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": archive.name},
         "weights": {"keys": "by_name"},
@@ -98,7 +99,7 @@ def test_a_zero_shot_head_gives_clips_own_logits(tmp_path, clip, names, monkeypa
 
 def test_weights_of_another_activation_or_width_are_refused(tmp_path, clip):
     described = entry("open_clip", "ViT-B-16-quickgelu", clip[1])
-    with pytest.raises(UserError, match=r"models\.yaml"):
+    with pytest.raises(UserError, match="don't fit open_clip's ViT-B-16-quickgelu"):
         converted(tmp_path, clip[1], described, "zero_shot", 1000)
 
 

@@ -24,6 +24,7 @@ from tiny.training import COMPUTE, CPU, HALF, VIEW, trained_by_hand
 ENTRY = {
     "name": "net",
     "library": "timm",
+    "arguments": {},
     "architecture": "test_resnet",
     "pretraining": "photos",
     "licence": "none",

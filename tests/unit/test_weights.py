@@ -67,7 +67,7 @@ FILES = {
     "complex numbers": ("w.pth", lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"].cfloat()}), PLACE),
     "NaN": ("w.pth", lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"] * float("nan")}), f"{PLACE}.*NaN"),
     "infinity": ("w.pth", lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"] / 0}), f"{PLACE}.*infinite"),
-    "another shape": ("w.pth", lambda s: saved(s | {"conv_stem.weight": torch.zeros(3)}), PLACE),
+    "another shape": ("w.pth", lambda s: saved(s | {"conv_stem.weight": torch.zeros(3)}), "conv_stem.weight.*shape"),
     "TorchScript": ("w.pt", scripted, "TorchScript"),
     "truncated zip": ("w.pth", lambda s: saved(s)[:-2000], "truncated"),
     "beginning of a zip": ("w.pth", lambda s: saved(s)[:500], "truncated"),
@@ -113,7 +113,13 @@ def converted(folder, name, data, packed):
             package.writestr(f"weights/{name}", data)
     entry = {
         "name": "net",
-        **{"library": "timm", "architecture": "test_efficientnet", "pretraining": "none", "licence": "none"},
+        **{
+            "library": "timm",
+            "architecture": "test_efficientnet",
+            "arguments": {},
+            "pretraining": "none",
+            "licence": "none",
+        },
         "source": {"kind": "file", "path": str(archive), "file": archive.name},
         "weights": {"keys": "by_name", **({"member": f"weights/{name}"} if packed else {})},
         "preprocessing": {"input_size": SIDE},

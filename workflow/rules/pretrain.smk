@@ -9,7 +9,7 @@ def pretraining_inputs(w):
 
 
 # What a model is, without its label and style.
-MODEL_FACTS = ("name", "library", "architecture", "pretrain", "preprocessing", "pretraining", "licence")
+MODEL_FACTS = ("name", "library", "architecture", "arguments", "pretrain", "preprocessing", "pretraining", "licence")
 
 
 rule pretrain_model:

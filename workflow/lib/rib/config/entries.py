@@ -71,6 +71,7 @@ class Model:
     pretraining: str
     library: str
     architecture: str
+    arguments: dict
     weights: dict
     preprocessing: dict
     licence: str

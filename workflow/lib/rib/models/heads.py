@@ -22,23 +22,27 @@ BATCH = 64
 CHUNK = 1 << 16  # images whose logits are in memory at once
 
 
-def zero_shot_head(
-    clip: nn.Module, architecture: str, class_names: Sequence[str] | None, device: torch.device
-) -> Tensor:
-    """Weights (C, d) of a head on unit features that gives CLIP's zero-shot logits, averaged over prompt templates.
+@torch.inference_mode()
+def set_zero_shot_head(
+    model: nn.Module, clip: nn.Module, architecture: str, class_names: Sequence[str] | None, device: torch.device
+) -> None:
+    """Give the network of an open_clip tower a head that returns the whole model's zero-shot logits.
 
-    The architecture is the model's name in open_clip, which selects the tokenizer. Without class names, those of
-    ImageNet's classes are used.
+    They are averaged over prompt templates. A SigLIP model's bias is the same for all classes, so it changes neither
+    predictions nor cross-entropy; its training objective has no softmax over classes, so its confidences are not
+    comparable with those of other models. The architecture selects the tokenizer (see open_clip.get_tokenizer).
+    Without class names, those of ImageNet's classes are used.
 
-    Source: Radford et al. 2021 (arXiv 2103.00020), section 3.1.4; open_clip/zero_shot_classifier.py.
+    Source: Radford et al. 2021 (arXiv 2103.00020), section 3.1.4; open_clip/zero_shot_classifier.py; Zhai et al. 2023
+    (arXiv 2303.15343), algorithm 1.
     """
     import open_clip
 
     tokenizer, templates = open_clip.get_tokenizer(architecture), open_clip.OPENAI_IMAGENET_TEMPLATES
     names = class_names or open_clip.IMAGENET_CLASSNAMES
-    with torch.inference_mode():
-        embedded = open_clip.build_zero_shot_classifier(clip, tokenizer, names, templates, device=device)
-        return (clip.logit_scale.exp() * embedded.T).contiguous()
+    embedded = open_clip.build_zero_shot_classifier(clip, tokenizer, names, templates, device=device)
+    model.head.weight.copy_(clip.logit_scale.exp() * embedded.T)
+    model.head.bias.fill_(0.0 if clip.logit_bias is None else clip.logit_bias.item())
 
 
 def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mapping, device: torch.device) -> dict:

@@ -1,7 +1,9 @@
 """Building and loading of networks."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import safetensors.torch
 import torch
@@ -13,46 +15,74 @@ from rib.base.files import read_json, write_json
 from rib.models.device import autocast
 
 NUM_CLASSES = 1000  # ImageNet-1K's
+NO_ARGUMENTS: Mapping = MappingProxyType({})
 
 
 def build(
-    library: str, architecture: str, num_classes: int = NUM_CLASSES, dropout: float = 0.0, drop_path: float = 0.0
+    library: str,
+    architecture: str,
+    num_classes: int = NUM_CLASSES,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    arguments: Mapping = NO_ARGUMENTS,
 ) -> nn.Module:
     """A network with random weights and a head, in evaluation mode.
 
     The library is `timm`, or `open_clip` for the visual tower of one of its models; for dropout and drop_path see
-    rib.methods.base.FineTuning.
+    rib.methods.base.FineTuning, for arguments `create`.
 
     Raises:
-        UserError: the library lacks the architecture, or it doesn't support dropout or drop_path.
+        UserError: the library lacks the architecture, or it doesn't support dropout, drop_path or an argument.
     """
     if library == "open_clip":
         if dropout or drop_path:
             raise UserError(f"{architecture}: open_clip's towers have no dropout or drop_path; set both to 0.")
-        return OpenClipClassifier.of(build_clip(architecture), architecture, num_classes).eval()
-    import timm
-
-    if not timm.is_model(architecture):
-        raise UserError(
-            f"{library} {timm.__version__} has no architecture '{architecture}'; correct it in models.yaml."
-        )
+        tower = create(library, architecture, arguments).visual
+        return OpenClipClassifier(tower, embedding_width(architecture, arguments), num_classes).eval()
     # Not every architecture has these arguments, so they are passed only if set.
     rates = {name: rate for name, rate in (("drop_rate", dropout), ("drop_path_rate", drop_path)) if rate}
+    return create(library, architecture, {**arguments, **rates, "num_classes": num_classes}).eval()
+
+
+def create(library: str, architecture: str, arguments: Mapping) -> nn.Module:
+    """A network of timm, or a whole model of open_clip, by the library's create_model with these keyword arguments.
+
+    `model_cfg` among them is the configuration of an open_clip model that open_clip doesn't list.
+
+    Raises:
+        UserError: the library lacks the architecture, or it doesn't support an argument.
+    """
+    if library == "open_clip":
+        import open_clip as module
+
+        known = "model_cfg" in arguments or architecture in module.list_models()
+    else:
+        import timm as module
+
+        known = module.is_model(architecture)
+    if not known:
+        raise UserError(
+            f"{library} {module.__version__} has no architecture '{architecture}'; correct it in models.yaml."
+        )
     try:
-        return timm.create_model(architecture, pretrained=False, num_classes=num_classes, **rates).eval()
+        if library == "timm":
+            return module.create_model(architecture, **{"pretrained": False, **arguments})
+        arguments = dict(arguments)
+        with tempfile.TemporaryDirectory() as folder:
+            if config := arguments.pop("model_cfg", None):
+                write_json(Path(folder) / "open_clip_config.json", {"model_cfg": config})
+                architecture = f"local-dir:{folder}"
+            return module.create_model(architecture, load_weights=False, pretrained_text=False, **arguments)
     except TypeError as error:
-        raise UserError(f"{architecture} can't be built with {rates} ({error}); set them to 0.") from error
+        shown = {name: value for name, value in arguments.items() if name != "pretrained_cfg_overlay"}
+        raise UserError(f"{architecture} can't be built with {shown} ({error}); correct these settings.") from error
 
 
-def build_clip(architecture: str) -> nn.Module:
-    """A whole open_clip model with random weights; a UserError if open_clip lacks the architecture."""
+def embedding_width(architecture: str, arguments: Mapping) -> int:
+    """Width of an open_clip model's image and text features."""
     import open_clip
 
-    if architecture not in open_clip.list_models():
-        raise UserError(
-            f"open_clip {open_clip.__version__} has no architecture '{architecture}'; correct it in models.yaml."
-        )
-    return open_clip.create_model(architecture, pretrained=None).eval()
+    return (arguments.get("model_cfg") or open_clip.get_model_config(architecture))["embed_dim"]
 
 
 class OpenClipClassifier(nn.Module):
@@ -62,13 +92,6 @@ class OpenClipClassifier(nn.Module):
         super().__init__()
         self.visual = visual
         self.head = nn.Linear(width, num_classes)
-
-    @classmethod
-    def of(cls, clip: nn.Module, architecture: str, num_classes: int) -> "OpenClipClassifier":
-        """The tower of an open_clip model, with a random head."""
-        import open_clip
-
-        return cls(clip.visual, open_clip.get_model_config(architecture)["embed_dim"], num_classes)
 
     def forward_features(self, images: Tensor) -> Tensor:
         return F.normalize(self.visual(images), dim=-1)
@@ -98,7 +121,8 @@ def head_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 def load(folder: Path, device: torch.device, dropout: float = 0.0, drop_path: float = 0.0) -> tuple[nn.Module, dict]:
     """A models job's network with its pretrained weights, channels last, in evaluation mode; and its model.json."""
     facts = read_json(folder / "model.json")
-    model = build(facts["library"], facts["architecture"], facts["num_classes"], dropout, drop_path)
+    of = (facts["library"], facts["architecture"], facts["num_classes"])
+    model = build(*of, dropout, drop_path, facts.get("arguments", NO_ARGUMENTS))
     model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"), strict=True)
     return model.to(device, memory_format=torch.channels_last), facts
 
@@ -107,5 +131,5 @@ def write_model(model: nn.Module, entry: Mapping, facts: Mapping, weights: Path,
     """Write a network's state dict as safetensors and, as JSON, the given facts and those of its catalogue entry."""
     state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     safetensors.torch.save_file(state, weights)
-    keys = ("name", "pretraining", "library", "architecture", "preprocessing", "licence")
+    keys = ("name", "pretraining", "library", "architecture", "arguments", "preprocessing", "licence")
     write_json(description, {key: entry[key] for key in keys} | facts)

@@ -61,7 +61,9 @@ def pretrain(
             "give the model's entry a test dataset with other images."
         )
     torch.manual_seed(how["seed"])
-    model = build(entry["library"], entry["architecture"], num_classes).to(device, memory_format=torch.channels_last)
+    model = build(entry["library"], entry["architecture"], num_classes, arguments=entry["arguments"]).to(
+        device, memory_format=torch.channels_last
+    )
     method = FineTuning(lr=how["lr"], batch_norm="train")
     method.setup(Task(model, on_device(dataset, entry["preprocessing"], device), None, how["seed"]))
     run = Run(entry["name"], how["dataset"], "pretraining", str(how["size"]), how["seed"])

@@ -1,0 +1,139 @@
+"""Reading of weights that others made, and loading by the library's own conversion of keys."""
+
+import io
+import pickle
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from rib.base.errors import UserError
+from rib.data.archives import WEIGHTS, archive_members
+from rib.models.network import NUM_CLASSES, create
+
+BY_ORDER = "by_order"
+
+
+def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
+    """Tensors by name from safetensors, or from a pickle that torch reads with weights_only.
+
+    Args:
+        file: .safetensors, .pth or .bin, or an archive with such a file, the `member`.
+        name: the model or run, for messages.
+
+    Raises:
+        UserError: the file is missing, damaged or contains anything but a state dict.
+    """
+    data = None
+    if member is not None and file.suffix != ".safetensors":
+        data = next((read() for _, read in archive_members(file, {member}, largest=WEIGHTS)), None)
+        if data is None:
+            raise UserError(f"{name}: {file} contains no '{member}'; correct weights.member in models.yaml.")
+    try:
+        if (Path(member) if data is not None else file).suffix == ".safetensors":
+            found = safetensors.torch.load_file(file) if data is None else safetensors.torch.load(data)
+        else:
+            with open(file, "rb") if data is None else io.BytesIO(data) as opened:
+                found = _unpickle(opened)
+    except (UserError, MemoryError, OSError):
+        raise
+    except Exception as error:  # not shown: torch's messages, like its warnings, recommend less safe ways to load
+        why = "is truncated, damaged or in another format"
+        if isinstance(error, pickle.UnpicklingError):
+            why = "contains other pickled objects than tensors, which are never loaded"
+        elif "TorchScript" in str(error):
+            why = "is a TorchScript archive, which contains code"
+        raise UserError(f"{name}: {file} {why}; don't use this file.") from None
+    tensors = found if isinstance(found, dict) else {}
+    others = [
+        f"'{key}' ({type(value).__name__})"
+        for key, value in tensors.items()
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta or value.is_nested
+    ]
+    if others or not tensors:
+        raise UserError(
+            f"{name}: {file} is a {type(found).__name__} with {', '.join(others)[:200] or 'no named tensors'}; save "
+            "its state dict, tensors by name, as .safetensors and use that file."
+        )
+    return tensors
+
+
+def _unpickle(file: io.BufferedIOBase) -> object:
+    parts = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else []
+    if any(part.compress_type and "/code/" not in part.filename for part in parts):  # code: of TorchScript
+        raise ValueError("torch does not compress tensors, and would expand any number of bytes")
+    file.seek(0)
+    with warnings.catch_warnings(action="ignore"):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def with_weights(
+    state: Mapping[str, Tensor], library: str, architecture: str, arguments: Mapping, keys: str, name: str
+) -> nn.Module:
+    """The library's network with a published state dict and its own head, in evaluation mode.
+
+    Keys are converted by the library, which also resizes position embeddings to another input size.
+
+    Args:
+        arguments: see rib.models.network.create.
+        keys: `by_name`, or `by_order` if the state dict has other names in the same order.
+
+    Raises:
+        UserError: a tensor is missing, unexpected, not finite, or has another shape or type.
+    """
+    if library == "timm":
+        arguments = {**arguments, "num_classes": _published_classes(state, architecture)}
+    model = create(library, architecture, arguments)
+    if keys == BY_ORDER and len(model.state_dict()) < len(state):
+        arguments["num_classes"] = NUM_CLASSES
+        model = create(library, architecture, arguments)
+    if keys == BY_ORDER and len(model.state_dict()) == len(state):
+        state = dict(zip(model.state_dict(), state.values(), strict=True))
+    wanted = model.state_dict()
+    for key in wanted.keys() & state.keys():
+        if wanted[key].is_floating_point() and not state[key].is_floating_point():
+            raise UserError(
+                f"{name}: '{key}' is {state[key].dtype} in the weights, but {wanted[key].dtype} in {architecture}; don't use them."
+            )
+    try:
+        model = _load(model, state, library, architecture, arguments)
+    except (RuntimeError, KeyError, ValueError, AttributeError, IndexError, AssertionError) as error:
+        what = " ".join(str(error).split()).partition(": ")[2][:300] or repr(error)[:300]
+        raise UserError(
+            f"{name}: the weights ({len(state)} tensors) don't fit {library}'s {architecture} ({len(wanted)} tensors, "
+            f"matched {keys}): {what}; correct the architecture or the file."
+        ) from error
+    for key, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{name}: '{key}' has NaN or infinite values; don't use these weights.")
+    return model.eval()
+
+
+def _load(
+    model: nn.Module, state: Mapping[str, Tensor], library: str, architecture: str, arguments: Mapping
+) -> nn.Module:
+    if library == "timm":
+        overlay = {"state_dict": dict(state), "num_classes": arguments["num_classes"], "custom_load": False}
+        return create(library, architecture, {**arguments, "pretrained": True, "pretrained_cfg_overlay": overlay})
+    import open_clip
+
+    with tempfile.TemporaryDirectory() as folder:  # open_clip converts what it reads itself
+        file = f"{folder}/weights.safetensors"
+        safetensors.torch.save_file({key: tensor.contiguous().clone() for key, tensor in state.items()}, file)
+        open_clip.load_checkpoint(model, file)
+    return model
+
+
+def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:
+    """Outputs of the head in weights under timm's names; 0 if they have none."""
+    from timm.models import get_pretrained_cfg
+
+    known = get_pretrained_cfg(architecture)
+    classifier = (known and known.classifier) or ()  # several for networks with a head for distillation
+    names = [classifier] if isinstance(classifier, str) else classifier
+    return next((len(state[f"{name}.weight"]) for name in names if f"{name}.weight" in state), 0)
