@@ -64,7 +64,7 @@ CONFIDENCE = CONFIG["statistics"]["confidence"]
 FIRST_MODEL = next(iter(GRID.models))
 PRETRAINED_RUNS = {run.model: run for run in GRID.runs() if run.method == PRETRAINED}
 THREADS = CONFIG["compute"]["threads_per_job"]
-COMPUTE = {"threads": THREADS} | {key: CONFIG["compute"][key] for key in ("device", "precision", "compile")}
+COMPUTE = GRID.compute()
 BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
 # Each job's share of --resources gpu=N.
 GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1
@@ -116,22 +116,12 @@ def geometry_of(model):
 
 @cache
 def view_at(geometry):
-    """View of the datasets at a geometry (rib.data.view.DatasetView)."""
-    return {
-        "geometry": vars(GEOMETRIES[geometry]),
-        "budget": CONFIG["budget"]["max_images_per_dataset"],
-        "images_per_class": GRID.reference.images_per_class if GRID.reference else None,
-    }
+    return GRID.view_at(GEOMETRIES[geometry])
 
 
 @cache
 def view_of(model):
-    """View of the datasets and the pretraining proxy for a model."""
-    how = GRID.models[model].pretrain
-    if how and GRID.reference and how["dataset"] == GRID.reference.name:
-        # Images that were not used for pretraining must not be part of the proxy.
-        return {**view_at(geometry_of(model)), "pretraining_size": str(how["size"])}
-    return view_at(geometry_of(model))
+    return GRID.view_of(model)
 
 
 def job_files(path, **endings):

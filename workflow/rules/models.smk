@@ -11,21 +11,6 @@ def fitted_on(w):
     return prepared("manifest.json", GRID.reference.name, geometry_of(w.model))
 
 
-def conversion(w):
-    """Settings of a convert_model job, without labels and styles; for a fitted head including its view of the data."""
-    entry, head, space = vars(CATALOG.models[w.model]), GRID.head(w.model), CATALOG.family_label_space(FAMILY)
-    facts = ("name", "library", "architecture", "arguments", "source", "weights", "preprocessing", "pretraining", "licence")
-    return {
-        "entry": {key: entry[key] for key in facts},
-        "head": head,
-        "num_classes": space.num_classes,
-        "class_names": list(space.names) if head == "zero_shot" and GRID.family.classes["format"] == "own" else None,
-        "view": view_of(w.model) if head == "fitted" else None,
-        "compute": COMPUTE,
-        "code": digest("convert_model"),
-    }
-
-
 rule convert_model:
     input:
         manifest=lambda w: f"{archive_files(CATALOG.models[w.model])[0]}.manifest.json",
@@ -47,6 +32,6 @@ rule convert_model:
         mem_mb=lambda w: 32000 if fitted_on(w) and GRID.reference.dataset.storage == "encoded" else 8000,
         runtime=120,
     params:
-        cfg=conversion,
+        cfg=lambda w: {**GRID.conversion(w.model), "code": digest("convert_model")},
     script:
         "../scripts/convert_model.py"

@@ -26,23 +26,9 @@ def proxy_of(geometry, datasets):
 
 def preparation(w):
     """Settings of a prepare job."""
-    entry = CATALOG.datasets[w.dataset]
-    layout = CATALOG.layout_file(entry.layout)
-    return {
-        "digests": [archive.get("digest") for archive in entry.sources],
-        "layout": local(layout),
-        "settings": entry.settings,
-        "source_group": entry.source_group,
-        "icons": CATALOG.icons(entry),
-        "exclude": sorted(entry.exclude),
-        "space": CATALOG.label_space(entry).to_json(),
-        "classes_per_dataset": CATALOG.families[FAMILY].classes_per_dataset,
-        "storage": entry.storage,
-        "geometry": None if w.geometry == ENCODED else vars(GEOMETRIES[w.geometry]),
-        "expected": entry.images,
-        "about": entry.about_images,
-        "code": digest("prepare", layout),
-    }
+    layout = CATALOG.layout_file(CATALOG.datasets[w.dataset].layout)
+    settings = GRID.preparation(w.dataset, GEOMETRIES.get(w.geometry))
+    return {**settings, "layout": local(layout), "code": digest("prepare", layout)}
 
 
 rule prepare:

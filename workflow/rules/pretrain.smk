@@ -8,10 +8,6 @@ def pretraining_inputs(w):
     return {**manifests, "watched": ancient(files_at(geometry_of(w.model), [how["dataset"], how["test"]]))}
 
 
-# What a model is, without its label and style.
-MODEL_FACTS = ("name", "library", "architecture", "arguments", "pretrain", "preprocessing", "pretraining", "licence")
-
-
 rule pretrain_model:
     input:
         unpack(pretraining_inputs),
@@ -33,12 +29,6 @@ rule pretrain_model:
         mem_mb=lambda w: memory_of([CATALOG.models[w.model].pretrain["dataset"]], 4000),
         runtime=lambda w: 2880 if CATALOG.models[w.model].pretrain["dataset"] in LARGE_DATASETS else 240,
     params:
-        cfg=lambda w: {
-            "entry": {key: getattr(CATALOG.models[w.model], key) for key in MODEL_FACTS},
-            "num_classes": CATALOG.family_label_space(FAMILY).num_classes,
-            "view": view_of(w.model),
-            "compute": COMPUTE,
-            "code": digest("pretrain_model"),
-        },
+        cfg=lambda w: {**GRID.conversion(w.model), "code": digest("pretrain_model")},
     script:
         "../scripts/pretrain_model.py"

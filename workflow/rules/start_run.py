@@ -12,7 +12,7 @@ from snakemake_records import LONG_AGO, SeenRecords, SnakemakeRecords, ended_at
 from rib.base.errors import UserError
 from rib.base.progress import log
 from rib.config.grid import Grid
-from rib.data.variables import ARCHIVES, CORRUPT_IMAGES, PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
+from rib.data import variables
 from rib.jobs import fork_server
 from rib.jobs.gpu_lock import JOBS_PER_GPU
 from rib.jobs.job import sweep
@@ -38,12 +38,8 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
     for dataset in grid.datasets_read():  # refuse an invalid class map before any job runs
         grid.catalog.label_space(dataset)
         grid.catalog.icons(dataset)
-    if folders := config["archives"]:
-        os.environ[ARCHIVES] = os.pathsep.join([folders] if isinstance(folders, str) else folders)
     os.environ[JOBS_PER_GPU] = str(config["compute"]["jobs_per_gpu"])
-    os.environ[CORRUPT_IMAGES] = str(config["corrupt_images"])
-    os.environ[PHOTO_MEGABYTES] = str(config["limits"]["photo_megabytes"])
-    os.environ[PHOTO_MEGAPIXELS] = str(config["limits"]["photo_megapixels"])
+    variables.set_from(config)
     if not workflow.is_main_process:
         return
     if not os.access(".", os.W_OK):

@@ -1,19 +1,18 @@
-"""ImageNet-RIB as a library: data, models, methods, evaluation, training, analyses, figures.
+"""ImageNet-RIB as a library. `dir(rib)` lists its Python API, which is rib.api; docs/python.md shows how it is used.
 
-Packages, lowest first; a package imports from those above it in this list, never from below (pyproject.toml has the contract):
-
-    base        errors, progress, files, plugins
-    config      configuration and catalogue: what is run on what
-    records     provenance records: written, compared, shared
-    jobs        how a job runs; no result depends on it
-    data        archives, preparation, splits
-    models      networks, heads, checkpoints
-    methods     one fine-tuning algorithm per file
-    evaluation  scores, features, inversions, merges
-    training    the training loops
-    analysis    tables from rows and features
-    figures     figures from tables
-    reporting   the page, status, cost estimate, generated documentation
-
-Only models, methods, evaluation and training import torch.
+Layers of packages, of which each imports only from those below it, are a contract in pyproject.toml. What the API needs, torch
+included, is imported when one of its names is first used.
 """
+
+import importlib
+
+
+def __getattr__(name: str):
+    # By name, so that digests of code, which follow imports, don't depend on the API.
+    if not name.startswith("_") and name in (api := importlib.import_module("rib.api")).__all__:
+        return getattr(api, name)
+    raise AttributeError(f"module 'rib' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return importlib.import_module("rib.api").__all__

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from rib.base.errors import UserError
 from rib.base.files import from_home
-from rib.base.plugins import LIBRARY
+from rib.base.plugins import LIBRARY, shipped
 from rib.base.text import WHY, presentable, redacted
 from rib.config.entries import FINETUNE, Dataset, Family, Method, Model, Recipe
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
 from rib.config.schema import is_number, known_name, number, read_yaml, show, validated
 from rib.config.settings import BASE, RECIPE, TRAINING, Setting, algorithm_settings, check_settings, signature_of
 
+PROJECT_CATALOG = shipped("catalog")
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
 
 

@@ -18,6 +18,8 @@ from rib.config.sweeps import in_path, resolve_methods
 
 # Settings of the machine, on which results do not depend.
 OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
+MODEL_FACTS = ("name", "library", "architecture", "arguments", "source", "weights", "pretrain")
+MODEL_FACTS += ("preprocessing", "pretraining", "licence")
 OF_RECIPE = ("name", "label", "source")  # what does not change training
 
 
@@ -164,6 +166,58 @@ class Grid:
         recipe = {key: value for key, value in vars(self.catalog.recipes[how.recipe]).items() if key not in OF_RECIPE}
         shared = {key: self.setting(key) for key in self.config["training"] if key not in LENGTH}
         return {**recipe, **dict.fromkeys(LENGTH), **how.length, **shared}
+
+    def compute(self) -> dict:
+        """Settings of torch (rib.models.device.ComputeSettings)."""
+        chosen = self.config["compute"]
+        return {"threads": chosen["threads_per_job"]} | {key: chosen[key] for key in ("device", "precision", "compile")}
+
+    def view_at(self, geometry: Geometry) -> dict:
+        """View of the datasets at a geometry (rib.data.view.DatasetView)."""
+        return {
+            "geometry": vars(geometry),
+            "budget": self.config["budget"]["max_images_per_dataset"],
+            "images_per_class": self.reference.images_per_class if self.reference else None,
+        }
+
+    def view_of(self, model: str) -> dict:
+        """View of the datasets and the pretraining proxy for a model."""
+        view, how = self.view_at(self.geometry(model)), self.models[model].pretrain
+        if how and self.reference and how["dataset"] == self.reference.name:
+            # Images that were not used for pretraining must not be part of the proxy.
+            return {**view, "pretraining_size": str(how["size"])}
+        return view
+
+    def preparation(self, dataset: str, geometry: Geometry) -> dict:
+        """Settings with which a dataset is prepared (rib.data.prepare.prepare); encoded photos have no geometry yet."""
+        entry = self.catalog.datasets[dataset]
+        return {
+            "digests": [archive.get("digest") for archive in entry.sources],
+            "layout": str(self.catalog.layout_file(entry.layout)),
+            "settings": entry.settings,
+            "source_group": entry.source_group,
+            "icons": self.catalog.icons(entry),
+            "exclude": sorted(entry.exclude),
+            "space": self.catalog.label_space(entry).to_json(),
+            "classes_per_dataset": self.family.classes_per_dataset,
+            "storage": entry.storage,
+            "geometry": None if entry.storage == "encoded" else vars(geometry),
+            "expected": entry.images,
+            "about": entry.about_images,
+        }
+
+    def conversion(self, model: str) -> dict:
+        """Settings with which a model is converted (rib.models.convert.convert) or trained here, without label and style."""
+        entry, head, space = self.models[model], self.head(model), self.catalog.family_label_space(self.family.name)
+        own_classes = self.family.classes["format"] == "own"
+        return {
+            "entry": {key: getattr(entry, key) for key in MODEL_FACTS},
+            "head": head,
+            "num_classes": space.num_classes,
+            "class_names": list(space.names) if head == "zero_shot" and own_classes else None,
+            "view": self.view_of(model) if head in ("fitted", "pretrained") else None,
+            "compute": self.compute(),
+        }
 
     def resolved(self) -> dict:
         """The configuration with every `default` and `all` resolved, without settings of the machine."""

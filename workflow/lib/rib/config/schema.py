@@ -14,10 +14,10 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
 from rib.base.errors import UserError
-from rib.base.plugins import LIBRARY
+from rib.base.plugins import shipped
 from rib.base.text import WHY, presentable, redacted
 
-SCHEMAS = LIBRARY.parents[1] / "schemas"
+SCHEMAS = shipped("schemas")
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster
 SHOWN = 100  # maximum length of an invalid value in a message
 LONG_NUMBER = re.compile(r"[-+]?\d[\w.:]{1000}")  # slow to convert, or refused by Python with a message of its own

@@ -24,12 +24,13 @@ PARTIAL = Path("work/partial")  # partial HTTP downloads, kept between runs
 HEARTBEAT = 5.0  # seconds between two log lines while a client runs
 
 
-def download(source: Mapping, target: Path, what: str) -> None:
+def download(source: Mapping, target: Path, what: str, partial: Path = PARTIAL) -> None:
     """Fetch an archive to `target`.
 
     Args:
         source: a source as defined by the catalogue's schema (common.schema.yaml).
         what: the dataset or model, for messages.
+        partial: folder of partial HTTP downloads, which the next call resumes.
 
     Raises:
         UserError: the client is missing or failed, the digest differs from the pinned one, or the user must fetch it.
@@ -44,7 +45,7 @@ def download(source: Mapping, target: Path, what: str) -> None:
     if "size" in source:
         refuse_full_disk(target.parent, source["size"], f"fetching {what}")
     if source["kind"] == "http":
-        part = PARTIAL / f"{hashlib.sha256(source['digest'].encode()).hexdigest()[:16]}-{source['file']}"
+        part = partial / f"{hashlib.sha256(source['digest'].encode()).hexdigest()[:16]}-{source['file']}"
         part.parent.mkdir(parents=True, exist_ok=True)
         fetch(source["urls"], part, source["digest"], source.get("size"), what)
         shutil.move(part, target)

@@ -1,0 +1,266 @@
+"""The Python API: the bytes of the workflow, a cache that holds whole results only, and one sentence for mistakes."""
+
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import rib
+from rib import api
+from rib.base.errors import UserError
+from rib.jobs.code_digest import closure
+from tiny import family
+from tiny.project import ROOT
+
+TARGETS = ["red", "green"]
+METHODS = ["ft", "linear_probe", "lwf", "wise_ft"]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("api")
+    family.make(folder / "mine")
+    return {"catalog": str(folder / "mine"), "cache": str(folder / "cache")}
+
+
+@pytest.fixture(scope="module")
+def network(settings):
+    return rib.load_model("tiny_cnn", **settings)
+
+
+@pytest.fixture(scope="module")
+def datasets(settings):
+    return rib.list_datasets("tiny", catalog=settings["catalog"])
+
+
+@pytest.fixture(scope="module")
+def tuned(network):
+    return {(target, method): rib.finetune(network, target, method) for target in TARGETS for method in METHODS}
+
+
+@pytest.fixture(scope="module")
+def rows(network, tuned, datasets):
+    return {key: rib.evaluate(part, datasets) for key, part in {("none", "pretrained"): network, **tuned}.items()}
+
+
+def only(pattern, settings):
+    (found,) = Path(settings["cache"]).glob(pattern)
+    return found
+
+
+def test_models_and_datasets_are_those_of_the_workflow(finished, network, settings):
+    results = finished[0].folder / "results/tiny"
+    for name in ("weights.safetensors", "model.json"):
+        assert (network.files["model_folder"] / name).read_bytes() == (results / "models/tiny_cnn" / name).read_bytes()
+    data = rib.load_dataset("red", network)
+    (prepared,) = (results / "prepare/red").iterdir()
+    for name in ("images.npy", "index.parquet", "classes.json"):
+        assert only(f"prepare/red/*/{name}", settings).read_bytes() == (prepared / name).read_bytes()
+    assert data.images.shape == (20, 160, 160, 3) and data.labels.shape == (20,)
+    assert not network.training and network.preprocessing["input_size"] == 160
+
+
+def test_checkpoints_are_those_of_the_workflow(finished, tuned):
+    for (target, method), part in tuned.items():
+        for name, path in part.files["checkpoints"].items():
+            made = (
+                finished[0].folder
+                / f"results/tiny/paper/finetune/tiny_cnn/{target}/{name}/all/0/checkpoint.safetensors"
+            )
+            assert path.read_bytes() == made.read_bytes(), (target, method)
+
+
+def test_rows_and_networks_are_those_of_a_finished_run(finished, tuned, rows, network):
+    """By `load_run`, whose rows are those of the files."""
+    for (target, method), found in rows.items():
+        loaded, own = rib.load_run(finished[0].folder, "tiny_cnn", target, method, family="tiny", catalog="mine")
+        (path,) = (finished[0].folder / f"results/tiny/paper/evaluate/tiny_cnn/{target}/{method}/all/0").glob(
+            "*.parquet"
+        )
+        pd.testing.assert_frame_equal(own, pd.read_parquet(path))
+        pd.testing.assert_frame_equal(found, own)
+        state = {("none", "pretrained"): network, **tuned}[target, method].state_dict()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_a_loaded_run_is_evaluated_like_any_network(finished, settings):
+    loaded, own = rib.load_run(
+        finished[0].folder, "tiny_cnn", "red", "wise_ft", family="tiny", catalog="mine", cache=settings["cache"]
+    )
+    assert loaded.run.method == "wise_ft"
+    found = rib.evaluate(loaded, ["green", "blue"])
+    for name in ("green", "blue"):
+        one, other = (part[part["dataset"] == name].reset_index(drop=True) for part in (found, own))
+        pd.testing.assert_frame_equal(one, other, check_categorical=False)
+
+
+def test_ri_and_mri_are_those_of_the_tables(finished, rows, network):
+    found = rib.robustness_improvement(pd.concat(rows.values()), network)
+    for table, name in zip(found, ("ri", "mri"), strict=True):
+        own = pd.read_csv(finished[0].folder / f"reports/tiny/tables/{name}.csv")
+        columns = [column for column in table.columns if column in own]
+        assert len(table) == len(own) == (8, 4)[name == "mri"] and name in columns
+        pd.testing.assert_frame_equal(
+            table[columns], own[columns], atol=1e-5, check_dtype=False, check_index_type=False
+        )
+
+
+def test_nothing_is_made_twice_and_nothing_outside_of_the_cache(tmp_path, monkeypatch):
+    family.make(tmp_path / "mine")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("RIB_CACHE", str(tmp_path / "cache"))
+    first = rib.finetune(rib.load_model("tiny_cnn", catalog="../mine"), "red", training={"epochs": 1})
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*") if path.suffix != ".lock"}
+    shutil.rmtree(tmp_path / "mine/archives")
+    again = rib.finetune(rib.load_model("tiny_cnn", catalog="../mine"), "red", training={"epochs": 1})
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in first.state_dict().items())
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_the_cache_has_whole_results_only(tmp_path, monkeypatch):
+    family.make(tmp_path / "mine")
+    network = rib.load_model("tiny_cnn", catalog=str(tmp_path / "mine"), cache=str(tmp_path / "cache"))
+
+    def killed(*, images, **more):
+        images.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    killed.__signature__ = inspect.signature(api.prepare.prepare)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(api.inspect, "getfile", lambda function, of=api.prepare.__file__: of)
+        patch.setattr(api.prepare, "prepare", killed)
+        rib.load_dataset("red", network)
+    (part,) = (path for path in (tmp_path / "cache/prepare/red").iterdir() if path.is_dir())
+    assert part.suffix == ".part" and (part / "images.npy").read_bytes() == b"half"
+    assert len(rib.load_dataset("red", network).labels) == 20
+    assert not part.exists()
+
+
+def test_a_damaged_file_of_the_cache_is_refused(tmp_path):
+    family.make(tmp_path / "mine")
+    settings = {"catalog": str(tmp_path / "mine"), "cache": str(tmp_path / "cache")}
+    weights = rib.load_model("tiny_cnn", **settings).files["model_folder"] / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(UserError, match=f"{weights} was edited or damaged"):
+        rib.load_model("tiny_cnn", **settings)
+    shutil.rmtree(weights.parent)
+    rib.load_model("tiny_cnn", **settings)
+
+
+def test_other_settings_or_code_are_other_results(network, tuned, monkeypatch):
+    path = tuned["red", "ft"].files["checkpoints"]["ft"]
+    assert rib.finetune(network, "red").files["checkpoints"]["ft"] == path
+    other = rib.finetune(network, "red", seed=1, training={"epochs": 1}).files["checkpoints"]["ft"]
+    assert other.read_bytes() != path.read_bytes()
+    monkeypatch.setattr(api, "digest", lambda *files: "changed")
+    assert rib.finetune(network, "red").files["checkpoints"]["ft"] != path
+
+
+def test_a_method_that_starts_from_another_and_one_with_a_reference(network):
+    assert set(rib.finetune(network, "red", "lp_ft", training={"epochs": 1}).files["checkpoints"]) == {"lp_ft"}
+    assert rib.finetune(network, "red", "replay", training={"epochs": 1}).run.method == "replay"
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda network, own: rib.load_model("tiny_cn", **own), "unknown model 'tiny_cn' (did you mean 'tiny_cnn'?)"),
+        (
+            lambda network, own: rib.load_model("tiny_cnn", "tinny", **own),
+            "unknown family 'tinny' (did you mean 'tiny'?)",
+        ),
+        (lambda network, own: rib.load_model("tiny_cnn", wrong=1, **own), "unknown key 'wrong'"),
+        (lambda network, own: rib.list_datasets("tinny", **own), "unknown family 'tinny'"),
+        (lambda network, own: rib.load_dataset("noto", network), "(family tiny): unknown dataset 'noto'"),
+        (lambda network, own: rib.evaluate(network, ["gren"]), "unknown dataset 'gren' (did you mean 'green'?)"),
+        (lambda network, own: rib.finetune(network, "noto"), "(family tiny): unknown dataset 'noto'"),
+        (lambda network, own: rib.finetune(network, "red", "lwff"), "unknown method 'lwff' (did you mean 'lwf'?)"),
+        (lambda network, own: rib.finetune(network, "red", "replay", reference="none"), "it needs a reference dataset"),
+        (lambda network, own: rib.finetune(network, "red", "wise_ft_curve"), "is a curve of 11 networks"),
+        (
+            lambda network, own: rib.finetune(network, "red", method_settings={"ft": {"lr": [0.1, 0.2]}}),
+            "unknown method with one value of each setting 'ft'",
+        ),
+        (
+            lambda network, own: rib.load_run(ROOT, "tiny_cnn", "red", "ft", family="tiny"),
+            "has no finished run tiny_cnn/red/ft",
+        ),
+    ],
+)
+def test_a_mistake_is_one_sentence(network, settings, call, sentence):
+    with pytest.raises(rib.UserError) as refused:
+        call(network, {"catalog": settings["catalog"]})
+    assert sentence in str(refused.value) and str(refused.value).endswith(".") and "\n" not in str(refused.value)
+
+
+def test_rows_of_the_pretrained_network_are_needed(network, rows):
+    with pytest.raises(UserError, match="the rows of the pretrained tiny_cnn are missing"):
+        rib.robustness_improvement(rows["red", "ft"], network)
+
+
+def test_a_changed_file_of_a_finished_run_is_refused(finished_copy):
+    (path,) = finished_copy.folder.glob("results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/*.parquet")
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(UserError, match="was edited or damaged"):
+        rib.load_run(finished_copy.folder, "tiny_cnn", "red", "ft", family="tiny", catalog="mine")
+
+
+def test_the_documented_loop_runs(settings, capsys):
+    """On the tiny family, by other names."""
+    code = loop()
+    assert len(code.splitlines()) <= 20
+    own = f"catalog={settings['catalog']!r}, cache={settings['cache']!r}"
+    names = {
+        '"efficientnet_lite0"': f'"tiny_cnn", {own}',
+        '"emoji"': f'"tiny", {own}',
+        '"noto", "openmoji"': '"red", "green"',
+    }
+    for old, new in names.items():
+        assert code.count(old) == 1
+        code = code.replace(old, new)
+    exec(code, {})
+    assert re.search(r"^0 +ft +-?[\d.]+", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.slow
+def test_the_documented_loop_runs_as_it_stands(tmp_path):
+    """Fetches three packages of pip and seven of npm, or takes them from the folders in RIB_ARCHIVES."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'workflow/lib')!r})\n{loop()}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert re.search(r"^0 +ft +-?[\d.]+", done.stdout, re.M), done.stderr
+
+
+def loop():
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/python.md").read_text(), re.M | re.S)
+    return code
+
+
+def test_importing_is_light_and_no_digest_of_code_depends_on_the_api():
+    code = "import rib, sys; print({name.split('.')[0] for name in sys.modules} & {'torch', 'pandas', 'numpy', 'yaml'})"
+    environment = {"PYTHONPATH": str(ROOT / "workflow/lib")}
+    assert (
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout
+        == "set()\n"
+    )
+    for script in (ROOT / "workflow/scripts").glob("*.py"):
+        assert ROOT / "workflow/lib/rib/api.py" not in {path for path, _ in closure(script)}
+
+
+def test_every_name_is_typed_and_explained():
+    assert sorted(api.__all__) == dir(rib) and all(getattr(rib, name) is getattr(api, name) for name in api.__all__)
+    for name in set(api.__all__) - {"UserError"}:
+        function = getattr(rib, name)
+        signature = inspect.signature(function)
+        annotations = [part.annotation for key, part in signature.parameters.items() if key != "settings"]
+        assert inspect.Parameter.empty not in {*annotations, signature.return_annotation}
+        assert re.search(rf"`rib\.{name}\(.*\)`", function.__doc__), name
+    with pytest.raises(AttributeError):
+        rib.nothing  # noqa: B018

@@ -1,0 +1,1 @@
+from rib.api import *  # noqa: F403
