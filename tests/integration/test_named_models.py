@@ -1,9 +1,11 @@
 """Models by name through the workflow: resolved once, then without the network; fetched, converted and planned."""
 
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import open_clip
 import pytest
@@ -16,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from rib.base.files import read_json
 from rib.models.network import load
 from tiny.hub import COMMIT, Repository, environment, served
-from tiny.project import jobs
+from tiny.project import ROOT, jobs
 
 # Of 2023 to 2026, of ten families of architectures.
 NAMES = [
@@ -106,14 +108,31 @@ def test_ten_names_are_resolved_once_and_then_need_no_hub(project, repositories,
     plan = project.snakemake("plan", config=chosen, **OFFLINE)
     assert "vit_small_patch16_dinov3.lvd1689m: 350MB, dinov3-license, gated" in plan
     assert "ViT-B-16-SigLIP2.webli: 1.50GB, apache-2.0" in plan
-    git = subprocess.run(["git", "check-ignore", "models.lock.json"], cwd=Path(__file__).parents[2])
+    git = subprocess.run(["git", "check-ignore", "models.lock.json"], cwd=ROOT)
     assert git.returncode == 1  # it is tracked
+
+
+def test_the_pages_examples_are_planned(project, repositories, tmp_path):
+    """Commands and the entry of docs/adding.md."""
+    text = re.search(r"^## A model\n(.*?)(?=^## )", (ROOT / "docs/adding.md").read_text(), re.S | re.M)[1]
+    commands = re.findall(r"^snakemake .*$", text, re.M)
+    of_timm(project.folder / "own/networks/mine", img_size=96)
+    (project.folder / "own/models.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, re.S)[1])
+    commands.append("snakemake -n --config family=imagenet catalog=own models=dinov2_b14")
+    with served(repositories) as hub:
+        for command in commands:
+            done = subprocess.run(
+                [sys.executable, "-m", *shlex.split(command), "targets=default"],
+                **{"cwd": project.folder, "env": {**os.environ, **environment(hub, tmp_path / "hf")}},
+                **{"capture_output": True, "text": True},
+            )
+            assert done.returncode == 0 and jobs(done.stdout)["convert_model"], done.stderr
+    assert len(commands) == 3 and len(read_json(project.folder / "models.lock.json")) == 3
 
 
 def test_torch_is_not_imported_to_read_the_lock(tmp_path):
     code = "import sys, rib.config.catalog; sys.exit(bool({'torch', 'timm', 'open_clip'} & sys.modules.keys()))"
-    library = Path(__file__).parents[2] / "workflow/lib"
-    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(library)}, check=True)
+    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow/lib")}, check=True)
 
 
 def test_networks_of_hub_and_folder_are_fetched_and_converted(project, repositories, tmp_path):
