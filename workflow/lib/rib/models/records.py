@@ -29,6 +29,13 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 # Arguments of create_model that load files, or give something else than a classifier.
 REFUSED = {"checkpoint_path", "cache_dir", "features_only", "scriptable", "exportable", "no_jit", "out_indices"}
 UNKNOWN = "not stated"
+# What errors of the hub's client mean, by type; the first that fits counts.
+HUB = {
+    "GatedRepoError": "it is gated; accept its terms on its page of the hub, then log in (HF_TOKEN)",
+    "RepositoryNotFoundError": "the hub has no such repository that you may see; correct the name or log in (HF_TOKEN)",
+    "ConnectionError": f"it is not in {LOCK} yet, and the hub can't be asked; connect once",
+    "HTTPError": f"it is not in {LOCK} yet, and the hub can't be asked; connect once",
+}
 
 
 def describe(names: Sequence[str], ask_hub: bool = True) -> dict[str, dict]:
@@ -52,9 +59,10 @@ def _checked(find: Callable, name: Name, *more) -> dict:
         return find(name, *more)
     except UserError as error:
         raise UserError(f"config, models: '{name.text}': {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OSError) as error:
+    except Exception as error:  # of the libraries, the hub's client and what they are given
+        what = next((HUB[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in HUB), "it can't be used")
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError(f"config, models: '{name.text}': its configuration can't be used ({why}).") from error
+        raise UserError(f"config, models: '{name.text}': {what} ({why}).") from error
 
 
 def _recorded(name: Name) -> dict:
@@ -211,7 +219,10 @@ def _located(name: Name, facts: dict) -> dict:
     repo, _, revision = name.rest.partition("@") if name.kind == "hf-hub" else (facts["source"]["repo"], "", "")
     found = _repository(repo, revision or None)
     if not facts:
-        facts = _configured(name, lambda file: _fetched(repo, file, found))
+        from huggingface_hub import hf_hub_download
+
+        fetch = partial(hf_hub_download, repo, revision=found["commit"])
+        facts = _configured(name, lambda file: Path(fetch(file)) if file in found["files"] else None)
     wanted = dict.fromkeys([*([facts["source"]["path"]] if "source" in facts else []), *WEIGHTS[facts["library"]]])
     path = next((path for path in wanted if path in found["files"]), None)
     if path is None:
@@ -237,20 +248,8 @@ def _on_hub(name: Name, repo: str, path: str, found: Mapping | None = None) -> d
 def _repository(repo: str, revision: str | None) -> dict:
     """Commit, licence, gate, and size and digest of each file of a repository."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 
-    try:
-        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
-    except RepositoryNotFoundError as error:
-        raise UserError(
-            f"the hub has no repository {repo} that you may see; correct the name, or log in (HF_TOKEN) if it is gated "
-            "or private."
-        ) from error
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"it is not in {LOCK} yet, and the hub can't be asked for {repo} ({why}); connect once."
-        ) from error
+    info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
     files = {
         file.rfilename: {"size": file.size, "digest": f"sha256:{file.lfs.sha256}" if file.lfs else None}
         for file in info.siblings or []
@@ -258,19 +257,6 @@ def _repository(repo: str, revision: str | None) -> dict:
     card = info.card_data
     licence = (card.get("license_name") or card.get("license")) if card else None
     return {"commit": info.sha, "files": files, "licence": str(licence or UNKNOWN), "gated": bool(info.gated)}
-
-
-def _fetched(repo: str, file: str, found: Mapping) -> Path | None:
-    """A small file of a repository, in the client's cache; None if it has none."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError
-
-    if file not in found["files"]:
-        return None
-    try:
-        return Path(hf_hub_download(repo, file, revision=found["commit"]))
-    except GatedRepoError as error:
-        raise UserError(f"{repo} is gated; accept its terms on its page of the hub, then log in (HF_TOKEN).") from error
 
 
 def _unknown(name: Name, known: Sequence[str]) -> UserError:
