@@ -50,6 +50,8 @@ SNAKEMAKE = "The library does not know Snakemake"
             {"data/layouts/digits.py": "import rib.data.http", "data/http.py": "import rib.data.layouts.digits"},
             {CIRCLES},
         ),
+        ({"reporting/page.py": "import rib.api"}, {LAYERS}),
+        ({"api.py": "import torch"}, set()),
         ({"more/__init__.py": ""}, {LAYERS}),
         ({"analysis/cka.py": "def f():\n    import torch"}, {TORCH}),
         ({"analysis/cka.py": "import rib.data.images", "data/images.py": "import timm.data"}, {TORCH}),

@@ -24,7 +24,7 @@ import pandas as pd
 import rib
 
 own = {"catalog": sys.argv[1], "cache": sys.argv[2], "training": {"epochs": 1}}
-network = rib.load_model("tiny_cnn", **own)
+network = rib.load_model("tiny_cnn", "tiny", **own)
 datasets = rib.list_datasets("tiny", catalog=sys.argv[1])
 rows = [rib.evaluate(network, datasets)]
 for target in ("red", "green"):

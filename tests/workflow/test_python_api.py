@@ -16,7 +16,7 @@ from rib import api
 from rib.base.errors import UserError
 from rib.jobs.code_digest import closure
 from tiny import family
-from tiny.project import ROOT
+from tiny.project import ROOT, Project, copy_project
 
 TARGETS = ["red", "green"]
 METHODS = ["ft", "linear_probe", "lwf", "wise_ft"]
@@ -31,7 +31,7 @@ def settings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def network(settings):
-    return rib.load_model("tiny_cnn", **settings)
+    return rib.load_model("tiny_cnn", "tiny", **settings)
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,15 @@ def test_checkpoints_are_those_of_the_workflow(finished, tuned):
             assert path.read_bytes() == made.read_bytes(), (target, method)
 
 
+def finished_run(project, target, method, **settings):
+    run = f"tiny/paper/tiny_cnn/{target}/{method}/all/0"
+    return rib.load_run(project.folder, run, catalog=str(project.folder / "mine"), **settings)
+
+
 def test_rows_and_networks_are_those_of_a_finished_run(finished, tuned, rows, network):
     """By `load_run`, whose rows are those of the files."""
     for (target, method), found in rows.items():
-        loaded, own = rib.load_run(finished[0].folder, "tiny_cnn", target, method, family="tiny", catalog="mine")
+        loaded, own = finished_run(finished[0], target, method)
         (path,) = (finished[0].folder / f"results/tiny/paper/evaluate/tiny_cnn/{target}/{method}/all/0").glob(
             "*.parquet"
         )
@@ -90,9 +95,7 @@ def test_rows_and_networks_are_those_of_a_finished_run(finished, tuned, rows, ne
 
 
 def test_a_loaded_run_is_evaluated_like_any_network(finished, settings):
-    loaded, own = rib.load_run(
-        finished[0].folder, "tiny_cnn", "red", "wise_ft", family="tiny", catalog="mine", cache=settings["cache"]
-    )
+    loaded, own = finished_run(finished[0], "red", "wise_ft", cache=settings["cache"])
     assert loaded.run.method == "wise_ft"
     found = rib.evaluate(loaded, ["green", "blue"])
     for name in ("green", "blue"):
@@ -116,10 +119,10 @@ def test_nothing_is_made_twice_and_nothing_outside_of_the_cache(tmp_path, monkey
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("RIB_CACHE", str(tmp_path / "cache"))
-    first = rib.finetune(rib.load_model("tiny_cnn", catalog="../mine"), "red", training={"epochs": 1})
+    first = rib.finetune(rib.load_model("tiny_cnn", "tiny", catalog="../mine"), "red", training={"epochs": 1})
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*") if path.suffix != ".lock"}
     shutil.rmtree(tmp_path / "mine/archives")
-    again = rib.finetune(rib.load_model("tiny_cnn", catalog="../mine"), "red", training={"epochs": 1})
+    again = rib.finetune(rib.load_model("tiny_cnn", "tiny", catalog="../mine"), "red", training={"epochs": 1})
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in first.state_dict().items())
     assert {path: path.stat().st_mtime_ns for path in made} == made
     assert not list((tmp_path / "here").iterdir())
@@ -127,7 +130,7 @@ def test_nothing_is_made_twice_and_nothing_outside_of_the_cache(tmp_path, monkey
 
 def test_the_cache_has_whole_results_only(tmp_path, monkeypatch):
     family.make(tmp_path / "mine")
-    network = rib.load_model("tiny_cnn", catalog=str(tmp_path / "mine"), cache=str(tmp_path / "cache"))
+    network = rib.load_model("tiny_cnn", "tiny", catalog=str(tmp_path / "mine"), cache=str(tmp_path / "cache"))
 
     def killed(*, images, **more):
         images.write_bytes(b"half")
@@ -147,12 +150,12 @@ def test_the_cache_has_whole_results_only(tmp_path, monkeypatch):
 def test_a_damaged_file_of_the_cache_is_refused(tmp_path):
     family.make(tmp_path / "mine")
     settings = {"catalog": str(tmp_path / "mine"), "cache": str(tmp_path / "cache")}
-    weights = rib.load_model("tiny_cnn", **settings).files["model_folder"] / "weights.safetensors"
+    weights = rib.load_model("tiny_cnn", "tiny", **settings).files["model_folder"] / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
-    with pytest.raises(UserError, match=f"{weights} was edited or damaged"):
-        rib.load_model("tiny_cnn", **settings)
+    with pytest.raises(UserError, match=f"{weights} is missing or was changed"):
+        rib.load_model("tiny_cnn", "tiny", **settings)
     shutil.rmtree(weights.parent)
-    rib.load_model("tiny_cnn", **settings)
+    rib.load_model("tiny_cnn", "tiny", **settings)
 
 
 def test_other_settings_or_code_are_other_results(network, tuned, monkeypatch):
@@ -172,12 +175,15 @@ def test_a_method_that_starts_from_another_and_one_with_a_reference(network):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda network, own: rib.load_model("tiny_cn", **own), "unknown model 'tiny_cn' (did you mean 'tiny_cnn'?)"),
+        (
+            lambda network, own: rib.load_model("tiny_cn", "tiny", **own),
+            "unknown model 'tiny_cn' (did you mean 'tiny_cnn'?)",
+        ),
         (
             lambda network, own: rib.load_model("tiny_cnn", "tinny", **own),
             "unknown family 'tinny' (did you mean 'tiny'?)",
         ),
-        (lambda network, own: rib.load_model("tiny_cnn", wrong=1, **own), "unknown key 'wrong'"),
+        (lambda network, own: rib.load_model("tiny_cnn", "tiny", wrong=1, **own), "unknown key 'wrong'"),
         (lambda network, own: rib.list_datasets("tinny", **own), "unknown family 'tinny'"),
         (lambda network, own: rib.load_dataset("noto", network), "(family tiny): unknown dataset 'noto'"),
         (lambda network, own: rib.evaluate(network, ["gren"]), "unknown dataset 'gren' (did you mean 'green'?)"),
@@ -189,10 +195,7 @@ def test_a_method_that_starts_from_another_and_one_with_a_reference(network):
             lambda network, own: rib.finetune(network, "red", method_settings={"ft": {"lr": [0.1, 0.2]}}),
             "unknown method with one value of each setting 'ft'",
         ),
-        (
-            lambda network, own: rib.load_run(ROOT, "tiny_cnn", "red", "ft", family="tiny"),
-            "has no finished run tiny_cnn/red/ft",
-        ),
+        (lambda network, own: rib.load_run(ROOT, "tiny/paper/tiny_cnn"), "has no finished run tiny/paper/tiny_cnn"),
     ],
 )
 def test_a_mistake_is_one_sentence(network, settings, call, sentence):
@@ -209,8 +212,12 @@ def test_rows_of_the_pretrained_network_are_needed(network, rows):
 def test_a_changed_file_of_a_finished_run_is_refused(finished_copy):
     (path,) = finished_copy.folder.glob("results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/*.parquet")
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(UserError, match="was edited or damaged"):
-        rib.load_run(finished_copy.folder, "tiny_cnn", "red", "ft", family="tiny", catalog="mine")
+    with pytest.raises(UserError, match="is missing or was changed"):
+        finished_run(finished_copy, "red", "ft")
+    (path,) = finished_copy.folder.glob("results/tiny/paper/finetune/tiny_cnn/green/ft/all/0/manifest.json")
+    path.unlink()
+    with pytest.raises(UserError, match=f"{path} is missing"):
+        finished_run(finished_copy, "green", "ft")
 
 
 def test_the_documented_loop_runs(settings, capsys):
@@ -219,8 +226,9 @@ def test_the_documented_loop_runs(settings, capsys):
     assert len(code.splitlines()) <= 20
     own = f"catalog={settings['catalog']!r}, cache={settings['cache']!r}"
     names = {
-        '"efficientnet_lite0"': f'"tiny_cnn", {own}',
-        '"emoji"': f'"tiny", {own}',
+        '"efficientnet_lite0"': '"tiny_cnn"',
+        '"emoji",': f'"tiny", {own},',
+        '"emoji")': f'"tiny", {own})',
         '"noto", "openmoji"': '"red", "green"',
     }
     for old, new in names.items():
@@ -236,6 +244,19 @@ def test_the_documented_loop_runs_as_it_stands(tmp_path):
     code = f"import sys; sys.path.insert(0, {str(ROOT / 'workflow/lib')!r})\n{loop()}"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert re.search(r"^0 +ft +-?[\d.]+", done.stdout, re.M), done.stderr
+
+
+@pytest.mark.slow
+def test_the_emoji_family_has_the_bytes_of_the_workflow(tmp_path):
+    """Fetches packages, as the test above."""
+    project = Project(copy_project(tmp_path / "project"), "emoji")
+    choices = ("models=efficientnet_lite0", "targets=emojione", "methods=ft", "datasets=[emojione,fxemoji]")
+    project.snakemake("--cores", "1", "tables", config=(*choices, "training={epochs: 1}"))
+    network = rib.load_model("efficientnet_lite0", "emoji", cache=str(tmp_path / "cache"), training={"epochs": 1})
+    tuned = rib.finetune(network, "emojione")
+    loaded, rows = rib.load_run(project.folder, "emoji/paper/efficientnet_lite0/emojione/ft/all/0")
+    assert tuned.files["checkpoints"]["ft"].read_bytes() == loaded.files["checkpoints"]["ft"].read_bytes()
+    pd.testing.assert_frame_equal(rib.evaluate(tuned, ["emojione", "fxemoji"]), rows)
 
 
 def loop():

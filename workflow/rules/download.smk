@@ -1,7 +1,7 @@
 # Download published archives and check their digests. Since the content is pinned, results do not depend on the
 # download code; later jobs watch the small manifest.
 
-from rib.data.folders import with_listing
+from rib.data.folders import listing
 
 
 def archive_files(entry):
@@ -14,7 +14,12 @@ def archive_source(w):
     found = next(archive for archive in CATALOG.sources[w.name].sources if archive["file"] == w.archive)
     if found["kind"] in ("file", "folder"):
         found = {**found, "path": local(found["path"])}
-    return with_listing(found, w.name)
+    if found["kind"] != "folder":
+        return found
+    try:
+        return {**found, "listing": listing(Path(found["path"]))}
+    except UserError as error:
+        raise UserError(f"{w.name}: {error}") from None
 
 
 rule download:

@@ -13,8 +13,8 @@ def fitted_on(w):
 
 rule convert_model:
     input:
-        manifest=lambda w: f"{archive_files(CATALOG.models[w.model])[0]}.manifest.json",
-        archive=lambda w: ancient(archive_files(CATALOG.models[w.model])[0]),
+        manifests=lambda w: [f"{file}.manifest.json" for file in archive_files(CATALOG.models[w.model])],
+        archives=lambda w: ancient(archive_files(CATALOG.models[w.model])),
         reference=fitted_on,
     output:
         weights=f"{MODEL}/weights.safetensors",

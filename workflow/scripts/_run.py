@@ -1,11 +1,13 @@
 """Shared by all scripts: translate Snakemake's objects to arguments of a stage's function."""
 
+import inspect
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
-from rib.base.plugins import arguments as by_name
 from rib.config.run import Run
 from rib.jobs.parent_run import end_with_parent
 from rib.jobs.script import named_inputs, run, warm_start  # noqa: F401
@@ -28,7 +30,21 @@ def arguments(function, snakemake, out, **given) -> dict:
     if "seed" in known:
         known["run"] = Run(w.model, w.target, w.method, w.size, int(w.seed))
     known |= {**dict(out.items()), "outputs": dict(out.items()), **snakemake.params.cfg, **given}
-    return by_name(function, known, snakemake.threads)
+    return {
+        name: _converted(known[name], parameter.annotation, snakemake)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name in known
+    }
+
+
+def _converted(value, annotation, snakemake):
+    """Convert a dict of settings to a dataclass if the parameter is annotated as one."""
+    kind = next((kind for kind in (annotation, *get_args(annotation)) if is_dataclass(kind)), None)
+    if kind is None or not isinstance(value, dict):
+        return value
+    types = {field.name: field.type for field in fields(kind)}
+    made = {name: _converted(part, types[name], snakemake) for name, part in value.items()}
+    return kind(**made, **({"workers": snakemake.threads} if "workers" in types else {}))
 
 
 def dataset_files(name, manifest, proxy, split):

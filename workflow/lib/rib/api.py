@@ -4,7 +4,7 @@
 environment variable RIB_CACHE or else the user's cache folder. What was made with the same settings and code is not made again.
 Networks are evaluated and fine-tuned as they were loaded, whatever was done to their weights since.
 
-All functions raise a UserError if a name is unknown or of another family, or a file was damaged or can't be fetched.
+All functions raise a UserError if a name is unknown or of another family, or a file was changed or can't be fetched.
 """
 
 import hashlib
@@ -25,36 +25,35 @@ from torch import nn
 from rib.analysis import bootstrap, counts, ri, tables
 from rib.base.errors import UserError
 from rib.base.files import sha256, write_json
-from rib.base.plugins import arguments
 from rib.base.text import redacted
 from rib.config.catalog import PROJECT_CATALOG, Catalog
 from rib.config.choices import as_list
 from rib.config.entries import EVALUATED, Dataset, Model
 from rib.config.grid import resolve_grid
 from rib.config.label_space import LabelSpace
-from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
-from rib.config.schema import known_name, read_yaml, validated
+from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, run_of
+from rib.config.schema import known_name, validated
 from rib.data import download, folders, images, prepare, prepared, variables, view
 from rib.evaluation import evaluate as evaluation
-from rib.evaluation import recipes
+from rib.evaluation.recipes import State, run_states, write_recipe
 from rib.jobs.code_digest import digest
 from rib.models import checkpoint, convert, device
-from rib.models import network as networks
+from rib.models.network import load
 from rib.records.hashing import differing
 from rib.records.integrity import files_of
 from rib.training import finetune as training
 from rib.training import pretrain
+from rib.training.settings import TrainingSettings
 
 __all__ = ["UserError", "evaluate", "finetune", "list_datasets", "list_methods", "list_models"]
 __all__ += ["load_dataset", "load_model", "load_run", "robustness_improvement"]
-CACHE = "RIB_CACHE"
 # Keys of config.yaml in whose place functions have arguments.
 CHOICES = {"datasets": "default", "targets": "default", "methods": [], "seeds": [0], "protocol": "paper"}
-OUTPUTS = {  # of jobs, by argument
-    **{"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "weights": "weights.safetensors"},
-    **{"description": "model.json", "checkpoint": "checkpoint.safetensors", "history": "history.csv"},
-    **{"saved": "state.safetensors", "rescue": "rescue.safetensors", "manifest": "manifest.json"},
-}
+# Files of the outputs of jobs, by argument.
+OUTPUTS = {"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "recipe": "recipe.json"}
+OUTPUTS |= {"weights": "weights.safetensors", "description": "model.json", "checkpoint": "checkpoint.safetensors"}
+OUTPUTS |= {"history": "history.csv", "saved": "state.safetensors", "rescue": "rescue.safetensors"}
+OUTPUTS |= {"manifest": "manifest.json"}
 
 
 def list_models(family: str | None = None, **settings) -> list[str]:
@@ -64,7 +63,8 @@ def list_models(family: str | None = None, **settings) -> list[str]:
 
 def list_datasets(family: str, **settings) -> list[str]:
     """Datasets of a family on which networks are evaluated, without optional ones: `rib.list_datasets("emoji")`."""
-    found = (catalog := _catalog(settings, family)).datasets_of(catalog.families[family], *EVALUATED)
+    catalog = _catalog(settings, family)
+    found = catalog.datasets_of(catalog.families[family], *EVALUATED)
     return [name for name, entry in found.items() if not entry.optional]
 
 
@@ -73,18 +73,15 @@ def list_methods(**settings) -> list[str]:
     return list(_catalog(settings).methods)
 
 
-def load_model(name: str, family: str | None = None, **settings) -> nn.Module:
-    """A pretrained network in evaluation mode, with a head for a family, by default the first that the model is meant for.
+def load_model(name: str, family: str, **settings) -> nn.Module:
+    """A pretrained network in evaluation mode, with a head for a family's classes.
 
     It takes images (N, 3, size, size) float32, normalised by its attribute `preprocessing` (input_size in pixels; mean and
-    std of each RGB channel, in 0..1), and returns logits (N, outputs). Example: `rib.load_model("efficientnet_lite0")`.
+    std of each RGB channel, in 0..1), and returns logits (N, outputs). Example: `rib.load_model("efficientnet_lite0", "emoji")`.
     """
-    models = _catalog(settings, family).models
-    family = family or models[known_name(name, models, "model", "load_model")].families[0]
-    stages = _Stages({**settings, "family": family}, name)
-    return stages.network(
-        Run(name, NO_TARGET, PRETRAINED, ALL, 0), stages.model(), recipes.run_states(PRETRAINED, None)
-    )
+    stages = _Stages({**settings, "family": family, "models": [name]})
+    run = Run(stages.name, NO_TARGET, PRETRAINED, ALL, 0)
+    return stages.network(run, stages.model(), run_states(PRETRAINED, None), {})
 
 
 def load_dataset(name: str, network: nn.Module) -> prepared.PreparedDataset:
@@ -92,10 +89,8 @@ def load_dataset(name: str, network: nn.Module) -> prepared.PreparedDataset:
 
     Example: `rib.load_dataset("noto", network)`.
     """
-    stages = _Stages(network.settings, network.run.model, datasets=[name])
-    return view.load_whole(
-        **arguments(view.load_whole, {**stages.known, "files": stages.dataset(name)}, stages.workers)
-    )
+    stages = _Stages(network.settings, datasets=[name])
+    return view.load_whole(stages.dataset(name), stages.view)
 
 
 def finetune(network: nn.Module, target: str, method: str = "ft", seed: int = 0, **settings) -> nn.Module:
@@ -104,18 +99,11 @@ def finetune(network: nn.Module, target: str, method: str = "ft", seed: int = 0,
     Methods that it starts from or merges are trained first. Raises a UserError if the method can't be used, has several
     networks, or diverges. Example: `rib.finetune(network, "noto", "lora", training={"epochs": 3})`.
     """
-    settings, run = {**network.settings, **settings}, Run(network.run.model, target, method, ALL, seed)
-    stages = _Stages(settings, run.model, datasets=[target], targets=[target], methods=[method], seeds=[seed])
-    chosen = stages.grid.methods[
-        known_name(method, stages.grid.methods, "method with one value of each setting", "finetune")
-    ]
-    run, parents = replace(run, size=stages.grid.sizes[0]), [method] if chosen.trains else chosen.parents
-    checkpoints = {name: stages.checkpoint(replace(run, method=name)) for name in parents}
-    states = recipes.run_states(method, None)
-    if not chosen.trains:
-        algorithm = stages.grid.catalog.algorithm_file(chosen.algorithm)
-        states = recipes.merge_states(algorithm, chosen.settings, parents)
-    return stages.network(run, stages.model(), states, checkpoints)
+    choices = {"datasets": [target], "targets": [target], "methods": [method], "seeds": [seed]}
+    stages = _Stages({**network.settings, **settings}, **choices)
+    known_name(method, stages.grid.methods, "method with one value of each setting", "finetune")
+    run = Run(stages.name, target, method, stages.grid.sizes[0], seed)
+    return stages.network(run, stages.model(), *stages.trained(run))
 
 
 def evaluate(network: nn.Module, datasets: Iterable[str]) -> pd.DataFrame:
@@ -123,15 +111,13 @@ def evaluate(network: nn.Module, datasets: Iterable[str]) -> pd.DataFrame:
 
     Raises a UserError if a logit is not finite. Example: `rib.evaluate(network, ["noto", "openmoji"])`.
     """
-    stages, parts = _Stages(network.settings, network.run.model, datasets=list(datasets)), []
-    known = {**stages.known, **network.files, "run": network.run, "manifests": []}
-    for group in stages.grid.evaluation_groups().values():
-        with tempfile.TemporaryDirectory() as folder:
-            known |= {"datasets": list(map(stages.dataset, group)), "rows": Path(folder, "rows.parquet")}
-            known["manifest"] = Path(folder, OUTPUTS["manifest"])
-            evaluation.evaluate(**arguments(evaluation.evaluate, known, stages.workers))
-            parts.append(pd.read_parquet(known["rows"]))
-    return pd.concat(parts, ignore_index=True)
+    stages = _Stages(network.settings, datasets=list(datasets))
+    known = {"run": network.run, **network.files, "manifests": [], "view": stages.view, "compute": stages.compute}
+    known |= {"datasets": list(map(stages.dataset, stages.grid.datasets))}
+    with tempfile.TemporaryDirectory() as folder:
+        rows, size = Path(folder, "rows.parquet"), stages.grid.config["compute"]["evaluation_batch_size"]
+        evaluation.evaluate(**known, batch_size=size, rows=rows, manifest=rows.with_suffix(".json"))
+        return pd.read_parquet(rows)
 
 
 def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -141,7 +127,7 @@ def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.D
         rows: of `evaluate`, of fine-tuned networks and of those that they started from, on the same datasets, else a UserError.
         network: any of the family, to find the datasets. Example: `rib.robustness_improvement(rows, network)`.
     """
-    stages = _Stages(network.settings, network.run.model, datasets=list(rows["dataset"].unique()))
+    stages = _Stages(network.settings, datasets=list(rows["dataset"].unique()))
     if missing := set(rows["model"]) - set(rows["model"][rows["method"] == PRETRAINED]):
         raise UserError(f"the rows of the pretrained {min(missing)} are missing; evaluate it on the same datasets.")
     paths = {name: stages.dataset(name).folder / OUTPUTS["index"] for name in stages.grid.datasets}
@@ -152,38 +138,31 @@ def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.D
     return tables.ri_table(ood, how["confidence"]), tables.mri_tables(ood, how["confidence"])[0]
 
 
-def load_run(
-    project: str | Path,
-    model: str,
-    target: str = NO_TARGET,
-    method: str = PRETRAINED,
-    seed: int = 0,
-    size: str = ALL,
-    **settings,
-) -> tuple[nn.Module, pd.DataFrame]:
-    """The network and the rows of a finished run of a project folder, by default those of a pretrained model.
+def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.DataFrame]:
+    """The network and the rows of a finished run of a project folder.
 
-    Settings are those of its config.yaml, unless given. Raises a UserError if the run isn't finished, or is a curve of several
-    networks. Example: `rib.load_run(".", "efficientnet_lite0", "noto", "ft")`.
+    Args:
+        run: as in the paths of its results, <family>/<protocol>/<model>/<target>/<method>/<size>/<seed>.
+        settings: those of the project that differ from the family's defaults, such as catalog and image_size.
+
+    Raises a UserError if it has several networks. Example: `rib.load_run(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
     """
-    cache = settings.pop("cache", None)
-    config = validated({**read_yaml(Path(project, "config.yaml")), **settings}, "config", f"{project}/config.yaml")
-    config["catalog"] = [str(Path(project, folder)) for folder in as_list(config["catalog"])]
-    run, results = Run(model, target, method, size, seed), Path(project, "results", config["family"])
-    place, folder = results / config["protocol"], results / "models" / model
-    recipe = place / f"merge/{run}/recipe.json"
-    states = recipes.run_states(method, recipe if recipe.is_file() else None)
-    trained = [replace(run, method=name) for name in states[0].weights if name != PRETRAINED]
+    parts = Path(run).parts
+    place, path = Path(project, "results", *parts[:2]), Path(*parts[2:])
+    rows = sorted((place / "evaluate" / path).glob("*.parquet"))
+    if len(parts) != 7 or not rows:
+        raise UserError(f"{project} has no finished run {run}; correct a name, or run it.")
+    found, recipe = run_of(rows[0]), place / "merge" / path / OUTPUTS["recipe"]
+    states = run_states(found.method, recipe if recipe.is_file() else None)
+    trained = [replace(found, method=name) for name in states[0].weights if name != PRETRAINED]
     checkpoints = {part.method: place / f"finetune/{part}" / OUTPUTS["checkpoint"] for part in trained}
-    manifests = [path.with_name("manifest.json") for path in (folder / "model.json", *checkpoints.values())]
-    of_rows = sorted((place / f"evaluate/{run}").glob("*.manifest.json"))
-    if not of_rows or not all(map(Path.is_file, manifests)):
-        raise UserError(f"{project} has no finished run {run} of family {config['family']}; correct a name, or run it.")
-    _refuse_changed(*manifests, *of_rows)
-    rows = [pd.read_parquet(str(path).replace(".manifest.json", ".parquet")) for path in of_rows]
-    own = {key: value for key, value in config.items() if key not in {*CHOICES, "models"}}
-    stages = _Stages({**own, "cache": cache}, model)
-    return stages.network(run, folder, states, checkpoints), pd.concat(rows, ignore_index=True)
+    model = place.parent / "models" / found.model
+    _refuse_changed(
+        *(path.parent / OUTPUTS["manifest"] for path in (model / OUTPUTS["weights"], *checkpoints.values()))
+    )
+    _refuse_changed(*(path.with_suffix(".manifest.json") for path in rows))
+    stages = _Stages({**settings, "family": parts[0], "models": [found.model]})
+    return stages.network(found, model, states, checkpoints), pd.concat(map(pd.read_parquet, rows), ignore_index=True)
 
 
 def _catalog(settings: Mapping, family: str | None = None) -> Catalog:
@@ -196,32 +175,46 @@ def _catalog(settings: Mapping, family: str | None = None) -> Catalog:
 
 def _refuse_changed(*manifests: Path) -> None:
     for manifest in manifests:
-        if changed := differing(files_of(manifest), "checking files"):
-            raise UserError(f"{changed[0]} was edited or damaged; delete its folder, so that it is made again.")
+        if changed := differing(files_of(manifest), "checking files") if manifest.is_file() else [manifest]:
+            raise UserError(f"{changed[0]} is missing or was changed; delete its folder, and make it again.")
 
 
 class _Stages:
     """Stages of the workflow for one model, each run when its outputs are first needed."""
 
-    def __init__(self, settings: Mapping, model: str, **choices):
-        config = dict(models=[model], **CHOICES | choices, **settings)
-        self.cache = Path(config.pop("cache", None) or os.environ.get(CACHE) or user_cache_path("imagenet-rib"))
+    def __init__(self, settings: Mapping, **choices):
+        config = dict(**CHOICES | choices, **settings)
+        self.cache = Path(config.pop("cache", None) or os.environ.get("RIB_CACHE") or user_cache_path("imagenet-rib"))
         config = validated(config, "config", "settings")
-        self.settings, self.name, self.workers = settings, model, config["compute"]["decode_workers"]
-        self.grid = resolve_grid(config, _catalog(config))
-        self.known = {"view": self.grid.view_of(model), "compute": self.grid.compute()}
-        self.known["batch_size"] = config["compute"]["evaluation_batch_size"]
+        self.settings, self.grid = settings, resolve_grid(config, _catalog(config))
+        (self.name,) = self.grid.models
+        self.geometry, self.workers = self.grid.geometry(self.name), config["compute"]["decode_workers"]
+        own = {"geometry": self.geometry, "workers": self.workers}
+        self.view = view.DatasetView(**self.grid.view_of(self.name) | own)
+        self.compute = device.ComputeSettings(**self.grid.compute())
         variables.set_from(config)
 
+    def network(self, run: Run, folder: Path, states: Sequence[State], checkpoints: Mapping[str, Path]) -> nn.Module:
+        """The network of a run, with what it was made from as attributes."""
+        if len(states) > 1:
+            raise UserError(f"'{run.method}' is a curve of {len(states)} networks; choose a method with one.")
+        network, facts = load(folder, device.start(self.compute))
+        network = checkpoint.apply(network, states[0].weights, checkpoints).eval()
+        used = {"input_size": self.geometry.size, "crop_pct": self.geometry.crop_pct}
+        network.preprocessing, network.run, network.settings = facts["preprocessing"] | used, run, self.settings
+        network.files = {"model_folder": folder, "states": states, "checkpoints": checkpoints}
+        return network
+
     def kept(self, place: str, function: Callable, known: Mapping, *code: str, **outputs: str) -> Path:
-        """Folder of the cache with the outputs of a job's function, never unfinished, and compared with their digests.
+        """Folder of the cache with all outputs of a job's function, compared with their digests.
 
         Args:
             known: arguments by name, of which the function takes those that it has.
             code: files of code that it loads.
             outputs: names of further outputs, by argument.
         """
-        known = arguments(function, {**self.known, **known}, self.workers)
+        known = {"view": self.view, "compute": self.compute, **known}
+        known = {name: known[name] for name in inspect.signature(function).parameters if name in known}
         made_with = [known, digest(Path(inspect.getfile(function)), *map(Path, code))]
         text = redacted(json.dumps(made_with, sort_keys=True, default=str)).replace(str(self.cache), "")
         folder = self.cache / place / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -232,7 +225,8 @@ class _Stages:
                 shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
                 part.mkdir()
                 files = {name: part / file for name, file in {**OUTPUTS, **outputs}.items()}
-                function(**arguments(function, files) | known)
+                of_function = files.keys() & inspect.signature(function).parameters.keys()
+                function(**known, **{name: files[name] for name in of_function})
                 for name in ("saved", "manifest"):
                     files[name].unlink(missing_ok=True)
                 write_json(files["manifest"], {"files": {path.name: sha256(path) for path in part.iterdir()}})
@@ -242,28 +236,27 @@ class _Stages:
 
     def archives(self, entry: Dataset | Model) -> list[Path]:
         """Published files of a dataset or model."""
-        made = []
+        made, known = [], {"what": entry.name, "partial": self.cache / "partial"}
         for source in entry.sources:
-            given = {
-                **folders.with_listing(source, entry.name),
-                "urls": self.grid.catalog.urls.get((entry.raw, source["file"])),
-            }
-            known = {"source": given, "what": entry.name, "partial": self.cache / "partial"}
+            more = {"urls": self.grid.catalog.urls.get((entry.raw, source["file"]))}
+            if source["kind"] == "folder":
+                more["listing"] = folders.listing(Path(source["path"]))
+            known["source"] = {**source, **more}
             made.append(self.kept(f"raw/{entry.raw}", download.download, known, target=source["file"]) / source["file"])
         return made
 
     def dataset(self, name: str) -> view.DatasetFiles:
         """A dataset at the model's geometry."""
-        known = self.grid.preparation(name, self.grid.geometry(self.name))
-        of_source = {"name": name, "archives": self.archives(self.grid.catalog.datasets[name])}
-        of_source |= {**known, "space": LabelSpace.from_json(known["space"])}
-        known["dataset"] = images.DatasetSource(**arguments(images.DatasetSource, of_source))
-        known |= {"corrupt_allowed": self.grid.config["corrupt_images"], "workers": self.workers}
-        folder = self.kept(f"prepare/{name}", prepare.prepare, known, known["layout"])
-        if not self.grid.excludes_proxy(name):
-            return view.DatasetFiles(name, folder)
-        whole = self.grid.reference.name
-        return view.DatasetFiles(name, folder, folder if name == whole else self.dataset(whole).folder)
+        known, entry = self.grid.preparation(name, self.geometry), self.grid.catalog.datasets[name]
+        geometry, space = known["geometry"] and self.geometry, LabelSpace.from_json(known["space"])
+        named = {key: known[key] for key in ("source_group", "icons", "exclude")}
+        known["dataset"] = images.DatasetSource(name, self.archives(entry), space, geometry, **named)
+        known |= {"workers": self.workers, "corrupt_allowed": self.grid.config["corrupt_images"]}
+        folder, proxy = self.kept(f"prepare/{name}", prepare.prepare, known, known["layout"]), None
+        if self.grid.excludes_proxy(name):
+            whole = self.grid.reference.name
+            proxy = folder if name == whole else self.dataset(whole).folder
+        return view.DatasetFiles(name, folder, proxy)
 
     def reference(self) -> view.DatasetFiles | None:
         """The dataset with the pretraining proxy, if there is one."""
@@ -271,36 +264,29 @@ class _Stages:
 
     def model(self) -> Path:
         """Folder of the model, converted or trained here."""
-        entry, known = self.grid.models[self.name], self.grid.conversion(self.name)
+        entry = self.grid.models[self.name]
+        known = {**self.grid.conversion(self.name), "view": self.view, "compute": self.compute}
         if how := entry.pretrain:
             known |= {f"{key}_folder": self.dataset(how[key]).folder for key in ("dataset", "test")}
             return self.kept(f"models/{self.name}", pretrain.pretrain, known)
         known |= {
-            "archive": self.archives(entry)[0],
+            "archives": self.archives(entry),
             "reference": self.reference() if known["head"] == "fitted" else None,
         }
         return self.kept(f"models/{self.name}", convert.convert, known)
 
-    def checkpoint(self, run: Run) -> Path:
-        """Checkpoint of a run, trained after those that it starts from."""
+    def trained(self, run: Run) -> tuple[list[State], dict[str, Path]]:
+        """States of a run of a method, and the checkpoints that they are made of, by method."""
         method = self.grid.methods[run.method]
+        parents = {name: self.trained(replace(run, method=name))[1][name] for name in method.parents}
         algorithm = str(self.grid.catalog.algorithm_file(method.algorithm))
-        known = {"run": run, "model_folder": self.model(), "target": self.dataset(run.target), "algorithm": algorithm}
-        known |= {"settings": method.settings, "training": self.grid.training(run.method)}
-        known |= {"start": {name: self.checkpoint(replace(run, method=name)) for name in method.parents}}
+        known = {"algorithm": algorithm, "settings": method.settings, "parents": method.parents, "start": parents}
+        if not method.trains:
+            known["manifests"] = [path.with_name(OUTPUTS["manifest"]) for path in parents.values()]
+            folder = self.kept(f"merge/{run}", write_recipe, known, algorithm)
+            return run_states(run.method, folder / OUTPUTS["recipe"]), parents
+        known |= {"run": run, "model_folder": self.model(), "target": self.dataset(run.target)}
         known |= {"reference": self.reference() if method.reference != "no" else None}
-        return self.kept(f"finetune/{run}", training.finetune, known, algorithm) / OUTPUTS["checkpoint"]
-
-    def network(
-        self, run: Run, folder: Path, states: Sequence[recipes.State], checkpoints: Mapping[str, Path] | None = None
-    ) -> nn.Module:
-        """The network of a run, with what it was made from as attributes."""
-        if len(states) > 1:
-            raise UserError(f"'{run.method}' is a curve of {len(states)} networks; choose a method with one.")
-        network, facts = networks.load(folder, device.start(device.ComputeSettings(**self.known["compute"])))
-        network = checkpoint.apply(network, states[0].weights, checkpoints or {}).eval()
-        geometry = self.grid.geometry(self.name)
-        network.preprocessing = {**facts["preprocessing"], "input_size": geometry.size, "crop_pct": geometry.crop_pct}
-        network.files = {"model_folder": folder, "states": states, "checkpoints": checkpoints or {}}
-        network.run, network.settings = run, self.settings
-        return network
+        known |= {"training": TrainingSettings(**self.grid.training(run.method))}
+        folder = self.kept(f"finetune/{run}", training.finetune, known, algorithm)
+        return run_states(run.method, None), {run.method: folder / OUTPUTS["checkpoint"]}

@@ -1,12 +1,8 @@
-"""Loading algorithms and layouts, modules of the library or of a user's folder, and what functions are called with."""
+"""Loading algorithms and layouts: modules of the library or of a user's catalogue folder."""
 
 import importlib.util
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import get_args
 
 LIBRARY = Path(__file__).resolve().parents[1]
 
@@ -29,21 +25,3 @@ def load_module(path: str | Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def arguments(function: Callable, known: Mapping[str, object], workers: int = 1) -> dict:
-    """Arguments of a function that are known, by name.
-
-    A dict is converted if the parameter is annotated as a dataclass; a dataclass with a field `workers` gets their number.
-    """
-    parameters = inspect.signature(function).parameters.items()
-    return {name: _converted(known[name], part.annotation, workers) for name, part in parameters if name in known}
-
-
-def _converted(value, annotation, workers: int):
-    kind = next((kind for kind in (annotation, *get_args(annotation)) if is_dataclass(kind)), None)
-    if kind is None or not isinstance(value, dict):
-        return value
-    types = {field.name: field.type for field in fields(kind)}
-    made = {name: _converted(part, types[name], workers) for name, part in value.items()}
-    return kind(**made, **({"workers": workers} if "workers" in types else {}))

@@ -11,6 +11,7 @@ from rib.config.catalog import Catalog
 from rib.config.choices import Reference
 from rib.config.entries import EVALUATED, Dataset, Family, Method, Model
 from rib.config.geometry import Geometry
+from rib.config.model_names import terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, largest
 from rib.config.schema import known_name
 from rib.config.settings import LENGTH
@@ -18,8 +19,9 @@ from rib.config.sweeps import in_path, resolve_methods
 
 # Settings of the machine, on which results do not depend.
 OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
-MODEL_FACTS = ("name", "library", "architecture", "arguments", "source", "weights", "pretrain")
-MODEL_FACTS += ("preprocessing", "pretraining", "licence")
+# What a model is, without its label and style.
+MODEL_FACTS = ("name", "library", "architecture", "source", "tokenizer", "weights", "pretrain", "preprocessing")
+MODEL_FACTS += ("pretraining", "licence")
 OF_RECIPE = ("name", "label", "source")  # what does not change training
 
 
@@ -153,7 +155,14 @@ class Grid:
             size=preprocessing["input_size"] if size == "native" else size,
             crop_pct=preprocessing["crop_pct"] if self.family.crop_pct is None else self.family.crop_pct,
             interpolation=preprocessing["interpolation"],
+            crop_mode=preprocessing["crop_mode"] if self.family.crop_pct is None else "center",
         )
+
+    def arguments(self, model: str) -> dict:
+        """Arguments of the library's create_model, with the input size if the network has to be built for it."""
+        entry, size = self.models[model], self.geometry(model).size
+        resized = entry.resized_by and size != entry.preprocessing["input_size"]
+        return {**entry.arguments, **({entry.resized_by: size} if resized else {})}
 
     def setting(self, key: str):
         """A setting of config.yaml, with `default` replaced by the family's value."""
@@ -207,11 +216,11 @@ class Grid:
         }
 
     def conversion(self, model: str) -> dict:
-        """Settings with which a model is converted (rib.models.convert.convert) or trained here, without label and style."""
+        """Settings with which a model is converted (rib.models.convert.convert) or trained here (rib.training.pretrain)."""
         entry, head, space = self.models[model], self.head(model), self.catalog.family_label_space(self.family.name)
         own_classes = self.family.classes["format"] == "own"
         return {
-            "entry": {key: getattr(entry, key) for key in MODEL_FACTS},
+            "entry": {**{key: getattr(entry, key) for key in MODEL_FACTS}, "arguments": self.arguments(model)},
             "head": head,
             "num_classes": space.num_classes,
             "class_names": list(space.names) if head == "zero_shot" and own_classes else None,
@@ -274,7 +283,7 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         seeds=config["seeds"],
         split_fractions=fractions,
         selection=choices.choose_selection(config, methods, datasets, targets),
-        notices=[*notices, *of_targets, *of_methods],
+        notices=[*notices, *of_targets, *of_methods, *terms(models.values())],
     )
     for model in models:
         for name in sorted(grid.methods.keys() - set(grid.methods_of(model))):

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import tarfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from rib.base.errors import UserError
@@ -32,14 +31,6 @@ def listing(folder: Path) -> str:
     for path in files_of(folder):
         digest.update(os.fsencode(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0"))
     return digest.hexdigest()[:16]
-
-
-def with_listing(source: Mapping, what: str) -> Mapping:
-    """A source of the catalogue; if it is a folder, with a listing of its files."""
-    try:
-        return {**source, "listing": listing(Path(source["path"]))} if source["kind"] == "folder" else source
-    except UserError as error:
-        raise UserError(f"{what}: {error}") from None
 
 
 def pack(folder: Path, target: Path, what: str) -> Path:

@@ -19,12 +19,7 @@ class State(NamedTuple):
 def write_recipe(
     *, algorithm: str, settings: Mapping, parents: Sequence[str], manifests: Sequence[Path], recipe: Path
 ) -> None:
-    """Write the recipe of a merge (see `merge_states` and `store_recipe`)."""
-    store_recipe(recipe, merge_states(algorithm, settings, parents), parents, manifests, [])
-
-
-def merge_states(algorithm: str, settings: Mapping, parents: Sequence[str]) -> list[State]:
-    """States of a merge by an algorithm in the given file.
+    """Write the recipe of a merge (see `store_recipe`) by an algorithm in the given file.
 
     Raises:
         UserError: the entry doesn't fit the algorithm, or the weights don't add up to 1.
@@ -40,7 +35,7 @@ def merge_states(algorithm: str, settings: Mapping, parents: Sequence[str]) -> l
     for total in (sum(state.weights.values()) for state in states):
         if abs(total - 1) > 1e-9:
             raise UserError(f"{Path(algorithm).name}: the weights add up to {total}, not 1; correct it.")
-    return states
+    store_recipe(recipe, states, parents, manifests, [])
 
 
 def store_recipe(
