@@ -10,6 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
+from test_size_analysis import HOW, MODEL, USUAL
 
 import rib
 from rib import api
@@ -236,6 +238,38 @@ def test_the_documented_loop_runs(settings, capsys):
         code = code.replace(old, new)
     exec(code, {})
     assert re.search(r"^0 +ft +-?[\d.]+", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "reference"),
+    [("net_10", "memory"), ("tiny_cnn", "memory"), ("tiny_cnn", {"part_of": "red", "images_per_class": 2})],
+    ids=["trained here", "fitted head", "proxy in the target"],
+)
+def test_models_that_need_a_reference_have_the_bytes_of_the_workflow(project, tmp_path, model, reference):
+    mine = project.folder / "mine"
+    entries = yaml.safe_load((mine / "models.yaml").read_text())
+    entries["net_10"] = {**MODEL, "label": "net_10", "pretrain": {**HOW, "size": 10}}
+    (mine / "models.yaml").write_text(yaml.safe_dump(entries))
+    datasets = yaml.safe_load((mine / "datasets.yaml").read_text())
+    (mine / "datasets.yaml").write_text(yaml.safe_dump(datasets | {"usual": USUAL}))
+    chosen = yaml.safe_load((mine / "families/tiny.yaml").read_text())
+    chosen |= {"reference": reference, "classes": {"file": "own.csv", "format": "own"}}
+    (mine / "families/tiny.yaml").write_text(yaml.safe_dump(chosen))
+    (mine / "classes/own.csv").write_text(
+        "".join(f"{row}\n" for row in ("key,name", *(f"{w},{w}" for w in family.WNIDS)))
+    )
+    run = f"{model}/copy/replay/all/0"
+    rate = {"replay": {"lr": 0.00001}}
+    config = (f"models={model}", "targets=copy", "methods=replay", f"method_settings={rate}")
+    project.snakemake("--cores", "1", f"results/tiny/paper/evaluate/{run}/tiny.parquet", config=config)
+    own = {"catalog": str(mine), "cache": str(tmp_path / "cache"), "method_settings": rate}
+    tuned = rib.finetune(rib.load_model(model, "tiny", **own), "copy", "replay")
+    loaded, rows = rib.load_run(project.folder, f"tiny/paper/{run}", **own)
+    for one, other in zip(tuned.files["checkpoints"].values(), loaded.files["checkpoints"].values(), strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    pd.testing.assert_frame_equal(rib.evaluate(tuned, sorted(rows["dataset"].unique())), rows)
+    assert (rows["dataset"] == "copy").sum() == (20 if reference == "memory" else 10)
 
 
 @pytest.mark.slow
