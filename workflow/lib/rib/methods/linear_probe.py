@@ -31,8 +31,11 @@ class LinearProbing(FineTuning):
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-        if not isinstance(self.model.get_classifier(), nn.Module):
-            raise ValueError("the network has several heads, but linear probing trains only one")
+        head = self.model.get_classifier()
+        if not isinstance(head, nn.Linear | nn.Conv2d):
+            raise ValueError(
+                f"the network's head is a {type(head).__name__}, but linear probing trains one linear layer"
+            )
         features = partial(head_inputs, frozen_copy(self.model, self.inputs[slice(EXAMPLE)]))
         if self.inputs.augmentation:
             self.features = lambda rows: torch.no_grad()(features)(self.inputs[rows])

@@ -15,6 +15,7 @@ from rib.base.files import read_json, write_json
 from rib.models.device import autocast
 
 NUM_CLASSES = 1000  # ImageNet-1K's
+SIMD_WIDTH = 16  # most float32 numbers in a vector register
 NO_ARGUMENTS: Mapping = MappingProxyType({})
 
 
@@ -38,10 +39,26 @@ def build(
         if dropout or drop_path:
             raise UserError(f"{architecture}: open_clip's towers have no dropout or drop_path; set both to 0.")
         tower = create(library, architecture, arguments).visual
-        return OpenClipClassifier(tower, embedding_width(architecture, arguments), num_classes).eval()
-    # Not every architecture has these arguments, so they are passed only if set.
-    rates = {name: rate for name, rate in (("drop_rate", dropout), ("drop_path_rate", drop_path)) if rate}
-    return create(library, architecture, {**arguments, **rates, "num_classes": num_classes}).eval()
+        model = OpenClipClassifier(tower, embedding_width(architecture, arguments), num_classes)
+    else:
+        # Not every architecture has these arguments, so they are passed only if set.
+        rates = {name: rate for name, rate in (("drop_rate", dropout), ("drop_path_rate", drop_path)) if rate}
+        model = create(library, architecture, {**arguments, **rates, "num_classes": num_classes})
+    _subsample_first(model)
+    return model.eval()
+
+
+def _subsample_first(model: nn.Module) -> None:
+    """Let narrow pointwise convolutions with a stride subsample their input instead, which gives the same output.
+
+    For few input channels, as in FastViT's stem, oneDNN's gradient of the weights is wrong or crashes (its issue 6035).
+    """
+    for layer in model.modules():
+        narrow = isinstance(layer, nn.Conv2d) and layer.in_channels < SIMD_WIDTH
+        if narrow and layer.kernel_size == (1, 1) != layer.stride:
+            sampled = (..., *(slice(None, None, stride) for stride in layer.stride))
+            layer.stride = (1, 1)
+            layer.register_forward_pre_hook(lambda _, args, sampled=sampled: (args[0][sampled],))
 
 
 def create(library: str, architecture: str, arguments: Mapping) -> nn.Module:
@@ -113,8 +130,10 @@ def head_inputs(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def head_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Named parameters of the network's head."""
-    head = {id(parameter) for parameter in model.get_classifier().parameters()}
+    """Named parameters of the network's head, or of its two heads if it was distilled."""
+    head = model.get_classifier()
+    heads = head if isinstance(head, tuple) else (head,)
+    head = {id(parameter) for part in heads for parameter in part.parameters()}
     return [(name, parameter) for name, parameter in model.named_parameters() if id(parameter) in head]
 
 
