@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rib.methods import algorithm
 from rib.methods.base import FineTuning, Task
@@ -51,7 +52,5 @@ class LinearProbing(FineTuning):
         self.model.eval()
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        head, features = self.model.get_classifier(), self.features(rows)
-        if isinstance(head, nn.Conv2d):  # a pointwise convolution on the pooled map, such as in BiT's ResNets
-            return head(features[:, :, None, None]).flatten(1)
-        return head(features)
+        head = self.model.get_classifier()  # a pointwise convolution of the pooled map in BiT's ResNets
+        return F.linear(self.features(rows), head.weight.flatten(1), head.bias)

@@ -12,7 +12,6 @@ Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 and section 4.2 (q and v).
 variant lora_released.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -28,7 +27,6 @@ from rib.models.network import head_parameters
 
 ADAPTER = "default"
 TOKENS = ("cls_token", "pos_embed", "class_embedding", "positional_embedding")
-NORM = re.compile(r"norm|\bln_")  # of timm and of open_clip
 
 
 @algorithm
@@ -173,5 +171,5 @@ def _keep_blocks(b: nn.Parameter, rank: int) -> None:
 
 def _tokens_and_norms(model: nn.Module) -> set[int]:
     """Ids of norms, class tokens and position embeddings outside the blocks."""
-    named = outside_blocks(model)
-    return {id(part) for name, part in named if NORM.search(name) or name.rpartition(".")[2] in TOKENS}
+    kept = ("norm", "ln_", *TOKENS)
+    return {id(part) for name, part in outside_blocks(model) if any(word in name for word in kept)}

@@ -61,10 +61,11 @@ def _subsample_first(model: nn.Module) -> None:
             layer.register_forward_pre_hook(lambda _, args, sampled=sampled: (args[0][sampled],))
 
 
-def create(library: str, architecture: str, arguments: Mapping) -> nn.Module:
+def create(library: str, architecture: str, arguments: Mapping, state: Mapping[str, Tensor] | None = None) -> nn.Module:
     """A network of timm, or a whole model of open_clip, by the library's create_model with these keyword arguments.
 
-    `model_cfg` among them is the configuration of an open_clip model that open_clip doesn't list.
+    `model_cfg` among them is the configuration of an open_clip model that open_clip doesn't list. A state dict of an
+    open_clip model is converted by open_clip; without one, weights are random.
 
     Raises:
         UserError: the library lacks the architecture, or it doesn't support an argument.
@@ -85,11 +86,14 @@ def create(library: str, architecture: str, arguments: Mapping) -> nn.Module:
         if library == "timm":
             return module.create_model(architecture, **{"pretrained": False, **arguments})
         arguments = dict(arguments)
+        config = arguments.pop("model_cfg", None) or module.get_model_config(architecture)
         with tempfile.TemporaryDirectory() as folder:
-            if config := arguments.pop("model_cfg", None):
-                write_json(Path(folder) / "open_clip_config.json", {"model_cfg": config})
-                architecture = f"local-dir:{folder}"
-            return module.create_model(architecture, load_weights=False, pretrained_text=False, **arguments)
+            write_json(Path(folder) / "open_clip_config.json", {"model_cfg": config})
+            if state:
+                copies = {key: tensor.contiguous().clone() for key, tensor in state.items()}
+                safetensors.torch.save_file(copies, Path(folder) / "open_clip_model.safetensors")
+            arguments |= {"load_weights": bool(state), "pretrained_text": False}
+            return module.create_model(f"local-dir:{folder}", **arguments)
     except TypeError as error:
         shown = {name: value for name, value in arguments.items() if name != "pretrained_cfg_overlay"}
         raise UserError(f"{architecture} can't be built with {shown} ({error}); correct these settings.") from error

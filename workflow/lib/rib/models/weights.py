@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -101,7 +100,7 @@ def with_weights(
             raise UserError(
                 f"{name}: '{key}' is {state[key].dtype} in the weights, but {wanted[key].dtype} in {architecture}; don't use them."
             )
-    torch.set_rng_state(rng)  # so that what the weights lack is as in the first network
+    torch.set_rng_state(rng)
     try:
         model = _load(model, state, library, architecture, arguments)
     except (RuntimeError, KeyError, ValueError, AttributeError, IndexError, AssertionError) as error:
@@ -122,26 +121,15 @@ def _load(
     if library == "timm":
         overlay = {"state_dict": dict(state), "num_classes": arguments["num_classes"], "custom_load": False}
         loaded = create(library, architecture, {**arguments, "pretrained": True, "pretrained_cfg_overlay": overlay})
-        random = {key: tensor for key, tensor in model.state_dict().items() if tensor.ndim > 1 and key not in state}
-        found = loaded.state_dict()
-        if missing := [key for key, tensor in random.items() if tensor.any() and torch.equal(tensor, found[key])]:
-            raise KeyError(
-                f"missing: {', '.join(missing)}"
-            )  # some of timm's architectures are loaded without this check
+        # Some of timm's architectures are loaded without a check: what they lack is as random as in the first network.
+        given = loaded.state_dict()
+        same = [
+            key for key, tensor in model.state_dict().items() if tensor.ndim > 1 and torch.equal(tensor, given[key])
+        ]
+        if missing := [key for key in same if key not in state]:
+            raise RuntimeError(f"timm: missing {', '.join(missing)}")
         return loaded
-    import open_clip
-
-    size = arguments.get("force_image_size") if hasattr(model.visual, "set_input_size") else None
-    if size:  # open_clip, too, resizes timm's towers after loading
-        model = create(library, architecture, {**arguments, "force_image_size": None})
-
-    with tempfile.TemporaryDirectory() as folder:  # open_clip converts what it reads itself
-        file = f"{folder}/weights.safetensors"
-        safetensors.torch.save_file({key: tensor.contiguous().clone() for key, tensor in state.items()}, file)
-        open_clip.load_checkpoint(model, file)
-    if size:
-        model.visual.set_input_size(size)
-    return model
+    return create(library, architecture, arguments, state)
 
 
 def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:
