@@ -93,18 +93,21 @@ def _of_timm(name: Name) -> dict:
 
 def _timm_facts(architecture: str, record: Mapping, arguments: Mapping) -> dict:
     """Facts from a record of timm, in its registry or in a config.json."""
+    from timm.data import ImageNetInfo
+
     sizes = [("input_size", "crop_pct"), ("test_input_size", "test_crop_pct")]
     pairs = [(record[size], record[crop]) for size, crop in sizes if record.get(size)]
     if built_for := arguments.get("img_size"):
         pairs = [((3, *([built_for] * 2 if isinstance(built_for, int) else built_for)), record["crop_pct"])]
     # The paper's size if the record has it, otherwise the size of training.
     (channels, side, other), crop_pct = next((pair for pair in pairs[::-1] if pair[0][1] == PROTOCOL_SIZE), pairs[0])
-    mode = record.get("crop_mode") or "center"
+    mode, classes = record.get("crop_mode") or "center", record.get("label_names")
+    published = record.get("num_classes") == PUBLISHED_CLASSES and classes in (None, ImageNetInfo().label_names())
     return {
         "library": "timm",
         "architecture": architecture,
         "arguments": dict(arguments),
-        "head": "published" if record.get("num_classes") == PUBLISHED_CLASSES else "none",
+        "head": "published" if published else "none",
         "preprocessing": _preprocessing(record, channels == 3 and side == other and side, crop_pct, mode),
         "licence": record.get("license") or UNKNOWN,
         "resized_by": "img_size" if built_for or record.get("fixed_input_size") else None,
