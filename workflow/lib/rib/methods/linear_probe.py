@@ -34,9 +34,7 @@ class LinearProbing(FineTuning):
         super().setup(task)
         head = self.model.get_classifier()
         if not isinstance(head, nn.Linear | nn.Conv2d):
-            raise ValueError(
-                f"the network's head is a {type(head).__name__}, but linear probing trains one linear layer"
-            )
+            raise ValueError(f"its head is a {type(head).__name__}, but linear probing trains one linear layer")
         features = partial(head_inputs, frozen_copy(self.model, self.inputs[slice(EXAMPLE)]))
         if self.inputs.augmentation:
             self.features = lambda rows: torch.no_grad()(features)(self.inputs[rows])

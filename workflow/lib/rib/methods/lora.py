@@ -121,9 +121,7 @@ def unfold_attention(model: nn.Module) -> None:
     for name, layer in list(model.named_modules()):
         if isinstance(layer, nn.MultiheadAttention):
             model.set_submodule(name, FusedAttention(layer))
-        elif hasattr(
-            layer, "qkv_bias_separate"
-        ):  # timm's EVA, BEiT and Swin V2 use the weight of qkv without calling it
+        elif hasattr(layer, "qkv_bias_separate"):  # timm's EVA, BEiT and Swin V2 use qkv's weight without calling it
             layer.qkv_bias_separate = True
 
 

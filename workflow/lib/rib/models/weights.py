@@ -122,10 +122,8 @@ def _load(
         overlay = {"state_dict": dict(state), "num_classes": arguments["num_classes"], "custom_load": False}
         loaded = create(library, architecture, {**arguments, "pretrained": True, "pretrained_cfg_overlay": overlay})
         # Some of timm's architectures are loaded without a check: what they lack is as random as in the first network.
-        given = loaded.state_dict()
-        same = [
-            key for key, tensor in model.state_dict().items() if tensor.ndim > 1 and torch.equal(tensor, given[key])
-        ]
+        new = loaded.state_dict()
+        same = [key for key, tensor in model.state_dict().items() if tensor.ndim > 1 and torch.equal(tensor, new[key])]
         if missing := [key for key in same if key not in state]:
             raise RuntimeError(f"timm: missing {', '.join(missing)}")
         return loaded
