@@ -85,7 +85,7 @@ class Catalog:
     @cached_property
     def models(self) -> dict[str, Model]:
         """Models by name; `add_models` adds others."""
-        return {name: _model(name, entry) for name, entry in self._entries("models").items()}
+        return {name: Model(name=name, **entry) for name, entry in self._entries("models").items()}
 
     @cached_property
     def records(self) -> dict[str, dict]:
@@ -109,7 +109,7 @@ class Catalog:
                         f"config, models: '{name}' is called '{short}' here, as another model is; choose one."
                     )
                 entry = validated({short: {"record": name, **entry_of(name, self.records[name])}}, "models", str(LOCK))
-                self.models[short], found[name] = _model(short, entry[short]), short
+                self.models[short], found[name] = Model(name=short, **entry[short]), short
         return found
 
     def _resolve(self, names: Iterable[str]) -> None:
@@ -261,11 +261,6 @@ class Catalog:
             if (folder / "classes" / name).is_file():
                 return folder / "classes" / name
         raise UserError(f"the class file classes/{name} is not in any catalogue folder; add it to one.")
-
-
-def _model(name: str, entry: Mapping) -> Model:
-    listed = {"families": tuple(entry["families"]), "tokenizer": tuple(entry.get("tokenizer", ()))}
-    return Model(name=name, **{**entry, **listed})
 
 
 def _add(entries: dict, name: str, entry: dict, path: Path) -> None:

@@ -65,7 +65,7 @@ class Model:
     """One pretrained model, with the source of published weights or settings for training it here."""
 
     name: str
-    families: tuple[str, ...]
+    families: list[str]
     label: str
     type: str
     pretraining: str
@@ -80,7 +80,7 @@ class Model:
     gated: bool
     record: str | None = None
     resized_by: str | None = None
-    tokenizer: tuple[dict, ...] = ()
+    tokenizer: list[dict] = field(default_factory=list)
     style: dict | None = None  # the grid's models have one (rib.config.model_names.with_styles)
     source: dict | None = None
     pretrain: dict | None = None
