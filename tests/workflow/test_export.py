@@ -11,9 +11,11 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+import yaml
 from huggingface_hub import ModelCard
 
 from rib.base.files import sha256
+from rib.models.network import create
 from tiny.project import Project, jobs_of_run
 
 EXPORTS = "results/tiny/paper/export"
@@ -73,12 +75,17 @@ def test_timm_alone_gives_the_confidences_that_were_stored(exported, tmp_path):
         np.testing.assert_allclose(rows["confidence"], scores.max(axis=1), atol=1e-3)
 
 
-def test_the_code_of_the_card_runs(exported):
-    folder = exported[0].folder / f"{EXPORTS}/tiny_cnn/red/wise_ft/all/0"
+def run_card(folder):
+    """Run the code of a model card in its folder; the shape of the logits."""
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    code += "\nprint(tuple(logits.shape))"
-    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=folder, env={}, capture_output=True, timeout=60)
-    assert done.stdout.decode().strip() == "(1, 1000)", done.stderr.decode()
+    command = [sys.executable, "-I", "-c", code + "\nprint(tuple(logits.shape))"]
+    done = subprocess.run(command, cwd=folder, env={}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_code_of_the_card_runs(exported):
+    assert run_card(exported[0].folder / f"{EXPORTS}/tiny_cnn/red/wise_ft/all/0") == "(1, 1000)"
 
 
 def test_the_card_has_the_numbers_of_the_tables_and_the_hashes_of_what_was_exported(exported):
@@ -119,6 +126,41 @@ def test_exports_are_verified_tracked_and_adopted(exported, tmp_path):
     weights.unlink()
     weights.write_bytes(b"other")
     assert f"{EXPORTS}/tiny_cnn/red/ft/all/0/model.safetensors" in project.snakemake("verify", check=False)
+
+
+def test_an_open_clip_model_is_exported_whole_with_the_classifier_beside_it(project, tmp_path):
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 160, "layers": 1, "width": 32, "head_width": 16, "patch_size": 80},
+    }
+    config["text_cfg"] = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    torch.manual_seed(0)
+    whole = create("open_clip", "tiny", {"model_cfg": config})
+    weights = project.folder / "mine/archives/tiny_clip.safetensors"
+    safetensors.torch.save_file(whole.state_dict(), weights)
+    models = project.folder / "mine/models.yaml"
+    entry = yaml.safe_load(models.read_text())["tiny_vit"] | {
+        "library": "open_clip",
+        "architecture": "tiny",
+        "head": "zero_shot",
+    }
+    source = {"kind": "file", "path": "archives/tiny_clip.safetensors", "file": "w.safetensors"}
+    source["digest"] = f"sha256:{sha256(weights)}"
+    entry |= {"label": "CLIP", "source": source, "weights": {"keys": "by_name"}, "arguments": {"model_cfg": config}}
+    models.write_text(json.dumps({"tiny_clip": entry}))
+    printed = project.snakemake(
+        "export", "--cores", "2", config=("models=[tiny_clip]", "methods=[ft]", "targets=[red]")
+    )
+    folder = project.folder / f"{EXPORTS}/tiny_clip/red/ft/all/0"
+    assert {path.name for path in folder.iterdir()} == (FILES - {"config.json", "model.safetensors"}) | {
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+        "classification_head.safetensors",
+    }
+    exported = safetensors.torch.load_file(folder / "open_clip_model.safetensors")
+    changed = {name for name, tensor in whole.state_dict().items() if not torch.equal(tensor, exported[name])}
+    assert changed and all(name.startswith("visual.") for name in changed)
+    assert run_card(folder) == "(1, 1000)" and "exporting 1 runs" in printed
 
 
 def test_what_cannot_be_exported_is_left_out_with_a_line_or_refused_by_name(finished_copy):

@@ -26,7 +26,6 @@ CHECKED = 8  # images of the target for which the library must give the same log
 CPU = torch.device("cpu")
 # What timm records of an architecture rather than of published weights.
 KEPT = ("architecture", "input_size", "fixed_input_size", "num_classes", "first_conv", "classifier")
-RESIZE_MODES = {"center": "shortest", "squash": "squash"}  # open_clip's names of timm's crop modes
 
 
 def export_run(
@@ -102,7 +101,8 @@ def _as_open_clip(model: nn.Module, whole: nn.Module, facts: Mapping, shown: Map
     refuse_full_disk(outputs["weights"].parent, sum(tensor.nbytes for tensor in tensors.values()), "an export")
     config = deepcopy(facts["arguments"].get("model_cfg") or open_clip.get_model_config(facts["architecture"]))
     config["vision_cfg"]["image_size"] = shown["size"]
-    open_clip.model.set_model_preprocess_cfg(whole, {**shown, "resize_mode": RESIZE_MODES[shown["crop_mode"]]})
+    resize_mode = "squash" if shown["crop_mode"] == "squash" else "shortest"
+    open_clip.model.set_model_preprocess_cfg(whole, {**shown, "resize_mode": resize_mode})
     save_config_for_hf(whole, outputs["config"], config)
     safetensors.torch.save_file(tensors, outputs["weights"])
     safetensors.torch.save_file(model.head.state_dict(), outputs["head"])
