@@ -74,8 +74,8 @@ def exported(w):
     runs = [run for run in GRID.runs() if run.method not in (PRETRAINED, *NOT_EXPORTED)]
     if not runs:
         raise UserError(f"{'; '.join(NOT_EXPORTED.values()) or 'no method is chosen'}; choose another method.")
-    entries = [GRID.models[run.model] for run in runs]
-    size = sum(max(4 * (entry.parameters or 0), (entry.source or {}).get("size", 0)) for entry in entries)
+    models = [GRID.models[run.model] for run in runs]
+    size = sum(max(4 * (model.parameters or 0), (model.source or {}).get("size", 0)) for model in models)
     plan = f"exporting {len(runs)} runs, {f'about {in_bytes(size)}' if size else 'of unknown size'}"
     print(*NOT_EXPORTED.values(), plan, sep="\n", file=sys.stderr)
     CONSOLE.made = f"Made: {len(runs)} exported runs in {RUNS}/export/<model>/<target>/<method>/<size>/<seed>/."

@@ -67,7 +67,7 @@ def export_run(
         of = (facts["library"], facts["architecture"], facts["arguments"], published["keys"], facts["name"])
         found = _as_open_clip(model, with_weights(state, *of), facts, shown, outputs)
     else:
-        found = _as_timm(model, label_names, shown, outputs["weights"].parent)
+        found = _as_timm(model, {"label_names": label_names}, shown, outputs["weights"].parent)
     inputs = Inputs(images.images, shown["mean"], shown["std"], CPU, images.rows)[:]
     with torch.inference_mode():
         if not torch.equal(model(inputs), found.eval()(inputs)):
@@ -84,10 +84,9 @@ def export_run(
     write_text(outputs["card"], card + "\n")
 
 
-def _as_timm(model: nn.Module, label_names: Sequence[str] | None, shown: Mapping, folder: Path) -> nn.Module:
+def _as_timm(model: nn.Module, names: Mapping, shown: Mapping, folder: Path) -> nn.Module:
     refuse_full_disk(folder, sum(tensor.nbytes for tensor in model.state_dict().values()), "an export")
     model.pretrained_cfg = {key: value for key, value in model.pretrained_cfg.items() if key in KEPT}
-    names = {"label_names": label_names}
     timm.models.save_for_hf(model, folder, names, safe_serialization=True, data_config=shown)
     return timm.create_model(f"local-dir:{folder}", pretrained=True)
 
