@@ -26,9 +26,15 @@ class Architecture:
     size: int = 64
 
     def build(self, num_classes: int = 1000, **rates: float) -> torch.nn.Module:
-        """The network, whose weights are always the same; rates are dropout and drop_path."""
+        """The network, whose weights are always the same; rates are dropout and drop_path.
+
+        Noise is added to them: by initial scales, some of which are 0, random blocks and heads would change nothing.
+        """
         torch.manual_seed(0)
-        return build(self.library, self.architecture, num_classes, arguments=self.arguments, **rates)
+        model = build(self.library, self.architecture, num_classes, arguments=self.arguments, **rates)
+        for parameter in model.parameters():
+            parameter.data += (0.2 if parameter.squeeze().ndim < 2 else 0.02) * torch.randn_like(parameter)
+        return model
 
 
 def small_trunk(architecture: str, **arguments) -> str:
@@ -43,7 +49,6 @@ def small_trunk(architecture: str, **arguments) -> str:
 
 VIT = {"depth": 4, "embed_dim": 32, "num_heads": 2, "img_size": 64}
 VIT_14 = VIT | {"img_size": 56}  # with patches of 14 pixels
-SCALED = {"init_values": 0.1}  # layer scale: by the published 1e-5 random blocks would change next to nothing
 NAFLEX = {"depth": 4, "embed_dim": 32, "num_heads": 2, "mlp_ratio": 2.0, "pos_embed_grid_size": (4, 4)}
 PE = VIT | {"attn_pool_num_heads": 2, "attn_pool_mlp_ratio": 2.0}
 FASTVIT = {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 64, 128)}
@@ -72,15 +77,15 @@ SIGLIP_2_TOWER = trunk("vit_so400m_patch14_siglip_224", "map", "none", 56, **VIT
 # fmt: off
 ARCHITECTURES = {
     "vit": Architecture("timm", "vit_small_patch16_224", "vit", VIT),
-    "vit_rope": Architecture("timm", "vit_small_patch16_rope_224", "vit", VIT | SCALED),
-    "vit_rope_mixed": Architecture("timm", "vit_small_patch16_rope_mixed_224", "vit", VIT | SCALED),
-    "vit_rope_registers": Architecture("timm", "vit_base_patch16_rope_reg1_gap_256", "vit", VIT | SCALED),
+    "vit_rope": Architecture("timm", "vit_small_patch16_rope_224", "vit", VIT),
+    "vit_rope_mixed": Architecture("timm", "vit_small_patch16_rope_mixed_224", "vit", VIT),
+    "vit_rope_registers": Architecture("timm", "vit_base_patch16_rope_reg1_gap_256", "vit", VIT),
     "deit_distilled": Architecture("timm", "deit_tiny_distilled_patch16_224", "vit", VIT),
     "beit": Architecture("timm", "beit_base_patch16_224", "vit", VIT),
-    "dinov2": Architecture("timm", "vit_small_patch14_dinov2", "vit", VIT_14 | SCALED, 56),
-    "dinov2_registers": Architecture("timm", "vit_small_patch14_reg4_dinov2", "vit", VIT_14 | SCALED, 56),
-    "dinov3": Architecture("timm", "vit_small_patch16_dinov3", "vit", VIT | SCALED),
-    "dinov3_qkv_bias": Architecture("timm", "vit_small_plus_patch16_dinov3_qkvb", "vit", VIT | SCALED),
+    "dinov2": Architecture("timm", "vit_small_patch14_dinov2", "vit", VIT_14, 56),
+    "dinov2_registers": Architecture("timm", "vit_small_patch14_reg4_dinov2", "vit", VIT_14, 56),
+    "dinov3": Architecture("timm", "vit_small_patch16_dinov3", "vit", VIT),
+    "dinov3_qkv_bias": Architecture("timm", "vit_small_plus_patch16_dinov3_qkvb", "vit", VIT),
     "siglip": Architecture("timm", "vit_base_patch16_siglip_224", "vit", VIT),
     "siglip_gap": Architecture("timm", "vit_base_patch16_siglip_gap_224", "vit", VIT),
     "siglip2": Architecture("timm", "vit_so400m_patch14_siglip_224", "vit", VIT_14, 56),
