@@ -135,9 +135,9 @@ def view_of(model):
 
 
 def job_files(path, **endings):
-    """Outputs of a job, files at a path with different endings, by name; its manifest and provenance record are added."""
+    """Outputs of a job, by name, with its manifest and record: files at a path with endings, or in a folder, `<path>/`."""
     endings |= {"manifest": "manifest.json", "provenance": "provenance.json"}
-    return {name: f"{path}.{ending}" for name, ending in endings.items()}
+    return {name: f"{path}{'' if path.endswith('/') else '.'}{ending}" for name, ending in endings.items()}
 
 
 def beside(kind, paths):
