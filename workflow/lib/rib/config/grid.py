@@ -168,7 +168,7 @@ class Grid:
     def resolved(self) -> dict:
         """The configuration with every `default` and `all` resolved, without settings of the machine."""
         return {
-            **{key: value for key, value in self.config.items() if key not in ("catalog", "archives")},
+            **{key: value for key, value in self.config.items() if key not in ("catalog", "archives", "external")},
             "compute": {key: value for key, value in self.config["compute"].items() if key not in OF_MACHINE},
             "datasets": list(self.datasets),
             "reference": self.reference and self.reference.name,
@@ -178,7 +178,7 @@ class Grid:
                 name: {**method.settings, **({"recipe": method.recipe, **method.length} if method.trains else {})}
                 for name, method in self.methods.items()
             },
-            "recipes": list(dict.fromkeys(method.recipe for method in self.methods.values())),
+            "recipes": list(dict.fromkeys(method.recipe for method in self.methods.values() if method.recipe)),
             "targets": self.targets,
             "image_size": self.setting("image_size"),
             "train_subset": self.sizes,
@@ -222,6 +222,8 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         selection=choices.choose_selection(config, methods, datasets, targets),
         notices=[*notices, *of_targets, *of_methods],
     )
+    known = {"model": catalog.models | models, "target": catalog.datasets_of(family, *EVALUATED), "size": sizes}
+    choices.check_external(catalog.external, known, grid.runs())
     for model in models:
         for name in sorted(grid.methods.keys() - set(grid.methods_of(model))):
             grid.notices.append(f"method '{name}' is not run on '{model}': it is not for {models[model].type}s")

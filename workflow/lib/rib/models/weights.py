@@ -77,17 +77,18 @@ def with_weights(
 ) -> nn.Module:
     """The library's network with a published state dict and its own head, in evaluation mode.
 
-    Keys are converted by the library, which also resizes position embeddings to another input size.
+    Keys are converted by the library, which also resizes position embeddings to another input size. An image tower of
+    open_clip gets a random text tower.
 
     Args:
-        arguments: see rib.models.network.create.
+        arguments: see rib.models.network.create; `num_classes` (timm) if the head must have so many outputs.
         keys: `by_name`, or `by_order` if the state dict has other names in the same order.
 
     Raises:
         UserError: a tensor is missing, unexpected, not finite, or has another shape or type.
     """
     if library == "timm":
-        arguments = {**arguments, "num_classes": _published_classes(state, architecture)}
+        arguments = {"num_classes": _published_classes(state, architecture), **arguments}
     model = create(library, architecture, arguments)
     if keys == BY_ORDER and len(model.state_dict()) < len(state):
         arguments["num_classes"] = NUM_CLASSES
@@ -95,6 +96,8 @@ def with_weights(
     if keys == BY_ORDER and len(model.state_dict()) == len(state):
         state = dict(zip(model.state_dict(), state.values(), strict=True))
     wanted = model.state_dict()
+    if library == "open_clip" and all(key.startswith("visual.") for key in state):
+        state = {key: tensor for key, tensor in wanted.items() if not key.startswith("visual.")} | state
     for key in wanted.keys() & state.keys():
         if wanted[key].is_floating_point() and not state[key].is_floating_point():
             raise UserError(
