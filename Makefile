@@ -12,7 +12,7 @@ EXAMPLE ?= default_run
 KEPT = figures/ri_matrix.png figures/ranking.png figures/tradeoff.png $(patsubst %,tables/%.csv,accuracy ri mri ranking)
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
-.PHONY: run test test-slow torture security bench mutation lint format environment docs example lock clean help
+.PHONY: run test test-slow torture security bench mutation lint format environment docs example lock records clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -82,6 +82,10 @@ example: $(VENV)/run.done ## keep the figures and tables of a finished run that 
 
 lock: ## update the pinned versions and hashes in envs/ from the .in files
 	@sh envs/lock.sh $(PYTHON)
+
+records: $(VENV)/run.done ## update workflow/catalog/models.lock.json from the records of timm and open_clip
+	@PYTHONPATH=workflow/lib python -m rib.models.records --library workflow/catalog/models.lock.json \
+		$$(sed -n 's/^  record: //p' workflow/catalog/models.yaml)
 
 clean: ## remove results; keep the environment, downloads and .dvc files
 	rm -rf logs work .snakemake

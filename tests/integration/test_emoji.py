@@ -129,7 +129,7 @@ def test_converted_weights_give_the_logits_of_the_original_implementation(name, 
     converted.mkdir()
     archive = fetched(entry, folder)
     convert(
-        archive=archive,
+        archives=[archive],
         entry=vars(entry),
         head=entry.head,
         num_classes=1000,

@@ -1,64 +1,29 @@
 """Weights from a hub on 127.0.0.1, through the real client: fetched, from its cache when offline, or refused in a sentence."""
 
-import hashlib
-import http.server
 import json
 import os
 import subprocess
 import sys
 import textwrap
-import threading
 
 import pytest
 
+from tiny.hub import COMMIT, TOKEN, Repository, served
+from tiny.hub import environment as environment_of
+
 WEIGHTS = b"weights" * 1000
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub(http.server.BaseHTTPRequestHandler):
-    """What the client asks of a hub about one file of one repository."""
-
-    def do_HEAD(self):
-        self.reply(body=False)
-
-    def do_GET(self):
-        self.reply(body=True)
-
-    def reply(self, body):
-        self.server.asked.append(self.path)
-        good = self.path == "/owner/net/resolve/main/model.safetensors"
-        self.send_response(200 if good else 404)
-        if good:
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("ETag", f'"{hashlib.sha256(WEIGHTS).hexdigest()}"')
-            self.send_header("Content-Length", str(len(WEIGHTS)))
-        else:
-            self.send_header("X-Error-Code", "RepoNotFound" if "/owner/" not in self.path else "EntryNotFound")
-            self.send_header("Content-Length", "0")
-        self.end_headers()
-        if good and body:
-            self.wfile.write(WEIGHTS)
-
-    def log_message(self, *args):
-        pass
+OTHER = COMMIT[::-1]
 
 
 @pytest.fixture
 def hub():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        server.asked = []
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with served({"owner/net": Repository({"model.safetensors": WEIGHTS})}) as server:
+        yield server
 
 
-def fetch(folder, hub, repo="owner/net", path="model.safetensors", **environment):
+def fetch(folder, hub, repo="owner/net", path="model.safetensors", source=(), **more):
     """Download in a process of its own, since the client reads its environment once."""
-    source = {"kind": "hub", "repo": repo, "path": path, "file": "net.safetensors"}
+    source = {"kind": "hub", "repo": repo, "path": path, "file": "net.safetensors", **dict(source)}
     script = f"""
         import json, sys
         sys.path[:0] = {[path for path in sys.path if path]!r}
@@ -70,13 +35,11 @@ def fetch(folder, hub, repo="owner/net", path="model.safetensors", **environment
         except UserError as error:
             print(error)
     """
-    address = f"http://127.0.0.1:{hub.server_port}"
-    own = {"HF_ENDPOINT": address, "HF_HOME": str(folder / "cache"), "HF_HUB_DISABLE_XET": "1"}
     settings = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
         cwd=folder,
-        env={**settings, **own, **environment},
+        env={**settings, **environment_of(hub, folder / "cache"), **more},
         capture_output=True,
         text=True,
         timeout=120,
@@ -111,3 +74,20 @@ def test_a_file_that_lies_in_archives_is_taken_instead(hub, tmp_path):
     (tmp_path / "mine/net.safetensors").write_bytes(b"own")
     assert fetch(tmp_path, hub, RIB_ARCHIVES=str(tmp_path / "mine")) == "" and not hub.asked
     assert (tmp_path / "net.safetensors").read_bytes() == b"own"
+
+
+def test_a_gated_file_needs_a_token(hub, tmp_path):
+    hub.repositories["owner/net"].gated = True
+    said = fetch(tmp_path, hub)
+    assert "net: owner/net is gated; accept its terms" in said and "HF_TOKEN" in said and not list(tmp_path.glob("*.*"))
+    assert fetch(tmp_path, hub, HF_TOKEN=TOKEN) == "" and (tmp_path / "net.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_commit_that_the_hub_does_not_have_is_a_sentence(hub, tmp_path):
+    said = fetch(tmp_path, hub, source={"revision": OTHER})
+    assert f"net: the hub has no commit {OTHER} of owner/net; remove the model from models.lock.json" in said
+
+
+def test_another_file_than_the_pinned_one_is_refused(hub, tmp_path):
+    said = fetch(tmp_path, hub, source={"revision": COMMIT, "digest": "sha256:" + "0" * 64})
+    assert "has sha256" in said and "pins 000" in said and not (tmp_path / "net.safetensors").exists()

@@ -144,16 +144,20 @@ ENTRIES = VALUES | NAMES | KNOWN | st.lists(KNOWN, max_size=3)
 @pytest.fixture(autouse=True, scope="module")
 def parsed_once():
     """The project's own catalogue, parsed and checked once for all examples."""
-    parse, check, seen = catalogue.read_yaml, catalogue.validated, {}
+    parse, check, read, seen = catalogue.read_yaml, catalogue.validated, {}, {}
 
     def parsed(path):
-        return None if path.is_relative_to(CATALOG) else parse(path)
+        if not path.is_relative_to(CATALOG):
+            return parse(path)
+        if path not in read:
+            read[path] = parse(path)
+        return dict(read[path])
 
     def checked(value, schema, where):
         if not where.startswith(str(CATALOG)):
             return check(value, schema, where)
         if where not in seen:
-            seen[where] = check(parse(Path(where)), schema, where)
+            seen[where] = check(value, schema, where)
         return copy.deepcopy(seen[where])
 
     with pytest.MonkeyPatch.context() as patch:

@@ -52,6 +52,7 @@ def entry(library, architecture, archive):
         "name": "m",
         "library": library,
         "arguments": {},
+        "tokenizer": [],
         "architecture": architecture,
         "source": {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": archive.name},
         "weights": {"keys": "by_name"},
@@ -63,7 +64,7 @@ def entry(library, architecture, archive):
 
 def converted(folder, archive, described, head, num_classes, names=None, reference=None):
     convert(
-        archive=archive,
+        archives=[archive],
         entry=described,
         head=head,
         num_classes=num_classes,

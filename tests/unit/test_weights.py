@@ -117,6 +117,7 @@ def converted(folder, name, data, packed):
             "library": "timm",
             "architecture": "test_efficientnet",
             "arguments": {},
+            "tokenizer": [],
             "pretraining": "none",
             "licence": "none",
         },
@@ -127,7 +128,7 @@ def converted(folder, name, data, packed):
     outputs = {"weights": "out/weights.safetensors", "description": "out/model.json"}
     with job(rule="convert", name="net", cfg={}, inputs={}, outputs=outputs, log_file="net.log") as out:
         none = dict.fromkeys(("class_names", "reference", "view"))
-        convert(archive=archive, entry=entry, head="published", num_classes=10, **none, compute=COMPUTE, **out)
+        convert(archives=[archive], entry=entry, head="published", num_classes=10, **none, compute=COMPUTE, **out)
 
 
 @pytest.mark.attack("weights")

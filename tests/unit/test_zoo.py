@@ -6,7 +6,12 @@ import timm.data
 import torch
 from timm.models import get_pretrained_cfg
 
+from rib.base.files import read_json
+from rib.config.model_names import LOCK
+from rib.config.schema import read_yaml
+from rib.models.records import describe
 from rib.reporting.cost_estimate import EVALUATE, TRAIN
+from tiny.project import ROOT
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -39,6 +44,32 @@ def test_preprocessing_is_timms_own_record_at_224_px(catalog):
         with torch.device("meta"):
             network = timm.create_model(model.architecture, num_classes=1000)
         assert model.parameters == sum(p.numel() for p in network.parameters())
+
+
+def test_what_entries_lack_is_what_the_libraries_record(catalog, tmp_path, monkeypatch):
+    """The catalogue's lock file is what `make records` writes, and entries agree with it wherever both speak."""
+    monkeypatch.chdir(tmp_path)
+    written = read_json(ROOT / "workflow/catalog" / LOCK)
+    entries = {
+        name: entry for name, entry in read_yaml(ROOT / "workflow/catalog/models.yaml").items() if "record" in entry
+    }
+    assert describe(list(written), ask_hub=False) == written
+    assert {entry["record"] for entry in entries.values()} == written.keys() and len(entries) == 34
+    both = {(name, key) for name, entry in entries.items() for key in entry.keys() & written[entry["record"]].keys()}
+    differ = {(name, key) for name, key in both if entries[name][key] != written[entries[name]["record"]][key]}
+    # Licences that open_clip's records lack, and one file that is pinned by digest.
+    unrecorded = {name for name, entry in entries.items() if "licence" in entry}
+    assert all(written[entries[name]["record"]]["licence"] == "not stated" for name in unrecorded)
+    assert differ == {(name, "licence") for name in unrecorded} | {("ViT-L-14.laion2b_s32b_b82k", "source")}
+
+
+def test_lite_entries_agree_with_timms_record_of_the_same_networks(catalog, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        own = catalog.models[f"efficientnet_lite{number}"]
+        record = describe([f"timm/{own.architecture}.in1k"], ask_hub=False)[f"timm/{own.architecture}.in1k"]
+        assert own.preprocessing == record["preprocessing"] and own.licence.lower() == record["licence"]
+        assert (own.type, own.parameters, own.head) == (record["type"], record["parameters"], record["head"])
 
 
 def test_clip_entries_are_open_clips_own_record_and_openai_has_quickgelu(catalog):

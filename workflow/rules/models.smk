@@ -14,9 +14,9 @@ def fitted_on(w):
 def conversion(w):
     """Settings of a convert_model job, without labels and styles; for a fitted head including its view of the data."""
     entry, head, space = vars(CATALOG.models[w.model]), GRID.head(w.model), CATALOG.family_label_space(FAMILY)
-    facts = ("name", "library", "architecture", "arguments", "source", "weights", "preprocessing", "pretraining", "licence")
+    facts = ("name", "library", "architecture", "source", "tokenizer", "weights", "preprocessing", "pretraining", "licence")
     return {
-        "entry": {key: entry[key] for key in facts},
+        "entry": {**{key: entry[key] for key in facts}, "arguments": GRID.arguments(w.model)},
         "head": head,
         "num_classes": space.num_classes,
         "class_names": list(space.names) if head == "zero_shot" and GRID.family.classes["format"] == "own" else None,
@@ -28,8 +28,8 @@ def conversion(w):
 
 rule convert_model:
     input:
-        manifest=lambda w: f"{archive_files(CATALOG.models[w.model])[0]}.manifest.json",
-        archive=lambda w: ancient(archive_files(CATALOG.models[w.model])[0]),
+        manifests=lambda w: [f"{file}.manifest.json" for file in archive_files(CATALOG.models[w.model])],
+        archives=lambda w: ancient(archive_files(CATALOG.models[w.model])),
         reference=fitted_on,
     output:
         weights=f"{MODEL}/weights.safetensors",

@@ -8,7 +8,7 @@ elsewhere are those of CSV tables (config, external).
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from rib.base.plugins import LIBRARY
 from rib.base.text import WHY, presentable, redacted
 from rib.config.entries import EXTERNAL, FINETUNE, MERGES, Dataset, Family, Method, Model, Recipe
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
+from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve
 from rib.config.run import ALL, Run
 from rib.config.schema import is_number, is_whole, known_name, number, read_yaml, show, validated
 from rib.config.settings import BASE, RECIPE, TRAINING, Setting, algorithm_settings, check_settings, signature_of
@@ -87,10 +88,48 @@ class Catalog:
 
     @cached_property
     def models(self) -> dict[str, Model]:
-        return {
-            name: Model(name=name, **{**entry, "families": tuple(entry["families"])})
-            for name, entry in self._entries("models").items()
-        }
+        """Models by name; `add_models` adds others."""
+        return {name: Model(name=name, **entry) for name, entry in self._entries("models").items()}
+
+    @cached_property
+    def records(self) -> dict[str, dict]:
+        """Facts of models that the lock files of the catalogue folders and of the project have, by name."""
+        files = [*(folder / LOCK.name for folder in self.folders), LOCK]
+        return {name: facts for file in files for name, facts in read_lock(file).items()}
+
+    def add_models(self, names: Collection[str]) -> dict[str, str]:
+        """Add models by the libraries' and the hub's names; the name in `models` by name, that of an entry if there is one.
+
+        Raises:
+            UserError: A name cannot be resolved, or its short form is taken.
+        """
+        self._resolve(names)
+        found = {model.record: name for name, model in self.models.items() if model.record}
+        for name in names:
+            if name not in found:
+                short = parse_name(name).short
+                if short in self.models:
+                    raise UserError(
+                        f"config, models: '{name}' is called '{short}' here, as another model is; choose one."
+                    )
+                entry = validated({short: {"record": name, **entry_of(name, self.records[name])}}, "models", str(LOCK))
+                self.models[short], found[name] = Model(name=short, **entry[short]), short
+        return found
+
+    def _resolve(self, names: Iterable[str]) -> None:
+        if missing := sorted({name for name in names if name not in self.records}):
+            self.records.update(resolve(missing))
+
+    def _with_records(self, entries: object) -> object:
+        """Entries of models with the facts of the records that they name."""
+        named = entries.items() if isinstance(entries, dict) else ()
+        names = {name: entry["record"] for name, entry in named if isinstance(entry, dict) and "record" in entry}
+        self._resolve(map(str, names.values()))
+        return (
+            {**entries, **{name: self.records[str(record)] | entries[name] for name, record in names.items()}}
+            if names
+            else entries
+        )
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
@@ -170,7 +209,9 @@ class Catalog:
         for folder in self.folders:
             path = folder / f"{kind}.yaml"
             if path.exists():
-                for name, entry in validated(read_yaml(path), kind, str(path)).items():
+                read = read_yaml(path)
+                read = self._with_records(read) if kind == "models" else read
+                for name, entry in validated(read, kind, str(path)).items():
                     for source in [entry.get("source"), *entry.get("sources", [])]:
                         if isinstance(source, dict) and source["kind"] in ("file", "folder"):
                             source["path"] = str(folder / from_home(source["path"], f"{path}, {name}"))

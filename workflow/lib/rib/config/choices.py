@@ -6,20 +6,26 @@ A choice by name that cannot be run is an error; what `all` or `default` leaves 
 import itertools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.entries import CURVE, EVALUATED, EXTERNAL, SELECT, Dataset, Family, Method, Model
+from rib.config.model_names import is_name, with_styles
 from rib.config.run import PRETRAINED, Run
 from rib.config.schema import known_name
+
+NOT_NAMED: Mapping[str, str] = MappingProxyType({})
 
 
 def as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def choose(key: str, known: Mapping, config: Mapping, family: Family) -> list[str]:
-    """Known names that config's `key` selects.
+def choose(
+    key: str, known: Mapping, config: Mapping, family: Family, named: Mapping[str, str] = NOT_NAMED
+) -> list[str]:
+    """Known names that config's `key` selects, some by other names.
 
     Raises:
         UserError: A name is unknown, or the list is empty.
@@ -30,7 +36,9 @@ def choose(key: str, known: Mapping, config: Mapping, family: Family) -> list[st
     if choice == "default":
         choice, where = family.defaults[key], f"families/{family.name}.yaml, {key}"
     kind = key.removesuffix("s")
-    names = [known_name(name, known, kind, f"{where} (family {family.name})") for name in as_list(choice)]
+    names = [
+        known_name(named.get(name, name), known, kind, f"{where} (family {family.name})") for name in as_list(choice)
+    ]
     if not names and key != "methods":
         raise UserError(f"{where}: the list is empty; name at least one of {', '.join(sorted(known))}.")
     return list(dict.fromkeys(names))
@@ -98,17 +106,17 @@ def choose_models(
     Raises:
         UserError: A model is unknown or belongs to another family, its head cannot be fitted, or none is left.
     """
+    wanted = family.defaults["models"] if config["models"] == "default" else config["models"]
+    named = catalog.add_models(list(filter(is_name, as_list(wanted))))
     known = catalog.models
     if config["models"] == "all":
         known = {name: entry for name, entry in known.items() if family.name in entry.families}
-    for name in as_list(config["models"]):
-        _explain_pair(name, known)
     if not known:
         raise UserError(
             f"config, models: no model of the catalogue lists family {family.name}; choose models by name, or add the "
             "family to their entries."
         )
-    models = {name: known[name] for name in choose("models", known, config, family)}
+    models = {name: known[name] for name in choose("models", known, config, family, named)}
     headless = [name for name in models if head_of(models[name], family) == "fitted"] if reference is None else []
     why = f"has no head for the classes of family {family.name}, and there is no reference dataset to fit one"
     if headless and (config["models"] != "all" or len(headless) == len(models)):
@@ -116,19 +124,7 @@ def choose_models(
     chosen = {name: model for name, model in models.items() if name not in headless}
     for model in chosen.values():
         _check_pretraining(model, family, catalog)
-    return chosen, [f"model '{name}' is left out: it {why}" for name in headless]
-
-
-def _explain_pair(name: str, known: Mapping[str, Model]) -> None:
-    """Refuse a pair of architecture and pretraining that does not exist, listing those that do."""
-    architecture, dot, tag = name.partition(".")
-    pairs = [entry.split(".", 1) for entry in known if "." in entry]
-    tags = sorted(other for of, other in pairs if of == architecture)
-    others = sorted(of for of, other in pairs if other == tag)
-    if dot and name not in known and (tags or others):
-        also = f"; '{tag}' exists for {', '.join(others)}" if others else ""
-        has = f"has {', '.join(tags)}" if tags else "is unknown"
-        raise UserError(f"config, models: there is no '{name}': '{architecture}' {has}{also}.")
+    return with_styles(chosen), [f"model '{name}' is left out: it {why}" for name in headless]
 
 
 def _check_pretraining(model: Model, family: Family, catalog: Catalog) -> None:

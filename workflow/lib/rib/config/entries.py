@@ -65,7 +65,7 @@ class Model:
     """One pretrained model, with the source of published weights or settings for training it here."""
 
     name: str
-    families: tuple[str, ...]
+    families: list[str]
     label: str
     type: str
     pretraining: str
@@ -75,9 +75,13 @@ class Model:
     weights: dict
     preprocessing: dict
     licence: str
-    style: dict
     head: str
     baseline: bool
+    gated: bool
+    record: str | None = None
+    resized_by: str | None = None
+    tokenizer: list[dict] = field(default_factory=list)
+    style: dict | None = None  # the grid's models have one (rib.config.model_names.with_styles)
     source: dict | None = None
     pretrain: dict | None = None
     parameters: int | None = None
@@ -85,7 +89,7 @@ class Model:
 
     @property
     def sources(self) -> tuple[dict, ...]:
-        return (self.source,) if self.source else ()
+        return (self.source, *self.tokenizer) if self.source else ()
 
     @property
     def raw(self) -> str:

@@ -11,6 +11,7 @@ from rib.config.catalog import Catalog
 from rib.config.choices import Reference
 from rib.config.entries import EVALUATED, Dataset, Family, Method, Model
 from rib.config.geometry import Geometry
+from rib.config.model_names import terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, largest
 from rib.config.schema import known_name
 from rib.config.settings import LENGTH
@@ -151,7 +152,14 @@ class Grid:
             size=preprocessing["input_size"] if size == "native" else size,
             crop_pct=preprocessing["crop_pct"] if self.family.crop_pct is None else self.family.crop_pct,
             interpolation=preprocessing["interpolation"],
+            crop_mode=preprocessing["crop_mode"] if self.family.crop_pct is None else "center",
         )
+
+    def arguments(self, model: str) -> dict:
+        """Arguments of the library's create_model, with the input size if the network has to be built for it."""
+        entry, size = self.models[model], self.geometry(model).size
+        resized = entry.resized_by and size != entry.preprocessing["input_size"]
+        return {**entry.arguments, **({entry.resized_by: size} if resized else {})}
 
     def setting(self, key: str):
         """A setting of config.yaml, with `default` replaced by the family's value."""
@@ -220,7 +228,7 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         seeds=config["seeds"],
         split_fractions=fractions,
         selection=choices.choose_selection(config, methods, datasets, targets),
-        notices=[*notices, *of_targets, *of_methods],
+        notices=[*notices, *of_targets, *of_methods, *terms(models.values())],
     )
     known = {"model": catalog.models | models, "target": catalog.datasets_of(family, *EVALUATED), "size": sizes}
     choices.check_external(catalog.external, known, grid.runs())

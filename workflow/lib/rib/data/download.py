@@ -124,7 +124,13 @@ def _hub(source: Mapping, folder: Path, what: str) -> Path:
     HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN have their usual effect.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     place = f"{source['repo']}, {source['path']}"
     try:
@@ -133,6 +139,15 @@ def _hub(source: Mapping, folder: Path, what: str) -> Path:
         raise UserError(
             f"{what}: {place} is not in the cache and the hub can't be reached (HF_HUB_OFFLINE, or no network); "
             f"connect, or put the file as {source['file']} into a folder listed under `archives` in config.yaml."
+        ) from error
+    except GatedRepoError as error:
+        raise UserError(
+            f"{what}: {source['repo']} is gated; accept its terms on its page of the hub, then log in (HF_TOKEN)."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UserError(
+            f"{what}: the hub has no commit {source['revision']} of {source['repo']}; remove the model from "
+            "models.lock.json, so that it is resolved again, or correct its entry."
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(

@@ -137,12 +137,13 @@ def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
 
 
 def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
-    """Resize the shorter side to floor(size / crop_pct), then centre-crop, to (size, size, 3) uint8.
+    """Resize the shorter side (or both) to floor(size / crop_pct), then centre-crop, to (size, size, 3) uint8.
 
     This is the usual ImageNet evaluation transform. Source: timm/data/transforms_factory.py, transforms_imagenet_eval.
     """
     shorter = int(geometry.size / geometry.crop_pct)
-    width, height = (shorter * side // min(image.size) for side in image.size)
+    squash = geometry.crop_mode == "squash"
+    width, height = (shorter if squash else shorter * side // min(image.size) for side in image.size)
     image = image.resize((width, height), RESAMPLING[geometry.interpolation])
     left, top = round((width - geometry.size) / 2), round((height - geometry.size) / 2)
     return np.asarray(image.crop((left, top, left + geometry.size, top + geometry.size)))

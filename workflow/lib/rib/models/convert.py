@@ -12,16 +12,17 @@ from rib.base.files import verify_digest
 from rib.base.progress import log
 from rib.data.view import DatasetFiles, DatasetView, load_proxy
 from rib.models import device as devices
-from rib.models.heads import fit_head, set_zero_shot_head
+from rib.models.heads import fit_head, load_tokenizer, set_zero_shot_head
 from rib.models.network import OpenClipClassifier, embedding_width, write_model
 from rib.models.weights import read_state, with_weights
 
 FITTED, ZERO_SHOT = "fitted", "zero_shot"
+RESIZING = ("img_size", "force_image_size")  # arguments of create_model that set the side of the input
 
 
 def convert(
     *,
-    archive: Path,
+    archives: Sequence[Path],
     entry: Mapping,
     head: str,
     num_classes: int,
@@ -35,6 +36,7 @@ def convert(
     """Write a published state dict as safetensors under the library's names, with a head for the family's classes.
 
     Args:
+        archives: the file with the state dict, and those of the tokenizer.
         entry: the model's catalogue entry.
         head: source of the head: `published`, `zero_shot` or `fitted`.
         class_names: the family's class names for a zero-shot head; None for ImageNet's.
@@ -44,11 +46,12 @@ def convert(
         UserError: the archive is not the pinned one, lacks the state dict, or doesn't fit the architecture.
     """
     name, preprocessing = entry["name"], entry["preprocessing"]
-    if "digest" in entry["source"]:
-        verify_digest(archive, entry["source"]["digest"], name)
+    for archive, source in zip(archives, (entry["source"], *entry["tokenizer"]), strict=True):
+        if "digest" in source:
+            verify_digest(archive, source["digest"], name)
     device = devices.start(compute)
     library, architecture, arguments = (entry[key] for key in ("library", "architecture", "arguments"))
-    state = read_state(archive, entry["weights"].get("member"), name)
+    state = read_state(archives[0], entry["weights"].get("member"), name)
     outputs = {"num_classes": num_classes} if library == "timm" and head != FITTED else {}
     model = whole = with_weights(state, library, architecture, arguments | outputs, entry["weights"]["keys"], name)
     fitted = {}
@@ -57,13 +60,15 @@ def convert(
     elif head == FITTED:
         model.reset_classifier(num_classes)
     if head == ZERO_SHOT:
-        set_zero_shot_head(model, whole.to(device), architecture, class_names, device)
+        tokenizer = load_tokenizer(architecture, arguments, archives[1:], entry["tokenizer"])
+        set_zero_shot_head(model, whole.to(device), tokenizer, class_names, device)
     if head == FITTED:
         fitted = fit_head(model.to(device), load_proxy(reference, view), preprocessing, device)
     source = {key: value for key, value in entry["source"].items() if key != "path" or "repo" in entry["source"]}
     facts = {"source": source, "num_classes": num_classes, "head": {"from": head, **fitted}}
     write_model(model.cpu(), entry, facts, weights, description)
-    _check_same_logits(model, weights, preprocessing["input_size"], name)
+    side = next((arguments[key] for key in RESIZING if key in arguments), preprocessing["input_size"])
+    _check_same_logits(model, weights, side if isinstance(side, int) else side[0], name)
 
 
 def _check_same_logits(model: nn.Module, weights: Path, size: int, name: str) -> None:

@@ -1,13 +1,17 @@
 """Heads for a family's classes: zero-shot from class names, or fitted on the pretraining proxy."""
 
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.base.errors import UserError
+from rib.base.files import write_json
 from rib.base.progress import Progress, log
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import held_back
@@ -22,24 +26,42 @@ BATCH = 64
 CHUNK = 1 << 16  # images whose logits are in memory at once
 
 
+def load_tokenizer(
+    architecture: str, arguments: Mapping, files: Sequence[Path], sources: Sequence[Mapping]
+) -> Callable:
+    """The tokenizer of an open_clip model, its own or one made from files, given with their sources; never from the hub."""
+    import open_clip
+
+    config = arguments.get("model_cfg") or open_clip.get_model_config(architecture)
+    with tempfile.TemporaryDirectory() as folder:
+        write_json(Path(folder) / "open_clip_config.json", {"model_cfg": config})
+        for file, source in zip(files, sources, strict=True):
+            shutil.copyfile(file, Path(folder) / Path(source["path"]).name)
+        try:
+            return open_clip.get_tokenizer(f"local-dir:{folder}")
+        except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{architecture}: its tokenizer can't be made from {', '.join(map(str, files))} ({why})."
+            ) from error
+
+
 @torch.inference_mode()
 def set_zero_shot_head(
-    model: nn.Module, clip: nn.Module, architecture: str, class_names: Sequence[str] | None, device: torch.device
+    model: nn.Module, clip: nn.Module, tokenizer: Callable, class_names: Sequence[str] | None, device: torch.device
 ) -> None:
     """Give the network of an open_clip tower a head that returns the whole model's zero-shot logits.
 
     They are averaged over prompt templates. A SigLIP model's bias is the same for all classes, so it changes neither
     predictions nor cross-entropy; its training objective has no softmax over classes, so its confidences are not
-    comparable with those of other models. The architecture selects the tokenizer (see open_clip.get_tokenizer).
-    Without class names, those of ImageNet's classes are used.
+    comparable with those of other models. Without class names, those of ImageNet's classes are used.
 
     Source: Radford et al. 2021 (arXiv 2103.00020), section 3.1.4; open_clip/zero_shot_classifier.py; Zhai et al. 2023
     (arXiv 2303.15343), algorithm 1.
     """
     import open_clip
 
-    tokenizer, templates = open_clip.get_tokenizer(architecture), open_clip.OPENAI_IMAGENET_TEMPLATES
-    names = class_names or open_clip.IMAGENET_CLASSNAMES
+    names, templates = class_names or open_clip.IMAGENET_CLASSNAMES, open_clip.OPENAI_IMAGENET_TEMPLATES
     embedded = open_clip.build_zero_shot_classifier(clip, tokenizer, names, templates, device=device)
     model.head.weight.copy_(clip.logit_scale.exp() * embedded.T)
     model.head.bias.fill_(0.0 if clip.logit_bias is None else clip.logit_bias.item())

@@ -227,6 +227,11 @@ def lines(found: Plan, grid: Grid) -> list[str]:
     text.append(f"Download   {in_bytes(found.download)} not downloaded yet")
     disk = ", ".join(f"{what} {in_bytes(size)}" for what, size in found.disk.items())
     text.append(f"Disk       {in_bytes(sum(found.disk.values()))} ({disk})")
+    text.append("Models     published weights and their licence")
+    for name, model in grid.models.items():
+        size = model.source.get("size", FLOAT * (model.parameters or 0)) if model.source else 0
+        facts = [in_bytes(size) if model.source else "trained here", model.licence, *["gated"] * model.gated]
+        text.append(f"  {name}: {', '.join(facts)}")
     text.append("Images/s   of one device (stated: an RTX 3090 in mixed precision, timm's benchmark)")
     for name, (rates, where) in found.rates.items():
         shown = ", ".join(f"{kind} {rate:,.0f}" for kind, rate in rates.items())

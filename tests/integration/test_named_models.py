@@ -1,0 +1,199 @@
+"""Models by name through the workflow: resolved once, then without the network; fetched, converted and planned."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import open_clip
+import pytest
+import safetensors.torch
+import timm
+import torch
+from timm.models import get_pretrained_cfg
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from rib.base.files import read_json
+from rib.models.network import load
+from tiny.hub import COMMIT, Repository, environment, served
+from tiny.project import ROOT, jobs
+
+# Of 2023 to 2026, of ten families of architectures.
+NAMES = [
+    "timm/vit_base_patch14_reg4_dinov2.lvd142m",
+    "timm/vit_small_patch16_dinov3.lvd1689m",
+    "timm/convnextv2_base.fcmae_ft_in22k_in1k",
+    "timm/eva02_base_patch14_448.mim_in22k_ft_in22k_in1k",
+    "timm/aimv2_large_patch14_224.apple_pt",
+    "timm/vit_pe_core_base_patch16_224.fb",
+    "open_clip/ViT-B-16-SigLIP2/webli",
+    "open_clip/MobileCLIP2-B/dfndr2b",
+    "open_clip/PE-Core-B-16/meta",
+    "hf-hub:owner/net",
+]
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+CLIP = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+    "text_cfg": {
+        **{"context_length": 8, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1},
+        **{"hf_tokenizer_name": "owner/words", "pool_type": "last"},
+    },
+}
+
+
+def of_timm(folder, **more):
+    """Files of a repository that timm has written."""
+    torch.manual_seed(0)
+    timm.models.save_for_hf(timm.create_model("test_vit", num_classes=1000, **more), folder, safe_serialization=True)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def words():
+    """Files of a tokenizer that knows a few words."""
+    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "a", "photo", "of", "the", "goldfish"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    own = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    return {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": json.dumps(own).encode()}
+
+
+def clip_files():
+    """Files of a repository with an open_clip model of its own, and the model."""
+    torch.manual_seed(0)
+    model = open_clip.model.CLIP(**{key: dict(v) if isinstance(v, dict) else v for key, v in CLIP.items()}).eval()
+    config = {"model_cfg": CLIP, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}}
+    weights = safetensors.torch.save({key: tensor.contiguous() for key, tensor in model.state_dict().items()})
+    return {"open_clip_config.json": json.dumps(config).encode(), "open_clip_model.safetensors": weights}, model
+
+
+@pytest.fixture
+def repositories(tmp_path):
+    """What the hub lists of all names; only small networks have files."""
+    found = {"owner/net": Repository(of_timm(tmp_path / "net")), "owner/words": Repository(words())}
+    found["owner/clip"] = Repository(clip_files()[0], licence="cc-by-nc-4.0")
+    for name in NAMES:
+        if name.startswith("timm/"):
+            found[get_pretrained_cfg(name[5:]).hf_hub_id] = Repository(sizes={"model.safetensors": 350_000_000})
+        elif name.startswith("open_clip/"):
+            repo = open_clip.pretrained.get_pretrained_cfg(*name.split("/")[1:])["hf_hub"].rstrip("/")
+            own = {
+                "open_clip_model.safetensors": 1_500_000_000,
+                "tokenizer.json": 34_000_000,
+                "tokenizer_config.json": 99,
+            }
+            found[repo] = Repository(sizes=own, licence="apache-2.0")
+    found["timm/vit_small_patch16_dinov3.lvd1689m"].gated = True
+    return found
+
+
+def test_ten_names_are_resolved_once_and_then_need_no_hub(project, repositories, tmp_path):
+    project.family = "imagenet"
+    chosen = (f"models={json.dumps(NAMES)}", "targets=[imagenet_r]", "methods=[ft]")
+    with served(repositories) as hub:
+        first = project.snakemake("-n", config=chosen, **environment(hub, tmp_path / "hf"))
+        assert len(hub.asked) >= len(NAMES)
+    assert "'vit_small_patch16_dinov3.lvd1689m' is gated" in first and "non-commercial use only (cc-by-nc-4.0)" in first
+    again = project.snakemake("-n", config=chosen, **OFFLINE)
+    assert jobs(first) == jobs(again) and jobs(again)["convert_model"] == len(NAMES)
+    assert "Resolving" in first and "Resolving" not in again
+    lock = read_json(project.folder / "models.lock.json")
+    assert sorted(lock) == sorted(NAMES) and {facts["source"]["revision"] for facts in lock.values()} == {COMMIT}
+    siglip = lock["open_clip/ViT-B-16-SigLIP2/webli"]
+    assert [part["path"] for part in siglip["tokenizer"]] == ["tokenizer.json", "tokenizer_config.json"]
+    assert siglip["preprocessing"]["crop_mode"] == "squash" and siglip["head"] == "zero_shot"
+    assert {name for name in NAMES if lock[name]["head"] == "published"} == {NAMES[2], NAMES[3], "hf-hub:owner/net"}
+    plan = project.snakemake("plan", config=chosen, **OFFLINE)
+    assert "vit_small_patch16_dinov3.lvd1689m: 350MB, dinov3-license, gated" in plan
+    assert "ViT-B-16-SigLIP2.webli: 1.50GB, apache-2.0" in plan
+    git = subprocess.run(["git", "check-ignore", "models.lock.json"], cwd=ROOT)
+    assert git.returncode == 1  # it is tracked
+
+
+def test_the_pages_examples_are_planned(project, repositories, tmp_path):
+    """Commands and the entry of docs/adding.md."""
+    text = re.search(r"^## A model\n(.*?)(?=^## )", (ROOT / "docs/adding.md").read_text(), re.S | re.M)[1]
+    commands = re.findall(r"^snakemake .*$", text, re.M)
+    of_timm(project.folder / "own/networks/mine", img_size=96)
+    (project.folder / "own/models.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, re.S)[1])
+    commands.append("snakemake -n --config family=imagenet catalog=own models=dinov2_b14")
+    with served(repositories) as hub:
+        for command in commands:
+            done = subprocess.run(
+                [sys.executable, "-m", *shlex.split(command), "targets=default"],
+                **{"cwd": project.folder, "env": {**os.environ, **environment(hub, tmp_path / "hf")}},
+                **{"capture_output": True, "text": True},
+            )
+            assert done.returncode == 0 and jobs(done.stdout)["convert_model"], done.stderr
+    assert len(commands) == 3 and len(read_json(project.folder / "models.lock.json")) == 3
+
+
+def test_torch_is_not_imported_to_read_the_lock(tmp_path):
+    code = "import sys, rib.config.catalog; sys.exit(bool({'torch', 'timm', 'open_clip'} & sys.modules.keys()))"
+    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow/lib")}, check=True)
+
+
+def test_networks_of_hub_and_folder_are_fetched_and_converted(project, repositories, tmp_path):
+    """The zero-shot head is made offline, with the tokenizer that was fetched with the weights."""
+    of_timm(project.folder / "networks/mine", img_size=32)
+    chosen = ("models=[tiny_cnn, 'local-dir:networks/mine', 'hf-hub:owner/net', 'hf-hub:owner/clip']", "image_size=32")
+    files = [f"results/tiny/models/{name}/manifest.json" for name in ("mine", "owner.net", "owner.clip")]
+    fetched = ["mine/mine.safetensors", "owner.net/owner.net.safetensors", "owner.clip/owner.clip.safetensors"]
+    fetched += ["owner.clip/tokenizer.json", "owner.clip/tokenizer_config.json"]
+    with served(repositories) as hub:
+        settings = environment(hub, tmp_path / "hf")
+        project.snakemake(*(f"data/raw/{file}" for file in fetched), config=chosen, **settings)
+    project.snakemake(*files, config=chosen, **OFFLINE)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        network, facts = load(project.folder / "results/tiny/models/mine", torch.device("cpu"))
+        published = timm.create_model(f"local-dir:{project.folder / 'networks/mine'}", pretrained=True).eval()
+        torch.testing.assert_close(network(images), published(images))
+        # The repository's network is for 160 px; timm resizes its position embeddings.
+        network = load(project.folder / "results/tiny/models/owner.net", torch.device("cpu"))[0]
+        folder = project.folder / "fetched"
+        folder.mkdir()
+        for name, data in repositories["owner/net"].files.items():
+            (folder / name).write_bytes(data)
+        published = timm.create_model(f"local-dir:{folder}", pretrained=True, img_size=32).eval()
+        torch.testing.assert_close(network(images), published(images))
+        clip, (network, facts) = (
+            clip_files()[1],
+            load(project.folder / "results/tiny/models/owner.clip", torch.device("cpu")),
+        )
+        for name, data in words().items():
+            (folder / name).write_bytes(data)
+        (folder / "open_clip_config.json").write_bytes(repositories["owner/clip"].files["open_clip_config.json"])
+        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+        names, templates = open_clip.IMAGENET_CLASSNAMES, open_clip.OPENAI_IMAGENET_TEMPLATES
+        head = open_clip.build_zero_shot_classifier(clip, tokenizer, names, templates)
+        expected = clip.logit_scale.exp() * clip.encode_image(images, normalize=True) @ head
+        torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4)
+    assert facts["head"]["from"] == "zero_shot" and facts["licence"] == "cc-by-nc-4.0"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("hf-hub:nobody/none", "the hub has no repository nobody/none that you may see"),
+        ("hf-hub:owner/words", "no config.json of an architecture of timm"),
+        ("hf-hub:owner/net@other", "the hub can't be asked for owner/net"),
+        ("timm/resnet50.a1_in2k", "the nearest are timm/resnet50.a1_in1k"),
+        ("local-dir:nowhere", "no config.json"),
+        ("timm:resnet18", "is not a model's name"),
+    ],
+)
+def test_a_name_that_cannot_be_resolved_is_a_sentence_and_leaves_no_lock(project, repositories, tmp_path, name, said):
+    with served(repositories) as hub:
+        settings = environment(hub, tmp_path / "hf")
+        printed = project.snakemake("-n", config=(f"models=['hf-hub:owner/net', '{name}']",), check=False, **settings)
+    assert said in printed and "config, models: " in printed and "Traceback" not in printed
+    assert not (project.folder / "models.lock.json").exists()
+
+
+def test_a_name_without_lock_and_hub_is_a_sentence(project):
+    printed = project.snakemake("-n", config=("models=['hf-hub:owner/net']",), check=False, **OFFLINE)
+    assert "'hf-hub:owner/net': it is not in models.lock.json yet, and the hub can't be asked" in printed

@@ -1,0 +1,238 @@
+"""Models by name: what stands for them in paths, what libraries and folders record of them, and what is refused."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from rib.base.errors import UserError
+from rib.base.files import sha256
+from rib.config.catalog import Catalog
+from rib.config.model_names import COLOURS, MARKERS, is_name, parse_name, terms, with_styles
+from rib.models.records import describe
+from tiny import family
+from tiny.project import ROOT
+
+SHORT = {
+    "timm/vit_base_patch14_reg4_dinov2.lvd142m": "vit_base_patch14_reg4_dinov2.lvd142m",
+    "open_clip/ViT-B-16-SigLIP2/webli": "ViT-B-16-SigLIP2.webli",
+    "hf-hub:owner/net": "owner.net",
+    "hf-hub:owner/net@v1.0": "owner.net.v1.0",
+    "local-dir:models/mine": "mine",
+    "local-dir:~/mine/": "mine",
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    return Catalog([ROOT / "workflow/catalog"])
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_the_short_name_is_one_of_a_path(name):
+    assert is_name(name) and parse_name(name).short == SHORT[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["timm:resnet18", "hub/x", "torch/resnet", "local-dir:", "timm/", "hf-hub:a b/c", "local-dir:/", "timm/../x"],
+)
+def test_what_is_no_name_or_no_path_is_refused(name):
+    with pytest.raises(UserError, match="config, models"):
+        _ = parse_name(name).short
+
+
+def saved(folder, **more):
+    """A small network as timm itself saves it."""
+    torch.manual_seed(0)
+    network = timm.create_model("test_vit", num_classes=1000, **more)
+    timm.models.save_for_hf(network, folder, safe_serialization=True)
+    return folder
+
+
+def test_a_folder_that_timm_wrote_is_described(tmp_path):
+    folder = saved(tmp_path / "net", img_size=64)
+    facts = describe(["local-dir:net"])["local-dir:net"]
+    assert (facts["library"], facts["architecture"], facts["type"], facts["head"]) == (
+        "timm",
+        "test_vit",
+        "vit",
+        "published",
+    )
+    assert facts["arguments"]["img_size"] == [64, 64] and facts["preprocessing"]["input_size"] == 64
+    assert facts["parameters"] == sum(
+        p.numel() for p in timm.create_model("test_vit", num_classes=1000, img_size=64).parameters()
+    )
+    path = folder / "model.safetensors"
+    assert facts["source"]["digest"] == f"sha256:{sha256(path)}" and facts["source"]["file"] == "net.safetensors"
+
+
+def edited(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+HOSTILE = {
+    "loads a pickle": lambda f: edited(f, model_args={"checkpoint_path": "/tmp/evil.pth"}),
+    "other pretrained weights": lambda f: edited(f, model_args={"pretrained": True}),
+    "pretrained configuration": lambda f: edited(f, model_args={"pretrained_cfg": {"file": "/tmp/evil.pth"}}),
+    "no such argument": lambda f: edited(f, model_args={"evil": 1}),
+    "no such architecture": lambda f: edited(f, architecture="evil"),
+    "architecture of another folder": lambda f: edited(f, architecture="local-dir:/tmp"),
+    "architecture is a list": lambda f: edited(f, architecture=[1]),
+    "not JSON": lambda f: (f / "config.json").write_text("{"),
+    "a list": lambda f: (f / "config.json").write_text("[]"),
+    "no configuration": lambda f: (f / "config.json").unlink(),
+    "no weights": lambda f: (f / "model.safetensors").unlink(),
+    "grey images": lambda f: edited(f, model_args={"in_chans": 1}),
+    "wrong mean": lambda f: edited(f, pretrained_cfg={"mean": 3, "input_size": [3, 160, 160]}),
+}
+
+
+@pytest.mark.attack("weights")
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_folder_that_cannot_be_used_is_refused(tmp_path, kind):
+    HOSTILE[kind](saved(tmp_path / "net"))
+    with pytest.raises(UserError, match="config, models: 'local-dir:net': "):
+        describe(["local-dir:net"])
+
+
+CLIP = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+    "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
+}
+
+
+@pytest.mark.attack("weights")
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("vision_cfg", {"timm_model_name": "hf-hub:evil/net"}),
+        ("vision_cfg", {"timm_model_name": "local-dir:/tmp"}),
+        ("text_cfg", {"hf_model_name": "evil/net"}),
+        ("vision_cfg", {"image_size": [32, 64]}),
+        ("vision_cfg", {"layers": "many"}),
+        ("model_cfg", None),
+    ],
+    ids=["tower of the hub", "tower of a folder", "text tower of the hub", "not square", "wrong type", "no model"],
+)
+def test_an_open_clip_folder_that_cannot_be_used_is_refused(tmp_path, part, changes):
+    config = {**CLIP, part: {**CLIP.get(part, {}), **changes}} if changes else None
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip/open_clip_config.json").write_text(json.dumps({"model_cfg": config} if config else {}))
+    (tmp_path / "clip/open_clip_model.safetensors").write_bytes(b"none")
+    with pytest.raises(UserError, match="config, models"):
+        describe(["local-dir:clip"])
+
+
+def test_an_unknown_name_names_the_nearest():
+    with pytest.raises(UserError, match=r"'timm/resnet50.a1_in2k': timm .* has no such model.*timm/resnet50.a1_in1k"):
+        describe(["timm/resnet50.a1_in2k"])
+    with pytest.raises(
+        UserError, match=r"'open_clip/ViT-B-16-SigLIP2/web': open_clip .*nearest.*open_clip/ViT-B-16-SigLIP2/webli"
+    ):
+        describe(["open_clip/ViT-B-16-SigLIP2/web"])
+    with pytest.raises(UserError, match=r"'timm/gcvit_base.in1k': .*no repository"):
+        describe(["timm/gcvit_base.in1k"])
+
+
+def test_the_activation_is_that_of_the_weights():
+    """open_clip's dfn2b weights were trained with QuickGELU, which the architecture of that name does not have."""
+    assert (
+        describe(["open_clip/ViT-B-16/dfn2b"], ask_hub=False)["open_clip/ViT-B-16/dfn2b"]["architecture"]
+        == "ViT-B-16-quickgelu"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("timm/vit_small_patch16_dinov3.lvd1689m", "vit"),
+        ("timm/swinv2_tiny_window8_256.ms_in1k", "vit"),
+        ("timm/beit_base_patch16_224.in22k_ft_in22k_in1k", "vit"),
+        ("timm/resnet50_clip.openai", "cnn"),
+        ("timm/convnextv2_atto.fcmae_ft_in1k", "cnn"),
+        ("timm/efficientnet_b0.ra_in1k", "cnn"),
+        ("timm/cspresnet50.ra_in1k", "cnn"),
+        ("open_clip/RN50/openai", "cnn"),
+        ("open_clip/convnext_base/laion400m_s13b_b51k", "cnn"),
+        ("open_clip/MobileCLIP2-B/dfndr2b", "vit"),
+    ],
+)
+def test_networks_with_self_attention_are_vits(name, kind):
+    assert describe([name], ask_hub=False)[name]["type"] == kind
+
+
+def test_descriptions_are_kept_by_version(tmp_path):
+    name = "timm/resnet18.a1_in1k"
+    first = describe([name], ask_hub=False)
+    (cached,) = (tmp_path / "work/model_records").glob(f"timm-{timm.__version__}.json")
+    known = json.loads(cached.read_text())
+    cached.write_text(json.dumps({name: {**known[name], "licence": "seen"}}))
+    assert describe([name], ask_hub=False) == {name: {**first[name], "licence": "seen"}}
+
+
+def test_models_without_a_style_get_one_that_no_other_has(catalog):
+    models = {
+        name: replace(model, style=None) if number % 2 else model
+        for number, (name, model) in enumerate(catalog.models.items())
+    }
+    styled = with_styles(models)
+    made = [tuple(styled[name].style.values()) for name, model in models.items() if model.style is None]
+    given = [(model.style["marker"], model.style["colour"]) for model in models.values() if model.style]
+    assert len(set(made)) == len(made) and not set(made) & set(given) and styled == with_styles(models)
+    assert {marker for marker, _ in made} <= set(MARKERS) and {colour for _, colour in made} <= set(COLOURS)
+
+
+def test_gates_and_licences_are_said_before_anything_is_fetched(catalog):
+    model = catalog.models["resnet50.a1_in1k"]
+    assert terms([model]) == []
+    said = terms(
+        [replace(model, gated=True), replace(model, licence="cc-by-nc-4.0"), replace(model, licence="apple-amlr")]
+    )
+    assert ["gated" in said[0], *("non-commercial" in line for line in said[1:])] == 3 * [True]
+
+
+def test_a_name_of_an_entry_is_that_entry(catalog):
+    assert catalog.add_models(["timm/resnet50.a1_in1k"])["timm/resnet50.a1_in1k"] == "resnet50.a1_in1k"
+    assert catalog.models["resnet50.a1_in1k"].label == "ResNet-50 timm A1"
+
+
+def tiny_catalog(tmp_path):
+    family.make(tmp_path / "mine")
+    return Catalog([ROOT / "workflow/catalog", tmp_path / "mine"])
+
+
+def test_names_that_are_one_in_paths_are_refused(tmp_path):
+    saved(tmp_path / "a/net"), saved(tmp_path / "b/net")
+    with pytest.raises(UserError, match="'local-dir:b/net' is called 'net' here, as another model is"):
+        tiny_catalog(tmp_path).add_models(["local-dir:a/net", "local-dir:b/net"])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"local-dir:net": 3}', '{"local-dir:net": {"type": "vit"}}'])
+def test_a_damaged_lock_is_refused(tmp_path, text):
+    Path("models.lock.json").write_text(text)
+    with pytest.raises(UserError, match=r"models\.lock\.json"):
+        tiny_catalog(tmp_path).add_models(["local-dir:net"])
+
+
+def test_an_entry_adds_to_a_record(tmp_path):
+    saved(tmp_path / "net")
+    catalog = tiny_catalog(tmp_path)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/models.yaml").write_text(
+        "mine: {record: 'local-dir:net', families: [tiny], label: Mine, pretraining: none}"
+    )
+    own = Catalog([*catalog.folders, tmp_path / "own"]).models["mine"]
+    assert (own.label, own.architecture, own.record) == ("Mine", "test_vit", "local-dir:net")
+    assert re.fullmatch("sha256:[0-9a-f]{64}", own.source["digest"])
