@@ -1,20 +1,23 @@
-# Checkpoints of fine-tuned weights that were trained elsewhere: files, or folders as `snakemake export` writes them, that
-# the tables of config's `external` name. A folder has a network, or a model of open_clip and its head.
+# Checkpoints of fine-tuned weights that were trained elsewhere, which the tables of config's `external` name.
 
-EXPORTED = ["model.safetensors", "open_clip_model.safetensors", "classification_head.safetensors"]
+EXPORTED = ["model.safetensors", "open_clip_model.safetensors", "classification_head.safetensors"]  # in folders
 
 
 def weights_settings(w):
-    """Settings of the algorithm, without hashes, which would take too long; pulled checkpoints need no files."""
-    run, entry = RUN_PATH.format(**w), GRID.models[w.model]
-    path, where = (CATALOG.external[run][key] for key in ("path", "where"))
+    """Settings of the algorithm, without hashes of files, which would take too long at every dry-run."""
+    run, entry = RUN_PATH.format(**w), GRID.models[w["model"]]
+    path = CATALOG.external[run]["path"]
     files = [file for file in map(path.joinpath, EXPORTED) if file.is_file()] or [path]
-    if not files[0].is_file() and not Path(f"{CHECKPOINT}/manifest.json".format(**w)).is_file():
-        raise UserError(f"{where}: {path} is neither a file nor a folder with {' or '.join(EXPORTED[:2])}; correct it.")
     found = {str(Path(local(file.parent), file.name)): file.is_file() and file.stat() for file in files}
     versions = {file: stat and [stat.st_size, stat.st_mtime_ns] for file, stat in found.items()}
     model = {key: getattr(entry, key) for key in ("library", "architecture", "arguments")}
     return {"run": run, "files": versions, "model": model}
+
+
+for RUN in (vars(run) for run in CHECKPOINT_RUNS if str(run) in CATALOG.external):
+    ROW, READY = CATALOG.external[RUN_PATH.format(**RUN)], all(weights_settings(RUN)["files"].values())
+    if not READY and not Path(f"{CHECKPOINT}/manifest.json".format(**RUN)).is_file():  # else it was pulled
+        raise UserError(f"{ROW['where']}: {ROW['path']} is no file, and no folder with {' or '.join(EXPORTED[:2])}.")
 
 
 use rule finetune as import_checkpoint with:

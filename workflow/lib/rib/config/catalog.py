@@ -2,8 +2,7 @@
 
 A catalogue folder contains families/<name>.yaml, datasets.yaml, models.yaml, methods.yaml, recipes.yaml, classes/ and,
 for custom algorithms, layouts/<layout>.py and methods/<algorithm>.py; all of them are optional. The project's folder
-comes first, followed by folders of the user. A name may be defined only once. Methods whose weights were trained
-elsewhere are those of CSV tables (config, external).
+comes first, followed by folders of the user. A name may be defined only once.
 """
 
 import os
@@ -19,8 +18,8 @@ from rib.base.text import WHY, presentable, redacted
 from rib.config.entries import EXTERNAL, FINETUNE, MERGES, Dataset, Family, Method, Model, Recipe
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
 from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve
-from rib.config.run import ALL, Run
-from rib.config.schema import is_number, is_whole, known_name, number, read_yaml, show, validated
+from rib.config.run import ALL
+from rib.config.schema import is_number, known_name, number, read_yaml, show, validated
 from rib.config.settings import BASE, RECIPE, TRAINING, Setting, algorithm_settings, check_settings, signature_of
 
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
@@ -154,18 +153,15 @@ class Catalog:
 
     @cached_property
     def external(self) -> dict[str, dict]:
-        """Rows of the tables by the text of their run, with the `path` of its weights and their own place (`where`)."""
+        """Rows of the tables of weights that were trained elsewhere, by the run's text, with `path` and place (`where`)."""
         rows = {}
         for table in self.tables:
             for line, row in read_table(table, ("model", "target", "method", "seed", "file")):
-                where, seed = f"{table} line {line}", number(row["seed"])
-                if not is_whole(seed) or seed < 0:
-                    raise UserError(f"{where}: seed is '{row['seed']}'; give a whole number from 0.")
-                size, path = row.get("size") or ALL, table.parent / from_home(row["file"], where)
-                run = str(Run(row["model"], row["target"], row["method"], size, seed))
+                where, size = f"{table} line {line}", row.get("size") or ALL
+                run = "/".join((row["model"], row["target"], row["method"], size, row["seed"]))
                 if run in rows:
                     raise UserError(f"{where}: {run} is in {rows[run]['where']} too; remove one of these rows.")
-                rows[run] = {**row, "size": size, "path": path, "where": where}
+                rows[run] = {**row, "size": size, "where": where, "path": table.parent / from_home(row["file"], where)}
         return rows
 
     @cached_property

@@ -9,7 +9,7 @@ from rib.base.errors import UserError
 from rib.config import choices
 from rib.config.catalog import Catalog
 from rib.config.choices import Reference
-from rib.config.entries import EVALUATED, Dataset, Family, Method, Model
+from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Model
 from rib.config.geometry import Geometry
 from rib.config.model_names import terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, largest
@@ -230,8 +230,9 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         selection=choices.choose_selection(config, methods, datasets, targets),
         notices=[*notices, *of_targets, *of_methods, *terms(models.values())],
     )
-    known = {"model": catalog.models | models, "target": catalog.datasets_of(family, *EVALUATED), "size": sizes}
-    choices.check_external(catalog.external, known, grid.runs())
+    known = {"model": catalog.models, "target": catalog.datasets_of(family, *EVALUATED), "size": sizes}
+    external = [name for name, method in methods.items() if method.form == EXTERNAL]
+    choices.check_external(catalog.external, known, [run for run in grid.runs() if run.method in external])
     for model in models:
         for name in sorted(grid.methods.keys() - set(grid.methods_of(model))):
             grid.notices.append(f"method '{name}' is not run on '{model}': it is not for {models[model].type}s")

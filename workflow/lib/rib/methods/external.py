@@ -11,10 +11,7 @@ from rib.models.weights import read_state, with_weights
 
 @algorithm
 class External(FineTuning):
-    """Takes the weights of a run from files, given with size and time (ns) when the job was planned.
-
-    They are of a network, or of a model of open_clip and its head; `model` has its library, architecture and arguments.
-    """
+    """Takes a run's weights from files, whose size and time (ns) are given; `model` has library, architecture, arguments."""
 
     def __init__(self, run: str, files: Mapping[str, Sequence[int]], model: Mapping):
         super().__init__(lr=1.0)
@@ -31,16 +28,12 @@ class External(FineTuning):
             head = more[0] if more else {k: state.pop(f"head.{k}") for k in expected if f"head.{k}" in state}
             tower = {key: tensor for key, tensor in state.items() if key.startswith("visual.")} or state
             own.visual.load_state_dict(with_weights(tower, **self.of).visual.state_dict())
-            wrong = [
-                k
-                for k, t in expected.items()
-                if k not in head or head[k].shape != t.shape or not head[k].isfinite().all()
-            ]
+            shapes = {key: tensor.shape for key, tensor in head.items() if tensor.isfinite().all()}
             if not head:
                 log.warning("%s: the weights have no head, so the pretrained one is kept", self.of["name"])
-            elif wrong:
-                raise ValueError(f"the {wrong[0]} of the head is missing, not finite or not that of {own.head}")
-            own.head.load_state_dict(head, strict=False)
+            elif shapes != {key: tensor.shape for key, tensor in expected.items()}:
+                raise ValueError(f"the head of {self.of['name']} has NaN or infinite values, or isn't {own.head}")
+            own.head.load_state_dict(head or expected)
         for file, planned in self.files.items():
             if [(found := Path(file).stat()).st_size, found.st_mtime_ns] != planned:
                 raise ValueError(f"{file} has changed since the job was planned; run again")

@@ -54,7 +54,6 @@ def convert(
     state = read_state(archives[0], entry["weights"].get("member"), name)
     outputs = {"num_classes": num_classes} if library == "timm" and head != FITTED else {}
     model = whole = with_weights(state, library, architecture, arguments | outputs, entry["weights"]["keys"], name)
-    fitted = {}
     if library == "open_clip":
         model = OpenClipClassifier(whole.visual, embedding_width(architecture, arguments), num_classes).eval()
     elif head == FITTED:
@@ -62,8 +61,7 @@ def convert(
     if head == ZERO_SHOT:
         tokenizer = load_tokenizer(architecture, arguments, archives[1:], entry["tokenizer"])
         set_zero_shot_head(model, whole.to(device), tokenizer, class_names, device)
-    if head == FITTED:
-        fitted = fit_head(model.to(device), load_proxy(reference, view), preprocessing, device)
+    fitted = fit_head(model.to(device), load_proxy(reference, view), preprocessing, device) if head == FITTED else {}
     source = {key: value for key, value in entry["source"].items() if key != "path" or "repo" in entry["source"]}
     facts = {"source": source, "num_classes": num_classes, "head": {"from": head, **fitted}}
     write_model(model.cpu(), entry, facts, weights, description)

@@ -77,8 +77,7 @@ def with_weights(
 ) -> nn.Module:
     """The library's network with a published state dict and its own head, in evaluation mode.
 
-    Keys are converted by the library, which also resizes position embeddings to another input size. An image tower of
-    open_clip gets a random text tower.
+    Keys are converted by the library, which also resizes position embeddings to another input size.
 
     Args:
         arguments: see rib.models.network.create; `num_classes` (timm) if the head must have so many outputs.
@@ -96,7 +95,7 @@ def with_weights(
     if keys == BY_ORDER and len(model.state_dict()) == len(state):
         state = dict(zip(model.state_dict(), state.values(), strict=True))
     wanted = model.state_dict()
-    if library == "open_clip" and all(key.startswith("visual.") for key in state):
+    if library == "open_clip" and all(key.startswith("visual.") for key in state):  # with a random text tower
         state = {key: tensor for key, tensor in wanted.items() if not key.startswith("visual.")} | state
     for key in wanted.keys() & state.keys():
         if wanted[key].is_floating_point() and not state[key].is_floating_point():
@@ -109,7 +108,7 @@ def with_weights(
         what = " ".join(str(error).split()).partition(": ")[2][:300] or repr(error)[:300]
         raise UserError(
             f"{name}: the weights ({len(state)} tensors) don't fit {library}'s {architecture} ({len(wanted)} tensors, "
-            f"matched {keys}): {what}; correct the architecture or the file."
+            f"matched {keys}): {what}; correct the architecture, the head or the file."
         ) from error
     for key, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
