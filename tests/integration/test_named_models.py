@@ -178,9 +178,12 @@ def test_networks_of_hub_and_folder_are_fetched_and_converted(project, repositor
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("hf-hub:nobody/none", "the hub has no repository nobody/none that you may see"),
+        ("hf-hub:nobody/none", "'hf-hub:nobody/none': the hub has no such repository"),
         ("hf-hub:owner/words", "no config.json of an architecture of timm"),
-        ("hf-hub:owner/net@other", "the hub can't be asked for owner/net"),
+        (
+            "hf-hub:owner/net@other",
+            "'hf-hub:owner/net@other': it is not in models.lock.json yet, and the hub can't be asked",
+        ),
         ("timm/resnet50.a1_in2k", "the nearest are timm/resnet50.a1_in1k"),
         ("local-dir:nowhere", "no config.json"),
         ("timm:resnet18", "is not a model's name"),
@@ -194,6 +197,7 @@ def test_a_name_that_cannot_be_resolved_is_a_sentence_and_leaves_no_lock(project
     assert not (project.folder / "models.lock.json").exists()
 
 
-def test_a_name_without_lock_and_hub_is_a_sentence(project):
-    printed = project.snakemake("-n", config=("models=['hf-hub:owner/net']",), check=False, **OFFLINE)
+@pytest.mark.parametrize("settings", [OFFLINE, {"HF_ENDPOINT": "http://127.0.0.1:9"}], ids=["offline", "no hub"])
+def test_a_name_without_lock_and_hub_is_a_sentence(project, settings):
+    printed = project.snakemake("-n", config=("models=['hf-hub:owner/net']",), check=False, **settings)
     assert "'hf-hub:owner/net': it is not in models.lock.json yet, and the hub can't be asked" in printed

@@ -81,6 +81,13 @@ def edited(folder, **changes):
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
+def test_a_head_for_a_thousand_other_classes_is_not_taken_for_imagenets(tmp_path):
+    names = timm.data.ImageNetInfo().label_names()
+    for head, labels in (("published", names), ("none", names[::-1]), ("none", [f"class {n}" for n in range(1000)])):
+        edited(saved(tmp_path / "net"), label_names=labels)
+        assert describe(["local-dir:net"])["local-dir:net"]["head"] == head
+
+
 HOSTILE = {
     "loads a pickle": lambda f: edited(f, model_args={"checkpoint_path": "/tmp/evil.pth"}),
     "other pretrained weights": lambda f: edited(f, model_args={"pretrained": True}),

@@ -123,7 +123,8 @@ def entry_of(name: str, facts: Mapping) -> dict:
 def with_styles(models: Mapping[str, Model]) -> dict[str, Model]:
     """Models with a colour and a marker that no other one has, for those without a style."""
     taken = {(model.style["colour"], model.style["marker"]) for model in models.values() if model.style}
-    free = (pair for pair in itertools.product(MARKERS, COLOURS) if pair[::-1] not in taken)
+    pairs = [*itertools.product(MARKERS, COLOURS)]
+    free = itertools.chain((pair for pair in pairs if pair[::-1] not in taken), itertools.cycle(pairs))
     return {
         name: model if model.style else replace(model, style=dict(zip(("marker", "colour"), next(free), strict=True)))
         for name, model in models.items()

@@ -29,6 +29,13 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 # Arguments of create_model that load files, or give something else than a classifier.
 REFUSED = {"checkpoint_path", "cache_dir", "features_only", "scriptable", "exportable", "no_jit", "out_indices"}
 UNKNOWN = "not stated"
+# What errors of the hub's client mean, by type; the first that fits counts.
+HUB = {
+    "GatedRepoError": "it is gated; accept its terms on its page of the hub, then log in (HF_TOKEN)",
+    "RepositoryNotFoundError": "the hub has no such repository that you may see; correct the name or log in (HF_TOKEN)",
+    "ConnectionError": f"it is not in {LOCK} yet, and the hub can't be asked; connect once",
+    "HTTPError": f"it is not in {LOCK} yet, and the hub can't be asked; connect once",
+}
 
 
 def describe(names: Sequence[str], ask_hub: bool = True) -> dict[str, dict]:
@@ -52,9 +59,10 @@ def _checked(find: Callable, name: Name, *more) -> dict:
         return find(name, *more)
     except UserError as error:
         raise UserError(f"config, models: '{name.text}': {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OSError) as error:
+    except Exception as error:  # of the libraries, the hub's client and what they are given
+        what = next((HUB[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in HUB), "it can't be used")
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError(f"config, models: '{name.text}': its configuration can't be used ({why}).") from error
+        raise UserError(f"config, models: '{name.text}': {what} ({why}).") from error
 
 
 def _recorded(name: Name) -> dict:
@@ -85,18 +93,21 @@ def _of_timm(name: Name) -> dict:
 
 def _timm_facts(architecture: str, record: Mapping, arguments: Mapping) -> dict:
     """Facts from a record of timm, in its registry or in a config.json."""
+    from timm.data import ImageNetInfo
+
     sizes = [("input_size", "crop_pct"), ("test_input_size", "test_crop_pct")]
     pairs = [(record[size], record[crop]) for size, crop in sizes if record.get(size)]
     if built_for := arguments.get("img_size"):
         pairs = [((3, *([built_for] * 2 if isinstance(built_for, int) else built_for)), record["crop_pct"])]
     # The paper's size if the record has it, otherwise the size of training.
     (channels, side, other), crop_pct = next((pair for pair in pairs[::-1] if pair[0][1] == PROTOCOL_SIZE), pairs[0])
-    mode = record.get("crop_mode") or "center"
+    mode, classes = record.get("crop_mode") or "center", record.get("label_names")
+    published = record.get("num_classes") == PUBLISHED_CLASSES and classes in (None, ImageNetInfo().label_names())
     return {
         "library": "timm",
         "architecture": architecture,
         "arguments": dict(arguments),
-        "head": "published" if record.get("num_classes") == PUBLISHED_CLASSES else "none",
+        "head": "published" if published else "none",
         "preprocessing": _preprocessing(record, channels == 3 and side == other and side, crop_pct, mode),
         "licence": record.get("license") or UNKNOWN,
         "resized_by": "img_size" if built_for or record.get("fixed_input_size") else None,
@@ -211,7 +222,10 @@ def _located(name: Name, facts: dict) -> dict:
     repo, _, revision = name.rest.partition("@") if name.kind == "hf-hub" else (facts["source"]["repo"], "", "")
     found = _repository(repo, revision or None)
     if not facts:
-        facts = _configured(name, lambda file: _fetched(repo, file, found))
+        from huggingface_hub import hf_hub_download
+
+        fetch = partial(hf_hub_download, repo, revision=found["commit"])
+        facts = _configured(name, lambda file: Path(fetch(file)) if file in found["files"] else None)
     wanted = dict.fromkeys([*([facts["source"]["path"]] if "source" in facts else []), *WEIGHTS[facts["library"]]])
     path = next((path for path in wanted if path in found["files"]), None)
     if path is None:
@@ -237,20 +251,8 @@ def _on_hub(name: Name, repo: str, path: str, found: Mapping | None = None) -> d
 def _repository(repo: str, revision: str | None) -> dict:
     """Commit, licence, gate, and size and digest of each file of a repository."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 
-    try:
-        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
-    except RepositoryNotFoundError as error:
-        raise UserError(
-            f"the hub has no repository {repo} that you may see; correct the name, or log in (HF_TOKEN) if it is gated "
-            "or private."
-        ) from error
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"it is not in {LOCK} yet, and the hub can't be asked for {repo} ({why}); connect once."
-        ) from error
+    info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
     files = {
         file.rfilename: {"size": file.size, "digest": f"sha256:{file.lfs.sha256}" if file.lfs else None}
         for file in info.siblings or []
@@ -258,19 +260,6 @@ def _repository(repo: str, revision: str | None) -> dict:
     card = info.card_data
     licence = (card.get("license_name") or card.get("license")) if card else None
     return {"commit": info.sha, "files": files, "licence": str(licence or UNKNOWN), "gated": bool(info.gated)}
-
-
-def _fetched(repo: str, file: str, found: Mapping) -> Path | None:
-    """A small file of a repository, in the client's cache; None if it has none."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError
-
-    if file not in found["files"]:
-        return None
-    try:
-        return Path(hf_hub_download(repo, file, revision=found["commit"]))
-    except GatedRepoError as error:
-        raise UserError(f"{repo} is gated; accept its terms on its page of the hub, then log in (HF_TOKEN).") from error
 
 
 def _unknown(name: Name, known: Sequence[str]) -> UserError:
