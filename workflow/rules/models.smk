@@ -14,7 +14,17 @@ def fitted_on(w):
 def conversion(w):
     """Settings of a convert_model job, without labels and styles; for a fitted head including its view of the data."""
     entry, head, space = vars(CATALOG.models[w.model]), GRID.head(w.model), CATALOG.family_label_space(FAMILY)
-    facts = ("name", "library", "architecture", "source", "tokenizer", "weights", "preprocessing", "pretraining", "licence")
+    facts = (
+        "name",
+        "library",
+        "architecture",
+        "source",
+        "tokenizer",
+        "weights",
+        "preprocessing",
+        "pretraining",
+        "licence",
+    )
     return {
         "entry": {**{key: entry[key] for key in facts}, "arguments": GRID.arguments(w.model)},
         "head": head,

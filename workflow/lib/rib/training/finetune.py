@@ -8,7 +8,7 @@ the last step kept. The recipe chooses the optimiser; that of the paper is SGD w
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles, DatasetView, load_dataset, load_proxy
 from rib.evaluation.score import score
 from rib.methods import load_algorithm
-from rib.methods.base import FineTuning, Images, Task
+from rib.methods.base import BATCH_NORM, FineTuning, Images, Task
 from rib.models import device as devices
 from rib.models.augmentation import Augmentation
 from rib.models.checkpoint import apply, xor_compress
@@ -95,6 +95,8 @@ def finetune(
     n = len(images.labels)
     steps = training.total_steps(n, len(whole.labels)) if training else 0
     try:
+        if compute.gradient_checkpointing:
+            checkpoint_gradients(model, method)
         method.setup(Task(model, *seen, run.seed))
     except ValueError as error:
         raise UserError(f"method {run.method} on model {run.model}: {error}.") from error
@@ -109,6 +111,20 @@ def finetune(
     fit = measure_fit(run, model_folder, checkpoint, images, facts["preprocessing"], device)
     found = {"train_images": n, "steps": steps, "images": steps and training.images_seen(steps, n), "fit": fit}
     write_json(manifest, {"device": device.type, "label_space": images.space.digest, **found})
+
+
+def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
+    """Switch on the network's own gradient checkpointing: the backward pass computes activations again.
+
+    Raises:
+        ValueError: the network has none, or the method would update BatchNorm statistics in both passes.
+    """
+    if method.batch_norm == "train" and any(isinstance(layer, BATCH_NORM) for layer in model.modules()):
+        raise ValueError("BatchNorm statistics would be updated twice; set compute.gradient_checkpointing to false")
+    with suppress(AttributeError, AssertionError):
+        getattr(model, "visual", model).set_grad_checkpointing()
+    if not any(getattr(layer, "grad_checkpointing", False) for layer in model.modules()):
+        raise ValueError("the network has no gradient checkpointing; set compute.gradient_checkpointing to false")
 
 
 def measure_fit(
