@@ -38,7 +38,7 @@ RECORDS_BY_STAGE = {
     ),
     **({"split": beside("provenance", SPLITS)} if GRID.split_fractions else {}),
     "models": expand(f"{MODEL}/provenance.json", model=GRID.models),
-    "finetune": [f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in TRAINED_RUNS],
+    "finetune": [f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in CHECKPOINT_RUNS],
     "merge": [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS],
     "evaluate": beside("provenance", ROWS),
     **({"select": beside("provenance", SELECT_ROWS)} if SELECT_ROWS else {}),

@@ -79,7 +79,7 @@ def with_weights(
     Keys are converted by the library, which also resizes position embeddings to another input size.
 
     Args:
-        arguments: see rib.models.network.create.
+        arguments: see rib.models.network.create; `num_classes` (timm) if the head must have so many outputs.
         keys: `by_name`, or `by_order` if the state dict has other names in the same order.
 
     Raises:
@@ -87,7 +87,7 @@ def with_weights(
     """
     rng = torch.get_rng_state()
     if library == "timm":
-        arguments = {**arguments, "num_classes": _published_classes(state, architecture)}
+        arguments = {"num_classes": _published_classes(state, architecture), **arguments}
     model = create(library, architecture, arguments)
     if keys == BY_ORDER and len(model.state_dict()) < len(state):
         arguments["num_classes"] = NUM_CLASSES
@@ -95,6 +95,8 @@ def with_weights(
     if keys == BY_ORDER and len(model.state_dict()) == len(state):
         state = dict(zip(model.state_dict(), state.values(), strict=True))
     wanted = model.state_dict()
+    if library == "open_clip" and all(key.startswith("visual.") for key in state):  # with a random text tower
+        state = {key: tensor for key, tensor in wanted.items() if not key.startswith("visual.")} | state
     for key in wanted.keys() & state.keys():
         if wanted[key].is_floating_point() and not state[key].is_floating_point():
             raise UserError(
@@ -107,7 +109,7 @@ def with_weights(
         what = " ".join(str(error).split()).partition(": ")[2][:300] or repr(error)[:300]
         raise UserError(
             f"{name}: the weights ({len(state)} tensors) don't fit {library}'s {architecture} ({len(wanted)} tensors, "
-            f"matched {keys}): {what}; correct the architecture or the file."
+            f"matched {keys}): {what}; correct the architecture, the head or the file."
         ) from error
     for key, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
