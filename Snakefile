@@ -5,7 +5,7 @@
 #   data/raw/<dataset or model>/                                                     archives as published
 #   results/<family>/prepare/<dataset>/<geometry>/                                   arrays and index
 #   results/<family>/models/<model>/                                                 pretrained weights
-#   results/<family>/<protocol>/<stage>/<model>/<target>/<method>/<size>/<seed>/     checkpoints, recipes, rows
+#   results/<family>/<protocol>/<stage>/<model>/<target>/<method>/<size>/<seed>/     checkpoints, recipes, rows, exports
 #   reports/<family>/                                                                tables, figures, the page
 # The model before fine-tuning has target `none` and method `pretrained`.
 
@@ -17,6 +17,7 @@ include: "workflow/rules/split.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/finetune.smk"
+include: "workflow/rules/external.smk"
 include: "workflow/rules/merge.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/metrics.smk"
@@ -31,6 +32,7 @@ for ANALYSIS_FILE in sorted((WORKFLOW / "rules/analysis").glob("*.smk")):
 
 
 include: "workflow/rules/report.smk"
+include: "workflow/rules/export.smk"
 include: "workflow/rules/status.smk"
 include: "workflow/rules/track.smk"
 include: "workflow/rules/pull.smk"

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from rib.base.files import read_json
+from rib.models.checkpoint import xor_decompress
 from rib.reporting import readme
 from tiny import forked
 from tiny.plugins import needs
@@ -247,6 +248,27 @@ def test_a_method_is_added_to_what_is_there(to_change):
     assert set(ri["method"]) == {"ft", "bitfit"} and ft.stat().st_mtime_ns == before
     own = safetensors.torch.load_file(Path(str(ft).replace("/ft/", "/bitfit/")))
     assert own and all(name.removesuffix(".xor").endswith("bias") for name in own)
+
+
+def test_weights_that_were_trained_elsewhere_are_scored(to_change):
+    """Those of the runs that are there, so that what is made of them must be the same."""
+    text = section("adding", "Weights that were trained elsewhere")
+    shown = next(example for example in examples(text) if example.language == "csv")
+    write(to_change, [shown])
+    start = safetensors.torch.load_file(
+        to_change.folder / "results/tools/models/efficientnet_lite0/weights.safetensors"
+    )
+    (to_change.folder / "own/weights").mkdir()
+    for row in csv.DictReader(io.StringIO(shown.content)):
+        run = RESULTS.format(stage="finetune", run=f"{row['target']}/ft")
+        stored = safetensors.torch.load_file(to_change.folder / run / "checkpoint.safetensors")
+        file, state = to_change.folder / "own" / row["file"], start | xor_decompress(stored, start)
+        (torch.save if file.suffix == ".pth" else safetensors.torch.save_file)(state, file)
+    (command,) = (line for line in commands(text) if "external" in line)
+    shell(to_change, command.replace("snakemake", "snakemake reports/tools/tables/summary.md", 1))
+    ri = pd.read_csv(to_change.folder / "reports/tools/tables/ri.csv").set_index(["method", "target"])
+    assert ri.loc["ft", "ri"].to_dict() == ri.loc["theirs", "ri"].to_dict() and len(ri) == 4
+    assert "Their method" in (to_change.folder / "reports/tools/tables/summary.md").read_text()
 
 
 def test_a_dataset_with_a_layout_of_its_own_is_added(to_change):

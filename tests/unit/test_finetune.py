@@ -506,6 +506,24 @@ def test_the_fit_is_of_so_many_images_at_most(network, small, folders, tmp_path,
     assert progress()[-1] == ("fit of net/set/ft/all/5", 7, 7, "image")
 
 
+def test_a_job_with_gradient_checkpointing_writes_the_same_bytes(folders, tmp_path, monkeypatch):
+    """It is timm's, and in each step of training only: the fit is measured without it."""
+    calls = []
+    checkpoint = torch.utils.checkpoint.checkpoint
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", lambda *a, **k: calls.append(1) or checkpoint(*a, **k))
+    paths = job(folders, tmp_path / "all")
+    assert not calls
+    compute = replace(COMPUTE, gradient_checkpointing=True)
+    again = job(folders, tmp_path / "part", compute=compute)
+    assert calls and len(calls) % (FULL.epochs * math.ceil(18 / FULL.batch_size)) == 0
+    for name in ("checkpoint", "history", "manifest"):
+        assert again[name].read_bytes() == paths[name].read_bytes()
+    with pytest.raises(
+        UserError, match="^method ft on model net: BatchNorm statistics would be updated twice; set compute"
+    ):
+        job(folders, tmp_path / "moving", compute=compute, settings={"lr": 0.02, "batch_norm": "train"})
+
+
 def test_a_job_augments_by_the_seed_of_its_run(network, small, folders, tmp_path):
     how, made = replace(FULL, epochs=1, augmentation=["flip"]), []
     for seed in (5, 5, 6):

@@ -537,7 +537,7 @@ def test_training_computes_in_the_precision_that_was_chosen_with_losses_in_singl
 def test_a_network_with_several_heads_has_no_probe(network, target):
     model = copy.deepcopy(network)
     model.get_classifier = lambda: (model.fc, model.fc)
-    with pytest.raises(ValueError, match="several heads"):
+    with pytest.raises(ValueError, match="head is a tuple, but linear probing trains one linear layer"):
         LinearProbing(lr=0.1).setup(task_of(model, target))
 
 

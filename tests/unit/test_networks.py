@@ -1,8 +1,6 @@
 """Every method on every type of network: it trains, what it stores restores it, and frozen parts stay as they were."""
 
 import copy
-from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,22 +11,14 @@ from open_clip.transformer import VisionTransformer
 from peft.tuners.lora import LoraLayer
 
 from rib.base.errors import UserError
-from rib.config.catalog import Catalog
-from rib.config.label_space import LabelSpace
-from rib.methods import load_algorithm
-from rib.methods.base import Task
 from rib.methods.lora import adapted_layers
 from rib.models.checkpoint import apply, merged
 from rib.models.network import OpenClipClassifier, build
-from rib.training.finetune import train
-from tiny import training
-from tiny.project import ROOT
-from tiny.training import CPU, RUN, images_of, resnet, settings_of
+from tiny.methods import CATALOG, check_frozen, check_restored, coloured_images, fine_tuned, published
+from tiny.training import resnet
 
 SIDE = 64
-TRAINING = replace(training.TRAINING, batch_size=5)
 FROZEN = {"linear_probe", "lora", "visual_prompt"}
-CATALOG = Catalog([ROOT / "workflow/catalog"])
 TRAINED = [name for name, method in CATALOG.methods.items() if method.trains]
 
 
@@ -55,71 +45,20 @@ def network(request):
 
 @pytest.fixture(scope="module")
 def images():
-    """Ten images of five colours, which a few steps can tell apart."""
-    rng = np.random.default_rng(0)
-    space = LabelSpace(tuple("abcde"), tuple((10 * i,) for i in range(5)), tuple("abcde"))
-    labels = np.arange(10) % 5
-    pixels = rng.normal(128, 20, (10, SIDE, SIDE, 3)) + 25 * (labels - 2)[:, None, None, None]
-    return SimpleNamespace(images=pixels.clip(0, 255).astype(np.uint8), labels=labels, space=space)
-
-
-def fine_tuned(name, network, images, *, pretrained=None, epochs=2, micro_batch_size="all", **settings):
-    """An algorithm that has trained a copy of the network, its history and what it stores against the pretrained one."""
-    entry = CATALOG.methods[name]
-    algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings})
-    torch.manual_seed(0)
-    part = images_of(images)
-    algorithm.setup(Task(copy.deepcopy(network).eval(), part, part, 0))
-    how = replace(TRAINING, epochs=epochs, micro_batch_size=micro_batch_size)
-    history, stored = train(algorithm, (pretrained or network).state_dict(), how, RUN, CPU)
-    return algorithm, history, stored
+    return coloured_images(SIDE)
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_what_is_stored_restores_what_was_trained(name, network, images, tmp_path):
     if network.type not in CATALOG.methods[name].types:
         pytest.skip(f"{name} is not for {network.type}")
-    algorithm, history, stored = fine_tuned(name, network, images)
-    safetensors.torch.save_file(stored, tmp_path / "c.safetensors")
-    loaded = safetensors.torch.load_file(tmp_path / "c.safetensors")
-    assert loaded.keys() == stored.keys() and all(torch.equal(loaded[key], stored[key]) for key in stored)
-    restored = apply(copy.deepcopy(network), {name: 1.0}, {name: tmp_path / "c.safetensors"}).eval()
-    if not name.startswith(("lora", "visual_prompt")):
-        torch.testing.assert_close(restored.state_dict(), algorithm.model.state_dict(), rtol=0, atol=0)
-    algorithm.model.eval()
-    rows = np.arange(10)
-    with torch.inference_mode():
-        before = network(algorithm.inputs[rows])
-        expected = algorithm.logits(rows)
-        found = restored(algorithm.inputs[rows])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert not torch.equal(expected, before) and all(np.isfinite(row["loss"]) for row in history)
-
-
-def head_of(network):
-    head = network.get_classifier()
-    return {f"{name}.{part}" for name, m in network.named_modules() if m is head for part in ("weight", "bias")}
-
-
-def published(key, original):
-    """Name of a tensor before peft wrapped its layer, or attention was unfolded to an nn.Linear."""
-    key = key.replace("base_layer.", "")
-    return key if key in original else key.replace(".qkv.", ".in_proj_")
+    check_restored(name, network, *fine_tuned(name, network, images), tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(FROZEN))
 def test_frozen_tensors_and_buffers_stay_bit_identical_and_are_not_stored(name, network, images):
     algorithm, _, stored = fine_tuned(name, network, images)
-    head = head_of(network)
-    original = network.state_dict()
-    after = {published(key, original): value for key, value in algorithm.model.state_dict().items()}
-    for key, value in original.items():
-        if name != "linear_probe" or key not in head:
-            assert torch.equal(after[key], value), key
-    if name == "linear_probe":
-        assert stored.keys() == head
-    else:
-        assert not stored.keys() & network.state_dict().keys()
+    check_frozen(name, network, algorithm, stored)
     whole = sum(tensor.nbytes for tensor in network.state_dict().values())
     assert sum(tensor.nbytes for tensor in stored.values()) < whole / 2
 
@@ -216,13 +155,22 @@ def test_lora_leaves_a_convolutional_head_alone_and_adapts_convnext(images):
     assert {key.rpartition(".mlp.")[2].split(".")[0] for key in stored if ".mlp." in key} == {"fc1", "fc2"}
 
 
+class Bypassing(torch.nn.Module):
+    """Attention that uses the weight of its projection without calling it, as timm's BEiT would."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.qkv, self.proj = attention.qkv, attention.proj
+
+    def forward(self, tokens, **_):
+        return self.proj(torch.nn.functional.linear(tokens, self.qkv.weight).chunk(3, dim=-1)[2])
+
+
 def test_lora_refuses_what_it_cannot_adapt(images):
-    torch.manual_seed(0)
-    beit = timm.create_model(
-        "beit_base_patch16_224", num_classes=1000, img_size=SIDE, depth=1, embed_dim=32, num_heads=2
-    )
+    network = vit().eval()
+    network.blocks[0].attn = Bypassing(network.blocks[0].attn)
     with pytest.raises(ValueError, match="bypass peft's adapters"):
-        fine_tuned("lora", beit.eval(), images)
+        fine_tuned("lora", network, images)
 
 
 def test_an_open_clip_tower_is_built_by_name_and_others_are_refused():

@@ -25,7 +25,7 @@ rule accept:
             "mirror": {
                 "linked": FOLDERS[1:],
                 "made": ["data/raw", f"results/{FAMILY}", REPORTS],
-                "config": config,
+                "config": {**config, "external": [str(Path(it).expanduser().resolve()) for it in CONFIG["external"]]},
                 "options": local_options(),
             },
         },

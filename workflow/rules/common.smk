@@ -24,6 +24,7 @@ CONSOLE = Console(workflow)  # first, because everything after it may raise an e
 from registry import Registry  # noqa: E402
 from rib.base.errors import UserError  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
+from rib.config.entries import MERGES  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
 from rib.config.run import PRETRAINED  # noqa: E402
 from rib.config.schema import read_yaml, validated  # noqa: E402
@@ -41,7 +42,7 @@ configfile: "config.yaml"
 CONFIG = validated(config, "config", "config.yaml or --config")
 OWN_FOLDERS = [CONFIG["catalog"]] if isinstance(CONFIG["catalog"], str) else CONFIG["catalog"]
 FOLDERS = [str(WORKFLOW / "catalog"), *OWN_FOLDERS]
-CATALOG = Catalog(FOLDERS)
+CATALOG = Catalog(FOLDERS, CONFIG["external"])
 GRID = resolve_grid(CONFIG, CATALOG)
 start_run(workflow, CONFIG, GRID)
 
@@ -125,9 +126,9 @@ def view_of(model):
 
 
 def job_files(path, **endings):
-    """Outputs of a job, files at a path with different endings, by name; its manifest and provenance record are added."""
+    """Outputs of a job, by name, with its manifest and record: files at a path with endings, or in a folder, `<path>/`."""
     endings |= {"manifest": "manifest.json", "provenance": "provenance.json"}
-    return {name: f"{path}.{ending}" for name, ending in endings.items()}
+    return {name: f"{path}{'' if path.endswith('/') else '.'}{ending}" for name, ending in endings.items()}
 
 
 def beside(kind, paths):

@@ -153,15 +153,16 @@ class Console(logging.Formatter):
 
     def follow(self, made: str) -> None:
         """Handle signals when the run starts, and print messages when it ends: `made` if it succeeds."""
+        self.made = made  # a rule may replace it
         self.workflow.onstart(lambda log: self._handle_signals())
         if self.handler:
-            self.workflow.onsuccess(lambda log: self._succeed(made))
+            self.workflow.onsuccess(lambda log: self._succeed())
             self.workflow.onerror(lambda log: self._fail())
 
-    def _succeed(self, made: str) -> None:
+    def _succeed(self) -> None:
         if self.progress:
             self.progress.bar.close()
-            print(made)
+            print(self.made)
 
     def _fail(self) -> None:
         """Print the final messages of a run that was stopped or failed."""

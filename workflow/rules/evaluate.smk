@@ -10,7 +10,7 @@ def rows_of(runs, stage="evaluate"):
 def state_inputs(w):
     """Inputs from which a run's weights are made, by name."""
     methods = parents_of(w)
-    merged = w.method != PRETRAINED and not GRID.methods[w.method].trains
+    merged = w.method != PRETRAINED and GRID.methods[w.method].form in MERGES
     return {
         "model": f"{MODEL}/manifest.json".format(model=w.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),

@@ -36,7 +36,7 @@ COMPARED_SETTINGS = {
     "targets": {name: label for name, label in TARGET_LABELS.items() if name in {run.target for run in COMPARED}},
     "confidence": CONFIDENCE,
 }
-ONE_STATE = of_form("finetune", "recipe", "select")  # a curve has several
+ONE_STATE = of_form("finetune", "external", "recipe", "select")  # a curve has several
 
 
 def network_settings(function, w, **more):

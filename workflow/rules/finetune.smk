@@ -1,14 +1,16 @@
 # Fine-tune one pretrained model on one target with one method. Only changed tensors are stored.
 
 CHECKPOINT = f"{RUNS}/finetune/{RUN_PATH}"
-TRAINED_RUNS = [run for run in GRID.runs() if run.method != PRETRAINED and GRID.methods[run.method].trains]
+CHECKPOINTING = {"gradient_checkpointing": CONFIG["compute"]["gradient_checkpointing"]}
+CHECKPOINT_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form not in MERGES]
+TRAINED_RUNS = [run for run in CHECKPOINT_RUNS if GRID.methods[run.method].trains]
 
 
 def parents_of(w):
     """Methods whose checkpoints make up a run's weights: none, the method itself, or the parents of a merge."""
     if w.method == PRETRAINED:
         return []
-    return [w.method] if GRID.methods[w.method].trains else list(GRID.methods[w.method].parents)
+    return list(GRID.methods[w.method].parents) if GRID.methods[w.method].form in MERGES else [w.method]
 
 
 def checkpoint_files(file, w, methods):
@@ -61,7 +63,7 @@ rule finetune:
         runtime=lambda w: 2880 if w.target in LARGE_DATASETS else 240,
     params:
         cfg=lambda w: method_settings(
-            "finetune", w, training=GRID.training(w.method), view=view_of(w.model), compute=COMPUTE
+            "finetune", w, training=GRID.training(w.method), view=view_of(w.model), compute=COMPUTE | CHECKPOINTING
         ),
     script:
         str(WORKFLOW / "scripts/finetune.py")

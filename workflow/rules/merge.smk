@@ -1,7 +1,7 @@
 # Merges of weights are stored as recipes over checkpoints, and computed on loading.
 
 MERGE = f"{RUNS}/merge/{RUN_PATH}"
-MERGED_RUNS = [run for run in GRID.runs() if run.method != PRETRAINED and not GRID.methods[run.method].trains]
+MERGED_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form in MERGES]
 
 
 rule merge_weights:

@@ -38,7 +38,7 @@ RECORDS_BY_STAGE = {
     ),
     **({"split": beside("provenance", SPLITS)} if GRID.split_fractions else {}),
     "models": expand(f"{MODEL}/provenance.json", model=GRID.models),
-    "finetune": [f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in TRAINED_RUNS],
+    "finetune": [f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in CHECKPOINT_RUNS],
     "merge": [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS],
     "evaluate": beside("provenance", ROWS),
     **({"select": beside("provenance", SELECT_ROWS)} if SELECT_ROWS else {}),
@@ -46,6 +46,22 @@ RECORDS_BY_STAGE = {
 # Not inputs of the page, so that it can be made again if only rows and reports were pulled.
 UPSTREAM = [path for paths in RECORDS_BY_STAGE.values() for path in paths]
 SHOWN_RECORDS = [f"{REPORTS}/tables/provenance.json", *beside("provenance", PNGS)]
+
+# What pages and model cards say about the choices.
+ABOUT = {
+    "config": GRID.resolved(),
+    "family": {key: getattr(GRID.family, key) for key in ("title", "description", "limits")},
+    "targets": GRID.targets,
+    "ood": GRID.ood,
+    "sizes": GRID.sizes,
+    "shown_size": GRID.shown_size,
+    "conditions": GRID.conditions(),
+    "datasets": facts_of(GRID.datasets, "label", "licence", "origin"),
+    "read": facts_of({e.name: e for e in DATASETS_READ}, "label", "licence", "origin", "publishable", "tuning"),
+    "models": facts_of(GRID.models, "label", "architecture", "pretraining", "licence"),
+    "methods": facts_of(GRID.methods, "label", "settings", "source", "can_fit", "reference"),
+    "fit_threshold": GRID.family.fit_threshold,
+}
 
 
 rule write_page:
@@ -76,20 +92,10 @@ rule write_page:
             "prepared": {
                 entry.label: prepared("manifest.json", entry.name, geometry_of(FIRST_MODEL)) for entry in DATASETS_READ
             },
-            "about": {
-                "config": GRID.resolved(),
-                "family": {key: getattr(GRID.family, key) for key in ("title", "description", "limits")},
-                "targets": GRID.targets,
-                "ood": GRID.ood,
-                "sizes": GRID.sizes,
-                "shown_size": GRID.shown_size,
-                "conditions": GRID.conditions(),
-                "datasets": facts_of(GRID.datasets, "label", "licence", "origin"),
-                "models": facts_of(GRID.models, "label", "architecture", "pretraining", "licence"),
-                "methods": facts_of(GRID.methods, "label", "settings", "source", "can_fit"),
-                "fit_threshold": GRID.family.fit_threshold,
-            },
-            "code": digest("write_page", REPORTING / "page.py", REPORTING / "page.html.jinja"),
+            "about": ABOUT,
+            "code": digest(
+                "write_page", *(REPORTING / name for name in ("page.py", "page.html.jinja", "citation.jinja"))
+            ),
         },
     script:
         "../scripts/write_page.py"

@@ -4,7 +4,10 @@ TRACKED = [
     "data/raw/*",
     f"results/{FAMILY}/prepare/*",
     f"results/{FAMILY}/models/*",
-    *(f"{RUNS}/{stage}/*" for stage in ("split", "finetune", "merge", "evaluate", "select", "features", "distances")),
+    *(
+        f"{RUNS}/{stage}/*"
+        for stage in ("split", "finetune", "merge", "evaluate", "select", "features", "distances", "export")
+    ),
     *(f"{REPORTS}/{part}" for part in ("tables", "figures", "index.html", "index.provenance.json")),
 ]
 

@@ -11,6 +11,6 @@ use rule status as verify with:
         cfg=lambda w: {
             "function": "rib.records.verify:verify",
             "records": GRID_RECORDS,
-            "reports": REPORTS,
+            "folders": [REPORTS, f"{RUNS}/export"],
             "log_file": "logs/verify.log",
         },

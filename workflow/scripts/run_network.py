@@ -10,7 +10,8 @@ with run(snakemake) as out:
     from rib.evaluation.run_on_dataset import RunOnDataset
 
     files, function = snakemake.input, pkgutil.resolve_name(snakemake.params.cfg["function"])
-    dataset = dataset_files(snakemake.wildcards.dataset, files.dataset, files.proxy, files.split)
+    name = snakemake.wildcards.get("dataset", snakemake.wildcards.target)
+    dataset = dataset_files(name, files.dataset, files.proxy, files.split)
     # Snapshots of epochs are separate inputs.
     weights = {"states": [], "checkpoints": {}} if hasattr(files, "snapshots") else run_weights(snakemake)
     source = RunOnDataset(**arguments(RunOnDataset, snakemake, {}, dataset=dataset, **weights))

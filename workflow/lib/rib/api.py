@@ -49,6 +49,7 @@ __all__ = ["UserError", "evaluate", "finetune", "list_datasets", "list_methods",
 __all__ += ["load_dataset", "load_model", "load_run", "robustness_improvement"]
 # Keys of config.yaml in whose place functions have arguments.
 CHOICES = {"datasets": "default", "targets": "default", "methods": [], "seeds": [0], "protocol": "paper"}
+CHOICES |= {"external": []}
 # Files of the outputs of jobs, by argument.
 OUTPUTS = {"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "recipe": "recipe.json"}
 OUTPUTS |= {"weights": "weights.safetensors", "description": "model.json", "checkpoint": "checkpoint.safetensors"}
@@ -287,6 +288,8 @@ class _Stages:
             return run_states(run.method, folder / OUTPUTS["recipe"]), parents
         known |= {"run": run, "model_folder": self.model(), "target": self.dataset(run.target)}
         known |= {"reference": self.reference() if method.reference != "no" else None}
+        saving = self.grid.config["compute"]["gradient_checkpointing"]
+        known |= {"compute": replace(self.compute, gradient_checkpointing=saving)}
         known |= {"training": TrainingSettings(**self.grid.training(run.method))}
         folder = self.kept(f"finetune/{run}", training.finetune, known, algorithm)
         return run_states(run.method, None), {run.method: folder / OUTPUTS["checkpoint"]}

@@ -1,5 +1,5 @@
-# Cost of one mRI of each method, from the records of jobs. The records are not inputs, so that the rule also works if
-# only rows and reports were pulled; it depends on the mRI table instead. Outputs differ between runs, since times do.
+# Cost of one mRI of each method that is trained here, from the records of jobs. The records are not inputs, so that the
+# rule also works if only rows and reports were pulled; it depends on the mRI table instead. Outputs differ, as times do.
 
 COST = f"{REPORTS}/tables/cost.csv"
 
@@ -20,6 +20,8 @@ use rule compare_published as count_costs with:
         cfg=lambda w: tabulation(
             "cost:write_costs",
             records=[path for stage in ("finetune", "merge", "evaluate") for path in RECORDS_BY_STAGE[stage]],
-            parents={name: list(method.parents) for name, method in SHOWN.items()},
+            parents={
+                n: [*m.parents] for n, m in SHOWN.items() if all(GRID.methods[k].trains for k in m.parents or [n])
+            },
             conditions=CONDITIONS,
         ),

@@ -6,7 +6,7 @@ SIZES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("sizes", "pretraining
 SERIES = {name: f"{m.architecture} on {m.pretrain['dataset']}" for name, m in GRID.models.items() if m.pretrain}
 PRETRAINING_IMAGES = {name: model.pretraining_images for name, model in GRID.models.items() if model.pretraining_images}
 # One fine-tuned run of each model, target and size, which records the number of images.
-COUNTED = list({(run.model, run.target, run.size): run for run in TRAINED_RUNS}.values())
+COUNTED = list({(run.model, run.target, run.size): run for run in CHECKPOINT_RUNS}.values())
 
 if COUNTED and len(GRID.sizes) > 1:
     REGISTRY.figure("train_subsets", inputs={"sizes": SIZES["sizes"]}, settings=STYLED_MEANS)

@@ -15,14 +15,16 @@ from rib.base.errors import UserError
 from rib.base.files import from_home
 from rib.base.plugins import LIBRARY, shipped
 from rib.base.text import WHY, presentable, redacted
-from rib.config.entries import FINETUNE, Dataset, Family, Method, Model, Recipe
+from rib.config.entries import EXTERNAL, FINETUNE, MERGES, Dataset, Family, Method, Model, Recipe
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
 from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve
+from rib.config.run import ALL
 from rib.config.schema import is_number, known_name, number, read_yaml, show, validated
 from rib.config.settings import BASE, RECIPE, TRAINING, Setting, algorithm_settings, check_settings, signature_of
 
 PROJECT_CATALOG = shipped("catalog")
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
+TABLES, MARKERS = "config, external", "Hx+8234"  # markers of methods.yaml are others
 
 
 class Catalog:
@@ -32,8 +34,9 @@ class Catalog:
         UserError: A folder does not exist, an entry is invalid, or a name is defined twice.
     """
 
-    def __init__(self, folders: Iterable[Path]):
+    def __init__(self, folders: Iterable[Path], tables: Iterable[str] = ()):
         self.folders = [Path(folder) for folder in folders]
+        self.tables = [from_home(table, TABLES) for table in tables]
         self._space = cache(self._read_label_space)  # every job of a grid needs it
         self.urls: dict[tuple[str, str], list[str]] = {}  # by entry and file; entries have them without query strings
         for folder in self.folders:
@@ -139,7 +142,7 @@ class Catalog:
         for name, method in methods.items():
             where = f"methods.yaml, {name}"
             for parent in method.parents:
-                if not methods[known_name(parent, methods, "parent", where)].trains:
+                if methods[known_name(parent, methods, "parent", where)].form in MERGES:
                     raise UserError(
                         f"{where}: its parent '{parent}' is itself a merge; list the methods that it merges instead."
                     )
@@ -148,6 +151,19 @@ class Catalog:
                         f"{where}: starts_from '{parent}' itself starts from another method; choose one that does not."
                     )
         return methods
+
+    @cached_property
+    def external(self) -> dict[str, dict]:
+        """Rows of the tables of weights that were trained elsewhere, by the run's text, with `path` and place (`where`)."""
+        rows = {}
+        for table in self.tables:
+            for line, row in read_table(table, ("model", "target", "method", "seed", "file")):
+                where, size = f"{table} line {line}", row.get("size") or ALL
+                run = "/".join((row["model"], row["target"], row["method"], size, row["seed"]))
+                if run in rows:
+                    raise UserError(f"{where}: {run} is in {rows[run]['where']} too; remove one of these rows.")
+                rows[run] = {**row, "size": size, "where": where, "path": table.parent / from_home(row["file"], where)}
+        return rows
 
     @cached_property
     def sources(self) -> dict[str, Dataset | Model]:
@@ -200,6 +216,11 @@ class Catalog:
                             self.urls[name, source["file"]] = source["urls"]
                             source["urls"] = list(map(redacted, source["urls"]))
                     _add(entries, name, entry, path)
+        labels = {row["method"]: row.get("label") or row["method"] for row in self.external.values()}
+        for n, name in enumerate(labels if kind == "methods" else ()):
+            style = {"colour": "#000000", "marker": MARKERS[n % len(MARKERS)]}
+            entry = {"label": labels[name], "algorithm": EXTERNAL, "source": "trained elsewhere", "style": style}
+            _add(entries, name, validated({name: entry}, kind, TABLES)[name], Path(TABLES))
         return {name: entry for name, (entry, _) in entries.items()}
 
     def algorithm_file(self, algorithm: str) -> Path:

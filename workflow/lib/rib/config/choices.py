@@ -4,15 +4,15 @@ A choice by name that cannot be run is an error; what `all` or `default` leaves 
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
-from rib.config.entries import CURVE, EVALUATED, SELECT, Dataset, Family, Method, Model
+from rib.config.entries import CURVE, EVALUATED, EXTERNAL, SELECT, Dataset, Family, Method, Model
 from rib.config.model_names import is_name, with_styles
-from rib.config.run import PRETRAINED
+from rib.config.run import PRETRAINED, Run
 from rib.config.schema import known_name
 
 NOT_NAMED: Mapping[str, str] = MappingProxyType({})
@@ -228,6 +228,7 @@ def choose_methods(
         return next((f"of '{parent}': {why}" for parent, why in parents if why), None)
 
     names = choose("methods", {PRETRAINED: None, **catalog.methods}, config, family)
+    names += [name for name, method in catalog.methods.items() if method.form == EXTERNAL and name not in names]
     chosen, notices = [], []
     for name in (name for name in names if name != PRETRAINED):
         if (why := obstacle(name)) is None:
@@ -280,3 +281,13 @@ def choose_selection(
                 "that shares no source images with either; evaluate on more datasets or choose other targets."
             )
     return {"rule": rule, "variants": variants, "groups": groups}
+
+
+def check_external(rows: Mapping[str, Mapping], known: Mapping[str, Collection[str]], runs: Iterable[Run]) -> None:
+    """Raise a UserError if a row of Catalog.external has an unknown name, or a run that was trained elsewhere has no row."""
+    for row, (column, names) in itertools.product(rows.values(), known.items()):
+        known_name(row[column], names, column, row["where"])
+    if missing := [str(run) for run in runs if str(run) not in rows]:
+        raise UserError(
+            f"config, external: {len(missing)} runs have no row, such as {', '.join(missing[:3])}; add rows, or choose others."
+        )

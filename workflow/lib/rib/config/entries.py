@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-# Forms of an algorithm: fine-tuning, or merging the weights of other methods.
-FINETUNE, RECIPE, CURVE, SELECT = "finetune", "recipe", "curve", "select"
+# Forms of an algorithm: fine-tuning, here or elsewhere, or merging the weights of other methods.
+FINETUNE, EXTERNAL, RECIPE, CURVE, SELECT = "finetune", "external", "recipe", "curve", "select"
 MERGES = (RECIPE, CURVE, SELECT)
 EVALUATED = ("ood", "in_distribution")  # roles of datasets that are evaluated
 
@@ -122,7 +122,7 @@ class Method:
 
     Attributes:
         parents: methods that must run first: those that a merge averages, or the one that training starts from.
-        form: `finetune`, or the kind of merge: `recipe`, `curve` or `select`.
+        form: `finetune`, `external`, or the kind of merge: `recipe`, `curve` or `select`.
         recipes: settings by recipe, which override `settings`.
         base: of a resolved method: the name of the entry that it is a variant of.
         recipe, length: of a resolved method that trains: its recipe, and its `epochs` or `steps`.
@@ -149,5 +149,5 @@ class Method:
 
     @property
     def trains(self) -> bool:
-        """Whether it is fine-tuning rather than a merge."""
+        """Whether it is fine-tuned here."""
         return self.form == FINETUNE

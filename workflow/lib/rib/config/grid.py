@@ -9,7 +9,7 @@ from rib.base.errors import UserError
 from rib.config import choices
 from rib.config.catalog import Catalog
 from rib.config.choices import Reference
-from rib.config.entries import EVALUATED, Dataset, Family, Method, Model
+from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Model
 from rib.config.geometry import Geometry
 from rib.config.model_names import terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, largest
@@ -231,7 +231,7 @@ class Grid:
     def resolved(self) -> dict:
         """The configuration with every `default` and `all` resolved, without settings of the machine."""
         return {
-            **{key: value for key, value in self.config.items() if key not in ("catalog", "archives")},
+            **{key: value for key, value in self.config.items() if key not in ("catalog", "archives", "external")},
             "compute": {key: value for key, value in self.config["compute"].items() if key not in OF_MACHINE},
             "datasets": list(self.datasets),
             "reference": self.reference and self.reference.name,
@@ -241,7 +241,7 @@ class Grid:
                 name: {**method.settings, **({"recipe": method.recipe, **method.length} if method.trains else {})}
                 for name, method in self.methods.items()
             },
-            "recipes": list(dict.fromkeys(method.recipe for method in self.methods.values())),
+            "recipes": list(dict.fromkeys(method.recipe for method in self.methods.values() if method.recipe)),
             "targets": self.targets,
             "image_size": self.setting("image_size"),
             "train_subset": self.sizes,
@@ -285,6 +285,9 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         selection=choices.choose_selection(config, methods, datasets, targets),
         notices=[*notices, *of_targets, *of_methods, *terms(models.values())],
     )
+    known = {"model": catalog.models, "target": catalog.datasets_of(family, *EVALUATED), "size": sizes}
+    external = [name for name, method in methods.items() if method.form == EXTERNAL]
+    choices.check_external(catalog.external, known, [run for run in grid.runs() if run.method in external])
     for model in models:
         for name in sorted(grid.methods.keys() - set(grid.methods_of(model))):
             grid.notices.append(f"method '{name}' is not run on '{model}': it is not for {models[model].type}s")

@@ -233,7 +233,7 @@ def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[int, dict[s
         UserError: The file does not exist, is not CSV in UTF-8, or lacks a column or a value.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist; the catalogue names it as a class file.")
+        raise UserError(f"{path} does not exist; correct its name where it is given.")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
-from rib.config.entries import FINETUNE, MERGES
+from rib.config.entries import EXTERNAL, FINETUNE, MERGES
 from rib.config.schema import is_number, is_whole, known_name, number, read_source, show
 
 BASE = LIBRARY / "methods/base.py"  # the class of all methods that train, not an algorithm
@@ -117,7 +117,7 @@ def algorithm_settings(path: Path) -> tuple[str, Mapping[str, Setting]]:
         if isinstance(node, ast.FunctionDef) and node.name in MERGES:
             return node.name, _keywords(node, path)
         if isinstance(node, ast.ClassDef) and "algorithm" in map(ast.unparse, node.decorator_list):
-            return FINETUNE, _constructor_settings(node, path)
+            return EXTERNAL if path.stem == EXTERNAL else FINETUNE, _constructor_settings(node, path)
     raise UserError(f"{path} has neither a class with @algorithm nor a function {', '.join(MERGES)}; add one.")
 
 

@@ -123,15 +123,15 @@ class _Variants:
         usual = method.settings.get(RECIPE, self.family.defaults["recipes"][0])
         named = {RECIPE: recipe} if recipe and recipe != usual else {}
         for values, *of_parents in itertools.product(itertools.product(*swept.values()), *map(self.of, method.parents)):
-            shared = {parent.recipe for parent, _ in of_parents} | ({recipe} if recipe else set())
-            if len(shared) == 1:
+            shared = {parent.recipe for parent, _ in of_parents if parent.recipe} | ({recipe} if recipe else set())
+            if len(shared) <= 1:  # weights that were trained elsewhere have none
                 own = dict(zip(swept, values, strict=True))
                 inherited = [(parent, values) for parent, (_, values) in zip(method.parents, of_parents, strict=True)]
                 shown = _shown(named | own, inherited)
                 parents = tuple(parent.name for parent, _ in of_parents)
-                yield self._variant(method, shared.pop(), settings | own, shown, parents), shown
+                yield self._variant(method, next(iter(shared), None), settings | own, shown, parents), shown
 
-    def _variant(self, method: Method, recipe: str, settings: dict, shown: Shown, parents: tuple[str, ...]) -> Method:
+    def _variant(self, method: Method, recipe: str | None, settings: dict, shown: Shown, parents: tuple) -> Method:
         length = {key: settings.pop(key) for key in LENGTH if method.trains and key in settings}
         for key, value in length.items():
             if value < 1:

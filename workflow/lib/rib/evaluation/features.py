@@ -1,11 +1,11 @@
 """Features of a run on a dataset: one vector per image and layer.
 
 The layers are the same for all architectures: `stage1` to `stage4`, the output after each quarter of the network's
-depth, and `pre_logits`, the input of the head. In a hierarchical network the quarters are the stages of stride 4, 8, 16
-and 32 in timm's feature_info. A plain network of B blocks, such as a ViT, is cut after blocks B/4, B/2, 3B/4 and B,
-rounded up, as in Li et al. 2021 (arXiv 2111.11429), which uses a ViT as the backbone in place of a CNN. A stage's
-output is averaged over positions without class tokens, so that CNNs and ViTs are comparable. `pre_logits` is pooled by
-the network itself (in most ViTs: the normalised class token).
+depth, and `pre_logits`, the input of the head. In a hierarchical network the quarters are the last four stages in timm's
+feature_info, mostly of stride 4, 8, 16 and 32. A plain network of B blocks, such as a ViT, is cut after blocks B/4, B/2,
+3B/4 and B, rounded up, as in Li et al. 2021 (arXiv 2111.11429), which uses a ViT as the backbone in place of a CNN. A
+stage's output is averaged over positions without class and register tokens, so that CNNs and ViTs are comparable.
+`pre_logits` is pooled by the network itself (in most ViTs: the normalised class token).
 """
 
 import math

@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rib.methods import algorithm
 from rib.methods.base import FineTuning, Task
@@ -31,8 +32,9 @@ class LinearProbing(FineTuning):
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-        if not isinstance(self.model.get_classifier(), nn.Module):
-            raise ValueError("the network has several heads, but linear probing trains only one")
+        head = self.model.get_classifier()
+        if not isinstance(head, nn.Linear | nn.Conv2d):
+            raise ValueError(f"its head is a {type(head).__name__}, but linear probing trains one linear layer")
         features = partial(head_inputs, frozen_copy(self.model, self.inputs[slice(EXAMPLE)]))
         if self.inputs.augmentation:
             self.features = lambda rows: torch.no_grad()(features)(self.inputs[rows])
@@ -48,7 +50,5 @@ class LinearProbing(FineTuning):
         self.model.eval()
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        head, features = self.model.get_classifier(), self.features(rows)
-        if isinstance(head, nn.Conv2d):  # a pointwise convolution on the pooled map, such as in BiT's ResNets
-            return head(features[:, :, None, None]).flatten(1)
-        return head(features)
+        head = self.model.get_classifier()  # a pointwise convolution of the pooled map in BiT's ResNets
+        return F.linear(self.features(rows), head.weight.flatten(1), head.bias)

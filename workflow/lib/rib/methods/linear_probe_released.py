@@ -7,6 +7,7 @@ BatchNorm statistics are updated.
 Source: released code, main.py:83-93 (ViT: 83-88), and lib/experiment.py (training mode).
 """
 
+import re
 from collections.abc import Iterable
 
 from torch import nn
@@ -15,18 +16,19 @@ from rib.methods import algorithm
 from rib.methods.base import FineTuning
 from rib.models.network import head_parameters
 
-FROZEN = ("patch_embed.", "blocks.", "conv1.", "transformer.")  # of timm's and open_clip's ViTs
+# Parameters in timm's and open_clip's ViTs, NaFlexViT and Swin; an image tower of open_clip may be timm's network.
+IN_BLOCKS = re.compile(r"(visual\.)?(trunk\.)?(patch_embed|embeds\.proj|blocks|layers|stages|conv1|transformer)\.")
+VIT = re.compile(r"(visual\.)?(trunk\.)?(blocks\.0\.attn|transformer\.)")
 
 
 def outside_blocks(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Named parameters of a ViT outside the patch embedding and the blocks."""
-    return [(n, p) for n, p in model.named_parameters() if not n.removeprefix("visual.").startswith(FROZEN)]
+    return [(name, parameter) for name, parameter in model.named_parameters() if not IN_BLOCKS.match(name)]
 
 
 def is_vit(model: nn.Module) -> bool:
     """Whether a network is a ViT of timm or open_clip."""
-    names = (name.removeprefix("visual.") for name, _ in model.named_parameters())
-    return any(name.startswith(("blocks.0.attn", "transformer.")) for name in names)
+    return any(VIT.match(name) for name, _ in model.named_parameters())
 
 
 @algorithm

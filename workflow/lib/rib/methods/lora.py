@@ -1,9 +1,11 @@
 """LoRA: frozen weights plus trained low-rank updates, with peft.
 
-In ViTs the query and value projections are adapted. timm and open_clip fuse q, k and v into one weight with 3 d rows,
-so the update of the fused weight has rank 2 r. B is zero in the rows of k, in the rows of q for the second r columns
-and in the rows of v for the first r columns. This is one update of rank r for q and one for v, each with its own A. In
-CNNs pointwise convolutions are adapted, which are nn.Linear in ConvNeXt. The head is frozen.
+The query and value projections of self-attention are adapted. Attention pooling, as in SigLIP and PE, is none: its
+query is one learned vector or the mean, not the tokens. timm and open_clip mostly fuse q, k and v into one weight with
+3 d rows, so the update of the fused weight has rank 2 r. B is zero in the rows of k, in the rows of q for the second r
+columns and in the rows of v for the first r columns. This is one update of rank r for q and one for v, each with its
+own A, as it is for separate weights. In networks without self-attention pointwise convolutions are adapted, which are
+nn.Linear in ConvNeXt. The head is frozen.
 
 Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 and section 4.2 (q and v). The released code of ImageNet-RIB
 (utils/lora.py, main.py:76-82) also trains the class token, the position embedding and the norms outside the blocks: the
@@ -21,6 +23,7 @@ from rib.methods import algorithm
 from rib.methods.base import FineTuning, Task
 from rib.methods.linear_probe_released import outside_blocks
 from rib.models.checkpoint import LORA_A, LORA_B, changed_tensors
+from rib.models.network import head_parameters
 
 ADAPTER = "default"
 TOKENS = ("cls_token", "pos_embed", "class_embedding", "positional_embedding")
@@ -47,10 +50,10 @@ class LowRankAdaptation(FineTuning):
     def setup(self, task: Task) -> None:
         super().setup(task)
         unfold_attention(self.model)
-        fused, pointwise = adapted_layers(self.model)
-        if not fused and not pointwise:
+        fused, single = adapted_layers(self.model)
+        if not fused and not single:
             raise ValueError("the network has neither attention nor pointwise convolutions to adapt")
-        layers = fused or pointwise
+        layers = fused or single
         ranks = 2 if fused else 1  # one of rank r for q and one for v; peft scales by lora_alpha / r
         settings = LoraConfig(r=ranks * self.rank, lora_alpha=ranks * self.alpha, target_modules=layers)
         inject_adapter_in_model(settings, self.model)
@@ -114,35 +117,41 @@ class FusedAttention(nn.Module):
 
 
 def unfold_attention(model: nn.Module) -> None:
-    """Replace every nn.MultiheadAttention by an equivalent FusedAttention."""
+    """Make all self-attention call its projections: replace nn.MultiheadAttention by an equivalent FusedAttention."""
     for name, layer in list(model.named_modules()):
         if isinstance(layer, nn.MultiheadAttention):
             model.set_submodule(name, FusedAttention(layer))
+        elif hasattr(layer, "qkv_bias_separate"):  # timm's EVA, BEiT and Swin V2 use qkv's weight without calling it
+            layer.qkv_bias_separate = True
 
 
 def adapted_layers(model: nn.Module) -> tuple[list[str], list[str]]:
-    """Names of layers with fused q, k and v, and of pointwise layers outside the head and squeeze-and-excitation.
+    """Names of layers with fused q, k and v, and of those with one update each: separate q and v, or else pointwise ones.
+
+    The head, attention pooling, the projection of open_clip's image towers, and squeeze-and-excitation are left out.
 
     Raises:
         ValueError: an attention layer doesn't store q, k and v one after the other.
     """
-    head = {id(layer) for layer in model.get_classifier().modules()}
-    named = [(name, layer) for name, layer in model.named_modules() if id(layer) not in head]
-    fused = {name: layer for name, layer in named if name.endswith(".qkv") and isinstance(layer, nn.Linear)}
-    for name, layer in fused.items():
-        attention = model.get_submodule(name.rpartition(".")[0])
+    head = {name.rpartition(".")[0] for name, _ in head_parameters(model)}
+    named = [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if name not in head and "pool" not in name and not name.startswith("visual.head.") and ".se." not in name
+    ]
+    fused = [name for name, layer in named if name.endswith(".qkv") and isinstance(layer, nn.Linear)]
+    for name in fused:
+        layer, attention = model.get_submodule(name), model.get_submodule(name.rpartition(".")[0])
         if layer.out_features != 3 * layer.in_features or getattr(attention, "head_first", False):
             raise ValueError(f"'{name}' doesn't store q, k and v one after the other, so LoRA can't separate them")
+    separate = [name for name, layer in named if name.endswith((".q_proj", ".v_proj")) and isinstance(layer, nn.Linear)]
     pointwise = [
         name
         for name, layer in named
-        if ".se." not in name
-        and (
-            (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1)
-            or (isinstance(layer, nn.Linear) and name.endswith((".mlp.fc1", ".mlp.fc2")))
-        )
+        if (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1)
+        or (isinstance(layer, nn.Linear) and name.endswith((".mlp.fc1", ".mlp.fc2")))
     ]
-    return list(fused), pointwise
+    return fused, separate or pointwise
 
 
 def _factors(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
@@ -160,5 +169,5 @@ def _keep_blocks(b: nn.Parameter, rank: int) -> None:
 
 def _tokens_and_norms(model: nn.Module) -> set[int]:
     """Ids of norms, class tokens and position embeddings outside the blocks."""
-    norms = {id(part) for layer in model.modules() if isinstance(layer, nn.LayerNorm) for part in layer.parameters()}
-    return {id(part) for name, part in outside_blocks(model) if id(part) in norms or name.rpartition(".")[2] in TOKENS}
+    kept = ("norm", "ln_", *TOKENS)
+    return {id(part) for name, part in outside_blocks(model) if any(word in name for word in kept)}

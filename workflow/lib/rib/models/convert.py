@@ -1,6 +1,6 @@
 """Conversion of published weights to safetensors, with a head for the family's classes."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -13,7 +13,7 @@ from rib.base.progress import log
 from rib.data.view import DatasetFiles, DatasetView, load_proxy
 from rib.models import device as devices
 from rib.models.heads import fit_head, load_tokenizer, set_zero_shot_head
-from rib.models.network import OpenClipClassifier, build, embedding_width, head_parameters, write_model
+from rib.models.network import OpenClipClassifier, embedding_width, write_model
 from rib.models.weights import read_state, with_weights
 
 FITTED, ZERO_SHOT = "fitted", "zero_shot"
@@ -52,34 +52,21 @@ def convert(
     device = devices.start(compute)
     library, architecture, arguments = (entry[key] for key in ("library", "architecture", "arguments"))
     state = read_state(archives[0], entry["weights"].get("member"), name)
-    whole = with_weights(state, library, architecture, arguments, entry["weights"]["keys"], name)
-    fitted = {}
+    outputs = {"num_classes": num_classes} if library == "timm" and head != FITTED else {}
+    model = whole = with_weights(state, library, architecture, arguments | outputs, entry["weights"]["keys"], name)
     if library == "open_clip":
         model = OpenClipClassifier(whole.visual, embedding_width(architecture, arguments), num_classes).eval()
-    else:
-        model = build(library, architecture, num_classes, arguments=arguments)
-        _copy(whole, model, [key for key, _ in head_parameters(model)] if head == FITTED else [], name)
+    elif head == FITTED:
+        model.reset_classifier(num_classes)
     if head == ZERO_SHOT:
         tokenizer = load_tokenizer(architecture, arguments, archives[1:], entry["tokenizer"])
         set_zero_shot_head(model, whole.to(device), tokenizer, class_names, device)
-    if head == FITTED:
-        fitted = fit_head(model.to(device), load_proxy(reference, view), preprocessing, device)
+    fitted = fit_head(model.to(device), load_proxy(reference, view), preprocessing, device) if head == FITTED else {}
     source = {key: value for key, value in entry["source"].items() if key != "path" or "repo" in entry["source"]}
     facts = {"source": source, "num_classes": num_classes, "head": {"from": head, **fitted}}
     write_model(model.cpu(), entry, facts, weights, description)
     side = next((arguments[key] for key in RESIZING if key in arguments), preprocessing["input_size"])
     _check_same_logits(model, weights, side if isinstance(side, int) else side[0], name)
-
-
-def _copy(whole: nn.Module, model: nn.Module, new: Collection[str], name: str) -> None:
-    """Copy weights to a network with the family's head; tensors in `new`, those of a new head, are not copied."""
-    state = {key: tensor for key, tensor in whole.state_dict().items() if key not in new}
-    try:
-        model.load_state_dict({**{key: model.state_dict()[key] for key in new}, **state}, strict=True)
-    except RuntimeError as error:
-        raise UserError(
-            f"{name}: the published head has other outputs than the network's; set head to none, so that one is fitted."
-        ) from error
 
 
 def _check_same_logits(model: nn.Module, weights: Path, size: int, name: str) -> None:

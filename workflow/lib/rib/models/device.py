@@ -29,12 +29,14 @@ class ComputeSettings:
         threads: number of torch threads; results are bit-identical for the same number.
         precision: of networks: `fp32`, `bf16` (autocast; weights and losses stay in fp32), or `auto`: bf16 on CUDA,
             fp32 on a CPU.
+        gradient_checkpointing: whether fine-tuning keeps only some activations and computes the others again.
     """
 
     device: str
     threads: int
     precision: str = AUTO
     compile: bool = False
+    gradient_checkpointing: bool = False
 
 
 def start(compute: ComputeSettings) -> torch.device:

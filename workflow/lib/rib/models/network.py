@@ -15,6 +15,7 @@ from rib.base.files import read_json, write_json
 from rib.models.device import autocast
 
 NUM_CLASSES = 1000  # ImageNet-1K's
+SIMD_WIDTH = 16  # most float32 numbers in a vector register
 NO_ARGUMENTS: Mapping = MappingProxyType({})
 
 
@@ -38,16 +39,33 @@ def build(
         if dropout or drop_path:
             raise UserError(f"{architecture}: open_clip's towers have no dropout or drop_path; set both to 0.")
         tower = create(library, architecture, arguments).visual
-        return OpenClipClassifier(tower, embedding_width(architecture, arguments), num_classes).eval()
-    # Not every architecture has these arguments, so they are passed only if set.
-    rates = {name: rate for name, rate in (("drop_rate", dropout), ("drop_path_rate", drop_path)) if rate}
-    return create(library, architecture, {**arguments, **rates, "num_classes": num_classes}).eval()
+        model = OpenClipClassifier(tower, embedding_width(architecture, arguments), num_classes)
+    else:
+        # Not every architecture has these arguments, so they are passed only if set.
+        rates = {name: rate for name, rate in (("drop_rate", dropout), ("drop_path_rate", drop_path)) if rate}
+        model = create(library, architecture, {**arguments, **rates, "num_classes": num_classes})
+    _subsample_first(model)
+    return model.eval()
 
 
-def create(library: str, architecture: str, arguments: Mapping) -> nn.Module:
+def _subsample_first(model: nn.Module) -> None:
+    """Let narrow pointwise convolutions with a stride subsample their input instead, which gives the same output.
+
+    For few input channels, as in FastViT's stem, oneDNN's gradient of the weights is wrong or crashes (its issue 6035).
+    """
+    for layer in model.modules():
+        narrow = isinstance(layer, nn.Conv2d) and layer.in_channels < SIMD_WIDTH
+        if narrow and layer.kernel_size == (1, 1) != layer.stride:
+            sampled = (..., *(slice(None, None, stride) for stride in layer.stride))
+            layer.stride = (1, 1)
+            layer.register_forward_pre_hook(lambda _, args, sampled=sampled: (args[0][sampled],))
+
+
+def create(library: str, architecture: str, arguments: Mapping, state: Mapping[str, Tensor] | None = None) -> nn.Module:
     """A network of timm, or a whole model of open_clip, by the library's create_model with these keyword arguments.
 
-    `model_cfg` among them is the configuration of an open_clip model that open_clip doesn't list.
+    `model_cfg` among them is the configuration of an open_clip model that open_clip doesn't list. A state dict of an
+    open_clip model is converted by open_clip; without one, weights are random.
 
     Raises:
         UserError: the library lacks the architecture, or it doesn't support an argument.
@@ -68,11 +86,14 @@ def create(library: str, architecture: str, arguments: Mapping) -> nn.Module:
         if library == "timm":
             return module.create_model(architecture, **{"pretrained": False, **arguments})
         arguments = dict(arguments)
+        config = arguments.pop("model_cfg", None) or module.get_model_config(architecture)
         with tempfile.TemporaryDirectory() as folder:
-            if config := arguments.pop("model_cfg", None):
-                write_json(Path(folder) / "open_clip_config.json", {"model_cfg": config})
-                architecture = f"local-dir:{folder}"
-            return module.create_model(architecture, load_weights=False, pretrained_text=False, **arguments)
+            write_json(Path(folder) / "open_clip_config.json", {"model_cfg": config})
+            if state:
+                copies = {key: tensor.contiguous().clone() for key, tensor in state.items()}
+                safetensors.torch.save_file(copies, Path(folder) / "open_clip_model.safetensors")
+            arguments |= {"load_weights": bool(state), "pretrained_text": False}
+            return module.create_model(f"local-dir:{folder}", **arguments)
     except TypeError as error:
         shown = {name: value for name, value in arguments.items() if name != "pretrained_cfg_overlay"}
         raise UserError(f"{architecture} can't be built with {shown} ({error}); correct these settings.") from error
@@ -113,8 +134,10 @@ def head_inputs(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def head_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Named parameters of the network's head."""
-    head = {id(parameter) for parameter in model.get_classifier().parameters()}
+    """Named parameters of the network's head, or of its two heads if it was distilled."""
+    head = model.get_classifier()
+    heads = head if isinstance(head, tuple) else (head,)
+    head = {id(parameter) for part in heads for parameter in part.parameters()}
     return [(name, parameter) for name, parameter in model.named_parameters() if id(parameter) in head]
 
 

@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -80,14 +79,15 @@ def with_weights(
     Keys are converted by the library, which also resizes position embeddings to another input size.
 
     Args:
-        arguments: see rib.models.network.create.
+        arguments: see rib.models.network.create; `num_classes` (timm) if the head must have so many outputs.
         keys: `by_name`, or `by_order` if the state dict has other names in the same order.
 
     Raises:
         UserError: a tensor is missing, unexpected, not finite, or has another shape or type.
     """
+    rng = torch.get_rng_state()
     if library == "timm":
-        arguments = {**arguments, "num_classes": _published_classes(state, architecture)}
+        arguments = {"num_classes": _published_classes(state, architecture), **arguments}
     model = create(library, architecture, arguments)
     if keys == BY_ORDER and len(model.state_dict()) < len(state):
         arguments["num_classes"] = NUM_CLASSES
@@ -95,18 +95,21 @@ def with_weights(
     if keys == BY_ORDER and len(model.state_dict()) == len(state):
         state = dict(zip(model.state_dict(), state.values(), strict=True))
     wanted = model.state_dict()
+    if library == "open_clip" and all(key.startswith("visual.") for key in state):  # with a random text tower
+        state = {key: tensor for key, tensor in wanted.items() if not key.startswith("visual.")} | state
     for key in wanted.keys() & state.keys():
         if wanted[key].is_floating_point() and not state[key].is_floating_point():
             raise UserError(
                 f"{name}: '{key}' is {state[key].dtype} in the weights, but {wanted[key].dtype} in {architecture}; don't use them."
             )
+    torch.set_rng_state(rng)
     try:
         model = _load(model, state, library, architecture, arguments)
     except (RuntimeError, KeyError, ValueError, AttributeError, IndexError, AssertionError) as error:
         what = " ".join(str(error).split()).partition(": ")[2][:300] or repr(error)[:300]
         raise UserError(
             f"{name}: the weights ({len(state)} tensors) don't fit {library}'s {architecture} ({len(wanted)} tensors, "
-            f"matched {keys}): {what}; correct the architecture or the file."
+            f"matched {keys}): {what}; correct the architecture, the head or the file."
         ) from error
     for key, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
@@ -119,14 +122,14 @@ def _load(
 ) -> nn.Module:
     if library == "timm":
         overlay = {"state_dict": dict(state), "num_classes": arguments["num_classes"], "custom_load": False}
-        return create(library, architecture, {**arguments, "pretrained": True, "pretrained_cfg_overlay": overlay})
-    import open_clip
-
-    with tempfile.TemporaryDirectory() as folder:  # open_clip converts what it reads itself
-        file = f"{folder}/weights.safetensors"
-        safetensors.torch.save_file({key: tensor.contiguous().clone() for key, tensor in state.items()}, file)
-        open_clip.load_checkpoint(model, file)
-    return model
+        loaded = create(library, architecture, {**arguments, "pretrained": True, "pretrained_cfg_overlay": overlay})
+        # Some of timm's architectures are loaded without a check: what they lack is as random as in the first network.
+        new = loaded.state_dict()
+        same = [key for key, tensor in model.state_dict().items() if tensor.ndim > 1 and torch.equal(tensor, new[key])]
+        if missing := [key for key in same if key not in state]:
+            raise RuntimeError(f"timm: missing {', '.join(missing)}")
+        return loaded
+    return create(library, architecture, arguments, state)
 
 
 def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:

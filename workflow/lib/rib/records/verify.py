@@ -157,15 +157,15 @@ def _of_inputs(
             yield Finding(STALE, own, path, f"{file} differs from the record")
 
 
-def verify(records: Iterable[str], log_file: str, reports: str | None = None) -> None:
+def verify(records: Iterable[str], log_file: str, folders: Iterable[str] = ()) -> None:
     """Print differences from the records, with advice; the log lists all of them. For `records` see `examine`.
 
-    Those of all jobs with files in the folder `reports` are checked, too.
+    Those of all jobs with files in the given folders are checked, too.
 
     Raises:
         UserError: There are differences.
     """
-    seen = examine([*records, *map(str, provenance.below([Path(reports)] if reports else []))])
+    seen = examine([*records, *map(str, provenance.below(map(Path, folders)))])
     files = [file for file, digest in seen.hashes.items() if digest]
     size = sum(Path(file).stat().st_size for file in files)
     print(f"verified {len(seen.records)} jobs, {len(files)} files, {in_bytes(size)}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json
 from rib.config.catalog import Catalog
-from rib.config.entries import Dataset, Model
+from rib.config.entries import MERGES, Dataset, Model
 from rib.config.grid import Grid, resolve_grid
 from rib.config.run import ALL, PRETRAINED, Run, images_of
 from rib.data.folders import files_of
@@ -45,7 +45,7 @@ class Plan:
 
 def print_plan(config: Mapping, catalog: Sequence[str], results: str) -> None:
     """Print the estimated cost of a grid: config.yaml, validated, catalogue folders and, see `plan`, results."""
-    known = Catalog(catalog)
+    known = Catalog(catalog, config["external"])
     grid = resolve_grid(config, known)
     print("\n".join(lines(plan(grid, known, Path(results), count_jobs(config)), grid)))
 
@@ -139,7 +139,7 @@ def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
         "archives": raw,
         "prepared images": sum(arrays.values()) + encoded,
         "pretrained weights": sum((1 + len(model.sources)) * weights[name] for name, model in grid.models.items()),
-        "checkpoints, at most": sum(weights[run.model] for run in runs if grid.methods[run.method].trains),
+        "checkpoints, at most": sum(weights[run.model] for run in runs if grid.methods[run.method].form not in MERGES),
     }
     if missing := ", ".join(name for name, size in weights.items() if not size):
         found.unknown.append(f"the entries of {missing} do not state parameters, so their checkpoints are not included")
@@ -161,7 +161,7 @@ def _measured(results: Path, stage: str, model: str) -> float | None:
     total, seconds = 0, 0.0
     for record in results.glob(f"*/{stage}/{model}/**/*provenance.json"):
         file = record.with_name(record.name.replace("provenance.json", "manifest.json"))
-        if file.is_file() and (made := provenance.read(record)):
+        if file.is_file() and (made := provenance.read(record)) and made["rule"] != "import_checkpoint":
             manifest = read_json(file)
             parts = [manifest["images"]] if stage == "finetune" else [d["n"] for d in manifest["datasets"].values()]
             total += sum(parts)

@@ -68,7 +68,8 @@ def write_page(
         raise UserError(f"each record of the run is missing, or {provenance.DAMAGED}; `snakemake verify` names them.")
     run = run_facts(made)
     options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    text = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), **options).render(
+    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE.parent), **options)
+    text = templates.get_template(TEMPLATE.name).render(
         about=about,
         duration=duration,
         config=yaml.safe_dump(about["config"], sort_keys=False),

@@ -8,7 +8,7 @@ the last step kept. The recipe chooses the optimiser; that of the paper is SGD w
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles, DatasetView, load_dataset, load_proxy
 from rib.evaluation.score import score
 from rib.methods import load_algorithm
-from rib.methods.base import FineTuning, Images, Task
+from rib.methods.base import BATCH_NORM, FineTuning, Images, Task
 from rib.models import device as devices
 from rib.models.augmentation import Augmentation
 from rib.models.checkpoint import apply, xor_compress
@@ -53,13 +53,13 @@ def finetune(
     start: Mapping[str, Path],
     algorithm: str,
     settings: Mapping,
-    training: TrainingSettings,
+    training: TrainingSettings | None,
     compute: devices.ComputeSettings,
     rescue: Path,
     saved: Path,
     checkpoint: Path,
-    history: Path,
     manifest: Path,
+    history: Path | None = None,
     snapshots: Sequence[Path] = (),
 ) -> None:
     """Train, then write the checkpoint and the history.
@@ -68,6 +68,7 @@ def finetune(
         reference: the pretraining proxy, if the method uses it.
         start: checkpoint of the method that this one starts from, by method; empty for the pretrained model.
         algorithm: file of the method's algorithm.
+        training: None if the method has weights that were trained elsewhere.
         rescue: written if training diverges: the state after the last finite epoch.
         saved: where the training state is saved periodically.
         checkpoint: written as .safetensors, in the forms of rib.models.checkpoint.
@@ -89,21 +90,41 @@ def finetune(
     images = subset(whole, run.size)
     seen = [images, load_proxy(reference, view) if reference else None]
     seen = [dataset and on_device(dataset, facts["preprocessing"], device) for dataset in seen]
-    if training.augmentation:
+    if training and training.augmentation:
         seen[0].inputs.augmentation = Augmentation(training.augmentation, images.images[[0]].shape[1], run.seed)
-    steps = training.total_steps(len(images.labels), len(whole.labels))
+    n = len(images.labels)
+    steps = training.total_steps(n, len(whole.labels)) if training else 0
     try:
+        if compute.gradient_checkpointing:
+            checkpoint_gradients(model, method)
         method.setup(Task(model, *seen, run.seed))
     except ValueError as error:
         raise UserError(f"method {run.method} on model {run.model}: {error}.") from error
     with rescued(saved, rescue, "the method's or the family's entry"):
-        rows, changed = train(method, pretrained, training, run, device, saved, snapshots, steps)
+        taken = (method, pretrained, training, run, device, saved, snapshots, steps)
+        rows, changed = train(*taken) if training else ([], method.state_delta(pretrained))
     safetensors.torch.save_file(xor_compress(changed, pretrained), checkpoint)
-    write_history(rows, history)
+    if not changed:
+        log.warning("%s: the weights equal the pretrained ones", run)
+    if history:
+        write_history(rows, history)
     fit = measure_fit(run, model_folder, checkpoint, images, facts["preprocessing"], device)
-    n = len(images.labels)
-    found = {"train_images": n, "steps": steps, "images": training.images_seen(steps, n), "fit": fit}
+    found = {"train_images": n, "steps": steps, "images": steps and training.images_seen(steps, n), "fit": fit}
     write_json(manifest, {"device": device.type, "label_space": images.space.digest, **found})
+
+
+def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
+    """Switch on the network's own gradient checkpointing: the backward pass computes activations again.
+
+    Raises:
+        ValueError: the network has none, or the method would update BatchNorm statistics in both passes.
+    """
+    if method.batch_norm == "train" and any(isinstance(layer, BATCH_NORM) for layer in model.modules()):
+        raise ValueError("BatchNorm statistics would be updated twice; set compute.gradient_checkpointing to false")
+    with suppress(AttributeError, AssertionError):
+        getattr(model, "visual", model).set_grad_checkpointing()
+    if not any(getattr(layer, "grad_checkpointing", False) for layer in model.modules()):
+        raise ValueError("the network has no gradient checkpointing; set compute.gradient_checkpointing to false")
 
 
 def measure_fit(

@@ -1,0 +1,93 @@
+"""A method on a small network: training, and what must hold afterwards."""
+
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from rib.config.catalog import Catalog
+from rib.config.label_space import LabelSpace
+from rib.methods import load_algorithm
+from rib.methods.base import Task
+from rib.models.checkpoint import apply
+from rib.training.finetune import train
+from tiny import training
+from tiny.project import ROOT
+from tiny.training import CPU, RUN, images_of, settings_of
+
+TRAINING = replace(training.TRAINING, batch_size=5)
+CATALOG = Catalog([ROOT / "workflow/catalog"])
+ALL_ROWS = np.arange(10)
+
+
+def coloured_images(side: int) -> SimpleNamespace:
+    """Ten images of five colours, which a few steps can tell apart."""
+    rng = np.random.default_rng(0)
+    space = LabelSpace(tuple("abcde"), tuple((10 * i,) for i in range(5)), tuple("abcde"))
+    labels = np.arange(10) % 5
+    pixels = rng.normal(128, 20, (10, side, side, 3)) + 25 * (labels - 2)[:, None, None, None]
+    return SimpleNamespace(images=pixels.clip(0, 255).astype(np.uint8), labels=labels, space=space)
+
+
+def set_up(name, network, images, **settings):
+    """An algorithm that is ready to train a copy of the network."""
+    entry = CATALOG.methods[name]
+    algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings})
+    torch.manual_seed(0)
+    part = images_of(images)
+    algorithm.setup(Task(copy.deepcopy(network).eval(), part, part, 0))
+    return algorithm
+
+
+def fine_tuned(name, network, images, *, pretrained=None, epochs=2, micro_batch_size="all", **settings):
+    """An algorithm that has trained a copy of the network, its history and what it stores against the pretrained one."""
+    algorithm = set_up(name, network, images, **settings)
+    how = replace(TRAINING, epochs=epochs, micro_batch_size=micro_batch_size)
+    history, stored = train(algorithm, (pretrained or network).state_dict(), how, RUN, CPU)
+    return algorithm, history, stored
+
+
+def published(key, original):
+    """Name of a tensor before peft wrapped its layer, or attention was unfolded to an nn.Linear."""
+    key = key.replace("base_layer.", "")
+    return key if key in original else key.replace(".qkv.", ".in_proj_")
+
+
+def head_of(network):
+    """Names of the head's tensors."""
+    head = network.get_classifier()
+    return {f"{name}.{part}" for name, m in network.named_modules() if m is head for part in ("weight", "bias")}
+
+
+def check_restored(name, network, algorithm, history, stored, folder):
+    """What is stored restores what was trained, whose logits are finite and others than before."""
+    safetensors.torch.save_file(stored, folder / "c.safetensors")
+    loaded = safetensors.torch.load_file(folder / "c.safetensors")
+    assert loaded.keys() == stored.keys() and all(torch.equal(loaded[key], stored[key]) for key in stored)
+    restored = apply(copy.deepcopy(network), {name: 1.0}, {name: folder / "c.safetensors"}).eval()
+    if not name.startswith(("lora", "visual_prompt")):
+        torch.testing.assert_close(restored.state_dict(), algorithm.model.state_dict(), rtol=0, atol=0)
+    algorithm.model.eval()
+    with torch.inference_mode():
+        before = network(algorithm.inputs[ALL_ROWS])
+        expected = algorithm.logits(ALL_ROWS)
+        found = restored(algorithm.inputs[ALL_ROWS])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert found.isfinite().all() and not torch.equal(expected, before)
+    assert all(np.isfinite(row["loss"]) for row in history)
+
+
+def check_frozen(name, network, algorithm, stored):
+    """Tensors and buffers that a method doesn't train stay bit-identical and are not stored."""
+    head, original = head_of(network), network.state_dict()
+    after = {published(key, original): value for key, value in algorithm.model.state_dict().items()}
+    for key, value in original.items():
+        if name != "linear_probe" or key not in head:
+            assert torch.equal(after[key], value), key
+    if name == "linear_probe":
+        assert stored.keys() == head
+    else:
+        assert not stored.keys() & original.keys()

@@ -1,0 +1,182 @@
+"""Weights that were trained elsewhere, scored beside runs of the tiny family: its own checkpoints, given back as files."""
+
+import os
+import pickle
+import re
+import shutil
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+import yaml
+
+from rib.base.files import read_json
+from rib.models.checkpoint import xor_decompress
+from tiny.project import Project, rows_of
+
+CHOICES = ("methods=[ft,half]", "external=[theirs/weights.csv]", "catalog=[mine,theirs]")
+RUN = "results/tiny/paper/{stage}/tiny_cnn/{target}/{method}/all/0/{file}"
+HALF = {
+    "label": "Half of theirs",
+    "algorithm": "wise_ft",
+    "settings": {"alpha": 0.5},
+    "parents": ["theirs"],
+    "source": "tests",
+    "style": {"colour": "#000000", "marker": "x"},
+}
+
+
+def path(project, stage, target, method, file):
+    return project.folder / RUN.format(stage=stage, target=target, method=method, file=file)
+
+
+def tuned(project, target, method="ft"):
+    """The whole state dict of a run, put together from its checkpoint."""
+    start = safetensors.torch.load_file(project.folder / "results/tiny/models/tiny_cnn/weights.safetensors")
+    return start | xor_decompress(
+        safetensors.torch.load_file(path(project, "finetune", target, method, "checkpoint.safetensors")), start
+    )
+
+
+def table(project, name, *rows):
+    (project.folder / "theirs").mkdir(exist_ok=True)
+    text = "\n".join(["model,target,method,seed,file,label", *rows])
+    (project.folder / f"theirs/{name}.csv").write_text(text + "\n")
+
+
+@pytest.fixture(scope="module")
+def scored(finished, tmp_path_factory):
+    """A finished project that has scored a pickle, and a folder as `snakemake export` writes it. Do not change it."""
+    folder = tmp_path_factory.mktemp("scored") / "project"
+    shutil.copytree(finished[0].folder, folder, symlinks=True)
+    project = Project(folder)
+    rows = ("tiny_cnn,red,theirs,0,red.pth,Their method", "tiny_cnn,green,theirs,0,exported,Their method")
+    table(project, "weights", *rows)
+    (folder / "theirs/exported").mkdir()
+    torch.save(tuned(project, "red"), folder / "theirs/red.pth")
+    safetensors.torch.save_file(tuned(project, "green"), folder / "theirs/exported/model.safetensors")
+    (folder / "theirs/methods.yaml").write_text(yaml.safe_dump({"half": HALF}))
+    printed = project.snakemake("--cores", "2", config=CHOICES)
+    assert "2 import_checkpoint" in printed and "finetune" not in printed
+    return project
+
+
+@pytest.fixture
+def to_change(scored, tmp_path):
+    shutil.copytree(scored.folder, tmp_path / "copy", symlinks=True)
+    return Project(tmp_path / "copy")
+
+
+def test_the_same_weights_have_the_same_rows_and_ri(scored):
+    for one, other in (("ft", "theirs"), ("wise_ft", "half")):
+        for target in ("red", "green"):
+            files = (path(scored, "evaluate", target, method, "tiny.parquet") for method in (one, other))
+            ours, theirs = (rows_of(file).drop(columns="method") for file in files)
+            pd.testing.assert_frame_equal(ours, theirs)
+            if one == "ft":
+                files = (path(scored, "finetune", target, method, "manifest.json") for method in (one, other))
+                fits = [read_json(file)["fit"] for file in files]
+                assert fits[0] == fits[1]
+                same = [tuned(scored, target, method) for method in (one, other)]
+                assert all(torch.equal(same[0][key], same[1][key]) for key in same[0])
+    ri = pd.read_csv(scored.folder / "reports/tiny/tables/ri.csv").set_index(["method", "target"])
+    columns = ["ri", "ci_low", "ci_high", "n", "fit"]
+    assert (ri.loc["ft", columns] == ri.loc["theirs", columns]).all(axis=None) and "half" in ri.index
+    pd.testing.assert_frame_equal(ri.loc["ft", columns], ri.loc["theirs", columns])
+
+
+def test_the_page_shows_the_method_and_analyses_of_training_leave_it_out(scored):
+    tables = scored.folder / "reports/tiny/tables"
+    assert "Their method" in (scored.folder / "reports/tiny/index.html").read_text()
+    assert "Their method" in (tables / "summary.md").read_text()
+    for name in ("training", "cost"):
+        assert set(pd.read_csv(tables / f"{name}.csv")["method"]) == {"ft"}
+    assert not path(scored, "finetune", "red", "theirs", "history.csv").exists()
+
+
+def test_nothing_is_left_to_do_and_all_files_match_their_records(scored):
+    assert "Nothing to be done" in scored.snakemake("-n", config=CHOICES)
+    assert "all files match their records" in scored.snakemake("verify", config=CHOICES)
+    assert "nothing is missing" in scored.snakemake("status", config=CHOICES)
+    planned = scored.snakemake("plan", config=CHOICES)
+    assert "2 import_checkpoint" in planned and "Training   80 images" in planned, "of the two runs of ft"
+
+
+def listed(printed, rule):
+    """Target and method of the jobs of a rule that a dry-run lists."""
+    blocks = re.findall(rf"^rule {rule}:\n((?:    .*\n)+)", printed, re.M)
+    return {(re.search(r"target=(\w+)", block)[1], re.search(r"method=(\w+)", block)[1]) for block in blocks}
+
+
+def test_a_changed_file_re_runs_its_run_alone(to_change):
+    state = tuned(to_change, "red")
+    torch.save({key: t * 1.01 if "classifier" in key else t for key, t in state.items()}, to_change.folder / "x")
+    os.utime(to_change.folder / "x", (1, 1))  # older than what was made of the other
+    (to_change.folder / "x").replace(to_change.folder / "theirs/red.pth")
+    printed = to_change.snakemake("-n", config=CHOICES)
+    assert listed(printed, "import_checkpoint") == {("red", "theirs")}
+    assert listed(printed, "evaluate_run") == {("red", "theirs"), ("red", "half")}
+    rows = RUN.format(stage="evaluate", target="red", method="theirs", file="tiny.parquet")
+    before = (to_change.folder / rows).read_bytes()
+    to_change.snakemake(rows, "--cores", "1", config=CHOICES)
+    assert (to_change.folder / rows).read_bytes() != before
+
+
+def test_a_second_table_runs_only_what_is_new(to_change):
+    table(to_change, "more", *(f"tiny_cnn,{target},others,0,red.pth," for target in ("red", "green")))
+    printed = to_change.snakemake(
+        "-n", config=(CHOICES[0], "external=[theirs/weights.csv,theirs/more.csv]", CHOICES[2])
+    )
+    new = {("red", "others"), ("green", "others")}
+    assert listed(printed, "import_checkpoint") == listed(printed, "evaluate_run") == new
+
+
+def test_pulled_checkpoints_need_no_files(to_change):
+    shutil.rmtree(to_change.folder / "theirs/exported")
+    (to_change.folder / "theirs/red.pth").unlink()
+    assert "Nothing to be done" in to_change.snakemake("-n", config=CHOICES)
+
+
+@pytest.mark.slow
+def test_results_are_kept_after_a_change_of_code(to_change):
+    to_change.edit(
+        "workflow/lib/rib/methods/external.py", "own, (state, *more) = self.model,", "own = self.model; state, *more ="
+    )
+    printed = to_change.snakemake("accept", config=CHOICES)
+    assert "2 jobs accepted" in printed and "Nothing to be done" in to_change.snakemake("-n", config=CHOICES)
+
+
+class Trap:
+    """Leaves a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("trap",)
+
+
+@pytest.mark.attack("weights")
+def test_a_pickle_with_code_is_refused_and_nothing_is_written(to_change):
+    (to_change.folder / "theirs/trap.bin").write_bytes(pickle.dumps({"x": Trap()}))
+    table(to_change, "weights", *(f"tiny_cnn,{target},bad,0,trap.bin," for target in ("red", "green")))
+    (to_change.folder / "theirs/methods.yaml").unlink()
+    config = ("methods=[pretrained]", *CHOICES[1:])
+    folder = path(to_change, "finetune", "red", "bad", "")
+    printed = to_change.snakemake(f"{folder.relative_to(to_change.folder)}/manifest.json", config=config, check=False)
+    assert re.search(r"tiny_cnn/red/bad/all/0: theirs/trap\.bin contains other pickled objects than tensors", printed)
+    assert "Traceback" not in printed and not (to_change.folder / "trap").exists() and not folder.exists()
+    assert not any((to_change.folder / "work").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("rot,theirs,0,a.pth,", "theirs/weights.csv line 2: unknown target 'rot'"),
+        ("red,theirs,0,a.pth,", "line 2: theirs/a.pth is no file, and no folder with model.safetensors or open_"),
+    ],
+    ids=["target", "file"],
+)
+def test_what_is_wrong_in_a_table_stops_a_run_before_any_job(project, row, said):
+    table(project, "weights", f"tiny_cnn,{row}")
+    printed = project.snakemake(config=("external=[theirs/weights.csv]", "targets=[red]"), check=False)
+    assert said in printed and "Traceback" not in printed and "UserError" not in printed
+    assert not (project.folder / "results").exists()

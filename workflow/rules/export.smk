@@ -1,0 +1,87 @@
+# `snakemake export` writes each fine-tuned run in its library's format, with a model card. It is not part of a full run.
+
+from rib.base.files import in_bytes
+
+EXPORT = f"{RUNS}/export/{RUN_PATH}"
+NOT_EXPORTED = {
+    name: f"method '{name}' can't be exported: {'it has several states' if name in CURVES else 'networks have no padding prompt'}"
+    for name, method in GRID.methods.items()
+    if name in CURVES or method.algorithm == "visual_prompt"
+}
+
+
+def export_inputs(w):
+    """Inputs of an export job, by name; a UserError if runs of the method can't be exported."""
+    if w.method in NOT_EXPORTED:
+        raise UserError(f"{NOT_EXPORTED[w.method]}; choose another method.")
+    files, entry = state_inputs(w), GRID.models[w.model]
+    made = [path for path in (files["model"], *files["manifests"], files["recipe"]) if path]
+    return {
+        **files | dataset_inputs("dataset", w.target, geometry_of(w.model)),
+        "archive": ancient(archive_files(entry)[0]) if entry.library == "open_clip" else [],
+        "tables": [TABLES["accuracy"], TABLES["ri"]],
+        "records": [re.sub(r"\w+\.json$", "provenance.json", path) for path in made],
+        "templates": [local(REPORTING / name) for name in ("model_card.md.jinja", "citation.jinja")],
+        "citation": local(WORKFLOW.parent / "CITATION.cff"),
+    }
+
+
+use rule compute_features as export_run with:
+    input:
+        unpack(export_inputs),
+    output:
+        **job_files(f"{EXPORT}/", weights="model.safetensors", config="config.json", card="README.md"),
+    log:
+        f"{RUN_LOGS}/export/{RUN_PATH}.log",
+    wildcard_constraints:
+        model="|".join(re.escape(name) for name, model in GRID.models.items() if model.library == "timm") or "(?!)",
+        method=of_form("finetune", "recipe", "select", "curve"),
+    threads: THREADS
+    resources:
+        gpu=0,
+        mem_mb=16000,
+        runtime=60,
+    params:
+        cfg=lambda w: network_settings(
+            "export:export_run",
+            w,
+            parents=parents_of(w),
+            published=GRID.models[w.model].weights,
+            label_names=(
+                list(CATALOG.family_label_space(FAMILY).names) if GRID.family.classes["format"] == "own" else None
+            ),
+            about=ABOUT
+            | {"config": {key: ABOUT["config"][key] for key in ("method_settings", "reference", "statistics")}},
+        ),
+
+
+use rule export_run as export_open_clip_run with:
+    output:
+        **job_files(
+            f"{EXPORT}/",
+            weights="open_clip_model.safetensors",
+            config="open_clip_config.json",
+            head="classification_head.safetensors",
+            card="README.md",
+        ),
+    wildcard_constraints:
+        model="|".join(re.escape(name) for name, model in GRID.models.items() if model.library == "open_clip") or "(?!)",
+        method=of_form("finetune", "recipe", "select", "curve"),
+
+
+def exported(w):
+    """Model cards of the runs that can be exported; says how many there are, how large, and what is left out."""
+    runs = [run for run in GRID.runs() if run.method not in (PRETRAINED, *NOT_EXPORTED)]
+    if not runs:
+        raise UserError(f"{'; '.join(NOT_EXPORTED.values()) or 'no method is chosen'}; choose another method.")
+    models = [GRID.models[run.model] for run in runs]
+    size = sum(max(4 * (model.parameters or 0), (model.source or {}).get("size", 0)) for model in models)
+    plan = f"exporting {len(runs)} runs, {f'about {in_bytes(size)}' if size else 'of unknown size'}"
+    print(*NOT_EXPORTED.values(), plan, sep="\n", file=sys.stderr)
+    CONSOLE.made = f"Made: {len(runs)} exported runs in {RUNS}/export/<model>/<target>/<method>/<size>/<seed>/."
+    return [f"{EXPORT}/README.md".format(**vars(run)) for run in runs]
+
+
+rule export:
+    input:
+        exported,
