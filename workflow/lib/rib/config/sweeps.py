@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
-from rib.config.entries import Family, Method
+from rib.config.entries import MERGES, Family, Method
 from rib.config.schema import known_name
 from rib.config.settings import LENGTH, RECIPE, check_settings
 
@@ -124,7 +124,8 @@ class _Variants:
         named = {RECIPE: recipe} if recipe and recipe != usual else {}
         for values, *of_parents in itertools.product(itertools.product(*swept.values()), *map(self.of, method.parents)):
             shared = {parent.recipe for parent, _ in of_parents if parent.recipe} | ({recipe} if recipe else set())
-            if len(shared) <= 1:  # weights that were trained elsewhere have none
+            # Weights that were trained elsewhere have no recipe, but a merge has parents.
+            if len(shared) <= 1 and (method.form not in MERGES or of_parents):
                 own = dict(zip(swept, values, strict=True))
                 inherited = [(parent, values) for parent, (_, values) in zip(method.parents, of_parents, strict=True)]
                 shown = _shown(named | own, inherited)
