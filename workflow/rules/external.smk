@@ -20,10 +20,8 @@ for RUN in (vars(run) for run in CHECKPOINT_RUNS if str(run) in CATALOG.external
         raise UserError(f"{ROW['where']}: {ROW['path']} is no file, and no folder with {' or '.join(EXPORTED[:2])}.")
 
 
+# The files are no inputs: hashing them would take too long, and exports of this project depend on the tables.
 use rule finetune as import_checkpoint with:
-    input:
-        unpack(training_inputs),
-        files=lambda w: ancient(list(weights_settings(w)["files"])),
     output:
         checkpoint=f"{CHECKPOINT}/checkpoint.safetensors",
         manifest=f"{CHECKPOINT}/manifest.json",

@@ -65,6 +65,7 @@ class FineTuning:
                 raise ValueError(f"{name} is {rate}; set a number of at least 0 and below 1")
         self.lr, self.batch_norm, self.dropout, self.drop_path = lr, batch_norm, dropout, drop_path
         self.step = 0  # completed steps, counted by the training loop
+        self.facts: dict = {}  # further entries of the manifest
 
     def setup(self, task: Task) -> None:
         """Prepare for training; called once."""

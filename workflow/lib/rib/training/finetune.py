@@ -110,6 +110,7 @@ def finetune(
         write_history(rows, history)
     fit = measure_fit(run, model_folder, checkpoint, images, facts["preprocessing"], device)
     found = {"train_images": n, "steps": steps, "images": steps and training.images_seen(steps, n), "fit": fit}
+    found |= method.facts
     write_json(manifest, {"device": device.type, "label_space": images.space.digest, **found})
 
 
