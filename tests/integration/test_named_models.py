@@ -182,7 +182,7 @@ def test_networks_of_hub_and_folder_are_fetched_and_converted(project, repositor
         ("hf-hub:owner/words", "no config.json of an architecture of timm"),
         (
             "hf-hub:owner/net@other",
-            "'hf-hub:owner/net@other': it is not in models.lock.json yet, and the hub can't be asked",
+            "'hf-hub:owner/net@other': the hub has no such commit",
         ),
         ("timm/resnet50.a1_in2k", "the nearest are timm/resnet50.a1_in1k"),
         ("local-dir:nowhere", "no config.json"),
@@ -200,4 +200,4 @@ def test_a_name_that_cannot_be_resolved_is_a_sentence_and_leaves_no_lock(project
 @pytest.mark.parametrize("settings", [OFFLINE, {"HF_ENDPOINT": "http://127.0.0.1:9"}], ids=["offline", "no hub"])
 def test_a_name_without_lock_and_hub_is_a_sentence(project, settings):
     printed = project.snakemake("-n", config=("models=['hf-hub:owner/net']",), check=False, **settings)
-    assert "'hf-hub:owner/net': it is not in models.lock.json yet, and the hub can't be asked" in printed
+    assert "'hf-hub:owner/net': the hub can't be reached" in printed

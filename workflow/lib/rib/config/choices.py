@@ -11,7 +11,7 @@ from types import MappingProxyType
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.entries import CURVE, EVALUATED, EXTERNAL, SELECT, Dataset, Family, Method, Model
-from rib.config.model_names import is_name, with_styles
+from rib.config.model_names import with_styles
 from rib.config.run import PRETRAINED, Run
 from rib.config.schema import known_name
 
@@ -107,7 +107,7 @@ def choose_models(
         UserError: A model is unknown or belongs to another family, its head cannot be fitted, or none is left.
     """
     wanted = family.defaults["models"] if config["models"] == "default" else config["models"]
-    named = catalog.add_models(list(filter(is_name, as_list(wanted))))
+    named = catalog.add_models([name for name in as_list(wanted) if "/" in name or ":" in name])
     known = catalog.models
     if config["models"] == "all":
         known = {name: entry for name, entry in known.items() if family.name in entry.families}

@@ -53,11 +53,6 @@ class Name:
         return last
 
 
-def is_name(text: str) -> bool:
-    """Whether a choice of models is a library's, the hub's or a folder's, not one of the catalogue."""
-    return ":" in text or "/" in text
-
-
 def parse_name(text: str) -> Name:
     """Parse a model's name.
 

@@ -21,6 +21,17 @@ from rib.data.variables import ARCHIVES
 
 RAW_PROGRESS_SINCE = (24, 1)  # pip version with machine-readable progress
 PARTIAL = Path("work/partial")  # partial HTTP downloads, kept between runs
+UNREACHED = "the hub can't be reached (HF_HUB_OFFLINE, or no network); connect"
+# By type, of which the first here that fits counts.
+HUB_ERRORS = {
+    "GatedRepoError": "it is gated; accept its terms on its page of the hub, then log in (HF_TOKEN)",
+    "RepositoryNotFoundError": "the hub has no such repository that you may see; correct the name or log in (HF_TOKEN)",
+    "RevisionNotFoundError": "the hub has no such commit; correct it, or remove the model from models.lock.json",
+    "LocalEntryNotFoundError": UNREACHED,
+    "EntryNotFoundError": "the repository has no such file; correct the path in its entry",
+    "HTTPError": UNREACHED,
+    "ConnectionError": UNREACHED,
+}
 HEARTBEAT = 5.0  # seconds between two log lines while a client runs
 
 
@@ -125,37 +136,22 @@ def _hub(source: Mapping, folder: Path, what: str) -> Path:
     HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN have their usual effect.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RevisionNotFoundError,
-    )
 
-    place = f"{source['repo']}, {source['path']}"
     try:
         cached = hf_hub_download(source["repo"], source["path"], revision=source.get("revision", "main"))
-    except LocalEntryNotFoundError as error:
+    except Exception as error:  # of several libraries
         raise UserError(
-            f"{what}: {place} is not in the cache and the hub can't be reached (HF_HUB_OFFLINE, or no network); "
-            f"connect, or put the file as {source['file']} into a folder listed under `archives` in config.yaml."
-        ) from error
-    except GatedRepoError as error:
-        raise UserError(
-            f"{what}: {source['repo']} is gated; accept its terms on its page of the hub, then log in (HF_TOKEN)."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UserError(
-            f"{what}: the hub has no commit {source['revision']} of {source['repo']}; remove the model from "
-            "models.lock.json, so that it is resolved again, or correct its entry."
-        ) from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise UserError(
-            f"{what}: {place} can't be fetched from the hub ({' '.join(str(error).split())[:200]}); correct repo and "
-            "path in its entry, or log in (HF_TOKEN) if it is gated."
+            f"{what}: {source['repo']}, {source['path']} can't be fetched: {hub_problem(error)}. Or put the file as "
+            f"{source['file']} into a folder listed under `archives` in config.yaml."
         ) from error
     return Path(shutil.copyfile(cached, folder / source["file"]))
+
+
+def hub_problem(error: Exception) -> str:
+    """What an error of the hub's client means, what to do about it, and what it says itself."""
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    meaning = next((text for kind, text in HUB_ERRORS.items() if kind in kinds), "it can't be used")
+    return f"{meaning} ({kinds[0]}: {' '.join(str(error).split())[:200]})"
 
 
 FETCHERS = {"npm": _npm, "pypi": _pypi, "hub": _hub, "file": _file, "folder": _folder, "manual": _manual}

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, sha256, write_json
-from rib.config.model_names import LOCK, Name, parse_name
+from rib.config.model_names import Name, parse_name
+from rib.data.download import hub_problem
 
 CACHE = Path("work/model_records")  # of the libraries, by version
 PACKAGES = {"timm": "timm", "open_clip": "open_clip_torch"}
@@ -29,13 +30,6 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 # Arguments of create_model that load files, or give something else than a classifier.
 REFUSED = {"checkpoint_path", "cache_dir", "features_only", "scriptable", "exportable", "no_jit", "out_indices"}
 UNKNOWN = "not stated"
-# What errors of the hub's client mean, by type; the first that fits counts.
-HUB = {
-    "GatedRepoError": "it is gated; accept its terms on its page of the hub, then log in (HF_TOKEN)",
-    "RepositoryNotFoundError": "the hub has no such repository that you may see; correct the name or log in (HF_TOKEN)",
-    "ConnectionError": f"it is not in {LOCK} yet, and the hub can't be asked; connect once",
-    "HTTPError": f"it is not in {LOCK} yet, and the hub can't be asked; connect once",
-}
 
 
 def describe(names: Sequence[str], ask_hub: bool = True) -> dict[str, dict]:
@@ -60,9 +54,7 @@ def _checked(find: Callable, name: Name, *more) -> dict:
     except UserError as error:
         raise UserError(f"config, models: '{name.text}': {error}") from error
     except Exception as error:  # of the libraries, the hub's client and what they are given
-        what = next((HUB[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in HUB), "it can't be used")
-        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError(f"config, models: '{name.text}': {what} ({why}).") from error
+        raise UserError(f"config, models: '{name.text}': {hub_problem(error)}.") from error
 
 
 def _recorded(name: Name) -> dict:
