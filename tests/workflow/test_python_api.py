@@ -116,6 +116,21 @@ def test_ri_and_mri_are_those_of_the_tables(finished, rows, network):
         )
 
 
+def test_a_network_of_ones_own_training_is_scored_as_it_is(settings, datasets, tuned, rows):
+    """Given the weights of a run, its rows are those of the run; without names for what was done it is refused."""
+    own = rib.load_model("tiny_cnn", "tiny", **settings)
+    own.load_state_dict(tuned["red", "ft"].state_dict())
+    found = rib.evaluate(own, datasets, "mine", "red")
+    pd.testing.assert_frame_equal(found.drop(columns="method"), rows["red", "ft"].drop(columns="method"))
+    assert set(found["method"]) == {"mine"}
+    for call in (lambda: rib.evaluate(own, datasets), lambda: rib.finetune(own, "red")):
+        with pytest.raises(rib.UserError, match="weights were changed since it was loaded"):
+            call()
+    own.more = torch.nn.Linear(1, 1)
+    with pytest.raises(rib.UserError, match="other tensors than the pretrained one"):
+        rib.evaluate(own, datasets, "mine", "red")
+
+
 def test_nothing_is_made_twice_and_nothing_outside_of_the_cache(tmp_path, monkeypatch):
     family.make(tmp_path / "mine")
     (tmp_path / "here").mkdir()

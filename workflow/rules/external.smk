@@ -1,23 +1,30 @@
 # Checkpoints of fine-tuned weights that were trained elsewhere, which the tables of config's `external` name.
 
+from rib.records import provenance
+
 EXPORTED = ["model.safetensors", "open_clip_model.safetensors", "classification_head.safetensors"]  # in folders
 
 
 def weights_settings(w):
-    """Settings of the algorithm, without hashes of files, which would take too long at every dry-run."""
+    """Settings of the algorithm, without hashes of files, which would take too long at every dry-run.
+
+    Without the files, settings are those of the checkpoint's record, if it was pulled.
+    """
     run, entry = RUN_PATH.format(**w), GRID.models[w["model"]]
-    path = CATALOG.external[run]["path"]
-    files = [file for file in map(path.joinpath, EXPORTED) if file.is_file()] or [path]
-    found = {str(Path(local(file.parent), file.name)): file.is_file() and file.stat() for file in files}
-    versions = {file: stat and [stat.st_size, stat.st_mtime_ns] for file, stat in found.items()}
-    model = {key: getattr(entry, key) for key in ("library", "architecture", "arguments")}
-    return {"run": run, "files": versions, "model": model}
+    row, record = CATALOG.external[run], Path(f"{CHECKPOINT}/provenance.json".format(**w))
+    files = [file for file in map(row["path"].joinpath, EXPORTED) if file.is_file()]
+    files = files or [row["path"]] * row["path"].is_file()
+    if not files and (made := provenance.read(record)):
+        return made["cfg"]["settings"]
+    if not files:
+        raise UserError(f"{row['where']}: {row['path']} is no file, and no folder with {' or '.join(EXPORTED[:2])}.")
+    stats = {str(Path(local(file.parent), file.name)): file.stat() for file in files}
+    model = {"library": entry.library, "architecture": entry.architecture, "arguments": GRID.arguments(entry.name)}
+    return {"run": run, "files": {file: [s.st_size, s.st_mtime_ns] for file, s in stats.items()}, "model": model}
 
 
 for RUN in (vars(run) for run in CHECKPOINT_RUNS if str(run) in CATALOG.external):
-    ROW, READY = CATALOG.external[RUN_PATH.format(**RUN)], all(weights_settings(RUN)["files"].values())
-    if not READY and not Path(f"{CHECKPOINT}/manifest.json".format(**RUN)).is_file():  # else it was pulled
-        raise UserError(f"{ROW['where']}: {ROW['path']} is no file, and no folder with {' or '.join(EXPORTED[:2])}.")
+    weights_settings(RUN)  # refuse a missing file before any job runs
 
 
 # The files are no inputs: hashing them would take too long, and exports of this project depend on the tables.

@@ -2,7 +2,6 @@
 
 `settings` are keys of config.yaml (docs/configuration.md) and `cache`, the folder for downloads and checkpoints, by default the
 environment variable RIB_CACHE or else the user's cache folder. What was made with the same settings and code is not made again.
-Networks are evaluated and fine-tuned as they were loaded, whatever was done to their weights since.
 
 All functions raise a UserError if a name is unknown or of another family, or a file was changed or can't be fetched.
 """
@@ -18,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import safetensors.torch
 from filelock import FileLock
 from platformdirs import user_cache_path
 from torch import nn
@@ -103,19 +103,24 @@ def finetune(network: nn.Module, target: str, method: str = "ft", seed: int = 0,
     choices = {"datasets": [target], "targets": [target], "methods": [method], "seeds": [seed]}
     stages = _Stages({**network.settings, **settings}, **choices)
     known_name(method, stages.grid.methods, "method with one value of each setting", "finetune")
+    stages.current(network)
     run = Run(stages.name, target, method, stages.grid.sizes[0], seed)
     return stages.network(run, stages.model(), *stages.trained(run))
 
 
-def evaluate(network: nn.Module, datasets: Iterable[str]) -> pd.DataFrame:
+def evaluate(
+    network: nn.Module, datasets: Iterable[str], method: str | None = None, target: str | None = None
+) -> pd.DataFrame:
     """Rows of a network on datasets: one per image, with the columns of rib.evaluation.evaluate.
 
-    Raises a UserError if a logit is not finite. Example: `rib.evaluate(network, ["noto", "openmoji"])`.
+    A network that you have trained is scored as it is now; `method` and `target` then name what was done, for RI. Raises a
+    UserError if they are missing, or a logit is not finite. Example: `rib.evaluate(network, ["noto", "openmoji"])`.
     """
     stages = _Stages(network.settings, datasets=list(datasets))
-    known = {"run": network.run, **network.files, "manifests": [], "view": stages.view, "compute": stages.compute}
+    known = {"manifests": [], "view": stages.view, "compute": stages.compute}
     known |= {"datasets": list(map(stages.dataset, stages.grid.datasets))}
     with tempfile.TemporaryDirectory() as folder:
+        known |= stages.current(network, method, target, Path(folder, OUTPUTS["checkpoint"]))
         rows, size = Path(folder, "rows.parquet"), stages.grid.config["compute"]["evaluation_batch_size"]
         evaluation.evaluate(**known, batch_size=size, rows=rows, manifest=rows.with_suffix(".json"))
         return pd.read_parquet(rows)
@@ -205,6 +210,28 @@ class _Stages:
         network.preprocessing, network.run, network.settings = facts["preprocessing"] | used, run, self.settings
         network.files = {"model_folder": folder, "states": states, "checkpoints": checkpoints}
         return network
+
+    def current(
+        self, network: nn.Module, method: str | None = None, target: str | None = None, file: Path | None = None
+    ):
+        """Run, states and checkpoints of a network as it is now; what was trained since it was loaded is written to a file."""
+        of, now = {"run": network.run, **network.files}, network.state_dict()
+        loaded = self.network(network.run, *network.files.values()).state_dict()
+        if now.keys() == loaded.keys() and not checkpoint.changed_tensors(loaded, now):
+            return of
+        if not (method and target and file):
+            raise UserError(
+                "the network's weights were changed since it was loaded; to score it, give evaluate a method and a target "
+                "as its names; to fine-tune, load it again."
+            )
+        start = load(network.files["model_folder"], device.start(self.compute))[0].state_dict()
+        if now.keys() != start.keys():
+            raise UserError(
+                "the network has other tensors than the pretrained one; merge adapters into its weights first."
+            )
+        safetensors.torch.save_file(checkpoint.changed_tensors(start, now), file)
+        run = replace(network.run, method=method, target=target)
+        return of | {"run": run, "states": [State(None, {method: 1.0})], "checkpoints": {method: file}}
 
     def kept(self, place: str, function: Callable, known: Mapping, *code: str, **outputs: str) -> Path:
         """Folder of the cache with all outputs of a job's function, compared with their digests.

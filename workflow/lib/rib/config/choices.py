@@ -111,6 +111,9 @@ def choose_models(
     known = catalog.models
     if config["models"] == "all":
         known = {name: entry for name, entry in known.items() if family.name in entry.families}
+    for name in as_list(wanted):
+        if name not in named:
+            _explain_pair(name, known)
     if not known:
         raise UserError(
             f"config, models: no model of the catalogue lists family {family.name}; choose models by name, or add the "
@@ -125,6 +128,18 @@ def choose_models(
     for model in chosen.values():
         _check_pretraining(model, family, catalog)
     return with_styles(chosen), [f"model '{name}' is left out: it {why}" for name in headless]
+
+
+def _explain_pair(name: str, known: Mapping[str, Model]) -> None:
+    """Refuse a pair of architecture and pretraining that does not exist, listing those that do."""
+    architecture, dot, tag = name.partition(".")
+    pairs = [entry.split(".", 1) for entry in known if "." in entry]
+    tags = sorted(other for of, other in pairs if of == architecture)
+    others = sorted(of for of, other in pairs if other == tag)
+    if dot and name not in known and (tags or others):
+        also = f"; '{tag}' exists for {', '.join(others)}" if others else ""
+        has = f"has {', '.join(tags)}" if tags else "is unknown"
+        raise UserError(f"config, models: there is no '{name}': '{architecture}' {has}{also}.")
 
 
 def _check_pretraining(model: Model, family: Family, catalog: Catalog) -> None:

@@ -35,7 +35,7 @@ class External(FineTuning):
             elif shapes != {key: tensor.shape for key, tensor in expected.items()}:
                 raise ValueError(f"the head of {self.of['name']} has NaN or infinite values, or isn't {own.head}")
             own.head.load_state_dict(head or expected)
-        self.facts = {"taken_from": {file: sha256(Path(file)) for file in self.files}}
+        self.facts = {"taken_from": {Path(file).name: sha256(Path(file)) for file in self.files}}
         for file, planned in self.files.items():
             if [(found := Path(file).stat()).st_size, found.st_mtime_ns] != planned:
                 raise ValueError(f"{file} has changed since the job was planned; run again")
