@@ -175,6 +175,19 @@ def test_networks_of_hub_and_folder_are_fetched_and_converted(project, repositor
     assert facts["head"]["from"] == "zero_shot" and facts["licence"] == "cc-by-nc-4.0"
 
 
+def test_a_name_of_an_entry_is_that_entry_pinned(project, tmp_path):
+    """Records of the shipped catalogue state no commit; a model that is chosen by its name gets one."""
+    project.family = "imagenet"
+    repository = Repository(sizes={"model.safetensors": 100_000_000})
+    chosen = ("models='timm/resnet50.a1_in1k'", "targets=[imagenet_r]", "methods=[ft]")
+    with served({"timm/resnet50.a1_in1k": repository}) as hub:
+        first = project.snakemake("-n", config=chosen, **environment(hub, tmp_path / "hf"))
+    source = read_json(project.folder / "models.lock.json")["timm/resnet50.a1_in1k"]["source"]
+    assert "resnet50.a1_in1k" in first and source["revision"] == COMMIT
+    assert jobs(first) == jobs(project.snakemake("-n", config=("models=resnet50.a1_in1k", *chosen[1:]), **OFFLINE))
+    project.snakemake("-n", config=("models=[resnet18.a1_in1k]", *chosen[1:]), **OFFLINE)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

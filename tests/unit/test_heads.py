@@ -20,6 +20,7 @@ from rib.data.subsets import held_back
 from rib.data.view import DatasetFiles
 from rib.models import heads
 from rib.models.convert import convert
+from rib.models.heads import TOKENIZER_OPTIONS, load_tokenizer
 from rib.models.network import load
 from tiny.training import COMPUTE, CPU, VIEW, prepared_folder
 
@@ -239,3 +240,30 @@ def test_a_pickle_posing_as_weights_is_never_loaded(tmp_path):
     torch.save({"head.weight": torch.zeros(1)}, path)
     with pytest.raises(UserError, match=r"net\.safetensors"):
         converted(tmp_path, path, entry("timm", "test_vit", path), "published", 1000)
+
+
+@pytest.mark.attack("weights")
+@pytest.mark.parametrize("kind", ["option that runs code", "other option", "code in the tokenizer's files"])
+def test_a_tokenizer_that_would_run_code_is_refused(tmp_path, kind):
+    """Options of a foreign configuration reach transformers, which imports modules that tokenizer files name."""
+    (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Trap: pass\n")
+    own = {"tokenizer_class": "Trap", "auto_map": {"AutoTokenizer": [f"{tmp_path}--trap.Trap", None]}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(own if "code" in kind else {}))
+    options = {"option that runs code": {"trust_remote_code": True}, "other option": {"subfolder": "x"}}.get(kind, {})
+    config = {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {"hf_tokenizer_name": "x", "tokenizer_kwargs": options}}
+    files = [tmp_path / "tokenizer_config.json"]
+    with pytest.raises(UserError, match="other options than open_clip's own, or code"):
+        load_tokenizer("tiny", {"model_cfg": config}, files, [{"path": str(files[0])}])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_tokenizer_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{")
+    config = {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {"hf_tokenizer_name": "x"}}
+    with pytest.raises(UserError, match="tokenizer can't be made from"):
+        load_tokenizer("tiny", {"model_cfg": config}, [tmp_path / "tokenizer.json"], [{"path": "tokenizer.json"}])
+
+
+def test_options_of_all_of_open_clips_own_tokenizers_are_allowed():
+    texts = [open_clip.get_model_config(name)["text_cfg"] for name in open_clip.list_models()]
+    assert {key for text in texts for key in text.get("tokenizer_kwargs", {})} <= TOKENIZER_OPTIONS

@@ -12,7 +12,7 @@ import torch
 from rib.base.errors import UserError
 from rib.base.files import sha256
 from rib.config.catalog import Catalog
-from rib.config.model_names import COLOURS, MARKERS, parse_name, terms, with_styles
+from rib.config.model_names import COLOURS, MARKERS, licence_terms, parse_name, terms, with_styles
 from rib.models.records import describe
 from tiny import family
 from tiny.project import ROOT
@@ -44,7 +44,17 @@ def test_the_short_name_is_one_of_a_path(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["timm:resnet18", "hub/x", "torch/resnet", "local-dir:", "timm/", "hf-hub:a b/c", "local-dir:/", "timm/../x"],
+    [
+        "timm:resnet18",
+        "hub/x",
+        "torch/resnet",
+        "local-dir:",
+        "timm/",
+        "hf-hub:a b/c",
+        "local-dir:/",
+        "timm/../x",
+        "timm/a\0b",
+    ],
 )
 def test_what_is_no_name_or_no_path_is_refused(name):
     with pytest.raises(UserError, match="config, models"):
@@ -210,11 +220,6 @@ def test_gates_and_licences_are_said_before_anything_is_fetched(catalog):
     assert ["gated" in said[0], *("non-commercial" in line for line in said[1:])] == 3 * [True]
 
 
-def test_a_name_of_an_entry_is_that_entry(catalog):
-    assert catalog.add_models(["timm/resnet50.a1_in1k"])["timm/resnet50.a1_in1k"] == "resnet50.a1_in1k"
-    assert catalog.models["resnet50.a1_in1k"].label == "ResNet-50 timm A1"
-
-
 def tiny_catalog(tmp_path):
     family.make(tmp_path / "mine")
     return Catalog([ROOT / "workflow/catalog", tmp_path / "mine"])
@@ -226,11 +231,18 @@ def test_names_that_are_one_in_paths_are_refused(tmp_path):
         tiny_catalog(tmp_path).add_models(["local-dir:a/net", "local-dir:b/net"])
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"local-dir:net": 3}', '{"local-dir:net": {"type": "vit"}}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"local-dir:net": 3}', '{"local-dir:net": {"type": "vit", "source": {"digest": "x"}}}'])
 def test_a_damaged_lock_is_refused(tmp_path, text):
     Path("models.lock.json").write_text(text)
     with pytest.raises(UserError, match=r"models\.lock\.json"):
         tiny_catalog(tmp_path).add_models(["local-dir:net"])
+
+
+def test_a_record_that_is_not_valid_leaves_no_lock(tmp_path):
+    edited(saved(tmp_path / "net"), pretrained_cfg={"mean": [0.5, 0.5], "input_size": [3, 160, 160]})
+    with pytest.raises(UserError, match="config, models, local-dir:net: .*mean"):
+        tiny_catalog(tmp_path).add_models(["local-dir:net"])
+    assert not Path("models.lock.json").exists()
 
 
 def test_an_entry_adds_to_a_record(tmp_path):
@@ -243,3 +255,17 @@ def test_an_entry_adds_to_a_record(tmp_path):
     own = Catalog([*catalog.folders, tmp_path / "own"]).models["mine"]
     assert (own.label, own.architecture, own.record) == ("Mine", "test_vit", "local-dir:net")
     assert re.fullmatch("sha256:[0-9a-f]{64}", own.source["digest"])
+    assert Path(own.source["path"]) == Path("net/model.safetensors")  # as in the lock, not below the catalogue
+
+
+@pytest.mark.parametrize(
+    ("licence", "asked"),
+    [
+        *[(text, []) for text in ("apache-2.0", "MIT (model card)", "dinov3-license", "CC-BY-4.0")],
+        *[(text, ["non-commercial"]) for text in ("cc-by-nc-4.0", "apple-amlr", "fair-noncommercial-research-license")],
+        *[("CC BY-NC-SA 4.0", ["share-alike", "non-commercial"]), ("CC-BY-SA-4.0", ["share-alike"])],
+        *[(text, ["not stated"]) for text in ("not stated", "unknown", "none")],
+    ],
+)
+def test_what_licences_ask_for(licence, asked):
+    assert licence_terms(licence) == asked

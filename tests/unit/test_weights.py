@@ -15,8 +15,11 @@ import safetensors.torch
 import timm
 import torch
 
+from rib.base.errors import UserError
 from rib.jobs.job import job
 from rib.models.convert import convert
+from rib.models.network import create
+from rib.models.weights import read_state, with_weights
 from tiny.project import ROOT
 from tiny.training import COMPUTE
 
@@ -184,3 +187,21 @@ def test_the_trap_works(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pickle.loads(pickle.dumps(Trap()))
     assert Path("trap").is_dir()
+
+
+@pytest.mark.attack("weights")
+@pytest.mark.parametrize("missing", ["blocks.0.norm1.weight", "blocks.0.attn.qkv.weight"])
+def test_missing_tensors_are_named_where_timm_does_not_look(missing):
+    """timm loads this architecture without a check, since its published weights have more tensors than it."""
+    of = ("timm", "vit_base_patch16_siglip_gap_224", {"depth": 1, "embed_dim": 32, "num_heads": 2, "img_size": 64})
+    state = create(*of[:2], {**of[2], "num_classes": 0}).state_dict()
+    more = {**state, "attn_pool.latent": torch.zeros(1)}
+    assert with_weights(more, *of, "by_name", "net").state_dict().keys() == state.keys()
+    del state[missing]
+    with pytest.raises(UserError, match=f"missing {missing}"):
+        with_weights(state, *of, "by_name", "net")
+
+
+def test_names_of_a_wrapped_network_are_those_of_the_network(tmp_path, state):
+    safetensors.torch.save_file({f"module.{key}": tensor for key, tensor in state.items()}, tmp_path / "w.safetensors")
+    assert read_state(tmp_path / "w.safetensors", None, "net").keys() == state.keys()

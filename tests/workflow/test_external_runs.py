@@ -95,6 +95,11 @@ def test_the_page_shows_the_method_and_analyses_of_training_leave_it_out(scored)
     assert not path(scored, "finetune", "red", "theirs", "history.csv").exists()
 
 
+def test_weights_of_others_are_exported_like_ones_own(scored):
+    exported = scored.planned("export", config=CHOICES)["export_run"]
+    assert exported == len(pd.read_csv(scored.folder / "reports/tiny/tables/ri.csv"))
+
+
 def test_nothing_is_left_to_do_and_all_files_match_their_records(scored):
     assert "Nothing to be done" in scored.snakemake("-n", config=CHOICES)
     assert "all files match their records" in scored.snakemake("verify", config=CHOICES)

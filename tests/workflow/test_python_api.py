@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import timm
 import torch
 import yaml
 from test_size_analysis import HOW, MODEL, USUAL
@@ -116,6 +117,15 @@ def test_ri_and_mri_are_those_of_the_tables(finished, rows, network):
         )
 
 
+def test_each_image_size_has_its_own_images(settings):
+    for size in (32, 48):
+        network = rib.load_model("tiny_cnn", "tiny", image_size=size, **settings)
+        assert (
+            rib.load_dataset("red", network).images.shape[1:] == (size, size, 3)
+            and network.preprocessing["input_size"] == size
+        )
+
+
 def test_a_network_of_ones_own_training_is_scored_as_it_is(settings, datasets, tuned, rows):
     """Given the weights of a run, its rows are those of the run; without names for what was done it is refused."""
     own = rib.load_model("tiny_cnn", "tiny", **settings)
@@ -202,8 +212,16 @@ def test_a_method_that_starts_from_another_and_one_with_a_reference(network):
         ),
         (lambda network, own: rib.load_model("tiny_cnn", "tiny", wrong=1, **own), "unknown key 'wrong'"),
         (lambda network, own: rib.list_datasets("tinny", **own), "unknown family 'tinny'"),
+        (lambda network, own: rib.list_models("tiny", catalgo="mine"), "unknown key 'catalgo'"),
+        (
+            lambda network, own: rib.load_model("tiny_cnn", "tiny", seeds=[1], **own),
+            "'seeds' is an argument of functions",
+        ),
+        (lambda network, own: rib.finetune(network, "red", protocol="held_out"), "'protocol' is an argument"),
         (lambda network, own: rib.load_dataset("noto", network), "(family tiny): unknown dataset 'noto'"),
         (lambda network, own: rib.evaluate(network, ["gren"]), "unknown dataset 'gren' (did you mean 'green'?)"),
+        (lambda network, own: rib.evaluate(network, "gren"), "unknown dataset 'gren' (did you mean 'green'?)"),
+        (lambda network, own: rib.evaluate(torch.nn.Linear(1, 1), ["red"]), "a Linear was not loaded by rib"),
         (lambda network, own: rib.finetune(network, "noto"), "(family tiny): unknown dataset 'noto'"),
         (lambda network, own: rib.finetune(network, "red", "lwff"), "unknown method 'lwff' (did you mean 'lwf'?)"),
         (lambda network, own: rib.finetune(network, "red", "replay", reference="none"), "it needs a reference dataset"),
@@ -219,6 +237,17 @@ def test_a_mistake_is_one_sentence(network, settings, call, sentence):
     with pytest.raises(rib.UserError) as refused:
         call(network, {"catalog": settings["catalog"]})
     assert sentence in str(refused.value) and str(refused.value).endswith(".") and "\n" not in str(refused.value)
+
+
+def test_a_run_of_a_model_by_name_is_loaded(project, settings):
+    """The lock file of the project tells which model its short name is."""
+    timm.models.save_for_hf(
+        timm.create_model("test_resnet", num_classes=1000), project.folder / "nets/mine", safe_serialization=True
+    )
+    run, chosen = "tiny/paper/mine/none/pretrained/all/0", "models=['local-dir:nets/mine']"
+    project.snakemake(f"results/{run.replace('paper/', 'paper/evaluate/')}/tiny.parquet", config=(chosen,))
+    network, rows = rib.load_run(project.folder, run, catalog=str(project.folder / "mine"))
+    assert network.run.model == "mine" and set(rows["model"]) == {"mine"}
 
 
 def test_rows_of_the_pretrained_network_are_needed(network, rows):

@@ -35,7 +35,7 @@ use rule compute_features as export_run with:
         f"{RUN_LOGS}/export/{RUN_PATH}.log",
     wildcard_constraints:
         model="|".join(re.escape(name) for name, model in GRID.models.items() if model.library == "timm") or "(?!)",
-        method=of_form("finetune", "recipe", "select", "curve"),
+        method=of_form("finetune", "external", "recipe", "select", "curve"),
     threads: THREADS
     resources:
         gpu=0,
@@ -51,7 +51,8 @@ use rule compute_features as export_run with:
                 list(CATALOG.family_label_space(FAMILY).names) if GRID.family.classes["format"] == "own" else None
             ),
             about=ABOUT
-            | {"config": {key: ABOUT["config"][key] for key in ("method_settings", "reference", "statistics")}},
+            | {"config": {key: ABOUT["config"][key] for key in ("method_settings", "reference", "statistics")}}
+            | {"training": {name: GRID.training(name) for name in parents_of(w) if GRID.methods[name].trains}},
         ),
 
 
@@ -66,7 +67,7 @@ use rule export_run as export_open_clip_run with:
         ),
     wildcard_constraints:
         model="|".join(re.escape(name) for name, model in GRID.models.items() if model.library == "open_clip") or "(?!)",
-        method=of_form("finetune", "recipe", "select", "curve"),
+        method=of_form("finetune", "external", "recipe", "select", "curve"),
 
 
 def exported(w):

@@ -58,7 +58,7 @@ ABOUT = {
     "conditions": GRID.conditions(),
     "datasets": facts_of(GRID.datasets, "label", "licence", "origin"),
     "read": facts_of({e.name: e for e in DATASETS_READ}, "label", "licence", "origin", "publishable", "tuning"),
-    "models": facts_of(GRID.models, "label", "architecture", "pretraining", "licence"),
+    "models": facts_of(GRID.models, "label", "architecture", "pretraining", "licence", "record"),
     "methods": facts_of(GRID.methods, "label", "settings", "source", "can_fit", "reference"),
     "fit_threshold": GRID.family.fit_threshold,
 }

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 import safetensors.torch
@@ -31,6 +32,7 @@ from rib.config.choices import as_list
 from rib.config.entries import EVALUATED, Dataset, Model
 from rib.config.grid import resolve_grid
 from rib.config.label_space import LabelSpace
+from rib.config.model_names import LOCK, parse_name, read_lock
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, run_of
 from rib.config.schema import known_name, validated
 from rib.data import download, folders, images, prepare, prepared, variables, view
@@ -90,7 +92,7 @@ def load_dataset(name: str, network: nn.Module) -> prepared.PreparedDataset:
 
     Example: `rib.load_dataset("noto", network)`.
     """
-    stages = _Stages(network.settings, datasets=[name])
+    stages = _Stages(_settings(network), datasets=[name])
     return view.load_whole(stages.dataset(name), stages.view)
 
 
@@ -100,8 +102,10 @@ def finetune(network: nn.Module, target: str, method: str = "ft", seed: int = 0,
     Methods that it starts from or merges are trained first. Raises a UserError if the method can't be used, has several
     networks, or diverges. Example: `rib.finetune(network, "noto", "lora", training={"epochs": 3})`.
     """
-    choices = {"datasets": [target], "targets": [target], "methods": [method], "seeds": [seed]}
-    stages = _Stages({**network.settings, **settings}, **choices)
+    known = _catalog(_settings(network) | settings).methods
+    base = max((name for name in known if f"{method}-".startswith(f"{name}-")), key=len, default=method)
+    choices = {"datasets": [target], "targets": [target], "methods": [base], "seeds": [seed]}
+    stages = _Stages(_settings(network) | settings, **choices)
     known_name(method, stages.grid.methods, "method with one value of each setting", "finetune")
     stages.current(network)
     run = Run(stages.name, target, method, stages.grid.sizes[0], seed)
@@ -116,7 +120,7 @@ def evaluate(
     A network that you have trained is scored as it is now; `method` and `target` then name what was done, for RI. Raises a
     UserError if they are missing, or a logit is not finite. Example: `rib.evaluate(network, ["noto", "openmoji"])`.
     """
-    stages = _Stages(network.settings, datasets=list(datasets))
+    stages = _Stages(_settings(network), datasets=as_list(datasets))
     known = {"manifests": [], "view": stages.view, "compute": stages.compute}
     known |= {"datasets": list(map(stages.dataset, stages.grid.datasets))}
     with tempfile.TemporaryDirectory() as folder:
@@ -133,7 +137,7 @@ def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.D
         rows: of `evaluate`, of fine-tuned networks and of those that they started from, on the same datasets, else a UserError.
         network: any of the family, to find the datasets. Example: `rib.robustness_improvement(rows, network)`.
     """
-    stages = _Stages(network.settings, datasets=list(rows["dataset"].unique()))
+    stages = _Stages(_settings(network), datasets=list(rows["dataset"].unique()))
     if missing := set(rows["model"]) - set(rows["model"][rows["method"] == PRETRAINED]):
         raise UserError(f"the rows of the pretrained {min(missing)} are missing; evaluate it on the same datasets.")
     paths = {name: stages.dataset(name).folder / OUTPUTS["index"] for name in stages.grid.datasets}
@@ -167,16 +171,28 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
         *(path.parent / OUTPUTS["manifest"] for path in (model / OUTPUTS["weights"], *checkpoints.values()))
     )
     _refuse_changed(*(path.with_suffix(".manifest.json") for path in rows))
-    stages = _Stages({**settings, "family": parts[0], "models": [found.model]})
+    records = read_lock(Path(project, LOCK))  # of models by name
+    name = next((name for name in records if parse_name(name).short == found.model), found.model)
+    stages = _Stages({**settings, "family": parts[0], "models": [name]}, records)
     return stages.network(found, model, states, checkpoints), pd.concat(map(pd.read_parquet, rows), ignore_index=True)
 
 
 def _catalog(settings: Mapping, family: str | None = None) -> Catalog:
     """The project's catalogue and the user's own; the family, if one is given, must be in it."""
+    validated({key: value for key, value in settings.items() if key != "cache"}, "config", "settings")
     catalog = Catalog([PROJECT_CATALOG, *as_list(settings.get("catalog", []))])
     if family is not None:
         known_name(family, catalog.families, "family", "catalogue")
     return catalog
+
+
+def _settings(network: nn.Module) -> dict:
+    """The settings that a network was loaded with."""
+    if not hasattr(network, "settings"):
+        raise UserError(
+            f"a {type(network).__name__} was not loaded by rib; copy its weights into one of rib.load_model."
+        )
+    return network.settings
 
 
 def _refuse_changed(*manifests: Path) -> None:
@@ -188,11 +204,17 @@ def _refuse_changed(*manifests: Path) -> None:
 class _Stages:
     """Stages of the workflow for one model, each run when its outputs are first needed."""
 
-    def __init__(self, settings: Mapping, **choices):
-        config = dict(**CHOICES | choices, **settings)
-        self.cache = Path(config.pop("cache", None) or os.environ.get("RIB_CACHE") or user_cache_path("imagenet-rib"))
-        config = validated(config, "config", "settings")
-        self.settings, self.grid = settings, resolve_grid(config, _catalog(config))
+    def __init__(self, settings: Mapping, records: Mapping[str, dict] = MappingProxyType({}), **choices):
+        if fixed := sorted(settings.keys() & (CHOICES | choices).keys()):
+            raise UserError(
+                f"'{fixed[0]}' is an argument of functions, or for the workflow only; leave it out of settings."
+            )
+        cache = settings.get("cache") or os.environ.get("RIB_CACHE") or user_cache_path("imagenet-rib")
+        self.cache, catalog = Path(str(cache)), _catalog(settings)
+        catalog.records.update(records)
+        own = {key: value for key, value in settings.items() if key != "cache"}
+        config = validated(CHOICES | choices | own, "config", "settings")
+        self.settings, self.grid = settings, resolve_grid(config, catalog)
         (self.name,) = self.grid.models
         self.geometry, self.workers = self.grid.geometry(self.name), config["compute"]["decode_workers"]
         own = {"geometry": self.geometry, "workers": self.workers}
@@ -244,7 +266,7 @@ class _Stages:
         known = {"view": self.view, "compute": self.compute, **known}
         known = {name: known[name] for name in inspect.signature(function).parameters if name in known}
         made_with = [known, digest(Path(inspect.getfile(function)), *map(Path, code))]
-        text = redacted(json.dumps(made_with, sort_keys=True, default=str)).replace(str(self.cache), "")
+        text = redacted(json.dumps(made_with, sort_keys=True, default=repr)).replace(str(self.cache), "")
         folder = self.cache / place / hashlib.sha256(text.encode()).hexdigest()[:16]
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):

@@ -25,6 +25,15 @@ from rib.config.settings import BASE, RECIPE, TRAINING, Setting, algorithm_setti
 PROJECT_CATALOG = shipped("catalog")
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
 TABLES, MARKERS = "config, external", "Hx+8234"  # markers of methods.yaml are others
+COLUMNS = (
+    "model",
+    "target",
+    "method",
+    "seed",
+    "file",
+    "size",
+    "label",
+)  # of these tables; the last two may be left out
 
 
 class Catalog:
@@ -103,7 +112,8 @@ class Catalog:
         Raises:
             UserError: A name cannot be resolved, or its short form is taken.
         """
-        self._resolve(names)
+        records = {name: self.records.get(name, {}).get("source", {}) for name in names}
+        self._resolve([name for name, source in records.items() if not source.keys() & {"revision", "digest"}])
         found = {model.record: name for name, model in self.models.items() if model.record}
         for name in names:
             if name not in found:
@@ -117,19 +127,16 @@ class Catalog:
         return found
 
     def _resolve(self, names: Iterable[str]) -> None:
-        if missing := sorted({name for name in names if name not in self.records}):
+        if missing := sorted(set(names)):
             self.records.update(resolve(missing))
 
     def _with_records(self, entries: object) -> object:
         """Entries of models with the facts of the records that they name."""
-        named = entries.items() if isinstance(entries, dict) else ()
-        names = {name: entry["record"] for name, entry in named if isinstance(entry, dict) and "record" in entry}
-        self._resolve(map(str, names.values()))
-        return (
-            {**entries, **{name: self.records[str(record)] | entries[name] for name, record in names.items()}}
-            if names
-            else entries
-        )
+        if not isinstance(entries, dict):
+            return entries
+        names = {key: str(own["record"]) for key, own in entries.items() if isinstance(own, dict) and "record" in own}
+        self._resolve(name for name in names.values() if name not in self.records)
+        return entries | {key: self.records[name] | entries[key] for key, name in names.items()}
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
@@ -157,8 +164,12 @@ class Catalog:
         """Rows of the tables of weights that were trained elsewhere, by the run's text, with `path` and place (`where`)."""
         rows = {}
         for table in self.tables:
-            for line, row in read_table(table, ("model", "target", "method", "seed", "file")):
+            for line, row in read_table(table, COLUMNS[:5]):
                 where, size = f"{table} line {line}", row.get("size") or ALL
+                for column in row:
+                    known_name(column, COLUMNS, "column", where)
+                if not re.fullmatch("[0-9]+", row["seed"]):
+                    raise UserError(f"{where}: the seed is {show(row['seed'])}; give a whole number.")
                 run = "/".join((row["model"], row["target"], row["method"], size, row["seed"]))
                 if run in rows:
                     raise UserError(f"{where}: {run} is in {rows[run]['where']} too; remove one of these rows.")
@@ -206,17 +217,19 @@ class Catalog:
         for folder in self.folders:
             path = folder / f"{kind}.yaml"
             if path.exists():
-                read = read_yaml(path)
-                read = self._with_records(read) if kind == "models" else read
+                own = read_yaml(path)
+                read = self._with_records(own) if kind == "models" else own
                 for name, entry in validated(read, kind, str(path)).items():
-                    for source in [entry.get("source"), *entry.get("sources", [])]:
+                    stated = own[name].keys() & {"source", "sources"}  # paths of records are relative to the project
+                    for source in [entry.get("source"), *entry.get("sources", [])] if stated else []:
                         if isinstance(source, dict) and source["kind"] in ("file", "folder"):
                             source["path"] = str(folder / from_home(source["path"], f"{path}, {name}"))
                         elif isinstance(source, dict) and source["kind"] == "http":
                             self.urls[name, source["file"]] = source["urls"]
                             source["urls"] = list(map(redacted, source["urls"]))
                     _add(entries, name, entry, path)
-        labels = {row["method"]: row.get("label") or row["method"] for row in self.external.values()}
+        labels = {row["method"]: row["method"] for row in self.external.values()}
+        labels |= {row["method"]: row["label"] for row in reversed(self.external.values()) if row.get("label")}
         for n, name in enumerate(labels if kind == "methods" else ()):
             style = {"colour": "#000000", "marker": MARKERS[n % len(MARKERS)]}
             entry = {"label": labels[name], "algorithm": EXTERNAL, "source": "trained elsewhere", "style": style}

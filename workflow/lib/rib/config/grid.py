@@ -11,7 +11,7 @@ from rib.config.catalog import Catalog
 from rib.config.choices import Reference
 from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Model
 from rib.config.geometry import Geometry
-from rib.config.model_names import terms
+from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, largest
 from rib.config.schema import known_name
 from rib.config.settings import LENGTH
@@ -285,8 +285,9 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         selection=choices.choose_selection(config, methods, datasets, targets),
         notices=[*notices, *of_targets, *of_methods, *terms(models.values())],
     )
-    known = {"model": catalog.models, "target": catalog.datasets_of(family, *EVALUATED), "size": sizes}
     external = [name for name, method in methods.items() if method.form == EXTERNAL]
+    named = [parse_name(name).short for name in catalog.records if external]
+    known = {"model": [*catalog.models, *named], "target": catalog.datasets_of(family, *EVALUATED)}
     choices.check_external(catalog.external, known, [run for run in grid.runs() if run.method in external])
     for model in models:
         for name in sorted(grid.methods.keys() - set(grid.methods_of(model))):

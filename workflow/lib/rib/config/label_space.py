@@ -235,7 +235,7 @@ def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[int, dict[s
     if not path.is_file():
         raise UserError(f"{path} does not exist; correct its name where it is given.")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))

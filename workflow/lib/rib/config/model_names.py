@@ -14,19 +14,22 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from filelock import FileLock
+
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.plugins import LIBRARY
 from rib.config.entries import Model
-from rib.config.schema import show
+from rib.config.schema import show, validated
 
 LOCK = Path("models.lock.json")
-FORM = re.compile(r"(timm|open_clip)/(.+)|(hf-hub|local-dir):(.+)")
+RECORDS = Path("work/model_records")  # of the libraries, by version
+FORM = re.compile(r"(timm|open_clip)/([^\x00-\x1f]+)|(hf-hub|local-dir):([^\x00-\x1f]+)")
 IN_PATHS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")  # Okabe and Ito's
 MARKERS = "osD^vPX*phH8<>d"
 # Licences that forbid commercial use, besides those that say so (-nc-, noncommercial).
-RESEARCH_ONLY = {"apple-amlr", "seer-license", "fastvit-license", "cvnets-license"}
+RESEARCH_ONLY = (" apple amlr ", " seer license ", " fastvit license ", " cvnets license ")
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def resolve(names: Collection[str]) -> dict[str, dict]:
     """
     shown = f"{next(iter(names))} and {len(names) - 1} more" if len(names) > 1 else next(iter(names))
     print(f"Resolving {shown} into {LOCK} (once)", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as folder:
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    with FileLock(RECORDS / "lock"), tempfile.TemporaryDirectory() as folder:  # one process at a time
         found = Path(folder) / "found.json"
         command = [sys.executable, "-m", "rib.models.records", str(found), *names]
         environment = {**os.environ, "PYTHONPATH": str(LIBRARY.parent)}
@@ -99,7 +103,9 @@ def resolve(names: Collection[str]) -> dict[str, dict]:
                 said if said.startswith("config, models") else f"config, models: {shown} not resolved: {said}"
             )
         facts = read_json(found)
-    write_json(LOCK, read_lock(LOCK) | facts)  # read again: another run may have added names
+        for name, record in facts.items():
+            validated({parse_name(name).short: entry_of(name, record)}, "models", f"config, models, {name}")
+        write_json(LOCK, read_lock(LOCK) | facts)
     return facts
 
 
@@ -126,15 +132,25 @@ def with_styles(models: Mapping[str, Model]) -> dict[str, Model]:
     }
 
 
+def licence_terms(licence: str) -> list[str]:
+    """What a licence asks for, by its identifier or text: `share-alike`, `non-commercial`, or `not stated`."""
+    words = f" {re.sub('[^a-z0-9.]+', ' ', licence.lower())} "
+    asked = {
+        "share-alike": (" sa ", " share alike ", " sharealike "),
+        "non-commercial": (" nc ", " non commercial ", " noncommercial ", " imagenet ", *RESEARCH_ONLY),
+        "not stated": (" not stated ", " unknown ", " none "),
+    }
+    return [term for term, signs in asked.items() if any(sign in words for sign in signs)]
+
+
 def terms(models: Iterable[Model]) -> list[str]:
     """Sentences on models that are gated or whose licence forbids commercial use."""
     found = []
     for model in models:
-        licence = model.licence.lower()
         if model.gated:
             found.append(
                 f"model '{model.name}' is gated: accept the terms of {model.source['repo']} on its page of the hub and log in (HF_TOKEN)"
             )
-        if "-nc" in licence or "noncommercial" in licence or licence in RESEARCH_ONLY:
+        if "non-commercial" in licence_terms(model.licence):
             found.append(f"model '{model.name}' is licensed for non-commercial use only ({model.licence})")
     return found

@@ -15,6 +15,7 @@ from torch import nn
 from rib.base.errors import UserError
 from rib.base.files import refuse_full_disk, write_text
 from rib.base.text import markdown
+from rib.config.model_names import licence_terms
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs
@@ -75,7 +76,7 @@ def export_run(
     accuracy, ri = (list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) for path in tables)
     options = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(templates[0].parent), **options)
-    environment.filters["markdown"] = markdown
+    environment.filters |= {"markdown": markdown, "licence_terms": licence_terms}
     card = environment.get_template(templates[0].name).render(
         **{"run": source.run, "weights": source.weights, "facts": facts, "shown": shown, "about": about},
         **{"accuracy": accuracy, "ri": ri, "cite": yaml.safe_load(citation.read_text(encoding="utf-8"))},

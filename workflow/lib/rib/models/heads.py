@@ -18,6 +18,7 @@ from rib.data.subsets import held_back
 from rib.models.inputs import Inputs, in_batches
 from rib.models.network import head_inputs
 
+TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language"}  # others reach transformers, which may run code
 SELECT_FRACTION = 0.2  # fraction of each class's images on which the penalty is chosen
 POWERS = range(1, -7, -1)  # penalties as powers of ten, strongest first, since each fit starts from the previous one
 STRONGEST, WEAKEST = 4, -8  # limits of the search for a penalty
@@ -33,13 +34,16 @@ def load_tokenizer(
     import open_clip
 
     config = arguments.get("model_cfg") or open_clip.get_model_config(architecture)
+    options = config["text_cfg"].get("tokenizer_kwargs", {})
+    if not TOKENIZER_OPTIONS.issuperset(options) or any(b"auto_map" in file.read_bytes() for file in files):
+        raise UserError(f"{architecture}: its tokenizer has other options than open_clip's own, or code; don't use it.")
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / "open_clip_config.json", {"model_cfg": config})
         for file, source in zip(files, sources, strict=True):
             shutil.copyfile(file, Path(folder) / Path(source["path"]).name)
         try:
             return open_clip.get_tokenizer(f"local-dir:{folder}")
-        except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
+        except Exception as error:  # of transformers
             why = " ".join(str(error).split())[:200]
             raise UserError(
                 f"{architecture}: its tokenizer can't be made from {', '.join(map(str, files))} ({why})."

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, sha256, write_json
-from rib.config.model_names import Name, parse_name
+from rib.config.model_names import RECORDS, Name, parse_name
 from rib.data.download import hub_problem
 
-CACHE = Path("work/model_records")  # of the libraries, by version
 PACKAGES = {"timm": "timm", "open_clip": "open_clip_torch"}
 PUBLISHED_CLASSES = 1000  # ImageNet-1K's
 PROTOCOL_SIZE = 224  # pixels (arXiv 2410.21582)
@@ -61,7 +60,7 @@ def _recorded(name: Name) -> dict:
     """Facts of the library, from the cache if this version was asked before, or of a folder; none of the hub."""
     if name.kind not in PACKAGES:
         return _of_folder(name) if name.kind == "local-dir" else {}
-    file = CACHE / f"{name.kind}-{importlib.metadata.version(PACKAGES[name.kind])}.json"
+    file = RECORDS / f"{name.kind}-{importlib.metadata.version(PACKAGES[name.kind])}.json"
     known = read_json(file) if file.is_file() else {}
     if name.text not in known:
         known[name.text] = _of_timm(name) if name.kind == "timm" else _of_open_clip(name)
@@ -170,6 +169,8 @@ def _built(library: str, architecture: str, arguments: Mapping) -> dict:
 def _of_folder(name: Name) -> dict:
     """Facts of a folder with weights and the configuration that timm or open_clip wrote."""
     folder = from_home(name.rest, name.text)
+    if not folder.is_dir():
+        raise UserError("the folder does not exist; correct its path, which is relative to the project.")
     facts = _configured(name, lambda file: folder / file if (folder / file).is_file() else None)
     path = next((folder / file for file in WEIGHTS[facts["library"]] if (folder / file).is_file()), None)
     if path is None:

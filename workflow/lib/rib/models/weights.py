@@ -6,16 +6,19 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import patch
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from rib.base.errors import UserError
+from rib.base.progress import log
 from rib.data.archives import WEIGHTS, archive_members
 from rib.models.network import NUM_CLASSES, create
 
-BY_ORDER = "by_order"
+BY_ORDER, WRAPPED = "by_order", "module."
+SHOWN = 600  # characters of what a library says of weights that don't fit
 
 
 def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
@@ -59,7 +62,8 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
             f"{name}: {file} is a {type(found).__name__} with {', '.join(others)[:200] or 'no named tensors'}; save "
             "its state dict, tensors by name, as .safetensors and use that file."
         )
-    return tensors
+    wrapped = all(key.startswith(WRAPPED) for key in tensors)  # as torch's DistributedDataParallel names them
+    return {key.removeprefix(WRAPPED): tensor for key, tensor in tensors.items()} if wrapped else tensors
 
 
 def _unpickle(file: io.BufferedIOBase) -> object:
@@ -85,7 +89,6 @@ def with_weights(
     Raises:
         UserError: a tensor is missing, unexpected, not finite, or has another shape or type.
     """
-    rng = torch.get_rng_state()
     if library == "timm":
         arguments = {"num_classes": _published_classes(state, architecture), **arguments}
     model = create(library, architecture, arguments)
@@ -102,11 +105,11 @@ def with_weights(
             raise UserError(
                 f"{name}: '{key}' is {state[key].dtype} in the weights, but {wanted[key].dtype} in {architecture}; don't use them."
             )
-    torch.set_rng_state(rng)
     try:
-        model = _load(model, state, library, architecture, arguments)
+        model = _load(state, library, architecture, arguments)
     except (RuntimeError, KeyError, ValueError, AttributeError, IndexError, AssertionError) as error:
-        what = " ".join(str(error).split()).partition(": ")[2][:300] or repr(error)[:300]
+        what = " ".join(str(error).split()).partition(": ")[2] or repr(error)
+        what = what if len(what) < SHOWN else f"{what[: SHOWN // 2]} ... {what[-SHOWN // 2 :]}"
         raise UserError(
             f"{name}: the weights ({len(state)} tensors) don't fit {library}'s {architecture} ({len(wanted)} tensors, "
             f"matched {keys}): {what}; correct the architecture, the head or the file."
@@ -117,16 +120,21 @@ def with_weights(
     return model.eval()
 
 
-def _load(
-    model: nn.Module, state: Mapping[str, Tensor], library: str, architecture: str, arguments: Mapping
-) -> nn.Module:
+def _load(state: Mapping[str, Tensor], library: str, architecture: str, arguments: Mapping) -> nn.Module:
     if library == "timm":
         overlay = {"state_dict": dict(state), "num_classes": arguments["num_classes"], "custom_load": False}
-        loaded = create(library, architecture, {**arguments, "pretrained": True, "pretrained_cfg_overlay": overlay})
-        # Some of timm's architectures are loaded without a check: what they lack is as random as in the first network.
-        new = loaded.state_dict()
-        same = [key for key, tensor in model.state_dict().items() if tensor.ndim > 1 and torch.equal(tensor, new[key])]
-        if missing := [key for key in same if key not in state]:
+        arguments = {**arguments, "pretrained": True, "pretrained_cfg_overlay": overlay}
+        load, differences = nn.Module.load_state_dict, []
+
+        def recorded(*given, **how):
+            differences.append(load(*given, **how))
+            return differences[-1]
+
+        with patch.object(nn.Module, "load_state_dict", recorded):  # timm loads some architectures without a check
+            loaded = create(library, architecture, arguments)
+        if unused := [key for difference in differences for key in difference.unexpected_keys]:
+            log.warning("%s doesn't use %s", architecture, ", ".join(unused))
+        if missing := [key for difference in differences for key in difference.missing_keys]:
             raise RuntimeError(f"timm: missing {', '.join(missing)}")
         return loaded
     return create(library, architecture, arguments, state)

@@ -125,7 +125,7 @@ def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
         found.unknown.append(f"no size is stated for {', '.join(sorted(unsized))}")
     weights = {name: FLOAT * (model.parameters or 0) for name, model in grid.models.items()}
     for name, model in grid.models.items():
-        if model.source and not any((Path("data/raw") / name / part["file"]).is_file() for part in model.sources):
+        if model.source and not (Path("data/raw") / name / model.source["file"]).is_file():
             found.download += model.source.get("size", weights[name])
     arrays = {
         (d.name, grid.geometry(model)): counts[d.name] * grid.geometry(model).size ** 2 * 3
@@ -138,7 +138,7 @@ def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
     found.disk = {
         "archives": raw,
         "prepared images": sum(arrays.values()) + encoded,
-        "pretrained weights": sum((1 + len(model.sources)) * weights[name] for name, model in grid.models.items()),
+        "pretrained weights": sum((1 + bool(model.source)) * weights[name] for name, model in grid.models.items()),
         "checkpoints, at most": sum(weights[run.model] for run in runs if grid.methods[run.method].form not in MERGES),
     }
     if missing := ", ".join(name for name, size in weights.items() if not size):
