@@ -327,6 +327,7 @@ def test_an_export_that_the_library_opens_otherwise_is_refused(resnet, monkeypat
 
 
 ABOUT = {
+    "training": {"ft": {"optimizer": "sgd", "weight_decay": 0.1, "layer_decay": None}},
     "family": {"title": "Toys & <games>", "limits": None},
     "ood": ["target", "other"],
     "config": {

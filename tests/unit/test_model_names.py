@@ -231,7 +231,9 @@ def test_names_that_are_one_in_paths_are_refused(tmp_path):
         tiny_catalog(tmp_path).add_models(["local-dir:a/net", "local-dir:b/net"])
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"local-dir:net": 3}', '{"local-dir:net": {"type": "vit", "source": {"digest": "x"}}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"local-dir:net": 3}', '{"local-dir:net": {"type": "vit", "source": {"digest": "x"}}}']
+)
 def test_a_damaged_lock_is_refused(tmp_path, text):
     Path("models.lock.json").write_text(text)
     with pytest.raises(UserError, match=r"models\.lock\.json"):
