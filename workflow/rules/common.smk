@@ -125,10 +125,10 @@ def view_of(model):
     return GRID.view_of(model)
 
 
-def job_files(path, **endings):
-    """Outputs of a job, by name, with its manifest and record: files at a path with endings, or in a folder, `<path>/`."""
+def job_files(path, inside=False, **endings):
+    """Outputs of a job, by name, with its manifest and record: files at a path with endings, or inside of a folder."""
     endings |= {"manifest": "manifest.json", "provenance": "provenance.json"}
-    return {name: f"{path}{'' if path.endswith('/') else '.'}{ending}" for name, ending in endings.items()}
+    return {name: f"{path}/{ending}" if inside else f"{path}.{ending}" for name, ending in endings.items()}
 
 
 def beside(kind, paths):

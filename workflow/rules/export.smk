@@ -30,7 +30,7 @@ use rule compute_features as export_run with:
     input:
         unpack(export_inputs),
     output:
-        **job_files(f"{EXPORT}/", weights="model.safetensors", config="config.json", card="README.md"),
+        **job_files(EXPORT, inside=True, weights="model.safetensors", config="config.json", card="README.md"),
     log:
         f"{RUN_LOGS}/export/{RUN_PATH}.log",
     wildcard_constraints:
@@ -59,7 +59,8 @@ use rule compute_features as export_run with:
 use rule export_run as export_open_clip_run with:
     output:
         **job_files(
-            f"{EXPORT}/",
+            EXPORT,
+            inside=True,
             weights="open_clip_model.safetensors",
             config="open_clip_config.json",
             head="classification_head.safetensors",
