@@ -198,7 +198,7 @@ def test_a_name_of_an_entry_is_that_entry_pinned(project, tmp_path):
             "'hf-hub:owner/net@other': the hub has no such commit",
         ),
         ("timm/resnet50.a1_in2k", "the nearest are timm/resnet50.a1_in1k"),
-        ("local-dir:nowhere", "no config.json"),
+        ("local-dir:nowhere", "the folder does not exist"),
         ("timm:resnet18", "is not a model's name"),
     ],
 )
