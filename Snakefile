@@ -1,13 +1,11 @@
 # ImageNet-RIB: how much out-of-distribution robustness survives fine-tuning.
-#
 #   download -> prepare -> models -> finetune -> merge -> evaluate -> metrics -> figures -> report
-# Stages communicate only through files:
+# Stages communicate only through files (the model before fine-tuning has target `none` and method `pretrained`):
 #   data/raw/<dataset or model>/                                                     archives as published
 #   results/<family>/prepare/<dataset>/<geometry>/                                   arrays and index
 #   results/<family>/models/<model>/                                                 pretrained weights
 #   results/<family>/<protocol>/<stage>/<model>/<target>/<method>/<size>/<seed>/     checkpoints, recipes, rows, exports
 #   reports/<family>/                                                                tables, figures, the page
-# The model before fine-tuning has target `none` and method `pretrained`.
 
 
 include: "workflow/rules/common.smk"

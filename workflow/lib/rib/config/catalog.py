@@ -5,6 +5,7 @@ for custom algorithms, layouts/<layout>.py and methods/<algorithm>.py; all of th
 comes first, followed by folders of the user. A name may be defined only once.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -25,15 +26,8 @@ from rib.config.settings import BASE, RECIPE, TRAINING, Setting, algorithm_setti
 PROJECT_CATALOG = shipped("catalog")
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
 TABLES, MARKERS = "config, external", "Hx+8234"  # markers of methods.yaml are others
-COLUMNS = (
-    "model",
-    "target",
-    "method",
-    "seed",
-    "file",
-    "size",
-    "label",
-)  # of these tables; the last two may be left out
+# Of these tables; the last two may be left out.
+COLUMNS = ("model", "target", "method", "seed", "file", "size", "label")
 
 
 class Catalog:
@@ -228,13 +222,19 @@ class Catalog:
                             self.urls[name, source["file"]] = source["urls"]
                             source["urls"] = list(map(redacted, source["urls"]))
                     _add(entries, name, entry, path)
+        if kind == "methods":
+            for name, entry in self._external_methods().items():
+                _add(entries, name, entry, Path(TABLES))
+        return {name: entry for name, (entry, _) in entries.items()}
+
+    def _external_methods(self) -> dict[str, dict]:
+        """Entries of the methods that the tables name."""
         labels = {row["method"]: row["method"] for row in self.external.values()}
         labels |= {row["method"]: row["label"] for row in reversed(self.external.values()) if row.get("label")}
-        for n, name in enumerate(labels if kind == "methods" else ()):
-            style = {"colour": "#000000", "marker": MARKERS[n % len(MARKERS)]}
-            entry = {"label": labels[name], "algorithm": EXTERNAL, "source": "trained elsewhere", "style": style}
-            _add(entries, name, validated({name: entry}, kind, TABLES)[name], Path(TABLES))
-        return {name: entry for name, (entry, _) in entries.items()}
+        shared = {"algorithm": EXTERNAL, "source": "trained elsewhere"}
+        styles = ({"colour": "#000000", "marker": marker} for marker in itertools.cycle(MARKERS))
+        entries = {name: {"label": labels[name], **shared, "style": next(styles)} for name in labels}
+        return validated(entries, "methods", TABLES)
 
     def algorithm_file(self, algorithm: str) -> Path:
         """File of a method's algorithm: methods/<algorithm>.py of the library or of a user's folder."""

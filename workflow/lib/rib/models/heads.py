@@ -37,12 +37,13 @@ def load_tokenizer(
     options = config["text_cfg"].get("tokenizer_kwargs", {})
     if not TOKENIZER_OPTIONS.issuperset(options) or any(b"auto_map" in file.read_bytes() for file in files):
         raise UserError(f"{architecture}: its tokenizer has other options than open_clip's own, or code; don't use it.")
+    never = {"trust_remote_code": False} if "hf_tokenizer_name" in config["text_cfg"] else {}  # nor ask on the terminal
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / "open_clip_config.json", {"model_cfg": config})
         for file, source in zip(files, sources, strict=True):
             shutil.copyfile(file, Path(folder) / Path(source["path"]).name)
         try:
-            return open_clip.get_tokenizer(f"local-dir:{folder}")
+            return open_clip.get_tokenizer(f"local-dir:{folder}", **never)
         except Exception as error:  # of transformers
             why = " ".join(str(error).split())[:200]
             raise UserError(

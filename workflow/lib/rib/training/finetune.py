@@ -68,9 +68,8 @@ def finetune(
         reference: the pretraining proxy, if the method uses it.
         start: checkpoint of the method that this one starts from, by method; empty for the pretrained model.
         algorithm: file of the method's algorithm.
-        training: None if the method has weights that were trained elsewhere.
-        rescue: written if training diverges: the state after the last finite epoch.
-        saved: where the training state is saved periodically.
+        training, history: None if the method has weights that were trained elsewhere.
+        saved, rescue: the training state, written periodically; if training diverges, that after the last finite epoch.
         checkpoint: written as .safetensors, in the forms of rib.models.checkpoint.
         manifest: written as JSON: the device, the label space digest, the number of training images, steps and images
             seen, and the fit: the accuracy on the training images (at most 5,000) in evaluation mode, 0 to 1.
@@ -82,36 +81,49 @@ def finetune(
     device = devices.start(compute)
     torch.manual_seed(run.seed)
     method = load_algorithm(algorithm, settings)
-    model, facts = load(model_folder, device, method.dropout, method.drop_path)
-    pretrained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    if start and apply(model, dict.fromkeys(start, 1.0), start) is not model:
-        raise UserError(f"method {run.method} can't start from '{next(iter(start))}', which trains a prompt.")
+    model, pretrained, preprocessing = load_start(model_folder, method, start, run, device)
     whole = load_dataset(target, view, TRAIN)
     images = subset(whole, run.size)
-    seen = [images, load_proxy(reference, view) if reference else None]
-    seen = [dataset and on_device(dataset, facts["preprocessing"], device) for dataset in seen]
+    proxy = load_proxy(reference, view) if reference else None
+    seen = [dataset and on_device(dataset, preprocessing, device) for dataset in (images, proxy)]
     if training and training.augmentation:
         seen[0].inputs.augmentation = Augmentation(training.augmentation, images.images[[0]].shape[1], run.seed)
     n = len(images.labels)
     steps = training.total_steps(n, len(whole.labels)) if training else 0
-    try:
-        if compute.gradient_checkpointing:
-            checkpoint_gradients(model, method)
-        method.setup(Task(model, *seen, run.seed))
-    except ValueError as error:
-        raise UserError(f"method {run.method} on model {run.model}: {error}.") from error
-    with rescued(saved, rescue, "the method's or the family's entry"):
-        taken = (method, pretrained, training, run, device, saved, snapshots, steps)
-        rows, changed = train(*taken) if training else ([], method.state_delta(pretrained))
-    safetensors.torch.save_file(xor_compress(changed, pretrained), checkpoint)
+    set_up(method, Task(model, *seen, run.seed), run, compute.gradient_checkpointing)
+    if training:
+        with rescued(saved, rescue, "the method's or the family's entry"):
+            rows, changed = train(method, pretrained, training, run, device, saved, snapshots, steps)
+        write_history(rows, history)
+    else:
+        changed = method.state_delta(pretrained)
     if not changed:
         log.warning("%s: the weights equal the pretrained ones", run)
-    if history:
-        write_history(rows, history)
-    fit = measure_fit(run, model_folder, checkpoint, images, facts["preprocessing"], device)
+    safetensors.torch.save_file(xor_compress(changed, pretrained), checkpoint)
+    fit = measure_fit(run, model_folder, checkpoint, images, preprocessing, device)
     found = {"train_images": n, "steps": steps, "images": steps and training.images_seen(steps, n), "fit": fit}
-    found |= method.facts
-    write_json(manifest, {"device": device.type, "label_space": images.space.digest, **found})
+    write_json(manifest, {"device": device.type, "label_space": images.space.digest, **found, **method.facts})
+
+
+def load_start(
+    model_folder: Path, method: FineTuning, start: Mapping[str, Path], run: Run, device: torch.device
+) -> tuple[nn.Module, dict[str, Tensor], dict]:
+    """The network that training starts from, the pretrained state dict, and the preprocessing; see `finetune`."""
+    model, facts = load(model_folder, device, method.dropout, method.drop_path)
+    pretrained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if start and apply(model, dict.fromkeys(start, 1.0), start) is not model:
+        raise UserError(f"method {run.method} can't start from '{next(iter(start))}', which trains a prompt.")
+    return model, pretrained, facts["preprocessing"]
+
+
+def set_up(method: FineTuning, task: Task, run: Run, checkpointing: bool) -> None:
+    """Set up a method, with gradient checkpointing if asked; a UserError if it or the network can't be used so."""
+    try:
+        if checkpointing:
+            checkpoint_gradients(task.model, method)
+        method.setup(task)
+    except ValueError as error:
+        raise UserError(f"method {run.method} on model {run.model}: {error}.") from error
 
 
 def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
