@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from rib.models.checkpoint import changed_tensors
@@ -66,6 +67,9 @@ class FineTuning:
         self.lr, self.batch_norm, self.dropout, self.drop_path = lr, batch_norm, dropout, drop_path
         self.step = 0  # completed steps, counted by the training loop
         self.facts: dict = {}  # further entries of the manifest
+        # Tensors that change from step to step, besides the trained parameters, made in `setup`; a killed training
+        # resumes with their values, which are copied into them.
+        self.memory: dict[str, Tensor] = {}
 
     def setup(self, task: Task) -> None:
         """Prepare for training; called once."""
@@ -90,6 +94,10 @@ class FineTuning:
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor | float:
         """Scalar that is added to the cross-entropy of a batch."""
         return 0.0
+
+    def update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take a step with the optimiser of the recipe; gradients are those of the batch, clipped if the recipe does."""
+        optimizer.step()
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors to store in the checkpoint, in the form of rib.models.checkpoint, given the pretrained state dict."""

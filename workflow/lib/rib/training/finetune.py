@@ -232,7 +232,7 @@ def train(
     optimizer = make_optimizer(method, training, device)
     method.train_mode()
     devices.compiled(method.model)
-    state = TrainingState(saved, method.model, optimizer, trainable)
+    state = TrainingState(saved, method.model, optimizer, trainable, method.memory)
     first, skipped, rows, sums, good = state.restore()
     method.step = first * of_epoch + skipped
     rates = list(learning_rates(method.lr, steps, training))
@@ -305,7 +305,7 @@ def _step(
     if training.clip_norm is not None:
         trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(trained, training.clip_norm)
-    optimizer.step()
+    method.update(optimizer)
     return total
 
 

@@ -15,7 +15,7 @@ from rib.base.progress import log
 from rib.models.checkpoint import with_prefix
 
 SAVE_EVERY = 300.0  # seconds between two saves
-WEIGHTS, OPTIMIZER, GOOD = "weights.", "optimizer.", "good."
+WEIGHTS, OPTIMIZER, MEMORY, GOOD = "weights.", "optimizer.", "memory.", "good."
 SUMS, CPU_RANDOM, CUDA_RANDOM = "sums", "random.cpu", "random.cuda"
 
 
@@ -28,8 +28,10 @@ class TrainingState:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         trainable: Mapping[str, nn.Parameter],
+        memory: Mapping[str, Tensor],
     ):
         self.path, self.model, self.optimizer, self.trainable = path, model, optimizer, trainable
+        self.memory = memory  # of the method
         self.saved = time.monotonic()
 
     def save_if_due(self, epoch: int, step: int, rows: list[dict], sums: Iterable[Tensor], good: Mapping) -> None:
@@ -49,6 +51,7 @@ class TrainingState:
         for name, part in self.trainable.items():
             own = self.optimizer.state[part].items()  # such as SGD's momentum_buffer, Adam's exp_avg and step
             tensors |= {f"{OPTIMIZER}{key}.{name}": value for key, value in own if value is not None}
+        tensors |= {MEMORY + name: tensor for name, tensor in self.memory.items()}
         tensors |= {GOOD + name: tensor for name, tensor in good.items()} | {CPU_RANDOM: torch.get_rng_state()}
         tensors[SUMS] = torch.stack(list(sums))
         if torch.cuda.is_available():
@@ -71,6 +74,8 @@ class TrainingState:
         with torch.no_grad():
             for name in weights.keys() - own:
                 self.trainable[name].copy_(weights[name])
+            for name, tensor in self.memory.items():
+                tensor.copy_(tensors[MEMORY + name])
         for key_and_name, value in with_prefix(tensors, OPTIMIZER).items():
             key, name = key_and_name.split(".", 1)
             part = self.trainable[name]
