@@ -25,11 +25,11 @@ from rib.base.files import write_json
 from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED
 from rib.data.prepared import PreparedDataset
-from rib.evaluation.features import layers_of
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs, in_batches
+from rib.models.layers import layers_of
 from rib.models.network import load
 
 # From images (N, 3, H, W) with values 0..1 to features (N, d).
@@ -73,7 +73,7 @@ def invert(
 
 
 def representation_of(model: nn.Module, preprocessing: Mapping, layer: str, device: torch.device) -> Representation:
-    """A network's features at a layer (see rib.evaluation.features), as a function of images with values 0..1."""
+    """A network's features at a layer (see rib.models.layers), as a function of images with values 0..1."""
     mean, std = (torch.tensor(preprocessing[key], device=device).view(1, 3, 1, 1) for key in ("mean", "std"))
 
     def features(images: Tensor) -> Tensor:

@@ -66,6 +66,7 @@ class FineTuning:
                 raise ValueError(f"{name} is {rate}; set a number of at least 0 and below 1")
         self.lr, self.batch_norm, self.dropout, self.drop_path = lr, batch_norm, dropout, drop_path
         self.step = 0  # completed steps, counted by the training loop
+        self.steps = 0  # steps of the whole training, set by the training loop
         self.facts: dict = {}  # further entries of the manifest
         # Tensors that change from step to step, besides the trained parameters, made in `setup`; a killed training
         # resumes with their values, which are copied into them.

@@ -10,10 +10,11 @@ logits of the target's classes, without the factor T^2: the variant lwf_released
 """
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.methods import algorithm
@@ -46,24 +47,40 @@ class LearningWithoutForgetting(FineTuning):
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-        teacher = self.model
-
-        def outputs(images: Tensor) -> Tensor:
-            with autocast(self.inputs.device):
-                return teacher(images).float()
-
-        if len(self.inputs) <= MOST_STORED and not self.inputs.augmentation:
-            stored = in_batches(outputs, self.inputs, TEACHER_BATCH, "teacher logits")  # (n, 1000)
-            self.teacher_logits = lambda rows: stored[rows]
-        else:
-            teacher = copy.deepcopy(self.model)
-            self.teacher_logits = lambda rows: outputs(self.inputs[rows])
+        self.teacher_logits = pretrained_outputs(nn.Module.__call__, task, MOST_STORED, "teacher logits")
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        with torch.no_grad():
-            pair = [self.teacher_logits(rows), logits]
+        pair = [self.teacher_logits(rows), logits]
         if self.distil == "class":
             pair = [class_logits(part, self.task.target.members) for part in pair]
-        teacher, student = (F.log_softmax(part / self.temperature, dim=1) for part in pair)
-        divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-        return self.weight * self.temperature**2 * divergence
+        return self.weight * self.temperature**2 * divergence(*pair, self.temperature)
+
+
+def pretrained_outputs(
+    outputs: Callable[[nn.Module, Tensor], Tensor], task: Task, most: int, what: str
+) -> Callable[[np.ndarray], Tensor]:
+    """Function of rows of the target that returns what the network, as it is now, gives for their images: (N, d).
+
+    Args:
+        outputs: of a network and its inputs (N, 3, H, W): (N, d).
+        most: number of images up to which outputs are stored (n, d) if there is no augmentation, not recomputed.
+        what: label of the progress bar.
+    """
+    teacher, inputs = task.model, task.target.inputs
+
+    @torch.no_grad()
+    def found(images: Tensor) -> Tensor:
+        with autocast(inputs.device):
+            return outputs(teacher, images).float()
+
+    if len(inputs) <= most and not inputs.augmentation:
+        stored = in_batches(found, inputs, TEACHER_BATCH, what)
+        return lambda rows: stored[rows]
+    teacher = copy.deepcopy(task.model)
+    return lambda rows: found(inputs[rows])
+
+
+def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
+    """KL(softmax(teacher / T) || softmax(student / T)) of logits (N, K), mean over N."""
+    teacher, student = (F.log_softmax(part / temperature, dim=1) for part in (teacher, student))
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)

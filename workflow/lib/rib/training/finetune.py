@@ -234,7 +234,7 @@ def train(
     devices.compiled(method.model)
     state = TrainingState(saved, method.model, optimizer, trainable, method.memory)
     first, skipped, rows, sums, good = state.restore()
-    method.step = first * of_epoch + skipped
+    method.step, method.steps = first * of_epoch + skipped, steps
     rates = list(learning_rates(method.lr, steps, training))
     kept = [(-(-steps * place // len(snapshots)), path) for place, path in enumerate(snapshots, start=1)]
     progress = Progress(desc=f"training {run}", total=training.images_seen(steps, n), unit="image")

@@ -1,0 +1,84 @@
+"""Self-distillation: the teacher is a moving average of the weights of the student.
+
+The first teacher is the pretrained model. An exponential average (EMA) forgets it, and follows the student closer and
+closer as training slows down. A weighted average over the whole trajectory (WMA) keeps the start in proportion.
+
+Source: EMA: Tarvainen and Valpola 2017 (arXiv 1703.01780), section 2. WMA: Asadollahzadeh et al. 2026
+(arXiv 2605.29380), TRACER, of which only the teacher is built: the loss is that of LwF, in place of contrastive losses
+with a text encoder. Where their code differs: its EMA is updated every 500 steps with a decay that rises from 0.05 to
+0.9 (src/args.py:262-296); both of its averages leave out BatchNorm statistics (src/models/beta_moving_average.py:21);
+its teacher stays in training mode (src/models/tracer_loss.py:210).
+"""
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rib.methods import algorithm
+from rib.methods.base import FineTuning, Task
+from rib.methods.lwf import divergence
+from rib.models.device import autocast
+
+
+@algorithm
+class SelfDistillation(FineTuning):
+    """Minimise CE + weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch.
+
+    The teacher has the weights sum_i w_i theta_i / sum_i w_i over i = 0..t after t of n steps, theta_0 the pretrained
+    ones. EMA: w_0 = d^t, w_i = (1 - d) d^(t - i). WMA: w_i is the density of Beta(b, b) at (i + 1/2) / (n + 1).
+
+    Args:
+        average: `ema` or `wma`.
+        decay: d, at least 0 and below 1; only for `ema`.
+        beta: b, above 0; only for `wma`. 1 weighs all steps alike, less weighs the first and the last more.
+        temperature: T, above 0.
+        weight: weight of the distillation, at least 0.
+    """
+
+    def __init__(
+        self, *, average: str, temperature: float, weight: float, decay: float = 0.999, beta: float = 0.5, **common
+    ):
+        super().__init__(**common)
+        if average not in ("ema", "wma"):
+            raise ValueError(f"average is '{average}'; set 'ema' or 'wma'")
+        if not 0 <= decay < 1 or beta <= 0:
+            raise ValueError(f"decay is {decay} and beta {beta}; set at least 0 and below 1, and above 0")
+        if temperature <= 0 or weight < 0:
+            raise ValueError(f"temperature is {temperature} and weight {weight}; set above 0 and at least 0")
+        self.average, self.decay, self.beta = average, decay, beta
+        self.temperature, self.weight = temperature, weight
+
+    def setup(self, task: Task) -> None:
+        super().setup(task)
+        self.teacher = copy.deepcopy(self.model).requires_grad_(False)
+        self.memory, self.student = (
+            {
+                name: tensor.detach()
+                for name, tensor in [*network.named_parameters(), *network.named_buffers()]
+                if tensor.is_floating_point()
+            }
+            for network in (self.teacher, self.model)
+        )
+
+    def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        with torch.no_grad(), autocast(self.inputs.device):
+            teacher = self.teacher(self.inputs[rows]).float()
+        # The gradient at equal logits is 0, but rounding in log_softmax makes it about 1e-10 of a student's step.
+        differ = (teacher != logits).any()
+        return self.weight * self.temperature**2 * differ * divergence(teacher, logits, self.temperature)
+
+    @torch.no_grad()
+    def update(self, optimizer: torch.optim.Optimizer) -> None:
+        super().update(optimizer)
+        share = self.share(self.step + 1)
+        torch._foreach_lerp_(list(self.memory.values()), list(self.student.values()), share)
+
+    def share(self, step: int) -> float:
+        """Share of the student's weights after this many steps in the average of those so far: 0 to 1."""
+        if self.average == "ema":
+            return 1 - self.decay
+        times = (np.arange(step + 1) + 0.5) / (self.steps + 1)
+        logs = (self.beta - 1) * np.log(times * (1 - times))  # densities up to a factor, which may underflow
+        return float(np.exp(logs[-1] - np.logaddexp.reduce(logs)))
