@@ -4,9 +4,8 @@ The features are those of rib.models.layers: after each quarter of the depth, av
 head. Without augmentation the pretrained ones are computed once, unless the target is too large.
 
 Source: Mukhoti et al. 2023 (arXiv 2308.13320), the L_LDIFS objective: the squared distance between features that are
-concatenated over depths. The authors' code (loss/ldifs.py:11-41) compares single tokens, scales features to unit norm
-over tokens first, and takes means over tokens, channels and depths. Without a scale of their own, features of depths and
-networks count alike: `unit`, here over channels.
+concatenated over depths. The authors' code (loss/ldifs.py:11-41) compares single tokens, scaled to unit norm over tokens,
+and takes means over tokens, channels and depths. `unit` scales too, over channels, so that depths and networks count alike.
 """
 
 import numpy as np

@@ -59,12 +59,9 @@ class LearningWithoutForgetting(FineTuning):
 def pretrained_outputs(
     outputs: Callable[[nn.Module, Tensor], Tensor], task: Task, most: int, what: str
 ) -> Callable[[np.ndarray], Tensor]:
-    """Function of rows of the target that returns what the network, as it is now, gives for their images: (N, d).
+    """Function of rows of the target that returns `outputs` (N, d) of the network as it is now and their images.
 
-    Args:
-        outputs: of a network and its inputs (N, 3, H, W): (N, d).
-        most: number of images up to which outputs are stored (n, d) if there is no augmentation, not recomputed.
-        what: label of the progress bar.
+    Of at most `most` images outputs are stored if there is no augmentation; `what` labels the progress bar.
     """
     teacher, inputs = task.model, task.target.inputs
 

@@ -1,13 +1,12 @@
 """Self-distillation: the teacher is a moving average of the weights of the student.
 
-The first teacher is the pretrained model. An exponential average (EMA) forgets it, and follows the student closer and
-closer as training slows down. A weighted average over the whole trajectory (WMA) keeps the start in proportion.
+The first teacher is the pretrained model. An exponential average (EMA) forgets it and comes ever closer to the student as
+training slows down; a weighted average over the whole trajectory (WMA) keeps it.
 
-Source: EMA: Tarvainen and Valpola 2017 (arXiv 1703.01780), section 2. WMA: Asadollahzadeh et al. 2026
-(arXiv 2605.29380), TRACER, of which only the teacher is built: the loss is that of LwF, in place of contrastive losses
-with a text encoder. Where their code differs: its EMA is updated every 500 steps with a decay that rises from 0.05 to
-0.9 (src/args.py:262-296); both of its averages leave out BatchNorm statistics (src/models/beta_moving_average.py:21);
-its teacher stays in training mode (src/models/tracer_loss.py:210).
+Source: EMA: Tarvainen and Valpola 2017 (arXiv 1703.01780), section 2. WMA: Asadollahzadeh et al. 2026 (arXiv 2605.29380),
+of whose TRACER only the teacher is built, with the loss of LwF. The authors' code leaves BatchNorm statistics out of both
+averages (src/models/beta_moving_average.py:21, 110), and its EMA is updated every 500 steps (src/models/tracer_loss.py:81)
+with a decay that rises to 0.9 (src/args.py:269-296).
 """
 
 import copy
@@ -54,26 +53,21 @@ class SelfDistillation(FineTuning):
         super().setup(task)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False)
         self.memory, self.student = (
-            {
-                name: tensor.detach()
-                for name, tensor in [*network.named_parameters(), *network.named_buffers()]
-                if tensor.is_floating_point()
-            }
+            {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
             for network in (self.teacher, self.model)
         )
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
         with torch.no_grad(), autocast(self.inputs.device):
             teacher = self.teacher(self.inputs[rows]).float()
-        # The gradient at equal logits is 0, but rounding in log_softmax makes it about 1e-10 of a student's step.
+        # Equal logits have gradient 0, which rounding in the backward pass of log_softmax would miss.
         differ = (teacher != logits).any()
         return self.weight * self.temperature**2 * differ * divergence(teacher, logits, self.temperature)
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         super().update(optimizer)
-        share = self.share(self.step + 1)
-        torch._foreach_lerp_(list(self.memory.values()), list(self.student.values()), share)
+        torch._foreach_lerp_([*self.memory.values()], [*self.student.values()], self.share(self.step + 1))
 
     def share(self, step: int) -> float:
         """Share of the student's weights after this many steps in the average of those so far: 0 to 1."""
