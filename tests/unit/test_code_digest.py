@@ -193,7 +193,7 @@ EVALUATION = SCORING | {
     "models/fuse_batch_norm.py",
     "models/state.py",
 }
-FEATURES = NETWORK | {"evaluation/features.py", "models/state.py", "models/fuse_batch_norm.py", "evaluation/recipes.py"}
+FEATURES = NETWORK | {"models/layers.py", "models/state.py", "models/fuse_batch_norm.py", "evaluation/recipes.py"}
 ROWS = {"analysis/counts.py", "analysis/ri.py", "config/run.py", "base/files.py"}
 # What decides a stage's numbers, by script: the modules that its rule adds, and what must be among their imports.
 STAGES = {
@@ -211,7 +211,7 @@ STAGES = {
         SCORING | {"evaluation/select_weights.py", "methods/greedy_soup.py"},
     ),
     "evaluate_run": ([], EVALUATION | {"models/padding_prompt.py", "data/groups.py"}),
-    "run_network features": (["evaluation/features.py"], FEATURES | {"models/padding_prompt.py", "data/splits.py"}),
+    "run_network features": (["evaluation/features.py"], FEATURES | {"evaluation/features.py", "data/splits.py"}),
     "run_network inversion": (["evaluation/inversion.py"], FEATURES | {"evaluation/inversion.py"}),
     "tabulate tables": (["analysis/tables.py"], ROWS | {f"analysis/{n}.py" for n in ("bootstrap", "fit", "tables")}),
     "tabulate summary": (["analysis/summary.py"], {"analysis/summary.py", "analysis/fit.py"}),
