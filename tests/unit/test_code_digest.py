@@ -211,8 +211,11 @@ STAGES = {
         SCORING | {"evaluation/select_weights.py", "methods/greedy_soup.py"},
     ),
     "evaluate_run": ([], EVALUATION | {"models/padding_prompt.py", "data/groups.py"}),
-    "run_network features": (["evaluation/features.py"], FEATURES | {"evaluation/features.py", "data/splits.py"}),
-    "run_network inversion": (["evaluation/inversion.py"], FEATURES | {"evaluation/inversion.py"}),
+    "run_network features": (
+        ["evaluation/features.py"],
+        FEATURES | {"evaluation/features.py", "models/padding_prompt.py", "data/splits.py"},
+    ),
+    "run_network inversion": (["evaluation/inversion.py"], NETWORK | {"evaluation/inversion.py", "models/layers.py"}),
     "tabulate tables": (["analysis/tables.py"], ROWS | {f"analysis/{n}.py" for n in ("bootstrap", "fit", "tables")}),
     "tabulate summary": (["analysis/summary.py"], {"analysis/summary.py", "analysis/fit.py"}),
     "tabulate comparison": (["analysis/comparison.py"], ROWS | {"analysis/comparison.py", "analysis/bootstrap.py"}),
