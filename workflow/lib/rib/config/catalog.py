@@ -158,8 +158,8 @@ class Catalog:
         """Rows of the tables of weights that were trained elsewhere, by the run's text, with `path` and place (`where`)."""
         rows = {}
         for table in self.tables:
-            for line, row in read_table(table, COLUMNS[:5]):
-                where, size = f"{table} line {line}", row.get("size") or ALL
+            for where, row in read_table(table, COLUMNS[:5]):
+                size = row.get("size") or ALL
                 for column in row:
                     known_name(column, COLUMNS, "column", where)
                 if not re.fullmatch("[0-9]+", row["seed"]):
@@ -277,12 +277,11 @@ class Catalog:
             UserError: One lacks a column, or one of `numbers` contains something else; the message names file and line.
         """
         paths = [folder / name for folder in self.folders if (folder / name).is_file()]
-        rows = [(path, line, row) for path in paths for line, row in read_table(path, columns)]
-        for path, line, row in rows:
-            for column in numbers:
-                if not is_number(number(row[column])):
-                    raise UserError(f"{path} line {line}: {column} is '{row[column]}'; give a number.")
-        return [row for _, _, row in rows]
+        rows = [found for path in paths for found in read_table(path, columns)]
+        for (where, row), column in itertools.product(rows, numbers):
+            if not is_number(number(row[column])):
+                raise UserError(f"{where}: {column} is '{row[column]}'; give a number.")
+        return [row for _, row in rows]
 
     def icons(self, dataset: Dataset) -> dict[str, str]:
         """Icon name by codepoint, for datasets whose package has no such table; empty for the others."""
