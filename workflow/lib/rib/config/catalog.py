@@ -81,9 +81,8 @@ class Catalog:
         raw = known_name(entry.pop("archives_of", name), sources, "dataset", name)
         named = tuple({"file": f"{raw}.tar", **source} for source in sources[raw])
         files = [source["file"] for source in named]
-        for file in files:
-            if files.count(file) > 1:
-                raise UserError(f"{where}: two of its sources have the file name {file}; set file to different names.")
+        if twice := [file for file in files if files.count(file) > 1]:
+            raise UserError(f"{where}: two of its sources have the file name {twice[0]}; set file to different names.")
         _, known = signature_of(self.layout_file(entry["layout"]), "items")
         settings = check_settings(entry.pop("settings"), known, where, sweeps=False)
         group = entry.pop("evaluation_group", name)
@@ -208,20 +207,18 @@ class Catalog:
 
     def _entries(self, kind: str) -> dict[str, dict]:
         entries: dict[str, tuple[dict, Path]] = {}
-        for folder in self.folders:
-            path = folder / f"{kind}.yaml"
-            if path.exists():
-                own = read_yaml(path)
-                read = self._with_records(own) if kind == "models" else own
-                for name, entry in validated(read, kind, str(path)).items():
-                    stated = own[name].keys() & {"source", "sources"}  # paths of records are relative to the project
-                    for source in [entry.get("source"), *entry.get("sources", [])] if stated else []:
-                        if isinstance(source, dict) and source["kind"] in ("file", "folder"):
-                            source["path"] = str(folder / from_home(source["path"], f"{path}, {name}"))
-                        elif isinstance(source, dict) and source["kind"] == "http":
-                            self.urls[name, source["file"]] = source["urls"]
-                            source["urls"] = list(map(redacted, source["urls"]))
-                    _add(entries, name, entry, path)
+        for path in filter(Path.exists, [folder / f"{kind}.yaml" for folder in self.folders]):
+            own = read_yaml(path)
+            read = self._with_records(own) if kind == "models" else own
+            for name, entry in validated(read, kind, str(path)).items():
+                stated = own[name].keys() & {"source", "sources"}  # paths of records are relative to the project
+                for source in [entry.get("source"), *entry.get("sources", [])] if stated else []:
+                    if isinstance(source, dict) and source["kind"] in ("file", "folder"):
+                        source["path"] = str(path.parent / from_home(source["path"], f"{path}, {name}"))
+                    elif isinstance(source, dict) and source["kind"] == "http":
+                        self.urls[name, source["file"]] = source["urls"]
+                        source["urls"] = list(map(redacted, source["urls"]))
+                _add(entries, name, entry, path)
         if kind == "methods":
             for name, entry in self._external_methods().items():
                 _add(entries, name, entry, Path(TABLES))

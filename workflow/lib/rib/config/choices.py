@@ -6,7 +6,6 @@ A choice by name that cannot be run is an error; what `all` or `default` leaves 
 import itertools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
@@ -15,16 +14,12 @@ from rib.config.model_names import with_styles
 from rib.config.run import PRETRAINED, Run
 from rib.config.schema import known_name
 
-NOT_NAMED: Mapping[str, str] = MappingProxyType({})
-
 
 def as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def choose(
-    key: str, known: Mapping, config: Mapping, family: Family, named: Mapping[str, str] = NOT_NAMED
-) -> list[str]:
+def choose(key: str, known: Mapping, config: Mapping, family: Family, named: Mapping | None = None) -> list[str]:
     """Known names that config's `key` selects, some by other names.
 
     Raises:
@@ -35,10 +30,8 @@ def choose(
         return list(known)
     if choice == "default":
         choice, where = family.defaults[key], f"families/{family.name}.yaml, {key}"
-    kind = key.removesuffix("s")
-    names = [
-        known_name(named.get(name, name), known, kind, f"{where} (family {family.name})") for name in as_list(choice)
-    ]
+    kind, within = key.removesuffix("s"), f"{where} (family {family.name})"
+    names = [known_name((named or {}).get(name, name), known, kind, within) for name in as_list(choice)]
     if not names and key != "methods":
         raise UserError(f"{where}: the list is empty; name at least one of {', '.join(sorted(known))}.")
     return list(dict.fromkeys(names))

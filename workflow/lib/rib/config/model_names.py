@@ -99,9 +99,8 @@ def resolve(names: Collection[str]) -> dict[str, dict]:
         done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-            raise UserError(
-                said if said.startswith("config, models") else f"config, models: {shown} not resolved: {said}"
-            )
+            explained = said.startswith("config, models")
+            raise UserError(said if explained else f"config, models: {shown} not resolved: {said}")
         facts = read_json(found)
         for name, record in facts.items():
             validated({parse_name(name).short: entry_of(name, record)}, "models", f"config, models, {name}")

@@ -66,8 +66,7 @@ def validated(value: object, schema_name: str, where: str) -> dict:
     """
     schema = load_schema(schema_name)
     filled = _filled(value, schema)
-    errors = sorted(Validator(schema).iter_errors(filled), key=lambda error: list(map(str, error.path)))
-    if errors:
+    if errors := sorted(Validator(schema).iter_errors(filled), key=lambda error: list(map(str, error.path))):
         raise UserError(f"{where}: {_sentence(errors[0])}")
     return filled
 
@@ -84,11 +83,8 @@ def _filled(value: object, schema: dict) -> object:
         return value
     known = schema.get("properties", {})
     other = schema.get("additionalProperties") or {}
-    filled = {key: _filled(item, known.get(key, other)) for key, item in value.items()}
-    for key, part in known.items():
-        if key not in filled and "default" in part:
-            filled[key] = _filled(part["default"], part)
-    return filled
+    defaults = {key: part["default"] for key, part in known.items() if key not in value and "default" in part}
+    return {key: _filled(item, known.get(key, other)) for key, item in (value | defaults).items()}
 
 
 def number(text: str) -> int | float | None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
+from rib.config.choices import as_list
 from rib.config.entries import MERGES, Family, Method
 from rib.config.schema import known_name
 from rib.config.settings import LENGTH, RECIPE, check_settings
@@ -82,8 +83,7 @@ class _Variants:
         """Recipes of a method that trains; `recipes` of config overrides what the family gives the method."""
         of_family = self.of_family.get(method.name, {}) if self.by_default else {}
         own = {**method.settings, **of_family, **self.of_config.get(method.name, {})}
-        chosen = own.get(RECIPE, self.recipes)
-        chosen = [chosen] if isinstance(chosen, str) else chosen
+        chosen = as_list(own.get(RECIPE, self.recipes))
         return [known_name(recipe, self.catalog.recipes, RECIPE, f"method {method.name}") for recipe in chosen]
 
     def settings(self, method: Method, recipe: str | None) -> dict:

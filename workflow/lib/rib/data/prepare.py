@@ -145,9 +145,8 @@ class Written:
         more = () if self.geometry else (self.end, len(data), item.picture.border)
         self._check_slices(item)
         digest = hashlib.sha256(data).hexdigest()
-        self._since.append(
-            [item.image_id, item.label, item.source_id, item.object_id, digest, *more, dict(item.slices)]
-        )
+        row = [item.image_id, item.label, item.source_id, item.object_id, digest, *more, dict(item.slices)]
+        self._since.append(row)
         self.labels.add(item.label)
         self._file.write(data)
         self.end += len(data)

@@ -43,8 +43,7 @@ class EncodedImages:
         Raises:
             CorruptImageError: a photo can't be decoded.
         """
-        rows = np.arange(len(self))[rows]
-        return np.stack(list(self._pool.map(self._one, rows)))
+        return np.stack(list(self._pool.map(self._one, np.arange(len(self))[rows])))
 
     def _one(self, row: int) -> np.ndarray:
         start = self.offsets[row]
