@@ -57,11 +57,7 @@ class Name:
 
 
 def parse_name(text: str) -> Name:
-    """Parse a model's name.
-
-    Raises:
-        UserError: It has none of the four forms.
-    """
+    """Parse a model's name; raise a UserError if it has none of the four forms."""
     if not (match := FORM.fullmatch(text)):
         forms = "timm/NAME, open_clip/ARCHITECTURE/TAG, hf-hub:OWNER/NAME or local-dir:FOLDER"
         raise UserError(f"config, models: {show(text)} is not a model's name; write {forms}, or one of the catalogue.")
@@ -70,11 +66,7 @@ def parse_name(text: str) -> Name:
 
 
 def read_lock(path: Path) -> dict[str, dict]:
-    """Facts by name; empty without the file.
-
-    Raises:
-        UserError: It is damaged.
-    """
+    """Facts by name, empty without the file; raise a UserError if it is damaged."""
     found = read_json(path) if path.is_file() else {}
     if not isinstance(found, dict) or not all(isinstance(facts, dict) for facts in found.values()):
         raise UserError(

@@ -134,11 +134,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 
 def known_name(name: object, known: Iterable[str], kind: str, where: str, listed_as: str = "known") -> str:
-    """Return the name if it is known.
-
-    Raises:
-        UserError: It is unknown; the message lists the known names.
-    """
+    """Return the name if it is known; otherwise raise a UserError that lists the known names."""
     known = list(known)
     if name not in known:
         names = ", ".join(sorted(known)) or "none"
@@ -147,11 +143,7 @@ def known_name(name: object, known: Iterable[str], kind: str, where: str, listed
 
 
 def read_yaml(path: Path) -> object:
-    """Parse a YAML file.
-
-    Raises:
-        UserError: It cannot be read or is not valid YAML, or a hostile one; the message names file and line.
-    """
+    """Parse YAML; raise a UserError with file and line if it is unreadable, not valid YAML, or hostile."""
     try:
         _refuse_hostile(text := read_source(path))
         return yaml.load(text, SAFE_LOADER) or {}
@@ -186,11 +178,7 @@ def _refuse_hostile(text: str) -> None:
 
 
 def read_source(path: Path) -> str:
-    """Text of a file that a user wrote.
-
-    Raises:
-        UserError: It cannot be read.
-    """
+    """Text of a file that a user wrote; raise a UserError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

@@ -144,11 +144,7 @@ def _common_settings() -> Mapping[str, Setting]:
 
 @cache
 def signature_of(path: Path, function: str) -> tuple[Mapping[str, Setting], Mapping[str, Setting]]:
-    """Positional and keyword-only arguments of a module's function.
-
-    Raises:
-        UserError: The module has no such function.
-    """
+    """Positional and keyword-only arguments of a module's function; raise a UserError if there is none of this name."""
     for node in _parsed(path).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
             defaults = [None] * (len(node.args.args) - len(node.args.defaults)) + node.args.defaults

@@ -48,11 +48,7 @@ class DatasetSource:
         return self.source_group or self.name
 
     def archives_for(self, *parts: str) -> Sequence[Path]:
-        """The archives, if there is one for each of the given descriptions.
-
-        Raises:
-            UserError: the number of archives differs.
-        """
+        """The archives, if there is one for each of the given descriptions; otherwise raise a UserError."""
         if len(self.archives) != len(parts):
             raise UserError(
                 f"{self}: the layout needs {len(parts)} archive(s) ({', then '.join(parts)}), but the entry has "

@@ -38,11 +38,7 @@ class EncodedImages:
         return len(self.offsets)
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        """The photos in the given rows: (N, size, size, 3) uint8.
-
-        Raises:
-            CorruptImageError: a photo can't be decoded.
-        """
+        """The photos in the given rows, (N, size, size, 3) uint8; raise a CorruptImageError if one can't be decoded."""
         return np.stack(list(self._pool.map(self._one, np.arange(len(self))[rows])))
 
     def _one(self, row: int) -> np.ndarray:

@@ -48,15 +48,14 @@ def items(dataset: DatasetSource, *, variant: str, first: int, last: int) -> Ite
     if variant not in VARIANTS:
         raise UserError(f"{dataset}: there is no variant '{variant}'; choose one of {', '.join(VARIANTS)}.")
     (archive,) = dataset.archives_for("scikit-learn's package")
-    for key in dataset.space.keys:
-        if key not in DIGITS:
-            raise UserError(
-                f"{dataset}: its layout is for digits 0 to 9, but it has a class '{key}'; correct layout or classes."
-            )
+    if other := [key for key in dataset.space.keys if key not in DIGITS]:
+        raise UserError(
+            f"{dataset}: its layout is for digits 0 to 9, but it has a class '{other[0]}'; correct layout or classes."
+        )
     table = _read(archive, dataset)
     ranks = class_ranks(table[:, -1])
     for key in dataset.space.keys:
-        found = int((table[:, -1] == int(key)).sum())
+        found = np.count_nonzero(table[:, -1] == int(key))
         if not 0 <= first < last <= found:
             raise UserError(
                 f"{dataset}: digit {key} has {found} images, so there are none from {first} to {last}; correct first "
