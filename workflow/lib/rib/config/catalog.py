@@ -191,9 +191,10 @@ class Catalog:
             raise UserError(f"{where}: its algorithm has a setting '{taken[0]}', as all training has; rename it.")
         known = {**known, **TRAINING} if form == FINETUNE else known
         settings = check_settings(entry["settings"], known, where, later=("lr", *TRAINING))
+        of_recipe = {key: setting for key, setting in known.items() if key != RECIPE}  # a recipe can't name another
         recipes = {
             known_name(recipe, self.recipes, RECIPE, where): check_settings(
-                own, known, f"{where}, recipes, {recipe}", complete=False, of_recipe=True
+                own, of_recipe, f"{where}, recipes, {recipe}", complete=False
             )
             for recipe, own in entry["recipes"].items()
         }

@@ -64,14 +64,12 @@ class LabelSpace:
 
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """The 1000 WordNet ids in the order of ImageNet-1K's class indices (lexicographic).
-
-    They are read from a list in timm, without importing timm, which would import torch.
-    """
+    """The 1000 WordNet ids in the order of ImageNet-1K's class indices (lexicographic)."""
     return tuple(_timm_file("imagenet_synsets.txt").split())
 
 
 def _timm_file(name: str) -> str:
+    """A file of timm, which is not imported, since it would import torch."""
     spec = importlib.util.find_spec("timm")
     if spec is None:
         raise UserError("timm is not installed in this environment; run `make environment`.")
@@ -161,11 +159,7 @@ def _also(row: dict[str, str], names: tuple[str, ...], where: str) -> tuple[int,
 
 
 def read_wnid_list(path: Path) -> LabelSpace:
-    """Label space with one class per ImageNet wnid, from a CSV file with the column wnid.
-
-    Raises:
-        UserError: A wnid is unknown or repeated; the message names file and line.
-    """
+    """Label space from a CSV file with the column wnid; raise a UserError if a wnid is unknown or repeated."""
     index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     found: set[str] = set()
     for where, row in _classes(path, "wnid", ("wnid",)):

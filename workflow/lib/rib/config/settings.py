@@ -39,24 +39,21 @@ def check_settings(
     complete: bool = True,
     sweeps: bool = True,
     later: Collection[str] = (),
-    of_recipe: bool = False,
 ) -> dict:
-    """Check settings against the keyword arguments of an algorithm or layout.
+    """Settings checked against the keyword arguments of an algorithm or layout.
+
+    Texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted.
 
     Args:
         complete: whether to require settings without defaults and to fill in defaults.
         sweeps: whether a list of values is allowed as a sweep.
         later: settings without defaults that may still be missing.
-        of_recipe: whether these are settings for one recipe, which cannot name another.
-
-    Returns:
-        The settings; texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted.
 
     Raises:
         UserError: A setting is unknown or missing, or a value does not have the annotated type.
     """
     for key in settings:
-        known_name(key, known.keys() - ({RECIPE} if of_recipe else set()), "setting", where, "allowed")
+        known_name(key, known, "setting", where, "allowed")
     given = dict(settings)
     for key in sorted(known.keys() - settings.keys()) if complete else ():
         if not known[key].required:

@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -51,7 +51,7 @@ class _Variants:
         self.of_family = self._checked(f"{where}, method_settings", family.method_settings)
         self.by_recipe = {
             known_name(recipe, catalog.recipes, RECIPE, f"{where}, recipes"): self._checked(
-                f"{where}, recipes, {recipe}", own, of_recipe=True
+                f"{where}, recipes, {recipe}", own, without=[RECIPE]
             )
             for recipe, own in family.recipes.items()
         }
@@ -60,12 +60,12 @@ class _Variants:
         self.length = {key: config["training"][key] for key in LENGTH if config["training"][key] != "default"}
         self.of = cache(self._of)  # every variant of a merge needs those of its parents
 
-    def _checked(self, where: str, methods: Mapping[str, dict], of_recipe: bool = False) -> dict[str, dict]:
+    def _checked(self, where: str, methods: Mapping[str, dict], without: Collection[str] = ()) -> dict[str, dict]:
         found = {}
         for name, own in methods.items():
             method = self.catalog.methods[known_name(name, self.catalog.methods, "method", where)]
-            known, place = self.catalog.settings_of(method), f"{where}, {name}"
-            found[name] = check_settings(own, known, place, complete=False, of_recipe=of_recipe)
+            known = {key: kind for key, kind in self.catalog.settings_of(method).items() if key not in without}
+            found[name] = check_settings(own, known, f"{where}, {name}", complete=False)
         return found
 
     def _of(self, name: str) -> list[tuple[Method, Shown]]:

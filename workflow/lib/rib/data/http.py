@@ -73,10 +73,7 @@ def _from(url: str, part: Path, digest: str, size: int | None, what: str) -> str
 def run_client(
     command: Sequence[str], seconds: float, beat: Callable[[bytes], None], **options
 ) -> tuple[int, str, str | None]:
-    """Exit code, output and error output of a program; every few seconds, `beat` is called with its output so far.
-
-    The program is killed when the job is stopped.
-    """
+    """Exit code, output and error output of a program; every few seconds, `beat` is called with its output so far."""
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, **options) as process:
         try:
             while True:
@@ -86,7 +83,7 @@ def run_client(
                 except subprocess.TimeoutExpired as running:
                     beat(running.output or b"")
         finally:
-            process.kill()  # if it still runs
+            process.kill()  # if it still runs, because the job is stopped
 
 
 def _curl(url: str, part: Path, size: int | None, what: str) -> tuple[int, str, str]:

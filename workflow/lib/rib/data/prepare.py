@@ -102,20 +102,14 @@ class Written:
     """A growing .npy file and its index rows, saved periodically so that a killed job can resume.
 
     Until it is complete, rows are kept in a journal next to it, one line per save: rows, ids of corrupt images, images
-    and bytes so far.
-
-    Args:
-        geometry: geometry of the images; None for encoded photos.
-
-    Attributes:
-        labels: labels of the images so far.
+    and bytes so far. Encoded photos have no geometry.
     """
 
     def __init__(self, path: Path, geometry: Geometry | None):
         self.path, self.geometry = path, geometry
         self.journal = path.with_suffix(".journal")
         self.corrupt: list[str] = []
-        self.labels: set[int] = set()
+        self.labels: set[int] = set()  # of the images so far
         self.count = self.end = 0
         self._since: list[list] = []
         self._slices: dict[str, str | int] | None = None  # of the first image

@@ -28,11 +28,7 @@ def decrypted_members(
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yield an encrypted zip's files like rib.data.archives.archive_members, using `unzip` if it can decrypt.
 
-    Args:
-        variable: the environment variable that holds the password.
-
-    Raises:
-        UserError: see archive_members.
+    The environment variable holds the password. Errors are those of archive_members.
     """
     password = os.environ.get(variable)
     names = [name for name, _ in archive_members(path, wanted)] if password and _program() else []

@@ -18,15 +18,12 @@ DRAWN = 128  # height in pixels at which a glyph is drawn
 
 
 def items(dataset: DatasetSource, *, fonts: list[str]) -> Iterator[Item]:
-    """Yield each class's digit in each font.
+    """Yield each class's digit in each font; raise a UserError if a font is missing or can't be drawn.
 
     Args:
         dataset: a package with the fonts, in any folder; label space keys are the digits; `exclude` has image ids
             (`<font>_<digit>`).
         fonts: names of TrueType files without their extension.
-
-    Raises:
-        UserError: a font is missing or can't be drawn.
     """
     found = {}
     for archive in dataset.archives:
