@@ -54,11 +54,10 @@ class Catalog:
     def families(self) -> dict[str, Family]:
         """Families by name, which is the name of the file."""
         entries: dict[str, tuple[dict, Path]] = {}
-        for folder in self.folders:
-            for path in sorted(folder.glob("families/*.yaml")):
-                if not FAMILY_NAME.fullmatch(path.stem):
-                    raise UserError(f"{path}: the file name is the name of the family; use only letters, digits and _.")
-                _add(entries, path.stem, validated(read_yaml(path), "family", str(path)), path)
+        for path in [path for folder in self.folders for path in sorted(folder.glob("families/*.yaml"))]:
+            if not FAMILY_NAME.fullmatch(path.stem):
+                raise UserError(f"{path}: the file name is the name of the family; use only letters, digits and _.")
+            _add(entries, path.stem, validated(read_yaml(path), "family", str(path)), path)
         return {name: Family(name=name, **entry) for name, (entry, _) in entries.items()}
 
     @cached_property
@@ -85,8 +84,7 @@ class Catalog:
             raise UserError(f"{where}: two of its sources have the file name {twice[0]}; set file to different names.")
         _, known = signature_of(self.layout_file(entry["layout"]), "items")
         settings = check_settings(entry.pop("settings"), known, where, sweeps=False)
-        group = entry.pop("evaluation_group", name)
-        return Dataset(name=name, raw=raw, sources=named, settings=settings, evaluation_group=group, **entry)
+        return Dataset(name=name, raw=raw, sources=named, settings=settings, **{"evaluation_group": name, **entry})
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -303,9 +301,8 @@ def _add(entries: dict, name: str, entry: dict, path: Path) -> None:
 
 def _modules(*folders: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for folder in folders:
-        for path in sorted({*folder.glob("[a-z]*.py")} - {BASE}):
-            if path.stem in found:
-                raise UserError(f"{path}: {found[path.stem].parent} already contains a module of this name; rename it.")
-            found[path.stem] = path
+    for path in [path for folder in folders for path in sorted({*folder.glob("[a-z]*.py")} - {BASE})]:
+        if path.stem in found:
+            raise UserError(f"{path}: {found[path.stem].parent} already contains a module of this name; rename it.")
+        found[path.stem] = path
     return found

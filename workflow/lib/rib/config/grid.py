@@ -130,8 +130,7 @@ class Grid:
 
     def methods_of(self, model: str) -> list[str]:
         """Methods that, with all of their parents, support the type of a model."""
-        model_type = self.models[model].type
-        fit = {name for name, method in self.methods.items() if model_type in method.types}
+        fit = {name for name, method in self.methods.items() if self.models[model].type in method.types}
         return [name for name in self.methods if name in fit and fit.issuperset(self.methods[name].parents)]
 
     def shared_methods(self) -> list[str]:

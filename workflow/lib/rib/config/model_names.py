@@ -61,8 +61,7 @@ def parse_name(text: str) -> Name:
     if not (match := FORM.fullmatch(text)):
         forms = "timm/NAME, open_clip/ARCHITECTURE/TAG, hf-hub:OWNER/NAME or local-dir:FOLDER"
         raise UserError(f"config, models: {show(text)} is not a model's name; write {forms}, or one of the catalogue.")
-    kind, rest = [part for part in match.groups() if part]
-    return Name(text, kind, rest)
+    return Name(text, *filter(None, match.groups()))
 
 
 def read_lock(path: Path) -> dict[str, dict]:
@@ -103,11 +102,10 @@ def resolve(names: Collection[str]) -> dict[str, dict]:
 def entry_of(name: str, facts: Mapping) -> dict:
     """A catalogue entry of a resolved name; its label is the name in paths."""
     tag = name.rpartition("/")[2].partition(".")[2] if name.startswith("timm/") else name.rpartition("/")[2]
-    known = name.startswith(("timm/", "open_clip/"))
     return {
         "families": [],
         "label": parse_name(name).short,
-        "pretraining": tag if known and tag else "not stated",
+        "pretraining": tag if tag and name.startswith(("timm/", "open_clip/")) else "not stated",
         **facts,
     }
 

@@ -75,8 +75,7 @@ def _filled(value: object, schema: dict) -> object:
     """Fill in defaults, and convert texts to numbers and booleans: `--config seeds='[0,1]'` gives a list of strings."""
     if isinstance(value, str):
         meant = {"true": True, "false": False}.get(value.lower(), number(value))
-        fits = meant is not None and not _valid(value, schema) and _valid(meant, schema)
-        return meant if fits else value
+        return meant if meant is not None and not _valid(value, schema) and _valid(meant, schema) else value
     if isinstance(value, list):
         return [_filled(item, schema.get("items", {})) for item in value]
     if not isinstance(value, dict):

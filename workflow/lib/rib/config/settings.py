@@ -104,11 +104,10 @@ def _is_json(value: object) -> bool:
 
 @cache
 def algorithm_settings(path: Path) -> tuple[str, Mapping[str, Setting]]:
-    """Form of an algorithm, and its settings.
+    """Form of an algorithm, and its settings, read from the source, since importing it would import torch.
 
     The settings of a merge are the keyword-only arguments of its function (`recipe`, `curve` or `select`). Otherwise
-    they are those of the constructor of the class decorated with `@algorithm`, whose `**common` are FineTuning's. They
-    are read from the source, since importing it would import torch.
+    they are those of the constructor of the class decorated with `@algorithm`, whose `**common` are FineTuning's.
     """
     for node in _parsed(path).body:
         if isinstance(node, ast.FunctionDef) and node.name in MERGES:

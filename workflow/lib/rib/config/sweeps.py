@@ -27,8 +27,7 @@ def resolve_methods(
     recipe. The family's first recipe is not part of names.
 
     Raises:
-        UserError: A method, recipe or setting is unknown, a method has no learning rate, or a swept value cannot be part
-            of a name.
+        UserError: A name is unknown, a method has no learning rate, or a swept value cannot be part of a name.
     """
     variants, resolved = _Variants(recipes, config, family, catalog), {}
     for variant, _ in itertools.chain.from_iterable(map(variants.of, names)):

@@ -161,8 +161,7 @@ class Written:
         """Flush to disk, the images before their rows."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        line = json.dumps([self._since, self.corrupt, self.count, self.end])
-        self._lines.write(f"{line}\n".encode())
+        self._lines.write(f"{json.dumps([self._since, self.corrupt, self.count, self.end])}\n".encode())
         self._lines.flush()
         self._since = []
 
@@ -188,8 +187,7 @@ class Written:
     def _write_header(self, count: int) -> None:
         # NumPy pads the header so that its length doesn't change as the first axis grows (GROWTH_AXIS_MAX_DIGITS).
         shape = (count, self.geometry.size, self.geometry.size, 3) if self.geometry else (count,)
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        np.lib.format.write_array_header_1_0(self._file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _refuse_repeated_ids(index: Path, keys: Sequence[str], dataset: DatasetSource) -> None:

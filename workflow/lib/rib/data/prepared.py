@@ -93,8 +93,7 @@ class PreparedDataset:
         if pixels and images.ndim == 1:
             images = EncodedImages(images, index, geometry, workers, name)
         labels = index["label"].to_numpy().astype(np.int64)
-        space = LabelSpace.from_json(read_json(folder / "classes.json"))
-        return cls(name, images, labels, None, index, space)
+        return cls(name, images, labels, None, index, LabelSpace.from_json(read_json(folder / "classes.json")))
 
     def take(self, rows: np.ndarray) -> "PreparedDataset":
         """The subset with the given rows (sorted int64)."""

@@ -68,9 +68,8 @@ def _decrypted(
     """Names and bytes of files that one process decrypts."""
     # Unlike a command-line argument, an environment variable doesn't show in the process list.
     options = '-P "{}"'.format(re.sub(r'(["\\])', r"\\\1", password))
-    names = [re.sub(r"([\[\]*?\\])", r"\\\1", file.filename) for file in files]
     process = subprocess.Popen(
-        [_program(), "-p", "-q", str(path), *names],
+        [_program(), "-p", "-q", str(path), *(re.sub(r"([\[\]*?\\])", r"\\\1", file.filename) for file in files)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

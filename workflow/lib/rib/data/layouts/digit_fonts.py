@@ -59,5 +59,4 @@ def _ink(digit: str, data: bytes, where: str) -> np.ndarray:
     bitmap = Image.new("L", (BITMAP, BITMAP), 0)
     bitmap.paste(glyph, ((BITMAP - glyph.width) // 2, (BITMAP - glyph.height) // 2))
     side = int(LEVELS**0.5)
-    blocks = (np.asarray(bitmap) >= 128).reshape(BITMAP // side, side, BITMAP // side, side)
-    return blocks.sum(axis=(1, 3))
+    return (np.asarray(bitmap) >= 128).reshape(BITMAP // side, side, BITMAP // side, side).sum(axis=(1, 3))

@@ -125,8 +125,7 @@ def _cartoon(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndar
 
 def _edges(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
     """The outline only."""
-    edges = feature.canny(util.img_as_float64(ink), sigma=2)
-    return util.img_as_ubyte(~morphology.dilation(edges))
+    return util.img_as_ubyte(~morphology.dilation(feature.canny(util.img_as_float64(ink), sigma=2)))
 
 
 # Functions of (64, 64) uint8 ink on paper, a random generator and the image's rank; they return (64, 64[, 3]) uint8.
