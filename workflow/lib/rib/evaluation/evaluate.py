@@ -65,7 +65,7 @@ def evaluate(
     device = devices.start(compute)
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
     loaded = [load_dataset(files, view, part) for files in datasets]
-    pixels = [Inputs(d.images, preprocessing["mean"], preprocessing["std"], device, d.rows) for d in loaded]
+    pixels = [Inputs.of(dataset, preprocessing, device) for dataset in loaded]
     models = [network_in_state(model_folder, state.weights, checkpoints, pixels[0]) for state in states]
     progress = Progress(desc=f"evaluating {run}", total=sum(len(dataset.labels) for dataset in loaded), unit="image")
     tables = []

@@ -9,7 +9,7 @@ stage's output is averaged over positions without class and register tokens, so 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -31,6 +31,7 @@ from rib.models.state import network_in_state
 STAGES = 4
 PRE_LOGITS = "pre_logits"
 DEFAULT = "default"
+INDEX_COLUMNS = ["row", "image_id", "label", "source_id", "object_id"]
 
 
 def compute_features(
@@ -48,8 +49,8 @@ def compute_features(
     Raises:
         UserError: the run has several states, the network lacks a layer, or a feature is not finite.
     """
-    weights, device = source.weights, devices.start(source.compute)
-    dataset, inputs = _inputs(source, limit, device)
+    weights = source.weights
+    dataset, inputs = _inputs(source, limit)
     model = network_in_state(source.model_folder, weights, source.checkpoints, inputs)
     found = features_of(model, inputs, source.batch_size, f"features of {source}")
     chosen = found if layers == DEFAULT else layers
@@ -57,7 +58,8 @@ def compute_features(
         raise UserError(
             f"config, representations.layers: {source.run.model} has no '{missing[0]}'; choose from {', '.join(found)}."
         )
-    _store(source, {name: found[name] for name in chosen}, dataset, device, features, index, manifest)
+    _store(source, {name: found[name] for name in chosen}, inputs, features, manifest)
+    pq.write_table(dataset.index.select(INDEX_COLUMNS), index)
 
 
 def compute_epoch_features(
@@ -71,36 +73,27 @@ def compute_epoch_features(
 
     Other arguments and errors are those of `compute_features`.
     """
-    device = devices.start(source.compute)
-    dataset, inputs = _inputs(source, limit, device)
+    dataset, inputs = _inputs(source, limit)
     found, method = {}, source.run.method
     for number, path in enumerate(snapshots, start=1):
         model = network_in_state(source.model_folder, {method: 1.0}, {method: path}, inputs)
         name = f"snapshot{number}"
         found[name] = features_of(model, inputs, source.batch_size, f"features of {source}, {name}")[PRE_LOGITS]
-    _store(source, found, dataset, device, features, index, manifest)
+    _store(source, found, inputs, features, manifest)
+    pq.write_table(dataset.index.select(INDEX_COLUMNS), index)
 
 
-def _inputs(source: RunOnDataset, limit: int, device: torch.device) -> tuple[PreparedDataset, Inputs]:
-    dataset, preprocessing = source.images(limit), source.preprocessing
-    return dataset, Inputs(dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows)
+def _inputs(source: RunOnDataset, limit: int) -> tuple[PreparedDataset, Inputs]:
+    device, dataset = devices.start(source.compute), source.images(limit)
+    return dataset, Inputs.of(dataset, source.preprocessing, device)
 
 
-def _store(
-    source: RunOnDataset,
-    found: Mapping[str, Tensor],
-    dataset: PreparedDataset,
-    device: torch.device,
-    features: Path,
-    index: Path,
-    manifest: Path,
-) -> None:
+def _store(source: RunOnDataset, found: dict[str, Tensor], inputs: Inputs, features: Path, manifest: Path) -> None:
     for name, tensor in found.items():
         source.refuse_infinite(f"a feature of '{name}'", tensor)
-    safetensors.torch.save_file(dict(found), features)
-    pq.write_table(dataset.index.select(["row", "image_id", "label", "source_id", "object_id"]), index)
+    safetensors.torch.save_file(found, features)
     sizes = {name: tensor.shape[1] for name, tensor in found.items()}
-    write_json(manifest, {"device": device.type, "n": len(dataset.labels), "layers": sizes})
+    write_json(manifest, {"device": inputs.device.type, "n": len(inputs), "layers": sizes})
 
 
 @torch.inference_mode()

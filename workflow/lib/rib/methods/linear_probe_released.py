@@ -1,8 +1,7 @@
 """Linear probing as in the released code of ImageNet-RIB, which changes more than the head.
 
-In a ViT only the patch embedding and the blocks are frozen; the class token, the position embedding, the norms outside
-the blocks and the head are trained. In a CNN only the head is trained, but the network is in training mode, so the
-BatchNorm statistics are updated.
+In a ViT only the patch embedding and the blocks are frozen, so the class token, the position embedding and norms are
+trained too. In a CNN only the head is trained, but in training mode, so the BatchNorm statistics are updated.
 
 Source: released code, main.py:83-93 (ViT: 83-88), and lib/experiment.py (training mode).
 """

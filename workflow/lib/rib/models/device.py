@@ -22,21 +22,13 @@ _policy = {"precision": AUTO, "compile": False}  # per process; each job has its
 
 @dataclass(frozen=True)
 class ComputeSettings:
-    """Device and precision.
+    """Device and precision of networks."""
 
-    Attributes:
-        device: `auto` (CUDA if available), `cpu` or `cuda`.
-        threads: number of torch threads; results are bit-identical for the same number.
-        precision: of networks: `fp32`, `bf16` (autocast; weights and losses stay in fp32), or `auto`: bf16 on CUDA,
-            fp32 on a CPU.
-        gradient_checkpointing: whether fine-tuning keeps only some activations and computes the others again.
-    """
-
-    device: str
-    threads: int
-    precision: str = AUTO
+    device: str  # `auto` (CUDA if available), `cpu` or `cuda`
+    threads: int  # of torch; results are bit-identical for the same number
+    precision: str = AUTO  # `fp32`, `bf16` (autocast; weights and losses stay in fp32); `auto`: bf16 on CUDA, else fp32
     compile: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = False  # whether fine-tuning keeps only some activations and computes others again
 
 
 def start(compute: ComputeSettings) -> torch.device:

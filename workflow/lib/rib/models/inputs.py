@@ -1,23 +1,21 @@
 """Network inputs from stored pixels, normalised on the device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rib.base.progress import Progress
+from rib.data.prepared import PreparedDataset
 from rib.models.augmentation import Augmentation
 
 
 class Inputs:
     """A dataset's images (n, H, W, 3) uint8, usually memory-mapped, as network inputs.
 
-    Mean and std are per RGB channel, in 0..1. Only the given rows are used, in order; None for all.
-
-    Attributes:
-        augmentation: random transforms in training; None for none.
-        epoch: current epoch of training, from 0, in which images are augmented; None outside of training.
+    Mean and std are per RGB channel, in 0..1. Only the given rows are used, in order; None for all. The augmentation
+    (None for none) transforms images in training.
     """
 
     def __init__(
@@ -30,8 +28,13 @@ class Inputs:
         augmentation: Augmentation | None = None,
     ):
         self.images, self.rows, self.device, self.augmentation = images, rows, device, augmentation
-        self.epoch: int | None = None
+        self.epoch: int | None = None  # of training, from 0, in which images are augmented; None outside of training
         self.mean, self.std = (torch.tensor(part, device=device).mul(255).view(1, 3, 1, 1) for part in (mean, std))
+
+    @classmethod
+    def of(cls, dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> "Inputs":
+        """A dataset's images, normalised by a model's preprocessing."""
+        return cls(dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows)
 
     def __len__(self) -> int:
         return len(self.images if self.rows is None else self.rows)

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from rib.base.errors import UserError
-from rib.base.progress import Progress, log
+from rib.base.progress import log
 from rib.config.run import ALL, Run
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
-from rib.evaluation.score import score
+from rib.evaluation.score import correct
 from rib.methods.base import FineTuning, Task
 from rib.models import device as devices
 from rib.models.inputs import Inputs
@@ -61,9 +61,8 @@ def pretrain(
             "give the model's entry a test dataset with other images."
         )
     torch.manual_seed(how["seed"])
-    model = build(entry["library"], entry["architecture"], num_classes, arguments=entry["arguments"]).to(
-        device, memory_format=torch.channels_last
-    )
+    model = build(entry["library"], entry["architecture"], num_classes, arguments=entry["arguments"])
+    model = model.to(device, memory_format=torch.channels_last)
     method = FineTuning(lr=how["lr"], batch_norm="train")
     method.setup(Task(model, on_device(dataset, entry["preprocessing"], device), None, how["seed"]))
     run = Run(entry["name"], how["dataset"], "pretraining", str(how["size"]), how["seed"])
@@ -84,10 +83,7 @@ def _training(how: Mapping) -> TrainingSettings:
 
 def _tested(model: torch.nn.Module, entry: Mapping, test: PreparedDataset, device: torch.device) -> dict:
     """Accuracy on held-out images, in percent."""
-    inputs = Inputs(test.images, entry["preprocessing"]["mean"], entry["preprocessing"]["std"], device, test.rows)
-    progress = Progress(desc=f"testing {entry['name']}", total=len(test.labels), unit="image")
-    (found,) = score([model.eval()], inputs, test, BATCH, progress)
-    progress.close()
-    right = int((found["rank"] == 0).sum())
+    inputs = Inputs.of(test, entry["preprocessing"], device)
+    right = int(correct(model.eval(), inputs, test, BATCH, f"testing {entry['name']}").sum())
     log.info("%s: %d of %d images of %s are correct", entry["name"], right, len(test.labels), test.name)
     return {"dataset": test.name, "images": len(test.labels), "accuracy": round(100 * right / len(test.labels), 6)}
