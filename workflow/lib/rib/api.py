@@ -133,9 +133,8 @@ def evaluate(
 def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.DataFrame, pd.DataFrame]:
     """RI of each run, and mRI of each method, in percentage points with confidence intervals, as in ri.csv and mri.csv.
 
-    Args:
-        rows: of `evaluate`, of fine-tuned networks and of those that they started from, on the same datasets, else a UserError.
-        network: any of the family, to find the datasets. Example: `rib.robustness_improvement(rows, network)`.
+    The rows of `evaluate` are of fine-tuned networks and of those that they started from, on the same datasets, else a
+    UserError; the network is any of the family, to find the datasets. Example: `rib.robustness_improvement(rows, network)`.
     """
     stages = _Stages(_settings(network), datasets=list(rows["dataset"].unique()))
     if missing := set(rows["model"]) - set(rows["model"][rows["method"] == PRETRAINED]):
@@ -167,10 +166,8 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
     trained = [replace(found, method=name) for name in states[0].weights if name != PRETRAINED]
     checkpoints = {part.method: place / f"finetune/{part}" / OUTPUTS["checkpoint"] for part in trained}
     model = place.parent / "models" / found.model
-    _refuse_changed(
-        *(path.parent / OUTPUTS["manifest"] for path in (model / OUTPUTS["weights"], *checkpoints.values()))
-    )
-    _refuse_changed(*(path.with_suffix(".manifest.json") for path in rows))
+    manifests = [path.with_name(OUTPUTS["manifest"]) for path in (model / OUTPUTS["weights"], *checkpoints.values())]
+    _refuse_changed(*manifests, *(path.with_suffix(".manifest.json") for path in rows))
     records = read_lock(Path(project, LOCK))  # of models by name
     name = next((name for name in records if parse_name(name).short == found.model), found.model)
     stages = _Stages({**settings, "family": parts[0], "models": [name]}, records)
@@ -258,10 +255,8 @@ class _Stages:
     def kept(self, place: str, function: Callable, known: Mapping, *code: str, **outputs: str) -> Path:
         """Folder of the cache with all outputs of a job's function, compared with their digests.
 
-        Args:
-            known: arguments by name, of which the function takes those that it has.
-            code: files of code that it loads.
-            outputs: names of further outputs, by argument.
+        The function takes those of the `known` arguments that it has, and loads files of `code`; `outputs` are names of
+        further outputs, by argument.
         """
         known = {"view": self.view, "compute": self.compute, **known}
         known = {name: known[name] for name in inspect.signature(function).parameters if name in known}
@@ -288,10 +283,9 @@ class _Stages:
         """Published files of a dataset or model."""
         made, known = [], {"what": entry.name, "partial": self.cache / "partial"}
         for source in entry.sources:
-            more = {"urls": self.grid.catalog.urls.get((entry.raw, source["file"]))}
+            known["source"] = {**source, "urls": self.grid.catalog.urls.get((entry.raw, source["file"]))}
             if source["kind"] == "folder":
-                more["listing"] = folders.listing(Path(source["path"]))
-            known["source"] = {**source, **more}
+                known["source"]["listing"] = folders.listing(Path(source["path"]))
             made.append(self.kept(f"raw/{entry.raw}", download.download, known, target=source["file"]) / source["file"])
         return made
 
@@ -319,10 +313,8 @@ class _Stages:
         if how := entry.pretrain:
             known |= {f"{key}_folder": self.dataset(how[key]).folder for key in ("dataset", "test")}
             return self.kept(f"models/{self.name}", pretrain.pretrain, known)
-        known |= {
-            "archives": self.archives(entry),
-            "reference": self.reference() if known["head"] == "fitted" else None,
-        }
+        known["archives"] = self.archives(entry)
+        known["reference"] = self.reference() if known["head"] == "fitted" else None
         return self.kept(f"models/{self.name}", convert.convert, known)
 
     def trained(self, run: Run) -> tuple[list[State], dict[str, Path]]:

@@ -89,11 +89,8 @@ def _rows(dataset: PreparedDataset, scores: Mapping[str, Tensor], run: Run, alph
         return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([text]))
 
     columns = {key: constant(getattr(run, key)) for key in ("model", "target", "method", "size")}
-    columns["seed"] = pa.array([run.seed] * n, pa.int32())
-    columns["alpha"] = pa.array([alpha] * n, pa.float64())
-    columns["dataset"] = constant(dataset.name)
-    columns["row"] = dataset.index["row"]
+    columns |= {"seed": pa.array([run.seed] * n, pa.int32()), "alpha": pa.array([alpha] * n, pa.float64())}
+    columns |= {"dataset": constant(dataset.name), "row": dataset.index["row"]}
     columns |= {name: pa.array(scores[name].numpy().astype(np.int16)) for name in ("prediction", "rank")}
-    for name in FLOATS:
-        columns[name] = pa.array(scores[name].clip(-LARGEST, LARGEST).numpy().astype(np.float16))
+    columns |= {name: pa.array(scores[name].clip(-LARGEST, LARGEST).numpy().astype(np.float16)) for name in FLOATS}
     return pa.table(columns)

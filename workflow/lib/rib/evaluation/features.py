@@ -67,11 +67,8 @@ def compute_epoch_features(
 ) -> None:
     """Compute and store the head's input at several times in the training of a run.
 
-    Args:
-        snapshots: snapshots written by rib.training.finetune.
-        features: written as .safetensors: (n, d) float32 by snapshot, `snapshot1` first.
-
-    Other arguments and errors are those of `compute_features`.
+    The snapshots are written by rib.training.finetune. The features, written as .safetensors, are (n, d) float32 by
+    snapshot, `snapshot1` first; other arguments and errors are those of `compute_features`.
     """
     dataset, inputs = _inputs(source, limit)
     found, method = {}, source.run.method

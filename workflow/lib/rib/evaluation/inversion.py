@@ -24,7 +24,6 @@ from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED
-from rib.data.prepared import PreparedDataset
 from rib.evaluation.features import layers_of
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models import device as devices
@@ -34,6 +33,7 @@ from rib.models.network import load
 
 # From images (N, 3, H, W) with values 0..1 to features (N, d).
 Representation = Callable[[Tensor], Tensor]
+AS_STORED = {"mean": [0.0] * 3, "std": [1.0] * 3}  # gives pixels with values 0..1
 NOISE = "noise"
 TINY = 1e-12  # smallest norm, to avoid a division by zero
 
@@ -43,12 +43,8 @@ def invert(
 ) -> tuple[Tensor, Tensor]:
     """Images with given features, found by gradient descent on pixels, independently for each image.
 
-    Args:
-        wanted: (N, d) target features.
-        start: (N, 3, H, W), values 0..1.
-
-    Returns:
-        The best images (N, 3, H, W), and their residuals (N,): distance from the target features divided by their norm.
+    The features `wanted` are (N, d), the images to `start` from (N, 3, H, W) with values 0..1. Returns the best images
+    (N, 3, H, W), and their residuals (N,): distance from the wanted features divided by their norm.
     """
     pixels = start.clone().requires_grad_(True)
     best, least = start.clone(), torch.full((len(start),), torch.inf, device=start.device)
@@ -104,12 +100,6 @@ class InversionSettings:
     seed: int
 
 
-def _pixels(source: RunOnDataset, limit: int, device: torch.device) -> tuple[PreparedDataset, Tensor]:
-    """A dataset's images with values 0..1."""
-    dataset = source.images(limit)
-    return dataset, Inputs(dataset.images, [0.0] * 3, [1.0] * 3, device, dataset.rows)[slice(None)]
-
-
 def _representation(
     source: RunOnDataset, weights: Mapping[str, float], layer: str, device: torch.device
 ) -> Representation:
@@ -132,7 +122,8 @@ def invert_run(
         UserError: the run is a curve, which has several states, or a representation is not finite.
     """
     weights, device = source.weights, devices.start(source.compute)
-    dataset, pixels = _pixels(source, settings.images, device)
+    dataset = source.images(settings.images)
+    pixels = Inputs.of(dataset, AS_STORED, device)[:]
     representation = _representation(source, weights, settings.layer, device)
     start = starts(pixels, settings.start, source.preprocessing["mean"], settings.seed)
     n, steps = len(pixels), settings.steps
@@ -158,12 +149,11 @@ def cross_features(
 ) -> None:
     """Features of a pretrained and a fine-tuned network for images and for both networks' inversions of them.
 
-    Args:
-        features: written as .safetensors, (n, d) each: `<network>.<images>`, with network `before` or `after` and
-            images `images`, `inverted_before` or `inverted_after`; also `residual_before` and `residual_after` (n,).
+    They are written as .safetensors, (n, d) each: `<network>.<images>`, with network `before` or `after` and images
+    `images`, `inverted_before` or `inverted_after`; also `residual_before` and `residual_after` (n,).
     """
     weights, device = source.weights, devices.start(source.compute)
-    _, pixels = _pixels(source, settings.images, device)
+    pixels = Inputs.of(source.images(settings.images), AS_STORED, device)[:]
     files = {"before": inverted_before, "after": inverted_after}
     stored = {when: safetensors.torch.load_file(path, device.type) for when, path in files.items()}
     shown = {"images": pixels} | {f"inverted_{when}": part["inverted"] for when, part in stored.items()}

@@ -28,10 +28,9 @@ def algorithm(cls: type) -> type:
 
 
 def load_algorithm(path: str | Path, settings: Mapping):
-    """The algorithm of a module, instantiated with its settings.
+    """The algorithm of a module, with its settings.
 
-    Raises:
-        UserError: the module doesn't mark exactly one class, or a setting is out of range.
+    Raises a UserError if the module doesn't mark exactly one class, or a setting is out of range.
     """
     module = load_module(path)
     own = {found for found in vars(module).values() if isinstance(found, type) and found.__module__ == module.__name__}

@@ -17,7 +17,7 @@ from rib.models.network import head_parameters
 
 # Parameters in timm's and open_clip's ViTs, NaFlexViT and Swin; an image tower of open_clip may be timm's network.
 IN_BLOCKS = re.compile(r"(visual\.)?(trunk\.)?(patch_embed|embeds\.proj|blocks|layers|stages|conv1|transformer)\.")
-VIT = re.compile(r"(visual\.)?(trunk\.)?(blocks\.0\.attn|transformer\.)")
+IN_VIT = re.compile(r"(visual\.)?(trunk\.)?(blocks\.0\.attn|transformer\.)")
 
 
 def outside_blocks(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -25,14 +25,10 @@ def outside_blocks(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, parameter) for name, parameter in model.named_parameters() if not IN_BLOCKS.match(name)]
 
 
-def is_vit(model: nn.Module) -> bool:
-    """Whether a network is a ViT of timm or open_clip."""
-    return any(VIT.match(name) for name, _ in model.named_parameters())
-
-
 @algorithm
 class LinearProbingReleased(FineTuning):
     """Minimise CE over the head; in a ViT over all parameters outside the patch embedding and the blocks."""
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        return outside_blocks(self.model) if is_vit(self.model) else head_parameters(self.model)
+        is_vit = any(IN_VIT.match(name) for name, _ in self.model.named_parameters())
+        return outside_blocks(self.model) if is_vit else head_parameters(self.model)

@@ -14,7 +14,6 @@ from rib.jobs.gpu_lock import lock_gpu
 
 # glibc's mallopt(3) parameters, from malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-LARGEST_INT = 2**31 - 1
 
 AUTO, BF16 = "auto", "bf16"
 _policy = {"precision": AUTO, "compile": False}  # per process; each job has its own
@@ -63,7 +62,7 @@ def keep_freed_memory() -> None:
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, LARGEST_INT)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # the largest int
 
 
 def _in_bf16(device: torch.device) -> bool:

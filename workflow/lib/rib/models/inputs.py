@@ -27,7 +27,8 @@ class Inputs:
         rows: np.ndarray | None = None,
         augmentation: Augmentation | None = None,
     ):
-        self.images, self.rows, self.device, self.augmentation = images, rows, device, augmentation
+        self.images, self.device, self.augmentation = images, device, augmentation
+        self.rows = np.arange(len(images)) if rows is None else rows
         self.epoch: int | None = None  # of training, from 0, in which images are augmented; None outside of training
         self.mean, self.std = (torch.tensor(part, device=device).mul(255).view(1, 3, 1, 1) for part in (mean, std))
 
@@ -37,14 +38,14 @@ class Inputs:
         return cls(dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows)
 
     def __len__(self) -> int:
-        return len(self.images if self.rows is None else self.rows)
+        return len(self.rows)
 
     def __getitem__(self, rows: np.ndarray | slice) -> Tensor:
         """Batch of the given rows: (N, 3, H, W) float32, channels last in memory."""
-        pixels = torch.from_numpy(np.array(self.images[rows if self.rows is None else self.rows[rows]]))
+        rows = self.rows[rows]
+        pixels = torch.from_numpy(np.asarray(self.images[rows]))
         if self.augmentation and self.epoch is not None:
-            which = np.arange(len(self.images))[rows] if self.rows is None else self.rows[rows]
-            pairs = zip(pixels.permute(0, 3, 1, 2), which.tolist(), strict=True)
+            pairs = zip(pixels.permute(0, 3, 1, 2), rows.tolist(), strict=True)
             pixels = torch.stack([self.augmentation(image, self.epoch, row) for image, row in pairs])
             pixels = pixels.permute(0, 2, 3, 1).contiguous()
         if self.device.type == "cuda":

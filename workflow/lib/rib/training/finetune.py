@@ -130,8 +130,7 @@ def set_up(method: FineTuning, task: Task, run: Run, checkpointing: bool) -> Non
 def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
     """Switch on the network's own gradient checkpointing: the backward pass computes activations again.
 
-    Raises:
-        ValueError: the network has none, or the method would update BatchNorm statistics in both passes.
+    Raises a ValueError if it has none, or the method would update BatchNorm statistics in both passes.
     """
     if method.batch_norm == "train" and any(isinstance(layer, BATCH_NORM) for layer in model.modules()):
         raise ValueError("BatchNorm statistics would be updated twice; set compute.gradient_checkpointing to false")
@@ -202,11 +201,8 @@ def train(
     """Train a method that has been set up, resuming from the state in `saved` if there is one.
 
     `steps` is None for that number on these images; the last epoch may be cut short. Returns one history row per epoch,
-    and the changed tensors.
-
-    Raises:
-        DivergenceError: the loss or a trained tensor is not finite.
-        UserError: the recipe cannot be used with the method.
+    and the changed tensors. Raises a DivergenceError if the loss or a trained tensor is not finite, and a UserError if
+    the recipe cannot be used with the method.
     """
     n = len(method.inputs)
     steps = steps or training.total_steps(n, n)
