@@ -150,11 +150,9 @@ def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.D
 def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.DataFrame]:
     """The network and the rows of a finished run of a project folder.
 
-    Args:
-        run: as in the paths of its results, <family>/<protocol>/<model>/<target>/<method>/<size>/<seed>.
-        settings: those of the project that differ from the family's defaults, such as catalog and image_size.
-
-    Raises a UserError if it has several networks. Example: `rib.load_run(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
+    The run is as in the paths of its results, <family>/<protocol>/<model>/<target>/<method>/<size>/<seed>; the settings are
+    those of the project that differ from the family's defaults, such as catalog and image_size. Raises a UserError if
+    it has several networks. Example: `rib.load_run(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
     """
     parts = Path(run).parts
     place, path = Path(project, "results", *parts[:2]), Path(*parts[2:])
@@ -186,9 +184,8 @@ def _catalog(settings: Mapping, family: str | None = None) -> Catalog:
 def _settings(network: nn.Module) -> dict:
     """The settings that a network was loaded with."""
     if not hasattr(network, "settings"):
-        raise UserError(
-            f"a {type(network).__name__} was not loaded by rib; copy its weights into one of rib.load_model."
-        )
+        kind = type(network).__name__
+        raise UserError(f"a {kind} was not loaded by rib; copy its weights into one of rib.load_model.")
     return network.settings
 
 
@@ -214,8 +211,7 @@ class _Stages:
         self.settings, self.grid = settings, resolve_grid(config, catalog)
         (self.name,) = self.grid.models
         self.geometry, self.workers = self.grid.geometry(self.name), config["compute"]["decode_workers"]
-        own = {"geometry": self.geometry, "workers": self.workers}
-        self.view = view.DatasetView(**self.grid.view_of(self.name) | own)
+        self.view = view.DatasetView(**self.grid.view_of(self.name) | {"geometry": self.geometry}, workers=self.workers)
         self.compute = device.ComputeSettings(**self.grid.compute())
         variables.set_from(config)
 

@@ -47,7 +47,7 @@ def evaluate(
     manifest: Path,
     part: str = TEST,
 ) -> None:
-    """Score a run on an evaluation group; each image is read once and passes through all states of the run.
+    """Score a run on an evaluation group; each image is read once for all states. A UserError if a logit is not finite.
 
     Args:
         manifests: of the checkpoints, in their order; none for snapshots.
@@ -58,9 +58,6 @@ def evaluate(
         manifest: written as JSON: the device, n and label space digest of each dataset, and the fit of each of the
             checkpoints (see rib.training.finetune).
         part: the split that is scored where there is one.
-
-    Raises:
-        UserError: a logit is not finite.
     """
     device = devices.start(compute)
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]

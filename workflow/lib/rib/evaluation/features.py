@@ -39,15 +39,14 @@ def compute_features(
 ) -> None:
     """Compute and store features of a run on a dataset.
 
+    Raises a UserError if the run has several states, the network lacks a layer, or a feature is not finite.
+
     Args:
         layers: `default` for all, or a list of names.
         limit: maximum number of images; a larger dataset is cut in the balanced order.
         features: written as .safetensors: (n, d) float32 by layer, rows in the order of the dataset's index.
         index: written as Parquet: row, image_id, label, source_id and object_id of these images, in the same order.
         manifest: written as JSON: the device, n, and d by layer.
-
-    Raises:
-        UserError: the run has several states, the network lacks a layer, or a feature is not finite.
     """
     weights = source.weights
     dataset, inputs = _inputs(source, limit)

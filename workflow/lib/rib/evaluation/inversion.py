@@ -100,9 +100,7 @@ class InversionSettings:
     seed: int
 
 
-def _representation(
-    source: RunOnDataset, weights: Mapping[str, float], layer: str, device: torch.device
-) -> Representation:
+def _represent(source: RunOnDataset, weights: Mapping[str, float], layer: str, device: torch.device) -> Representation:
     """Representation in full precision and without fused BatchNorm, since gradients pass through the network."""
     model = apply(load(source.model_folder, device)[0], weights, source.checkpoints).eval().requires_grad_(False)
     return representation_of(model, source.preprocessing, layer, device)
@@ -111,20 +109,17 @@ def _representation(
 def invert_run(
     *, source: RunOnDataset, settings: InversionSettings, inverted: Path, index: Path, manifest: Path
 ) -> None:
-    """Invert a run's representation of a dataset's images.
+    """Invert a run's representation of a dataset's images; a UserError for a curve, or if one is not finite.
 
     Args:
         inverted: written as .safetensors: `inverted` (n, 3, H, W) float32 in 0..1, `residual` (n,) (see `invert`).
         index: written as Parquet: image_id and object_id of each image.
         manifest: written as JSON: the device, n, the mean residual, and the number of forward and backward passes.
-
-    Raises:
-        UserError: the run is a curve, which has several states, or a representation is not finite.
     """
     weights, device = source.weights, devices.start(source.compute)
     dataset = source.images(settings.images)
     pixels = Inputs.of(dataset, AS_STORED, device)[:]
-    representation = _representation(source, weights, settings.layer, device)
+    representation = _represent(source, weights, settings.layer, device)
     start = starts(pixels, settings.start, source.preprocessing["mean"], settings.seed)
     n, steps = len(pixels), settings.steps
     progress, began, parts = Progress(desc=f"inverting {source}", total=n * steps, unit="pass"), time.monotonic(), []
@@ -159,7 +154,7 @@ def cross_features(
     shown = {"images": pixels} | {f"inverted_{when}": part["inverted"] for when, part in stored.items()}
     found = {f"residual_{when}": part["residual"] for when, part in stored.items()}
     for when, state in {"before": {PRETRAINED: 1.0}, "after": weights}.items():
-        representation = _representation(source, state, settings.layer, device)
+        representation = _represent(source, state, settings.layer, device)
         for name, images in shown.items():
             found[f"{when}.{name}"] = in_batches(representation, images, source.batch_size, f"features of {source}")
     safetensors.torch.save_file(found, features)

@@ -20,10 +20,7 @@ class State(NamedTuple):
 def write_recipe(
     *, algorithm: str, settings: Mapping, parents: Sequence[str], manifests: Sequence[Path], recipe: Path
 ) -> None:
-    """Write the recipe of a merge (see `store_recipe`) by an algorithm in the given file.
-
-    Raises a UserError if the entry doesn't fit the algorithm, or the weights don't add up to 1.
-    """
+    """Write a merge's recipe (see `store_recipe`); a UserError if its entry doesn't fit, or weights don't add up to 1."""
     module = load_module(algorithm)
     curved = hasattr(module, "curve")
     try:

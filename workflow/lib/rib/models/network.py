@@ -146,7 +146,6 @@ def load(folder: Path, device: torch.device, dropout: float = 0.0, drop_path: fl
 
 def write_model(model: nn.Module, entry: Mapping, facts: Mapping, weights: Path, description: Path) -> None:
     """Write a network's state dict as safetensors and, as JSON, the given facts and those of its catalogue entry."""
-    state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(state, weights)
+    safetensors.torch.save_file({name: part.cpu().contiguous() for name, part in model.state_dict().items()}, weights)
     keys = ("name", "pretraining", "library", "architecture", "arguments", "preprocessing", "licence")
     write_json(description, {key: entry[key] for key in keys} | facts)

@@ -43,13 +43,12 @@ def pretrain(
 ) -> None:
     """Train a network, then write it in the format of rib.models.convert.convert.
 
+    Raises a UserError if the loss or a tensor is not finite, or the two datasets share source images.
+
     Args:
         entry: the model's catalogue entry with `pretrain`.
-        rescue: written if training diverges: the state after the last finite epoch.
+        saved, rescue: as in rib.training.finetune.finetune.
         description: written as JSON; `trained` has the number of training images and the test accuracy in percent.
-
-    Raises:
-        UserError: the loss or a tensor is not finite, or the two datasets share source images.
     """
     device, how = devices.start(compute), entry["pretrain"]
     dataset = load_whole(DatasetFiles(how["dataset"], dataset_folder), view)
@@ -67,18 +66,15 @@ def pretrain(
     method.setup(Task(model, on_device(dataset, entry["preprocessing"], device), None, how["seed"]))
     run = Run(entry["name"], how["dataset"], "pretraining", str(how["size"]), how["seed"])
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    given = {key: how[key] for key in ("epochs", "batch_size", "momentum", "weight_decay", "warmup_fraction")}
+    # Only the fraction bounds the warm-up, and BatchNorm needs whole batches.
+    training = TrainingSettings(**given, warmup_steps=math.inf, micro_batch_size=ALL)
     with rescued(saved, rescue, "pretrain of the model's entry"):
-        rows, _ = train(method, first, _training(how), run, device, saved)
+        rows, _ = train(method, first, training, run, device, saved)
     write_history(rows, history)
     trained = {"images": len(dataset.labels), "test": _tested(model, entry, test, device)}
     facts = {"source": {"pretrain": how}, "num_classes": num_classes, "head": {"from": "pretrained"}}
     write_model(model, entry, facts | {"trained": trained}, weights, description)
-
-
-def _training(how: Mapping) -> TrainingSettings:
-    """Training settings: only the fraction bounds the warm-up, and BatchNorm needs whole batches."""
-    shared = {key: how[key] for key in ("epochs", "batch_size", "momentum", "weight_decay", "warmup_fraction")}
-    return TrainingSettings(**shared, warmup_steps=math.inf, micro_batch_size=ALL)
 
 
 def _tested(model: torch.nn.Module, entry: Mapping, test: PreparedDataset, device: torch.device) -> dict:

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from rib.base.progress import log
@@ -23,9 +24,7 @@ SUMS, CPU_RANDOM, CUDA_RANDOM = "sums", "random.cpu", "random.cuda"
 class TrainingState:
     """Everything that the next step depends on, in one file; a path of None saves nothing."""
 
-    def __init__(
-        self, path: Path | None, model: nn.Module, optimizer: Optimizer, trainable: Mapping[str, nn.Parameter]
-    ):
+    def __init__(self, path: Path | None, model: nn.Module, optimizer: Optimizer, trainable: Mapping[str, Parameter]):
         self.path, self.model, self.optimizer, self.trainable = path, model, optimizer, trainable
         self.saved = time.monotonic()
 
@@ -38,8 +37,7 @@ class TrainingState:
         if self.path is None or time.monotonic() - self.saved < SAVE_EVERY:
             return
         # Trained parameters may lie outside the network, such as a padding prompt.
-        weights = {**self.trainable, **self.model.state_dict()}
-        tensors = {WEIGHTS + name: tensor for name, tensor in weights.items()}
+        tensors = {WEIGHTS + name: part for name, part in {**self.trainable, **self.model.state_dict()}.items()}
         for name, part in self.trainable.items():
             own = self.optimizer.state[part].items()  # such as SGD's momentum_buffer, Adam's exp_avg and step
             tensors |= {f"{OPTIMIZER}{key}.{name}": value for key, value in own if value is not None}
