@@ -20,7 +20,7 @@ class State(NamedTuple):
 def write_recipe(
     *, algorithm: str, settings: Mapping, parents: Sequence[str], manifests: Sequence[Path], recipe: Path
 ) -> None:
-    """Write a merge's recipe (see `store_recipe`); a UserError if its entry doesn't fit, or weights don't add up to 1."""
+    """Write a merge's recipe (see `store_recipe`); a UserError if its entry is wrong or weights don't add up to 1."""
     module = load_module(algorithm)
     curved = hasattr(module, "curve")
     try:
