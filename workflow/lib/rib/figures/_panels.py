@@ -1,19 +1,21 @@
 """Helpers that several figures share: a panel per run, and rows of a panel."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rib.figures import Labels
+
 WIDEST = 4  # maximum number of panel columns
 
 
 def run_panels(
     shown: pd.Series | pd.DataFrame,
-    models: Mapping[str, str],
-    methods: Mapping[str, str],
+    models: Labels,
+    methods: Labels,
     panel: tuple[float, float],
     margin: tuple[float, float],
 ) -> tuple[Figure, dict[tuple[str, str], Axes]]:

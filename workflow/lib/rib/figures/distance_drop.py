@@ -1,13 +1,13 @@
 """RI of every target against its distance, one panel per model and kind of distance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rib.analysis.association import to_targets
+from rib.figures import Drawn, Labels
 
 # Colours of Okabe & Ito 2008 without yellow, which is too light for thin lines.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
@@ -20,16 +20,16 @@ def draw(
     association: pd.DataFrame,
     ri: pd.DataFrame,
     *,
-    models: Mapping[str, str],
+    models: Labels,
     method: str,
     method_label: str,
-    targets: Mapping[str, str],
+    targets: Labels,
     ood_datasets: Sequence[str],
     in_distribution: str | None,
     in_distribution_label: str | None,
-    kinds: Mapping[str, str],
+    kinds: Labels,
     confidence: float,
-) -> tuple[Figure, pd.DataFrame]:
+) -> Drawn:
     """One point per target with the confidence interval of its RI; correlations and p above each panel.
 
     Args:
@@ -63,7 +63,7 @@ def draw(
     return figure, pd.DataFrame(lines, columns=columns)
 
 
-def _points(axes, points: Sequence[tuple], targets: Mapping[str, str]) -> None:
+def _points(axes, points: Sequence[tuple], targets: Labels) -> None:
     axes.axhline(0, color="#525252", linewidth=0.8)
     for place, (*_, name, apart, value, low, high) in enumerate(points):
         look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 5}

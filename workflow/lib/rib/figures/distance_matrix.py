@@ -1,18 +1,13 @@
 """Heat maps of the distances between datasets, one panel per model and kind of distance."""
 
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from rib.figures import text_colour
+from rib.figures import Drawn, Labels, text_colour
 
 
-def draw(
-    distances: pd.DataFrame, *, models: Mapping[str, str], datasets: Mapping[str, str], kinds: Mapping[str, str]
-) -> tuple[Figure, pd.DataFrame]:
+def draw(distances: pd.DataFrame, *, models: Labels, datasets: Labels, kinds: Labels) -> Drawn:
     """Distances as colour and number; each panel has its own colour range.
 
     Args:

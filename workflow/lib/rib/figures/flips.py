@@ -1,14 +1,11 @@
 """Flips by fine-tuning: images that become wrong or right, and agreement of predictions."""
 
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from rib.figures import GAIN, LOSS
+from rib.figures import GAIN, LOSS, Drawn, Labels
 from rib.figures._panels import name_rows
 
 # Distinguishable without colour by side and hatching.
@@ -21,9 +18,7 @@ INK = "#252525"
 NUMBER = {"textcoords": "offset points", "fontsize": 7}
 
 
-def draw(
-    flips: pd.DataFrame, *, models: Mapping[str, str], methods: Mapping[str, str], confidence: float
-) -> tuple[Figure, pd.DataFrame]:
+def draw(flips: pd.DataFrame, *, models: Labels, methods: Labels, confidence: float) -> Drawn:
     """Diverging bars of flips and dots of agreement, in percent of the other datasets' images, with confidence
     intervals.
 

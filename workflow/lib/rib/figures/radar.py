@@ -3,25 +3,17 @@
 Source: arXiv 2410.21582, radar figure (two pretraining sources, fine-tuned on ImageNet-R; before solid, after dashed).
 """
 
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rib.config.run import PRETRAINED
+from rib.figures import Drawn, Labels, Styles
 
 
 def draw(
-    accuracy: pd.DataFrame,
-    *,
-    target: str,
-    method: str,
-    method_label: str,
-    models: Mapping[str, Mapping],
-    datasets: Mapping[str, str],
-) -> tuple[Figure, pd.DataFrame]:
+    accuracy: pd.DataFrame, *, target: str, method: str, method_label: str, models: Styles, datasets: Labels
+) -> Drawn:
     """Top-1 accuracy (percent) on every dataset, mean over seeds.
 
     Args:

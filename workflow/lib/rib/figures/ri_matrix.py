@@ -1,27 +1,26 @@
 """Matrix of RI: methods by targets, one panel per model, with mRI in the last column."""
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rib.analysis.fit import UNFINISHED, whole_percent
-from rib.figures import CHANGES, SHARED, text_colour
+from rib.figures import CHANGES, SHARED, Drawn, Labels, text_colour
 
 
 def draw(
     ri: pd.DataFrame,
     mri: pd.DataFrame,
     *,
-    models: Mapping[str, str],
-    methods: Mapping[str, str],
-    targets: Mapping[str, str],
+    models: Labels,
+    methods: Labels,
+    targets: Labels,
     shared: Collection[str],
     confidence: float,
-) -> tuple[Figure, pd.DataFrame]:
+) -> Drawn:
     """RI of every method and target in percentage points, as colour and number, with its confidence interval and fit below.
 
     Args:
