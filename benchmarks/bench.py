@@ -59,6 +59,14 @@ def catalog():
     return Catalog([ROOT / "workflow/catalog"])
 
 
+def algorithm_of(name: str, model: torch.nn.Module, *data: PreparedDataset):
+    """A method's algorithm, set up for training a model on data."""
+    method = catalog().methods[name]
+    algorithm = load_algorithm(catalog().algorithm_file(method.algorithm), settings_of(method))
+    algorithm.setup(task_of(model, *data))
+    return algorithm
+
+
 def ratio(real: Callable[[], None], limit: Callable[[], None], rounds: int) -> tuple[float, float, float]:
     """Median seconds of both, run alternately, and the median ratio of the limit to the real path."""
     # timeit switches garbage collection off, jobs do not.
@@ -72,13 +80,10 @@ def b1(folder: Path) -> str:
     data = dataset(folder, 200)
     batches, members = in_memory(data, 32), class_members(data.space, CPU)
     labels = torch.from_numpy(data.labels).split(32)
-    settings = settings_of(catalog().methods["ft"])
     before = network().state_dict()
 
     def real() -> None:
-        algorithm = load_algorithm(catalog().algorithm_file("ft"), settings)
-        algorithm.setup(task_of(models.pop(), data))
-        train(algorithm, before, TRAINING, RUN, CPU)
+        train(algorithm_of("ft", models.pop(), data), before, TRAINING, RUN, CPU)
 
     def bare() -> None:
         model = models.pop().train()
@@ -162,11 +167,7 @@ def linear_probing(folder: Path, side: int) -> tuple[float, float, float]:
     labels = torch.from_numpy(data.labels).split(32)
 
     def real() -> None:
-        algorithm = load_algorithm(
-            catalog().algorithm_file("linear_probe"), settings_of(catalog().methods["linear_probe"])
-        )
-        algorithm.setup(task_of(network(), data))
-        train(algorithm, before, replace(TRAINING, epochs=10), RUN, CPU)
+        train(algorithm_of("linear_probe", network(), data), before, replace(TRAINING, epochs=10), RUN, CPU)
 
     def through() -> None:
         model = network()
@@ -190,8 +191,7 @@ def b5(folder: Path) -> str:
     whole, stored = len(methods) * sum(tensor.nbytes for tensor in before.values()), 0
     for method in methods:
         if method.trains:
-            algorithm = load_algorithm(catalog().algorithm_file(method.algorithm), settings_of(method))
-            algorithm.setup(task_of(network(), data, data))
+            algorithm = algorithm_of(method.name, network(), data, data)
             changed = train(algorithm, before, TRAINING, RUN, CPU)[1]
             whole += sum(parameter.nbytes for _, parameter in algorithm.trainable())
             stored += sum(tensor.nbytes for tensor in xor_compress(changed, before).values())

@@ -94,11 +94,8 @@ REGISTRY.figure(
     inputs={"accuracy": TABLES["accuracy"]},
     settings={**LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS},
 )
-REGISTRY.figure(
-    "radar",
-    inputs={"accuracy": TABLES["accuracy"]},
-    settings={**EXAMPLE, "models": dict(list(MODEL_STYLES.items())[:2])},
-)
+TWO_MODELS = dict(list(MODEL_STYLES.items())[:2])
+REGISTRY.figure("radar", inputs={"accuracy": TABLES["accuracy"]}, settings={**EXAMPLE, "models": TWO_MODELS})
 if PUBLISHABLE := {name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable}:
     REGISTRY.figure(
         "examples",

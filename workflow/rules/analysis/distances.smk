@@ -23,14 +23,11 @@ REGISTRY.figure(
         "confidence": CONFIDENCE,
     },
 )
+DISTANCE_LABELS = {name: CATALOG.datasets[name].label for name in DISTANCE_SETS}
 REGISTRY.figure(
     "distance_matrix",
     inputs={"distances": DISTANCE_TABLES["distances"]},
-    settings={
-        "models": MODEL_LABELS,
-        "datasets": {name: CATALOG.datasets[name].label for name in DISTANCE_SETS},
-        "kinds": DISTANCE_KINDS,
-    },
+    settings={"models": MODEL_LABELS, "datasets": DISTANCE_LABELS, "kinds": DISTANCE_KINDS},
 )
 REGISTRY.analysis("distances", tables=DISTANCE_TABLES, figures=["distance_drop", "distance_matrix"], optional=True)
 

@@ -192,8 +192,7 @@ def _tested(
     seed: int,
 ) -> Iterator[tuple]:
     """Yield run index, statistic, value, confidence interval, p, permutations, exact, n of each run and statistic."""
-    n = responses.shape[1]
-    enough = n >= FEWEST
+    enough = (n := responses.shape[1]) >= FEWEST
     orders, exact = permutations(*sizes, seed=seed) if enough else (np.empty((0, sum(sizes)), np.int64), True)
     for statistic in STATISTICS:
         ranks = statistic == "spearman"
@@ -224,7 +223,6 @@ def write_tables(
     measured = zip(models, features, compression, strict=True)
     parts = {model: pd.concat(map(pd.read_csv, paths)) for model, *paths in measured}
     distances = pd.concat(parts, names=["model"]).reset_index("model")
-    changes, gains = map(read_table, (accuracy, ri))
-    tables = {"distances": distances, "association": association_table(distances, changes, gains, **choices)}
-    for name, table in tables.items():
+    associated = association_table(distances, read_table(accuracy), read_table(ri), **choices)
+    for name, table in (("distances", distances), ("association", associated)):
         write_table(outputs[name], table.assign(conditions=conditions))

@@ -173,11 +173,9 @@ def letters(tied: np.ndarray) -> list[str]:
             both = {group for group in groups if group.issuperset(pair)}
             split = (groups - both) | {group - {one} for group in both for one in pair}
             groups = {group for group in split if not any(group < other for other in split)}
-    named = {
-        group: string.ascii_lowercase[number % 26] + str(number // 26 or "")
-        for number, group in enumerate(sorted(groups, key=sorted))
-    }
-    return ["".join(name for group, name in named.items() if item in group) for item in range(len(tied))]
+    ordered = enumerate(sorted(groups, key=sorted))
+    named = [(group, string.ascii_lowercase[number % 26] + str(number // 26 or "")) for number, group in ordered]
+    return ["".join(name for group, name in named if item in group) for item in range(len(tied))]
 
 
 def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.DataFrame:
@@ -212,8 +210,7 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """
     own = comparisons[comparisons["other"] == PRETRAINED].rename(columns={"difference": "mri"})
     sign = np.zeros((len(own) + 1, len(own) + 1), int)  # 1 where the first is better than the second
-    better = np.sign(comparisons["difference"]) * (comparisons["p_holm"] <= 1 - confidence)
-    sign[np.triu_indices(len(sign), 1)] = better
+    sign[np.triu_indices(len(sign), 1)] = np.sign(comparisons["difference"]) * (comparisons["p_holm"] <= 1 - confidence)
     sign -= sign.T
     order = np.argsort(-own["mri"].to_numpy(), kind="stable")
     among = sign[np.ix_(order, order)]

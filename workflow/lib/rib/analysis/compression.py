@@ -21,8 +21,7 @@ SMALLEST_WINDOW = 4096  # bytes, LZMA's minimum
 
 def compressed_size(data: bytes) -> int:
     """LZMA-compressed size in bytes, with a window that covers all the data."""
-    window = max(SMALLEST_WINDOW, len(data))
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": PRESET, "dict_size": window}]
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": PRESET, "dict_size": max(SMALLEST_WINDOW, len(data))}]
     return len(lzma.compress(data, format=lzma.FORMAT_RAW, filters=filters))
 
 

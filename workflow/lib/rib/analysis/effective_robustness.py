@@ -58,8 +58,7 @@ class Line:
         self.slope, self.intercept, self.correlation = found.slope, found.intercept, found.rvalue
         self.models, self.lowest, self.highest = len(x), np.min(inside), np.max(inside)
         self.centre, self.spread = x.mean(), ((x - x.mean()) ** 2).sum()
-        residuals = y - (found.intercept + found.slope * x)
-        self.residual = np.sqrt((residuals**2).sum() / (len(x) - 2))
+        self.residual = np.sqrt(((y - (found.intercept + found.slope * x)) ** 2).sum() / (len(x) - 2))
 
     def at(self, accuracy: Accuracies) -> np.ndarray:
         """Predicted out-of-distribution accuracies for in-distribution accuracies, in percent."""

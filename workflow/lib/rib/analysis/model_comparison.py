@@ -131,6 +131,5 @@ def write_model_comparisons(
     compared["objects"] = ri_objects(first, targets, *which.values())[None]
     compared = compared.sort_values([*KEY, *PAIR[:2]], kind="stable")[[*KEY, *PAIR]]
     ranks = {key: rank(effects, *key, confidence) for key in dict.fromkeys(name[:2] for name in effects.columns)}
-    ranked = pd.concat(ranks, names=KEY).reset_index(KEY)
-    for path, found in ((model_comparisons, compared), (model_ranks, ranked)):
+    for path, found in ((model_comparisons, compared), (model_ranks, pd.concat(ranks, names=KEY).reset_index(KEY))):
         write_table(path, found.assign(conditions=conditions))

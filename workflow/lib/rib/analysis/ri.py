@@ -83,8 +83,7 @@ def ood_accuracies(
         ]
         means = np.mean(accuracies, axis=0).T
         images = sum(int(counts.images[name][kept].sum()) for name, kept in left.items())
-        scored = target in counts.datasets and among is None
-        own = whole(target)[:, rows].T if scored else np.full_like(means, np.nan)
+        own = whole(target)[:, rows].T if target in counts.datasets and among is None else np.full_like(means, np.nan)
         pairs = ([i, len(states) + i] for i in range(len(states)))
         found |= {state: Ood(*means[pair], images, own[pair]) for state, pair in zip(states, pairs, strict=True)}
     return {state: found[state] for state in counts.states if state in found}

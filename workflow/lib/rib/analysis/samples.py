@@ -202,8 +202,7 @@ def write_tables(
             compared(shared[dataset], own, dataset, (first, pretrained[model]))  # all models must share its images
         errors = {name: calibration(own["confidence"].to_numpy(), right(own)) for name, own in before.items()}
         for group, runs in itertools.groupby(of_model, key=lambda run: run.values(GROUP)):
-            summed = (per_object(run, before, errors) for run in runs)
-            found = resampling.means(summed, ood_datasets, source_groups)
+            found = resampling.means((per_object(run, before, errors) for run in runs), ood_datasets, source_groups)
             estimates = (estimate(values, confidence) for values in found.T)
             means.append((*group, *itertools.chain.from_iterable(estimates)))
     keys = [*RUN_COLUMNS, "dataset", "n"]

@@ -147,7 +147,6 @@ def write_selection(
     select = select_accuracies(rows, indexes, replicates, seed) if rows else {}
     found = []
     for of_model in read_counts(counts):
-        weights = object_weights(of_model.objects, replicates, seed)
-        gains = gains_of(of_model, weights, ood_datasets, source_groups)
+        gains = gains_of(of_model, object_weights(of_model.objects, replicates, seed), ood_datasets, source_groups)
         found.append(selection_table(choices_of(gains, select, rule, variants, groups), rule, variants, confidence))
     write_table(table, pd.concat(found).assign(conditions=conditions))

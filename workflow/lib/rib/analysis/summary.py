@@ -100,7 +100,6 @@ def write_summary(
         f"test, Holm-adjusted p at most {1 - confidence:.2g}); fit: mean accuracy on the images trained on.{unfinished} "
         f"{conditions[:1].upper()}{conditions[1:]}."
     )
-    sized = {size for _, size, _, _ in cells} != {ALL}
     rows = [
         (*key, method)
         for model in labels["models"]
@@ -108,18 +107,13 @@ def write_summary(
         for method in labels["methods"]
         if (*key, method, MRI) in cells
     ]
-    heads = ["Method", "Size"] if sized else ["Method"]
+    heads = ["Method"] if {size for _, size, _, _ in cells} == {ALL} else ["Method", "Size"]
     texts = {"md": [markdown(note) + "\n"], "tex": ["% Needs \\usepackage{booktabs}. Use table* for wide tables.\n"]}
     for model, own in itertools.groupby(rows, key=lambda row: row[0]):
-        lines = [
-            [
-                labels["methods"][method],
-                *([size] if sized else []),
-                *(cells[model, size, method, column] for column in columns),
-                whole_percent(cells[model, size, method, MRI].fit),
-            ]
-            for _, size, method in own
-        ]
+        lines = []
+        for _, size, method in own:
+            found = [cells[model, size, method, column] for column in columns]
+            lines.append([*[labels["methods"][method], size][: len(heads)], *found, whole_percent(found[-1].fit)])
         table = pd.DataFrame(lines, columns=[*heads, *columns.values(), "Fit (%)"])
         texts["md"] += [f"## {markdown(labels['models'][model])}\n", _markdown(table, len(heads))]
         caption = f"{labels['models'][model]}. {note}".translate(LATEX)

@@ -41,9 +41,8 @@ def draw(cost: pd.DataFrame, mri: pd.DataFrame, *, models: Labels, methods: Labe
         panels[0, 0].set_xscale("log")
         panels[0, 0].xaxis.set_major_formatter("{x:g}")  # Matplotlib's own is mathtext, which is off
     panels[0, 0].margins(x=0.18)  # for the numbers
-    where = " and ".join(
-        DEVICES.get(name, name) for name in sorted(set("+".join(shown["device"].dropna()).split("+")) - {""})
-    )
+    devices = sorted(set("+".join(shown["device"].dropna()).split("+")) - {""})
+    where = " and ".join(DEVICES.get(name, name) for name in devices)
     panels[-1, 0].set_xlabel(f"{where or 'job'} {unit} for one mRI", fontsize=8)
     panels[-1, 1].set_xlabel(f"mRI (percentage points;\n{confidence:.0%} confidence intervals)", fontsize=8)
     return figure, shown

@@ -105,10 +105,7 @@ def _legend(models: Styles, confidence: float) -> list[Line2D]:
     """Legend handles of the models and baselines."""
     marks = [(style["marker"], style["colour"], style["colour"], style["label"]) for style in models.values()]
     marks += [("o", "white", INK, "before (open)"), ("o", INK, INK, "after (filled), one per target")]
-    plain = {"color": "none", "markersize": 4}
-    handles = [
-        Line2D([], [], marker=marker, markerfacecolor=face, markeredgecolor=edge, label=label, **plain)
-        for marker, face, edge, label in marks
-    ]
+    keys = ("marker", "markerfacecolor", "markeredgecolor", "label")
+    handles = [Line2D([], [], color="none", markersize=4, **dict(zip(keys, mark, strict=True))) for mark in marks]
     line = {"color": GREY, "marker": "o", "markersize": 3, "linewidth": 1.4}
     return [*handles, Line2D([], [], label=f"baseline models, line and {confidence:.0%} confidence interval", **line)]

@@ -30,8 +30,7 @@ def draw(
     figure, panels = plt.subplots(len(chosen), len(datasets), figsize=size, squeeze=False)
     for line, one in zip(panels, chosen, strict=True):
         for axes, dataset in zip(line, datasets, strict=True):
-            axes.set_xticks([])
-            axes.set_yticks([])
+            axes.set(xticks=[], yticks=[])
             found = shown[(shown["object"] == one) & (shown["dataset"] == dataset)]
             axes.spines[:].set_visible(not found.empty)
             if found.empty:

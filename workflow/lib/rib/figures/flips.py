@@ -43,9 +43,8 @@ def draw(flips: pd.DataFrame, *, models: Labels, methods: Labels, confidence: fl
     panels[-1, 0].set_xlabel("flipped images (%)")
     panels[-1, 1].set_xlabel("same prediction (%)")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    figure.supxlabel(
-        f"means over the other datasets; whiskers: {confidence:.0%} confidence intervals over objects", fontsize=7
-    )
+    note = f"means over the other datasets; whiskers: {confidence:.0%} confidence intervals over objects"
+    figure.supxlabel(note, fontsize=7)
     return figure, shown.reset_index(drop=True)
 
 
@@ -53,8 +52,7 @@ def _draw_flips(axes: Axes, rows: pd.DataFrame) -> None:
     places = np.arange(len(rows))
     edges = {"edgecolor": INK, "linewidth": 0.6, "error_kw": {"ecolor": INK, "elinewidth": 1, "capsize": 2}}
     for side, align, (name, style) in zip((-1, 1), ("right", "left"), BARS.items(), strict=True):
-        whiskers = _whiskers(rows, name)[::side]
-        axes.barh(places, side * rows[name], 0.7, xerr=whiskers, **edges, **style)
+        axes.barh(places, side * rows[name], 0.7, xerr=_whiskers(rows, name)[::side], **edges, **style)
         for place, value, end in zip(places, rows[name], rows[f"{name}_high"], strict=True):
             axes.annotate(f"{value:.1f}", (side * end, place), (side * 3, 0), ha=align, va="center", **NUMBER)
     axes.axvline(0, color="black", linewidth=0.8)

@@ -65,9 +65,8 @@ def draw(
     _box(axes, (72, 27, 27, 15), f"RI of {datasets[target]}:\n{change}")
     _arrow(axes, (66, 34), (72, 34))
     _arrow(axes, (85.5, 27), (85.5, 20), f"repeat for each of {len(targets)} targets" if len(targets) > 1 else "")
-    interval = f"{total['ci_low']:+.1f} to {total['ci_high']:+.1f}"
     mean = f"mRI: mean over {counted(len(targets), 'target')}\n{total['mri']:+.1f} points"
-    _box(axes, (72, 4, 27, 16), f"{mean}\n({interval})")
+    _box(axes, (72, 4, 27, 16), f"{mean}\n({total['ci_low']:+.1f} to {total['ci_high']:+.1f})")
     return figure, shown
 
 

@@ -1,7 +1,5 @@
 """mRI by the number of fine-tuning images, per model and method."""
 
-import math
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -22,7 +20,7 @@ def draw(sizes: pd.DataFrame, *, models: Labels, methods: Styles, confidence: fl
     """
     shown = sizes[(sizes["target"] == MEAN) & sizes["model"].isin(list(models)) & sizes["method"].isin(list(methods))]
     columns = 2 if len(models) == 4 else min(COLUMNS, len(models))
-    lines = math.ceil(len(models) / columns)
+    lines = -(-len(models) // columns)
     size = (max(3.6, 1.2 + 2.1 * columns), 0.9 + 2.2 * lines)
     figure, panels = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False)
     for axes, (model, label) in zip(panels.flat, models.items(), strict=False):
