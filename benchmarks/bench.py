@@ -110,8 +110,7 @@ def b2(folder: Path) -> str:
     model = fuse_batch_norm(network(), batches[0][:4])
 
     def real() -> None:
-        progress = Progress(desc="b2", total=len(inputs), unit="image")
-        (scores,) = score([model], inputs, data, 64, progress)
+        (scores,) = score([model], inputs, data, 64, Progress(desc="b2", total=len(inputs), unit="image"))
         pq.write_table(_rows(data, scores, RUN, None), folder / "rows.parquet", **ENCODING)
 
     @torch.inference_mode()
@@ -170,10 +169,8 @@ def linear_probing(folder: Path, side: int) -> tuple[float, float, float]:
         train(algorithm_of("linear_probe", network(), data), before, replace(TRAINING, epochs=10), RUN, CPU)
 
     def through() -> None:
-        model = network()
-        model.requires_grad_(False)
-        head = model.get_classifier().requires_grad_()
-        optimizer = torch.optim.SGD(head.parameters(), lr=0.01, momentum=0.9)
+        model = network().requires_grad_(False)
+        optimizer = torch.optim.SGD(model.get_classifier().requires_grad_().parameters(), lr=0.01, momentum=0.9)
         for _ in range(10):
             for start, own in zip(range(0, 200, 32), labels, strict=True):
                 optimizer.zero_grad()

@@ -98,11 +98,9 @@ def otdd(first: Sample, second: Sample, gaussian: bool) -> float:
     """
     if len(first.labels) != len(second.labels):
         raise ValueError("OTDD needs samples of equal size")
-    places, classes = [], []
-    for sample in (first, second):
-        names, place = np.unique(sample.labels, return_inverse=True)
-        places.append(place)
-        classes.append([sample.features[place == position] for position in range(len(names))])
+    pair = (first, second)
+    places = [np.unique(sample.labels, return_inverse=True)[1] for sample in pair]
+    classes = [[one.features[own == i] for i in range(own.max() + 1)] for one, own in zip(pair, places, strict=True)]
     if not gaussian:
         classes = [[part.mean(axis=0, keepdims=True) for part in parts] for parts in classes]
     cost = squared_distances(first.features, second.features) + gaussian_distances(*classes)[np.ix_(*places)]

@@ -31,7 +31,6 @@ def draw(cka: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels,
 
 
 def note(targets: Labels, confidence: float) -> str:
-    """Note on targets and confidence intervals."""
     what = next(iter(targets.values())) if len(targets) == 1 else f"{len(targets)} targets (mean)"
     return f"fine-tuned on {what}; bands: {confidence:.0%} confidence intervals"
 
@@ -61,7 +60,6 @@ def draw_lines(
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, along: str, methods: Styles) -> None:
-    """Draw a line with its band for each method."""
     for place, (method, style) in enumerate(methods.items()):
         part = rows[rows["method"] == method].sort_values(along)
         where = part[along] + SIDESTEP * (place - (len(methods) - 1) / 2)

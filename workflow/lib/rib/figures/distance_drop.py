@@ -59,8 +59,7 @@ def draw(
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", **look)
     to = f"distance to {in_distribution_label}" if in_distribution else "mean distance to the other datasets"
     figure.supxlabel(f"horizontal axis: {to}; whiskers: {confidence:.0%} confidence intervals of RI", fontsize=7)
-    columns = ["model", "distance", "target", "value", "ri", "ci_low", "ci_high"]
-    return figure, pd.DataFrame(lines, columns=columns)
+    return figure, pd.DataFrame(lines, columns=["model", "distance", "target", "value", "ri", "ci_low", "ci_high"])
 
 
 def _points(axes, points: Sequence[tuple], targets: Labels) -> None:
@@ -75,7 +74,6 @@ def _points(axes, points: Sequence[tuple], targets: Labels) -> None:
 
 
 def _correlations(association: pd.DataFrame, model: str, method: str, kind: str) -> str:
-    """Correlations of a panel's points, from the table."""
     keys = {"model": model, "method": method, "distance": kind, "level": "targets"}
     lines = association[(association[list(keys)] == pd.Series(keys)).all(axis=1)].set_index("statistic")
     if lines["value"].isna().any():

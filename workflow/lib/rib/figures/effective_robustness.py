@@ -92,7 +92,6 @@ def _draw_line(axes: Axes, line: Line, own: pd.DataFrame, limits: tuple[float, f
 
 
 def _draw_arrow(axes: Axes, run: pd.Series, style: Mapping) -> None:
-    """Draw an arrow from an open to a filled marker."""
     marker, colour = style["marker"], style["colour"]
     ends = [(run[f"id_{when}"], run[f"ood_{when}"]) for when in ("before", "after")]
     arrow = {"arrowstyle": "-|>,head_width=0.15,head_length=0.3", "color": colour, "linewidth": 0.7}
@@ -102,7 +101,6 @@ def _draw_arrow(axes: Axes, run: pd.Series, style: Mapping) -> None:
 
 
 def _legend(models: Styles, confidence: float) -> list[Line2D]:
-    """Legend handles of the models and baselines."""
     marks = [(style["marker"], style["colour"], style["colour"], style["label"]) for style in models.values()]
     marks += [("o", "white", INK, "before (open)"), ("o", INK, INK, "after (filled), one per target")]
     keys = ("marker", "markerfacecolor", "markeredgecolor", "label")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from rib.figures import Drawn, Labels, Styles
-from rib.figures._lines import image_axis, line_with_intervals, method_legend
+from rib.figures._panels import image_axis, line_with_intervals, method_legend
 
 BEFORE = {"label": "before (pretrained)", "colour": "#252525", "marker": "*", "line": ":"}
 ROOM = 0.22  # width of the axes for each model, in inches

@@ -19,10 +19,9 @@ def draw(
     Args:
         accuracy: columns model, method, target, seed, dataset, accuracy.
     """
-    chosen = accuracy["model"].isin(list(models)) & (
-        (accuracy["method"] == PRETRAINED) | ((accuracy["method"] == method) & (accuracy["target"] == target))
-    )
-    shown = accuracy[chosen].groupby(["model", "method", "dataset"], sort=False)["accuracy"].mean().reset_index()
+    own = accuracy[accuracy["model"].isin(list(models))]
+    own = own[(own["method"] == PRETRAINED) | ((own["method"] == method) & (own["target"] == target))]
+    shown = own.groupby(["model", "method", "dataset"], sort=False)["accuracy"].mean().reset_index()
     angles = np.linspace(0, 2 * np.pi, len(datasets), endpoint=False)
     figure, axes = plt.subplots(figsize=(5.2, 4.6), subplot_kw={"projection": "polar"})
     axes.set(theta_zero_location="N", theta_direction=-1)

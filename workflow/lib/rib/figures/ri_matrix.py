@@ -58,7 +58,6 @@ def draw(
 
 
 def _write_cell(axes, image, row: int, column: int, cell: pd.Series, mark: str) -> None:
-    """Write a value with its marks, and below it its confidence interval and fit."""
     style = {"ha": "center", "va": "center", "color": text_colour(image, cell["ri"])}
     axes.text(column, row - 0.22, f"{cell['ri']:+.1f}{mark}{UNFINISHED * bool(cell['unfinished'])}", **style)
     axes.text(column, row + 0.1, f"{cell['ci_low']:+.1f} to {cell['ci_high']:+.1f}", **style, fontsize=5.5)

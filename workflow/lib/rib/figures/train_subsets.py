@@ -6,7 +6,7 @@ import pandas as pd
 
 from rib.config.run import MEAN
 from rib.figures import Drawn, Labels, Styles
-from rib.figures._lines import image_axis, line_with_intervals, method_legend
+from rib.figures._panels import image_axis, line_with_intervals, method_legend
 
 EVERY_SIZE = True
 COLUMNS = 3  # maximum number of panel columns
