@@ -1,6 +1,7 @@
 # Plot figures from tables, each as PDF, PNG and CSV with the numbers shown. A grid without fine-tuned runs has none.
 
 FIGURE = f"{REPORTS}/figures/{{figure}}"
+STYLE = WORKFLOW / "lib/rib/figures/rib.mplstyle"
 # Content and labels of figures.
 SHOWN = {name: method for name, method in GRID.methods.items() if method.form != "curve"}
 SHARED = [name for name in GRID.shared_methods() if name in SHOWN]
@@ -129,9 +130,7 @@ rule plot_figure:
             "sizes": GRID.sizes,
             "geometry": vars(GRID.geometry(FIRST_MODEL)),
             **with_fit(w.figure, {"labels": RUN_LABELS}),
-            "code": digest(
-                "plot_figure", REGISTRY.figures[w.figure].module, WORKFLOW / "lib/rib/figures/rib.mplstyle"
-            ),
+            "code": digest("plot_figure", REGISTRY.figures[w.figure].module, STYLE),
         },
         # For Snakemake's report. The argument `input` prevents that a changed caption re-runs the plot.
         caption=lambda w, input: REGISTRY.figures[w.figure].caption.read_text(encoding="utf-8"),

@@ -99,8 +99,7 @@ use rule compute_metrics as associate_distances with:
                 "in_distribution": IN_DISTRIBUTION,
                 # Accuracies of pairs use all images, unlike a leak-free RI.
                 "pairs": GRID.leak_free_groups() is None,
-                "confidence": CONFIDENCE,
-                "seed": CONFIG["statistics"]["seed"],
+                **{key: CONFIG["statistics"][key] for key in ("confidence", "seed")},
             },
             conditions=CONDITIONS,
         ),

@@ -6,9 +6,7 @@ SNAPSHOTS = f"{RUNS}/snapshots/{RUN_PATH}"
 KEPT = [f"snapshot{number}" for number in range(1, 11)]  # at equal distances, whatever the number of epochs
 EPOCH_FEATURES = f"{RUNS}/epochs/{RUN_PATH}/{{dataset}}"
 EPOCH_RUNS = [run for run in COMPARED if GRID.methods[run.method].trains]
-EPOCH_FILES = [
-    f"{EPOCH_FEATURES}.safetensors".format(**vars(run), dataset=dataset) for run in EPOCH_RUNS for dataset in GRID.ood
-]
+EPOCH_FILES = [f"{EPOCH_FEATURES}.safetensors".format(**vars(run), dataset=n) for run in EPOCH_RUNS for n in GRID.ood]
 EPOCH_SCORES = f"{RUNS}/evaluate_snapshots/{RUN_PATH}/{{evaluation_group}}"
 EPOCH_ROWS = rows_of(EPOCH_RUNS, "evaluate_snapshots")
 EPOCH_SETTINGS = {
@@ -66,13 +64,7 @@ use rule compute_metrics as compute_cka_epochs with:
     resources:
         **KERNELS,
     params:
-        cfg=tabulation(
-            "cka:write_cka_epochs",
-            snapshots=len(KEPT),
-            ood_datasets=GRID.ood,
-            conditions=CONDITIONS,
-            confidence=CONFIDENCE,
-        ),
+        cfg=tabulation("cka:write_cka_epochs", snapshots=len(KEPT), ood_datasets=GRID.ood, **STATISTICS),
 
 
 def snapshot_inputs(w):

@@ -26,7 +26,7 @@ from scipy.stats import binom
 
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import EVERY, Index, different_images, read_indexes
-from rib.analysis.ri import on_other_datasets
+from rib.analysis.ri import Groups, on_other_datasets
 from rib.analysis.scores import REAL, SCORES, compared_scores, real_accuracies, real_answers
 from rib.base.files import read_json, write_table
 from rib.base.progress import Progress
@@ -108,10 +108,7 @@ class ObjectMeans:
         return np.stack([np.bincount(places, weights=own, minlength=n) for own in values])
 
     def means(
-        self,
-        runs: Iterable[tuple[str, Mapping[str, np.ndarray]]],
-        ood_datasets: Collection[str],
-        source_groups: Mapping[str, str] | None,
+        self, runs: Iterable[tuple[str, Mapping[str, np.ndarray]]], ood_datasets: Collection[str], source_groups: Groups
     ) -> np.ndarray:
         """Means over images, runs and the datasets other than their target: (replicates + 1, k).
 

@@ -129,9 +129,8 @@ def write_summary(
 
 
 def _markdown(table: pd.DataFrame, heads: int) -> str:
-    shown = _shown(table, _in_markdown, markdown)
     sides = ["left"] * heads + ["right"] * (table.shape[1] - heads)
-    return shown.to_markdown(index=False, colalign=sides, disable_numparse=True) + "\n"
+    return _shown(table, _in_markdown, markdown).to_markdown(index=False, colalign=sides, disable_numparse=True) + "\n"
 
 
 def _in_markdown(cell: Cell) -> str:

@@ -13,21 +13,17 @@ from rib.figures import Labels
 WIDEST = 4  # maximum number of panel columns
 DODGE = 0.05  # relative shift between lines, so that intervals don't overlap
 ENTRY = 1.75  # width of a legend entry in inches
+Size = tuple[float, float]  # width and height in inches
 
 
 def run_panels(
-    shown: pd.Series | pd.DataFrame,
-    models: Labels,
-    methods: Labels,
-    panel: tuple[float, float],
-    margin: tuple[float, float],
+    shown: pd.Series | pd.DataFrame, models: Labels, methods: Labels, panel: Size, margin: Size
 ) -> tuple[Figure, dict[tuple[str, str], Axes]]:
     """One panel per model and method with numbers, with shared axes; each model starts a new line of panels.
 
     Args:
         shown: numbers, with an index that starts with model and method.
-        panel: width and height of a panel, in inches.
-        margin: width and height of what surrounds the panels, in inches.
+        panel, margin: size of a panel, and of what surrounds the panels.
     """
     scored = set(zip(shown.index.get_level_values(0), shown.index.get_level_values(1), strict=True))
     columns = min(WIDEST, len(methods))

@@ -1,7 +1,6 @@
 """Accuracy matrices, targets by datasets, one panel per model and method; the first row is the pretrained model."""
 
 import itertools
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -15,13 +14,7 @@ from rib.figures._panels import run_panels
 
 
 def draw(
-    accuracy: pd.DataFrame,
-    *,
-    models: Labels,
-    methods: Labels,
-    targets: Labels,
-    datasets: Labels,
-    source_groups: Mapping[str, str],
+    accuracy: pd.DataFrame, *, models: Labels, methods: Labels, targets: Labels, datasets: Labels, source_groups: Labels
 ) -> Drawn:
     """Top-1 accuracy in percent, as colour and number, mean over seeds.
 
@@ -45,7 +38,7 @@ def draw(
     return figure, shown.reset_index()
 
 
-def _panel(axes: Axes, grid: np.ndarray, rows: Labels, datasets: Labels, groups: Mapping[str, str]) -> AxesImage:
+def _panel(axes: Axes, grid: np.ndarray, rows: Labels, datasets: Labels, groups: Labels) -> AxesImage:
     image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for (row, target), (column, dataset) in itertools.product(enumerate(rows), enumerate(datasets)):
         value = grid[row, column]

@@ -44,8 +44,7 @@ def draw_lines(
         cka: see `draw`.
         along: columns that identify the points of a line; the last one is the horizontal axis.
     """
-    own = cka[cka["dataset"] == cka["target"]].assign(dataset=OWN)
-    rows = pd.concat([own, cka[cka["dataset"] == OTHERS]])
+    rows = pd.concat([cka[cka["dataset"] == cka["target"]].assign(dataset=OWN), cka[cka["dataset"] == OTHERS]])
     keys = ["model", "dataset", "method", *along]
     shown = rows.groupby(keys, sort=False)[["cka", "ci_low", "ci_high"]].mean().reset_index()
     size = (7.2, 0.9 + 2.3 * len(models))

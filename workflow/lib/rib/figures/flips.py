@@ -19,8 +19,7 @@ NUMBER = {"textcoords": "offset points", "fontsize": 7}
 
 
 def draw(flips: pd.DataFrame, *, models: Labels, methods: Labels, confidence: float) -> Drawn:
-    """Diverging bars of flips and dots of agreement, in percent of the other datasets' images, with confidence
-    intervals.
+    """Diverging bars of flips and dots of agreement with confidence intervals, in percent of the other datasets' images.
 
     Args:
         flips: columns model, method, and agreement, right_to_wrong, wrong_to_right, each with _low and _high (percent).
