@@ -291,8 +291,7 @@ def b7(folder: Path) -> str:
 def b8(folder: Path) -> str:
     """time to the first batch of a fine-tuning and an evaluation started by itself: over importing torch and timm"""
     dataset(folder, 32)
-    state = {name: tensor.contiguous() for name, tensor in network().state_dict().items()}
-    safetensors.torch.save_file(state, folder / "weights.safetensors")
+    safetensors.torch.save_model(network(), folder / "weights.safetensors")
     algorithm = {"path": str(catalog().algorithm_file("ft")), "settings": settings_of(catalog().methods["ft"])}
     write_json(folder / "algorithm.json", algorithm)
     imports = [sys.executable, "-c", "import torch, timm"]

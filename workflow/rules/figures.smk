@@ -90,13 +90,11 @@ REGISTRY.figure(
         "confidence": CONFIDENCE,
     },
 )
+ACCURACY = {"accuracy": TABLES["accuracy"]}
 REGISTRY.figure(
-    "accuracy_matrix",
-    inputs={"accuracy": TABLES["accuracy"]},
-    settings={**LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS},
+    "accuracy_matrix", inputs=ACCURACY, settings={**LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS}
 )
-TWO_MODELS = dict(list(MODEL_STYLES.items())[:2])
-REGISTRY.figure("radar", inputs={"accuracy": TABLES["accuracy"]}, settings={**EXAMPLE, "models": TWO_MODELS})
+REGISTRY.figure("radar", inputs=ACCURACY, settings={**EXAMPLE, "models": dict(list(MODEL_STYLES.items())[:2])})
 if PUBLISHABLE := {name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable}:
     REGISTRY.figure(
         "examples",

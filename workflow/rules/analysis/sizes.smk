@@ -1,4 +1,4 @@
-# Robustness by the numbers of fine-tuning and of pretraining images, each part of a run if the grid has several.
+# Robustness by the numbers of fine-tuning and of pretraining images, if the grid has several or pretrains models.
 
 SIZES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("sizes", "pretraining_sizes")}
 # Models that differ only in the size of their pretraining data have the same architecture and dataset.

@@ -109,8 +109,7 @@ def cka(one: Kernel, other: Kernel, own: np.ndarray | None = None) -> np.ndarray
     Args:
         own: `hsic(one, one)`, if already computed.
     """
-    own = hsic(one, one) if own is None else own
-    scale = own * hsic(other, other)
+    scale = (hsic(one, one) if own is None else own) * hsic(other, other)
     return hsic(one, other) / np.sqrt(np.where(scale > 0, scale, np.nan))
 
 

@@ -27,16 +27,15 @@ from rib.config.run import MEAN, NO_TARGET
 DECIMALS = 9  # percentage points; a smaller difference is a rounding error
 TABLE = ["model", "method", "rule", "size", "target", "chosen", "chosen_share", "variants", "ri", "ci_low", "ci_high"]
 Key = tuple[str, str, str, str]  # model, method, size, target
+Gains = dict[Key, dict[str, list[np.ndarray]]]  # by dataset in the RI, (replicates,) for each seed
 Variants = Mapping[str, Sequence[str]]  # by method, in the order of the grid
 
 
-def gains_of(
-    counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: Groups
-) -> dict[Key, dict[str, list[np.ndarray]]]:
-    """Accuracy after fine-tuning minus before, in percent, by dataset in the RI: (replicates,) for each seed; see `ood_accuracies`."""
+def gains_of(counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: Groups) -> Gains:
+    """Accuracy after fine-tuning minus before, in percentage points; see `ood_accuracies`."""
     targets = {state[2] for state in counts.states} - {NO_TARGET}
     left = {target: on_other_datasets(counts.places, target, ood_datasets, source_groups) for target in targets}
-    found: dict[Key, dict[str, list[np.ndarray]]] = {}
+    found: Gains = {}
     for name in ood_datasets:
         own = [place for place, s in enumerate(counts.states) if s[2] == NO_TARGET or name in left[s[2]]]
         pairs = ood_accuracies(counts.of(own), weights, [name], source_groups)
@@ -60,7 +59,7 @@ def select_accuracies(
 
 
 def choices_of(
-    gains: Mapping[Key, Mapping[str, Sequence[np.ndarray]]],
+    gains: Gains,
     select: Mapping[Key, Sequence[np.ndarray]],
     rule: str,
     variants: Variants,

@@ -45,8 +45,7 @@ def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str
     """
     tested = values[values.index.isin([*compared["method"], *compared["other"]])]
     best = tested.idxmax() if len(tested) else None
-    pairs = compared[(compared["method"] == best) | (compared["other"] == best)]
-    pairs = pairs[pairs["other"] != PRETRAINED]
+    pairs = compared[((compared["method"] == best) | (compared["other"] == best)) & (compared["other"] != PRETRAINED)]
     return best if len(pairs) and (pairs["p_holm"] <= 1 - confidence).all() else None
 
 

@@ -39,9 +39,8 @@ def draw(
         in_distribution: dataset to which distances are measured; None for the mean distance to the others.
         kinds: label of each kind of distance, one column of panels each.
     """
-    height, width = len(models), len(kinds)
-    size = (0.6 + 2.0 * width, 1.1 + 2.0 * height)
-    figure, panels = plt.subplots(height, width, figsize=size, squeeze=False, sharex="col", sharey="row")
+    size = (0.6 + 2.0 * len(kinds), 1.1 + 2.0 * len(models))
+    figure, panels = plt.subplots(len(models), len(kinds), figsize=size, squeeze=False, sharex="col", sharey="row")
     means = ri[ri["method"] == method].groupby(["model", "target"])[["ri", "ci_low", "ci_high"]].mean()
     lines = []
     for row, (model, label) in zip(panels, models.items(), strict=True):
