@@ -200,7 +200,7 @@ def _table(
     """Compare runs with their pretrained models: one row per run, name and dataset.
 
     Args:
-        names: names of the features in the runs' files, in order, each with the columns that tell it.
+        names: names of the features in the runs' files, in order, each with further columns of its rows.
         against: see `compare`.
     """
     if not tuned:
@@ -216,8 +216,8 @@ def _table(
         for run, name in itertools.product(tuned, names)
         for dataset, *rest in _lines(run.target, found.get((run, name), {}), ood_datasets, confidence)
     ]
-    told = next(iter(names.values()))
-    return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", *told, "n", "cka", "ci_low", "ci_high", "biased"])
+    further = next(iter(names.values()))
+    return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", *further, "n", "cka", "ci_low", "ci_high", "biased"])
 
 
 def compare(before: Path, after: Mapping[Run, Path], against: str | None) -> Iterator[tuple]:

@@ -1,16 +1,17 @@
 """Paired comparison of the methods of one model: differences of mRI, a ranking with ties, and the spread over seeds.
 
-Confidence intervals and, from three seeds on, tests are those of `rib.analysis.bootstrap`. All methods share the objects'
-draws, so differences are paired. The standard deviation and t-interval over seeds are those with fixed objects.
+Confidence intervals and, from three seeds on, tests are those of `rib.analysis.bootstrap`. All methods share draws of
+objects, so differences are paired. The standard deviation and t-interval over seeds are those with fixed objects.
 
-With fewer than three seeds the test flips signs of objects: mRI_A - mRI_B is a sum over objects (`rib.analysis.ri.ood_parts`),
-and if two methods are exchangeable on each object, the sign of its term is random, jointly for all targets, datasets and
-seeds in which it appears. p is the fraction of draws with at least the observed absolute difference, counting the observed
-one (Phipson and Smyth 2010, doi 10.2202/1544-6115.1585).
+With fewer than three seeds the test flips signs of objects. Its null hypothesis is that two methods are exchangeable on
+each object: mRI_A - mRI_B is a sum over objects (`rib.analysis.ri.ood_parts`), and the sign of each term is random,
+jointly for all targets, datasets and seeds in which the object appears. p is the fraction of draws with at least the
+observed absolute difference, counting the observed one (Phipson and Smyth 2010, doi 10.2202/1544-6115.1585).
 
 Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) is over all tests of a table with the same model and
 size: all pairs, including those with the pretrained model, and in comparisons_ri all targets. A method with an unfinished
-run (`rib.analysis.fit`) of a model and size has no test and no rank there, since that would compare how far training got.
+run (`rib.analysis.fit`) of a model and size has no test and no rank there, since that would compare how far training
+got; its mRI and RI are in mri.csv and seeds_ri.csv.
 
 Either test is liberal if objects are few and a large gain on rare ones makes up for small losses on the others: with 40
 objects, 3 % of them rare, over a fifth of p are at most 0.05 where the mean difference is 0. Tables therefore have the

@@ -119,7 +119,8 @@ def different_images(dataset: str, run: Run, other: Run) -> UserError:
 
 def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.MultiIndex]:
     """Objects of the given rows of an index: place of each row's object (rows of the index,), sorted (object, class)."""
-    groups, place = index.iloc[rows].groupby(INDEX_COLUMNS, sort=True), np.zeros(len(index), np.int64)
+    groups = index.iloc[rows].groupby(INDEX_COLUMNS, sort=True)
+    place = np.zeros(len(index), np.int64)
     place[rows] = groups.ngroup()
     return place, groups.size().index
 

@@ -111,8 +111,8 @@ def write_summary(
     for model, own in itertools.groupby(rows, key=lambda row: row[0]):
         lines = []
         for _, size, method in own:
-            found = [cells[model, size, method, column] for column in columns]
-            lines.append([*[labels["methods"][method], size][: len(heads)], *found, whole_percent(found[-1].fit)])
+            named, found = [labels["methods"][method], size], [cells[model, size, method, name] for name in columns]
+            lines.append([*named[: len(heads)], *found, whole_percent(found[-1].fit)])
         table = pd.DataFrame(lines, columns=[*heads, *columns.values(), "Fit (%)"])
         texts["md"] += [f"## {markdown(labels['models'][model])}\n", _markdown(table, len(heads))]
         caption = f"{labels['models'][model]}. {note}".translate(LATEX)

@@ -53,8 +53,7 @@ def draw(ranking: pd.DataFrame, *, models: Labels, methods: Styles, confidence: 
 
 
 def _named(row: Mapping, methods: Styles) -> str:
-    fit = whole_percent(row["fit"])
-    return methods[row["method"]]["label"] + (f" (fit {fit} %)" if fit else "")
+    return methods[row["method"]]["label"] + (f" (fit {fit} %)" if (fit := whole_percent(row["fit"])) else "")
 
 
 def _draw_method(axes, place: int, row: Mapping, style: Mapping) -> None:
