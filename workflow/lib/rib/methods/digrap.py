@@ -10,7 +10,7 @@ import torch
 
 from rib.methods import algorithm
 from rib.methods.base import Task
-from rib.methods.constrained import ConstrainedFineTuning, dots, norms, ratio
+from rib.methods._constrained import ConstrainedFineTuning, dots, norms, ratio
 
 
 @algorithm

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rib.methods import algorithm
 from rib.methods.base import Task
-from rib.methods.constrained import ConstrainedFineTuning, dots
+from rib.methods._constrained import ConstrainedFineTuning, dots
 
 SMALLEST = 1e-8  # radius, from which training starts
 

@@ -8,7 +8,7 @@ optimiser's: that of the recipe is switched off.
 import torch
 
 from rib.methods import algorithm
-from rib.methods.constrained import ConstrainedFineTuning, dots, norms, ratio
+from rib.methods._constrained import ConstrainedFineTuning, dots, norms, ratio
 
 
 @algorithm
