@@ -16,14 +16,17 @@ from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.settings import LIBRARY
 from rib.methods import greedy_soup, load_algorithm, lwf, soup, wise_ft_selected
+from rib.methods.digrap import DirectionalGradientProjection
 from rib.methods.ewc import ElasticWeightConsolidation
 from rib.methods.ft import FullFineTuning
+from rib.methods.ftp import FastTrainableProjection
 from rib.methods.l2_sp import L2StartingPoint
 from rib.methods.linear_probe import LinearProbing
 from rib.methods.linear_probe_released import LinearProbingReleased
 from rib.methods.lora import FusedAttention, LowRankAdaptation, adapted_layers, unfold_attention
 from rib.methods.lwf import LearningWithoutForgetting
 from rib.methods.replay import Replay
+from rib.methods.spd import SelectiveProjectionDecay
 from rib.methods.visual_prompt import VisualPrompting
 from rib.methods.wise_ft import recipe
 from rib.methods.wise_ft_curve import curve
@@ -138,6 +141,8 @@ FISHER = {"lr": 0.1, "weight": 1.0, "fisher": "sampled", "fisher_images": 1}
 ADAPT = {"lr": 0.1, "rank": 1, "alpha": 1.0, "also": "none"}
 PROMPT = {"lr": 0.1, "padding": 0.1, "init_std": 0.0}
 WEIGHED = {"lr": 0.1, "weight": 0.0}
+PROJECT = {"lr": 0.1, "rate": 0.1}
+ANNEALED = {**PROJECT, "annealing": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -151,6 +156,10 @@ WEIGHED = {"lr": 0.1, "weight": 0.0}
         (LinearProbing, {"lr": 0.1}, {"lr": [1e-9]}, {"lr": [0]}),
         (L2StartingPoint, WEIGHED, {"weight": [0, 1e-9]}, {"weight": [-1e-9]}),
         (Replay, WEIGHED, {"weight": [0, 1e-9]}, {"weight": [-1e-9]}),
+        (SelectiveProjectionDecay, WEIGHED, {"weight": [0, 2.0]}, {"weight": [-1e-9]}),
+        (DirectionalGradientProjection, PROJECT, {"rate": [0, 1.0]}, {"rate": [-1e-9]}),
+        (FastTrainableProjection, ANNEALED, {"rate": [0, 1.0]}, {"rate": [-1e-9]}),
+        (FastTrainableProjection, ANNEALED, {"annealing": [0, 1]}, {"annealing": [-0.01, 1.01]}),
         (LearningWithoutForgetting, DISTIL, {"temperature": [1e-9]}, {"temperature": [0, -1]}),
         (LearningWithoutForgetting, DISTIL, {"weight": [0, 0.5], "distil": ["all", "class"]}, {"weight": [-1e-9]}),
         (LearningWithoutForgetting, DISTIL, {}, {"distil": ["", "classes"]}),

@@ -44,6 +44,7 @@ RECIPES = {
 }
 CASES = [(name, "paper") for name in METHODS]
 CASES += [(name, recipe) for name in ("ft", "lwf", "linear_probe") for recipe in ("adamw", "lion")]
+CASES += [("spd", "adamw"), ("ftp", "paper"), ("ftp", "by_layers"), ("digrap", "paper"), ("digrap", "lion")]
 CASES += [("visual_prompt", "adamw"), ("lora", "adamw"), ("ft", "by_layers"), ("ft", "cut_short")]
 
 
@@ -187,13 +188,14 @@ def test_random_numbers_go_on_where_they_were(images, tmp_path, monkeypatch):
 
 
 def small_training(path):
-    """A network of two parts of which one trains, a prompt outside of it, and their optimizer."""
+    """A network of two parts of which one trains, a prompt outside of it, their optimizer, and a tensor of the method."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
     prompt = torch.nn.Parameter(torch.ones(3))
     trainable = {"0.weight": model[0].weight, "prompt.top": prompt, "0.bias": model[0].bias}
     optimizer = torch.optim.SGD(trainable.values(), lr=0.1, momentum=0.9)
-    return model, trainable, optimizer, resume.TrainingState(path, model, optimizer, trainable)
+    state = resume.TrainingState(path, model, optimizer, trainable, {"omega": torch.zeros(2)})
+    return model, trainable, optimizer, state
 
 
 def take_step(model, trainable, optimizer):
@@ -208,6 +210,7 @@ def test_a_saved_state_is_all_that_the_next_step_depends_on(tmp_path, monkeypatc
     model, trainable, optimizer, state = small_training(tmp_path / "s.safetensors")
     assert state.restore() == (0, 0, [], [], {})
     take_step(model, trainable, optimizer)
+    state.memory["omega"] += torch.tensor([0.25, 0.5])
     rows = [{"epoch": 1, "lr": 0.1, "loss": 1 / 3}]
     sums = [torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([4.0, 5.0, 6.0]).double()]
     good = {"0.weight": torch.tensor([[7.0]]), "weights.odd": torch.ones(1)}
@@ -224,6 +227,7 @@ def test_a_saved_state_is_all_that_the_next_step_depends_on(tmp_path, monkeypatc
     assert (epoch, step, history) == (3, 2, rows)
     assert len(summed) == 2 and all(torch.equal(a, b) for a, b in zip(summed, sums, strict=True))
     assert kept.keys() == good.keys() and all(torch.equal(kept[name], good[name]) for name in good)
+    assert again.memory["omega"].tolist() == [0.25, 0.5]
     assert of_other.state[others["0.weight"]]["momentum_buffer"].any()
     assert "momentum_buffer" not in of_other.state[others["0.bias"]]
     take_step(other, others, of_other)
