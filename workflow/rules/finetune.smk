@@ -31,6 +31,7 @@ def training_inputs(w):
         "reference_split": next(iter(splits_of(geometry, whole)), []),
         "start": checkpoint_files("manifest.json", w, start),
         "start_weights": ancient(checkpoint_files("checkpoint.safetensors", w, start)),
+        **text_inputs(w),
     }
 
 

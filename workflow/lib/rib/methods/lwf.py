@@ -10,10 +10,11 @@ logits of the target's classes, without the factor T^2: the variant lwf_released
 """
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.methods import algorithm
@@ -46,18 +47,7 @@ class LearningWithoutForgetting(FineTuning):
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-        teacher = self.model
-
-        def outputs(images: Tensor) -> Tensor:
-            with autocast(self.inputs.device):
-                return teacher(images).float()
-
-        if len(self.inputs) <= MOST_STORED and not self.inputs.augmentation:
-            stored = in_batches(outputs, self.inputs, TEACHER_BATCH, "teacher logits")  # (n, 1000)
-            self.teacher_logits = lambda rows: stored[rows]
-        else:
-            teacher = copy.deepcopy(self.model)
-            self.teacher_logits = lambda rows: outputs(self.inputs[rows])
+        self.teacher_logits = teacher_outputs(task, nn.Module.__call__, "teacher logits")  # (n, 1000)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
         with torch.no_grad():
@@ -67,3 +57,23 @@ class LearningWithoutForgetting(FineTuning):
         teacher, student = (F.log_softmax(part / self.temperature, dim=1) for part in pair)
         divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
         return self.weight * self.temperature**2 * divergence
+
+
+def teacher_outputs(
+    task: Task, function: Callable[[nn.Module, Tensor], Tensor], what: str
+) -> Callable[[np.ndarray], Tensor]:
+    """A function that returns outputs of the network as it is now for rows of the target; `what` names them.
+
+    They are computed now, or by a copy of the network whenever they are needed if images are augmented or too many.
+    """
+    inputs, teacher = task.target.inputs, task.model
+
+    def outputs(images: Tensor) -> Tensor:
+        with autocast(inputs.device):
+            return function(teacher, images).float()
+
+    if len(inputs) <= MOST_STORED and not inputs.augmentation:
+        stored = in_batches(outputs, inputs, TEACHER_BATCH, what)
+        return lambda rows: stored[rows]
+    teacher = copy.deepcopy(task.model)
+    return lambda rows: outputs(inputs[rows])
