@@ -1,10 +1,12 @@
 """A small open_clip model at random weights, taken apart as methods get it, and a tokenizer of letters."""
 
 import copy
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rib.config.label_space import LabelSpace
 from rib.methods.base import Task
@@ -62,3 +64,12 @@ def ready(algorithm, model, name="clip_vit", seed=0, text=True):
     before = {key: value.clone() for key, value in network.state_dict().items()}
     algorithm.setup(Task(network, images_of(photos(name)), None, seed, tower if text else None))
     return algorithm, before
+
+
+def words():
+    """Files of a tokenizer that knows a few words."""
+    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "a", "photo", "of", "the", "goldfish"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    own = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    return {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": json.dumps(own).encode()}
