@@ -14,10 +14,7 @@ def text_inputs(w):
 
 use rule convert_model as store_text with:
     output:
-        tower=f"{TEXT}/tower.safetensors",
-        tokens=f"{TEXT}/tokens.safetensors",
-        manifest=f"{TEXT}/manifest.json",
-        provenance=f"{TEXT}/provenance.json",
+        **job_files(TEXT, inside=True, tower="tower.safetensors", tokens="tokens.safetensors"),
     log:
         f"{LOGS}/text/{{model}}.log",
     wildcard_constraints:

@@ -257,11 +257,7 @@ class Grid:
 
 
 def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
-    """Resolve the choices of config.yaml, validated.
-
-    Raises:
-        UserError: A name is unknown or belongs to another family, or a choice cannot be run.
-    """
+    """Resolve a validated config; raise a UserError if a choice is unknown, of another family, or can't be run."""
     family = catalog.families[known_name(config["family"], catalog.families, "family", "config")]
     datasets = choices.choose_datasets(config, family, catalog)
     reference = choices.choose_reference(config, family, catalog)

@@ -62,9 +62,9 @@ class LearningWithoutForgetting(FineTuning):
 def teacher_outputs(
     task: Task, function: Callable[[nn.Module, Tensor], Tensor], what: str
 ) -> Callable[[np.ndarray], Tensor]:
-    """A function that returns outputs of the network as it is now for rows of the target; `what` names them.
+    """Outputs of the network as it is now, by rows of the target; `what` names them.
 
-    They are computed now, or by a copy of the network whenever they are needed if images are augmented or too many.
+    They are computed now, or by a copy of the network when they are needed if images are augmented or too many.
     """
     inputs, teacher = task.target.inputs, task.model
 

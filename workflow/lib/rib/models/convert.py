@@ -38,7 +38,6 @@ def convert(
 
     Args:
         archives: the file with the state dict, and those of the tokenizer.
-        entry: the model's catalogue entry.
         head: source of the head: `published`, `zero_shot` or `fitted`.
         class_names: the family's class names for a zero-shot head; None for ImageNet's.
         reference: the pretraining proxy, if a head is fitted on it.
@@ -69,16 +68,7 @@ def convert(
 def store_text(
     *, archives: Sequence[Path], entry: Mapping, class_names: Sequence[str] | None, tower: Path, tokens: Path
 ) -> None:
-    """Write what rib.models.text.Text has of an open_clip model, as safetensors.
-
-    Args:
-        archives, entry, class_names: see `convert`.
-        tower: all tensors of the model but those of its image tower.
-        tokens: those of prompts and of random texts.
-
-    Raises:
-        UserError: see `convert`.
-    """
+    """Write the attributes of rib.models.text.Text of an open_clip model as safetensors; for the rest see `convert`."""
     whole = _published(archives, entry, {})
     tokenizer = load_tokenizer(entry["architecture"], entry["arguments"], archives[1:], entry["tokenizer"])
     del whole.visual
