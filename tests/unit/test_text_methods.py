@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from rib.base.errors import UserError
 from rib.config.run import ALL
 from rib.methods import lwf
-from rib.methods.carot import CalibratedRobustFineTuning
+from rib.methods.carot import CalibratedRobustFineTuning, visual_projection
 from rib.methods.flyp import FinetuneLikeYouPretrain
 from rib.methods.ft import FullFineTuning
 from rib.methods.ft_frozen_head import FrozenHead
@@ -335,9 +335,21 @@ def test_what_a_model_lacks_is_a_sentence(clip):
         ready(LipsumFineTuning(**{**LIPSUM, "length": 7}), clip)
     with pytest.raises(ValueError, match="pretrained with a sigmoid loss"):
         ready(METHODS["carot"](), open_clip_model("siglip_clip"), "siglip_clip")
-    for name in ("convnext_clip_mlp", "mobileclip2"):
-        with pytest.raises(ValueError, match="no linear projection"):
-            ready(METHODS["carot"](), open_clip_model(name), name)
+    with pytest.raises(ValueError, match="no linear projection"):
+        ready(METHODS["carot"](), open_clip_model("convnext_clip_mlp"), "convnext_clip_mlp")
+
+
+@pytest.mark.parametrize("name", ["clip_vit", "clip_resnet", "convnext_clip", "pe_clip", "eva02_clip", "mobileclip2"])
+def test_the_constrained_projection_is_the_last_of_the_image_tower(name):
+    """Features are linear in it, up to a bias."""
+    visual, found = open_clip_model(name).visual, []
+    with torch.no_grad():
+        projection = visual_projection(visual)
+        for factor in (1.0, 2.0, 0.0):
+            projection *= factor
+            found.append(visual(pixels_of(name)))
+    torch.testing.assert_close(found[1] - found[0], found[0] - found[2], rtol=1e-3, atol=1e-4)
+    assert projection.shape[1] == found[0].shape[1] and not torch.equal(found[0], found[2])
 
 
 def test_contrastive_losses_are_refused_in_micro_batches(clip):

@@ -86,15 +86,11 @@ def divergence(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def visual_projection(visual: nn.Module) -> Tensor:
-    """The last projection (d, e) of an image tower of open_clip.
-
-    Raises:
-        ValueError: its features don't come from a linear projection.
-    """
+    """The last projection (d, e) of an image tower of open_clip; a ValueError if it is not linear."""
     if isinstance(getattr(visual, "proj", None), nn.Parameter):  # open_clip's ViTs
         return visual.proj
-    for path in ("attnpool.c_proj", "head.proj"):  # CLIP's ResNets; timm's networks
-        parent, name = path.split(".")
-        if isinstance(layer := getattr(getattr(visual, parent, None), name, None), nn.Linear):
-            return layer.weight.T
+    layers = dict(visual.named_modules())  # CLIP's ResNets; timm's networks with and without an own projection
+    for name in ("attnpool.c_proj", "head.proj", "trunk.head", "trunk.head.fc"):
+        if isinstance(layers.get(name), nn.Linear):
+            return layers[name].weight.T
     raise ValueError("its image tower has no linear projection to constrain")
