@@ -4,6 +4,7 @@
 #   data/raw/<dataset or model>/                                                     archives as published
 #   results/<family>/prepare/<dataset>/<geometry>/                                   arrays and index
 #   results/<family>/models/<model>/                                                 pretrained weights
+#   results/<family>/text/<model>/                                                   text towers, if a method needs them
 #   results/<family>/<protocol>/<stage>/<model>/<target>/<method>/<size>/<seed>/     checkpoints, recipes, rows, exports
 #   reports/<family>/                                                                tables, figures, the page
 
@@ -14,6 +15,7 @@ include: "workflow/rules/prepare.smk"
 include: "workflow/rules/split.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/text.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/external.smk"
 include: "workflow/rules/merge.smk"

@@ -13,12 +13,12 @@ import safetensors.torch
 import timm
 import torch
 from timm.models import get_pretrained_cfg
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rib.base.files import read_json
 from rib.models.network import load
 from tiny.hub import COMMIT, Repository, environment, served
 from tiny.project import ROOT, jobs
+from tiny.texts import words
 
 # Of 2023 to 2026, of ten families of architectures.
 NAMES = [
@@ -49,15 +49,6 @@ def of_timm(folder, **more):
     torch.manual_seed(0)
     timm.models.save_for_hf(timm.create_model("test_vit", num_classes=1000, **more), folder, safe_serialization=True)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def words():
-    """Files of a tokenizer that knows a few words."""
-    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "a", "photo", "of", "the", "goldfish"])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    own = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]"}
-    return {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": json.dumps(own).encode()}
 
 
 def clip_files():

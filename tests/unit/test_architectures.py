@@ -18,8 +18,9 @@ from rib.data.prepared import PreparedDataset
 from rib.evaluation.features import layers_of
 from rib.methods.base import BATCH_NORM
 from rib.methods.ft import FullFineTuning
-from rib.models.heads import fit_head, set_zero_shot_head
+from rib.models.heads import fit_head
 from rib.models.network import OpenClipClassifier, build, create, embedding_width, head_inputs, head_parameters
+from rib.models.text import prompt_tokens, set_zero_shot_weights
 from rib.models.weights import with_weights
 from rib.training.finetune import checkpoint_gradients
 from tiny.architectures import ARCHITECTURES
@@ -217,7 +218,7 @@ def test_a_zero_shot_head_gives_the_logits_of_the_whole_model_with_its_bias(name
     model = create(known.library, known.architecture, known.arguments).eval()
     assert (model.logit_bias is not None) == ("siglip" in name)
     network = OpenClipClassifier(model.visual, embedding_width(known.architecture, known.arguments), len(names))
-    set_zero_shot_head(network, model, letters, names, CPU)
+    set_zero_shot_weights(network.head, model, prompt_tokens(letters, names))
     images = random_inputs(name)
     with torch.inference_mode():
         wanted, _ = model.get_logits(images, letters([f"a photo of a {name}" for name in names]))

@@ -136,7 +136,7 @@ def test_a_parent_is_added_with_a_notice():
     assert "'ft'" in notice and "'wise_ft'" in notice
 
 
-NOT_HERE = [("greedy_soup", "held_out"), ("replay", "reference"), ("lora_released", "vit")]
+NOT_HERE = [("greedy_soup", "held_out"), ("replay", "reference"), ("lora_released", "vit"), ("flyp", "text tower")]
 
 
 @pytest.mark.parametrize(("method", "why"), NOT_HERE)
@@ -163,6 +163,20 @@ def test_models_of_both_types_each_have_the_methods_that_are_for_them(with_entri
     for method in ("mine-paper", "lora_released"):
         assert ("my_vit", method) in runs and ("efficientnet_lite0", method) not in runs
         assert any(f"'{method}'" in notice and "'efficientnet_lite0'" in notice for notice in chosen.notices)
+
+
+def test_methods_that_train_with_texts_are_for_models_with_a_text_tower(with_entries):
+    """And so are merges of them; a fitted head in place of the zero-shot one leaves no use for the tower."""
+    mine = {"algorithm": "wise_ft", "recipes": None, "parents": ["flyp"], "settings": {"alpha": 0.5}, "can_fit": None}
+    catalog = with_entries(models={"my_clip": {"library": "open_clip", "head": "zero_shot"}}, methods={"mine": mine})
+    choices = {"methods": ["ft", "mine"], "recipes": "paper"}
+    chosen = grid(catalog, models=["efficientnet_lite0", "my_clip"], **choices)
+    assert chosen.methods_of("my_clip") == ["ft-paper", "flyp-paper", "mine-paper"]
+    assert chosen.methods_of("efficientnet_lite0") == ["ft-paper"]
+    why = "is not run on 'efficientnet_lite0': it trains with texts, but the model has no text tower"
+    assert {f"method '{name}' {why}" for name in ("flyp-paper", "mine-paper")} <= set(chosen.notices)
+    with pytest.raises(UserError, match="'mine' cannot be run: of 'flyp': it trains with texts, but no chosen model"):
+        grid(catalog, models=["efficientnet_lite0"], **choices)
 
 
 def test_a_method_whose_parent_cannot_be_run_is_left_out_too(with_entries):

@@ -19,7 +19,7 @@ from tiny.training import resnet
 
 SIDE = 64
 FROZEN = {"linear_probe", "lora", "visual_prompt"}
-TRAINED = [name for name, method in CATALOG.methods.items() if method.trains]
+TRAINED = [name for name, method in CATALOG.methods.items() if method.trains and method.text == "no"]
 
 
 def vit():

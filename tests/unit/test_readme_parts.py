@@ -72,6 +72,7 @@ def test_methods_say_what_they_need(catalog):
     assert len(needs) == len(catalog.methods) + 2
     assert needs["| `greedy_soup`"] == "`ft`, `ewc`, `lwf`, `held_out`" and needs["| `lp_ft`"] == "`linear_probe`"
     assert needs["| `replay`"] == "a reference dataset"
+    assert needs["| `flyp`"] == "a model of images and texts"
     assert needs["| `lora_released`"] == "a ViT" and not needs["| `ft`"]
 
 

@@ -31,6 +31,7 @@ def training_inputs(w):
         "reference_split": next(iter(splits_of(geometry, whole)), []),
         "manifests": checkpoint_files("manifest.json", w, start),
         "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, start)),
+        **text_inputs(w),
     }
 
 

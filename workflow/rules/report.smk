@@ -38,6 +38,7 @@ RECORDS_BY_STAGE = {
     ),
     **({"split": beside("provenance", SPLITS)} if GRID.split_fractions else {}),
     "models": expand(f"{MODEL}/provenance.json", model=GRID.models),
+    **({"text": expand(f"{TEXT}/provenance.json", model=TEXT_MODELS)} if TEXT_MODELS else {}),
     "finetune": [f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in CHECKPOINT_RUNS],
     "merge": [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS],
     "evaluate": beside("provenance", ROWS),

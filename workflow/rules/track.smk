@@ -4,6 +4,7 @@ TRACKED = [
     "data/raw/*",
     f"results/{FAMILY}/prepare/*",
     f"results/{FAMILY}/models/*",
+    f"results/{FAMILY}/text/*",
     *(
         f"{RUNS}/{stage}/*"
         for stage in ("split", "finetune", "merge", "evaluate", "select", "features", "distances", "export")

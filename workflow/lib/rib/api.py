@@ -56,7 +56,7 @@ CHOICES |= {"external": []}
 OUTPUTS = {"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "recipe": "recipe.json"}
 OUTPUTS |= {"weights": "weights.safetensors", "description": "model.json", "checkpoint": "checkpoint.safetensors"}
 OUTPUTS |= {"history": "history.csv", "saved": "state.safetensors", "rescue": "rescue.safetensors"}
-OUTPUTS |= {"manifest": "manifest.json"}
+OUTPUTS |= {"manifest": "manifest.json", "tower": "tower.safetensors", "tokens": "tokens.safetensors"}
 
 
 def list_models(family: str | None = None, **settings) -> list[str]:
@@ -313,6 +313,12 @@ class _Stages:
         known["reference"] = self.reference() if known["head"] == "fitted" else None
         return self.kept(f"models/{self.name}", convert.convert, known)
 
+    def text(self) -> Path:
+        """Folder of the model's text tower."""
+        entry = self.grid.models[self.name]
+        known = {**self.grid.conversion(self.name), "archives": self.archives(entry)}
+        return self.kept(f"text/{self.name}", convert.store_text, known)
+
     def trained(self, run: Run) -> tuple[list[State], dict[str, Path]]:
         """States of a run of a method, and the checkpoints that they are made of, by method."""
         method = self.grid.methods[run.method]
@@ -325,6 +331,7 @@ class _Stages:
             return run_states(run.method, folder / OUTPUTS["recipe"]), parents
         known |= {"run": run, "model_folder": self.model(), "target": self.dataset(run.target)}
         known |= {"reference": self.reference() if method.reference != "no" else None}
+        known |= {"text_folder": self.text()} if method.text == "required" else {}
         saving = self.grid.config["compute"]["gradient_checkpointing"]
         known |= {"compute": replace(self.compute, gradient_checkpointing=saving)}
         known |= {"training": TrainingSettings(**self.grid.training(run.method))}

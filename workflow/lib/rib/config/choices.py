@@ -216,6 +216,8 @@ def choose_methods(
             return f"it needs a reference dataset, and {'config sets reference to none' if chosen_none else f'family {family.name} has none'}"
         if not set(types) & set(method.types):
             return f"it is for models of type {' and '.join(method.types)}, but those chosen are {' and '.join(types)}"
+        if method.text == "required" and "zero_shot" not in (head_of(model, family) for model in models.values()):
+            return "it trains with texts, but no chosen model has a text tower"
         parents = ((parent, obstacle(parent)) for parent in method.parents)
         return next((f"of '{parent}': {why}" for parent, why in parents if why), None)
 

@@ -142,6 +142,7 @@ class Method:
     stores: str
     trains_on: str
     can_fit: bool
+    text: str
     recipes: dict = field(default_factory=dict)
     base: str | None = None
     recipe: str | None = None

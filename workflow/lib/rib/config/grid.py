@@ -128,10 +128,18 @@ class Grid:
             found.append(f"RI with {', '.join(more)}")
         return found
 
+    def misfit(self, method: str, model: str) -> str | None:
+        """Reason why a method, or one of its parents, does not support a model; None if they do."""
+        how, entry = self.methods[method], self.models[model]
+        if entry.type not in how.types:
+            return f"it is not for {entry.type}s"
+        if how.text == "required" and self.head(model) != "zero_shot":  # made by the text tower
+            return "it trains with texts, but the model has no text tower"
+        return next(filter(None, (self.misfit(parent, model) for parent in how.parents)), None)
+
     def methods_of(self, model: str) -> list[str]:
-        """Methods that, with all of their parents, support the type of a model."""
-        fit = {name for name, method in self.methods.items() if self.models[model].type in method.types}
-        return [name for name in self.methods if name in fit and fit.issuperset(self.methods[name].parents)]
+        """Methods that, with all of their parents, support a model."""
+        return [name for name in self.methods if self.misfit(name, model) is None]
 
     def shared_methods(self) -> list[str]:
         """Methods that are run on every model of the grid."""
@@ -286,5 +294,5 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
     choices.check_external(catalog.external, known, [run for run in grid.runs() if run.method in external])
     for model in models:
         for name in sorted(grid.methods.keys() - set(grid.methods_of(model))):
-            grid.notices.append(f"method '{name}' is not run on '{model}': it is not for {models[model].type}s")
+            grid.notices.append(f"method '{name}' is not run on '{model}': {grid.misfit(name, model)}")
     return grid

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rib.models.checkpoint import changed_tensors
 from rib.models.inputs import Inputs
+from rib.models.text import Text
 
 BATCH_NORM = nn.modules.batchnorm._NormBase
 
@@ -30,10 +31,11 @@ class Task:
     target: Images  # to train on
     reference: Images | None  # the pretraining proxy
     seed: int
+    text: Text | None = None  # of an open_clip model, if the method's entry has `text: required`
 
 
 class FineTuning:
-    """Defines the trained parameters, the logits and the penalty. The defaults are those of full fine-tuning.
+    """Defines the trained parameters, the logits and the loss. The defaults are those of full fine-tuning.
 
     A subclass takes these settings as `**common` and passes them on.
 
@@ -43,6 +45,8 @@ class FineTuning:
         dropout: dropout probability before the network's classifier, 0 to below 1.
         drop_path: probability of skipping a residual block in training (timm's stochastic depth), 0 to below 1.
     """
+
+    whole_batches = False  # True if the error of a batch is not the mean over parts of it
 
     def __init__(self, *, lr: float, batch_norm: str = "frozen", dropout: float = 0.0, drop_path: float = 0.0):
         if lr <= 0:
@@ -54,7 +58,7 @@ class FineTuning:
                 raise ValueError(f"{name} is {rate}; set a number of at least 0 and below 1")
         self.lr, self.batch_norm, self.dropout, self.drop_path = lr, batch_norm, dropout, drop_path
         self.step = 0  # completed steps, counted by the training loop
-        self.steps = 0  # steps of the whole training, set by the training loop
+        self.steps = 0  # of the whole training, set by the training loop
         self.facts: dict = {}  # further entries of the manifest
         # Tensors that change from step to step, besides the trained parameters, made in `setup`; a killed training
         # resumes with their values, which are copied into them.
@@ -79,8 +83,12 @@ class FineTuning:
         """Logits (N, 1000) of the given rows of the target."""
         return self.model(self.inputs[rows])
 
+    def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
+        """Scalar that is minimised on a batch, for which `logits` was called before: the cross-entropy of class logits."""
+        return cross_entropy
+
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor | float:
-        """Scalar that is added to the cross-entropy of a batch."""
+        """Scalar that is added to the error of a batch."""
         return 0.0
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:

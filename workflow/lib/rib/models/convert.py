@@ -12,8 +12,9 @@ from rib.base.files import verify_digest
 from rib.base.progress import log
 from rib.data.view import DatasetFiles, DatasetView, load_proxy
 from rib.models import device as devices
-from rib.models.heads import fit_head, load_tokenizer, set_zero_shot_head
+from rib.models.heads import fit_head, load_tokenizer
 from rib.models.network import OpenClipClassifier, embedding_width, write_model
+from rib.models.text import prompt_tokens, set_zero_shot_weights, text_tokens
 from rib.models.weights import read_state, with_weights
 
 FITTED, ZERO_SHOT = "fitted", "zero_shot"
@@ -45,27 +46,45 @@ def convert(
         UserError: the archive is not the pinned one, lacks the state dict, or doesn't fit the architecture.
     """
     name, preprocessing = entry["name"], entry["preprocessing"]
-    for archive, source in zip(archives, (entry["source"], *entry["tokenizer"]), strict=True):
-        if "digest" in source:
-            verify_digest(archive, source["digest"], name)
     device = devices.start(compute)
     library, architecture, arguments = (entry[key] for key in ("library", "architecture", "arguments"))
-    state = read_state(archives[0], entry["weights"].get("member"), name)
     outputs = {"num_classes": num_classes} if library == "timm" and head != FITTED else {}
-    model = whole = with_weights(state, library, architecture, arguments | outputs, entry["weights"]["keys"], name)
+    model = whole = _published(archives, entry, outputs)
     if library == "open_clip":
         model = OpenClipClassifier(whole.visual, embedding_width(architecture, arguments), num_classes).eval()
     elif head == FITTED:
         model.reset_classifier(num_classes)
     if head == ZERO_SHOT:
         tokenizer = load_tokenizer(architecture, arguments, archives[1:], entry["tokenizer"])
-        set_zero_shot_head(model, whole.to(device), tokenizer, class_names, device)
+        set_zero_shot_weights(model.to(device).head, whole.to(device), prompt_tokens(tokenizer, class_names))
     fitted = fit_head(model.to(device), load_proxy(reference, view), preprocessing, device) if head == FITTED else {}
     source = {key: value for key, value in entry["source"].items() if key != "path" or "repo" in entry["source"]}
     facts = {"source": source, "num_classes": num_classes, "head": {"from": head, **fitted}}
     write_model(model.cpu(), entry, facts, weights, description)
     side = next((arguments[key] for key in RESIZING if key in arguments), preprocessing["input_size"])
     _check_same_logits(model, weights, side if isinstance(side, int) else side[0], name)
+
+
+def store_text(
+    *, archives: Sequence[Path], entry: Mapping, class_names: Sequence[str] | None, tower: Path, tokens: Path
+) -> None:
+    """Write the attributes of rib.models.text.Text of an open_clip model as safetensors; for the rest see `convert`."""
+    whole = _published(archives, entry, {})
+    tokenizer = load_tokenizer(entry["architecture"], entry["arguments"], archives[1:], entry["tokenizer"])
+    del whole.visual
+    safetensors.torch.save_file({name: part.contiguous() for name, part in whole.state_dict().items()}, tower)
+    safetensors.torch.save_file(text_tokens(tokenizer, class_names), tokens)
+
+
+def _published(archives: Sequence[Path], entry: Mapping, outputs: Mapping) -> nn.Module:
+    """The library's network with its published weights, from archives that are the pinned ones."""
+    name = entry["name"]
+    for archive, source in zip(archives, (entry["source"], *entry["tokenizer"]), strict=True):
+        if "digest" in source:
+            verify_digest(archive, source["digest"], name)
+    state = read_state(archives[0], entry["weights"].get("member"), name)
+    arguments = entry["arguments"] | outputs
+    return with_weights(state, entry["library"], entry["architecture"], arguments, entry["weights"]["keys"], name)
 
 
 def _check_same_logits(model: nn.Module, weights: Path, size: int, name: str) -> None:

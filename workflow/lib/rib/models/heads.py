@@ -1,4 +1,4 @@
-"""Heads for a family's classes: zero-shot from class names, or fitted on the pretraining proxy."""
+"""Heads for a family's classes that are fitted on the pretraining proxy, and tokenizers for zero-shot ones."""
 
 import shutil
 import tempfile
@@ -49,27 +49,6 @@ def load_tokenizer(
             raise UserError(
                 f"{architecture}: its tokenizer can't be made from {', '.join(map(str, files))} ({why})."
             ) from error
-
-
-@torch.inference_mode()
-def set_zero_shot_head(
-    model: nn.Module, clip: nn.Module, tokenizer: Callable, class_names: Sequence[str] | None, device: torch.device
-) -> None:
-    """Give the network of an open_clip tower a head that returns the whole model's zero-shot logits.
-
-    They are averaged over prompt templates. A SigLIP model's bias is the same for all classes, so it changes neither
-    predictions nor cross-entropy; its training objective has no softmax over classes, so its confidences are not
-    comparable with those of other models. Without class names, those of ImageNet's classes are used.
-
-    Source: Radford et al. 2021 (arXiv 2103.00020), section 3.1.4; open_clip/zero_shot_classifier.py; Zhai et al. 2023
-    (arXiv 2303.15343), algorithm 1.
-    """
-    import open_clip
-
-    names, templates = class_names or open_clip.IMAGENET_CLASSNAMES, open_clip.OPENAI_IMAGENET_TEMPLATES
-    embedded = open_clip.build_zero_shot_classifier(clip, tokenizer, names, templates, device=device)
-    model.head.weight.copy_(clip.logit_scale.exp() * embedded.T)
-    model.head.bias.fill_(0.0 if clip.logit_bias is None else clip.logit_bias.item())
 
 
 def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mapping, device: torch.device) -> dict:

@@ -47,6 +47,7 @@ def method_table(catalog: Catalog) -> str:
         needs = [f"`{parent}`" for parent in method.parents]
         needs += ["`held_out`"] if method.form == SELECT else []
         needs += ["a reference dataset"] if method.reference == "required" else []
+        needs += ["a model of images and texts"] if method.text == "required" else []
         needs += {("vit",): ["a ViT"], ("cnn",): ["a CNN"]}.get(method.types, [])
         rows.append((f"`{name}`", markdown(method.label), ", ".join(needs), markdown(method.source)))
     return _table(("method", "label", "needs", "source"), rows)

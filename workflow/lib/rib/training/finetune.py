@@ -36,6 +36,7 @@ from rib.models.class_logits import class_logits, class_members
 from rib.models.inputs import Inputs
 from rib.models.network import load
 from rib.models.state import network_in_state
+from rib.models.text import load_text
 from rib.training.optimizer import make_optimizer
 from rib.training.settings import TrainingSettings, learning_rates
 from rib.training.training_state import TrainingState
@@ -62,6 +63,7 @@ def finetune(
     manifest: Path,
     history: Path | None = None,
     snapshots: Sequence[Path] = (),
+    text_folder: Path | None = None,
 ) -> None:
     """Train, then write the checkpoint and the history.
 
@@ -74,6 +76,7 @@ def finetune(
         manifest: written as JSON: the device, the label space digest, the number of training images, steps and images
             seen, and the fit: the accuracy on the training images (at most 5,000) in evaluation mode, 0 to 1.
         snapshots: paths of checkpoints at equal distances in training, the last at its end; empty for none.
+        text_folder: the model's text tower, if the method uses it.
 
     Raises:
         UserError: the loss or a trained tensor is not finite, or the method can't train this network or lacks an input.
@@ -90,7 +93,8 @@ def finetune(
         seen[0].inputs.augmentation = Augmentation(training.augmentation, images.images[[0]].shape[1], run.seed)
     n = len(images.labels)
     steps = training.total_steps(n, len(whole.labels)) if training else 0
-    set_up(method, Task(model, *seen, run.seed), run, compute.gradient_checkpointing)
+    text = load_text(model_folder, text_folder, device) if text_folder else None
+    set_up(method, Task(model, *seen, run.seed, text), run, compute.gradient_checkpointing)
     if training:
         with rescued(saved, rescue, "the method's or the family's entry"):
             rows, changed = train(method, pretrained, training, run, device, saved, snapshots, steps)
@@ -202,10 +206,12 @@ def train(
 
     `steps` is None for that number on these images; the last epoch may be cut short. Returns one history row per epoch,
     and the changed tensors. Raises a DivergenceError if the loss or a trained tensor is not finite, and a UserError if
-    the recipe cannot be used with the method.
+    the recipe or the size of micro-batches cannot be used with the method.
     """
     n = len(method.inputs)
-    steps = steps or training.total_steps(n, n)
+    if method.whole_batches and training.micro < min(n, training.batch_size):
+        raise UserError(f"method {run.method} compares all images of a batch; set training.micro_batch_size to all.")
+    steps = method.steps = steps or training.total_steps(n, n)
     of_epoch = training.steps_per_epoch(n)
     trainable = dict(method.trainable())
     for name, parameter in method.model.named_parameters():
@@ -215,7 +221,7 @@ def train(
     devices.compiled(method.model)
     state = TrainingState(saved, method.model, optimizer, trainable, method.memory)
     first, skipped, rows, sums, good = state.restore()
-    method.step, method.steps = first * of_epoch + skipped, steps
+    method.step = first * of_epoch + skipped
     rates = list(learning_rates(method.lr, steps, training))
     kept = [(-(-steps * place // len(snapshots)), path) for place, path in enumerate(snapshots, start=1)]
     progress = Progress(desc=f"training {run}", total=training.images_seen(steps, n), unit="image")
@@ -270,12 +276,12 @@ def _step(method: FineTuning, optimizer: Optimizer, batch: np.ndarray, training:
             logits = method.logits(rows)
         logits, own = logits.float(), target.labels[rows]
         scores = class_logits(logits, target.members)
-        error = F.cross_entropy(scores, own, label_smoothing=training.label_smoothing)
-        loss = error + method.penalty(rows, logits)
+        cross_entropy = F.cross_entropy(scores, own, label_smoothing=training.label_smoothing)
+        loss = method.error(rows, cross_entropy) + method.penalty(rows, logits)
         share = len(rows) / len(batch)
         (loss if share == 1 else loss * share).backward()
         right = (scores.detach().argmax(dim=1) == own).float().mean()
-        total += share * torch.stack([loss.detach(), error.detach(), right])
+        total += share * torch.stack([loss.detach(), cross_entropy.detach(), right])
     if training.clip_norm is not None:
         trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(trained, training.clip_norm)

@@ -1,0 +1,75 @@
+"""A small open_clip model at random weights, taken apart as methods get it, and a tokenizer of letters."""
+
+import copy
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from rib.config.label_space import LabelSpace
+from rib.methods.base import Task
+from rib.models.network import OpenClipClassifier, create, embedding_width
+from rib.models.text import Text, set_zero_shot_weights, text_tokens
+from tiny.architectures import ARCHITECTURES
+from tiny.training import images_of
+
+NAMES = ["ant", "bee", "cat", "dog", "elk", "fox"]
+TEMPLATES = (lambda name: f"a {name}", lambda name: f"my {name}", lambda name: f"{name}s")
+SPACE = LabelSpace(("a", "b", "c"), ((1, 5), (2,), (0, 3, 4)), ("a", "b", "c"))  # of the names
+
+
+class Letters:
+    """A tokenizer of at most six letters, for the context of tiny.architectures."""
+
+    vocab_size = 64
+
+    def __call__(self, texts):
+        rows = [[62, *(1 + ord(letter) % 61 for letter in text[-6:]), 63] for text in texts]
+        return torch.tensor([row + [0] * (8 - len(row)) for row in rows])
+
+
+def open_clip_model(name="clip_vit"):
+    """A whole model of tiny.architectures, whose weights are always the same."""
+    known = ARCHITECTURES[name]
+    torch.manual_seed(0)
+    model = create(known.library, known.architecture, known.arguments).eval()
+    for parameter in model.parameters():
+        parameter.data += (0.2 if parameter.squeeze().ndim < 2 else 0.05) * torch.randn_like(parameter)
+    return model
+
+
+def taken_apart(model, name="clip_vit"):
+    """Copies of a model's network, with a zero-shot head for NAMES, and of its text tower; see Letters and TEMPLATES."""
+    model, known = copy.deepcopy(model), ARCHITECTURES[name]
+    visual = model.visual
+    del model.visual
+    network = OpenClipClassifier(visual, embedding_width(known.architecture, known.arguments), len(NAMES)).eval()
+    text = Text(model, **text_tokens(Letters(), NAMES))
+    set_zero_shot_weights(network.head, model, text.prompts)
+    return network, text
+
+
+def photos(name="clip_vit", n=10):
+    """Images of noise of three classes."""
+    side = ARCHITECTURES[name].size
+    pixels = np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+    return SimpleNamespace(images=pixels, labels=np.arange(n) % 3, space=SPACE)
+
+
+def ready(algorithm, model, name="clip_vit", seed=0, text=True):
+    """An algorithm that is set up on a copy of a model, and the pretrained state dict of the network."""
+    network, tower = taken_apart(model, name)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    algorithm.setup(Task(network, images_of(photos(name)), None, seed, tower if text else None))
+    return algorithm, before
+
+
+def words():
+    """Files of a tokenizer that knows a few words."""
+    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "a", "photo", "of", "the", "goldfish"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    own = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    return {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": json.dumps(own).encode()}

@@ -1,0 +1,90 @@
+"""CaRot: contrastive fine-tuning with an orthogonal visual projection, taught by a moving average of itself.
+
+Source: Oh et al. 2024 (arXiv 2311.01723), section 4. Their code (src/models/carot_loss.py) differs: the constraint is the
+norm, not its square (line 170); the teacher is updated after the first step too (line 218); the example in its README adds
+the norm of the product of both projections (line 162), which is not in the paper. Divergences are means over the batch as
+in the code (line 202), with which the paper's weights were chosen.
+"""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rib.methods import algorithm
+from rib.methods.base import Task
+from rib.methods.flyp import TOWER, FinetuneLikeYouPretrain, contrastive_loss
+from rib.methods.lwf import divergence
+from rib.models.device import autocast
+
+FIRST_MOMENTUM, WARM_UP = 0.05, 0.2  # alpha rises linearly from the first, in this fraction of all steps
+
+
+@algorithm
+class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
+    """Minimise FLYP's loss + orthogonality |W^T W - I|_F^2 + distillation * (KL(p_I || q_I) + KL(p_T || q_T)).
+
+    W (d, e) is the image tower's last projection, to the e features that texts have too. q_I and q_T are the softmax of
+    the similarities of an image to the texts of the batch, and of a text to its images; p_I and p_T are those of the
+    teacher, whose weights psi become alpha psi + (1 - alpha) theta after each so many steps. Divergences are means over the
+    batch. What is stored and what the history says is as for FLYP.
+
+    Args:
+        orthogonality, distillation: lambda_OC and lambda_SD in the paper, at least 0.
+        momentum: alpha after a warm-up in the first fifth of training, 0 to 1.
+        every: steps between updates of the teacher, at least 1.
+    """
+
+    def __init__(self, *, orthogonality: float, distillation: float, momentum: float, every: int, **common):
+        super().__init__(**common)
+        if orthogonality < 0 or distillation < 0:
+            raise ValueError(f"orthogonality is {orthogonality} and distillation {distillation}; set at least 0")
+        if not 0 <= momentum <= 1 or every < 1:
+            raise ValueError(f"momentum is {momentum} and every {every}; set 0 to 1 and at least 1")
+        self.orthogonality, self.distillation, self.momentum, self.every = orthogonality, distillation, momentum, every
+
+    def setup(self, task: Task) -> None:
+        super().setup(task)
+        if self.text.tower.logit_bias is not None:
+            raise ValueError("it distils a softmax over texts, but the model was pretrained with a sigmoid loss")
+        visual_projection(self.model.visual)
+        self.teacher, tower = (copy.deepcopy(part).requires_grad_(False) for part in (self.model, self.text.tower))
+        self.teacher_text = replace(self.text, tower=tower)
+        own = {**dict(self.teacher.named_parameters()), **{TOWER + name: p for name, p in tower.named_parameters()}}
+        self.memory = {name: own[name] for name, _ in self.trainable()}
+
+    def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
+        captions = self.captions(rows)
+        student = self.text.similarities(self.features, captions)
+        with torch.no_grad():
+            with autocast(self.inputs.device):
+                features = self.teacher.forward_features(self.inputs[rows])
+            teacher = self.teacher_text.similarities(features, captions)
+        projection = visual_projection(self.model.visual)
+        identity = torch.eye(projection.shape[1], device=projection.device)
+        constraint = (projection.T @ projection - identity).square().sum()
+        distilled = divergence(teacher, student, 1.0) + divergence(teacher.T, student.T, 1.0)
+        loss = contrastive_loss(student, sigmoid=False)
+        return loss + self.orthogonality * constraint + self.distillation * distilled
+
+    def update(self, optimizer: torch.optim.Optimizer) -> None:
+        super().update(optimizer)
+        if (self.step + 1) % self.every == 0:
+            risen = min(1.0, self.step / (WARM_UP * self.steps))
+            alpha = FIRST_MOMENTUM + (self.momentum - FIRST_MOMENTUM) * risen
+            with torch.no_grad():
+                for name, part in self.trainable():
+                    self.memory[name].mul_(alpha).add_(part, alpha=1 - alpha)
+
+
+def visual_projection(visual: nn.Module) -> Tensor:
+    """The last projection (d, e) of an image tower of open_clip; a ValueError if it is not linear."""
+    if isinstance(getattr(visual, "proj", None), nn.Parameter):  # open_clip's ViTs
+        return visual.proj
+    layers = dict(visual.named_modules())  # CLIP's ResNets; timm's networks with and without an own projection
+    for name in ("attnpool.c_proj", "head.proj", "trunk.head", "trunk.head.fc"):
+        if isinstance(layers.get(name), nn.Linear):
+            return layers[name].weight.T
+    raise ValueError("its image tower has no linear projection to constrain")

@@ -1,0 +1,63 @@
+"""Lipsum-FT: the similarities of an image to random texts stay as they were before fine-tuning.
+
+Source: Nam et al. 2024 (arXiv 2404.00860), section 5.1: the energy of an image and a text is their negative similarity, and
+random texts are drawn anew in each step. As in their code (scripts/Lipsum-FT.py, lines 193-201), similarities have the
+pretrained temperature. There the head has it too, apart from its weights (line 187); here the weights contain it, as for
+all methods. Words are drawn from all tokens but the start, the end and the padding; their code (line 171) allows CLIP's
+padding, which is also the token of "!".
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rib.methods import algorithm
+from rib.methods.base import FineTuning, Task
+from rib.methods.lwf import MOST_STORED, pretrained_outputs
+
+
+@algorithm
+class LipsumFineTuning(FineTuning):
+    """Minimise CE + weight / (2 M) * sum_m (v_m(x; theta) - v_m(x; start))^2, mean over the batch, with the text tower frozen.
+
+    v_m(x) = s <f(x), g(t_m)>, f and g the unit-norm features of the image and of random text m, s the pretrained scale.
+
+    Args:
+        weight: of the second term, at least 0.
+        texts: M, number of random texts in a step, at least 1.
+        length: words of a text, at least 1 and less than the context length.
+    """
+
+    def __init__(self, *, weight: float, texts: int, length: int, **common):
+        super().__init__(**common)
+        if weight < 0 or texts < 1 or length < 1:
+            raise ValueError(
+                f"weight is {weight}, texts {texts} and length {length}; set at least 0, at least 1 and at least 1"
+            )
+        self.weight, self.texts, self.length = weight, texts, length
+
+    def setup(self, task: Task) -> None:
+        super().setup(task)
+        if task.text is None:
+            raise ValueError("it needs the model's text tower, but there is none")
+        self.encoded = -1, self.encode(0)  # also says now if texts are too long
+        self.start = pretrained_outputs(
+            lambda model, images: model.forward_features(images), task, MOST_STORED, "features"
+        )
+
+    def logits(self, rows: np.ndarray) -> Tensor:
+        self.features = self.model.forward_features(self.inputs[rows])
+        return self.model.forward_head(self.features)
+
+    @torch.no_grad()
+    def encode(self, step: int) -> Tensor:
+        """Scaled features (M, d) of the random texts of a step."""
+        text = self.task.text
+        tokens = text.random(self.texts, self.length, np.random.default_rng([self.task.seed, step, 3]))
+        return text.tower.logit_scale.exp() * text.encode(tokens)
+
+    def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        if self.encoded[0] != self.step:  # all micro-batches of a step have the same texts
+            self.encoded = self.step, self.encode(self.step)
+        gaps = (self.features.float() - self.start(rows)) @ self.encoded[1].T
+        return self.weight / 2 * gaps.square().mean()
