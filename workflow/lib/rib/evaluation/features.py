@@ -46,7 +46,7 @@ def compute_features(
         manifest: written as JSON: the device, n, and d by layer.
 
     Raises:
-        UserError: the run has several states, the network lacks a layer, or a feature is not finite.
+        UserError: the run has several states or networks, the network lacks a layer, or a feature is not finite.
     """
     weights, device = source.weights, devices.start(source.compute)
     dataset, inputs = _inputs(source, limit, device)

@@ -30,6 +30,7 @@ from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs, in_batches
+from rib.models.merge import Merge
 from rib.models.network import load
 
 # From images (N, 3, H, W) with values 0..1 to features (N, d).
@@ -111,7 +112,7 @@ def _pixels(source: RunOnDataset, limit: int, device: torch.device) -> tuple[Pre
 
 
 def _representation(
-    source: RunOnDataset, weights: Mapping[str, float], layer: str, device: torch.device
+    source: RunOnDataset, weights: Mapping[str, float] | Merge, layer: str, device: torch.device
 ) -> Representation:
     """Representation in full precision and without fused BatchNorm, since gradients pass through the network."""
     model = apply(load(source.model_folder, device)[0], weights, source.checkpoints).eval().requires_grad_(False)
@@ -129,7 +130,7 @@ def invert_run(
         manifest: written as JSON: the device, n, the mean residual, and the number of forward and backward passes.
 
     Raises:
-        UserError: the run is a curve, which has several states, or a representation is not finite.
+        UserError: the run has several states or networks, or a representation is not finite.
     """
     weights, device = source.weights, devices.start(source.compute)
     dataset, pixels = _pixels(source, settings.images, device)

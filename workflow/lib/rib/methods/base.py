@@ -7,24 +7,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from rib.models.checkpoint import changed_tensors
-from rib.models.inputs import Inputs
+from rib.models.inputs import Images
 
 BATCH_NORM = nn.modules.batchnorm._NormBase
-
-
-@dataclass(frozen=True)
-class Images:
-    """Labelled images.
-
-    Attributes:
-        inputs: the n images.
-        labels: (n,) int64 on the device, class indices.
-        members: (C, K) int64 on the device, the network outputs of each class (see rib.models.class_logits).
-    """
-
-    inputs: Inputs
-    labels: Tensor
-    members: Tensor
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Checkpoints store what fine-tuning changed; a merge averages checkpoints when it is loaded.
+"""Checkpoints store what fine-tuning changed; a merge combines checkpoints when it is loaded, tensor by tensor.
 
 The name of a tensor gives one of four forms, so that the file is enough to restore a run:
 
@@ -8,16 +8,22 @@ The name of a tensor gives one of four forms, so that the file is enough to rest
     padding_prompt.<side>         a strip of the padding prompt (rib.models.padding_prompt)
 """
 
+import copy
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import safetensors.torch
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from rib.base.errors import UserError
+from rib.base.plugins import load_module
+from rib.config.run import ENSEMBLE, PRETRAINED
+from rib.models.merge import Merge
 from rib.models.padding_prompt import PaddingPrompt
 
 XOR = ".xor"
@@ -56,25 +62,99 @@ def _compress(name: str, tensor: Tensor, before: Tensor | None) -> tuple[str, Te
     return name + XOR, torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
-def xor_decompress(stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+class Lazy(Mapping[str, Tensor]):
+    """Tensors by name, each made when it is asked for and not kept, so that few are in memory at a time."""
+
+    def __init__(self, make: Mapping[str, Callable[[], Tensor]]):
+        self.make = make
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.make[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.make
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.make)
+
+    def __len__(self) -> int:
+        return len(self.make)
+
+    def __ror__(self, other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {**other, **self}
+
+
+def read_tensors(path: Path) -> Lazy:
+    """Tensors of a .safetensors file."""
+    with safe_open(path, "pt") as file:
+        return Lazy({name: partial(_read, path, name) for name in file.keys()})  # noqa: SIM118 (it can't be iterated)
+
+
+def _read(path: Path, name: str) -> Tensor:
+    with safe_open(path, "pt") as file:  # opened again, since what is read stays in memory until it is closed
+        return file.get_tensor(name)
+
+
+def xor_decompress(stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Lazy:
     """Undo `xor_compress` for a checkpoint's tensors, with the pretrained state dict on the CPU."""
-    return dict(_decompress(name, tensor, start) for name, tensor in stored.items())
+    names = {name: name.removesuffix(XOR) for name in stored}
+    if unknown := [name for key, name in names.items() if key != name and name not in start]:
+        raise ValueError(f"the checkpoint has a tensor '{unknown[0]}' that the network lacks")
+    return Lazy({name: partial(_decompress, key, stored, start) for key, name in names.items()})
 
 
-def _decompress(name: str, tensor: Tensor, start: Mapping[str, Tensor]) -> tuple[str, Tensor]:
-    if not name.endswith(XOR):
-        return name, tensor
-    name = name.removesuffix(XOR)
-    if name not in start:
-        raise ValueError(f"the checkpoint has a tensor '{name}' that the network lacks")
-    before = start[name]
-    data = pa.decompress(tensor.numpy().data, 4 * before.numel(), codec="zstd", asbytes=True)
+def _decompress(key: str, stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
+    if not key.endswith(XOR):
+        return stored[key]
+    before = start[key.removesuffix(XOR)]
+    data = pa.decompress(stored[key].numpy().data, 4 * before.numel(), codec="zstd", asbytes=True)
     planes = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(4, -1)
     bits = planes.T.contiguous().view(torch.int32).flatten() ^ before.contiguous().flatten().view(torch.int32)
-    return name, bits.view(torch.float32).view(before.shape)
+    return bits.view(torch.float32).view(before.shape)
 
 
-def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
+def merged(start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Lazy:
+    """A checkpoint's changed tensors with low-rank updates added, without padding prompts."""
+    factors = [key.removesuffix(LORA_A) for key in stored if key.endswith(LORA_A)]
+    plain = [key for key in stored if not key.endswith((LORA_A, LORA_B)) and not key.startswith(PROMPT)]
+    return Lazy({name: partial(_updated, name, start, stored) for name in dict.fromkeys([*plain, *factors])})
+
+
+def _updated(name: str, start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Tensor:
+    tensor = stored[name] if name in stored else start[name]
+    if name + LORA_A not in stored:
+        return tensor
+    return tensor + (stored[name + LORA_B] @ stored[name + LORA_A]).view(start[name].shape)
+
+
+def changed_names(start: Mapping[str, Tensor], states: Sequence[Mapping[str, Tensor]]) -> list[str]:
+    """Names of the tensors that any of the states changes; a ValueError if the start lacks one."""
+    names = {name for changes in states for name in changes}
+    if unknown := sorted(names - start.keys()):
+        raise ValueError(f"the checkpoint has a tensor '{unknown[0]}' that the network lacks")
+    return [name for name in start if name in names]
+
+
+def uncombined(
+    start: Mapping[str, Tensor], states: Sequence[Mapping[str, Tensor]], names: Iterable[str]
+) -> dict[str, Tensor]:
+    """Those of the named tensors that are not combined: the highest value of a counter, and other integers.
+
+    Raises:
+        ValueError: a tensor that isn't floating-point differs.
+    """
+    found = {}
+    for name in names:
+        if start[name].is_floating_point() and not name.endswith(COUNTER):
+            continue
+        values = [changes.get(name, start[name]) for changes in states]
+        if not name.endswith(COUNTER) and any(not torch.equal(value, values[0]) for value in values):
+            raise ValueError(f"'{name}' differs between the merged states and is not floating-point")
+        found[name] = max(values) if name.endswith(COUNTER) else values[0]
+    return found
+
+
+def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[str, Tensor]]]) -> Lazy:
     """Average of model states given as weights and changes to a common start, as changes to the start.
 
     A weight of 1 gives that state exactly, and the average of equal states is exact, since the sum is computed in
@@ -86,62 +166,106 @@ def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[st
     if abs(sum(weight for weight, _ in parts) - 1) > 1e-9:
         raise ValueError(f"the weights of an average must add up to 1, got {[weight for weight, _ in parts]}")
     parts = [(weight, changes) for weight, changes in parts if weight]
-    names = {name for _, changes in parts for name in changes}
-    if unknown := sorted(names - start.keys()):
-        raise ValueError(f"the checkpoint has a tensor '{unknown[0]}' that the network lacks")
-    result = {}
-    for name in (name for name in start if name in names):
-        values = [(weight, changes.get(name, start[name])) for weight, changes in parts]
-        if name.endswith(COUNTER):
-            result[name] = max(value for _, value in values)
-        elif not start[name].is_floating_point():
-            if any(not torch.equal(value, values[0][1]) for _, value in values):
-                raise ValueError(f"'{name}' differs between the merged states and is not floating-point")
-            result[name] = values[0][1]
-        else:
-            total = sum(weight * value.double() for weight, value in values)
-            result[name] = total.to(start[name].dtype)
-    return result
+    states = [changes for _, changes in parts]
+    names = changed_names(start, states)
+    fixed = uncombined(start, states, names)
+    sums = {name: partial(_weighted_sum, name, start, parts) for name in names if name not in fixed}
+    return Lazy(sums | {name: partial(fixed.__getitem__, name) for name in fixed})
 
 
-def apply(model: nn.Module, weights: Mapping[str, float], checkpoints: Mapping[str, Path]) -> nn.Module:
-    """Load a fine-tuned or merged state into a network with its pretrained weights, in place.
+def _weighted_sum(
+    name: str, start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[str, Tensor]]]
+) -> Tensor:
+    total = sum(weight * changes.get(name, start[name]).double() for weight, changes in parts)
+    return total.to(start[name].dtype)
 
-    A method without a checkpoint is the pretrained state. The result begins with the padding prompt, if there is one.
+
+@dataclass(frozen=True)
+class States:
+    """What an algorithm of form `merge` combines.
+
+    Attributes:
+        start: the pretrained tensors by name, on the CPU.
+        changes: by parent, the tensors that it changed, each read when it is asked for and not kept.
+        names: the parameters that any parent changed, in the order of the network.
+        size: number of values of all parameters, changed or not.
+        run: the merged run, as text, for seeds.
+    """
+
+    start: Mapping[str, Tensor]
+    changes: Mapping[str, Mapping[str, Tensor]]
+    names: Sequence[str]
+    size: int
+    run: str
+
+    def values(self, name: str) -> Iterator[Tensor]:
+        """A tensor of each parent, in double precision."""
+        return (changes.get(name, self.start[name]).double() for changes in self.changes.values())
+
+    def update(self, parent: str, name: str) -> Tensor:
+        """A parent's tensor minus the pretrained one, in double precision: a part of its task vector."""
+        return self.changes[parent].get(name, self.start[name]).double() - self.start[name].double()
+
+
+def combine(model: nn.Module, start: Mapping, changes: Mapping[str, Mapping], made: Merge) -> dict[str, Tensor]:
+    """Changed tensors of a merge: parameters by its algorithm, the mean of floating-point buffers, and `uncombined`.
 
     Raises:
-        UserError: a state to average has a padding prompt.
+        UserError: the algorithm can't merge these parents.
+        ValueError: see `average`.
     """
+    parameters = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    mean = average(start, [(1 / len(changes), own) for own in changes.values()])
+    names = [name for name in changed_names(start, list(changes.values())) if name in parameters]
+    states = States(start, changes, names, sum(parameters.values()), made.run)
+    fisher = [{parent: read_tensors(path) for parent, path in made.fisher.items()}] if made.fisher else []
+    try:
+        found = dict(load_module(made.algorithm).merge(states, *fisher, **made.settings))
+    except ValueError as error:
+        raise UserError(f"{Path(made.algorithm).name}: {error}; correct the method's entry.") from error
+    return found | {name: mean[name] for name in mean if name not in parameters}
+
+
+def apply(model: nn.Module, weights: Mapping[str, float] | Merge, checkpoints: Mapping[str, Path]) -> nn.Module:
+    """Load a fine-tuned or merged state into a network with its pretrained weights, in place.
+
+    A method without a checkpoint is the pretrained state. The result begins with the padding prompt, if there is one. An
+    ensemble is a network of copies.
+
+    Args:
+        weights: of the averaged methods, which add up to 1, or what an algorithm makes of its parents.
+
+    Raises:
+        UserError: a state to merge has a padding prompt, or the algorithm can't merge these parents.
+    """
+    if isinstance(weights, Merge) and weights.form == ENSEMBLE:
+        return _ensemble(model, weights, checkpoints)
     start = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    stored = {
-        method: xor_decompress(safetensors.torch.load_file(checkpoints[method]), start) if method in checkpoints else {}
-        for method, weight in weights.items()
-        if weight
-    }
-    parts = [(weights[method], merged(start, tensors)) for method, tensors in stored.items()]
-    prompts = {method: prompt for method, tensors in stored.items() if (prompt := with_prefix(tensors, PROMPT))}
-    if prompts and len(stored) > 1:
-        raise UserError(f"'{next(iter(prompts))}' trains a padding prompt, which can't be averaged with weights.")
-    state = average(start, parts)
-    model.load_state_dict({**start, **state}, strict=True)
+    names = list(weights) if isinstance(weights, Merge) else [name for name, weight in weights.items() if weight]
+    files = {name: read_tensors(checkpoints[name]) if name in checkpoints else Lazy({}) for name in names}
+    prompts = {name: prompt for name, file in files.items() if (prompt := with_prefix(file, PROMPT))}
+    if prompts and (len(files) > 1 or isinstance(weights, Merge)):
+        raise UserError(f"'{next(iter(prompts))}' trains a padding prompt, which can't be merged with weights.")
+    changes = {name: merged(start, xor_decompress(file, start)) for name, file in files.items()}
+    if isinstance(weights, Merge):
+        state = combine(model, start, changes, weights)
+    else:
+        state = average(start, [(weights[name], own) for name, own in changes.items()])
+    model.load_state_dict(start | state, strict=True)
     for strips in prompts.values():
         device = next(model.parameters()).device
         return nn.Sequential(OrderedDict(prompt=PaddingPrompt(**strips).to(device), network=model))
     return model
 
 
-def merged(start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's changed tensors with low-rank updates added, without padding prompts."""
-    changes = {name: tensor for name, tensor in stored.items() if not name.endswith((LORA_A, LORA_B))}
-    changes = {name: tensor for name, tensor in changes.items() if not name.startswith(PROMPT)}
-    for key in stored:
-        if key.endswith(LORA_A):
-            name = key.removesuffix(LORA_A)
-            update = stored[name + LORA_B] @ stored[key]
-            changes[name] = changes.get(name, start[name]) + update.view(start[name].shape)
-    return changes
+def _ensemble(model: nn.Module, made: Merge, checkpoints: Mapping[str, Path]) -> nn.Module:
+    networks = {name: apply(copy.deepcopy(model), {name: 1.0}, checkpoints) for name in (PRETRAINED, *made)}
+    try:
+        return load_module(made.algorithm).ensemble(networks, **made.settings)
+    except ValueError as error:
+        raise UserError(f"{Path(made.algorithm).name}: {error}; correct the method's entry.") from error
 
 
 def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names have a prefix, under the rest of their names."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}

@@ -1,6 +1,7 @@
 """Network inputs from stored pixels, normalised on the device."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -48,6 +49,21 @@ class Inputs:
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         return pixels.float().sub_(self.mean).div_(self.std)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images.
+
+    Attributes:
+        inputs: the n images.
+        labels: (n,) int64 on the device, class indices.
+        members: (C, K) int64 on the device, the network outputs of each class (see rib.models.class_logits).
+    """
+
+    inputs: Inputs
+    labels: Tensor
+    members: Tensor
 
 
 @torch.no_grad()
