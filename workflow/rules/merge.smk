@@ -59,7 +59,9 @@ rule merge_weights:
     conda:
         "../../envs/fetch.yaml"
     params:
-        cfg=lambda w: method_settings("merge_weights", w, form=GRID.methods[w.method].form),
+        # The recipe of what is computed on loading doesn't depend on the algorithm's code.
+        cfg=lambda w: method_settings("merge_weights", w, form=GRID.methods[w.method].form)
+        | ({"code": digest("merge_weights")} if on_loading(w) else {}),
     script:
         "../scripts/merge_weights.py"
 

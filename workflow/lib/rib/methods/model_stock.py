@@ -5,7 +5,8 @@ t = N cos / (1 + (N - 1) cos) of N parents, where cos is the cosine between the 
 for more than two the mean over pairs. A layer is a weight or a bias. The authors have published no code.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from torch import Tensor
@@ -30,13 +31,14 @@ def merge(states: States) -> Iterator[tuple[str, Tensor]]:
     for name in states.names:
         start = states.start[name].double()
         updates = [states.update(parent, name) for parent in states.changes]
-        pairs = [_cosine(one, other) for one, other in combinations(updates, 2)]
+        squares = [float(update.square().sum()) for update in updates]
+        pairs = [_cosine(updates, squares, *places) for places in combinations(range(n), 2)]
         cosine = max(0.0, sum(pairs) / len(pairs))
         ratio = n * cosine / (1 + (n - 1) * cosine)
         yield name, ((1 - ratio) * start + ratio * sum(states.values(name)) / n).to(states.start[name].dtype)
 
 
-def _cosine(one: Tensor, other: Tensor) -> float:
+def _cosine(updates: Sequence[Tensor], squares: Sequence[float], one: int, other: int) -> float:
     """Cosine of two updates, exactly 1 if they are equal; 0 if one is zero."""
-    squared = one.square().sum() * other.square().sum()
-    return float((one * other).sum() / squared.sqrt()) if squared else 0.0
+    norms = math.sqrt(squares[one] * squares[other])
+    return float((updates[one] * updates[other]).sum()) / norms if norms else 0.0
