@@ -6,8 +6,7 @@ from rib.config.schema import known_name
 def compared_runs():
     """Fine-tuned runs whose representations are compared with the pretrained model (config, representations).
 
-    Raises:
-        UserError: A target or method is unknown, or a method is a curve or an ensemble, which has several states.
+    A target or method that is unknown, or a curve or an ensemble, which has several states, is a UserError.
     """
     chosen, where = CONFIG["representations"], "config, representations"
     single = [name for name in GRID.methods if name not in [*CURVES, *ENSEMBLES]]

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 
 def from_home(path: str, where: str) -> Path:
-    """Expand `~` at the start of a path.
-
-    Raises:
-        UserError: The home folder is unknown.
-    """
+    """Expand `~` at the start of a path; raise a UserError if the home folder is unknown."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -43,11 +39,7 @@ def sha256(path: Path) -> str:
 
 
 def verify_digest(path: Path, pinned: str, what: str) -> None:
-    """Check a file against a pinned digest, `sha512-<base64>` (npm's subresource integrity) or `sha256:<hex>`.
-
-    Raises:
-        UserError: The digest differs.
-    """
+    """Raise a UserError if a file lacks a pinned digest, `sha512-<base64>` (npm's integrity) or `sha256:<hex>`."""
     algorithm, expected = re.split("[:-]", pinned, maxsplit=1)
     digest = file_hash(path, algorithm)
     found = digest.hex() if ":" in pinned else base64.b64encode(digest).decode()
@@ -77,11 +69,7 @@ def write_table(path: Path, table: "DataFrame", numbers: str = "%.6f") -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Parse a JSON file.
-
-    Raises:
-        UserError: It is not valid JSON.
-    """
+    """Parse a JSON file; raise a UserError if it is not valid JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -95,11 +83,7 @@ def is_private(folder: Path) -> bool:
 
 
 def refuse_full_disk(folder: Path, needed: int, what: str) -> None:
-    """Log how many bytes a job will write, and refuse to start it without enough disk space.
-
-    Raises:
-        UserError: There is not enough free space.
-    """
+    """Log how many bytes a job will write; raise a UserError if there is less free disk space."""
     free = shutil.disk_usage(folder).free
     log.info("%s writes %s; %s are free", what, in_bytes(needed), in_bytes(free))
     if free < needed:

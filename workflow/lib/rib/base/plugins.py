@@ -14,10 +14,7 @@ def shipped(name: str) -> Path:
 
 
 def load_module(path: str | Path) -> ModuleType:
-    """Import the module of an algorithm or layout from its file.
-
-    A file of the library is imported under its usual name, for example `rib.methods.ft`.
-    """
+    """Import the module of an algorithm or layout from its file; the library's by its usual name (`rib.methods.ft`)."""
     path = Path(path).resolve()
     if path.is_relative_to(LIBRARY):
         return importlib.import_module(".".join((LIBRARY.name, *path.relative_to(LIBRARY).with_suffix("").parts)))

@@ -54,11 +54,10 @@ class Catalog:
     def families(self) -> dict[str, Family]:
         """Families by name, which is the name of the file."""
         entries: dict[str, tuple[dict, Path]] = {}
-        for folder in self.folders:
-            for path in sorted(folder.glob("families/*.yaml")):
-                if not FAMILY_NAME.fullmatch(path.stem):
-                    raise UserError(f"{path}: the file name is the name of the family; use only letters, digits and _.")
-                _add(entries, path.stem, validated(read_yaml(path), "family", str(path)), path)
+        for path in [path for folder in self.folders for path in sorted(folder.glob("families/*.yaml"))]:
+            if not FAMILY_NAME.fullmatch(path.stem):
+                raise UserError(f"{path}: the file name is the name of the family; use only letters, digits and _.")
+            _add(entries, path.stem, validated(read_yaml(path), "family", str(path)), path)
         return {name: Family(name=name, **entry) for name, (entry, _) in entries.items()}
 
     @cached_property
@@ -81,13 +80,11 @@ class Catalog:
         raw = known_name(entry.pop("archives_of", name), sources, "dataset", name)
         named = tuple({"file": f"{raw}.tar", **source} for source in sources[raw])
         files = [source["file"] for source in named]
-        for file in files:
-            if files.count(file) > 1:
-                raise UserError(f"{where}: two of its sources have the file name {file}; set file to different names.")
+        if twice := [file for file in files if files.count(file) > 1]:
+            raise UserError(f"{where}: two of its sources have the file name {twice[0]}; set file to different names.")
         _, known = signature_of(self.layout_file(entry["layout"]), "items")
         settings = check_settings(entry.pop("settings"), known, where, sweeps=False)
-        group = entry.pop("evaluation_group", name)
-        return Dataset(name=name, raw=raw, sources=named, settings=settings, evaluation_group=group, **entry)
+        return Dataset(name=name, raw=raw, sources=named, settings=settings, **{"evaluation_group": name, **entry})
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -158,8 +155,8 @@ class Catalog:
         """Rows of the tables of weights that were trained elsewhere, by the run's text, with `path` and place (`where`)."""
         rows = {}
         for table in self.tables:
-            for line, row in read_table(table, COLUMNS[:5]):
-                where, size = f"{table} line {line}", row.get("size") or ALL
+            for where, row in read_table(table, COLUMNS[:5]):
+                size = row.get("size") or ALL
                 for column in row:
                     known_name(column, COLUMNS, "column", where)
                 if not re.fullmatch("[0-9]+", row["seed"]):
@@ -192,9 +189,10 @@ class Catalog:
             raise UserError(f"{where}: its algorithm has a setting '{taken[0]}', as all training has; rename it.")
         known = {**known, **TRAINING} if form == FINETUNE else known
         settings = check_settings(entry["settings"], known, where, later=("lr", *TRAINING))
+        of_recipe = {key: setting for key, setting in known.items() if key != RECIPE}  # a recipe can't name another
         recipes = {
             known_name(recipe, self.recipes, RECIPE, where): check_settings(
-                own, known, f"{where}, recipes, {recipe}", complete=False, of_recipe=True
+                own, of_recipe, f"{where}, recipes, {recipe}", complete=False
             )
             for recipe, own in entry["recipes"].items()
         }
@@ -208,20 +206,18 @@ class Catalog:
 
     def _entries(self, kind: str) -> dict[str, dict]:
         entries: dict[str, tuple[dict, Path]] = {}
-        for folder in self.folders:
-            path = folder / f"{kind}.yaml"
-            if path.exists():
-                own = read_yaml(path)
-                read = self._with_records(own) if kind == "models" else own
-                for name, entry in validated(read, kind, str(path)).items():
-                    stated = own[name].keys() & {"source", "sources"}  # paths of records are relative to the project
-                    for source in [entry.get("source"), *entry.get("sources", [])] if stated else []:
-                        if isinstance(source, dict) and source["kind"] in ("file", "folder"):
-                            source["path"] = str(folder / from_home(source["path"], f"{path}, {name}"))
-                        elif isinstance(source, dict) and source["kind"] == "http":
-                            self.urls[name, source["file"]] = source["urls"]
-                            source["urls"] = list(map(redacted, source["urls"]))
-                    _add(entries, name, entry, path)
+        for path in filter(Path.exists, [folder / f"{kind}.yaml" for folder in self.folders]):
+            own = read_yaml(path)
+            read = self._with_records(own) if kind == "models" else own
+            for name, entry in validated(read, kind, str(path)).items():
+                stated = own[name].keys() & {"source", "sources"}  # paths of records are relative to the project
+                for source in [entry.get("source"), *entry.get("sources", [])] if stated else []:
+                    if isinstance(source, dict) and source["kind"] in ("file", "folder"):
+                        source["path"] = str(path.parent / from_home(source["path"], f"{path}, {name}"))
+                    elif isinstance(source, dict) and source["kind"] == "http":
+                        self.urls[name, source["file"]] = source["urls"]
+                        source["urls"] = list(map(redacted, source["urls"]))
+                _add(entries, name, entry, path)
         if kind == "methods":
             for name, entry in self._external_methods().items():
                 _add(entries, name, entry, Path(TABLES))
@@ -277,12 +273,11 @@ class Catalog:
             UserError: One lacks a column, or one of `numbers` contains something else; the message names file and line.
         """
         paths = [folder / name for folder in self.folders if (folder / name).is_file()]
-        rows = [(path, line, row) for path in paths for line, row in read_table(path, columns)]
-        for path, line, row in rows:
-            for column in numbers:
-                if not is_number(number(row[column])):
-                    raise UserError(f"{path} line {line}: {column} is '{row[column]}'; give a number.")
-        return [row for _, _, row in rows]
+        rows = [found for path in paths for found in read_table(path, columns)]
+        for (where, row), column in itertools.product(rows, numbers):
+            if not is_number(number(row[column])):
+                raise UserError(f"{where}: {column} is '{row[column]}'; give a number.")
+        return [row for _, row in rows]
 
     def icons(self, dataset: Dataset) -> dict[str, str]:
         """Icon name by codepoint, for datasets whose package has no such table; empty for the others."""
@@ -306,9 +301,8 @@ def _add(entries: dict, name: str, entry: dict, path: Path) -> None:
 
 def _modules(*folders: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for folder in folders:
-        for path in sorted({*folder.glob("[a-z]*.py")} - {BASE}):
-            if path.stem in found:
-                raise UserError(f"{path}: {found[path.stem].parent} already contains a module of this name; rename it.")
-            found[path.stem] = path
+    for path in [path for folder in folders for path in sorted({*folder.glob("[a-z]*.py")} - {BASE})]:
+        if path.stem in found:
+            raise UserError(f"{path}: {found[path.stem].parent} already contains a module of this name; rename it.")
+        found[path.stem] = path
     return found

@@ -6,7 +6,6 @@ A choice by name that cannot be run is an error; what `all` or `default` leaves 
 import itertools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
@@ -15,41 +14,27 @@ from rib.config.model_names import with_styles
 from rib.config.run import PRETRAINED, Run
 from rib.config.schema import known_name
 
-NOT_NAMED: Mapping[str, str] = MappingProxyType({})
-
 
 def as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def choose(
-    key: str, known: Mapping, config: Mapping, family: Family, named: Mapping[str, str] = NOT_NAMED
-) -> list[str]:
-    """Known names that config's `key` selects, some by other names.
-
-    Raises:
-        UserError: A name is unknown, or the list is empty.
-    """
+def choose(key: str, known: Mapping, config: Mapping, family: Family, named: Mapping | None = None) -> list[str]:
+    """Known names that config's `key` selects, some by other names; raise a UserError for an unknown one or none."""
     choice, where = config[key], f"config, {key}"
     if choice == "all":
         return list(known)
     if choice == "default":
         choice, where = family.defaults[key], f"families/{family.name}.yaml, {key}"
-    kind = key.removesuffix("s")
-    names = [
-        known_name(named.get(name, name), known, kind, f"{where} (family {family.name})") for name in as_list(choice)
-    ]
+    kind, within = key.removesuffix("s"), f"{where} (family {family.name})"
+    names = [known_name((named or {}).get(name, name), known, kind, within) for name in as_list(choice)]
     if not names and key != "methods":
         raise UserError(f"{where}: the list is empty; name at least one of {', '.join(sorted(known))}.")
     return list(dict.fromkeys(names))
 
 
 def choose_datasets(config: Mapping, family: Family, catalog: Catalog) -> dict[str, Dataset]:
-    """Datasets to evaluate on, in the order of the catalogue.
-
-    Raises:
-        UserError: A dataset is unknown, or the family has none.
-    """
+    """Datasets to evaluate on, in the catalogue's order; raise a UserError if one is unknown or the family has none."""
     known = catalog.datasets_of(family, *EVALUATED)
     if not known:
         raise UserError(f"config, family: the catalogue has no dataset to evaluate in family {family.name}; add one.")
@@ -72,11 +57,7 @@ class Reference:
 
 
 def choose_reference(config: Mapping, family: Family, catalog: Catalog) -> Reference | None:
-    """The pretraining proxy that config or the family chooses, if any.
-
-    Raises:
-        UserError: The dataset is unknown or has another role.
-    """
+    """The pretraining proxy of config or family, if any; raise a UserError if it is unknown or has another role."""
     choice, where = config["reference"], "config, reference"
     if choice == "default":
         choice, where = family.reference, f"families/{family.name}.yaml, reference"
@@ -222,11 +203,7 @@ def choose_split_fractions(config: Mapping, family: Family) -> dict[str, float] 
 def choose_methods(
     config: Mapping, family: Family, catalog: Catalog, models: Mapping[str, Model], reference: Reference | None
 ) -> tuple[list[str], list[str]]:
-    """Methods to run, with their parents first, and notices.
-
-    Raises:
-        UserError: A method chosen by name cannot be run.
-    """
+    """Methods to run, with their parents first, and notices; raise a UserError if one chosen by name cannot be run."""
     types = sorted({model.type for model in models.values()})
 
     def obstacle(name: str) -> str | None:
@@ -244,14 +221,12 @@ def choose_methods(
 
     names = choose("methods", {PRETRAINED: None, **catalog.methods}, config, family)
     names += [name for name, method in catalog.methods.items() if method.form == EXTERNAL and name not in names]
-    chosen, notices = [], []
-    for name in (name for name in names if name != PRETRAINED):
-        if (why := obstacle(name)) is None:
-            chosen.append(name)
-        elif config["methods"] not in ("all", "default"):
-            raise UserError(f"config, methods: '{name}' cannot be run: {why}.")
-        else:
-            notices.append(f"method '{name}' is left out: {why}")
+    why = {name: obstacle(name) for name in names if name != PRETRAINED}
+    refused = [name for name in why if why[name]]
+    if refused and config["methods"] not in ("all", "default"):
+        raise UserError(f"config, methods: '{refused[0]}' cannot be run: {why[refused[0]]}.")
+    chosen = [name for name in why if not why[name]]
+    notices = [f"method '{name}' is left out: {why[name]}" for name in refused]
     to_add = chosen.copy()
     for name in to_add:
         method = catalog.methods[name]

@@ -130,8 +130,7 @@ class Grid:
 
     def methods_of(self, model: str) -> list[str]:
         """Methods that, with all of their parents, support the type of a model."""
-        model_type = self.models[model].type
-        fit = {name for name, method in self.methods.items() if model_type in method.types}
+        fit = {name for name, method in self.methods.items() if self.models[model].type in method.types}
         return [name for name in self.methods if name in fit and fit.issuperset(self.methods[name].parents)]
 
     def shared_methods(self) -> list[str]:
@@ -250,11 +249,7 @@ class Grid:
 
 
 def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
-    """Resolve the choices of config.yaml, validated.
-
-    Raises:
-        UserError: A name is unknown or belongs to another family, or a choice cannot be run.
-    """
+    """Resolve a validated config; raise a UserError if a choice is unknown, of another family, or can't be run."""
     family = catalog.families[known_name(config["family"], catalog.families, "family", "config")]
     datasets = choices.choose_datasets(config, family, catalog)
     reference = choices.choose_reference(config, family, catalog)

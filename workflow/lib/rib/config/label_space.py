@@ -64,14 +64,12 @@ class LabelSpace:
 
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """The 1000 WordNet ids in the order of ImageNet-1K's class indices (lexicographic).
-
-    They are read from a list in timm, without importing timm, which would import torch.
-    """
+    """The 1000 WordNet ids in the order of ImageNet-1K's class indices (lexicographic)."""
     return tuple(_timm_file("imagenet_synsets.txt").split())
 
 
 def _timm_file(name: str) -> str:
+    """A file of timm, which is not imported, since it would import torch."""
     spec = importlib.util.find_spec("timm")
     if spec is None:
         raise UserError("timm is not installed in this environment; run `make environment`.")
@@ -111,15 +109,15 @@ def read_index_map(path: Path) -> LabelSpace:
     """
     found: dict[str, tuple[int, ...]] = {}
     owners: dict[str, str] = {}
-    for line, row in _classes(path, "key", ("key", "indices")):
-        if row["key"] in found:
-            raise UserError(f"{path} line {line}: {row['key']} is listed twice; remove one.")
-        indices = row["indices"].split()
+    for where, row in _classes(path, "key", ("key", "indices")):
+        key, indices = row["key"], row["indices"].split()
+        if key in found:
+            raise UserError(f"{where}: {key} is listed twice; remove one.")
         if not indices or not all(map(INDEX.fullmatch, indices)):
-            raise UserError(f"{path} line {line}: {row['key']} has the indices '{row['indices']}'; use 0 to 999.")
-        found[row["key"]] = tuple(sorted(map(int, indices)))
-        for index in found[row["key"]]:
-            _claim(owners, f"index {index}", row["key"], f"{path} line {line}")
+            raise UserError(f"{where}: {key} has the indices '{row['indices']}'; use 0 to 999.")
+        found[key] = tuple(sorted(map(int, indices)))
+        for index in found[key]:
+            _claim(owners, f"index {index}", key, where)
     return LabelSpace(tuple(found), tuple(found.values()), tuple(key.replace("_", " ") for key in found))
 
 
@@ -135,54 +133,44 @@ def read_class_map(path: Path) -> LabelSpace:
     index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     rows = _classes(path, "codepoint", ("emoji", "codepoint", "wnids", "reason"))
     owners: dict[str, str] = {}
-    for line, row in rows:
-        wnids, where = row["wnids"].split(), f"{path} line {line}: {row['emoji']}"
+    for where, row in rows:
+        wnids, emoji = row["wnids"].split(), row["emoji"]
         if not 1 <= len(wnids) <= LARGEST_CLASS:
-            raise UserError(f"{where} has {len(wnids)} wnids; list 1 to {LARGEST_CLASS}.")
+            raise UserError(f"{where}: {emoji} has {len(wnids)} wnids; list 1 to {LARGEST_CLASS}.")
         if not row["reason"].strip():
-            raise UserError(f"{where} has no reason; state why its wnids match the drawing.")
-        for wnid in wnids:
-            if wnid not in index_of:
-                raise UserError(f"{where} lists {wnid}, which is not an ImageNet-1K class; correct it.")
+            raise UserError(f"{where}: {emoji} has no reason; state why its wnids match the drawing.")
+        if other := [wnid for wnid in wnids if wnid not in index_of]:
+            raise UserError(f"{where}: {emoji} lists {other[0]}, which is not an ImageNet-1K class; correct it.")
         for key in (*wnids, row["codepoint"]):
-            _claim(owners, key, row["emoji"], f"{path} line {line}")
+            _claim(owners, key, emoji, where)
     indices = tuple(tuple(sorted(index_of[wnid] for wnid in row["wnids"].split())) for _, row in rows)
     names = tuple(row["emoji"] for _, row in rows)
-    also = _also(rows, names, path)
+    also = tuple(_also(row, names, where) for where, row in rows)
     return LabelSpace(tuple(row["codepoint"] for _, row in rows), indices, names, also=also if any(also) else ())
 
 
-def _also(rows: list[tuple[int, dict[str, str]]], names: tuple[str, ...], path: Path) -> tuple[tuple[int, ...], ...]:
-    """Labels of the classes that each row of a class map names in `also`."""
-    also = []
-    for line, row in rows:
-        others = row.get("also", "").split()
-        for name in others:
-            if name == row["emoji"] or names.count(name) != 1:
-                raise UserError(
-                    f"{path} line {line}: {row['emoji']} lists {name} in also; name the emoji of exactly one other row."
-                )
-        also.append(tuple(sorted({names.index(name) for name in others})))
-    return tuple(also)
+def _also(row: dict[str, str], names: tuple[str, ...], where: str) -> tuple[int, ...]:
+    """Labels of the classes that a row of a class map names in `also`."""
+    others = row.get("also", "").split()
+    for name in others:
+        if name == row["emoji"] or names.count(name) != 1:
+            raise UserError(f"{where}: {row['emoji']} lists {name} in also; name the emoji of exactly one other row.")
+    return tuple(sorted({names.index(name) for name in others}))
 
 
 def read_wnid_list(path: Path) -> LabelSpace:
-    """Label space with one class per ImageNet wnid, from a CSV file with the column wnid.
-
-    Raises:
-        UserError: A wnid is unknown or repeated; the message names file and line.
-    """
+    """Label space from a CSV file with the column wnid; raise a UserError if a wnid is unknown or repeated."""
     index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
-    found: dict[str, int] = {}
-    for line, row in _classes(path, "wnid", ("wnid",)):
+    found: set[str] = set()
+    for where, row in _classes(path, "wnid", ("wnid",)):
         wnid = row["wnid"]
         if wnid not in index_of:
-            raise UserError(f"{path} line {line}: {wnid} is not an ImageNet-1K class; correct it.")
+            raise UserError(f"{where}: {wnid} is not an ImageNet-1K class; correct it.")
         if wnid in found:
-            raise UserError(f"{path} line {line}: {wnid} is listed twice; remove one.")
-        found[wnid] = index_of[wnid]
+            raise UserError(f"{where}: {wnid} is listed twice; remove one.")
+        found.add(wnid)
     wnids = tuple(sorted(found))
-    return LabelSpace(wnids, tuple((found[wnid],) for wnid in wnids), wnids)
+    return LabelSpace(wnids, tuple((index_of[wnid],) for wnid in wnids), wnids)
 
 
 def read_own_classes(path: Path, family: LabelSpace | None = None) -> LabelSpace:
@@ -195,11 +183,11 @@ def read_own_classes(path: Path, family: LabelSpace | None = None) -> LabelSpace
     """
     rows = _classes(path, "key", ("key", "name"))
     keys = [row["key"] for _, row in rows]
-    for line, row in rows:
-        if keys.count(row["key"]) > 1:
-            raise UserError(f"{path} line {line}: {row['key']} is listed twice; remove one.")
-        if family and row["key"] not in family.keys:
-            raise UserError(f"{path} line {line}: {row['key']} is not a class of the family; correct it.")
+    for (where, _), key in zip(rows, keys, strict=True):
+        if keys.count(key) > 1:
+            raise UserError(f"{where}: {key} is listed twice; remove one.")
+        if family and key not in family.keys:
+            raise UserError(f"{where}: {key} is not a class of the family; correct it.")
     names = tuple(row["name"] for _, row in rows)
     outputs = [family.keys.index(key) for key in keys] if family else range(len(keys))
     return LabelSpace(tuple(keys), tuple((i,) for i in outputs), names, family.num_classes if family else len(keys))
@@ -215,19 +203,19 @@ def _claim(owners: dict[str, str], key: str, owner: str, where: str) -> None:
     owners[key] = owner
 
 
-def _classes(path: Path, key: str, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+def _classes(path: Path, key: str, columns: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
     """Rows of a table with one class per line, each with a key."""
     rows = list(read_table(path, columns))
     if not rows:
         raise UserError(f"{path} lists no classes; add one line for each.")
-    for line, row in rows:
+    for where, row in rows:
         if not row[key].strip():
-            raise UserError(f"{path} line {line}: the class has no {key}; add it.")
+            raise UserError(f"{where}: the class has no {key}; add it.")
     return rows
 
 
-def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[int, dict[str, str]]]:
-    """Yield (line number, row) of a CSV file that must have the given columns.
+def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[str, dict[str, str]]]:
+    """Yield place (path and line) and values of each row of a CSV file that must have the given columns.
 
     Raises:
         UserError: The file does not exist, is not CSV in UTF-8, or lacks a column or a value.
@@ -243,10 +231,9 @@ def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[int, dict[s
         if missing := [column for column in columns if column not in (reader.fieldnames or [])]:
             raise UserError(f"{path} lacks the column {missing[0]}; it needs {', '.join(columns)}.")
         for row in reader:
+            where = f"{path} line {reader.line_num}"
             if None in row.values() or None in row:
-                raise UserError(
-                    f"{path} line {reader.line_num}: expected {len(reader.fieldnames)} values; correct the row."
-                )
-            yield reader.line_num, row
+                raise UserError(f"{where}: expected {len(reader.fieldnames)} values; correct the row.")
+            yield where, row
     except csv.Error as error:
         raise UserError(f"{path} is not valid CSV after line {reader.line_num} ({error}); correct it.") from error

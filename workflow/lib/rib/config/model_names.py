@@ -57,24 +57,15 @@ class Name:
 
 
 def parse_name(text: str) -> Name:
-    """Parse a model's name.
-
-    Raises:
-        UserError: It has none of the four forms.
-    """
+    """Parse a model's name; raise a UserError if it has none of the four forms."""
     if not (match := FORM.fullmatch(text)):
         forms = "timm/NAME, open_clip/ARCHITECTURE/TAG, hf-hub:OWNER/NAME or local-dir:FOLDER"
         raise UserError(f"config, models: {show(text)} is not a model's name; write {forms}, or one of the catalogue.")
-    kind, rest = [part for part in match.groups() if part]
-    return Name(text, kind, rest)
+    return Name(text, *filter(None, match.groups()))
 
 
 def read_lock(path: Path) -> dict[str, dict]:
-    """Facts by name; empty without the file.
-
-    Raises:
-        UserError: It is damaged.
-    """
+    """Facts by name, empty without the file; raise a UserError if it is damaged."""
     found = read_json(path) if path.is_file() else {}
     if not isinstance(found, dict) or not all(isinstance(facts, dict) for facts in found.values()):
         raise UserError(
@@ -99,9 +90,8 @@ def resolve(names: Collection[str]) -> dict[str, dict]:
         done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-            raise UserError(
-                said if said.startswith("config, models") else f"config, models: {shown} not resolved: {said}"
-            )
+            explained = said.startswith("config, models")
+            raise UserError(said if explained else f"config, models: {shown} not resolved: {said}")
         facts = read_json(found)
         for name, record in facts.items():
             validated({parse_name(name).short: entry_of(name, record)}, "models", f"config, models, {name}")
@@ -112,11 +102,10 @@ def resolve(names: Collection[str]) -> dict[str, dict]:
 def entry_of(name: str, facts: Mapping) -> dict:
     """A catalogue entry of a resolved name; its label is the name in paths."""
     tag = name.rpartition("/")[2].partition(".")[2] if name.startswith("timm/") else name.rpartition("/")[2]
-    known = name.startswith(("timm/", "open_clip/"))
     return {
         "families": [],
         "label": parse_name(name).short,
-        "pretraining": tag if known and tag else "not stated",
+        "pretraining": tag if tag and name.startswith(("timm/", "open_clip/")) else "not stated",
         **facts,
     }
 

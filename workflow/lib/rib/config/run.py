@@ -29,10 +29,7 @@ def largest(sizes: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """One model state that is evaluated.
-
-    The model before fine-tuning has method `pretrained`, target `none`, size `all` and seed 0.
-    """
+    """One evaluated model state; before fine-tuning, method `pretrained`, target `none`, size `all` and seed 0."""
 
     model: str
     target: str

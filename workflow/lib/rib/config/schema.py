@@ -66,8 +66,7 @@ def validated(value: object, schema_name: str, where: str) -> dict:
     """
     schema = load_schema(schema_name)
     filled = _filled(value, schema)
-    errors = sorted(Validator(schema).iter_errors(filled), key=lambda error: list(map(str, error.path)))
-    if errors:
+    if errors := sorted(Validator(schema).iter_errors(filled), key=lambda error: list(map(str, error.path))):
         raise UserError(f"{where}: {_sentence(errors[0])}")
     return filled
 
@@ -76,19 +75,15 @@ def _filled(value: object, schema: dict) -> object:
     """Fill in defaults, and convert texts to numbers and booleans: `--config seeds='[0,1]'` gives a list of strings."""
     if isinstance(value, str):
         meant = {"true": True, "false": False}.get(value.lower(), number(value))
-        fits = meant is not None and not _valid(value, schema) and _valid(meant, schema)
-        return meant if fits else value
+        return meant if meant is not None and not _valid(value, schema) and _valid(meant, schema) else value
     if isinstance(value, list):
         return [_filled(item, schema.get("items", {})) for item in value]
     if not isinstance(value, dict):
         return value
     known = schema.get("properties", {})
     other = schema.get("additionalProperties") or {}
-    filled = {key: _filled(item, known.get(key, other)) for key, item in value.items()}
-    for key, part in known.items():
-        if key not in filled and "default" in part:
-            filled[key] = _filled(part["default"], part)
-    return filled
+    defaults = {key: part["default"] for key, part in known.items() if key not in value and "default" in part}
+    return {key: _filled(item, known.get(key, other)) for key, item in (value | defaults).items()}
 
 
 def number(text: str) -> int | float | None:
@@ -138,11 +133,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 
 def known_name(name: object, known: Iterable[str], kind: str, where: str, listed_as: str = "known") -> str:
-    """Return the name if it is known.
-
-    Raises:
-        UserError: It is unknown; the message lists the known names.
-    """
+    """Return the name if it is known; otherwise raise a UserError that lists the known names."""
     known = list(known)
     if name not in known:
         names = ", ".join(sorted(known)) or "none"
@@ -151,11 +142,7 @@ def known_name(name: object, known: Iterable[str], kind: str, where: str, listed
 
 
 def read_yaml(path: Path) -> object:
-    """Parse a YAML file.
-
-    Raises:
-        UserError: It cannot be read or is not valid YAML, or a hostile one; the message names file and line.
-    """
+    """Parse YAML; raise a UserError with file and line if it is unreadable, not valid YAML, or hostile."""
     try:
         _refuse_hostile(text := read_source(path))
         return yaml.load(text, SAFE_LOADER) or {}
@@ -190,11 +177,7 @@ def _refuse_hostile(text: str) -> None:
 
 
 def read_source(path: Path) -> str:
-    """Text of a file that a user wrote.
-
-    Raises:
-        UserError: It cannot be read.
-    """
+    """Text of a file that a user wrote; raise a UserError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

@@ -40,24 +40,21 @@ def check_settings(
     complete: bool = True,
     sweeps: bool = True,
     later: Collection[str] = (),
-    of_recipe: bool = False,
 ) -> dict:
-    """Check settings against the keyword arguments of an algorithm or layout.
+    """Settings checked against the keyword arguments of an algorithm or layout.
+
+    Texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted.
 
     Args:
         complete: whether to require settings without defaults and to fill in defaults.
         sweeps: whether a list of values is allowed as a sweep.
         later: settings without defaults that may still be missing.
-        of_recipe: whether these are settings for one recipe, which cannot name another.
-
-    Returns:
-        The settings; texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted.
 
     Raises:
         UserError: A setting is unknown or missing, or a value does not have the annotated type.
     """
     for key in settings:
-        known_name(key, known.keys() - ({RECIPE} if of_recipe else set()), "setting", where, "allowed")
+        known_name(key, known, "setting", where, "allowed")
     given = dict(settings)
     for key in sorted(known.keys() - settings.keys()) if complete else ():
         if not known[key].required:
@@ -112,11 +109,10 @@ def _is_json(value: object) -> bool:
 
 @cache
 def algorithm_settings(path: Path) -> tuple[str, Mapping[str, Setting]]:
-    """Form of an algorithm, and its settings.
+    """Form of an algorithm, and its settings, read from the source, since importing it would import torch.
 
     The settings of a merge are the keyword-only arguments of its function, such as `recipe` (see rib.methods). Otherwise they
-    are those of the constructor of the class decorated with `@algorithm`, whose `**common` are FineTuning's. They
-    are read from the source, since importing it would import torch.
+    are those of the constructor of the class decorated with `@algorithm`, whose `**common` are FineTuning's.
     """
     for node in _parsed(path).body:
         if isinstance(node, ast.FunctionDef) and node.name in MERGES:
@@ -161,11 +157,7 @@ def _common_settings() -> Mapping[str, Setting]:
 
 @cache
 def signature_of(path: Path, function: str) -> tuple[Mapping[str, Setting], Mapping[str, Setting]]:
-    """Positional and keyword-only arguments of a module's function.
-
-    Raises:
-        UserError: The module has no such function.
-    """
+    """Positional and keyword-only arguments of a module's function; raise a UserError if there is none of this name."""
     for node in _parsed(path).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
             defaults = [None] * (len(node.args.args) - len(node.args.defaults)) + node.args.defaults

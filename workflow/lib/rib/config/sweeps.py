@@ -3,11 +3,13 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
+from rib.config.choices import as_list
 from rib.config.entries import MERGES, Family, Method
 from rib.config.schema import known_name
 from rib.config.settings import LENGTH, RECIPE, check_settings
@@ -25,8 +27,7 @@ def resolve_methods(
     recipe. The family's first recipe is not part of names.
 
     Raises:
-        UserError: A method, recipe or setting is unknown, a method has no learning rate, or a swept value cannot be part
-            of a name.
+        UserError: A name is unknown, a method has no learning rate, or a swept value cannot be part of a name.
     """
     variants, resolved = _Variants(recipes, config, family, catalog), {}
     for variant, _ in itertools.chain.from_iterable(map(variants.of, names)):
@@ -49,42 +50,37 @@ class _Variants:
         self.of_family = self._checked(f"{where}, method_settings", family.method_settings)
         self.by_recipe = {
             known_name(recipe, catalog.recipes, RECIPE, f"{where}, recipes"): self._checked(
-                f"{where}, recipes, {recipe}", own, of_recipe=True
+                f"{where}, recipes, {recipe}", own, without=[RECIPE]
             )
             for recipe, own in family.recipes.items()
         }
         self.of_config = self._checked("config, method_settings", config["method_settings"])
         self.by_default = config["recipes"] == "default"
         self.length = {key: config["training"][key] for key in LENGTH if config["training"][key] != "default"}
-        self.known: dict[str, list[tuple[Method, Shown]]] = {}
+        self.of = cache(self._of)  # every variant of a merge needs those of its parents
 
-    def _checked(self, where: str, methods: Mapping[str, dict], of_recipe: bool = False) -> dict[str, dict]:
+    def _checked(self, where: str, methods: Mapping[str, dict], without: Collection[str] = ()) -> dict[str, dict]:
         found = {}
         for name, own in methods.items():
             method = self.catalog.methods[known_name(name, self.catalog.methods, "method", where)]
-            known, place = self.catalog.settings_of(method), f"{where}, {name}"
-            found[name] = check_settings(own, known, place, complete=False, of_recipe=of_recipe)
+            known = {key: kind for key, kind in self.catalog.settings_of(method).items() if key not in without}
+            found[name] = check_settings(own, known, f"{where}, {name}", complete=False)
         return found
 
-    def of(self, name: str) -> list[tuple[Method, Shown]]:
+    def _of(self, name: str) -> list[tuple[Method, Shown]]:
         """Variants of a method, each with the recipe and the swept values in its name, own and those of its parents."""
-        if name not in self.known:
-            method = self.catalog.methods[name]
-            recipes = self.recipes_of(method) if method.trains else [None]
-            self.known[name] = [variant for recipe in recipes for variant in self._trained_with(method, recipe)]
-            if not self.known[name]:
-                raise UserError(
-                    f"config, recipes: no recipe is that of all parents of '{name}'; give them the same one."
-                )
-        return self.known[name]
+        method = self.catalog.methods[name]
+        recipes = self.recipes_of(method) if method.trains else [None]
+        found = [variant for recipe in recipes for variant in self._trained_with(method, recipe)]
+        if not found:
+            raise UserError(f"config, recipes: no recipe is that of all parents of '{name}'; give them the same one.")
+        return found
 
     def recipes_of(self, method: Method) -> list[str]:
         """Recipes of a method that trains; `recipes` of config overrides what the family gives the method."""
         of_family = self.of_family.get(method.name, {}) if self.by_default else {}
-        own = {**method.settings, **of_family, **self.of_config.get(method.name, {})}
-        chosen = own.get(RECIPE, self.recipes)
-        chosen = [chosen] if isinstance(chosen, str) else chosen
-        return [known_name(recipe, self.catalog.recipes, RECIPE, f"method {method.name}") for recipe in chosen]
+        chosen = (method.settings | of_family | self.of_config.get(method.name, {})).get(RECIPE, self.recipes)
+        return [known_name(name, self.catalog.recipes, RECIPE, f"method {method.name}") for name in as_list(chosen)]
 
     def settings(self, method: Method, recipe: str | None) -> dict:
         """Settings of a method trained with a recipe; a layer that gives epochs or steps replaces both.

@@ -56,21 +56,20 @@ def archive_members(
     """
     largest = largest or photo_limit(PHOTO_MEGABYTES)
     take = (lambda name: True) if wanted is None else wanted if callable(wanted) else (lambda name: name in wanted)
-    with _damage_explained(path, UserError):  # where sizes are read, a MemoryError means damage
-        with contextlib.nullcontext(file) if file else open(path, "rb") as data:
-            is_zip = data.read(2) == b"PK"  # zipfile would take a tar that ends in a zip for that zip
+    # Where sizes are read, a MemoryError means damage.
+    with _damage_explained(path, UserError), contextlib.nullcontext(file) if file else open(path, "rb") as data:
+        is_zip = data.read(2) == b"PK"  # zipfile would take a tar that ends in a zip for that zip
+        data.seek(0)
         if is_zip:
-            with zipfile.ZipFile(file or path) as archive:
+            with zipfile.ZipFile(data) as archive:
                 for info in archive.infolist():
                     _refuse_hostile(path, info.filename, info.file_size)
                     if not info.is_dir() and take(info.filename):
                         yield info.filename, partial(_unzip, archive, info, path, password, largest)
         else:
-            if file:
-                file.seek(0)
             # Names that are not UTF-8 are escaped in the same way on every machine.
             options = {"encoding": "utf-8", "errors": "backslashreplace", "tarinfo": _Header}
-            with tarfile.open(None if file else path, fileobj=file, **options) as archive:
+            with tarfile.open(fileobj=data, **options) as archive:
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # tarfile would keep about 1 kB for each of millions of members
                     _refuse_hostile(path, member.name, member.size)

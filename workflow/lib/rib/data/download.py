@@ -72,12 +72,11 @@ def _already_there(source: Mapping) -> Path | None:
     """The file in one of the user's archive folders, or None."""
     given = filter(None, os.environ.get(ARCHIVES, "").split(os.pathsep))
     folders = [from_home(folder, "config, archives").resolve() for folder in given]
-    if found := next((path for folder in folders if (path := folder / source["file"]).is_file()), None):
-        return found
+    found = next((path for folder in folders if (path := folder / source["file"]).is_file()), None)
     # A typo in a path must not download hundreds of gigabytes.
-    if missing := next((folder for folder in folders if not folder.is_dir()), None):
-        raise UserError(f"config, archives: the folder {missing} does not exist; correct the path or remove it.")
-    return None
+    if found is None and (missing := [folder for folder in folders if not folder.is_dir()]):
+        raise UserError(f"config, archives: the folder {missing[0]} does not exist; correct the path or remove it.")
+    return found
 
 
 def _manual(source: Mapping, folder: Path, what: str) -> Path:

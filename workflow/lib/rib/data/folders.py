@@ -10,11 +10,7 @@ from rib.base.progress import Progress, log
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Files below a folder, sorted by path, without hidden files and links to outside the folder.
-
-    Raises:
-        UserError: the folder does not exist or is empty.
-    """
+    """Sorted files below a folder, without hidden ones and links to outside; raise a UserError if there are none."""
     if not folder.is_dir():
         raise UserError(f"the folder {folder} does not exist; put the images there or correct the entry.")
     hidden = (path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts))

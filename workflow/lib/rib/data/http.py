@@ -38,8 +38,7 @@ def fetch(urls: Sequence[str], part: Path, digest: str, size: int | None, what: 
         raise UserError(f"{what}: curl is not installed, but is needed to fetch {urls[0]}; install it, then run again.")
     problems = []
     for url in urls:
-        problem = _from(url, part, digest, size, what)
-        if problem is None:
+        if (problem := _from(url, part, digest, size, what)) is None:
             return
         log.warning("%s: %s", what, redacted(f"{url}: {problem}"))
         problems.append(f"{url}: {problem}")
@@ -54,14 +53,10 @@ def _from(url: str, part: Path, digest: str, size: int | None, what: str) -> str
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(BACK_OFF * 2 ** (attempt - 1))
-        begun = part.exists() and part.stat().st_size > 0
-        if begun and part.stat().st_size == size:
-            code, status, said = 0, "200", ""
-        else:
-            code, status, said = _curl(url, part, size, what)
+        begun = part.stat().st_size if part.exists() else 0
+        code, status, said = (0, "200", "") if begun and begun == size else _curl(url, part, size, what)
         if code == 0:
-            problem = _differs(part, digest, what)
-            if problem is None:
+            if (problem := _differs(part, digest, what)) is None:
                 return None
             part.unlink()
             if not begun:
@@ -78,10 +73,7 @@ def _from(url: str, part: Path, digest: str, size: int | None, what: str) -> str
 def run_client(
     command: Sequence[str], seconds: float, beat: Callable[[bytes], None], **options
 ) -> tuple[int, str, str | None]:
-    """Exit code, output and error output of a program; every few seconds, `beat` is called with its output so far.
-
-    The program is killed when the job is stopped.
-    """
+    """Exit code, output and error output of a program; every few seconds, `beat` is called with its output so far."""
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, **options) as process:
         try:
             while True:
@@ -90,9 +82,8 @@ def run_client(
                     return process.returncode, output, errors
                 except subprocess.TimeoutExpired as running:
                     beat(running.output or b"")
-        except BaseException:
-            process.kill()
-            raise
+        finally:
+            process.kill()  # if it still runs, because the job is stopped
 
 
 def _curl(url: str, part: Path, size: int | None, what: str) -> tuple[int, str, str]:

@@ -48,11 +48,7 @@ class DatasetSource:
         return self.source_group or self.name
 
     def archives_for(self, *parts: str) -> Sequence[Path]:
-        """The archives, if there is one for each of the given descriptions.
-
-        Raises:
-            UserError: the number of archives differs.
-        """
+        """The archives, if there is one for each of the given descriptions; otherwise raise a UserError."""
         if len(self.archives) != len(parts):
             raise UserError(
                 f"{self}: the layout needs {len(parts)} archive(s) ({', then '.join(parts)}), but the entry has "
@@ -157,8 +153,7 @@ def refuse_margin(margin: float, dataset: str) -> None:
 
 def fit_on_white(image: Image.Image, geometry: Geometry, margin: float) -> np.ndarray:
     """Fit a whole picture into a white square, with a margin on each side that is a fraction of the square's side."""
-    inner = round(geometry.size * (1 - 2 * margin))
-    scale = inner / max(image.size)
+    scale = round(geometry.size * (1 - 2 * margin)) / max(image.size)
     image = image.resize([max(1, round(side * scale)) for side in image.size], RESAMPLING[geometry.interpolation])
     canvas = Image.new("RGB", (geometry.size, geometry.size), "white")
     canvas.paste(image, ((geometry.size - image.width) // 2, (geometry.size - image.height) // 2))

@@ -102,20 +102,14 @@ class Written:
     """A growing .npy file and its index rows, saved periodically so that a killed job can resume.
 
     Until it is complete, rows are kept in a journal next to it, one line per save: rows, ids of corrupt images, images
-    and bytes so far.
-
-    Args:
-        geometry: geometry of the images; None for encoded photos.
-
-    Attributes:
-        labels: labels of the images so far.
+    and bytes so far. Encoded photos have no geometry.
     """
 
     def __init__(self, path: Path, geometry: Geometry | None):
         self.path, self.geometry = path, geometry
         self.journal = path.with_suffix(".journal")
         self.corrupt: list[str] = []
-        self.labels: set[int] = set()
+        self.labels: set[int] = set()  # of the images so far
         self.count = self.end = 0
         self._since: list[list] = []
         self._slices: dict[str, str | int] | None = None  # of the first image
@@ -145,9 +139,8 @@ class Written:
         more = () if self.geometry else (self.end, len(data), item.picture.border)
         self._check_slices(item)
         digest = hashlib.sha256(data).hexdigest()
-        self._since.append(
-            [item.image_id, item.label, item.source_id, item.object_id, digest, *more, dict(item.slices)]
-        )
+        row = [item.image_id, item.label, item.source_id, item.object_id, digest, *more, dict(item.slices)]
+        self._since.append(row)
         self.labels.add(item.label)
         self._file.write(data)
         self.end += len(data)
@@ -168,8 +161,7 @@ class Written:
         """Flush to disk, the images before their rows."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        line = json.dumps([self._since, self.corrupt, self.count, self.end])
-        self._lines.write(f"{line}\n".encode())
+        self._lines.write(f"{json.dumps([self._since, self.corrupt, self.count, self.end])}\n".encode())
         self._lines.flush()
         self._since = []
 
@@ -195,8 +187,7 @@ class Written:
     def _write_header(self, count: int) -> None:
         # NumPy pads the header so that its length doesn't change as the first axis grows (GROWTH_AXIS_MAX_DIGITS).
         shape = (count, self.geometry.size, self.geometry.size, 3) if self.geometry else (count,)
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        np.lib.format.write_array_header_1_0(self._file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _refuse_repeated_ids(index: Path, keys: Sequence[str], dataset: DatasetSource) -> None:

@@ -38,13 +38,8 @@ class EncodedImages:
         return len(self.offsets)
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        """The photos in the given rows: (N, size, size, 3) uint8.
-
-        Raises:
-            CorruptImageError: a photo can't be decoded.
-        """
-        rows = np.arange(len(self))[rows]
-        return np.stack(list(self._pool.map(self._one, rows)))
+        """The photos in the given rows, (N, size, size, 3) uint8; raise a CorruptImageError if one can't be decoded."""
+        return np.stack(list(self._pool.map(self._one, np.arange(len(self))[rows])))
 
     def _one(self, row: int) -> np.ndarray:
         start = self.offsets[row]
@@ -98,8 +93,7 @@ class PreparedDataset:
         if pixels and images.ndim == 1:
             images = EncodedImages(images, index, geometry, workers, name)
         labels = index["label"].to_numpy().astype(np.int64)
-        space = LabelSpace.from_json(read_json(folder / "classes.json"))
-        return cls(name, images, labels, None, index, space)
+        return cls(name, images, labels, None, index, LabelSpace.from_json(read_json(folder / "classes.json")))
 
     def take(self, rows: np.ndarray) -> "PreparedDataset":
         """The subset with the given rows (sorted int64)."""

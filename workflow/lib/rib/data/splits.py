@@ -1,13 +1,11 @@
 """Train, select and test split of source images under protocol held_out, a function of labels and source ids.
 
 A source image is in the same split in every dataset made from it (ImageNet-Cartoon, -Drawing and -C are made from the
-validation images), so no test image was trained on in another rendition.
-
-Datasets that share sources are split one after the other, in catalogue order. A source keeps the split that an earlier
-dataset gave it. The other sources are assigned so that each class, and the dataset as a whole, come as close as
-possible to the requested fractions. Adding a dataset at the end therefore never changes earlier splits, and datasets
-with the same sources are each split as they would be alone. The drawback: a dataset with only some of an earlier
-dataset's sources of a class inherits whatever splits those have.
+validation images), so no test image was trained on in another rendition. Datasets that share sources are split one
+after the other, in catalogue order; each source keeps the split that an earlier dataset gave it, and the others are
+assigned as close as possible to the requested fractions. Adding a dataset at the end never changes earlier splits, and
+datasets with the same sources are split as they would be alone; one with only some of an earlier dataset's sources of a
+class inherits whatever splits those have.
 """
 
 import itertools

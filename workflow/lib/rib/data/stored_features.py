@@ -13,11 +13,7 @@ from rib.data.prepared import PreparedDataset
 def read_features(path: Path, layer: str) -> tuple[np.ndarray, PreparedDataset]:
     """One layer's features of a dataset, (n, d) float32, and the dataset in the same order (labels and index only).
 
-    Args:
-        path: <dataset>.safetensors, next to <dataset>.index.parquet.
-
-    Raises:
-        UserError: the layer was not stored.
+    The path is <dataset>.safetensors, next to <dataset>.index.parquet. A layer that was not stored is a UserError.
     """
     with safe_open(path, framework="numpy") as file:
         layers = sorted(file.keys())
@@ -28,5 +24,4 @@ def read_features(path: Path, layer: str) -> tuple[np.ndarray, PreparedDataset]:
             )
         values = file.get_tensor(layer)
     index = pq.read_table(path.with_suffix(".index.parquet"))
-    labels = index["label"].to_numpy().astype(np.int64)
-    return values, PreparedDataset(path.stem, None, labels, None, index, None)
+    return values, PreparedDataset(path.stem, None, index["label"].to_numpy().astype(np.int64), None, index, None)

@@ -56,10 +56,8 @@ def balanced_order(dataset: PreparedDataset) -> np.ndarray:
     by_source = np.array([hashed("order", source) for source in sources])[places]
     by_image = by_source
     if len(sources) < len(places):
-        ids = dataset.index["image_id"].to_pylist()
-        by_image = np.array([hashed("order", image) for image in ids])
-    variant = rank_within(places, by_image)
-    turn = rank_within(dataset.labels, by_source, variant)
+        by_image = np.array([hashed("order", image) for image in dataset.index["image_id"].to_pylist()])
+    turn = rank_within(dataset.labels, by_source, rank_within(places, by_image))
     return np.lexsort((by_source, turn))
 
 

@@ -30,11 +30,7 @@ Draw = Callable[[str, str, int], bytes]  # see `renderer`
 
 
 def check(svg: str) -> None:
-    """Refuse a drawing that refers to files or addresses, or would crash the renderer.
-
-    Raises:
-        ValueError: it is too large, not well-formed, nested too deeply, or refers to files or addresses.
-    """
+    """Raise a ValueError if a drawing is too large, malformed, nested too deeply, or refers to files or addresses."""
     if len(svg) > LARGEST:
         raise ValueError(f"it has more than {LARGEST >> 20} MB")
     depth = 0

@@ -28,11 +28,7 @@ def decrypted_members(
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yield an encrypted zip's files like rib.data.archives.archive_members, using `unzip` if it can decrypt.
 
-    Args:
-        variable: the environment variable that holds the password.
-
-    Raises:
-        UserError: see archive_members.
+    The environment variable holds the password. Errors are those of archive_members.
     """
     password = os.environ.get(variable)
     names = [name for name, _ in archive_members(path, wanted)] if password and _program() else []
@@ -72,9 +68,8 @@ def _decrypted(
     """Names and bytes of files that one process decrypts."""
     # Unlike a command-line argument, an environment variable doesn't show in the process list.
     options = '-P "{}"'.format(re.sub(r'(["\\])', r"\\\1", password))
-    names = [re.sub(r"([\[\]*?\\])", r"\\\1", file.filename) for file in files]
     process = subprocess.Popen(
-        [_program(), "-p", "-q", str(path), *names],
+        [_program(), "-p", "-q", str(path), *(re.sub(r"([\[\]*?\\])", r"\\\1", file.filename) for file in files)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

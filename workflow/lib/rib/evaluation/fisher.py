@@ -30,9 +30,9 @@ def compute_fisher(*, source: RunOnDataset, fisher_images: int, fisher: Path, ma
     Raises:
         UserError: a value is not finite.
     """
-    device, where = devices.start(source.compute), source.preprocessing
+    device = devices.start(source.compute)
     dataset = subset(load_dataset(source.dataset, source.view, TRAIN), source.run.size)
-    inputs = Inputs(dataset.images, where["mean"], where["std"], device, dataset.rows)
+    inputs = Inputs.of(dataset, source.preprocessing, device)
     images = Images(inputs, torch.from_numpy(dataset.labels).to(device), class_members(dataset.space, device))
     model = apply(load(source.model_folder, device)[0], source.weights, source.checkpoints).eval()
     found = fisher_diagonal(model, images, "sampled", fisher_images, source.run.seed)

@@ -1,6 +1,7 @@
 """Merges, stored as recipes over checkpoints instead of copies of the weights. No torch."""
 
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +16,7 @@ class State(NamedTuple):
     """State of a network with which a run is scored."""
 
     alpha: float | None  # None unless the run is a curve; of a snapshot, the share of training
-    weights: (
-        Mapping[str, float] | Merge
-    )  # of the averaged methods, which add up to 1; or what an algorithm makes of them
+    weights: Mapping[str, float] | Merge  # of averaged methods, which add up to 1; or what an algorithm makes of them
 
 
 def write_recipe(
@@ -30,12 +29,9 @@ def write_recipe(
     form: str = "recipe",
     run: Run | None = None,
 ) -> None:
-    """Write the recipe of a merge (see `store_recipe`) by an algorithm in the given file.
+    """Write a merge's recipe (see `store_recipe`); a UserError if its entry is wrong or weights don't add up to 1.
 
-    One that is computed on loading (`merge`, `ensemble`) needs torch, and is not loaded here.
-
-    Raises:
-        UserError: the entry doesn't fit the algorithm, or the weights don't add up to 1.
+    What is computed on loading (`merge`, `ensemble`) needs torch, and is not loaded here.
     """
     if form in LOADED:
         states = [State(None, Merge(form, Path(algorithm).stem, settings, parents, str(run)))]
@@ -46,17 +42,15 @@ def write_recipe(
 
 def _averages(algorithm: str, settings: Mapping, parents: Sequence[str]) -> list[State]:
     module = load_module(algorithm)
+    curved = hasattr(module, "curve")
     try:
-        if hasattr(module, "curve"):
-            states = [State(*point) for point in module.curve(parents, **settings).items()]
-        else:
-            states = [State(None, module.recipe(parents, **settings))]
+        found = module.curve(parents, **settings) if curved else {None: module.recipe(parents, **settings)}
     except ValueError as error:
         raise UserError(f"{Path(algorithm).name}: {error}; correct the method's entry.") from error
-    for total in (sum(state.weights.values()) for state in states):
+    for total in (sum(weights.values()) for weights in found.values()):
         if abs(total - 1) > 1e-9:
             raise UserError(f"{Path(algorithm).name}: the weights add up to {total}, not 1; correct it.")
-    return states
+    return list(starmap(State, found.items()))
 
 
 def store_recipe(

@@ -14,17 +14,11 @@ BATCH_NORM = nn.modules.batchnorm._NormBase
 
 @dataclass(frozen=True)
 class Task:
-    """Input of a method.
+    """Input of a method."""
 
-    Attributes:
-        model: the network to train, in evaluation mode.
-        target: the images to train on.
-        reference: images of the pretraining proxy, or None.
-    """
-
-    model: nn.Module
-    target: Images
-    reference: Images | None
+    model: nn.Module  # the network to train, in evaluation mode
+    target: Images  # to train on
+    reference: Images | None  # the pretraining proxy
     seed: int
 
 
@@ -63,10 +57,9 @@ class FineTuning:
     def train_mode(self) -> None:
         """Set the network's training mode."""
         self.model.train()
-        if self.batch_norm == "frozen":
-            for module in self.model.modules():
-                if isinstance(module, BATCH_NORM):
-                    module.eval()
+        for module in self.model.modules():
+            if self.batch_norm == "frozen" and isinstance(module, BATCH_NORM):
+                module.eval()
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target."""

@@ -158,10 +158,8 @@ def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[st
     """Average of model states given as weights and changes to a common start, as changes to the start.
 
     A weight of 1 gives that state exactly, and the average of equal states is exact, since the sum is computed in
-    double precision.
-
-    Raises:
-        ValueError: the weights don't add up to 1, the start lacks a tensor, or one that isn't floating-point differs.
+    double precision. Raises a ValueError if the weights don't add up to 1, the start lacks a tensor, or one that isn't
+    floating-point differs.
     """
     if abs(sum(weight for weight, _ in parts) - 1) > 1e-9:
         raise ValueError(f"the weights of an average must add up to 1, got {[weight for weight, _ in parts]}")

@@ -10,13 +10,10 @@ from rib.data.layouts._folders import ENDINGS, refuse_missing
 
 
 def items(dataset: DatasetSource) -> Iterator[Item]:
-    """Yield every image of the label space, in archive order; one class's tar is in memory at a time.
+    """Yield every image of the label space, in archive order; raise a UserError if a class has no tar.
 
     Args:
         dataset: the tar; label space keys are wnids; `exclude` has image ids (`<wnid>/<name>`).
-
-    Raises:
-        UserError: a class has no tar.
     """
     (archive,) = dataset.archives_for("a tar of tars")
     labels = {wnid: label for label, wnid in enumerate(dataset.space.keys)}
@@ -26,7 +23,7 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
         if wnid not in labels or not part.endswith(".tar"):
             continue
         missing.pop(wnid, None)
-        for name, read in archive_members(archive / part, file=io.BytesIO(read_part())):
+        for name, read in archive_members(archive / part, file=io.BytesIO(read_part())):  # one tar in memory at a time
             path = PurePosixPath(name)
             image_id = f"{wnid}/{path.name}"
             if path.suffix.lower() in ENDINGS and image_id not in dataset.exclude:

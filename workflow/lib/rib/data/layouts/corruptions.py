@@ -10,16 +10,13 @@ from rib.data.layouts._folders import ENDINGS
 
 
 def items(dataset: DatasetSource, *, corruptions: list[str], severities: list[int]) -> Iterator[Item]:
-    """Yield every image of the given corruptions and severities, in archive order; both are slices.
+    """Yield every image of the given corruptions and severities (slices) in archive order; a UserError if one is missing.
 
     Args:
         dataset: zip or tar; label space keys are wnids; `exclude` has image ids
             (`<corruption>/<severity>/<wnid>/<name>`).
         corruptions: folder names.
         severities: numbers, 1 to 5.
-
-    Raises:
-        UserError: a corruption or severity is missing.
     """
     labels = {wnid: label for label, wnid in enumerate(dataset.space.keys)}
     wanted = {(corruption, str(severity)) for corruption in corruptions for severity in severities}

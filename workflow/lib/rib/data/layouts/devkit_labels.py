@@ -19,14 +19,11 @@ NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
 def items(dataset: DatasetSource) -> Iterator[Item]:
-    """Yield every image of the label space, in archive order.
+    """Yield every image of the label space, in archive order; raise a UserError if the kit lacks a file or a label.
 
     Args:
         dataset: the images and the development kit, in this order; label space keys are wnids; `exclude` has image ids
             (file names).
-
-    Raises:
-        UserError: the kit lacks a file, or the label of an image.
     """
     images, kit = dataset.archives_for("the images", "the development kit")
     labels = {wnid: label for label, wnid in enumerate(dataset.space.keys)}

@@ -18,15 +18,12 @@ DRAWN = 128  # height in pixels at which a glyph is drawn
 
 
 def items(dataset: DatasetSource, *, fonts: list[str]) -> Iterator[Item]:
-    """Yield each class's digit in each font.
+    """Yield each class's digit in each font; raise a UserError if a font is missing or can't be drawn.
 
     Args:
         dataset: a package with the fonts, in any folder; label space keys are the digits; `exclude` has image ids
             (`<font>_<digit>`).
         fonts: names of TrueType files without their extension.
-
-    Raises:
-        UserError: a font is missing or can't be drawn.
     """
     found = {}
     for archive in dataset.archives:
@@ -62,5 +59,4 @@ def _ink(digit: str, data: bytes, where: str) -> np.ndarray:
     bitmap = Image.new("L", (BITMAP, BITMAP), 0)
     bitmap.paste(glyph, ((BITMAP - glyph.width) // 2, (BITMAP - glyph.height) // 2))
     side = int(LEVELS**0.5)
-    blocks = (np.asarray(bitmap) >= 128).reshape(BITMAP // side, side, BITMAP // side, side)
-    return blocks.sum(axis=(1, 3))
+    return (np.asarray(bitmap) >= 128).reshape(BITMAP // side, side, BITMAP // side, side).sum(axis=(1, 3))

@@ -48,15 +48,14 @@ def items(dataset: DatasetSource, *, variant: str, first: int, last: int) -> Ite
     if variant not in VARIANTS:
         raise UserError(f"{dataset}: there is no variant '{variant}'; choose one of {', '.join(VARIANTS)}.")
     (archive,) = dataset.archives_for("scikit-learn's package")
-    for key in dataset.space.keys:
-        if key not in DIGITS:
-            raise UserError(
-                f"{dataset}: its layout is for digits 0 to 9, but it has a class '{key}'; correct layout or classes."
-            )
+    if other := [key for key in dataset.space.keys if key not in DIGITS]:
+        raise UserError(
+            f"{dataset}: its layout is for digits 0 to 9, but it has a class '{other[0]}'; correct layout or classes."
+        )
     table = _read(archive, dataset)
     ranks = class_ranks(table[:, -1])
     for key in dataset.space.keys:
-        found = int((table[:, -1] == int(key)).sum())
+        found = np.count_nonzero(table[:, -1] == int(key))
         if not 0 <= first < last <= found:
             raise UserError(
                 f"{dataset}: digit {key} has {found} images, so there are none from {first} to {last}; correct first "
@@ -126,8 +125,7 @@ def _cartoon(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndar
 
 def _edges(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
     """The outline only."""
-    edges = feature.canny(util.img_as_float64(ink), sigma=2)
-    return util.img_as_ubyte(~morphology.dilation(edges))
+    return util.img_as_ubyte(~morphology.dilation(feature.canny(util.img_as_float64(ink), sigma=2)))
 
 
 # Functions of (64, 64) uint8 ink on paper, a random generator and the image's rank; they return (64, 64[, 3]) uint8.

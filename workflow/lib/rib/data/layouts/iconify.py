@@ -38,8 +38,7 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
         for label, codepoint in enumerate(dataset.space.keys):
             if codepoint in names and codepoint not in dataset.exclude:
                 pixels = render(draw, parts[ICONS], names[codepoint], dataset.geometry.size, margin, where)
-                source = f"{dataset.source}/{codepoint}"
-                yield Item(names[codepoint], label, source, codepoint, pixels)
+                yield Item(names[codepoint], label, f"{dataset.source}/{codepoint}", codepoint, pixels)
 
 
 def _parts(archive: Path, dataset: DatasetSource) -> dict[str, dict]:

@@ -21,11 +21,9 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
         UserError: a class has no image or is not an ImageNet-1K wnid.
     """
     wnids = imagenet_wnids()
-    for key in dataset.space.keys:
-        if key not in wnids:
-            raise UserError(
-                f"{dataset}: its layout is for folders named by ImageNet-1K index, but its class {key} is not in "
-                "ImageNet-1K; correct its layout or classes."
-            )
-    labels = {str(wnids.index(wnid)): label for label, wnid in enumerate(dataset.space.keys)}
-    return photos_in_folders(dataset, labels)
+    if other := [key for key in dataset.space.keys if key not in wnids]:
+        raise UserError(
+            f"{dataset}: its layout is for folders named by ImageNet-1K index, but its class {other[0]} is not in "
+            "ImageNet-1K; correct its layout or classes."
+        )
+    return photos_in_folders(dataset, {str(wnids.index(wnid)): label for label, wnid in enumerate(dataset.space.keys)})
