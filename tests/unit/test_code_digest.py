@@ -212,6 +212,8 @@ STAGES = {
     ),
     "evaluate_run": ([], EVALUATION | {"models/padding_prompt.py", "data/groups.py"}),
     "run_network features": (["evaluation/features.py"], FEATURES | {"models/padding_prompt.py", "data/splits.py"}),
+    "run_network fisher": (["evaluation/fisher.py"], NETWORK | {"evaluation/fisher.py", "models/fisher.py"}),
+    "run_network merge": (["evaluation/features.py", "methods/ties.py"], FEATURES | {"methods/ties.py"}),
     "run_network inversion": (["evaluation/inversion.py"], FEATURES | {"evaluation/inversion.py"}),
     "tabulate tables": (["analysis/tables.py"], ROWS | {f"analysis/{n}.py" for n in ("bootstrap", "fit", "tables")}),
     "tabulate summary": (["analysis/summary.py"], {"analysis/summary.py", "analysis/fit.py"}),

@@ -43,8 +43,7 @@ def evaluation_settings(w, datasets, **more):
         "batch_size": BATCH_SIZE,
         "compute": COMPUTE,
         **more,
-        **loading_settings(w),
-        "code": digest("evaluate_run", *on_loading(w)),
+        **loading_settings(w, "evaluate_run"),
     }
 
 
@@ -72,7 +71,9 @@ rule evaluate_run:
         # evaluations that share a cluster job run one at a time
         turn=1,
         # a curve keeps one network per alpha in memory, an ensemble one per parent
-        mem_mb=lambda w: 16000 if w.method in [*CURVES, *ENSEMBLES] else memory_of(EVALUATION_GROUPS[w.evaluation_group], 4000),
+        mem_mb=lambda w: (
+            16000 if w.method in [*CURVES, *ENSEMBLES] else memory_of(EVALUATION_GROUPS[w.evaluation_group], 4000)
+        ),
         runtime=lambda w: 720 if LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group]) else 120,
     params:
         cfg=lambda w: evaluation_settings(w, EVALUATION_GROUPS[w.evaluation_group]),

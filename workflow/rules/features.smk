@@ -47,8 +47,7 @@ def network_settings(function, w, **more):
         "batch_size": BATCH_SIZE,
         "compute": COMPUTE,
         **more,
-        **loading_settings(w),
-        "code": digest("run_network", source, *on_loading(w)),
+        **loading_settings(w, "run_network", source),
     }
 
 

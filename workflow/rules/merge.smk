@@ -14,9 +14,9 @@ def on_loading(w):
     return [CATALOG.algorithm_file(GRID.methods[w.method].algorithm)] if loaded else []
 
 
-def loading_settings(w):
-    """Settings of a job that loads a run: the algorithm that makes its network."""
-    return {"algorithm": local(path) for path in on_loading(w)}
+def loading_settings(w, stage, *modules):
+    """Settings of a job that loads a run: the algorithm that makes its network, if any, and the digest of all code."""
+    return {"algorithm": local(path) for path in on_loading(w)} | {"code": digest(stage, *modules, *on_loading(w))}
 
 
 def fisher_files(ending, w):
@@ -32,10 +32,10 @@ def fisher_files(ending, w):
 
 def refuse_parents(run):
     """Raise a UserError if a merge can't be made of its parents, before anything is trained."""
-    method, parents = GRID.methods[run.method], parents_of(run)
+    method, number = GRID.methods[run.method], len(parents_of(run))
     least = constant(CATALOG.algorithm_file(method.algorithm), "FEWEST_PARENTS", 1)
-    if len(parents) < least:
-        raise UserError(f"method '{method.name}' merges at least {least} parents, but has {len(parents)}; add others.")
+    if number < least:
+        raise UserError(f"method '{method.name}' merges at least {least} parents, but has {number}; add others.")
     for name in method.parents if method.form != "ensemble" else ():
         if GRID.methods[name].algorithm == "visual_prompt":
             raise UserError(f"method '{method.name}': its parent '{name}' trains a padding prompt; choose another.")

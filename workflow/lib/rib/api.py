@@ -345,8 +345,8 @@ class _Stages:
 
     def fisher(self, run: Run, parent: str, checkpoints: Mapping[str, Path]) -> Path:
         """File of the Fisher information of a parent of a merge."""
-        of, data = replace(run, method=parent), self.dataset(run.target)
-        states, own = run_states(parent, None), {parent: checkpoints[parent]}
-        source = RunOnDataset(of, states, own, self.model(), data, self.view, 1, self.compute)
+        of, own = replace(run, method=parent), {parent: checkpoints[parent]}
+        data, how = self.dataset(of.target), (self.view, 1, self.compute)
+        source = RunOnDataset(of, run_states(parent, None), own, self.model(), data, *how)
         known = {"source": source, "fisher_images": self.grid.methods[run.method].settings["fisher_images"]}
         return self.kept(f"fisher/{of}", fisher_information.compute_fisher, known) / OUTPUTS["fisher"]

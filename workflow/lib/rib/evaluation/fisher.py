@@ -26,9 +26,6 @@ def compute_fisher(*, source: RunOnDataset, fisher_images: int, fisher: Path, ma
         fisher_images: maximum number of images, evenly spaced over those that it was trained on.
         fisher: written as .safetensors: float32, at least 0, by parameter and in its shape.
         manifest: written as JSON: the device, and n, the number of images it was trained on.
-
-    Raises:
-        UserError: a value is not finite.
     """
     device = devices.start(source.compute)
     dataset = subset(load_dataset(source.dataset, source.view, TRAIN), source.run.size)

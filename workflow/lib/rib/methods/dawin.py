@@ -22,11 +22,8 @@ class DaWin(nn.Module):
         first, *others = (network.state_dict() for network in self.networks)
         if any(other.keys() != first.keys() for other in others):
             raise ValueError("a network has a padding prompt, which can't be averaged with weights")
-        self.changed = [
-            name
-            for name, tensor in first.items()
-            if tensor.is_floating_point() and any(not torch.equal(tensor, other[name]) for other in others)
-        ]
+        floating = {name: tensor for name, tensor in first.items() if tensor.is_floating_point()}
+        self.changed = [name for name in floating if any(not torch.equal(first[name], other[name]) for other in others)]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, outputs) of images (N, 3, H, W)."""

@@ -10,7 +10,7 @@ The name of a tensor gives one of four forms, so that the file is enough to rest
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from rib.base.errors import UserError
-from rib.base.plugins import load_module
 from rib.config.run import ENSEMBLE, PRETRAINED
 from rib.models.merge import Merge
 from rib.models.padding_prompt import PaddingPrompt
@@ -127,34 +126,7 @@ def _updated(name: str, start: Mapping[str, Tensor], stored: Mapping[str, Tensor
     return tensor + (stored[name + LORA_B] @ stored[name + LORA_A]).view(start[name].shape)
 
 
-def changed_names(start: Mapping[str, Tensor], states: Sequence[Mapping[str, Tensor]]) -> list[str]:
-    """Names of the tensors that any of the states changes; a ValueError if the start lacks one."""
-    names = {name for changes in states for name in changes}
-    if unknown := sorted(names - start.keys()):
-        raise ValueError(f"the checkpoint has a tensor '{unknown[0]}' that the network lacks")
-    return [name for name in start if name in names]
-
-
-def uncombined(
-    start: Mapping[str, Tensor], states: Sequence[Mapping[str, Tensor]], names: Iterable[str]
-) -> dict[str, Tensor]:
-    """Those of the named tensors that are not combined: the highest value of a counter, and other integers.
-
-    Raises:
-        ValueError: a tensor that isn't floating-point differs.
-    """
-    found = {}
-    for name in names:
-        if start[name].is_floating_point() and not name.endswith(COUNTER):
-            continue
-        values = [changes.get(name, start[name]) for changes in states]
-        if not name.endswith(COUNTER) and any(not torch.equal(value, values[0]) for value in values):
-            raise ValueError(f"'{name}' differs between the merged states and is not floating-point")
-        found[name] = max(values) if name.endswith(COUNTER) else values[0]
-    return found
-
-
-def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[str, Tensor]]]) -> Lazy:
+def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
     """Average of model states given as weights and changes to a common start, as changes to the start.
 
     A weight of 1 gives that state exactly, and the average of equal states is exact, since the sum is computed in
@@ -164,37 +136,32 @@ def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[st
     if abs(sum(weight for weight, _ in parts) - 1) > 1e-9:
         raise ValueError(f"the weights of an average must add up to 1, got {[weight for weight, _ in parts]}")
     parts = [(weight, changes) for weight, changes in parts if weight]
-    states = [changes for _, changes in parts]
-    names = changed_names(start, states)
-    fixed = uncombined(start, states, names)
-    sums = {name: partial(_weighted_sum, name, start, parts) for name in names if name not in fixed}
-    return Lazy(sums | {name: partial(fixed.__getitem__, name) for name in fixed})
-
-
-def _weighted_sum(
-    name: str, start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[str, Tensor]]]
-) -> Tensor:
-    total = sum(weight * changes.get(name, start[name]).double() for weight, changes in parts)
-    return total.to(start[name].dtype)
+    names = {name for _, changes in parts for name in changes}
+    if unknown := sorted(names - start.keys()):
+        raise ValueError(f"the checkpoint has a tensor '{unknown[0]}' that the network lacks")
+    result = {}
+    for name in (name for name in start if name in names):
+        values = [(weight, changes.get(name, start[name])) for weight, changes in parts]
+        if name.endswith(COUNTER):
+            result[name] = max(value for _, value in values)
+        elif start[name].is_floating_point():
+            result[name] = sum(weight * value.double() for weight, value in values).to(start[name].dtype)
+        elif all(torch.equal(value, values[0][1]) for _, value in values):
+            result[name] = values[0][1]
+        else:
+            raise ValueError(f"'{name}' differs between the merged states and is not floating-point")
+    return result
 
 
 @dataclass(frozen=True)
 class States:
-    """What an algorithm of form `merge` combines.
+    """What an algorithm of form `merge` combines; see rib.methods."""
 
-    Attributes:
-        start: the pretrained tensors by name, on the CPU.
-        changes: by parent, the tensors that it changed, each read when it is asked for and not kept.
-        names: the parameters that any parent changed, in the order of the network.
-        size: number of values of all parameters, changed or not.
-        run: the merged run, as text, for seeds.
-    """
-
-    start: Mapping[str, Tensor]
-    changes: Mapping[str, Mapping[str, Tensor]]
-    names: Sequence[str]
-    size: int
-    run: str
+    start: Mapping[str, Tensor]  # the pretrained tensors, on the CPU
+    changes: Mapping[str, Mapping[str, Tensor]]  # by parent, the tensors that it changed, read when they are asked for
+    names: Sequence[str]  # of the parameters that any parent changed, in the order of the network
+    size: int  # values of all parameters, changed or not
+    run: str  # the merged run, for seeds
 
     def values(self, name: str) -> Iterator[Tensor]:
         """A tensor of each parent, in double precision."""
@@ -206,38 +173,25 @@ class States:
 
 
 def combine(model: nn.Module, start: Mapping, changes: Mapping[str, Mapping], made: Merge) -> dict[str, Tensor]:
-    """Changed tensors of a merge: parameters by its algorithm, the mean of floating-point buffers, and `uncombined`.
-
-    Raises:
-        UserError: the algorithm can't merge these parents.
-        ValueError: see `average`.
-    """
-    parameters = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    mean = average(start, [(1 / len(changes), own) for own in changes.values()])
-    names = [name for name in changed_names(start, list(changes.values())) if name in parameters]
-    states = States(start, changes, names, sum(parameters.values()), made.run)
+    """Changed tensors of a merge: parameters by its algorithm, others as in the average of the parents."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    others = [{name: own[name] for name in own if name not in sizes} for own in changes.values()]
+    names = [name for name in start if name in sizes and any(name in own for own in changes.values())]
     fisher = [{parent: read_tensors(path) for parent, path in made.fisher.items()}] if made.fisher else []
-    try:
-        found = dict(load_module(made.algorithm).merge(states, *fisher, **made.settings))
-    except ValueError as error:
-        raise UserError(f"{Path(made.algorithm).name}: {error}; correct the method's entry.") from error
-    return found | {name: mean[name] for name in mean if name not in parameters}
+    states = States(start, changes, names, sum(sizes.values()), made.run)
+    return average(start, [(1 / len(others), own) for own in others]) | made.call("merge", states, *fisher)
 
 
 def apply(model: nn.Module, weights: Mapping[str, float] | Merge, checkpoints: Mapping[str, Path]) -> nn.Module:
     """Load a fine-tuned or merged state into a network with its pretrained weights, in place.
 
-    A method without a checkpoint is the pretrained state. The result begins with the padding prompt, if there is one. An
-    ensemble is a network of copies.
-
-    Args:
-        weights: of the averaged methods, which add up to 1, or what an algorithm makes of its parents.
-
-    Raises:
-        UserError: a state to merge has a padding prompt, or the algorithm can't merge these parents.
+    The state is an average with weights by method, or a merge that is computed here. A method without a checkpoint is the
+    pretrained state. The result begins with the padding prompt, if there is one; a UserError if a state to merge has one.
+    An ensemble is made of copies.
     """
     if isinstance(weights, Merge) and weights.form == ENSEMBLE:
-        return _ensemble(model, weights, checkpoints)
+        parts = {name: apply(copy.deepcopy(model), {name: 1.0}, checkpoints) for name in (PRETRAINED, *weights)}
+        return weights.call("ensemble", parts)
     start = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     names = list(weights) if isinstance(weights, Merge) else [name for name, weight in weights.items() if weight]
     files = {name: read_tensors(checkpoints[name]) if name in checkpoints else Lazy({}) for name in names}
@@ -254,14 +208,6 @@ def apply(model: nn.Module, weights: Mapping[str, float] | Merge, checkpoints: M
         device = next(model.parameters()).device
         return nn.Sequential(OrderedDict(prompt=PaddingPrompt(**strips).to(device), network=model))
     return model
-
-
-def _ensemble(model: nn.Module, made: Merge, checkpoints: Mapping[str, Path]) -> nn.Module:
-    networks = {name: apply(copy.deepcopy(model), {name: 1.0}, checkpoints) for name in (PRETRAINED, *made)}
-    try:
-        return load_module(made.algorithm).ensemble(networks, **made.settings)
-    except ValueError as error:
-        raise UserError(f"{Path(made.algorithm).name}: {error}; correct the method's entry.") from error
 
 
 def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
