@@ -215,6 +215,11 @@ STAGES = {
         ["evaluation/features.py"],
         FEATURES | {"evaluation/features.py", "models/padding_prompt.py", "data/splits.py"},
     ),
+    "run_network fisher": (["evaluation/fisher.py"], NETWORK | {"evaluation/fisher.py", "models/fisher.py"}),
+    "run_network merge": (
+        ["evaluation/features.py", "methods/ties.py"],
+        FEATURES | {"evaluation/features.py", "methods/ties.py"},
+    ),
     "run_network inversion": (["evaluation/inversion.py"], NETWORK | {"evaluation/inversion.py", "models/layers.py"}),
     "tabulate tables": (["analysis/tables.py"], ROWS | {f"analysis/{n}.py" for n in ("bootstrap", "fit", "tables")}),
     "tabulate summary": (["analysis/summary.py"], {"analysis/summary.py", "analysis/fit.py"}),

@@ -60,6 +60,7 @@ EVALUATION_GROUPS = GRID.evaluation_groups()
 LARGE_DATASETS = {name for name, entry in CATALOG.datasets.items() if entry.storage == "encoded"} & set(GRID.datasets)
 DATASETS_READ = GRID.datasets_read()
 CURVES = [name for name, method in GRID.methods.items() if method.form == "curve"]
+ENSEMBLES = [name for name, method in GRID.methods.items() if method.form == "ensemble"]
 CONDITIONS = "; ".join(GRID.conditions())
 CONFIDENCE = CONFIG["statistics"]["confidence"]
 FIRST_MODEL = next(iter(GRID.models))

@@ -17,6 +17,8 @@ def state_inputs(w):
         "recipe": f"{MERGE}/recipe.json".format(**w) if merged else [],
         "manifests": checkpoint_files("manifest.json", w, methods),
         "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, methods)),
+        "fisher_manifests": fisher_files("manifest.json", w),
+        "fisher": ancient(fisher_files("safetensors", w)),
     }
 
 
@@ -41,7 +43,7 @@ def evaluation_settings(w, datasets, **more):
         "batch_size": BATCH_SIZE,
         "compute": COMPUTE,
         **more,
-        "code": digest("evaluate_run"),
+        **loading_settings(w, "evaluate_run"),
     }
 
 
@@ -68,8 +70,10 @@ rule evaluate_run:
         gpu=GPU,
         # evaluations that share a cluster job run one at a time
         turn=1,
-        # a curve keeps one network per alpha in memory
-        mem_mb=lambda w: 16000 if w.method in CURVES else memory_of(EVALUATION_GROUPS[w.evaluation_group], 4000),
+        # a curve keeps one network per alpha in memory, an ensemble one per parent
+        mem_mb=lambda w: (
+            16000 if w.method in [*CURVES, *ENSEMBLES] else memory_of(EVALUATION_GROUPS[w.evaluation_group], 4000)
+        ),
         runtime=lambda w: 720 if LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group]) else 120,
     params:
         cfg=lambda w: evaluation_settings(w, EVALUATION_GROUPS[w.evaluation_group]),

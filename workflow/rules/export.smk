@@ -3,11 +3,12 @@
 from rib.base.files import in_bytes
 
 EXPORT = f"{RUNS}/export/{RUN_PATH}"
-NOT_EXPORTED = {
-    name: f"method '{name}' can't be exported: {'it has several states' if name in CURVES else 'networks have no padding prompt'}"
-    for name, method in GRID.methods.items()
-    if name in CURVES or method.algorithm == "visual_prompt"
+REASONS = {
+    **dict.fromkeys(CURVES, "it has several states"),
+    **dict.fromkeys(ENSEMBLES, "it has several networks"),
+    **{name: "networks have no padding prompt" for name, m in GRID.methods.items() if m.algorithm == "visual_prompt"},
 }
+NOT_EXPORTED = {name: f"method '{name}' can't be exported: {why}" for name, why in REASONS.items()}
 
 
 def export_inputs(w):
@@ -35,7 +36,7 @@ use rule compute_features as export_run with:
         f"{RUN_LOGS}/export/{RUN_PATH}.log",
     wildcard_constraints:
         model="|".join(re.escape(name) for name, model in GRID.models.items() if model.library == "timm") or "(?!)",
-        method=of_form("finetune", "external", "recipe", "select", "curve"),
+        method=of_form("finetune", "external", *MERGES),
     threads: THREADS
     resources:
         gpu=0,
@@ -68,7 +69,7 @@ use rule export_run as export_open_clip_run with:
         ),
     wildcard_constraints:
         model="|".join(re.escape(name) for name, model in GRID.models.items() if model.library == "open_clip") or "(?!)",
-        method=of_form("finetune", "external", "recipe", "select", "curve"),
+        method=of_form("finetune", "external", *MERGES),
 
 
 def exported(w):

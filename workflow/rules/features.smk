@@ -6,10 +6,10 @@ from rib.config.schema import known_name
 def compared_runs():
     """Fine-tuned runs whose representations are compared with the pretrained model (config, representations).
 
-    A target or method that is unknown, or a curve, which has several states, is a UserError.
+    A target or method that is unknown, or a curve or an ensemble, which has several states, is a UserError.
     """
     chosen, where = CONFIG["representations"], "config, representations"
-    single = [name for name in GRID.methods if name not in CURVES]
+    single = [name for name in GRID.methods if name not in [*CURVES, *ENSEMBLES]]
     targets, methods = ([] if chosen[key] in ("default", "all") else chosen[key] for key in ("targets", "methods"))
     for name in targets:
         known_name(name, GRID.targets, "target of this run", where)
@@ -35,7 +35,7 @@ COMPARED_SETTINGS = {
     "targets": {name: label for name, label in TARGET_LABELS.items() if name in {run.target for run in COMPARED}},
     "confidence": CONFIDENCE,
 }
-ONE_STATE = of_form("finetune", "external", "recipe", "select")  # a curve has several
+ONE_STATE = of_form("finetune", "external", "recipe", "select", "merge")  # curves and ensembles have several
 
 
 def network_settings(function, w, **more):
@@ -47,7 +47,7 @@ def network_settings(function, w, **more):
         "batch_size": BATCH_SIZE,
         "compute": COMPUTE,
         **more,
-        "code": digest("run_network", source),
+        **loading_settings(w, "run_network", source),
     }
 
 
@@ -79,3 +79,26 @@ rule compute_features:
         ),
     script:
         str(WORKFLOW / "scripts/run_network.py")
+
+
+# Of the parents of a merge that asks for it, on the images that they were trained on.
+use rule compute_features as compute_fisher with:
+    input:
+        unpack(state_inputs),
+        unpack(lambda w: dataset_inputs("dataset", w.target, geometry_of(w.model))),
+    output:
+        **job_files(FISHER, fisher="safetensors"),
+    log:
+        f"{RUN_LOGS}/fisher/{RUN_PATH}/{{fisher_images}}.log",
+    wildcard_constraints:
+        method=of_form("finetune", "external"),
+        fisher_images="[0-9]+",
+    threads: lambda w: threads_for([w.target])
+    resources:
+        gpu=GPU,
+        mem_mb=lambda w: memory_of([w.target], 4000),
+        runtime=240,
+    params:
+        cfg=lambda w: network_settings(
+            "fisher:compute_fisher", w, parents=parents_of(w), fisher_images=int(w.fisher_images)
+        ),

@@ -1,7 +1,48 @@
 # Merges of weights are stored as recipes over checkpoints, and computed on loading.
 
+from rib.config.run import LOADED
+from rib.config.settings import constant, takes_fisher
+
 MERGE = f"{RUNS}/merge/{RUN_PATH}"
+FISHER = f"{RUNS}/fisher/{RUN_PATH}/{{fisher_images}}"
 MERGED_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form in MERGES]
+
+
+def on_loading(w):
+    """File of the algorithm that makes a run's network when it is loaded, in a list; empty for other methods."""
+    loaded = w.method != PRETRAINED and GRID.methods[w.method].form in LOADED
+    return [CATALOG.algorithm_file(GRID.methods[w.method].algorithm)] if loaded else []
+
+
+def loading_settings(w, stage, *modules):
+    """Settings of a job that loads a run: the algorithm that makes its network, if any, and the digest of all code."""
+    return {"algorithm": local(path) for path in on_loading(w)} | {"code": digest(stage, *modules, *on_loading(w))}
+
+
+def fisher_files(ending, w):
+    """A file of the Fisher information of each parent, if the algorithm asks for it."""
+    if not any(map(takes_fisher, on_loading(w))):
+        return []
+    images = GRID.methods[w.method].settings["fisher_images"]
+    return [
+        path.replace(f"{RUNS}/finetune/", f"{RUNS}/fisher/").replace("/manifest.json", f"/{images}.{ending}")
+        for path in checkpoint_files("manifest.json", w, parents_of(w))
+    ]
+
+
+def refuse_parents(run):
+    """Raise a UserError if a merge can't be made of its parents, before anything is trained."""
+    method, number = GRID.methods[run.method], len(parents_of(run))
+    least = constant(CATALOG.algorithm_file(method.algorithm), "FEWEST_PARENTS", 1)
+    if number < least:
+        raise UserError(f"method '{method.name}' merges at least {least} parents, but has {number}; add others.")
+    for name in method.parents if method.form != "ensemble" else ():
+        if GRID.methods[name].algorithm == "visual_prompt":
+            raise UserError(f"method '{method.name}': its parent '{name}' trains a padding prompt; choose another.")
+
+
+for RUN in MERGED_RUNS:
+    refuse_parents(RUN)
 
 
 rule merge_weights:
@@ -13,12 +54,14 @@ rule merge_weights:
     log:
         f"{RUN_LOGS}/merge/{RUN_PATH}.log",
     wildcard_constraints:
-        method=of_form("recipe", "curve"),
+        method=of_form("recipe", "curve", "merge", "ensemble"),
     localrule: True
     conda:
         "../../envs/fetch.yaml"
     params:
-        cfg=lambda w: method_settings("merge_weights", w),
+        # The recipe of what is computed on loading doesn't depend on the algorithm's code.
+        cfg=lambda w: method_settings("merge_weights", w, form=GRID.methods[w.method].form)
+        | ({"code": digest("merge_weights")} if on_loading(w) else {}),
     script:
         "../scripts/merge_weights.py"
 

@@ -80,7 +80,8 @@ def run_weights(snakemake) -> dict:
     """The states of a run that are evaluated, and the checkpoints that their weights are made of."""
     from rib.evaluation.recipes import State, run_states
 
-    recipe, stated = snakemake.input.recipe, snakemake.params.cfg.get("states")
-    states = run_states(snakemake.wildcards.method, Path(recipe) if recipe else None)
+    cfg, recipe = snakemake.params.cfg, snakemake.input.recipe
+    fisher, stated = list(map(Path, snakemake.input.fisher)), cfg.get("states")
+    states = run_states(snakemake.wildcards.method, Path(recipe) if recipe else None, cfg.get("algorithm"), fisher)
     states = [State(**state) for state in stated] if stated else states
     return {"states": states, "checkpoints": checkpoints(snakemake)}

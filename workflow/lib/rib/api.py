@@ -35,11 +35,15 @@ from rib.config.label_space import LabelSpace
 from rib.config.model_names import LOCK, parse_name, read_lock
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, run_of
 from rib.config.schema import known_name, validated
+from rib.config.settings import takes_fisher
 from rib.data import download, folders, images, prepare, prepared, variables, view
 from rib.evaluation import evaluate as evaluation
+from rib.evaluation import fisher as fisher_information
 from rib.evaluation.recipes import State, run_states, write_recipe
+from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.jobs.code_digest import digest
 from rib.models import checkpoint, convert, device
+from rib.models.merge import Merge
 from rib.models.network import load
 from rib.records.hashing import differing
 from rib.records.integrity import files_of
@@ -57,6 +61,7 @@ OUTPUTS = {"images": "images.npy", "index": "index.parquet", "classes": "classes
 OUTPUTS |= {"weights": "weights.safetensors", "description": "model.json", "checkpoint": "checkpoint.safetensors"}
 OUTPUTS |= {"history": "history.csv", "saved": "state.safetensors", "rescue": "rescue.safetensors"}
 OUTPUTS |= {"manifest": "manifest.json", "tower": "tower.safetensors", "tokens": "tokens.safetensors"}
+OUTPUTS |= {"fisher": "fisher.safetensors"}
 
 
 def list_models(family: str | None = None, **settings) -> list[str]:
@@ -169,6 +174,12 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
     records = read_lock(Path(project, LOCK))  # of models by name
     name = next((name for name in records if parse_name(name).short == found.model), found.model)
     stages = _Stages({**settings, "family": parts[0], "models": [name]}, records)
+    if isinstance(merge := states[0].weights, Merge):
+        file = stages.grid.catalog.algorithm_file(str(merge.algorithm))
+        of_images = f"{merge.settings['fisher_images']}.safetensors" if takes_fisher(file) else ""
+        fisher = {part.method: place / f"fisher/{part}" / of_images for part in trained if of_images}
+        _refuse_changed(*(path.with_suffix(".manifest.json") for path in fisher.values()))
+        states = [State(None, replace(merge, algorithm=file, fisher=fisher))]
     return stages.network(found, model, states, checkpoints), pd.concat(map(pd.read_parquet, rows), ignore_index=True)
 
 
@@ -325,11 +336,13 @@ class _Stages:
         parents = {name: self.trained(replace(run, method=name))[1][name] for name in method.parents}
         algorithm = str(self.grid.catalog.algorithm_file(method.algorithm))
         known = {"algorithm": algorithm, "settings": method.settings, "parents": method.parents, "start": parents}
+        known |= {"run": run, "form": method.form}
         if not method.trains:
             known["manifests"] = [path.with_name(OUTPUTS["manifest"]) for path in parents.values()]
             folder = self.kept(f"merge/{run}", write_recipe, known, algorithm)
-            return run_states(run.method, folder / OUTPUTS["recipe"]), parents
-        known |= {"run": run, "model_folder": self.model(), "target": self.dataset(run.target)}
+            fisher = [self.fisher(run, name, parents) for name in parents if takes_fisher(Path(algorithm))]
+            return run_states(run.method, folder / OUTPUTS["recipe"], algorithm, fisher), parents
+        known |= {"model_folder": self.model(), "target": self.dataset(run.target)}
         known |= {"reference": self.reference() if method.reference != "no" else None}
         known |= {"text_folder": self.text()} if method.text == "required" else {}
         saving = self.grid.config["compute"]["gradient_checkpointing"]
@@ -337,3 +350,11 @@ class _Stages:
         known |= {"training": TrainingSettings(**self.grid.training(run.method))}
         folder = self.kept(f"finetune/{run}", training.finetune, known, algorithm)
         return run_states(run.method, None), {run.method: folder / OUTPUTS["checkpoint"]}
+
+    def fisher(self, run: Run, parent: str, checkpoints: Mapping[str, Path]) -> Path:
+        """File of the Fisher information of a parent of a merge."""
+        of, own = replace(run, method=parent), {parent: checkpoints[parent]}
+        data, how = self.dataset(of.target), (self.view, 1, self.compute)
+        source = RunOnDataset(of, run_states(parent, None), own, self.model(), data, *how)
+        known = {"source": source, "fisher_images": self.grid.methods[run.method].settings["fisher_images"]}
+        return self.kept(f"fisher/{of}", fisher_information.compute_fisher, known) / OUTPUTS["fisher"]

@@ -11,7 +11,7 @@ from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.entries import CURVE, EVALUATED, EXTERNAL, SELECT, Dataset, Family, Method, Model
 from rib.config.model_names import with_styles
-from rib.config.run import PRETRAINED, Run
+from rib.config.run import LOADED, PRETRAINED, Run
 from rib.config.schema import known_name
 
 
@@ -237,6 +237,7 @@ def choose_methods(
                 chosen.insert(chosen.index(name), parent)
                 to_add.append(parent)
                 does = "starts from it" if method.trains else "averages its weights"
+                does = "is computed from it" if method.form in LOADED else does
                 notices.append(f"method '{parent}' is added to the grid: '{name}' {does}")
     return chosen, notices
 

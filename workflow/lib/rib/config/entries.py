@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from rib.config.run import LOADED
+
 # Forms of an algorithm: fine-tuning, here or elsewhere, or merging the weights of other methods.
 FINETUNE, EXTERNAL, RECIPE, CURVE, SELECT = "finetune", "external", "recipe", "curve", "select"
-MERGES = (RECIPE, CURVE, SELECT)
+MERGES = (RECIPE, CURVE, SELECT, *LOADED)
 EVALUATED = ("ood", "in_distribution")  # roles of datasets that are evaluated
 
 
@@ -122,7 +124,7 @@ class Method:
 
     Attributes:
         parents: methods that must run first: those that a merge averages, or the one that training starts from.
-        form: `finetune`, `external`, or the kind of merge: `recipe`, `curve` or `select`.
+        form: `finetune`, `external`, or the kind of merge: `recipe`, `curve`, `select`, `merge` or `ensemble`.
         recipes: settings by recipe, which override `settings`.
         base: of a resolved method: the name of the entry that it is a variant of.
         recipe, length: of a resolved method that trains: its recipe, and its `epochs` or `steps`.

@@ -8,6 +8,7 @@ PRETRAINED = "pretrained"
 NO_TARGET = "none"
 MEAN = "mean"  # target of table rows that cover all targets
 ALL = "all"  # size of a run that trains on the whole target
+MERGE, ENSEMBLE = LOADED = "merge", "ensemble"  # forms of algorithms that make a run's network when it is loaded
 RUN_COLUMNS = ["model", "method", "target", "size", "seed"]  # table columns that identify a run
 
 

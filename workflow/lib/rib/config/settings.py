@@ -10,6 +10,7 @@ from typing import NamedTuple
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.config.entries import EXTERNAL, FINETUNE, MERGES
+from rib.config.run import MERGE
 from rib.config.schema import is_number, is_whole, known_name, number, read_source, show
 
 BASE = LIBRARY / "methods/base.py"  # the class of all methods that train, not an algorithm
@@ -78,10 +79,14 @@ def _checked_value(value: object, annotation: str, where: str) -> object:
         if not isinstance(value, list) or not value:
             raise UserError(f"{where} is {show(value)}; give a list.")
         return [_checked_value(item, annotation[len("list[") : -1] or "scalar", where) for item in value]
-    found = number(value) if isinstance(value, str) and annotation in ("float", "int") else value
+    numbers = ("float", "int", "Share", "Positive", "Count")
+    found = number(value) if isinstance(value, str) and annotation in numbers else value
     types = {
         "float": ("a number", is_number(found)),
         "int": ("a whole number", is_whole(found)),
+        "Share": ("a number above 0 and at most 1", is_number(found) and 0 < found <= 1),
+        "Positive": ("a number above 0", is_number(found) and found > 0),
+        "Count": ("a whole number from 1", is_whole(found) and found >= 1),
         "str": ("text, if necessary in quotes", isinstance(value, str)),
         "bool": ("true or false", isinstance(value, bool)),
         "scalar": ("text or a number", isinstance(value, str | bool) or is_number(value)),
@@ -106,8 +111,8 @@ def _is_json(value: object) -> bool:
 def algorithm_settings(path: Path) -> tuple[str, Mapping[str, Setting]]:
     """Form of an algorithm, and its settings, read from the source, since importing it would import torch.
 
-    The settings of a merge are the keyword-only arguments of its function (`recipe`, `curve` or `select`). Otherwise
-    they are those of the constructor of the class decorated with `@algorithm`, whose `**common` are FineTuning's.
+    The settings of a merge are the keyword-only arguments of its function, such as `recipe` (see rib.methods). Otherwise they
+    are those of the constructor of the class decorated with `@algorithm`, whose `**common` are FineTuning's.
     """
     for node in _parsed(path).body:
         if isinstance(node, ast.FunctionDef) and node.name in MERGES:
@@ -115,6 +120,18 @@ def algorithm_settings(path: Path) -> tuple[str, Mapping[str, Setting]]:
         if isinstance(node, ast.ClassDef) and "algorithm" in map(ast.unparse, node.decorator_list):
             return EXTERNAL if path.stem == EXTERNAL else FINETUNE, _constructor_settings(node, path)
     raise UserError(f"{path} has neither a class with @algorithm nor a function {', '.join(MERGES)}; add one.")
+
+
+def takes_fisher(path: Path) -> bool:
+    """Whether an algorithm's `merge` is given the Fisher information of its parents."""
+    return algorithm_settings(path)[0] == MERGE and "fisher" in signature_of(path, MERGE)[0]
+
+
+@cache
+def constant(path: Path, name: str, default: object) -> object:
+    """A literal that a module assigns to a name."""
+    found = {ast.unparse(node.targets[0]): node.value for node in _parsed(path).body if isinstance(node, ast.Assign)}
+    return ast.literal_eval(found[name]) if name in found else default
 
 
 def _parsed(path: Path) -> ast.Module:

@@ -8,19 +8,39 @@ from typing import NamedTuple
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.plugins import load_module
+from rib.config.run import LOADED, Run
+from rib.models.merge import Merge
 
 
 class State(NamedTuple):
     """State of a network with which a run is scored."""
 
     alpha: float | None  # None unless the run is a curve; of a snapshot, the share of training
-    weights: Mapping[str, float]  # of the averaged methods; they add up to 1
+    weights: Mapping[str, float] | Merge  # of averaged methods, which add up to 1; or what an algorithm makes of them
 
 
 def write_recipe(
-    *, algorithm: str, settings: Mapping, parents: Sequence[str], manifests: Sequence[Path], recipe: Path
+    *,
+    algorithm: str,
+    settings: Mapping,
+    parents: Sequence[str],
+    manifests: Sequence[Path],
+    recipe: Path,
+    form: str = "recipe",
+    run: Run | None = None,
 ) -> None:
-    """Write a merge's recipe (see `store_recipe`); a UserError if its entry is wrong or weights don't add up to 1."""
+    """Write a merge's recipe (see `store_recipe`); a UserError if its entry is wrong or weights don't add up to 1.
+
+    What is computed on loading (`merge`, `ensemble`) needs torch, and is not loaded here.
+    """
+    if form in LOADED:
+        states = [State(None, Merge(form, Path(algorithm).stem, settings, parents, str(run)))]
+    else:
+        states = _averages(algorithm, settings, parents)
+    store_recipe(recipe, states, parents, manifests, [])
+
+
+def _averages(algorithm: str, settings: Mapping, parents: Sequence[str]) -> list[State]:
     module = load_module(algorithm)
     curved = hasattr(module, "curve")
     try:
@@ -30,24 +50,43 @@ def write_recipe(
     for total in (sum(weights.values()) for weights in found.values()):
         if abs(total - 1) > 1e-9:
             raise UserError(f"{Path(algorithm).name}: the weights add up to {total}, not 1; correct it.")
-    store_recipe(recipe, list(starmap(State, found.items())), parents, manifests, [])
+    return list(starmap(State, found.items()))
 
 
 def store_recipe(
     path: Path, states: list[State], parents: Sequence[str], manifests: Sequence[Path], candidates: list[Mapping]
 ) -> None:
-    """Write a recipe as JSON: states (alpha and weights by method), hashes of the parents' checkpoints, candidates.
+    """Write a recipe as JSON: states, hashes of the parents' checkpoints, candidates.
 
-    The manifests are those of the checkpoints, in the order of the parents; the candidates have their scores.
+    A state has alpha and either weights by method or, as `merge`, what to run on loading: the name of an algorithm, not its
+    file, since recipes may come from others. The manifests are those of the checkpoints, in the order of the parents; the candidates have their scores.
     """
     hashes = [read_json(manifest)["files"]["checkpoint.safetensors"] for manifest in manifests]
     checkpoints = dict(zip(parents, hashes, strict=True))
-    stored = [{"alpha": state.alpha, "weights": dict(state.weights)} for state in states]
+    stored = [{"alpha": state.alpha, **_stored(state.weights)} for state in states]
     write_json(path, {"states": stored, "checkpoints": checkpoints, "candidates": candidates})
 
 
-def run_states(method: str, recipe: Path | None) -> list[State]:
-    """The states with which a run is scored."""
+def _stored(weights: Mapping[str, float] | Merge) -> dict:
+    if not isinstance(weights, Merge):
+        return {"weights": dict(weights)}
+    return {"merge": {name: value for name, value in vars(weights).items() if name != "fisher"}}
+
+
+def run_states(
+    method: str, recipe: Path | None, algorithm: str | Path | None = None, fisher: Sequence[Path] = ()
+) -> list[State]:
+    """The states with which a run is scored.
+
+    Args:
+        algorithm, fisher: for a merge that is computed on loading, its algorithm's file (by default only the name is known),
+            and those of the parents' Fisher information, in their order, if it takes them.
+    """
     if recipe is None:
         return [State(None, {method: 1.0})]
-    return [State(**state) for state in read_json(recipe)["states"]]
+    states = read_json(recipe)["states"]
+    if "merge" not in states[0]:
+        return [State(**state) for state in states]
+    made = states[0]["merge"]
+    made |= {"algorithm": algorithm or made["algorithm"]}
+    return [State(None, Merge(**made, fisher=dict(zip(made["parents"], fisher, strict=True)) if fisher else {}))]

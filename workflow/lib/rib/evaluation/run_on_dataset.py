@@ -8,13 +8,14 @@ import torch
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
-from rib.config.run import Run
+from rib.config.run import ENSEMBLE, Run
 from rib.data.prepared import PreparedDataset
 from rib.data.splits import TEST
 from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, DatasetView, load_dataset
 from rib.evaluation.recipes import State
 from rib.models.device import ComputeSettings
+from rib.models.merge import Merge
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,14 @@ class RunOnDataset:
         return f"{self.run} on {self.dataset.name}"
 
     @property
-    def weights(self) -> Mapping[str, float]:
-        """Weights of the run's single state; a UserError for a curve, which has several."""
+    def weights(self) -> Mapping[str, float] | Merge:
+        """Weights of the run's single state; a UserError for a curve or an ensemble, which has several."""
         if len(self.states) > 1:
             raise UserError(f"{self}: a curve has several states; choose one of its end points instead.")
-        return self.states[0].weights
+        weights = self.states[0].weights
+        if isinstance(weights, Merge) and weights.form == ENSEMBLE:
+            raise UserError(f"{self}: an ensemble has several networks; choose a method with one.")
+        return weights
 
     @property
     def preprocessing(self) -> Mapping:

@@ -9,7 +9,20 @@ in the entry. An algorithm that merges is one of the functions
     select(parents, score, *, <settings>) -> {method: weight}
 
 whose weights add up to 1. `score` returns the accuracy of such weights on the select split of the target, so `select`
-needs protocol `held_out`. Settings come from the method's entry in the catalogue.
+needs protocol `held_out`. One that needs more than weights is one of
+
+    merge(states, *, <settings>) -> iterator of (name, tensor)
+    ensemble(networks, *, <settings>) -> network
+
+and runs whenever the merged run is loaded; only its name and settings are stored. `merge` yields the merged parameters one
+by one, in the network's order, from `states` (rib.models.checkpoint.States), which reads the parents' tensors by name when
+they are asked for. Buffers are averaged and counters kept without it. If `merge` has a second argument `fisher`, the
+diagonal Fisher information of each parent is computed first, on the parent's training images, at most as many as the setting
+`fisher_images`, which it must have: {parent: {name: tensor}}. `ensemble` makes one network of those of the pretrained model
+and the parents, by name. FEWEST_PARENTS in the module is the smallest number of parents, 1 by default.
+
+Settings come from the method's entry in the catalogue. They are checked against the annotations of the arguments, among them
+`Share`, `Positive` and `Count`, which state a range.
 """
 
 from collections.abc import Mapping
@@ -17,6 +30,10 @@ from pathlib import Path
 
 from rib.base.errors import UserError
 from rib.base.plugins import load_module
+
+Share = float  # above 0 and at most 1
+Positive = float  # above 0
+Count = int  # at least 1
 
 _marked: set[type] = set()
 

@@ -8,19 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from rib.models.checkpoint import changed_tensors
-from rib.models.inputs import Inputs
+from rib.models.inputs import Images
 from rib.models.text import Text
 
 BATCH_NORM = nn.modules.batchnorm._NormBase
-
-
-@dataclass(frozen=True)
-class Images:
-    """Labelled images, on the device."""
-
-    inputs: Inputs  # the n images
-    labels: Tensor  # (n,) int64, class indices
-    members: Tensor  # (C, K) int64, the network outputs of each class (see rib.models.class_logits)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Checkpoints store what fine-tuning changed; a merge averages checkpoints when it is loaded.
+"""Checkpoints store what fine-tuning changed; a merge combines checkpoints when it is loaded, tensor by tensor.
 
 The name of a tensor gives one of four forms, so that the file is enough to restore a run:
 
@@ -8,16 +8,21 @@ The name of a tensor gives one of four forms, so that the file is enough to rest
     padding_prompt.<side>         a strip of the padding prompt (rib.models.padding_prompt)
 """
 
+import copy
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import safetensors.torch
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from rib.base.errors import UserError
+from rib.config.run import ENSEMBLE, PRETRAINED
+from rib.models.merge import Merge
 from rib.models.padding_prompt import PaddingPrompt
 
 XOR = ".xor"
@@ -56,22 +61,69 @@ def _compress(name: str, tensor: Tensor, before: Tensor | None) -> tuple[str, Te
     return name + XOR, torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
-def xor_decompress(stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+class Lazy(Mapping[str, Tensor]):
+    """Tensors by name, each made when it is asked for and not kept, so that few are in memory at a time."""
+
+    def __init__(self, make: Mapping[str, Callable[[], Tensor]]):
+        self.make = make
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.make[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.make
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.make)
+
+    def __len__(self) -> int:
+        return len(self.make)
+
+    def __ror__(self, other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {**other, **self}
+
+
+def read_tensors(path: Path) -> Lazy:
+    """Tensors of a .safetensors file."""
+    with safe_open(path, "pt") as file:
+        return Lazy({name: partial(_read, path, name) for name in file.keys()})  # noqa: SIM118 (it can't be iterated)
+
+
+def _read(path: Path, name: str) -> Tensor:
+    with safe_open(path, "pt") as file:  # opened again, since what is read stays in memory until it is closed
+        return file.get_tensor(name)
+
+
+def xor_decompress(stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Lazy:
     """Undo `xor_compress` for a checkpoint's tensors, with the pretrained state dict on the CPU."""
-    return dict(_decompress(name, tensor, start) for name, tensor in stored.items())
+    names = {name: name.removesuffix(XOR) for name in stored}
+    if unknown := [name for key, name in names.items() if key != name and name not in start]:
+        raise ValueError(f"the checkpoint has a tensor '{unknown[0]}' that the network lacks")
+    return Lazy({name: partial(_decompress, key, stored, start) for key, name in names.items()})
 
 
-def _decompress(name: str, tensor: Tensor, start: Mapping[str, Tensor]) -> tuple[str, Tensor]:
-    if not name.endswith(XOR):
-        return name, tensor
-    name = name.removesuffix(XOR)
-    if name not in start:
-        raise ValueError(f"the checkpoint has a tensor '{name}' that the network lacks")
-    before = start[name]
-    data = pa.decompress(tensor.numpy().data, 4 * before.numel(), codec="zstd", asbytes=True)
+def _decompress(key: str, stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
+    if not key.endswith(XOR):
+        return stored[key]
+    before = start[key.removesuffix(XOR)]
+    data = pa.decompress(stored[key].numpy().data, 4 * before.numel(), codec="zstd", asbytes=True)
     planes = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(4, -1)
     bits = planes.T.contiguous().view(torch.int32).flatten() ^ before.contiguous().flatten().view(torch.int32)
-    return name, bits.view(torch.float32).view(before.shape)
+    return bits.view(torch.float32).view(before.shape)
+
+
+def merged(start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Lazy:
+    """A checkpoint's changed tensors with low-rank updates added, without padding prompts."""
+    factors = [key.removesuffix(LORA_A) for key in stored if key.endswith(LORA_A)]
+    plain = [key for key in stored if not key.endswith((LORA_A, LORA_B)) and not key.startswith(PROMPT)]
+    return Lazy({name: partial(_updated, name, start, stored) for name in dict.fromkeys([*plain, *factors])})
+
+
+def _updated(name: str, start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Tensor:
+    tensor = stored[name] if name in stored else start[name]
+    if name + LORA_A not in stored:
+        return tensor
+    return tensor + (stored[name + LORA_B] @ stored[name + LORA_A]).view(start[name].shape)
 
 
 def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
@@ -101,39 +153,63 @@ def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[st
     return result
 
 
-def apply(model: nn.Module, weights: Mapping[str, float], checkpoints: Mapping[str, Path]) -> nn.Module:
+@dataclass(frozen=True)
+class States:
+    """What an algorithm of form `merge` combines; see rib.methods."""
+
+    start: Mapping[str, Tensor]  # the pretrained tensors, on the CPU
+    changes: Mapping[str, Mapping[str, Tensor]]  # by parent, the tensors that it changed, read when they are asked for
+    names: Sequence[str]  # of the parameters that any parent changed, in the order of the network
+    size: int  # values of all parameters, changed or not
+    run: str  # the merged run, for seeds
+
+    def values(self, name: str) -> Iterator[Tensor]:
+        """A tensor of each parent, in double precision."""
+        return (changes.get(name, self.start[name]).double() for changes in self.changes.values())
+
+    def update(self, parent: str, name: str) -> Tensor:
+        """A parent's tensor minus the pretrained one, in double precision: a part of its task vector."""
+        return self.changes[parent].get(name, self.start[name]).double() - self.start[name].double()
+
+
+def combine(model: nn.Module, start: Mapping, changes: Mapping[str, Mapping], made: Merge) -> dict[str, Tensor]:
+    """Changed tensors of a merge: parameters by its algorithm, others as in the average of the parents."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    others = [{name: own[name] for name in own if name not in sizes} for own in changes.values()]
+    names = [name for name in start if name in sizes and any(name in own for own in changes.values())]
+    fisher = [{parent: read_tensors(path) for parent, path in made.fisher.items()}] if made.fisher else []
+    states = States(start, changes, names, sum(sizes.values()), made.run)
+    return average(start, [(1 / len(others), own) for own in others]) | made.call("merge", states, *fisher)
+
+
+def apply(model: nn.Module, weights: Mapping[str, float] | Merge, checkpoints: Mapping[str, Path]) -> nn.Module:
     """Load a fine-tuned or merged state into a network with its pretrained weights, in place.
 
-    A method without a checkpoint is the pretrained state. The result begins with the padding prompt, if there is one;
-    a UserError if a state to average has one.
+    The state is an average with weights by method, or a merge that is computed here. A method without a checkpoint is the
+    pretrained state. The result begins with the padding prompt, if there is one; a UserError if a state to merge has one.
+    An ensemble is made of copies.
     """
+    if isinstance(weights, Merge) and weights.form == ENSEMBLE:
+        parts = {name: apply(copy.deepcopy(model), {name: 1.0}, checkpoints) for name in (PRETRAINED, *weights)}
+        return weights.call("ensemble", parts)
     start = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    stored = {
-        method: xor_decompress(safetensors.torch.load_file(checkpoints[method]), start) if method in checkpoints else {}
-        for method, weight in weights.items()
-        if weight
-    }
-    parts = [(weights[method], merged(start, tensors)) for method, tensors in stored.items()]
-    prompts = {method: prompt for method, tensors in stored.items() if (prompt := with_prefix(tensors, PROMPT))}
-    if prompts and len(stored) > 1:
-        raise UserError(f"'{next(iter(prompts))}' trains a padding prompt, which can't be averaged with weights.")
-    model.load_state_dict(start | average(start, parts), strict=True)
+    names = list(weights) if isinstance(weights, Merge) else [name for name, weight in weights.items() if weight]
+    files = {name: read_tensors(checkpoints[name]) if name in checkpoints else Lazy({}) for name in names}
+    prompts = {name: prompt for name, file in files.items() if (prompt := with_prefix(file, PROMPT))}
+    if prompts and (len(files) > 1 or isinstance(weights, Merge)):
+        raise UserError(f"'{next(iter(prompts))}' trains a padding prompt, which can't be merged with weights.")
+    changes = {name: merged(start, xor_decompress(file, start)) for name, file in files.items()}
+    if isinstance(weights, Merge):
+        state = combine(model, start, changes, weights)
+    else:
+        state = average(start, [(weights[name], own) for name, own in changes.items()])
+    model.load_state_dict(start | state, strict=True)
     for strips in prompts.values():
         device = next(model.parameters()).device
         return nn.Sequential(OrderedDict(prompt=PaddingPrompt(**strips).to(device), network=model))
     return model
 
 
-def merged(start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's changed tensors with low-rank updates added, without padding prompts."""
-    others = (name for name in stored if not name.endswith((LORA_A, LORA_B)) and not name.startswith(PROMPT))
-    changes = {name: stored[name] for name in others}
-    for name in (key.removesuffix(LORA_A) for key in stored if key.endswith(LORA_A)):
-        update = stored[name + LORA_B] @ stored[name + LORA_A]
-        changes[name] = changes.get(name, start[name]) + update.view(start[name].shape)
-    return changes
-
-
 def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names have a prefix, under the rest of their names."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}

@@ -1,6 +1,7 @@
 """Network inputs from stored pixels, normalised on the device."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -52,6 +53,15 @@ class Inputs:
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         return pixels.float().sub_(self.mean).div_(self.std)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images, on the device."""
+
+    inputs: Inputs  # the n images
+    labels: Tensor  # (n,) int64, class indices
+    members: Tensor  # (C, K) int64, the network outputs of each class (see rib.models.class_logits)
 
 
 @torch.no_grad()

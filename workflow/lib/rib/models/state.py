@@ -5,18 +5,23 @@ from pathlib import Path
 
 from torch import nn
 
+from rib.config.run import ENSEMBLE
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.fuse_batch_norm import EXAMPLE, fuse_batch_norm
 from rib.models.inputs import Inputs
+from rib.models.merge import Merge
 from rib.models.network import load
 
 
 def network_in_state(
-    folder: Path, weights: Mapping[str, float], checkpoints: Mapping[str, Path], inputs: Inputs
+    folder: Path, weights: Mapping[str, float] | Merge, checkpoints: Mapping[str, Path], inputs: Inputs
 ) -> nn.Module:
     """The network of a models job in one state (see `apply`), in evaluation mode, for the given inputs."""
     model = apply(load(folder, inputs.device)[0], weights, checkpoints).eval()
-    if inputs.device.type == "cpu":  # on a GPU the gain is small, and bf16 rounds the fused weights again
+    several = isinstance(weights, Merge) and weights.form == ENSEMBLE  # they may use each other's weights
+    if (
+        inputs.device.type == "cpu" and not several
+    ):  # on a GPU the gain is small, and bf16 rounds the fused weights again
         fuse_batch_norm(model, inputs[slice(EXAMPLE)])
     return devices.compiled(model)

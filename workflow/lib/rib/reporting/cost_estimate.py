@@ -19,7 +19,7 @@ from rib.base.files import in_bytes, read_json
 from rib.config.catalog import Catalog
 from rib.config.entries import MERGES, Dataset, Model
 from rib.config.grid import Grid, resolve_grid
-from rib.config.run import ALL, PRETRAINED, Run, images_of
+from rib.config.run import ALL, ENSEMBLE, PRETRAINED, Run, images_of
 from rib.data.folders import files_of
 from rib.records import provenance
 
@@ -163,6 +163,7 @@ def _add_run(found: Plan, grid: Grid, run: Run, counts: Mapping[str, int]) -> No
     test = 1 - sum(grid.split_fractions.values()) if grid.split_fractions else 1
     method = grid.methods.get(run.method)  # None for the pretrained model
     states = method.settings["steps"] + 1 if method and method.form == "curve" else 1
+    states += len(method.parents) if method and method.form == ENSEMBLE else 0
     passes = {TRAIN: 0, EVALUATE: round(states * test * sum(seen.values()))}
     if method and method.trains:
         whole = math.ceil(seen[run.target] * (grid.split_fractions["train"] if grid.split_fractions else 1))

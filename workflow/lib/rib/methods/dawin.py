@@ -1,0 +1,50 @@
+"""DaWin: the weights are averaged anew for each image, by how sure each network is of it.
+
+Source: Oh et al. 2025 (arXiv 2410.03782), section 3: a network counts as exp(-H), with the entropy H of its softmax for the
+image, divided by the sum over networks. This is the form per image, without clusters of images, and without the offset, which
+depends on the other images of the dataset (dawin_rft/main_dawin.py, 72-85). The entropy is that of all outputs of the network,
+which doesn't know the classes of a dataset; the authors' is that of the classes (main_dawin.py, 68-69).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+class DaWin(nn.Module):
+    """A network with the parameters and buffers sum_k w_k(x) theta_k for an image x."""
+
+    def __init__(self, networks: Mapping[str, nn.Module]):
+        super().__init__()
+        self.networks = nn.ModuleList(networks.values())
+        first, *others = (network.state_dict() for network in self.networks)
+        if any(other.keys() != first.keys() for other in others):
+            raise ValueError("a network has a padding prompt, which can't be averaged with weights")
+        floating = {name: tensor for name, tensor in first.items() if tensor.is_floating_point()}
+        self.changed = [name for name in floating if any(not torch.equal(first[name], other[name]) for other in others)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, outputs) of images (N, 3, H, W)."""
+        weights = self.weights(images)
+        first, *others = (network.state_dict() for network in self.networks)
+        logits = []
+        for image, (_, *own) in zip(images.split(1), weights.unbind(dim=1), strict=True):
+            # From the first network on, so that equal networks give the first, exactly.
+            pairs = list(zip(own, others, strict=True))
+            state = {
+                name: first[name] + sum(w * (other[name] - first[name]) for w, other in pairs) for name in self.changed
+            }
+            logits.append(functional_call(self.networks[0], state, (image,)))
+        return torch.cat(logits)
+
+    def weights(self, images: Tensor) -> Tensor:
+        """Weights (K, N) of the networks for images (N, 3, H, W); they add up to 1 for each image."""
+        found = torch.stack([network(images).float().log_softmax(dim=-1) for network in self.networks])
+        return (found.exp() * found).sum(dim=-1).softmax(dim=0)  # of -H
+
+
+def ensemble(networks: Mapping[str, nn.Module]) -> nn.Module:
+    """DaWin of the pretrained network and the parents' networks; a ValueError if one has a padding prompt."""
+    return DaWin(networks)

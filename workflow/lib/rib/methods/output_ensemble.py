@@ -1,0 +1,29 @@
+"""Ensemble in output space: the mean of the probabilities of the pretrained model and its parents.
+
+Source: Wortsman et al. 2022 (arXiv 2109.01903), which compares it with averages of weights; Lakshminarayanan et al. 2017
+(arXiv 1612.01474), section 2.4, for the mean of probabilities. Probabilities are over all outputs of the networks.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class OutputEnsemble(nn.Module):
+    """The logarithm of the mean of K softmaxes."""
+
+    def __init__(self, networks: Mapping[str, nn.Module]):
+        super().__init__()
+        self.networks = nn.ModuleList(networks.values())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Log-probabilities (N, outputs) of images (N, 3, H, W)."""
+        found = torch.stack([network(images).double().log_softmax(dim=1) for network in self.networks])
+        return (found.logsumexp(dim=0) - math.log(len(found))).float()
+
+
+def ensemble(networks: Mapping[str, nn.Module]) -> nn.Module:
+    """The ensemble of the pretrained network and the parents' networks."""
+    return OutputEnsemble(networks)
