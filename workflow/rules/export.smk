@@ -7,7 +7,7 @@ NOT_EXPORTED = {
     name: f"method '{name}' can't be exported: {'it has several states' if name in CURVES else 'networks have no padding prompt'}"
     for name, method in GRID.methods.items()
     if name in CURVES or method.algorithm == "visual_prompt"
-}
+} | {name: f"method '{name}' can't be exported: model cards are of one target" for name in GRID.over_targets}
 
 
 def export_inputs(w):
@@ -52,7 +52,13 @@ use rule compute_features as export_run with:
             ),
             about=ABOUT
             | {"config": {key: ABOUT["config"][key] for key in ("method_settings", "reference", "statistics")}}
-            | {"training": {name: GRID.training(name) for name in parents_of(w) if GRID.methods[name].trains}},
+            | {
+                "training": {
+                    parent["method"]: GRID.training(parent["method"])
+                    for parent in map(parent_of, parents_of(w))
+                    if GRID.methods[parent["method"]].trains
+                }
+            },
         ),
 
 

@@ -7,10 +7,10 @@ def compared_runs():
     """Fine-tuned runs whose representations are compared with the pretrained model (config, representations).
 
     Raises:
-        UserError: A target or method is unknown, or a method is a curve, which has several states.
+        UserError: A target or method is unknown, or a method is a curve, which has several states, or has no target.
     """
     chosen, where = CONFIG["representations"], "config, representations"
-    single = [name for name in GRID.methods if name not in CURVES]
+    single = list(SHOWN)
     targets, methods = ([] if chosen[key] in ("default", "all") else chosen[key] for key in ("targets", "methods"))
     for name in targets:
         known_name(name, GRID.targets, "target of this run", where)

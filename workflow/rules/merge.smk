@@ -2,6 +2,7 @@
 
 MERGE = f"{RUNS}/merge/{RUN_PATH}"
 MERGED_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form in MERGES]
+MERGED_RUNS += GRID.runs_over_targets()
 
 
 rule merge_weights:

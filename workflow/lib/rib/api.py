@@ -33,7 +33,7 @@ from rib.config.entries import EVALUATED, Dataset, Model
 from rib.config.grid import resolve_grid
 from rib.config.label_space import LabelSpace
 from rib.config.model_names import LOCK, parse_name, read_lock
-from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, run_of
+from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, parent_of, run_of
 from rib.config.schema import known_name, validated
 from rib.data import download, folders, images, prepare, prepared, variables, view
 from rib.evaluation import evaluate as evaluation
@@ -164,8 +164,8 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
         raise UserError(f"{project} has no finished run {run}; correct a name, or run it.")
     found, recipe = run_of(rows[0]), place / "merge" / path / OUTPUTS["recipe"]
     states = run_states(found.method, recipe if recipe.is_file() else None)
-    trained = [replace(found, method=name) for name in states[0].weights if name != PRETRAINED]
-    checkpoints = {part.method: place / f"finetune/{part}" / OUTPUTS["checkpoint"] for part in trained}
+    trained = {name: replace(found, **parent_of(name)) for name in states[0].weights if name != PRETRAINED}
+    checkpoints = {name: place / f"finetune/{part}" / OUTPUTS["checkpoint"] for name, part in trained.items()}
     model = place.parent / "models" / found.model
     _refuse_changed(
         *(path.parent / OUTPUTS["manifest"] for path in (model / OUTPUTS["weights"], *checkpoints.values()))
@@ -326,11 +326,13 @@ class _Stages:
         return self.kept(f"models/{self.name}", convert.convert, known)
 
     def trained(self, run: Run) -> tuple[list[State], dict[str, Path]]:
-        """States of a run of a method, and the checkpoints that they are made of, by method."""
-        method = self.grid.methods[run.method]
-        parents = {name: self.trained(replace(run, method=name))[1][name] for name in method.parents}
+        """States of a run of a method, and the checkpoints that they are made of, by key."""
+        method, parents = self.grid.methods[run.method], {}
+        for key in self.grid.parents_of(run.method):
+            parent = replace(run, **parent_of(key))
+            parents[key] = self.trained(parent)[1][parent.method]
         algorithm = str(self.grid.catalog.algorithm_file(method.algorithm))
-        known = {"algorithm": algorithm, "settings": method.settings, "parents": method.parents, "start": parents}
+        known = {"algorithm": algorithm, "settings": method.settings, "parents": list(parents), "start": parents}
         if not method.trains:
             known["manifests"] = [path.with_name(OUTPUTS["manifest"]) for path in parents.values()]
             folder = self.kept(f"merge/{run}", write_recipe, known, algorithm)

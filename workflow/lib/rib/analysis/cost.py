@@ -56,7 +56,7 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
             if own["seconds"].isna().any() or before["seconds"].isna().any():
                 log.warning("cost of %s, %s: left out, since a job's record is missing", model, method)
                 continue
-            seeds = own["seed"].nunique()
+            seeds = part[part["method"] == method]["seed"].nunique()  # one of a merge over seeds, which needs all
             seconds = own.groupby("stage")["seconds"].sum().reindex(STAGES, fill_value=0.0) / seeds
             seconds["evaluate"] += before["seconds"].sum()
             devices = "+".join(sorted({*own["device"], *before["device"]} - {""}))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.plugins import load_module
+from rib.config.run import PRETRAINED
 
 
 class State(NamedTuple):
@@ -30,7 +31,7 @@ def write_recipe(
             states = [State(*point) for point in module.curve(parents, **settings).items()]
         else:
             states = [State(None, module.recipe(parents, **settings))]
-    except ValueError as error:
+    except (ValueError, LookupError) as error:  # LookupError: of a list of coefficients that is too short
         raise UserError(f"{Path(algorithm).name}: {error}; correct the method's entry.") from error
     for total in (sum(state.weights.values()) for state in states):
         if abs(total - 1) > 1e-9:
@@ -41,10 +42,16 @@ def write_recipe(
 def store_recipe(
     path: Path, states: list[State], parents: Sequence[str], manifests: Sequence[Path], candidates: list[Mapping]
 ) -> None:
-    """Write a recipe as JSON: states (alpha and weights by method), hashes of the parents' checkpoints, candidates.
+    """Write a recipe as JSON: states (alpha and weights by parent), hashes of the parents' checkpoints, candidates.
 
     The manifests are those of the checkpoints, in the order of the parents; the candidates have their scores.
+
+    Raises:
+        UserError: a state weighs something else than the parents and the pretrained model.
     """
+    if unknown := {name for state in states for name in state.weights} - {PRETRAINED, *parents}:
+        named = ", ".join((*parents, PRETRAINED))
+        raise UserError(f"the recipe weighs {min(map(repr, unknown))}, which is not merged; name only {named}.")
     hashes = [read_json(manifest)["files"]["checkpoint.safetensors"] for manifest in manifests]
     checkpoints = dict(zip(parents, hashes, strict=True))
     stored = [{"alpha": state.alpha, "weights": dict(state.weights)} for state in states]
