@@ -59,6 +59,14 @@ def catalog():
     return Catalog([ROOT / "workflow/catalog"])
 
 
+def algorithm_of(name: str, model: torch.nn.Module, *data: PreparedDataset):
+    """A method's algorithm, set up for training a model on data."""
+    method = catalog().methods[name]
+    algorithm = load_algorithm(catalog().algorithm_file(method.algorithm), settings_of(method))
+    algorithm.setup(task_of(model, *data))
+    return algorithm
+
+
 def ratio(real: Callable[[], None], limit: Callable[[], None], rounds: int) -> tuple[float, float, float]:
     """Median seconds of both, run alternately, and the median ratio of the limit to the real path."""
     # timeit switches garbage collection off, jobs do not.
@@ -72,13 +80,10 @@ def b1(folder: Path) -> str:
     data = dataset(folder, 200)
     batches, members = in_memory(data, 32), class_members(data.space, CPU)
     labels = torch.from_numpy(data.labels).split(32)
-    settings = settings_of(catalog().methods["ft"])
     before = network().state_dict()
 
     def real() -> None:
-        algorithm = load_algorithm(catalog().algorithm_file("ft"), settings)
-        algorithm.setup(task_of(models.pop(), data))
-        train(algorithm, before, TRAINING, RUN, CPU)
+        train(algorithm_of("ft", models.pop(), data), before, TRAINING, RUN, CPU)
 
     def bare() -> None:
         model = models.pop().train()
@@ -105,8 +110,7 @@ def b2(folder: Path) -> str:
     model = fuse_batch_norm(network(), batches[0][:4])
 
     def real() -> None:
-        progress = Progress(desc="b2", total=len(inputs), unit="image")
-        (scores,) = score([model], inputs, data, 64, progress)
+        (scores,) = score([model], inputs, data, 64, Progress(desc="b2", total=len(inputs), unit="image"))
         pq.write_table(_rows(data, scores, RUN, None), folder / "rows.parquet", **ENCODING)
 
     @torch.inference_mode()
@@ -162,17 +166,11 @@ def linear_probing(folder: Path, side: int) -> tuple[float, float, float]:
     labels = torch.from_numpy(data.labels).split(32)
 
     def real() -> None:
-        algorithm = load_algorithm(
-            catalog().algorithm_file("linear_probe"), settings_of(catalog().methods["linear_probe"])
-        )
-        algorithm.setup(task_of(network(), data))
-        train(algorithm, before, replace(TRAINING, epochs=10), RUN, CPU)
+        train(algorithm_of("linear_probe", network(), data), before, replace(TRAINING, epochs=10), RUN, CPU)
 
     def through() -> None:
-        model = network()
-        model.requires_grad_(False)
-        head = model.get_classifier().requires_grad_()
-        optimizer = torch.optim.SGD(head.parameters(), lr=0.01, momentum=0.9)
+        model = network().requires_grad_(False)
+        optimizer = torch.optim.SGD(model.get_classifier().requires_grad_().parameters(), lr=0.01, momentum=0.9)
         for _ in range(10):
             for start, own in zip(range(0, 200, 32), labels, strict=True):
                 optimizer.zero_grad()
@@ -190,8 +188,7 @@ def b5(folder: Path) -> str:
     whole, stored = len(methods) * sum(tensor.nbytes for tensor in before.values()), 0
     for method in methods:
         if method.trains:
-            algorithm = load_algorithm(catalog().algorithm_file(method.algorithm), settings_of(method))
-            algorithm.setup(task_of(network(), data, data))
+            algorithm = algorithm_of(method.name, network(), data, data)
             changed = train(algorithm, before, TRAINING, RUN, CPU)[1]
             whole += sum(parameter.nbytes for _, parameter in algorithm.trainable())
             stored += sum(tensor.nbytes for tensor in xor_compress(changed, before).values())
@@ -294,8 +291,7 @@ def b7(folder: Path) -> str:
 def b8(folder: Path) -> str:
     """time to the first batch of a fine-tuning and an evaluation started by itself: over importing torch and timm"""
     dataset(folder, 32)
-    state = {name: tensor.contiguous() for name, tensor in network().state_dict().items()}
-    safetensors.torch.save_file(state, folder / "weights.safetensors")
+    safetensors.torch.save_model(network(), folder / "weights.safetensors")
     algorithm = {"path": str(catalog().algorithm_file("ft")), "settings": settings_of(catalog().methods["ft"])}
     write_json(folder / "algorithm.json", algorithm)
     imports = [sys.executable, "-c", "import torch, timm"]

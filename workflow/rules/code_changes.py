@@ -23,10 +23,7 @@ CODE = ("Snakefile", "workflow", "profiles", "envs", "CITATION.cff")
 
 
 def code_changes(workflow, records: Iterable[str], reports: str, without: Iterable[str]) -> dict[str, dict]:
-    """Finished jobs whose settings differ from their record only in the code digest.
-
-    Args:
-        records: paths of the records of the grid's jobs; the jobs they depend on are included.
+    """Finished jobs of records, or that those depend on, whose settings differ from the record only in the code digest.
 
     Returns:
         `code` (current digest), `kind` (jobs of one kind run the same code) and `model`, by path of the record.
@@ -74,8 +71,7 @@ def made_again(
         config: the whole configuration, including the command line.
         options: Snakemake options for cores and GPUs.
 
-    Raises:
-        UserError: A job failed.
+    Raises a UserError if a job fails.
     """
     with private("accept", "logs/accept.log", {}, resumes=None):  # removed by the next job if this process is killed
         mirror = WORK / "accept"

@@ -67,8 +67,7 @@ PRETRAINED_RUNS = {run.model: run for run in GRID.runs() if run.method == PRETRA
 THREADS = CONFIG["compute"]["threads_per_job"]
 COMPUTE = GRID.compute()
 BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
-# Each job's share of --resources gpu=N.
-GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1
+GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --resources gpu=N
 REGISTRY = Registry(WORKFLOW, CONFIG["analyses"])
 
 

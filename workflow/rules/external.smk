@@ -30,9 +30,7 @@ for RUN in (vars(run) for run in CHECKPOINT_RUNS if str(run) in CATALOG.external
 # The files are no inputs: hashing them would take too long, and exports of this project depend on the tables.
 use rule finetune as import_checkpoint with:
     output:
-        checkpoint=f"{CHECKPOINT}/checkpoint.safetensors",
-        manifest=f"{CHECKPOINT}/manifest.json",
-        provenance=f"{CHECKPOINT}/provenance.json",
+        **job_files(CHECKPOINT, inside=True, checkpoint="checkpoint.safetensors"),
     wildcard_constraints:
         method=of_form("external"),
     params:

@@ -6,8 +6,7 @@ from rib.config.schema import known_name
 def compared_runs():
     """Fine-tuned runs whose representations are compared with the pretrained model (config, representations).
 
-    Raises:
-        UserError: A target or method is unknown, or a method is a curve, which has several states, or has no target.
+    A target or method that is unknown, a curve, which has several states, or a merge over targets is a UserError.
     """
     chosen, where = CONFIG["representations"], "config, representations"
     single = list(SHOWN)

@@ -1,6 +1,7 @@
 # Plot figures from tables, each as PDF, PNG and CSV with the numbers shown. A grid without fine-tuned runs has none.
 
 FIGURE = f"{REPORTS}/figures/{{figure}}"
+STYLE = WORKFLOW / "lib/rib/figures/rib.mplstyle"
 # Content and labels of figures.
 SHOWN = {name: method for name, method in GRID.methods.items() if name not in [*CURVES, *GRID.over_targets]}
 SHARED = [name for name in GRID.shared_methods() if name in SHOWN]
@@ -89,16 +90,11 @@ REGISTRY.figure(
         "confidence": CONFIDENCE,
     },
 )
+ACCURACY = {"accuracy": TABLES["accuracy"]}
 REGISTRY.figure(
-    "accuracy_matrix",
-    inputs={"accuracy": TABLES["accuracy"]},
-    settings={**LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS},
+    "accuracy_matrix", inputs=ACCURACY, settings={**LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS}
 )
-REGISTRY.figure(
-    "radar",
-    inputs={"accuracy": TABLES["accuracy"]},
-    settings={**EXAMPLE, "models": dict(list(MODEL_STYLES.items())[:2])},
-)
+REGISTRY.figure("radar", inputs=ACCURACY, settings={**EXAMPLE, "models": dict(list(MODEL_STYLES.items())[:2])})
 if PUBLISHABLE := {name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable}:
     REGISTRY.figure(
         "examples",
@@ -132,9 +128,7 @@ rule plot_figure:
             "sizes": GRID.sizes,
             "geometry": vars(GRID.geometry(FIRST_MODEL)),
             **with_fit(w.figure, {"labels": RUN_LABELS}),
-            "code": digest(
-                "plot_figure", REGISTRY.figures[w.figure].module, WORKFLOW / "lib/rib/figures/rib.mplstyle"
-            ),
+            "code": digest("plot_figure", REGISTRY.figures[w.figure].module, STYLE),
         },
         # For Snakemake's report. The argument `input` prevents that a changed caption re-runs the plot.
         caption=lambda w, input: REGISTRY.figures[w.figure].caption.read_text(encoding="utf-8"),

@@ -30,8 +30,8 @@ def training_inputs(w):
         **dataset_inputs("target", w.target, geometry),
         "reference": prepared("manifest.json", GRID.reference.name, geometry) if uses_proxy else [],
         "reference_split": next(iter(splits_of(geometry, whole)), []),
-        "start": checkpoint_files("manifest.json", w, start),
-        "start_weights": ancient(checkpoint_files("checkpoint.safetensors", w, start)),
+        "manifests": checkpoint_files("manifest.json", w, start),
+        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, start)),
     }
 
 
@@ -47,10 +47,7 @@ rule finetune:
     input:
         unpack(training_inputs),
     output:
-        checkpoint=f"{CHECKPOINT}/checkpoint.safetensors",
-        history=f"{CHECKPOINT}/history.csv",
-        manifest=f"{CHECKPOINT}/manifest.json",
-        provenance=f"{CHECKPOINT}/provenance.json",
+        **job_files(CHECKPOINT, inside=True, checkpoint="checkpoint.safetensors", history="history.csv"),
     log:
         f"{RUN_LOGS}/finetune/{RUN_PATH}.log",
     wildcard_constraints:

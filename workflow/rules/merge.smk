@@ -26,14 +26,8 @@ rule merge_weights:
 
 def selection_inputs(w):
     """Inputs of a job that chooses weights, by name."""
-    return {
-        "model": f"{MODEL}/manifest.json".format(model=w.model),
-        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
-        "manifests": checkpoint_files("manifest.json", w, parents_of(w)),
-        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, parents_of(w))),
-        **dataset_inputs("target", w.target, geometry_of(w.model)),
-        "watched": ancient(prepared("images.npy", w.target, geometry_of(w.model))),
-    }
+    images = {"watched": ancient(prepared("images.npy", w.target, geometry_of(w.model)))}
+    return {**state_inputs(w), **dataset_inputs("target", w.target, geometry_of(w.model)), **images, "recipe": []}
 
 
 # Score candidates on the select split of the target; the recipe contains their accuracies.

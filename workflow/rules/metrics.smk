@@ -2,6 +2,7 @@
 
 ROWS = rows_of(GRID.runs())
 SOURCE_GROUPS = GRID.source_groups()
+STATISTICS = {"conditions": CONDITIONS, "confidence": CONFIDENCE}
 # Settings of every job that computes means of RI from rows or counts.
 MEANS_OF_RI = {
     "ood_datasets": GRID.ood,

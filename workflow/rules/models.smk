@@ -6,9 +6,8 @@ TRAINED_HERE = [name for name, model in CATALOG.models.items() if model.pretrain
 
 def fitted_on(w):
     """The reference dataset on which a model's head is fitted; empty for other heads."""
-    if GRID.head(w.model) != "fitted":
-        return []
-    return prepared("manifest.json", GRID.reference.name, geometry_of(w.model))
+    fitted = GRID.head(w.model) == "fitted"
+    return prepared("manifest.json", GRID.reference.name, geometry_of(w.model)) if fitted else []
 
 
 rule convert_model:
@@ -17,10 +16,7 @@ rule convert_model:
         archives=lambda w: ancient(archive_files(CATALOG.models[w.model])),
         reference=fitted_on,
     output:
-        weights=f"{MODEL}/weights.safetensors",
-        description=f"{MODEL}/model.json",
-        manifest=f"{MODEL}/manifest.json",
-        provenance=f"{MODEL}/provenance.json",
+        **job_files(MODEL, inside=True, weights="weights.safetensors", description="model.json"),
     log:
         f"{LOGS}/models/{{model}}.log",
     wildcard_constraints:

@@ -36,11 +36,7 @@ rule prepare:
         manifests=lambda w: [f"{path}.manifest.json" for path in archive_files(CATALOG.datasets[w.dataset])],
         archives=lambda w: ancient(archive_files(CATALOG.datasets[w.dataset])),
     output:
-        images=f"{PREPARED}/images.npy",
-        index=f"{PREPARED}/index.parquet",
-        classes=f"{PREPARED}/classes.json",
-        manifest=f"{PREPARED}/manifest.json",
-        provenance=f"{PREPARED}/provenance.json",
+        **job_files(PREPARED, inside=True, images="images.npy", index="index.parquet", classes="classes.json"),
     log:
         f"{LOGS}/prepare/{{dataset}}/{{geometry}}.log",
     conda:
@@ -63,8 +59,7 @@ rule list_group:
         ],
         files=lambda w: ancient(files_at(w.geometry, EVALUATION_GROUPS[w.evaluation_group])),
     output:
-        manifest=f"{GROUP}/manifest.json",
-        provenance=f"{GROUP}/provenance.json",
+        **job_files(GROUP, inside=True),
     log:
         f"{LOGS}/prepare/group_{{evaluation_group}}/{{geometry}}.log",
     localrule: True

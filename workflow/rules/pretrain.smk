@@ -12,11 +12,7 @@ rule pretrain_model:
     input:
         unpack(pretraining_inputs),
     output:
-        weights=f"{MODEL}/weights.safetensors",
-        description=f"{MODEL}/model.json",
-        history=f"{MODEL}/history.csv",
-        manifest=f"{MODEL}/manifest.json",
-        provenance=f"{MODEL}/provenance.json",
+        **job_files(MODEL, inside=True, weights="weights.safetensors", description="model.json", history="history.csv"),
     log:
         f"{LOGS}/models/{{model}}.log",
     wildcard_constraints:

@@ -44,8 +44,7 @@ class Registry:
     def figure(self, name: str, *, inputs: Mapping, settings: Mapping) -> None:
         """Register a figure, drawn by rib/figures/<name>.py, with the caption report/captions/<name>.rst.
 
-        Raises:
-            UserError: One of the files is missing, or `draw` has other arguments.
+        Raises a UserError if one of the files is missing, or `draw` has other arguments.
         """
         module = self.workflow / f"lib/rib/figures/{name}.py"
         caption = self.workflow / f"report/captions/{name}.rst"
@@ -68,11 +67,7 @@ class Registry:
             raise UserError(f"the analysis '{name}' lists the figure '{min(unknown)}', which is not registered.")
 
     def chosen(self) -> list[Analysis]:
-        """Analyses that are part of the run.
-
-        Raises:
-            UserError: Config lists an unknown analysis.
-        """
+        """Analyses that are part of the run; a UserError if config lists an unknown one."""
         optional = [name for name, entry in self.analyses.items() if entry.optional]
         wanted = optional if self.wanted == "all" else self.wanted
         for name in wanted:

@@ -47,11 +47,7 @@ class SnakemakeRecords:
         shutil.rmtree(self._store._lockdir, ignore_errors=True)
 
     def adopt(self, path: str, made: Mapping, ended: float) -> None:
-        """Register an output as if its job had run here.
-
-        Args:
-            ended: when the output was made, in seconds since 1970.
-        """
+        """Register an output as if its job had run here, and ended at this time, in seconds since 1970."""
         record = MetadataRecord(
             rule=made["rule"],
             input=sorted(made["inputs"]),

@@ -11,12 +11,12 @@ def splits_of(geometry, datasets):
 
 
 def dataset_inputs(role, dataset, geometry):
-    """Inputs of a job that reads a dataset's images, by name; the manifest is named after the dataset's role."""
+    """Inputs of a job that reads a dataset's images, by name; most are named after the dataset's role."""
     return {
         role: prepared("manifest.json", dataset, geometry),
         "watched": ancient(files_at(geometry, [dataset])),
-        "proxy": proxy_of(geometry, [dataset]),
-        "split": next(iter(splits_of(geometry, [dataset])), []),
+        f"{role}_proxy": proxy_of(geometry, [dataset]),
+        f"{role}_split": next(iter(splits_of(geometry, [dataset])), []),
     }
 
 
@@ -25,9 +25,9 @@ SPLITS = [path for key in GEOMETRIES for path in splits_of(key, GRID.datasets)]
 
 rule split_dataset:
     input:
-        manifest=lambda w: prepared("manifest.json", w.dataset, w.geometry),
+        dataset=lambda w: prepared("manifest.json", w.dataset, w.geometry),
         watched=lambda w: ancient(files_at(w.geometry, [w.dataset])),
-        proxy=lambda w: proxy_of(w.geometry, [w.dataset]),
+        dataset_proxy=lambda w: proxy_of(w.geometry, [w.dataset]),
         earlier=lambda w: splits_of(w.geometry, GRID.split_before(w.dataset)),
     output:
         table=f"{SPLIT}.parquet",

@@ -32,8 +32,7 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
     writable and prints notices. Right before the graph is built, it registers the run, removes locks of killed runs and
     adopts pulled outputs. Calls that make no files (dry-runs, `snakemake status`) treat outputs as adopted.
 
-    Raises:
-        UserError: The folder is not writable, or a label space is invalid.
+    Raises a UserError if the folder is not writable, or a label space is invalid.
     """
     for dataset in grid.datasets_read():  # refuse an invalid class map before any job runs
         grid.catalog.label_space(dataset)
@@ -105,11 +104,7 @@ def _unlock_after_kill() -> None:
 def _check_results(records: SnakemakeRecords, words: str) -> None:
     """Adopt outputs that were pulled with DVC, and warn about changed ones, of which Snakemake says nothing.
 
-    Args:
-        words: the message about adopted outputs, with a placeholder for the number of jobs.
-
-    Raises:
-        UserError: A file does not match the records.
+    `words` tell how many jobs' outputs were adopted. Raises a UserError if a file does not match the records.
     """
     gathered = provenance.load()
     pulled = provenance.match(gathered, records.knows, records.is_unfinished)

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from rib.config.run import Run
 from rib.jobs.parent_run import end_with_parent
-from rib.jobs.script import named_inputs, run, warm_start  # noqa: F401
+from rib.jobs.script import named_inputs, run  # noqa: F401
 
 end_with_parent()
 
@@ -19,8 +19,8 @@ def arguments(function, snakemake, out, **given) -> dict:
     """Arguments of a stage's function, by name.
 
     Each parameter is looked up by name in this order: `given`, settings (params.cfg), outputs, `run` (made from the
-    wildcards), wildcards, inputs (a path or a list of paths). `x_folder` is the folder of input `x`, and `outputs` is a
-    dict of all outputs. A dict of settings is converted if the parameter is annotated as a dataclass.
+    wildcards), wildcards, inputs (a path or a list of paths). `x_folder` is the folder of input `x`, `outputs` a dict
+    of all outputs, and `rescue` a file next to the log. See `_converted` for settings.
     """
     w, known = snakemake.wildcards, {}
     for name, value in named_inputs(snakemake).items():
@@ -29,7 +29,8 @@ def arguments(function, snakemake, out, **given) -> dict:
     known |= dict(w.items())
     if "seed" in known:
         known["run"] = Run(w.model, w.target, w.method, w.size, int(w.seed))
-    known |= {**dict(out.items()), "outputs": dict(out.items()), **snakemake.params.cfg, **given}
+    known["rescue"] = Path(snakemake.log[0]).with_suffix(".last_good.safetensors")
+    known |= {**out, "outputs": out, **snakemake.params.cfg, **given}
     return {
         name: _converted(known[name], parameter.annotation, snakemake)
         for name, parameter in inspect.signature(function).parameters.items()
@@ -47,23 +48,27 @@ def _converted(value, annotation, snakemake):
     return kind(**made, **({"workers": snakemake.threads} if "workers" in types else {}))
 
 
-def dataset_files(name, manifest, proxy, split):
-    """Files of a prepared dataset; proxy and split may be empty."""
+def dataset_files(snakemake, role):
+    """Files of the dataset whose manifest is the input `role`; None if that is empty, as its proxy and split may be."""
     from rib.data.view import DatasetFiles
 
+    w = snakemake.wildcards
+    manifest, proxy, split = (snakemake.input.get(f"{role}{part}") for part in ("", "_proxy", "_split"))
+    if not manifest:
+        return None
+    name = role if role == "reference" else w.get("dataset", w.get("target"))
     proxy, split = Path(proxy).parent if proxy else None, Path(split) if split else None
     return DatasetFiles(name, Path(manifest).parent, proxy, split)
 
 
 def dataset_group(snakemake, folders) -> list:
     """Datasets of a job, with the proxy for those that exclude it and the splits of those that are split."""
+    from rib.data.view import DatasetFiles
+
     cfg, files = snakemake.params.cfg, snakemake.input
-    proxies = dict.fromkeys(cfg["excludes_proxy"], files.proxy)
-    splits = dict(zip(cfg["split"], files.splits, strict=True))
-    return [
-        dataset_files(name, folder / "manifest.json", proxies.get(name), splits.get(name))
-        for name, folder in folders.items()
-    ]
+    proxies = {name: Path(files.proxy).parent for name in cfg["excludes_proxy"]}
+    splits = dict(zip(cfg["split"], map(Path, files.splits), strict=True))
+    return [DatasetFiles(name, folder, proxies.get(name), splits.get(name)) for name, folder in folders.items()]
 
 
 def checkpoints(snakemake) -> dict[str, Path]:

@@ -1,12 +1,8 @@
 """Convert and check one pretrained model."""
 
-from _run import arguments, dataset_files, run, warm_start
+from _run import arguments, dataset_files, run
 
-warm_start()
-
-with run(snakemake) as out:
+with run(snakemake, warm="networks") as out:
     from rib.models.convert import convert
 
-    proxy = snakemake.input.reference
-    reference = dataset_files("reference", proxy, None, None) if proxy else None
-    convert(**arguments(convert, snakemake, out, reference=reference))
+    convert(**arguments(convert, snakemake, out, reference=dataset_files(snakemake, "reference")))

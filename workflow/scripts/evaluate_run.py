@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from _run import arguments, dataset_group, run, run_weights, warm_start
+from _run import arguments, dataset_group, run, run_weights
 
-warm_start()
-
-with run(snakemake) as out:
+with run(snakemake, warm="networks") as out:
     from rib.data.groups import read_group
     from rib.evaluation.evaluate import evaluate
 

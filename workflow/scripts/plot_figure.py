@@ -1,10 +1,8 @@
 """Plot one figure."""
 
-from _run import arguments, named_inputs, run, warm_start
+from _run import arguments, named_inputs, run
 
-warm_start("tables")
-
-with run(snakemake) as out:
+with run(snakemake, warm="tables") as out:
     from rib.figures import write_figure
 
     inputs = {name: value for name, value in named_inputs(snakemake).items() if name != "fit"}

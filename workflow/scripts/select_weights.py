@@ -1,12 +1,9 @@
 """Select one merge on held-out images and write its recipe."""
 
-from _run import arguments, checkpoints, dataset_files, run, warm_start
+from _run import arguments, checkpoints, dataset_files, run
 
-warm_start()
-
-with run(snakemake) as out:
+with run(snakemake, warm="networks") as out:
     from rib.evaluation.select_weights import select_weights
 
-    files = snakemake.input
-    target = dataset_files(snakemake.wildcards.target, files.target, files.proxy, files.split)
-    select_weights(**arguments(select_weights, snakemake, out, target=target, checkpoints=checkpoints(snakemake)))
+    given = {"target": dataset_files(snakemake, "target"), "checkpoints": checkpoints(snakemake)}
+    select_weights(**arguments(select_weights, snakemake, out, **given))

@@ -5,6 +5,4 @@ from _run import arguments, dataset_files, run
 with run(snakemake) as out:
     from rib.data.split_dataset import split_dataset
 
-    files = snakemake.input
-    dataset = dataset_files(snakemake.wildcards.dataset, files.manifest, files.proxy, None)
-    split_dataset(**arguments(split_dataset, snakemake, out, files=dataset))
+    split_dataset(**arguments(split_dataset, snakemake, out, files=dataset_files(snakemake, "dataset")))

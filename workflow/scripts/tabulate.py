@@ -3,11 +3,9 @@
 import pkgutil
 from pathlib import Path
 
-from _run import arguments, dataset_group, named_inputs, run, warm_start
+from _run import arguments, dataset_group, named_inputs, run
 
-warm_start("tables")
-
-with run(snakemake) as out:
+with run(snakemake, warm="tables") as out:
     function = pkgutil.resolve_name(snakemake.params.cfg["function"])
     from rib.analysis.fit import mark_tables
 

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from _run import arguments, run, warm_start
+from _run import arguments, run
 
-warm_start("tables")
-
-with run(snakemake) as out:
+with run(snakemake, warm="tables") as out:
     from rib.reporting.page import write_page
 
     cfg, files = snakemake.params.cfg, snakemake.input

@@ -133,9 +133,8 @@ def evaluate(
 def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.DataFrame, pd.DataFrame]:
     """RI of each run, and mRI of each method, in percentage points with confidence intervals, as in ri.csv and mri.csv.
 
-    Args:
-        rows: of `evaluate`, of fine-tuned networks and of those that they started from, on the same datasets, else a UserError.
-        network: any of the family, to find the datasets. Example: `rib.robustness_improvement(rows, network)`.
+    The rows of `evaluate` are of fine-tuned networks and of those that they started from, on the same datasets, else a
+    UserError; the network is any of the family, to find the datasets. Example: `rib.robustness_improvement(rows, network)`.
     """
     stages = _Stages(_settings(network), datasets=list(rows["dataset"].unique()))
     if missing := set(rows["model"]) - set(rows["model"][rows["method"] == PRETRAINED]):
@@ -151,11 +150,9 @@ def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.D
 def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.DataFrame]:
     """The network and the rows of a finished run of a project folder.
 
-    Args:
-        run: as in the paths of its results, <family>/<protocol>/<model>/<target>/<method>/<size>/<seed>.
-        settings: those of the project that differ from the family's defaults, such as catalog and image_size.
-
-    Raises a UserError if it has several networks. Example: `rib.load_run(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
+    The run is as in the paths of its results, <family>/<protocol>/<model>/<target>/<method>/<size>/<seed>; the settings are
+    those of the project that differ from the family's defaults, such as catalog and image_size. Raises a UserError if
+    it has several networks. Example: `rib.load_run(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
     """
     parts = Path(run).parts
     place, path = Path(project, "results", *parts[:2]), Path(*parts[2:])
@@ -167,10 +164,8 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
     trained = {name: replace(found, **parent_of(name)) for name in states[0].weights if name != PRETRAINED}
     checkpoints = {name: place / f"finetune/{part}" / OUTPUTS["checkpoint"] for name, part in trained.items()}
     model = place.parent / "models" / found.model
-    _refuse_changed(
-        *(path.parent / OUTPUTS["manifest"] for path in (model / OUTPUTS["weights"], *checkpoints.values()))
-    )
-    _refuse_changed(*(path.with_suffix(".manifest.json") for path in rows))
+    manifests = [path.with_name(OUTPUTS["manifest"]) for path in (model / OUTPUTS["weights"], *checkpoints.values())]
+    _refuse_changed(*manifests, *(path.with_suffix(".manifest.json") for path in rows))
     records = read_lock(Path(project, LOCK))  # of models by name
     name = next((name for name in records if parse_name(name).short == found.model), found.model)
     stages = _Stages({**settings, "family": parts[0], "models": [name]}, records)
@@ -189,9 +184,8 @@ def _catalog(settings: Mapping, family: str | None = None) -> Catalog:
 def _settings(network: nn.Module) -> dict:
     """The settings that a network was loaded with."""
     if not hasattr(network, "settings"):
-        raise UserError(
-            f"a {type(network).__name__} was not loaded by rib; copy its weights into one of rib.load_model."
-        )
+        kind = type(network).__name__
+        raise UserError(f"a {kind} was not loaded by rib; copy its weights into one of rib.load_model.")
     return network.settings
 
 
@@ -217,8 +211,7 @@ class _Stages:
         self.settings, self.grid = settings, resolve_grid(config, catalog)
         (self.name,) = self.grid.models
         self.geometry, self.workers = self.grid.geometry(self.name), config["compute"]["decode_workers"]
-        own = {"geometry": self.geometry, "workers": self.workers}
-        self.view = view.DatasetView(**self.grid.view_of(self.name) | own)
+        self.view = view.DatasetView(**self.grid.view_of(self.name) | {"geometry": self.geometry}, workers=self.workers)
         self.compute = device.ComputeSettings(**self.grid.compute())
         variables.set_from(config)
 
@@ -258,10 +251,8 @@ class _Stages:
     def kept(self, place: str, function: Callable, known: Mapping, *code: str, **outputs: str) -> Path:
         """Folder of the cache with all outputs of a job's function, compared with their digests.
 
-        Args:
-            known: arguments by name, of which the function takes those that it has.
-            code: files of code that it loads.
-            outputs: names of further outputs, by argument.
+        The function takes those of the `known` arguments that it has, and loads files of `code`; `outputs` are names of
+        further outputs, by argument.
         """
         known = {"view": self.view, "compute": self.compute, **known}
         known = {name: known[name] for name in inspect.signature(function).parameters if name in known}
@@ -288,10 +279,9 @@ class _Stages:
         """Published files of a dataset or model."""
         made, known = [], {"what": entry.name, "partial": self.cache / "partial"}
         for source in entry.sources:
-            more = {"urls": self.grid.catalog.urls.get((entry.raw, source["file"]))}
+            known["source"] = {**source, "urls": self.grid.catalog.urls.get((entry.raw, source["file"]))}
             if source["kind"] == "folder":
-                more["listing"] = folders.listing(Path(source["path"]))
-            known["source"] = {**source, **more}
+                known["source"]["listing"] = folders.listing(Path(source["path"]))
             made.append(self.kept(f"raw/{entry.raw}", download.download, known, target=source["file"]) / source["file"])
         return made
 
@@ -319,10 +309,8 @@ class _Stages:
         if how := entry.pretrain:
             known |= {f"{key}_folder": self.dataset(how[key]).folder for key in ("dataset", "test")}
             return self.kept(f"models/{self.name}", pretrain.pretrain, known)
-        known |= {
-            "archives": self.archives(entry),
-            "reference": self.reference() if known["head"] == "fitted" else None,
-        }
+        known["archives"] = self.archives(entry)
+        known["reference"] = self.reference() if known["head"] == "fitted" else None
         return self.kept(f"models/{self.name}", convert.convert, known)
 
     def trained(self, run: Run) -> tuple[list[State], dict[str, Path]]:

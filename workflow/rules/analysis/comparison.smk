@@ -37,4 +37,4 @@ use rule compare_published as write_summary with:
     log:
         f"{LOGS}/summary.log",
     params:
-        cfg=tabulation("summary:write_summary", labels=LABELS, conditions=CONDITIONS, confidence=CONFIDENCE),
+        cfg=tabulation("summary:write_summary", labels=LABELS, **STATISTICS),

@@ -2,6 +2,7 @@
 # rule also works if only rows and reports were pulled; it depends on the mRI table instead. Outputs differ, as times do.
 
 COST = f"{REPORTS}/tables/cost.csv"
+COSTED = {n: [*m.parents] for n, m in SHOWN.items() if all(GRID.methods[k].trains for k in m.parents or [n])}
 
 REGISTRY.figure("cost", inputs={"cost": COST, "mri": TABLES["mri"]}, settings=LABELLED_MEANS)
 REGISTRY.analysis("cost", tables={"cost": COST}, figures=["cost"])
@@ -20,8 +21,6 @@ use rule compare_published as count_costs with:
         cfg=lambda w: tabulation(
             "cost:write_costs",
             records=[path for stage in ("finetune", "merge", "evaluate") for path in RECORDS_BY_STAGE[stage]],
-            parents={
-                n: [*m.parents] for n, m in SHOWN.items() if all(GRID.methods[k].trains for k in m.parents or [n])
-            },
+            parents=COSTED,
             conditions=CONDITIONS,
         ),

@@ -23,14 +23,11 @@ REGISTRY.figure(
         "confidence": CONFIDENCE,
     },
 )
+DISTANCE_LABELS = {name: CATALOG.datasets[name].label for name in DISTANCE_SETS}
 REGISTRY.figure(
     "distance_matrix",
     inputs={"distances": DISTANCE_TABLES["distances"]},
-    settings={
-        "models": MODEL_LABELS,
-        "datasets": {name: CATALOG.datasets[name].label for name in DISTANCE_SETS},
-        "kinds": DISTANCE_KINDS,
-    },
+    settings={"models": MODEL_LABELS, "datasets": DISTANCE_LABELS, "kinds": DISTANCE_KINDS},
 )
 REGISTRY.analysis("distances", tables=DISTANCE_TABLES, figures=["distance_drop", "distance_matrix"], optional=True)
 
@@ -102,8 +99,7 @@ use rule compute_metrics as associate_distances with:
                 "in_distribution": IN_DISTRIBUTION,
                 # Accuracies of pairs use all images, unlike a leak-free RI.
                 "pairs": GRID.leak_free_groups() is None,
-                "confidence": CONFIDENCE,
-                "seed": CONFIG["statistics"]["seed"],
+                **{key: CONFIG["statistics"][key] for key in ("confidence", "seed")},
             },
             conditions=CONDITIONS,
         ),

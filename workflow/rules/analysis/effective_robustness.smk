@@ -1,5 +1,4 @@
-# Effective robustness: out-of-distribution accuracy beyond that expected from in-distribution accuracy, before and
-# after fine-tuning. Requires an in-distribution dataset and published accuracies of baseline models.
+# Effective robustness. Requires an in-distribution dataset and published accuracies of baseline models.
 
 from rib.analysis.baselines import baselines
 
@@ -25,6 +24,4 @@ use rule compare_published as compare_with_baselines with:
     log:
         f"{LOGS}/effective_robustness.log",
     params:
-        cfg=tabulation(
-            "effective_robustness:write_tables", baselines=BASELINES, confidence=CONFIDENCE, conditions=CONDITIONS
-        ),
+        cfg=tabulation("effective_robustness:write_tables", baselines=BASELINES, **STATISTICS),

@@ -1,14 +1,12 @@
 # In the course of training: CKA of the features before the head with the pretrained model's, and accuracy on the target with
 # RI. Runs are trained once more and keep their weights at ten times, so that the settings of the ordinary runs don't change.
 
-CKA_EPOCHS, TRADEOFF_EPOCHS = (f"{REPORTS}/tables/{name}.csv" for name in ("cka_epochs", "tradeoff_epochs"))
+EPOCH_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("cka_epochs", "tradeoff_epochs")}
 SNAPSHOTS = f"{RUNS}/snapshots/{RUN_PATH}"
 KEPT = [f"snapshot{number}" for number in range(1, 11)]  # at equal distances, whatever the number of epochs
 EPOCH_FEATURES = f"{RUNS}/epochs/{RUN_PATH}/{{dataset}}"
 EPOCH_RUNS = [run for run in COMPARED if GRID.methods[run.method].trains]
-EPOCH_FILES = [
-    f"{EPOCH_FEATURES}.safetensors".format(**vars(run), dataset=dataset) for run in EPOCH_RUNS for dataset in GRID.ood
-]
+EPOCH_FILES = [f"{EPOCH_FEATURES}.safetensors".format(**vars(run), dataset=n) for run in EPOCH_RUNS for n in GRID.ood]
 EPOCH_SCORES = f"{RUNS}/evaluate_snapshots/{RUN_PATH}/{{evaluation_group}}"
 EPOCH_ROWS = rows_of(EPOCH_RUNS, "evaluate_snapshots")
 EPOCH_SETTINGS = {
@@ -16,18 +14,13 @@ EPOCH_SETTINGS = {
     "methods": {n: style for n, style in COMPARED_SETTINGS["methods"].items() if GRID.methods[n].trains},
 }
 
-REGISTRY.figure("cka_epochs", inputs={"cka_epochs": CKA_EPOCHS}, settings=EPOCH_SETTINGS)
+REGISTRY.figure("cka_epochs", inputs={"cka_epochs": EPOCH_TABLES["cka_epochs"]}, settings=EPOCH_SETTINGS)
 REGISTRY.figure(
     "tradeoff_epochs",
-    inputs={"tradeoff_epochs": TRADEOFF_EPOCHS},
+    inputs={"tradeoff_epochs": EPOCH_TABLES["tradeoff_epochs"]},
     settings={key: EPOCH_SETTINGS[key] for key in ("models", "methods", "targets")} | ON_TARGET,
 )
-REGISTRY.analysis(
-    "epochs",
-    tables={"cka_epochs": CKA_EPOCHS, "tradeoff_epochs": TRADEOFF_EPOCHS},
-    figures=["cka_epochs", "tradeoff_epochs"],
-    optional=True,
-)
+REGISTRY.analysis("epochs", tables=EPOCH_TABLES, figures=list(EPOCH_TABLES), optional=True)
 
 
 use rule finetune as keep_snapshots with:
@@ -65,19 +58,13 @@ use rule compute_metrics as compute_cka_epochs with:
         after=ancient(EPOCH_FILES),
         fit=TABLES["fit"],
     output:
-        **table_files("cka_epochs", table=CKA_EPOCHS),
+        **table_files("cka_epochs", table=EPOCH_TABLES["cka_epochs"]),
     log:
         f"{LOGS}/cka_epochs.log",
     resources:
         **KERNELS,
     params:
-        cfg=tabulation(
-            "cka:write_cka_epochs",
-            snapshots=len(KEPT),
-            ood_datasets=GRID.ood,
-            conditions=CONDITIONS,
-            confidence=CONFIDENCE,
-        ),
+        cfg=tabulation("cka:write_cka_epochs", snapshots=len(KEPT), ood_datasets=GRID.ood, **STATISTICS),
 
 
 def snapshot_inputs(w):
@@ -117,7 +104,7 @@ use rule compute_metrics as tabulate_tradeoff_epochs with:
         manifests=beside("manifest", EPOCH_ROWS),
         rows=ancient([*rows_of(PRETRAINED_RUNS.values()), *EPOCH_ROWS]),
     output:
-        **table_files("tradeoff_epochs", table=TRADEOFF_EPOCHS),
+        **table_files("tradeoff_epochs", table=EPOCH_TABLES["tradeoff_epochs"]),
     log:
         f"{LOGS}/tradeoff_epochs.log",
     params:

@@ -1,5 +1,4 @@
-# Robustness by the number of images used for fine-tuning and for pretraining. Part of a run if the grid has several sizes
-# of subsets, or models that are trained here or state different numbers.
+# Robustness by the numbers of fine-tuning and of pretraining images, if the grid has several or pretrains models.
 
 SIZES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("sizes", "pretraining_sizes")}
 # Models that differ only in the size of their pretraining data have the same architecture and dataset.

@@ -55,9 +55,4 @@ use rule compute_metrics as compute_stir with:
         mem_mb=2000,
         runtime=60,
     params:
-        cfg=tabulation(
-            "stir:write_stir",
-            **{key: CONFIG["stir"][key] for key in ("layer", "steps")},
-            conditions=CONDITIONS,
-            confidence=CONFIDENCE,
-        ),
+        cfg=tabulation("stir:write_stir", **{key: CONFIG["stir"][key] for key in ("layer", "steps")}, **STATISTICS),

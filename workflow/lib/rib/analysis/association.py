@@ -34,6 +34,7 @@ TIE = 1e-9  # correlations closer than this are equal
 FEWEST = 3  # minimum number of points for a correlation
 STATISTICS = ("pearson", "spearman")
 KEYS = ["model", "method", "size", "distance", "level", "statistic"]
+Permuted = Callable[[np.ndarray], np.ndarray]  # from orders (b, k) to permuted predictors (b, n)
 COLUMNS = [*KEYS, "value", "ci_low", "ci_high", "p", "permutations", "exact", "n"]
 
 
@@ -65,12 +66,11 @@ def _standardised(rows: np.ndarray) -> np.ndarray:
 
 
 def permuted_p(
-    permuted: Callable[[np.ndarray], np.ndarray], responses: np.ndarray, orders: np.ndarray, exact: bool, ranks: bool
+    permuted: Permuted, responses: np.ndarray, orders: np.ndarray, exact: bool, ranks: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Correlations and their two-sided permutation p-values.
 
     Args:
-        permuted: maps orders (b, k) to the permuted predictors (b, n).
         responses: (runs, n).
         orders: (count, k), see `permutations`.
         exact: whether those are all. If not, the observed order is added to the draws, which keeps p valid.
@@ -174,9 +174,7 @@ def association_table(
     return table.sort_values(KEYS[:3], kind="stable", key=lambda column: pd.factorize(column)[0])
 
 
-def _renamed(
-    distances: pd.DataFrame, names: Sequence[str], cells: Sequence[tuple[str, str]]
-) -> Callable[[np.ndarray], np.ndarray]:
+def _renamed(distances: pd.DataFrame, names: Sequence[str], cells: Sequence[tuple[str, str]]) -> Permuted:
     """Function from permutations (b, datasets) of the datasets' names to the distances (b, cells) of pairs of names."""
     matrix = _matrix(distances).loc[names, names].to_numpy()
     rows, columns = ([names.index(cell[side]) for cell in cells] for side in (0, 1))
@@ -184,16 +182,10 @@ def _renamed(
 
 
 def _tested(
-    permuted: Callable[[np.ndarray], np.ndarray],
-    responses: np.ndarray,
-    sizes: Sequence[int],
-    pairs: bool,
-    confidence: float,
-    seed: int,
+    permuted: Permuted, responses: np.ndarray, sizes: Sequence[int], pairs: bool, confidence: float, seed: int
 ) -> Iterator[tuple]:
     """Yield run index, statistic, value, confidence interval, p, permutations, exact, n of each run and statistic."""
-    n = responses.shape[1]
-    enough = n >= FEWEST
+    enough = (n := responses.shape[1]) >= FEWEST
     orders, exact = permutations(*sizes, seed=seed) if enough else (np.empty((0, sum(sizes)), np.int64), True)
     for statistic in STATISTICS:
         ranks = statistic == "spearman"
@@ -224,7 +216,6 @@ def write_tables(
     measured = zip(models, features, compression, strict=True)
     parts = {model: pd.concat(map(pd.read_csv, paths)) for model, *paths in measured}
     distances = pd.concat(parts, names=["model"]).reset_index("model")
-    changes, gains = map(read_table, (accuracy, ri))
-    tables = {"distances": distances, "association": association_table(distances, changes, gains, **choices)}
-    for name, table in tables.items():
+    associated = association_table(distances, read_table(accuracy), read_table(ri), **choices)
+    for name, table in (("distances", distances), ("association", associated)):
         write_table(outputs[name], table.assign(conditions=conditions))

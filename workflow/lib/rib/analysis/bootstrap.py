@@ -90,8 +90,7 @@ def _error(values: np.ndarray) -> tuple[float, float, float]:
     scale = 1 / seeds / targets**2
     of_objects = drawn.mean(axis=(0, 1)).var()
     of_seeds = scale * observed.var(axis=1, ddof=1)
-    apart = drawn - drawn.mean(axis=1, keepdims=True)
-    shared = scale * apart.var(axis=2).sum(axis=1) / (seeds - 1)
+    shared = scale * (drawn - drawn.mean(axis=1, keepdims=True)).var(axis=2).sum(axis=1) / (seeds - 1)
     variance = of_objects + max(0.0, of_seeds.sum() - shared.sum())
     if not (whole := of_seeds.sum()):
         return float(np.sqrt(variance)), 0.0, seeds - 1

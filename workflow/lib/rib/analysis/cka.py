@@ -31,6 +31,7 @@ DEPTHS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, PRE_LOGITS: 5}  # 
 OTHERS = "others"  # dataset column of the mean over all datasets other than the target
 FEWEST = 4  # minimum number of images for the unbiased estimator
 CLOSEST = 1 - 1e-12  # upper limit, since artanh(1) is infinite
+Files = Mapping[Run, Mapping[str, Path]]  # of features, by dataset
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,7 @@ class Kernel:
 def _group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Sum rows by group: (n, ...) to (g, ...)."""
     order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(groups[order]) > 0])
-    return np.add.reduceat(values[order], starts, axis=0)
+    return np.add.reduceat(values[order], np.flatnonzero(np.r_[True, np.diff(groups[order]) > 0]), axis=0)
 
 
 def hsic(one: Kernel, other: Kernel) -> np.ndarray:
@@ -109,8 +109,7 @@ def cka(one: Kernel, other: Kernel, own: np.ndarray | None = None) -> np.ndarray
     Args:
         own: `hsic(one, one)`, if already computed.
     """
-    own = hsic(one, one) if own is None else own
-    scale = own * hsic(other, other)
+    scale = (hsic(one, one) if own is None else own) * hsic(other, other)
     return hsic(one, other) / np.sqrt(np.where(scale > 0, scale, np.nan))
 
 
@@ -129,8 +128,7 @@ def jackknife_interval(values: np.ndarray, confidence: float) -> tuple[float, fl
     scale.
     """
     whole, *left = np.arctanh(np.clip(values, -CLOSEST, CLOSEST))
-    error = np.sqrt((len(left) - 1) * np.var(left))
-    half = NormalDist().inv_cdf((1 + confidence) / 2) * error
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt((len(left) - 1) * np.var(left))
     return float(np.tanh(whole - half)), float(np.tanh(whole + half))
 
 
@@ -165,8 +163,9 @@ def write_cka(
     runs = by_run(features)
     before = {run: paths for run, paths in runs.items() if run.method == PRETRAINED}
     tuned = {run: paths for run, paths in runs.items() if run.method != PRETRAINED}
-    names = {layer: (layer, depth) for layer, depth in DEPTHS.items()}
-    _write(before, tuned, names, ["layer", "depth"], None, ood_datasets, conditions, confidence, table)
+    names = {layer: {"layer": layer, "depth": depth} for layer, depth in DEPTHS.items()}
+    found = _table(before, tuned, names, None, ood_datasets, confidence)
+    write_table(table, found.assign(conditions=conditions))
 
 
 def write_cka_epochs(
@@ -190,25 +189,18 @@ def write_cka_epochs(
     Raises:
         UserError: there is no fine-tuned run, too few images, or no `pre_logits` among the pretrained features.
     """
-    names = {f"snapshot{number}": (100 * number / snapshots,) for number in range(1, snapshots + 1)}
-    _write(by_run(before), by_run(after), names, ["trained"], PRE_LOGITS, ood_datasets, conditions, confidence, table)
+    names = {f"snapshot{number}": {"trained": 100 * number / snapshots} for number in range(1, snapshots + 1)}
+    found = _table(by_run(before), by_run(after), names, PRE_LOGITS, ood_datasets, confidence)
+    write_table(table, found.assign(conditions=conditions))
 
 
-def _write(
-    before: Mapping[Run, Mapping[str, Path]],
-    tuned: Mapping[Run, Mapping[str, Path]],
-    names: Mapping[str, tuple],
-    columns: Sequence[str],
-    against: str | None,
-    ood_datasets: Collection[str],
-    conditions: str,
-    confidence: float,
-    table: Path,
-) -> None:
-    """Compare runs with their pretrained models and write one row per run, name and dataset.
+def _table(
+    before: Files, tuned: Files, names: Mapping, against: str | None, ood_datasets: Collection[str], confidence: float
+) -> pd.DataFrame:
+    """Compare runs with their pretrained models: one row per run, name and dataset.
 
     Args:
-        names: names of the features in the runs' files, in order, with their values in `columns`.
+        names: names of the features in the runs' files, in order, each with further columns of its rows.
         against: see `compare`.
     """
     if not tuned:
@@ -220,12 +212,12 @@ def _write(
         for key, value in compare(path, after, against):
             found.setdefault(key, {})[dataset] = value
     lines = [
-        (*run.values(RUN_COLUMNS), dataset, *names[name], *rest)
+        (*run.values(RUN_COLUMNS), dataset, *names[name].values(), *rest)
         for run, name in itertools.product(tuned, names)
         for dataset, *rest in _lines(run.target, found.get((run, name), {}), ood_datasets, confidence)
     ]
-    columns = [*RUN_COLUMNS, "dataset", *columns, "n", "cka", "ci_low", "ci_high", "biased"]
-    write_table(table, pd.DataFrame(lines, columns=columns).assign(conditions=conditions))
+    further = next(iter(names.values()))
+    return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", *further, "n", "cka", "ci_low", "ci_high", "biased"])
 
 
 def compare(before: Path, after: Mapping[Run, Path], against: str | None) -> Iterator[tuple]:

@@ -1,14 +1,12 @@
 """Paired comparison of the methods of one model: differences of mRI, a ranking with ties, and the spread over seeds.
 
-Confidence intervals and, from three seeds on, tests are over objects and seeds (`rib.analysis.bootstrap`). All methods
-share the objects' draws, so differences are paired. Targets, datasets and, with fewer seeds, the trained networks are
-fixed. The standard deviation and t-interval over seeds are those with fixed objects.
+Confidence intervals and, from three seeds on, tests are those of `rib.analysis.bootstrap`. All methods share draws of
+objects, so differences are paired. The standard deviation and t-interval over seeds are those with fixed objects.
 
 With fewer than three seeds the test flips signs of objects. Its null hypothesis is that two methods are exchangeable on
-each object. mRI_A - mRI_B is a sum over objects (`rib.analysis.ri.ood_parts`). Under the null hypothesis the sign of each
-object's term is random, jointly for all targets, datasets and seeds in which the object appears. p is the fraction of
-draws with at least the observed absolute difference, counting the observed one (Phipson and Smyth 2010, doi
-10.2202/1544-6115.1585).
+each object: mRI_A - mRI_B is a sum over objects (`rib.analysis.ri.ood_parts`), and the sign of each term is random,
+jointly for all targets, datasets and seeds in which the object appears. p is the fraction of draws with at least the
+observed absolute difference, counting the observed one (Phipson and Smyth 2010, doi 10.2202/1544-6115.1585).
 
 Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) is over all tests of a table with the same model and
 size: all pairs, including those with the pretrained model, and in comparisons_ri all targets. A method with an unfinished
@@ -173,11 +171,9 @@ def letters(tied: np.ndarray) -> list[str]:
             both = {group for group in groups if group.issuperset(pair)}
             split = (groups - both) | {group - {one} for group in both for one in pair}
             groups = {group for group in split if not any(group < other for other in split)}
-    named = {
-        group: string.ascii_lowercase[number % 26] + str(number // 26 or "")
-        for number, group in enumerate(sorted(groups, key=sorted))
-    }
-    return ["".join(name for group, name in named.items() if item in group) for item in range(len(tied))]
+    ordered = enumerate(sorted(groups, key=sorted))
+    named = [(group, string.ascii_lowercase[number % 26] + str(number // 26 or "")) for number, group in ordered]
+    return ["".join(name for group, name in named if item in group) for item in range(len(tied))]
 
 
 def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.DataFrame:
@@ -212,8 +208,7 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """
     own = comparisons[comparisons["other"] == PRETRAINED].rename(columns={"difference": "mri"})
     sign = np.zeros((len(own) + 1, len(own) + 1), int)  # 1 where the first is better than the second
-    better = np.sign(comparisons["difference"]) * (comparisons["p_holm"] <= 1 - confidence)
-    sign[np.triu_indices(len(sign), 1)] = better
+    sign[np.triu_indices(len(sign), 1)] = np.sign(comparisons["difference"]) * (comparisons["p_holm"] <= 1 - confidence)
     sign -= sign.T
     order = np.argsort(-own["mri"].to_numpy(), kind="stable")
     among = sign[np.ix_(order, order)]

@@ -21,8 +21,7 @@ SMALLEST_WINDOW = 4096  # bytes, LZMA's minimum
 
 def compressed_size(data: bytes) -> int:
     """LZMA-compressed size in bytes, with a window that covers all the data."""
-    window = max(SMALLEST_WINDOW, len(data))
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": PRESET, "dict_size": window}]
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": PRESET, "dict_size": max(SMALLEST_WINDOW, len(data))}]
     return len(lzma.compress(data, format=lzma.FORMAT_RAW, filters=filters))
 
 
@@ -63,12 +62,11 @@ def write_compression(*, datasets: Sequence[DatasetFiles], view: DatasetView, me
         UserError: no image fits the budget.
     """
     loaded = [load_dataset(files, view, TEST) for files in datasets]
-    side = view.geometry.size
-    n = min(int(1e6 * megabytes) // (3 * side**2), *(len(dataset.labels) for dataset in loaded))
+    side, each = view.geometry.size, 3 * view.geometry.size**2  # pixels, bytes
+    n = min(int(1e6 * megabytes) // each, *(len(dataset.labels) for dataset in loaded))
     if not n:
         raise UserError(
-            f"distances.compressed_megabytes: an image of {side} px takes {3 * side**2 / 1e6:.2f} MB; "
-            "set at least that."
+            f"distances.compressed_megabytes: an image of {side} px takes {each / 1e6:.2f} MB; set at least that."
         )
     chosen = [subset(dataset, str(n)) for dataset in loaded]
     images = {part.name: part.images[slice(None) if part.rows is None else part.rows] for part in chosen}

@@ -90,9 +90,8 @@ def count(parts: Iterable[pd.DataFrame], indexes: Mapping[str, pd.DataFrame]) ->
             first, images, place, objects = scored[dataset]
             if not np.array_equal(shown, images):
                 raise different_images(dataset, first, run)
-            correct = np.bincount(place[rows[own][right[own]]], minlength=len(objects))
-            key = (*state, None if np.isnan(alpha) else alpha)
-            found.setdefault(key, {})[dataset] = correct.astype(np.uint16)
+            correct = np.bincount(place[rows[own][right[own]]], minlength=len(objects)).astype(np.uint16)
+            found.setdefault((*state, None if np.isnan(alpha) else alpha), {})[dataset] = correct
     states = sorted(found, key=lambda state: (state[:-1], state[-1] or 0))
     for state, (dataset, (first, *_)) in itertools.product(states, scored.items()):
         if dataset not in found[state]:

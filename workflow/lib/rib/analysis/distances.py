@@ -50,8 +50,7 @@ def squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Squared Euclidean distances between the rows of (n, d) and (m, d): (n, m), never negative."""
     middle = (first.mean(axis=0) + second.mean(axis=0)) / 2  # centring reduces rounding errors
     first, second = first - middle, second - middle
-    squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)
-    return np.maximum(squares - 2 * first @ second.T, 0)
+    return np.maximum((first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2 * first @ second.T, 0)
 
 
 def covariance_root(features: np.ndarray) -> np.ndarray:
@@ -78,10 +77,8 @@ def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]
     # Zero rows don't change the singular values, and allow one batched call.
     padded = np.stack([np.pad(root, ((0, rows - len(root)), (0, 0))) for root in roots[1]])
     flat = padded.reshape(-1, padded.shape[2]).T
-    shared = [
-        np.linalg.svd((root @ flat).reshape(len(root), -1, rows).transpose(1, 0, 2), compute_uv=False).sum(axis=1)
-        for root in roots[0]
-    ]
+    products = ((root @ flat).reshape(len(root), -1, rows).transpose(1, 0, 2) for root in roots[0])
+    shared = [np.linalg.svd(product, compute_uv=False).sum(axis=1) for product in products]
     spread = traces[0][:, None] + traces[1] - 2 * np.stack(shared)
     return squared_distances(*means) + np.maximum(spread, 0)
 
@@ -101,11 +98,9 @@ def otdd(first: Sample, second: Sample, gaussian: bool) -> float:
     """
     if len(first.labels) != len(second.labels):
         raise ValueError("OTDD needs samples of equal size")
-    places, classes = [], []
-    for sample in (first, second):
-        names, place = np.unique(sample.labels, return_inverse=True)
-        places.append(place)
-        classes.append([sample.features[place == position] for position in range(len(names))])
+    pair = (first, second)
+    places = [np.unique(sample.labels, return_inverse=True)[1] for sample in pair]
+    classes = [[one.features[own == i] for i in range(own.max() + 1)] for one, own in zip(pair, places, strict=True)]
     if not gaussian:
         classes = [[part.mean(axis=0, keepdims=True) for part in parts] for parts in classes]
     cost = squared_distances(first.features, second.features) + gaussian_distances(*classes)[np.ix_(*places)]

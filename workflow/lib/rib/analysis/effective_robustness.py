@@ -6,8 +6,7 @@ For a model with accuracies acc_in and acc_out in and out of distribution,
 
 in percentage points, where b is a line fitted to logit(acc_in) and logit(acc_out) of models that were trained only on
 the in-distribution training set (Taori et al. 2020, arXiv 2007.00644, which also fits logits). Both datasets of a pair
-have the same label space (rib.analysis.baselines.in_distribution). Otherwise, a run that lost classes it was not
-fine-tuned on would appear robust if acc_in counts classes that acc_out doesn't.
+have the same label space, for the reason in rib.analysis.baselines.in_distribution.
 
 The confidence interval is that of the line's mean (ordinary least squares, Student's t). It does not include the
 variation of a run's own accuracies.
@@ -58,8 +57,7 @@ class Line:
         self.slope, self.intercept, self.correlation = found.slope, found.intercept, found.rvalue
         self.models, self.lowest, self.highest = len(x), np.min(inside), np.max(inside)
         self.centre, self.spread = x.mean(), ((x - x.mean()) ** 2).sum()
-        residuals = y - (found.intercept + found.slope * x)
-        self.residual = np.sqrt((residuals**2).sum() / (len(x) - 2))
+        self.residual = np.sqrt(((y - (found.intercept + found.slope * x)) ** 2).sum() / (len(x) - 2))
 
     def at(self, accuracy: Accuracies) -> np.ndarray:
         """Predicted out-of-distribution accuracies for in-distribution accuracies, in percent."""

@@ -55,7 +55,6 @@ def write_choice(
     lines = []
     for manifest, history in zip(manifests, histories, strict=True):
         run, loss = run_of(manifest), pd.read_csv(history)["loss"].iloc[-1]
-        measured = {"fit": 100 * read_json(manifest)["fit"], "loss": loss}
-        lines.append({**vars(run), **variants[run.method], **measured})
+        lines.append({**vars(run), **variants[run.method], "fit": 100 * read_json(manifest)["fit"], "loss": loss})
     columns = [*GROUP, "lr", "target", "size", "seed", "fit", "loss", "chosen"]
     write_table(table, choose(pd.DataFrame(lines), threshold)[columns].assign(conditions=conditions), "%.8g")

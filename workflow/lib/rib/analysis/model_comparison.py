@@ -124,13 +124,11 @@ def write_model_comparisons(
     first = next(iter(read_counts(counts)))
     weights = object_weights(first.objects, replicates, seed)
     effects = effects_of(read_counts(counts), methods, weights, unfinished, **which)
-    targets = {state[2] for state in first.states} - {NO_TARGET}
     compared = compare(effects, confidence, draws, seed).dropna(subset=["p"])
     compared = compared.rename(columns={"method": "model", "other": "other_model"})
     compared[[*KEY, "measure"]] = compared["target"].tolist()
-    compared["objects"] = ri_objects(first, targets, *which.values())[None]
+    compared["objects"] = ri_objects(first, {state[2] for state in first.states} - {NO_TARGET}, *which.values())[None]
     compared = compared.sort_values([*KEY, *PAIR[:2]], kind="stable")[[*KEY, *PAIR]]
     ranks = {key: rank(effects, *key, confidence) for key in dict.fromkeys(name[:2] for name in effects.columns)}
-    ranked = pd.concat(ranks, names=KEY).reset_index(KEY)
-    for path, found in ((model_comparisons, compared), (model_ranks, ranked)):
+    for path, found in ((model_comparisons, compared), (model_ranks, pd.concat(ranks, names=KEY).reset_index(KEY))):
         write_table(path, found.assign(conditions=conditions))

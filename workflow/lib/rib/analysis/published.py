@@ -13,12 +13,7 @@ KEYS = ["model", "dataset"]
 
 
 def compare(
-    *,
-    rows: Iterable[Path],
-    published: Iterable[Mapping],
-    expected: Mapping[str, int],
-    obstacle: str | None,
-    table: Path,
+    *, rows: Iterable[Path], published: Iterable[dict], expected: Mapping[str, int], obstacle: str | None, table: Path
 ) -> None:
     """Write one row per published accuracy: the measured accuracy, the difference and the verdict.
 

@@ -22,6 +22,8 @@ from rib.analysis.counts import EVERY, Counts, Index, State
 from rib.base.errors import UserError
 from rib.config.run import ALL, NO_TARGET, PRETRAINED
 
+Groups = Mapping[str, str] | None  # for leak-free results, source groups by dataset
+
 
 @dataclass(frozen=True)
 class Ood:
@@ -49,11 +51,10 @@ def ood_accuracies(
     counts: Counts,
     weights: np.ndarray,
     ood_datasets: Collection[str] | None = None,
-    source_groups: Mapping[str, str] | None = None,
+    source_groups: Groups = None,
     among: Mapping[tuple[str, str], Mapping[str, np.ndarray]] | None = None,
 ) -> dict[State, Ood]:
-    """Accuracy on the target, and mean accuracy on the other datasets, before and after fine-tuning, for every
-    fine-tuned state.
+    """Accuracy on the target, and mean accuracy on the others, before and after fine-tuning, of every fine-tuned state.
 
     Args:
         weights: (replicates, objects), see `object_weights`.
@@ -83,19 +84,16 @@ def ood_accuracies(
         ]
         means = np.mean(accuracies, axis=0).T
         images = sum(int(counts.images[name][kept].sum()) for name, kept in left.items())
-        scored = target in counts.datasets and among is None
-        own = whole(target)[:, rows].T if scored else np.full_like(means, np.nan)
+        own = whole(target)[:, rows].T if target in counts.datasets and among is None else np.full_like(means, np.nan)
         pairs = ([i, len(states) + i] for i in range(len(states)))
         found |= {state: Ood(*means[pair], images, own[pair]) for state, pair in zip(states, pairs, strict=True)}
     return {state: found[state] for state in counts.states if state in found}
 
 
 def ood_parts(
-    counts: Counts, ood_datasets: Collection[str] | None = None, source_groups: Mapping[str, str] | None = None
+    counts: Counts, ood_datasets: Collection[str] | None = None, source_groups: Groups = None
 ) -> dict[State, np.ndarray]:
-    """Contribution of each object to the mean accuracy on the other datasets, for every fine-tuned state.
-
-    Args: see `ood_accuracies`.
+    """Contribution of each object to the mean accuracy on the other datasets, for every state of `ood_accuracies`.
 
     Returns:
         (2, objects) percent, before and after fine-tuning; the sums over objects are `Ood.before` and `Ood.after`, and that of the differences is RI.
@@ -125,12 +123,10 @@ def _before(state: State) -> State:
     return (state[0], PRETRAINED, NO_TARGET, ALL, 0, None)
 
 
-def _by_target(
-    counts: Counts, ood_datasets: Collection[str] | None, source_groups: Mapping[str, str] | None
-) -> dict[str, dict[str, Index]]:
+def _by_target(counts: Counts, *which: Collection[str] | None) -> dict[str, dict[str, Index]]:
     """`on_other_datasets` of each target."""
     targets = sorted({state[2] for state in counts.states if state[1] != PRETRAINED})
-    return {target: on_other_datasets(counts.places, target, ood_datasets, source_groups) for target in targets}
+    return {target: on_other_datasets(counts.places, target, *which) for target in targets}
 
 
 def _only(left: Mapping[str, Index], among: Mapping[str, np.ndarray]) -> dict[str, Index]:
@@ -140,14 +136,9 @@ def _only(left: Mapping[str, Index], among: Mapping[str, np.ndarray]) -> dict[st
 
 
 def on_other_datasets(
-    places: Mapping[str, np.ndarray],
-    target: str,
-    ood_datasets: Collection[str] | None,
-    source_groups: Mapping[str, str] | None,
+    places: Mapping[str, np.ndarray], target: str, ood_datasets: Collection[str] | None, source_groups: Groups
 ) -> dict[str, Index]:
-    """Datasets in the RI of a target, and which of their objects count: `EVERY` or (n,) bool.
-
-    Args: see `Counts` for places and `ood_accuracies` for the others.
+    """Datasets in the RI of a target, and which of their objects (`Counts.places`) count: `EVERY` or (n,) bool.
 
     Raises:
         UserError: no objects remain in any dataset.

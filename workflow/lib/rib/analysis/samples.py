@@ -26,7 +26,7 @@ from scipy.stats import binom
 
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import EVERY, Index, different_images, read_indexes
-from rib.analysis.ri import on_other_datasets
+from rib.analysis.ri import Groups, on_other_datasets
 from rib.analysis.scores import REAL, SCORES, compared_scores, real_accuracies, real_answers
 from rib.base.files import read_json, write_table
 from rib.base.progress import Progress
@@ -108,10 +108,7 @@ class ObjectMeans:
         return np.stack([np.bincount(places, weights=own, minlength=n) for own in values])
 
     def means(
-        self,
-        runs: Iterable[tuple[str, Mapping[str, np.ndarray]]],
-        ood_datasets: Collection[str],
-        source_groups: Mapping[str, str] | None,
+        self, runs: Iterable[tuple[str, Mapping[str, np.ndarray]]], ood_datasets: Collection[str], source_groups: Groups
     ) -> np.ndarray:
         """Means over images, runs and the datasets other than their target: (replicates + 1, k).
 
@@ -202,8 +199,7 @@ def write_tables(
             compared(shared[dataset], own, dataset, (first, pretrained[model]))  # all models must share its images
         errors = {name: calibration(own["confidence"].to_numpy(), right(own)) for name, own in before.items()}
         for group, runs in itertools.groupby(of_model, key=lambda run: run.values(GROUP)):
-            summed = (per_object(run, before, errors) for run in runs)
-            found = resampling.means(summed, ood_datasets, source_groups)
+            found = resampling.means((per_object(run, before, errors) for run in runs), ood_datasets, source_groups)
             estimates = (estimate(values, confidence) for values in found.T)
             means.append((*group, *itertools.chain.from_iterable(estimates)))
     keys = [*RUN_COLUMNS, "dataset", "n"]

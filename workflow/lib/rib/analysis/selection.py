@@ -20,22 +20,22 @@ import pandas as pd
 
 from rib.analysis.bootstrap import object_weights, over_runs
 from rib.analysis.counts import COLUMNS, EVERY, Counts, count, read_counts, read_indexes
-from rib.analysis.ri import on_other_datasets, ood_accuracies
+from rib.analysis.ri import Groups, on_other_datasets, ood_accuracies
 from rib.base.files import write_table
 from rib.config.run import MEAN, NO_TARGET
 
 DECIMALS = 9  # percentage points; a smaller difference is a rounding error
 TABLE = ["model", "method", "rule", "size", "target", "chosen", "chosen_share", "variants", "ri", "ci_low", "ci_high"]
 Key = tuple[str, str, str, str]  # model, method, size, target
+Gains = dict[Key, dict[str, list[np.ndarray]]]  # by dataset in the RI, (replicates,) for each seed
+Variants = Mapping[str, Sequence[str]]  # by method, in the order of the grid
 
 
-def gains_of(
-    counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: Mapping[str, str] | None
-) -> dict[Key, dict[str, list[np.ndarray]]]:
-    """Accuracy after fine-tuning minus before, in percent, by dataset in the RI: (replicates,) for each seed; see `ood_accuracies`."""
+def gains_of(counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: Groups) -> Gains:
+    """Accuracy after fine-tuning minus before, in percentage points; see `ood_accuracies`."""
     targets = {state[2] for state in counts.states} - {NO_TARGET}
     left = {target: on_other_datasets(counts.places, target, ood_datasets, source_groups) for target in targets}
-    found: dict[Key, dict[str, list[np.ndarray]]] = {}
+    found: Gains = {}
     for name in ood_datasets:
         own = [place for place, s in enumerate(counts.states) if s[2] == NO_TARGET or name in left[s[2]]]
         pairs = ood_accuracies(counts.of(own), weights, [name], source_groups)
@@ -59,17 +59,17 @@ def select_accuracies(
 
 
 def choices_of(
-    gains: Mapping[Key, Mapping[str, Sequence[np.ndarray]]],
+    gains: Gains,
     select: Mapping[Key, Sequence[np.ndarray]],
     rule: str,
-    variants: Mapping[str, Sequence[str]],
+    variants: Variants,
     groups: Mapping[str, str],
 ) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
     """Choose the variant with the highest score in every replicate, the first of equal ones.
 
     Args:
         gains, select: of `gains_of`, and for the rule target of `select_accuracies`.
-        variants: by method, in the order of the grid; methods that a model does not have are ignored.
+        variants: methods that a model does not have are ignored.
         groups: source group of each dataset in an RI, its own name if it shares no source images.
 
     Returns:
@@ -98,10 +98,7 @@ def choices_of(
 
 
 def selection_table(
-    choices: Mapping[Key, tuple[np.ndarray, np.ndarray]],
-    rule: str,
-    variants: Mapping[str, Sequence[str]],
-    confidence: float,
+    choices: Mapping[Key, tuple[np.ndarray, np.ndarray]], rule: str, variants: Variants, confidence: float
 ) -> pd.DataFrame:
     """One row per model, method, size and target, and one for mRI (target `mean`), with the columns `TABLE`.
 
@@ -125,7 +122,7 @@ def write_selection(
     *,
     counts: Path,
     rule: str,
-    variants: Mapping[str, Sequence[str]],
+    variants: Variants,
     groups: Mapping[str, str],
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
@@ -147,7 +144,6 @@ def write_selection(
     select = select_accuracies(rows, indexes, replicates, seed) if rows else {}
     found = []
     for of_model in read_counts(counts):
-        weights = object_weights(of_model.objects, replicates, seed)
-        gains = gains_of(of_model, weights, ood_datasets, source_groups)
+        gains = gains_of(of_model, object_weights(of_model.objects, replicates, seed), ood_datasets, source_groups)
         found.append(selection_table(choices_of(gains, select, rule, variants, groups), rule, variants, confidence))
     write_table(table, pd.concat(found).assign(conditions=conditions))

@@ -45,8 +45,7 @@ def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str
     """
     tested = values[values.index.isin([*compared["method"], *compared["other"]])]
     best = tested.idxmax() if len(tested) else None
-    pairs = compared[(compared["method"] == best) | (compared["other"] == best)]
-    pairs = pairs[pairs["other"] != PRETRAINED]
+    pairs = compared[((compared["method"] == best) | (compared["other"] == best)) & (compared["other"] != PRETRAINED)]
     return best if len(pairs) and (pairs["p_holm"] <= 1 - confidence).all() else None
 
 
@@ -100,7 +99,6 @@ def write_summary(
         f"test, Holm-adjusted p at most {1 - confidence:.2g}); fit: mean accuracy on the images trained on.{unfinished} "
         f"{conditions[:1].upper()}{conditions[1:]}."
     )
-    sized = {size for _, size, _, _ in cells} != {ALL}
     rows = [
         (*key, method)
         for model in labels["models"]
@@ -108,18 +106,13 @@ def write_summary(
         for method in labels["methods"]
         if (*key, method, MRI) in cells
     ]
-    heads = ["Method", "Size"] if sized else ["Method"]
+    heads = ["Method"] if {size for _, size, _, _ in cells} == {ALL} else ["Method", "Size"]
     texts = {"md": [markdown(note) + "\n"], "tex": ["% Needs \\usepackage{booktabs}. Use table* for wide tables.\n"]}
     for model, own in itertools.groupby(rows, key=lambda row: row[0]):
-        lines = [
-            [
-                labels["methods"][method],
-                *([size] if sized else []),
-                *(cells[model, size, method, column] for column in columns),
-                whole_percent(cells[model, size, method, MRI].fit),
-            ]
-            for _, size, method in own
-        ]
+        lines = []
+        for _, size, method in own:
+            named, found = [labels["methods"][method], size], [cells[model, size, method, name] for name in columns]
+            lines.append([*named[: len(heads)], *found, whole_percent(found[-1].fit)])
         table = pd.DataFrame(lines, columns=[*heads, *columns.values(), "Fit (%)"])
         texts["md"] += [f"## {markdown(labels['models'][model])}\n", _markdown(table, len(heads))]
         caption = f"{labels['models'][model]}. {note}".translate(LATEX)
@@ -135,9 +128,8 @@ def write_summary(
 
 
 def _markdown(table: pd.DataFrame, heads: int) -> str:
-    shown = _shown(table, _in_markdown, markdown)
     sides = ["left"] * heads + ["right"] * (table.shape[1] - heads)
-    return shown.to_markdown(index=False, colalign=sides, disable_numparse=True) + "\n"
+    return _shown(table, _in_markdown, markdown).to_markdown(index=False, colalign=sides, disable_numparse=True) + "\n"
 
 
 def _in_markdown(cell: Cell) -> str:

@@ -96,19 +96,16 @@ def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFram
         own = own[evaluated] if evaluated.any() else own[:1, :1]
         on_target = *over_runs(own[:, :, 1], confidence, LIMITS), own[:, :, 0, 0].mean()
         found = over_runs(change, confidence), *(over_runs(each, confidence, LIMITS) for each in (before, after))
-        (targets, *over_targets), (seeds, *over_seeds) = (
-            spread(change[..., 0].mean(axis=axis), confidence) for axis in (1, 0)
-        )
+        spreads = [spread(change[..., 0].mean(axis=axis), confidence) for axis in (1, 0)]
+        (targets, *over_targets), (seeds, *over_seeds) = spreads
         mri.append((*key, *found[0], found[1][0], found[2][0], *on_target, targets, seeds, *over_targets, *over_seeds))
         means += [(*key, when, *numbers) for when, numbers in zip(("before", "after"), found[1:], strict=True)]
     names = ["model", "method", "size"]
     on_target = [f"on_target{end}" for end in ("", "_low", "_high", "_before")]
     apart = [f"{over}_{number}" for over in ("target", "seed") for number in ("sd", "low", "high")]
     columns = [*names, "mri", "ci_low", "ci_high", "ood_before", "ood_after", *on_target, "targets", "seeds", *apart]
-    return (
-        pd.DataFrame(mri, columns=columns),
-        pd.DataFrame(means, columns=[*names, "when", "accuracy", "ci_low", "ci_high"]),
-    )
+    by_when = pd.DataFrame(means, columns=[*names, "when", "accuracy", "ci_low", "ci_high"])
+    return pd.DataFrame(mri, columns=columns), by_when
 
 
 def read_fits(manifests: Iterable[Path]) -> dict[Run, dict[str, float]]:

@@ -20,5 +20,4 @@ def write_training(*, histories: Iterable[str], conditions: str, table: Path) ->
     """
     parts = [pd.read_csv(path).assign(**vars(run_of(Path(path)))) for path in histories]
     gathered = pd.concat(parts)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
-    gathered = gathered.assign(accuracy=100 * gathered["accuracy"], conditions=conditions)
-    write_table(table, gathered, "%.8g")
+    write_table(table, gathered.assign(accuracy=100 * gathered["accuracy"], conditions=conditions), "%.8g")

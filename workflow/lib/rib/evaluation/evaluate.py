@@ -47,7 +47,7 @@ def evaluate(
     manifest: Path,
     part: str = TEST,
 ) -> None:
-    """Score a run on an evaluation group; each image is read once and passes through all states of the run.
+    """Score a run on an evaluation group; each image is read once for all states. A UserError if a logit is not finite.
 
     Args:
         manifests: of the checkpoints, in their order; none for snapshots.
@@ -58,14 +58,11 @@ def evaluate(
         manifest: written as JSON: the device, n and label space digest of each dataset, and the fit of each of the
             checkpoints (see rib.training.finetune).
         part: the split that is scored where there is one.
-
-    Raises:
-        UserError: a logit is not finite.
     """
     device = devices.start(compute)
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
     loaded = [load_dataset(files, view, part) for files in datasets]
-    pixels = [Inputs(d.images, preprocessing["mean"], preprocessing["std"], device, d.rows) for d in loaded]
+    pixels = [Inputs.of(dataset, preprocessing, device) for dataset in loaded]
     models = [network_in_state(model_folder, state.weights, checkpoints, pixels[0]) for state in states]
     progress = Progress(desc=f"evaluating {run}", total=sum(len(dataset.labels) for dataset in loaded), unit="image")
     tables = []
@@ -89,11 +86,8 @@ def _rows(dataset: PreparedDataset, scores: Mapping[str, Tensor], run: Run, alph
         return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([text]))
 
     columns = {key: constant(getattr(run, key)) for key in ("model", "target", "method", "size")}
-    columns["seed"] = pa.array([run.seed] * n, pa.int32())
-    columns["alpha"] = pa.array([alpha] * n, pa.float64())
-    columns["dataset"] = constant(dataset.name)
-    columns["row"] = dataset.index["row"]
+    columns |= {"seed": pa.array([run.seed] * n, pa.int32()), "alpha": pa.array([alpha] * n, pa.float64())}
+    columns |= {"dataset": constant(dataset.name), "row": dataset.index["row"]}
     columns |= {name: pa.array(scores[name].numpy().astype(np.int16)) for name in ("prediction", "rank")}
-    for name in FLOATS:
-        columns[name] = pa.array(scores[name].clip(-LARGEST, LARGEST).numpy().astype(np.float16))
+    columns |= {name: pa.array(scores[name].clip(-LARGEST, LARGEST).numpy().astype(np.float16)) for name in FLOATS}
     return pa.table(columns)

@@ -69,7 +69,7 @@ def export_run(
         found = _as_open_clip(model, with_weights(state, *of), facts, shown, outputs)
     else:
         found = _as_timm(model, {"label_names": label_names}, shown, outputs["weights"].parent)
-    inputs = Inputs(images.images, shown["mean"], shown["std"], CPU, images.rows)[:]
+    inputs = Inputs.of(images, shown, CPU)[:]
     with torch.inference_mode():
         if not torch.equal(model(inputs), found.eval()(inputs)):
             raise UserError(f"{source}: {facts['library']} gives other logits for the export; don't use it.")

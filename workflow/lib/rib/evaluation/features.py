@@ -9,7 +9,7 @@ stage's output is averaged over positions without class and register tokens, so 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -31,6 +31,7 @@ from rib.models.state import network_in_state
 STAGES = 4
 PRE_LOGITS = "pre_logits"
 DEFAULT = "default"
+INDEX_COLUMNS = ["row", "image_id", "label", "source_id", "object_id"]
 
 
 def compute_features(
@@ -38,18 +39,17 @@ def compute_features(
 ) -> None:
     """Compute and store features of a run on a dataset.
 
+    Raises a UserError if the run has several states, the network lacks a layer, or a feature is not finite.
+
     Args:
         layers: `default` for all, or a list of names.
         limit: maximum number of images; a larger dataset is cut in the balanced order.
         features: written as .safetensors: (n, d) float32 by layer, rows in the order of the dataset's index.
         index: written as Parquet: row, image_id, label, source_id and object_id of these images, in the same order.
         manifest: written as JSON: the device, n, and d by layer.
-
-    Raises:
-        UserError: the run has several states, the network lacks a layer, or a feature is not finite.
     """
-    weights, device = source.weights, devices.start(source.compute)
-    dataset, inputs = _inputs(source, limit, device)
+    weights = source.weights
+    dataset, inputs = _inputs(source, limit)
     model = network_in_state(source.model_folder, weights, source.checkpoints, inputs)
     found = features_of(model, inputs, source.batch_size, f"features of {source}")
     chosen = found if layers == DEFAULT else layers
@@ -57,7 +57,8 @@ def compute_features(
         raise UserError(
             f"config, representations.layers: {source.run.model} has no '{missing[0]}'; choose from {', '.join(found)}."
         )
-    _store(source, {name: found[name] for name in chosen}, dataset, device, features, index, manifest)
+    _store(source, {name: found[name] for name in chosen}, inputs, features, manifest)
+    pq.write_table(dataset.index.select(INDEX_COLUMNS), index)
 
 
 def compute_epoch_features(
@@ -65,42 +66,30 @@ def compute_epoch_features(
 ) -> None:
     """Compute and store the head's input at several times in the training of a run.
 
-    Args:
-        snapshots: snapshots written by rib.training.finetune.
-        features: written as .safetensors: (n, d) float32 by snapshot, `snapshot1` first.
-
-    Other arguments and errors are those of `compute_features`.
+    The snapshots are written by rib.training.finetune. The features, written as .safetensors, are (n, d) float32 by
+    snapshot, `snapshot1` first; other arguments and errors are those of `compute_features`.
     """
-    device = devices.start(source.compute)
-    dataset, inputs = _inputs(source, limit, device)
+    dataset, inputs = _inputs(source, limit)
     found, method = {}, source.run.method
     for number, path in enumerate(snapshots, start=1):
         model = network_in_state(source.model_folder, {method: 1.0}, {method: path}, inputs)
         name = f"snapshot{number}"
         found[name] = features_of(model, inputs, source.batch_size, f"features of {source}, {name}")[PRE_LOGITS]
-    _store(source, found, dataset, device, features, index, manifest)
+    _store(source, found, inputs, features, manifest)
+    pq.write_table(dataset.index.select(INDEX_COLUMNS), index)
 
 
-def _inputs(source: RunOnDataset, limit: int, device: torch.device) -> tuple[PreparedDataset, Inputs]:
-    dataset, preprocessing = source.images(limit), source.preprocessing
-    return dataset, Inputs(dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows)
+def _inputs(source: RunOnDataset, limit: int) -> tuple[PreparedDataset, Inputs]:
+    device, dataset = devices.start(source.compute), source.images(limit)
+    return dataset, Inputs.of(dataset, source.preprocessing, device)
 
 
-def _store(
-    source: RunOnDataset,
-    found: Mapping[str, Tensor],
-    dataset: PreparedDataset,
-    device: torch.device,
-    features: Path,
-    index: Path,
-    manifest: Path,
-) -> None:
+def _store(source: RunOnDataset, found: dict[str, Tensor], inputs: Inputs, features: Path, manifest: Path) -> None:
     for name, tensor in found.items():
         source.refuse_infinite(f"a feature of '{name}'", tensor)
-    safetensors.torch.save_file(dict(found), features)
-    pq.write_table(dataset.index.select(["row", "image_id", "label", "source_id", "object_id"]), index)
+    safetensors.torch.save_file(found, features)
     sizes = {name: tensor.shape[1] for name, tensor in found.items()}
-    write_json(manifest, {"device": device.type, "n": len(dataset.labels), "layers": sizes})
+    write_json(manifest, {"device": inputs.device.type, "n": len(inputs), "layers": sizes})
 
 
 @torch.inference_mode()

@@ -24,7 +24,6 @@ from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED
-from rib.data.prepared import PreparedDataset
 from rib.evaluation.features import layers_of
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models import device as devices
@@ -34,6 +33,7 @@ from rib.models.network import load
 
 # From images (N, 3, H, W) with values 0..1 to features (N, d).
 Representation = Callable[[Tensor], Tensor]
+AS_STORED = {"mean": [0.0] * 3, "std": [1.0] * 3}  # gives pixels with values 0..1
 NOISE = "noise"
 TINY = 1e-12  # smallest norm, to avoid a division by zero
 
@@ -43,12 +43,8 @@ def invert(
 ) -> tuple[Tensor, Tensor]:
     """Images with given features, found by gradient descent on pixels, independently for each image.
 
-    Args:
-        wanted: (N, d) target features.
-        start: (N, 3, H, W), values 0..1.
-
-    Returns:
-        The best images (N, 3, H, W), and their residuals (N,): distance from the target features divided by their norm.
+    The features `wanted` are (N, d), the images to `start` from (N, 3, H, W) with values 0..1. Returns the best images
+    (N, 3, H, W), and their residuals (N,): distance from the wanted features divided by their norm.
     """
     pixels = start.clone().requires_grad_(True)
     best, least = start.clone(), torch.full((len(start),), torch.inf, device=start.device)
@@ -104,15 +100,7 @@ class InversionSettings:
     seed: int
 
 
-def _pixels(source: RunOnDataset, limit: int, device: torch.device) -> tuple[PreparedDataset, Tensor]:
-    """A dataset's images with values 0..1."""
-    dataset = source.images(limit)
-    return dataset, Inputs(dataset.images, [0.0] * 3, [1.0] * 3, device, dataset.rows)[slice(None)]
-
-
-def _representation(
-    source: RunOnDataset, weights: Mapping[str, float], layer: str, device: torch.device
-) -> Representation:
+def _represent(source: RunOnDataset, weights: Mapping[str, float], layer: str, device: torch.device) -> Representation:
     """Representation in full precision and without fused BatchNorm, since gradients pass through the network."""
     model = apply(load(source.model_folder, device)[0], weights, source.checkpoints).eval().requires_grad_(False)
     return representation_of(model, source.preprocessing, layer, device)
@@ -121,19 +109,17 @@ def _representation(
 def invert_run(
     *, source: RunOnDataset, settings: InversionSettings, inverted: Path, index: Path, manifest: Path
 ) -> None:
-    """Invert a run's representation of a dataset's images.
+    """Invert a run's representation of a dataset's images; a UserError for a curve, or if one is not finite.
 
     Args:
         inverted: written as .safetensors: `inverted` (n, 3, H, W) float32 in 0..1, `residual` (n,) (see `invert`).
         index: written as Parquet: image_id and object_id of each image.
         manifest: written as JSON: the device, n, the mean residual, and the number of forward and backward passes.
-
-    Raises:
-        UserError: the run is a curve, which has several states, or a representation is not finite.
     """
     weights, device = source.weights, devices.start(source.compute)
-    dataset, pixels = _pixels(source, settings.images, device)
-    representation = _representation(source, weights, settings.layer, device)
+    dataset = source.images(settings.images)
+    pixels = Inputs.of(dataset, AS_STORED, device)[:]
+    representation = _represent(source, weights, settings.layer, device)
     start = starts(pixels, settings.start, source.preprocessing["mean"], settings.seed)
     n, steps = len(pixels), settings.steps
     progress, began, parts = Progress(desc=f"inverting {source}", total=n * steps, unit="pass"), time.monotonic(), []
@@ -158,18 +144,17 @@ def cross_features(
 ) -> None:
     """Features of a pretrained and a fine-tuned network for images and for both networks' inversions of them.
 
-    Args:
-        features: written as .safetensors, (n, d) each: `<network>.<images>`, with network `before` or `after` and
-            images `images`, `inverted_before` or `inverted_after`; also `residual_before` and `residual_after` (n,).
+    They are written as .safetensors, (n, d) each: `<network>.<images>`, with network `before` or `after` and images
+    `images`, `inverted_before` or `inverted_after`; also `residual_before` and `residual_after` (n,).
     """
     weights, device = source.weights, devices.start(source.compute)
-    _, pixels = _pixels(source, settings.images, device)
+    pixels = Inputs.of(source.images(settings.images), AS_STORED, device)[:]
     files = {"before": inverted_before, "after": inverted_after}
     stored = {when: safetensors.torch.load_file(path, device.type) for when, path in files.items()}
     shown = {"images": pixels} | {f"inverted_{when}": part["inverted"] for when, part in stored.items()}
     found = {f"residual_{when}": part["residual"] for when, part in stored.items()}
     for when, state in {"before": {PRETRAINED: 1.0}, "after": weights}.items():
-        representation = _representation(source, state, settings.layer, device)
+        representation = _represent(source, state, settings.layer, device)
         for name, images in shown.items():
             found[f"{when}.{name}"] = in_batches(representation, images, source.batch_size, f"features of {source}")
     safetensors.torch.save_file(found, features)

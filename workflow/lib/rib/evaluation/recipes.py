@@ -1,6 +1,7 @@
 """Merges, stored as recipes over checkpoints instead of copies of the weights. No torch."""
 
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,23 +21,17 @@ class State(NamedTuple):
 def write_recipe(
     *, algorithm: str, settings: Mapping, parents: Sequence[str], manifests: Sequence[Path], recipe: Path
 ) -> None:
-    """Write the recipe of a merge (see `store_recipe`) by an algorithm in the given file.
-
-    Raises:
-        UserError: the entry doesn't fit the algorithm, or the weights don't add up to 1.
-    """
+    """Write a merge's recipe (see `store_recipe`); a UserError if its entry is wrong or weights don't add up to 1."""
     module = load_module(algorithm)
+    curved = hasattr(module, "curve")
     try:
-        if hasattr(module, "curve"):
-            states = [State(*point) for point in module.curve(parents, **settings).items()]
-        else:
-            states = [State(None, module.recipe(parents, **settings))]
+        found = module.curve(parents, **settings) if curved else {None: module.recipe(parents, **settings)}
     except (ValueError, LookupError) as error:  # LookupError: of a list of coefficients that is too short
         raise UserError(f"{Path(algorithm).name}: {error}; correct the method's entry.") from error
-    for total in (sum(state.weights.values()) for state in states):
+    for total in (sum(weights.values()) for weights in found.values()):
         if abs(total - 1) > 1e-9:
             raise UserError(f"{Path(algorithm).name}: the weights add up to {total}, not 1; correct it.")
-    store_recipe(recipe, states, parents, manifests, [])
+    store_recipe(recipe, list(starmap(State, found.items())), parents, manifests, [])
 
 
 def store_recipe(

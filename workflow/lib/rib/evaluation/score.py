@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from rib.base.progress import Progress
-from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
 from rib.models import device as devices
-from rib.models.class_logits import class_logits, class_members
+from rib.models.class_logits import class_logits, class_members, padded
 from rib.models.inputs import Inputs
 
 
@@ -29,7 +28,8 @@ def score(
         of the other classes; brier, the sum over classes of (softmax - 1 for the label and 0 for others) squared, 0 to
         2 (Brier 1950; for several classes as in Ovadia et al. 2019, arXiv 1906.02530).
     """
-    members, answers = class_members(dataset.space, inputs.device), _right_answers(dataset.space, inputs.device)
+    members, also = class_members(dataset.space, inputs.device), dataset.space.also or [()] * len(dataset.space.keys)
+    answers = padded([(label, *others) for label, others in enumerate(also)], inputs.device)
     labels = torch.from_numpy(dataset.labels).to(inputs.device)
     parts: list[list[dict]] = [[] for _ in models]
     for start in range(0, len(inputs), batch_size):
@@ -43,12 +43,12 @@ def score(
     return [{name: torch.cat([part[name] for part in found]).cpu() for name in found[0]} for found in parts]
 
 
-def _right_answers(space: LabelSpace, device: torch.device) -> Tensor:
-    """Right answers to images of each class, the class first: (C, K) int64, padded with the class."""
-    also = space.also or [()] * len(space.keys)
-    width = max(map(len, also))
-    rows = [[label, *others, *[label] * (width - len(others))] for label, others in enumerate(also)]
-    return torch.tensor(rows, dtype=torch.int64, device=device)
+def correct(model: nn.Module, inputs: Inputs, dataset: PreparedDataset, batch_size: int, what: str) -> Tensor:
+    """Whether a network is right on each image: (n,) bool on the CPU; `what` labels the progress bar."""
+    progress = Progress(desc=what, total=len(inputs), unit="image")
+    (found,) = score([model], inputs, dataset, batch_size, progress)
+    progress.close()
+    return found["rank"] == 0
 
 
 def _summary(scores: Tensor, right: Tensor) -> dict[str, Tensor]:

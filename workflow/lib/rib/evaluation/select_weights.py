@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rib.base.plugins import load_module
-from rib.base.progress import Progress, log
+from rib.base.progress import log
 from rib.data.splits import SELECT
 from rib.data.view import DatasetFiles, DatasetView, load_dataset
 from rib.evaluation.recipes import State, store_recipe
-from rib.evaluation.score import score
+from rib.evaluation.score import correct
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs
@@ -43,11 +43,8 @@ def select_weights(
         if key not in scores:
             model, facts = load(model_folder, device)
             model = apply(model, weights, checkpoints).eval()
-            preprocessing = facts["preprocessing"]
-            inputs = Inputs(held_out.images, preprocessing["mean"], preprocessing["std"], device, held_out.rows)
-            progress = Progress(desc=f"selecting on {target.name}", total=len(inputs), unit="image")
-            (found,) = score([model], inputs, held_out, batch_size, progress)
-            right = (found["rank"] == 0).float().mean().item()
+            inputs, what = Inputs.of(held_out, facts["preprocessing"], device), f"selecting on {target.name}"
+            right = correct(model, inputs, held_out, batch_size, what).float().mean().item()
             scores[key] = {"weights": dict(weights), "accuracy": round(right, 6), "images": len(inputs)}
             log.info("%s: %.1f %% of %d select images", dict(weights), 100 * right, len(inputs))
         return scores[key]["accuracy"]

@@ -35,6 +35,9 @@ SHARED = "‡"  # mark of datasets that share source images
 # Settings that choose what is shown, by column of the table of fits.
 CHOICES = {"model": ("models", "series", "model"), "method": ("methods", "method"), "target": ("targets", "target")}
 LONGEST = 200  # characters of a note that names unfinished runs
+Drawn = tuple[Figure, pd.DataFrame]  # a figure and the rows it shows
+Labels = Mapping[str, str]  # by name of a model, method or dataset
+Styles = Mapping[str, Mapping]  # label, colour and marker, by name
 
 
 def write_figure(
@@ -46,7 +49,7 @@ def write_figure(
     sizes: Sequence[str],
     geometry: Geometry | None = None,
     fit: Path | None = None,
-    labels: Mapping[str, Mapping[str, str]] | None = None,
+    labels: Mapping[str, Labels] | None = None,
     png: Path,
     pdf: Path,
     csv: Path,

@@ -1,29 +1,21 @@
 """Accuracy matrices, targets by datasets, one panel per model and method; the first row is the pretrained model."""
 
 import itertools
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from rib.config.run import PRETRAINED
-from rib.figures import SHARED, text_colour
+from rib.figures import SHARED, Drawn, Labels, text_colour
 from rib.figures._panels import run_panels
 
 
 def draw(
-    accuracy: pd.DataFrame,
-    *,
-    models: Mapping[str, str],
-    methods: Mapping[str, str],
-    targets: Mapping[str, str],
-    datasets: Mapping[str, str],
-    source_groups: Mapping[str, str],
-) -> tuple[Figure, pd.DataFrame]:
+    accuracy: pd.DataFrame, *, models: Labels, methods: Labels, targets: Labels, datasets: Labels, source_groups: Labels
+) -> Drawn:
     """Top-1 accuracy in percent, as colour and number, mean over seeds.
 
     Args:
@@ -46,9 +38,7 @@ def draw(
     return figure, shown.reset_index()
 
 
-def _panel(
-    axes: Axes, grid: np.ndarray, rows: Mapping[str, str], datasets: Mapping[str, str], groups: Mapping[str, str]
-) -> AxesImage:
+def _panel(axes: Axes, grid: np.ndarray, rows: Labels, datasets: Labels, groups: Labels) -> AxesImage:
     image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for (row, target), (column, dataset) in itertools.product(enumerate(rows), enumerate(datasets)):
         value = grid[row, column]

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from rib.figures import counted
+from rib.figures import Drawn, Labels, counted
 
 # Light and dark shades of one hue, distinguishable in greyscale by lightness and hatching.
 BARS = {
@@ -26,12 +25,12 @@ def draw(
     *,
     method: str,
     method_label: str,
-    models: Mapping[str, str],
+    models: Labels,
     datasets: int,
     targets: int,
     confidence: float,
     paper: Mapping[str, Mapping[str, float]],
-) -> tuple[Figure, pd.DataFrame]:
+) -> Drawn:
     """Bars of mean OOD accuracy (percent) with confidence intervals, one pair per model.
 
     Args:

@@ -1,14 +1,13 @@
 """Calibration error before and after fine-tuning: one dumbbell per dataset, one panel per model and method."""
 
 import textwrap
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.markers import TICKDOWN, TICKUP
 
+from rib.figures import Drawn, Labels
 from rib.figures._panels import name_rows, run_panels
 
 BLUE, GREY = "#08519c", "#737373"
@@ -21,9 +20,7 @@ MARKS = {
 FLOOR = "floor (ticks): what a perfectly calibrated model with as many images and the same confidences has by chance"
 
 
-def draw(
-    samples: pd.DataFrame, *, models: Mapping[str, str], methods: Mapping[str, str], datasets: Mapping[str, str]
-) -> tuple[Figure, pd.DataFrame]:
+def draw(samples: pd.DataFrame, *, models: Labels, methods: Labels, datasets: Labels) -> Drawn:
     """Expected calibration error and its floor (percent), mean over seeds and the targets other than the dataset.
 
     Args:

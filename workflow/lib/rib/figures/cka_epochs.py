@@ -1,21 +1,12 @@
 """CKA with the pretrained model in the course of fine-tuning, one row of panels per model."""
 
-from collections.abc import Mapping
-
 import pandas as pd
-from matplotlib.figure import Figure
 
+from rib.figures import Drawn, Labels, Styles
 from rib.figures.cka_layers import draw_lines, note
 
 
-def draw(
-    cka_epochs: pd.DataFrame,
-    *,
-    models: Mapping[str, str],
-    methods: Mapping[str, Mapping],
-    targets: Mapping[str, str],
-    confidence: float,
-) -> tuple[Figure, pd.DataFrame]:
+def draw(cka_epochs: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, confidence: float) -> Drawn:
     """CKA with confidence intervals against the share of steps: on the target, and the mean over the other datasets.
 
     Args:

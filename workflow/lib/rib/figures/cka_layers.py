@@ -1,6 +1,6 @@
 """CKA of each layer before and after fine-tuning, one row of panels per model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,20 +8,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rib.figures import Drawn, Labels, Styles
+
 TICKS = {"stage1": "¼", "stage2": "½", "stage3": "¾", "stage4": "all", "pre_logits": "head's\ninput"}
 OWN, OTHERS = "target", "others"
 COLUMNS = {OWN: "on the target", OTHERS: "on the other datasets (mean)"}
 SIDESTEP = 0.05  # horizontal shift between lines, so that points don't overlap
 
 
-def draw(
-    cka: pd.DataFrame,
-    *,
-    models: Mapping[str, str],
-    methods: Mapping[str, Mapping],
-    targets: Mapping[str, str],
-    confidence: float,
-) -> tuple[Figure, pd.DataFrame]:
+def draw(cka: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, confidence: float) -> Drawn:
     """CKA with confidence intervals against depth: on the target, and the mean over the other datasets.
 
     Args:
@@ -35,14 +30,13 @@ def draw(
     return figure, shown
 
 
-def note(targets: Mapping[str, str], confidence: float) -> str:
-    """Note on targets and confidence intervals."""
+def note(targets: Labels, confidence: float) -> str:
     what = next(iter(targets.values())) if len(targets) == 1 else f"{len(targets)} targets (mean)"
     return f"fine-tuned on {what}; bands: {confidence:.0%} confidence intervals"
 
 
 def draw_lines(
-    cka: pd.DataFrame, along: Sequence[str], models: Mapping[str, str], methods: Mapping[str, Mapping]
+    cka: pd.DataFrame, along: Sequence[str], models: Labels, methods: Styles
 ) -> tuple[Figure, np.ndarray, pd.DataFrame]:
     """Panels of CKA, models by datasets (the target, the mean over the others), with one line and band per method.
 
@@ -50,8 +44,7 @@ def draw_lines(
         cka: see `draw`.
         along: columns that identify the points of a line; the last one is the horizontal axis.
     """
-    own = cka[cka["dataset"] == cka["target"]].assign(dataset=OWN)
-    rows = pd.concat([own, cka[cka["dataset"] == OTHERS]])
+    rows = pd.concat([cka[cka["dataset"] == cka["target"]].assign(dataset=OWN), cka[cka["dataset"] == OTHERS]])
     keys = ["model", "dataset", "method", *along]
     shown = rows.groupby(keys, sort=False)[["cka", "ci_low", "ci_high"]].mean().reset_index()
     size = (7.2, 0.9 + 2.3 * len(models))
@@ -65,8 +58,7 @@ def draw_lines(
     return figure, panels, shown
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, along: str, methods: Mapping[str, Mapping]) -> None:
-    """Draw a line with its band for each method."""
+def _panel(axes: Axes, rows: pd.DataFrame, along: str, methods: Styles) -> None:
     for place, (method, style) in enumerate(methods.items()):
         part = rows[rows["method"] == method].sort_values(along)
         where = part[along] + SIDESTEP * (place - (len(methods) - 1) / 2)

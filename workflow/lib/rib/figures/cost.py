@@ -1,11 +1,9 @@
 """Cost of one mRI and the mRI itself for each method, one row of panels per model."""
 
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 
+from rib.figures import Drawn, Labels
 from rib.figures._panels import name_rows
 
 WIDE = 20  # ratio of largest to smallest cost above which the axis is logarithmic
@@ -14,9 +12,7 @@ UNITS = [("hours", 3600), ("minutes", 60), ("seconds", 1)]
 BAR, DOT = "#9ecae1", "#08519c"
 
 
-def draw(
-    cost: pd.DataFrame, mri: pd.DataFrame, *, models: Mapping[str, str], methods: Mapping[str, str], confidence: float
-) -> tuple[Figure, pd.DataFrame]:
+def draw(cost: pd.DataFrame, mri: pd.DataFrame, *, models: Labels, methods: Labels, confidence: float) -> Drawn:
     """Job time for one mRI, cheapest method on top, and mRI with its confidence interval.
 
     Args:
@@ -45,9 +41,8 @@ def draw(
         panels[0, 0].set_xscale("log")
         panels[0, 0].xaxis.set_major_formatter("{x:g}")  # Matplotlib's own is mathtext, which is off
     panels[0, 0].margins(x=0.18)  # for the numbers
-    where = " and ".join(
-        DEVICES.get(name, name) for name in sorted(set("+".join(shown["device"].dropna()).split("+")) - {""})
-    )
+    devices = sorted(set("+".join(shown["device"].dropna()).split("+")) - {""})
+    where = " and ".join(DEVICES.get(name, name) for name in devices)
     panels[-1, 0].set_xlabel(f"{where or 'job'} {unit} for one mRI", fontsize=8)
     panels[-1, 1].set_xlabel(f"mRI (percentage points;\n{confidence:.0%} confidence intervals)", fontsize=8)
     return figure, shown

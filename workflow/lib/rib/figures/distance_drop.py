@@ -1,13 +1,13 @@
 """RI of every target against its distance, one panel per model and kind of distance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rib.analysis.association import to_targets
+from rib.figures import Drawn, Labels
 
 # Colours of Okabe & Ito 2008 without yellow, which is too light for thin lines.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
@@ -20,16 +20,16 @@ def draw(
     association: pd.DataFrame,
     ri: pd.DataFrame,
     *,
-    models: Mapping[str, str],
+    models: Labels,
     method: str,
     method_label: str,
-    targets: Mapping[str, str],
+    targets: Labels,
     ood_datasets: Sequence[str],
     in_distribution: str | None,
     in_distribution_label: str | None,
-    kinds: Mapping[str, str],
+    kinds: Labels,
     confidence: float,
-) -> tuple[Figure, pd.DataFrame]:
+) -> Drawn:
     """One point per target with the confidence interval of its RI; correlations and p above each panel.
 
     Args:
@@ -39,9 +39,8 @@ def draw(
         in_distribution: dataset to which distances are measured; None for the mean distance to the others.
         kinds: label of each kind of distance, one column of panels each.
     """
-    height, width = len(models), len(kinds)
-    size = (0.6 + 2.0 * width, 1.1 + 2.0 * height)
-    figure, panels = plt.subplots(height, width, figsize=size, squeeze=False, sharex="col", sharey="row")
+    size = (0.6 + 2.0 * len(kinds), 1.1 + 2.0 * len(models))
+    figure, panels = plt.subplots(len(models), len(kinds), figsize=size, squeeze=False, sharex="col", sharey="row")
     means = ri[ri["method"] == method].groupby(["model", "target"])[["ri", "ci_low", "ci_high"]].mean()
     lines = []
     for row, (model, label) in zip(panels, models.items(), strict=True):
@@ -59,11 +58,10 @@ def draw(
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", **look)
     to = f"distance to {in_distribution_label}" if in_distribution else "mean distance to the other datasets"
     figure.supxlabel(f"horizontal axis: {to}; whiskers: {confidence:.0%} confidence intervals of RI", fontsize=7)
-    columns = ["model", "distance", "target", "value", "ri", "ci_low", "ci_high"]
-    return figure, pd.DataFrame(lines, columns=columns)
+    return figure, pd.DataFrame(lines, columns=["model", "distance", "target", "value", "ri", "ci_low", "ci_high"])
 
 
-def _points(axes, points: Sequence[tuple], targets: Mapping[str, str]) -> None:
+def _points(axes, points: Sequence[tuple], targets: Labels) -> None:
     axes.axhline(0, color="#525252", linewidth=0.8)
     for place, (*_, name, apart, value, low, high) in enumerate(points):
         look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 5}
@@ -75,7 +73,6 @@ def _points(axes, points: Sequence[tuple], targets: Mapping[str, str]) -> None:
 
 
 def _correlations(association: pd.DataFrame, model: str, method: str, kind: str) -> str:
-    """Correlations of a panel's points, from the table."""
     keys = {"model": model, "method": method, "distance": kind, "level": "targets"}
     lines = association[(association[list(keys)] == pd.Series(keys)).all(axis=1)].set_index("statistic")
     if lines["value"].isna().any():

@@ -1,18 +1,13 @@
 """Heat maps of the distances between datasets, one panel per model and kind of distance."""
 
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from rib.figures import text_colour
+from rib.figures import Drawn, Labels, text_colour
 
 
-def draw(
-    distances: pd.DataFrame, *, models: Mapping[str, str], datasets: Mapping[str, str], kinds: Mapping[str, str]
-) -> tuple[Figure, pd.DataFrame]:
+def draw(distances: pd.DataFrame, *, models: Labels, datasets: Labels, kinds: Labels) -> Drawn:
     """Distances as colour and number; each panel has its own colour range.
 
     Args:
@@ -34,8 +29,7 @@ def draw(
             axes.set_title(f"{title}, n = {part['n'].iloc[0]}", fontsize=8)
             axes.set_xticks(range(len(names) - 1), list(datasets.values())[:-1], rotation=40, ha="right", fontsize=7)
             axes.set_yticks(range(1, len(names)), list(datasets.values())[1:], fontsize=7)
-            axes.set_xlim(-0.5, len(names) - 1.5)
-            axes.set_ylim(len(names) - 0.5, 0.5)
+            axes.set(xlim=(-0.5, len(names) - 1.5), ylim=(len(names) - 0.5, 0.5))
             axes.tick_params(length=0)
             axes.grid(False)
             axes.spines[["left", "bottom"]].set_visible(False)
@@ -49,6 +43,5 @@ def _write_cells(axes, image, grid: np.ndarray) -> None:
     spread = np.nanmax(grid) - np.nanmin(grid)
     digits = np.clip(2 - np.floor(np.log10(spread)), 0, 3) if spread > 0 else 1
     for row, column in np.argwhere(~np.isnan(grid)):
-        value = grid[row, column]
-        text = f"{value:.{int(digits)}f}"
-        axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=text_colour(image, value))
+        text, colour = f"{grid[row, column]:.{int(digits)}f}", text_colour(image, grid[row, column])
+        axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=colour)

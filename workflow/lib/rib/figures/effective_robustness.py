@@ -9,11 +9,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import expit, logit
 
 from rib.analysis.effective_robustness import Line, lines_of
+from rib.figures import Drawn, Labels, Styles
 
 TICKS = (0.1, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 MARGIN = 0.25  # margin of an axis in logits
@@ -24,11 +24,11 @@ def draw(
     robustness: pd.DataFrame,
     *,
     baselines: Iterable[Mapping],
-    models: Mapping[str, Mapping],
-    methods: Mapping[str, str],
-    datasets: Mapping[str, str],
+    models: Styles,
+    methods: Labels,
+    datasets: Labels,
     confidence: float,
-) -> tuple[Figure, pd.DataFrame]:
+) -> Drawn:
     """Arrows from before to after, one panel per method and dataset, on logit axes.
 
     Args:
@@ -92,7 +92,6 @@ def _draw_line(axes: Axes, line: Line, own: pd.DataFrame, limits: tuple[float, f
 
 
 def _draw_arrow(axes: Axes, run: pd.Series, style: Mapping) -> None:
-    """Draw an arrow from an open to a filled marker."""
     marker, colour = style["marker"], style["colour"]
     ends = [(run[f"id_{when}"], run[f"ood_{when}"]) for when in ("before", "after")]
     arrow = {"arrowstyle": "-|>,head_width=0.15,head_length=0.3", "color": colour, "linewidth": 0.7}
@@ -101,14 +100,10 @@ def _draw_arrow(axes: Axes, run: pd.Series, style: Mapping) -> None:
         axes.plot(*place, marker, markersize=4, color=colour, markerfacecolor=face, markeredgewidth=0.8, zorder=4)
 
 
-def _legend(models: Mapping[str, Mapping], confidence: float) -> list[Line2D]:
-    """Legend handles of the models and baselines."""
+def _legend(models: Styles, confidence: float) -> list[Line2D]:
     marks = [(style["marker"], style["colour"], style["colour"], style["label"]) for style in models.values()]
     marks += [("o", "white", INK, "before (open)"), ("o", INK, INK, "after (filled), one per target")]
-    plain = {"color": "none", "markersize": 4}
-    handles = [
-        Line2D([], [], marker=marker, markerfacecolor=face, markeredgecolor=edge, label=label, **plain)
-        for marker, face, edge, label in marks
-    ]
+    keys = ("marker", "markerfacecolor", "markeredgecolor", "label")
+    handles = [Line2D([], [], color="none", markersize=4, **dict(zip(keys, mark, strict=True))) for mark in marks]
     line = {"color": GREY, "marker": "o", "markersize": 3, "linewidth": 1.4}
     return [*handles, Line2D([], [], label=f"baseline models, line and {confidence:.0%} confidence interval", **line)]

@@ -5,21 +5,16 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rib.data.prepared import PreparedDataset
+from rib.figures import Drawn, Labels
 
 RIGHT, WRONG = "#1b7837", "#b2182b"
 
 
 def draw(
-    rows: Sequence[pd.DataFrame],
-    images: Sequence[PreparedDataset],
-    *,
-    datasets: Mapping[str, str],
-    model_label: str,
-    objects: int,
-) -> tuple[Figure, pd.DataFrame]:
+    rows: Sequence[pd.DataFrame], images: Sequence[PreparedDataset], *, datasets: Labels, model_label: str, objects: int
+) -> Drawn:
     """One image of a few classes in every dataset, one row per class and one column per dataset.
 
     Args:
@@ -35,8 +30,7 @@ def draw(
     figure, panels = plt.subplots(len(chosen), len(datasets), figsize=size, squeeze=False)
     for line, one in zip(panels, chosen, strict=True):
         for axes, dataset in zip(line, datasets, strict=True):
-            axes.set_xticks([])
-            axes.set_yticks([])
+            axes.set(xticks=[], yticks=[])
             found = shown[(shown["object"] == one) & (shown["dataset"] == dataset)]
             axes.spines[:].set_visible(not found.empty)
             if found.empty:

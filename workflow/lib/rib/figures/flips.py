@@ -1,14 +1,11 @@
 """Flips by fine-tuning: images that become wrong or right, and agreement of predictions."""
 
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from rib.figures import GAIN, LOSS
+from rib.figures import GAIN, LOSS, Drawn, Labels
 from rib.figures._panels import name_rows
 
 # Distinguishable without colour by side and hatching.
@@ -21,11 +18,8 @@ INK = "#252525"
 NUMBER = {"textcoords": "offset points", "fontsize": 7}
 
 
-def draw(
-    flips: pd.DataFrame, *, models: Mapping[str, str], methods: Mapping[str, str], confidence: float
-) -> tuple[Figure, pd.DataFrame]:
-    """Diverging bars of flips and dots of agreement, in percent of the other datasets' images, with confidence
-    intervals.
+def draw(flips: pd.DataFrame, *, models: Labels, methods: Labels, confidence: float) -> Drawn:
+    """Diverging bars of flips and dots of agreement with confidence intervals, in percent of the other datasets' images.
 
     Args:
         flips: columns model, method, and agreement, right_to_wrong, wrong_to_right, each with _low and _high (percent).
@@ -48,9 +42,8 @@ def draw(
     panels[-1, 0].set_xlabel("flipped images (%)")
     panels[-1, 1].set_xlabel("same prediction (%)")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    figure.supxlabel(
-        f"means over the other datasets; whiskers: {confidence:.0%} confidence intervals over objects", fontsize=7
-    )
+    note = f"means over the other datasets; whiskers: {confidence:.0%} confidence intervals over objects"
+    figure.supxlabel(note, fontsize=7)
     return figure, shown.reset_index(drop=True)
 
 
@@ -58,8 +51,7 @@ def _draw_flips(axes: Axes, rows: pd.DataFrame) -> None:
     places = np.arange(len(rows))
     edges = {"edgecolor": INK, "linewidth": 0.6, "error_kw": {"ecolor": INK, "elinewidth": 1, "capsize": 2}}
     for side, align, (name, style) in zip((-1, 1), ("right", "left"), BARS.items(), strict=True):
-        whiskers = _whiskers(rows, name)[::side]
-        axes.barh(places, side * rows[name], 0.7, xerr=whiskers, **edges, **style)
+        axes.barh(places, side * rows[name], 0.7, xerr=_whiskers(rows, name)[::side], **edges, **style)
         for place, value, end in zip(places, rows[name], rows[f"{name}_high"], strict=True):
             axes.annotate(f"{value:.1f}", (side * end, place), (side * 3, 0), ha=align, va="center", **NUMBER)
     axes.axvline(0, color="black", linewidth=0.8)

@@ -1,16 +1,13 @@
 """Pretrained models before and after fine-tuning with one method: accuracies, and ranks joined by lines."""
 
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+from rib.figures import Drawn, Styles
 
 
-def draw(
-    ranks: pd.DataFrame, *, method: str, method_label: str, models: Mapping[str, Mapping], confidence: float
-) -> tuple[Figure, pd.DataFrame]:
+def draw(ranks: pd.DataFrame, *, method: str, method_label: str, models: Styles, confidence: float) -> Drawn:
     """Mean OOD accuracy (percent) after against before, and ranks, with a marker per model.
 
     Args:
@@ -30,7 +27,7 @@ def draw(
     return figure, shown
 
 
-def _draw_accuracies(axes: Axes, shown: pd.DataFrame, models: Mapping[str, Mapping]) -> None:
+def _draw_accuracies(axes: Axes, shown: pd.DataFrame, models: Styles) -> None:
     for row in shown.to_dict("records"):
         x, y, colour = row["ood_before"], row["ood_after"], models[row["model"]]["colour"]
         axes.plot([row["before_low"], row["before_high"]], [y, y], color=colour, linewidth=0.9)
@@ -45,7 +42,7 @@ def _draw_accuracies(axes: Axes, shown: pd.DataFrame, models: Mapping[str, Mappi
     axes.grid(True, axis="both")
 
 
-def _draw_ranks(axes: Axes, shown: pd.DataFrame, models: Mapping[str, Mapping]) -> None:
+def _draw_ranks(axes: Axes, shown: pd.DataFrame, models: Styles) -> None:
     """Lines between ranks; equal ranks are drawn one below the other, models without a rank below all others."""
     sides = [shown["rank_before"], shown["rank_after"]]
     # Equal ranks in the order of the other side, so that lines cross only where the order changes.

@@ -7,23 +7,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from rib.figures._lines import image_axis, line_with_intervals, method_legend
+from rib.figures import Drawn, Labels, Styles
+from rib.figures._panels import image_axis, line_with_intervals, method_legend
 
 BEFORE = {"label": "before (pretrained)", "colour": "#252525", "marker": "*", "line": ":"}
 ROOM = 0.22  # width of the axes for each model, in inches
 
 
 def draw(
-    pretraining_sizes: pd.DataFrame,
-    *,
-    models: Mapping[str, str],
-    series: Mapping[str, str],
-    methods: Mapping[str, Mapping[str, str]],
-    confidence: float,
-) -> tuple[Figure, pd.DataFrame]:
+    pretraining_sizes: pd.DataFrame, *, models: Labels, series: Mapping[str, str], methods: Styles, confidence: float
+) -> Drawn:
     """Mean OOD accuracy (percent) and mRI by number of pretraining images; lines join models of a series.
 
     The scale is logarithmic if all models are of one series. Others stand side by side in the order of their numbers.
@@ -69,9 +64,7 @@ def _draw_numbers(top: Axes, bottom: Axes, groups) -> None:
             axes.axvline(2.0 ** (last + 0.5), color="#bdbdbd", linewidth=0.8, linestyle=":")
 
 
-def _draw_models(
-    top: Axes, bottom: Axes, own: pd.DataFrame, methods: Mapping[str, Mapping[str, str]], labelled: bool
-) -> None:
+def _draw_models(top: Axes, bottom: Axes, own: pd.DataFrame, methods: Styles, labelled: bool) -> None:
     """Lines through the models of one series, with labels for the legend or without."""
     label, places = {} if labelled else {"label": "_"}, len(methods) + 1
     first, before = own.drop_duplicates("model"), ["before", "before_low", "before_high"]

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from rib.config.run import PRETRAINED, images_of
-from rib.figures import GAIN, LOSS, counted
+from rib.figures import GAIN, LOSS, Drawn, Labels, counted
 
 NEUTRAL, FAINT = "#252525", "#737373"
 NOTE = "accuracy in %; grey: not in RI"
@@ -31,9 +30,9 @@ def draw(
     method: str,
     method_label: str,
     target: str,
-    targets: Mapping[str, str],
-    datasets: Mapping[str, str],
-) -> tuple[Figure, pd.DataFrame]:
+    targets: Labels,
+    datasets: Labels,
+) -> Drawn:
     """Boxes from pretraining to mRI; the table in the middle shows accuracies in percent, mean over seeds.
 
     Args:
@@ -66,9 +65,8 @@ def draw(
     _box(axes, (72, 27, 27, 15), f"RI of {datasets[target]}:\n{change}")
     _arrow(axes, (66, 34), (72, 34))
     _arrow(axes, (85.5, 27), (85.5, 20), f"repeat for each of {len(targets)} targets" if len(targets) > 1 else "")
-    interval = f"{total['ci_low']:+.1f} to {total['ci_high']:+.1f}"
     mean = f"mRI: mean over {counted(len(targets), 'target')}\n{total['mri']:+.1f} points"
-    _box(axes, (72, 4, 27, 16), f"{mean}\n({interval})")
+    _box(axes, (72, 4, 27, 16), f"{mean}\n({total['ci_low']:+.1f} to {total['ci_high']:+.1f})")
     return figure, shown
 
 
@@ -89,7 +87,7 @@ def _arrow(axes, start: tuple[float, float], end: tuple[float, float], text: str
         axes.text(x, y + 0.7, text, fontsize=7, ha="center", va="bottom")
 
 
-def _table(axes, shown: pd.DataFrame, left_out: Mapping[str, str], datasets: Mapping[str, str]) -> None:
+def _table(axes, shown: pd.DataFrame, left_out: Mapping[str, str], datasets: Labels) -> None:
     """Rows of dataset, accuracy before and after, and change; datasets that don't count are grey, with the reason."""
     step = 38 / (len(shown) + 1)
     columns = {"before": 49, "after": 56, "change": 65}

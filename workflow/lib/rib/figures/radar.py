@@ -3,38 +3,28 @@
 Source: arXiv 2410.21582, radar figure (two pretraining sources, fine-tuned on ImageNet-R; before solid, after dashed).
 """
 
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rib.config.run import PRETRAINED
+from rib.figures import Drawn, Labels, Styles
 
 
 def draw(
-    accuracy: pd.DataFrame,
-    *,
-    target: str,
-    method: str,
-    method_label: str,
-    models: Mapping[str, Mapping],
-    datasets: Mapping[str, str],
-) -> tuple[Figure, pd.DataFrame]:
+    accuracy: pd.DataFrame, *, target: str, method: str, method_label: str, models: Styles, datasets: Labels
+) -> Drawn:
     """Top-1 accuracy (percent) on every dataset, mean over seeds.
 
     Args:
         accuracy: columns model, method, target, seed, dataset, accuracy.
     """
-    chosen = accuracy["model"].isin(list(models)) & (
-        (accuracy["method"] == PRETRAINED) | ((accuracy["method"] == method) & (accuracy["target"] == target))
-    )
-    shown = accuracy[chosen].groupby(["model", "method", "dataset"], sort=False)["accuracy"].mean().reset_index()
+    own = accuracy[accuracy["model"].isin(list(models))]
+    own = own[(own["method"] == PRETRAINED) | ((own["method"] == method) & (own["target"] == target))]
+    shown = own.groupby(["model", "method", "dataset"], sort=False)["accuracy"].mean().reset_index()
     angles = np.linspace(0, 2 * np.pi, len(datasets), endpoint=False)
     figure, axes = plt.subplots(figsize=(5.2, 4.6), subplot_kw={"projection": "polar"})
-    axes.set_theta_zero_location("N")
-    axes.set_theta_direction(-1)
+    axes.set(theta_zero_location="N", theta_direction=-1)
     axes.grid(True, axis="both")
     for model, style in models.items():
         look = {"color": style["colour"], "linewidth": 1.4, "marker": style["marker"]}
@@ -50,8 +40,7 @@ def draw(
         side = np.sin(angle)  # labels point away from the circle
         text.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
         text.set_fontweight("bold" if name == target else "normal")
-    axes.set_rlabel_position(180 / len(datasets))
-    axes.set_ylim(0, max(10, 10 * np.ceil(shown["accuracy"].max() / 10)))
+    axes.set(rlabel_position=180 / len(datasets), ylim=(0, max(10, 10 * np.ceil(shown["accuracy"].max() / 10))))
     axes.yaxis.set_major_formatter("{x:.0f} %")
     axes.tick_params(axis="y", labelsize=7)
     axes.tick_params(axis="x", pad=2, labelsize=8)

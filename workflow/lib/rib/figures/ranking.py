@@ -6,20 +6,18 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.analysis.comparison import few_objects
 from rib.analysis.fit import whole_percent
+from rib.figures import Drawn, Labels, Styles
 from rib.figures._panels import name_rows
 
 INK, TIE = "#252525", "#525252"
 FINISHED_ONLY = True  # others have no rank
 
 
-def draw(
-    ranking: pd.DataFrame, *, models: Mapping[str, str], methods: Mapping[str, Mapping], confidence: float
-) -> tuple[Figure, pd.DataFrame]:
+def draw(ranking: pd.DataFrame, *, models: Labels, methods: Styles, confidence: float) -> Drawn:
     """mRI of every method in percentage points, best on top, with its mean fit and its confidence intervals.
 
     Args:
@@ -54,9 +52,8 @@ def draw(
     return figure, ranking
 
 
-def _named(row: Mapping, methods: Mapping[str, Mapping]) -> str:
-    fit = whole_percent(row["fit"])
-    return methods[row["method"]]["label"] + (f" (fit {fit} %)" if fit else "")
+def _named(row: Mapping, methods: Styles) -> str:
+    return methods[row["method"]]["label"] + (f" (fit {fit} %)" if (fit := whole_percent(row["fit"])) else "")
 
 
 def _draw_method(axes, place: int, row: Mapping, style: Mapping) -> None:

@@ -1,27 +1,26 @@
 """Matrix of RI: methods by targets, one panel per model, with mRI in the last column."""
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rib.analysis.fit import UNFINISHED, whole_percent
-from rib.figures import CHANGES, SHARED, text_colour
+from rib.figures import CHANGES, SHARED, Drawn, Labels, text_colour
 
 
 def draw(
     ri: pd.DataFrame,
     mri: pd.DataFrame,
     *,
-    models: Mapping[str, str],
-    methods: Mapping[str, str],
-    targets: Mapping[str, str],
+    models: Labels,
+    methods: Labels,
+    targets: Labels,
     shared: Collection[str],
     confidence: float,
-) -> tuple[Figure, pd.DataFrame]:
+) -> Drawn:
     """RI of every method and target in percentage points, as colour and number, with its confidence interval and fit below.
 
     Args:
@@ -59,7 +58,6 @@ def draw(
 
 
 def _write_cell(axes, image, row: int, column: int, cell: pd.Series, mark: str) -> None:
-    """Write a value with its marks, and below it its confidence interval and fit."""
     style = {"ha": "center", "va": "center", "color": text_colour(image, cell["ri"])}
     axes.text(column, row - 0.22, f"{cell['ri']:+.1f}{mark}{UNFINISHED * bool(cell['unfinished'])}", **style)
     axes.text(column, row + 0.1, f"{cell['ci_low']:+.1f} to {cell['ci_high']:+.1f}", **style, fontsize=5.5)

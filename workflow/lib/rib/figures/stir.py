@@ -1,11 +1,10 @@
 """STIR of each method in both directions and CKA of the same networks, one panel per model."""
 
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+
+from rib.figures import Drawn, Labels, Styles
 
 # By reference, the network that was inverted. CKA is the same for both.
 DOTS = {
@@ -17,14 +16,7 @@ CEILING = "reference on its own inversions"  # fidelity, an approximate upper bo
 SIDESTEP = 0.22
 
 
-def draw(
-    stir: pd.DataFrame,
-    *,
-    models: Mapping[str, str],
-    methods: Mapping[str, Mapping],
-    targets: Mapping[str, str],
-    confidence: float,
-) -> tuple[Figure, pd.DataFrame]:
+def draw(stir: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, confidence: float) -> Drawn:
     """STIR and CKA with confidence intervals, three dots per method, and the fidelity of inversions as bars.
 
     Args:

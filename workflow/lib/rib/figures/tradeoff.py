@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.config.run import PRETRAINED
+from rib.figures import Drawn, Labels, Styles
 
 ORIGIN = {"label": "pretrained", "colour": "#252525", "marker": "*"}
 FILLS = ["full", "none", "left", "bottom", "right", "top"]  # of variants of a method, which share colour and marker
@@ -20,12 +21,12 @@ def draw(
     mri: pd.DataFrame,
     curves: pd.DataFrame,
     *,
-    models: Mapping[str, str],
-    methods: Mapping[str, Mapping],
+    models: Labels,
+    methods: Styles,
     averages: Mapping[str, tuple[str, float]],
     accuracy: str,
     confidence: float,
-) -> tuple[Figure, pd.DataFrame]:
+) -> Drawn:
     """A point per method with both confidence intervals, and lines through averages of weights by alpha.
 
     Args:
@@ -49,9 +50,7 @@ def draw(
     return draw_panels(points, pd.concat(lines), models, methods, below), pd.concat([points, means])
 
 
-def draw_panels(
-    points: pd.DataFrame, lines: pd.DataFrame, models: Mapping[str, str], methods: Mapping[str, Mapping], below: str
-) -> Figure:
+def draw_panels(points: pd.DataFrame, lines: pd.DataFrame, models: Labels, methods: Styles, below: str) -> Figure:
     """Panels with points (columns COLUMNS) and with lines through model, method, alpha, on_target, mri in the given order."""
     models = {name: label for name, label in models.items() if name in set(points["model"])}
     rows, columns = -(-len(models) // 2), min(2, len(models))

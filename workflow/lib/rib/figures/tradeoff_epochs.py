@@ -1,24 +1,16 @@
 """Accuracy on the target against mRI in the course of training, one panel per model."""
 
 import textwrap
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rib.config.run import PRETRAINED
+from rib.figures import Drawn, Labels, Styles
 from rib.figures.tradeoff import COLUMNS, draw_panels
 
 
-def draw(
-    tradeoff_epochs: pd.DataFrame,
-    *,
-    models: Mapping[str, str],
-    methods: Mapping[str, Mapping],
-    targets: Mapping[str, str],
-    accuracy: str,
-) -> tuple[Figure, pd.DataFrame]:
+def draw(tradeoff_epochs: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, accuracy: str) -> Drawn:
     """A line per method from the pretrained model to the end of training; columns of `write_tradeoff_epochs`."""
     start, end = (tradeoff_epochs[tradeoff_epochs["trained"] == percent] for percent in (0, 100))
     points = pd.concat([start.assign(method=PRETRAINED), end]).reindex(columns=COLUMNS)

@@ -1,23 +1,18 @@
 """mRI by the number of fine-tuning images, per model and method."""
 
-import math
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rib.config.run import MEAN
-from rib.figures._lines import image_axis, line_with_intervals, method_legend
+from rib.figures import Drawn, Labels, Styles
+from rib.figures._panels import image_axis, line_with_intervals, method_legend
 
 EVERY_SIZE = True
 COLUMNS = 3  # maximum number of panel columns
 
 
-def draw(
-    sizes: pd.DataFrame, *, models: Mapping[str, str], methods: Mapping[str, Mapping[str, str]], confidence: float
-) -> tuple[Figure, pd.DataFrame]:
+def draw(sizes: pd.DataFrame, *, models: Labels, methods: Styles, confidence: float) -> Drawn:
     """mRI (percentage points) with confidence intervals by number of training images (log scale), one panel per model.
 
     Args:
@@ -25,7 +20,7 @@ def draw(
     """
     shown = sizes[(sizes["target"] == MEAN) & sizes["model"].isin(list(models)) & sizes["method"].isin(list(methods))]
     columns = 2 if len(models) == 4 else min(COLUMNS, len(models))
-    lines = math.ceil(len(models) / columns)
+    lines = -(-len(models) // columns)
     size = (max(3.6, 1.2 + 2.1 * columns), 0.9 + 2.2 * lines)
     figure, panels = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False)
     for axes, (model, label) in zip(panels.flat, models.items(), strict=False):

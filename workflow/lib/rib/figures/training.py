@@ -1,19 +1,16 @@
 """Training curves of one model: cross-entropy and accuracy per epoch, one column of panels per target."""
 
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from rib.figures import Drawn, Labels, Styles
 
 ACROSS = 5  # maximum number of panel columns
 ROWS = {"cross_entropy": "cross-entropy", "accuracy": "accuracy (%)"}
 
 
-def draw(
-    training: pd.DataFrame, *, model: str, model_label: str, methods: Mapping[str, Mapping], targets: Mapping[str, str]
-) -> tuple[Figure, pd.DataFrame]:
+def draw(training: pd.DataFrame, *, model: str, model_label: str, methods: Styles, targets: Labels) -> Drawn:
     """Training means of each epoch, one line per method; with several seeds, also thin lines per seed.
 
     Args:
@@ -46,7 +43,7 @@ def draw(
     return figure, shown
 
 
-def _draw_target(pair, runs: pd.DataFrame, methods: Mapping[str, Mapping], several: bool) -> None:
+def _draw_target(pair, runs: pd.DataFrame, methods: Styles, several: bool) -> None:
     """Draw each method's mean over seeds and, if there are several, each seed in the two panels of a target."""
     for axes, quantity in zip(pair, ROWS, strict=True):
         for method, style in methods.items():

@@ -24,18 +24,13 @@ Span = tuple[int, int, int, int]  # start row, start column, end row, end column
 
 @cache
 def essence(path: Path, names: frozenset[str] | None = None) -> str:
-    """Return the part of a source file that affects results; other files than Python are returned unchanged.
-
-    Text is cut by position because the format of an AST dump differs between Python versions.
-
-    Args:
-        names: functions to include, with everything that they use; None for the whole file.
-    """
+    """The part of a Python file that affects results: all, or what the named functions use. Other files are not cut."""
     source = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         return source
     text, tree = source.encode(), ast.parse(source)
     lines = text.splitlines(keepends=True)  # str.splitlines would also split at form feeds, unlike ast
+    # Text is cut by position because the format of an AST dump differs between Python versions.
     spans = [*_comments(source, lines), *_for_people(tree)]
     needed = set(_needed(tree, names))
     spans += [_span(node) for node in tree.body if node not in needed]

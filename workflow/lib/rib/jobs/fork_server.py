@@ -44,9 +44,8 @@ STARTED = b"S"
 def delegate(script: str, libraries: str) -> None:
     """Run this process's script in a warm worker and exit with its status; return if the caller must run it itself."""
     # Forking after these imports is safe only on Linux.
-    if sys.platform != "linux" or not os.environ.get(WARM) or (libraries == "networks" and NVIDIA.exists()):
-        return
-    if (run := parent_run()) is None:
+    unsafe = sys.platform != "linux" or (libraries == "networks" and NVIDIA.exists())
+    if unsafe or not os.environ.get(WARM) or (run := parent_run()) is None:
         return
     try:
         connection = _connect(Path(os.environ[WARM], f"{libraries}.sock"), run.pid, libraries)

@@ -39,10 +39,8 @@ def lock_gpu() -> str | None:
     devices = visible_devices()
     if not devices or "SLURM_JOB_ID" in os.environ or _held:
         return None
-    places = int(os.environ.get(JOBS_PER_GPU, 1))
-    folder = _lock_folder()
-    waited = time.monotonic()
-    while (device := _free(devices, places, folder)) is None:
+    folder, waited = _lock_folder(), time.monotonic()
+    while (device := _free(devices, folder)) is None:
         if time.monotonic() - waited > 60:
             waited = time.monotonic()
             log.info("waiting for one of %d GPU(s) to become free", len(devices))
@@ -66,9 +64,9 @@ def _lock_folder() -> Path:
     raise UserError(f"others have or can enter {first} and {second}, the folders for your GPU locks; remove them.")
 
 
-def _free(devices: Sequence[str], places: int, folder: Path) -> str | None:
+def _free(devices: Sequence[str], folder: Path) -> str | None:
     """Lock a place on the GPU with the fewest jobs; None if all places are taken."""
-    for number in range(places):
+    for number in range(int(os.environ.get(JOBS_PER_GPU, 1))):
         for device in devices:
             name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in device)
             lock = FileLock(folder / f"{name}.{number}.lock", timeout=0)

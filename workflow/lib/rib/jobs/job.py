@@ -152,12 +152,7 @@ def only_one(name: str) -> Iterator[None]:
 
 
 def private_folder(folder: Path, mark: Sequence[str], keep: bool) -> None:
-    """Create a job's private folder and remove stale ones, including those of the same job with other settings.
-
-    Args:
-        mark: the job's log file, which is unique to it, and its outputs.
-        keep: whether to keep what the folder contains.
-    """
+    """Create a job's private folder, marked (MARK) and emptied unless `keep`, and remove stale ones (see `begun`)."""
     if not keep:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)

@@ -25,10 +25,7 @@ _held: list[FileLock] = []  # kept until the process ends
 
 
 def parent_run() -> psutil.Process | None:
-    """The Snakemake process that started this one.
-
-    None if there is none. A cluster node may inherit the variable, but the process is not among its ancestors.
-    """
+    """The Snakemake process that is an ancestor of this one; none on a cluster node, which may inherit the variable."""
     if (number := os.environ.get(PARENT_RUN)) is None:
         return None
     return next((process for process in psutil.Process().parents() if process.pid == int(number)), None)
@@ -103,8 +100,6 @@ def is_held(path: Path) -> bool:
     try:
         with open(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # it may be a pipe
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
+    except (FileNotFoundError, BlockingIOError) as error:
+        return isinstance(error, BlockingIOError)
     return False

@@ -8,8 +8,13 @@ from rib.jobs.fork_server import delegate
 from rib.jobs.job import job
 
 
-def run(snakemake, resumes: str | None = None) -> AbstractContextManager[dict[str, Path]]:
-    """Context manager of a script's job (see rib.jobs.job.job); yields where to write each output."""
+def run(snakemake, resumes: str | None = None, warm: str = "") -> AbstractContextManager[dict[str, Path]]:
+    """Context manager of a script's job (see rib.jobs.job.job); yields where to write each output.
+
+    The script continues in a worker that has the libraries `warm` (rib.jobs.fork_server.PRELOADED), if the run has one.
+    """
+    if warm:
+        delegate(sys.argv[0], warm)
     return job(
         rule=snakemake.rule,
         name="/".join(snakemake.wildcards),
@@ -25,8 +30,3 @@ def named_inputs(snakemake) -> dict[str, str | list[str]]:
     """A job's inputs by name: a path, or a list of paths."""
     given = snakemake.input.items()
     return {name: str(value) if isinstance(value, str) else list(map(str, value)) for name, value in given}
-
-
-def warm_start(libraries: str = "networks") -> None:
-    """Continue in a warm worker if the run has one; `libraries` is a key of rib.jobs.fork_server.PRELOADED."""
-    delegate(sys.argv[0], libraries)

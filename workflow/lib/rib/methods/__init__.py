@@ -29,11 +29,7 @@ def algorithm(cls: type) -> type:
 
 
 def load_algorithm(path: str | Path, settings: Mapping):
-    """The algorithm of a module, instantiated with its settings.
-
-    Raises:
-        UserError: the module doesn't mark exactly one class, or a setting is out of range.
-    """
+    """The algorithm of a module, with its settings; a UserError unless one class is marked and they are in range."""
     module = load_module(path)
     own = {found for found in vars(module).values() if isinstance(found, type) and found.__module__ == module.__name__}
     marked = list(own & _marked)

@@ -14,32 +14,20 @@ BATCH_NORM = nn.modules.batchnorm._NormBase
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images.
+    """Labelled images, on the device."""
 
-    Attributes:
-        inputs: the n images.
-        labels: (n,) int64 on the device, class indices.
-        members: (C, K) int64 on the device, the network outputs of each class (see rib.models.class_logits).
-    """
-
-    inputs: Inputs
-    labels: Tensor
-    members: Tensor
+    inputs: Inputs  # the n images
+    labels: Tensor  # (n,) int64, class indices
+    members: Tensor  # (C, K) int64, the network outputs of each class (see rib.models.class_logits)
 
 
 @dataclass(frozen=True)
 class Task:
-    """Input of a method.
+    """Input of a method."""
 
-    Attributes:
-        model: the network to train, in evaluation mode.
-        target: the images to train on.
-        reference: images of the pretraining proxy, or None.
-    """
-
-    model: nn.Module
-    target: Images
-    reference: Images | None
+    model: nn.Module  # the network to train, in evaluation mode
+    target: Images  # to train on
+    reference: Images | None  # the pretraining proxy
     seed: int
 
 
@@ -78,10 +66,9 @@ class FineTuning:
     def train_mode(self) -> None:
         """Set the network's training mode."""
         self.model.train()
-        if self.batch_norm == "frozen":
-            for module in self.model.modules():
-                if isinstance(module, BATCH_NORM):
-                    module.eval()
+        for module in self.model.modules():
+            if self.batch_norm == "frozen" and isinstance(module, BATCH_NORM):
+                module.eval()
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target."""

@@ -40,8 +40,7 @@ class ElasticWeightConsolidation(FineTuning):
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-        images = task.reference or task.target
-        self.anchors = anchored(self.trainable())
+        self.anchors, images = anchored(self.trainable()), task.reference or task.target
         self.information = fisher_diagonal(self.model, images, self.fisher, self.fisher_images, task.seed)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:

@@ -14,11 +14,7 @@ from rib.methods.base import FineTuning, Task, anchored
 
 @algorithm
 class L2StartingPoint(FineTuning):
-    """Minimise CE + weight / 2 * sum_i (theta_i - start_i)^2.
-
-    Args:
-        weight: alpha in the paper, at least 0.
-    """
+    """Minimise CE + weight / 2 * sum_i (theta_i - start_i)^2; weight, alpha in the paper, is at least 0."""
 
     def __init__(self, *, weight: float, **common):
         super().__init__(**common)

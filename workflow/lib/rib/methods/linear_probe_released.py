@@ -1,8 +1,7 @@
 """Linear probing as in the released code of ImageNet-RIB, which changes more than the head.
 
-In a ViT only the patch embedding and the blocks are frozen; the class token, the position embedding, the norms outside
-the blocks and the head are trained. In a CNN only the head is trained, but the network is in training mode, so the
-BatchNorm statistics are updated.
+In a ViT only the patch embedding and the blocks are frozen, so the class token, the position embedding and norms are
+trained too. In a CNN only the head is trained, but in training mode, so the BatchNorm statistics are updated.
 
 Source: released code, main.py:83-93 (ViT: 83-88), and lib/experiment.py (training mode).
 """
@@ -18,7 +17,7 @@ from rib.models.network import head_parameters
 
 # Parameters in timm's and open_clip's ViTs, NaFlexViT and Swin; an image tower of open_clip may be timm's network.
 IN_BLOCKS = re.compile(r"(visual\.)?(trunk\.)?(patch_embed|embeds\.proj|blocks|layers|stages|conv1|transformer)\.")
-VIT = re.compile(r"(visual\.)?(trunk\.)?(blocks\.0\.attn|transformer\.)")
+IN_VIT = re.compile(r"(visual\.)?(trunk\.)?(blocks\.0\.attn|transformer\.)")
 
 
 def outside_blocks(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -26,14 +25,10 @@ def outside_blocks(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, parameter) for name, parameter in model.named_parameters() if not IN_BLOCKS.match(name)]
 
 
-def is_vit(model: nn.Module) -> bool:
-    """Whether a network is a ViT of timm or open_clip."""
-    return any(VIT.match(name) for name, _ in model.named_parameters())
-
-
 @algorithm
 class LinearProbingReleased(FineTuning):
     """Minimise CE over the head; in a ViT over all parameters outside the patch embedding and the blocks."""
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        return outside_blocks(self.model) if is_vit(self.model) else head_parameters(self.model)
+        is_vit = any(IN_VIT.match(name) for name, _ in self.model.named_parameters())
+        return outside_blocks(self.model) if is_vit else head_parameters(self.model)

@@ -26,7 +26,8 @@ from rib.models.checkpoint import LORA_A, LORA_B, changed_tensors
 from rib.models.network import head_parameters
 
 ADAPTER = "default"
-TOKENS = ("cls_token", "pos_embed", "class_embedding", "positional_embedding")
+# In names of norms, class tokens and position embeddings.
+TOKENS_AND_NORMS = ("norm", "ln_", "cls_token", "pos_embed", "class_embedding", "positional_embedding")
 
 
 @algorithm
@@ -70,8 +71,8 @@ class LowRankAdaptation(FineTuning):
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         trained = {id(part) for layer in self.layers.values() for part in _factors(layer)}
-        if self.also == "tokens_and_norms":
-            trained |= _tokens_and_norms(self.model)
+        outside = outside_blocks(self.model) if self.also == "tokens_and_norms" else []
+        trained |= {id(part) for name, part in outside if any(word in name for word in TOKENS_AND_NORMS)}
         return [(name, p) for name, p in self.model.named_parameters() if id(p) in trained]
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -129,9 +130,7 @@ def adapted_layers(model: nn.Module) -> tuple[list[str], list[str]]:
     """Names of layers with fused q, k and v, and of those with one update each: separate q and v, or else pointwise ones.
 
     The head, attention pooling, the projection of open_clip's image towers, and squeeze-and-excitation are left out.
-
-    Raises:
-        ValueError: an attention layer doesn't store q, k and v one after the other.
+    Raises a ValueError if an attention layer doesn't store q, k and v one after the other.
     """
     head = {name.rpartition(".")[0] for name, _ in head_parameters(model)}
     named = [
@@ -165,9 +164,3 @@ def _keep_blocks(b: nn.Parameter, rank: int) -> None:
     mask[:width, :rank] = 1
     mask[2 * width :, rank:] = 1
     b.register_hook(lambda gradient: gradient * mask)
-
-
-def _tokens_and_norms(model: nn.Module) -> set[int]:
-    """Ids of norms, class tokens and position embeddings outside the blocks."""
-    kept = ("norm", "ln_", *TOKENS)
-    return {id(part) for name, part in outside_blocks(model) if any(word in name for word in kept)}

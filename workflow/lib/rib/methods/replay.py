@@ -16,11 +16,7 @@ from rib.models.device import autocast
 
 @algorithm
 class Replay(FineTuning):
-    """Minimise CE on a batch of the target + weight * CE on as many images of the pretraining proxy.
-
-    Args:
-        weight: weight of the rehearsal, at least 0.
-    """
+    """Minimise CE on a batch of the target + weight * CE on as many images of the proxy; weight is at least 0."""
 
     def __init__(self, *, weight: float, **common):
         super().__init__(**common)

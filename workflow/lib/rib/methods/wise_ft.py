@@ -11,8 +11,7 @@ from rib.config.run import PRETRAINED
 def recipe(parents: Sequence[str], *, alpha: float) -> dict[str, float]:
     """Weight of each state: 1 - alpha for the pretrained one, alpha for the fine-tuned one, the only parent.
 
-    Raises:
-        ValueError: there is not exactly one parent, or alpha is outside 0..1.
+    Raises a ValueError if there is not exactly one parent, or alpha is outside 0..1.
     """
     if len(parents) != 1:
         raise ValueError(f"it averages with one parent, but the entry names {len(parents)}")

@@ -17,9 +17,8 @@ SMALLEST_CROP = 0.9  # of the area. Source: open_clip and wise-ft, the training 
 class Augmentation:
     """Random transforms of images at one size.
 
-    Args:
-        names: of `flip` (horizontal, probability 1/2), `crop` (random resized crop of 0.9 to 1 of the area) and
-            `randaugment` (Cubuk et al. 2020, arXiv 1909.13719: two operations of magnitude 9); any order.
+    Names, in any order: `flip` (horizontal, probability 1/2), `crop` (random resized crop of 0.9 to 1 of the area) and
+    `randaugment` (Cubuk et al. 2020, arXiv 1909.13719: two operations of magnitude 9).
     """
 
     def __init__(self, names: Sequence[str], size: int, seed: int):

@@ -78,10 +78,8 @@ def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[st
     """Average of model states given as weights and changes to a common start, as changes to the start.
 
     A weight of 1 gives that state exactly, and the average of equal states is exact, since the sum is computed in
-    double precision.
-
-    Raises:
-        ValueError: the weights don't add up to 1, the start lacks a tensor, or one that isn't floating-point differs.
+    double precision. Raises a ValueError if the weights don't add up to 1, the start lacks a tensor, or one that isn't
+    floating-point differs.
     """
     if abs(sum(weight for weight, _ in parts) - 1) > 1e-9:
         raise ValueError(f"the weights of an average must add up to 1, got {[weight for weight, _ in parts]}")
@@ -94,23 +92,20 @@ def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[st
         values = [(weight, changes.get(name, start[name])) for weight, changes in parts]
         if name.endswith(COUNTER):
             result[name] = max(value for _, value in values)
-        elif not start[name].is_floating_point():
-            if any(not torch.equal(value, values[0][1]) for _, value in values):
-                raise ValueError(f"'{name}' differs between the merged states and is not floating-point")
+        elif start[name].is_floating_point():
+            result[name] = sum(weight * value.double() for weight, value in values).to(start[name].dtype)
+        elif all(torch.equal(value, values[0][1]) for _, value in values):
             result[name] = values[0][1]
         else:
-            total = sum(weight * value.double() for weight, value in values)
-            result[name] = total.to(start[name].dtype)
+            raise ValueError(f"'{name}' differs between the merged states and is not floating-point")
     return result
 
 
 def apply(model: nn.Module, weights: Mapping[str, float], checkpoints: Mapping[str, Path]) -> nn.Module:
     """Load a fine-tuned or merged state into a network with its pretrained weights, in place.
 
-    A method without a checkpoint is the pretrained state. The result begins with the padding prompt, if there is one.
-
-    Raises:
-        UserError: a state to average has a padding prompt.
+    A method without a checkpoint is the pretrained state. The result begins with the padding prompt, if there is one;
+    a UserError if a state to average has one.
     """
     start = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     stored = {
@@ -122,8 +117,7 @@ def apply(model: nn.Module, weights: Mapping[str, float], checkpoints: Mapping[s
     prompts = {method: prompt for method, tensors in stored.items() if (prompt := with_prefix(tensors, PROMPT))}
     if prompts and len(stored) > 1:
         raise UserError(f"'{next(iter(prompts))}' trains a padding prompt, which can't be averaged with weights.")
-    state = average(start, parts)
-    model.load_state_dict({**start, **state}, strict=True)
+    model.load_state_dict(start | average(start, parts), strict=True)
     for strips in prompts.values():
         device = next(model.parameters()).device
         return nn.Sequential(OrderedDict(prompt=PaddingPrompt(**strips).to(device), network=model))
@@ -132,13 +126,11 @@ def apply(model: nn.Module, weights: Mapping[str, float], checkpoints: Mapping[s
 
 def merged(start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint's changed tensors with low-rank updates added, without padding prompts."""
-    changes = {name: tensor for name, tensor in stored.items() if not name.endswith((LORA_A, LORA_B))}
-    changes = {name: tensor for name, tensor in changes.items() if not name.startswith(PROMPT)}
-    for key in stored:
-        if key.endswith(LORA_A):
-            name = key.removesuffix(LORA_A)
-            update = stored[name + LORA_B] @ stored[key]
-            changes[name] = changes.get(name, start[name]) + update.view(start[name].shape)
+    others = (name for name in stored if not name.endswith((LORA_A, LORA_B)) and not name.startswith(PROMPT))
+    changes = {name: stored[name] for name in others}
+    for name in (key.removesuffix(LORA_A) for key in stored if key.endswith(LORA_A)):
+        update = stored[name + LORA_B] @ stored[name + LORA_A]
+        changes[name] = changes.get(name, start[name]) + update.view(start[name].shape)
     return changes
 
 

@@ -1,5 +1,7 @@
 """Class logits of a dataset from ImageNet logits, for both training and evaluation."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -7,13 +9,14 @@ from rib.config.label_space import LabelSpace
 
 
 def class_members(space: LabelSpace, device: torch.device) -> Tensor:
-    """Index table of a label space for `class_logits`: (C, K) int64, with K the size of the largest class.
+    """Index table of a label space for `class_logits`: (C, K) int64, with K the size of the largest class."""
+    return padded(space.indices, device)  # with the lowest index, which doesn't change the maximum
 
-    Shorter rows are padded with their lowest index, which doesn't change the maximum.
-    """
-    width = max(map(len, space.indices))
-    rows = [[*row, *[row[0]] * (width - len(row))] for row in space.indices]
-    return torch.tensor(rows, dtype=torch.int64, device=device)
+
+def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Rows as a table, int64, in which shorter ones are padded with their first value."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *row[:1] * (width - len(row))] for row in rows], dtype=torch.int64, device=device)
 
 
 def class_logits(logits: Tensor, members: Tensor) -> Tensor:

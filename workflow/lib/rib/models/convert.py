@@ -37,7 +37,6 @@ def convert(
 
     Args:
         archives: the file with the state dict, and those of the tokenizer.
-        entry: the model's catalogue entry.
         head: source of the head: `published`, `zero_shot` or `fitted`.
         class_names: the family's class names for a zero-shot head; None for ImageNet's.
         reference: the pretraining proxy, if a head is fitted on it.

@@ -14,7 +14,6 @@ from rib.jobs.gpu_lock import lock_gpu
 
 # glibc's mallopt(3) parameters, from malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-LARGEST_INT = 2**31 - 1
 
 AUTO, BF16 = "auto", "bf16"
 _policy = {"precision": AUTO, "compile": False}  # per process; each job has its own
@@ -22,21 +21,13 @@ _policy = {"precision": AUTO, "compile": False}  # per process; each job has its
 
 @dataclass(frozen=True)
 class ComputeSettings:
-    """Device and precision.
+    """Device and precision of networks."""
 
-    Attributes:
-        device: `auto` (CUDA if available), `cpu` or `cuda`.
-        threads: number of torch threads; results are bit-identical for the same number.
-        precision: of networks: `fp32`, `bf16` (autocast; weights and losses stay in fp32), or `auto`: bf16 on CUDA,
-            fp32 on a CPU.
-        gradient_checkpointing: whether fine-tuning keeps only some activations and computes the others again.
-    """
-
-    device: str
-    threads: int
-    precision: str = AUTO
+    device: str  # `auto` (CUDA if available), `cpu` or `cuda`
+    threads: int  # of torch; results are bit-identical for the same number
+    precision: str = AUTO  # `fp32`, `bf16` (autocast; weights and losses stay in fp32); `auto`: bf16 on CUDA, else fp32
     compile: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = False  # whether fine-tuning keeps only some activations and computes others again
 
 
 def start(compute: ComputeSettings) -> torch.device:
@@ -71,7 +62,7 @@ def keep_freed_memory() -> None:
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, LARGEST_INT)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # the largest int
 
 
 def _in_bf16(device: torch.device) -> bool:

@@ -94,7 +94,7 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
             f"{len(missing)} of {head.weight.shape[0]} classes have no image in the pretraining proxy, such as output "
             f"{min(missing)}; a head can't be fitted on it."
         )
-    inputs = Inputs(reference.images, preprocessing["mean"], preprocessing["std"], device, reference.rows)
+    inputs = Inputs.of(reference, preprocessing, device)
     features = in_batches(partial(head_inputs, model), inputs, BATCH, "features for the head").float()
     mean, scale = features.mean(dim=0), features.std(dim=0).mean()
     features.sub_(mean).div_(scale)  # a common scale, so that penalties are comparable between networks

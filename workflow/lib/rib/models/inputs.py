@@ -1,23 +1,21 @@
 """Network inputs from stored pixels, normalised on the device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rib.base.progress import Progress
+from rib.data.prepared import PreparedDataset
 from rib.models.augmentation import Augmentation
 
 
 class Inputs:
     """A dataset's images (n, H, W, 3) uint8, usually memory-mapped, as network inputs.
 
-    Mean and std are per RGB channel, in 0..1. Only the given rows are used, in order; None for all.
-
-    Attributes:
-        augmentation: random transforms in training; None for none.
-        epoch: current epoch of training, from 0, in which images are augmented; None outside of training.
+    Mean and std are per RGB channel, in 0..1. Only the given rows are used, in order; None for all. The augmentation
+    (None for none) transforms images in training.
     """
 
     def __init__(
@@ -29,19 +27,25 @@ class Inputs:
         rows: np.ndarray | None = None,
         augmentation: Augmentation | None = None,
     ):
-        self.images, self.rows, self.device, self.augmentation = images, rows, device, augmentation
-        self.epoch: int | None = None
+        self.images, self.device, self.augmentation = images, device, augmentation
+        self.rows = np.arange(len(images)) if rows is None else rows
+        self.epoch: int | None = None  # of training, from 0, in which images are augmented; None outside of training
         self.mean, self.std = (torch.tensor(part, device=device).mul(255).view(1, 3, 1, 1) for part in (mean, std))
 
+    @classmethod
+    def of(cls, dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> "Inputs":
+        """A dataset's images, normalised by a model's preprocessing."""
+        return cls(dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows)
+
     def __len__(self) -> int:
-        return len(self.images if self.rows is None else self.rows)
+        return len(self.rows)
 
     def __getitem__(self, rows: np.ndarray | slice) -> Tensor:
         """Batch of the given rows: (N, 3, H, W) float32, channels last in memory."""
-        pixels = torch.from_numpy(np.array(self.images[rows if self.rows is None else self.rows[rows]]))
+        rows = self.rows[rows]
+        pixels = torch.from_numpy(np.asarray(self.images[rows]))
         if self.augmentation and self.epoch is not None:
-            which = np.arange(len(self.images))[rows] if self.rows is None else self.rows[rows]
-            pairs = zip(pixels.permute(0, 3, 1, 2), which.tolist(), strict=True)
+            pairs = zip(pixels.permute(0, 3, 1, 2), rows.tolist(), strict=True)
             pixels = torch.stack([self.augmentation(image, self.epoch, row) for image, row in pairs])
             pixels = pixels.permute(0, 2, 3, 1).contiguous()
         if self.device.type == "cuda":

@@ -30,10 +30,7 @@ def build(
     """A network with random weights and a head, in evaluation mode.
 
     The library is `timm`, or `open_clip` for the visual tower of one of its models; for dropout and drop_path see
-    rib.methods.base.FineTuning, for arguments `create`.
-
-    Raises:
-        UserError: the library lacks the architecture, or it doesn't support dropout, drop_path or an argument.
+    rib.methods.base.FineTuning, for arguments and errors `create`. A UserError too if a rate isn't supported.
     """
     if library == "open_clip":
         if dropout or drop_path:
@@ -65,10 +62,8 @@ def create(library: str, architecture: str, arguments: Mapping, state: Mapping[s
     """A network of timm, or a whole model of open_clip, by the library's create_model with these keyword arguments.
 
     `model_cfg` among them is the configuration of an open_clip model that open_clip doesn't list. A state dict of an
-    open_clip model is converted by open_clip; without one, weights are random.
-
-    Raises:
-        UserError: the library lacks the architecture, or it doesn't support an argument.
+    open_clip model is converted by open_clip; without one, weights are random. Raises a UserError if the library lacks
+    the architecture, or it doesn't support an argument.
     """
     if library == "open_clip":
         import open_clip as module
@@ -136,9 +131,8 @@ def head_inputs(model: nn.Module, images: Tensor) -> Tensor:
 def head_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Named parameters of the network's head, or of its two heads if it was distilled."""
     head = model.get_classifier()
-    heads = head if isinstance(head, tuple) else (head,)
-    head = {id(parameter) for part in heads for parameter in part.parameters()}
-    return [(name, parameter) for name, parameter in model.named_parameters() if id(parameter) in head]
+    trained = {id(part) for one in (head if isinstance(head, tuple) else (head,)) for part in one.parameters()}
+    return [(name, parameter) for name, parameter in model.named_parameters() if id(parameter) in trained]
 
 
 def load(folder: Path, device: torch.device, dropout: float = 0.0, drop_path: float = 0.0) -> tuple[nn.Module, dict]:
@@ -152,7 +146,6 @@ def load(folder: Path, device: torch.device, dropout: float = 0.0, drop_path: fl
 
 def write_model(model: nn.Module, entry: Mapping, facts: Mapping, weights: Path, description: Path) -> None:
     """Write a network's state dict as safetensors and, as JSON, the given facts and those of its catalogue entry."""
-    state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(state, weights)
+    safetensors.torch.save_file({name: part.cpu().contiguous() for name, part in model.state_dict().items()}, weights)
     keys = ("name", "pretraining", "library", "architecture", "arguments", "preprocessing", "licence")
     write_json(description, {key: entry[key] for key in keys} | facts)

@@ -34,8 +34,7 @@ UNKNOWN = "not stated"
 def describe(names: Sequence[str], ask_hub: bool = True) -> dict[str, dict]:
     """Facts by name, as the schema of models.yaml describes them; those of the libraries are cached by version.
 
-    Raises:
-        UserError: a name doesn't exist, its weights can't be used, or the hub can't be asked.
+    Raises a UserError if a name doesn't exist, its weights can't be used, or the hub can't be asked.
     """
     parsed = [parse_name(name) for name in names]
     facts = [_checked(_recorded, name) for name in parsed]

@@ -24,12 +24,8 @@ SHOWN = 600  # characters of what a library says of weights that don't fit
 def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
     """Tensors by name from safetensors, or from a pickle that torch reads with weights_only.
 
-    Args:
-        file: .safetensors, .pth or .bin, or an archive with such a file, the `member`.
-        name: the model or run, for messages.
-
-    Raises:
-        UserError: the file is missing, damaged or contains anything but a state dict.
+    The file is .safetensors, .pth or .bin, or an archive with such a file, the `member`; messages give the name, of the
+    model or run. Raises a UserError if the file is missing, damaged or contains anything but a state dict.
     """
     data = None
     if member is not None and file.suffix != ".safetensors":
@@ -80,14 +76,12 @@ def with_weights(
 ) -> nn.Module:
     """The library's network with a published state dict and its own head, in evaluation mode.
 
-    Keys are converted by the library, which also resizes position embeddings to another input size.
+    Keys are converted by the library, which also resizes position embeddings to another input size. Raises a UserError
+    if a tensor is missing, unexpected, not finite, or has another shape or type.
 
     Args:
         arguments: see rib.models.network.create; `num_classes` (timm) if the head must have so many outputs.
         keys: `by_name`, or `by_order` if the state dict has other names in the same order.
-
-    Raises:
-        UserError: a tensor is missing, unexpected, not finite, or has another shape or type.
     """
     if library == "timm":
         arguments = {"num_classes": _published_classes(state, architecture), **arguments}

@@ -24,22 +24,14 @@ USUAL = 2
 
 
 def sample_size(text: str) -> int:
-    """The number of jobs per kind that the environment variable requests.
-
-    Raises:
-        UserError: It is not a positive integer.
-    """
+    """The number of jobs per kind that the environment variable requests; a UserError unless a positive integer."""
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"{SAMPLE} is '{text}'; set it to a positive integer: the number of jobs per kind to re-run.")
     return int(text)
 
 
 def sample_of(changes: Mapping[str, Mapping], number: int) -> list[str]:
-    """Choose jobs of each kind, from different models if possible; ordered by hash, hence deterministic.
-
-    Args:
-        changes: `kind` and `model` of each job, by path of the record.
-    """
+    """Records of jobs of each kind, from different models if possible; ordered by hash, hence deterministic."""
     turns, ranked = Counter(), defaultdict(list)
     for path in sorted(changes, key=lambda path: hashlib.sha256(path.encode()).hexdigest()):
         kind, model = changes[path]["kind"], changes[path]["model"]
@@ -61,8 +53,7 @@ def accept(
         made_again: re-runs jobs, given as paths of their records, in another folder and yields that folder.
         note: notifies Snakemake of a rewritten record.
 
-    Raises:
-        UserError: A sampled job fails or has different outputs; no record is changed.
+    Raises a UserError, without changing a record, if a sampled job fails or has different outputs.
     """
     seen = examine(changes)
     unsound = {finding.job for finding in seen.findings}

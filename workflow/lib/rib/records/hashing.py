@@ -29,12 +29,9 @@ def differing(expected: Mapping[Path, str], what: str, remember: bool = False) -
 
 
 def hashes(files: Iterable[Path], what: str, remember: bool = False) -> dict[Path, str | None]:
-    """SHA-256 of files, None for missing ones; computed in threads, since hashing releases the GIL.
+    """SHA-256 of files, None for missing ones; links are followed. In threads, since hashing releases the GIL.
 
-    Args:
-        files: paths; links are followed.
-        what: label of the progress bar.
-        remember: whether large files with unchanged size and times are not read again.
+    `what` labels the progress bar; with `remember`, large files with unchanged size and times are not read again.
     """
     hash_of = remembered_hash if remember else read_hash
     files = list(dict.fromkeys(files))

@@ -5,6 +5,7 @@ it reads them, and fails if one was edited or damaged.
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
 
@@ -17,15 +18,13 @@ from rib.records.hashing import hashes
 def files_of(manifest: Path) -> dict[Path, str]:
     """Files that a manifest lists, directly or through other manifests, with their hashes."""
     facts = read_json(manifest)
-    try:
+    with suppress(provenance.INVALID):
         found = {manifest.with_name(name): digest for name, digest in facts.get("files", {}).items()}
         for entry in facts["datasets"].values() if "order" in facts else ():  # rib.data.groups
             listed = Path(entry["manifest"])
             found |= {listed: entry["sha256"]} | (files_of(listed) if listed.is_file() else {})
         if all(map(provenance.HASH.fullmatch, found.values())):
             return found
-    except provenance.INVALID:
-        pass
     raise UserError(f"{manifest} {provenance.DAMAGED}. {provenance.remedy([str(manifest)])}")
 
 
@@ -48,8 +47,7 @@ def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:
 def refuse_changed(inputs: Collection[Path]) -> dict[Path, str]:
     """Refuse inputs that changed after they were made, and return the hashes, as computed, of all that are compared.
 
-    Raises:
-        UserError: One was edited or damaged after it was made, or records and manifests state different hashes of it.
+    Raises a UserError if one was edited or damaged since, or records and manifests state different hashes of it.
     """
     stated = claims(inputs)
     found = hashes([path for path in stated if path.is_file()], "checking inputs", remember=True)

@@ -41,12 +41,9 @@ def remedy(files: Collection[str], advice: str = REMEDY) -> str:
 
 
 def load() -> dict[str, list[dict]]:
-    """Gathered records by path of the job's own record; empty if there is no file.
+    """Gathered records by path of the job's own record, several if merged branches ran the same job; {} without a file.
 
-    A path has several records if merged branches ran the same job.
-
-    Raises:
-        UserError: A line is damaged, or not a record, for example after a merge conflict.
+    Raises a UserError if a line is damaged, or not a record, for example after a merge conflict.
     """
     records: dict[str, list[dict]] = {}
     text = FILE.read_text(encoding="utf-8", errors="replace") if FILE.is_file() else ""
@@ -204,10 +201,7 @@ def changed(has_other_time: Callable[[str], bool], is_unfinished: Callable[[str]
 
 
 def made_from_others(records: Iterable[str]) -> set[str]:
-    """Records of jobs with an input that was made again since, or by someone else.
-
-    The outputs of such a job match its record, but were not made from the current inputs.
-    """
+    """Records of jobs with an input that was made again since, or by someone else, though outputs match the record."""
     own = {path: record for path in records if (record := read(Path(path)))}
     made = {file: digest for record in own.values() for file, digest in record["outputs"].items()}
     return {
@@ -223,9 +217,8 @@ def gather(units: Collection[Path]) -> int:
     Args:
         units: folders or files that DVC tracks individually.
 
-    Raises:
-        UserError: An output was changed after its job recorded it, or shared results are missing here or newer than
-            those here, so that sharing would remove them.
+    Raises a UserError if an output was changed after its job recorded it, or if shared results are missing here or
+    newer than those here, so that sharing would remove them.
     """
     found = {str(file): read(file) for file in below(units)}
     own = {name: [record] for name, record in found.items() if record and all(map(os.path.lexists, record["outputs"]))}

@@ -23,8 +23,7 @@ def pull(wanted: str | Sequence[str]) -> None:
     Args:
         wanted: folders and files in the project; everything that is tracked if empty.
 
-    Raises:
-        UserError: A file is missing, damaged or hostile in the storage, or was changed here; no file was changed now.
+    Raises a UserError, without changing a file, if one is missing, damaged or hostile in the storage, or changed here.
     """
     places = [Path(os.path.relpath(place)) for place in ([wanted] if isinstance(wanted, str) else wanted)] or [Path()]
     files, parts = {}, set()

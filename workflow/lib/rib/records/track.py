@@ -33,8 +33,7 @@ def track(units: Iterable[str], report: str | Path) -> None:
     Args:
         units: patterns of folders and files, each of which gets a .dvc file next to it.
 
-    Raises:
-        UserError: There are no results yet, an output does not match its record, or DVC fails.
+    Raises a UserError if there are no results yet, an output does not match its record, or DVC fails.
     """
     found = sorted({path for pattern in units for path in Path().glob(pattern) if path.suffix != ".dvc"})
     if not found:

@@ -75,11 +75,7 @@ def related(records: Iterable[str], gathered: Mapping | None = None) -> tuple[di
 
 
 def examine(records: Iterable[str]) -> Examination:
-    """Hash all inputs and outputs of jobs, and compare them with the records.
-
-    Args:
-        records: paths of the records of the grid's jobs; the jobs they depend on are found through their inputs.
-    """
+    """Compare the files of jobs, given by paths of records, and of all that they depend on with the records."""
     result, gathered = Examination(), provenance.load()
     known, makers = related(records, gathered)
     wrong: set[str] = set()
@@ -158,12 +154,9 @@ def _of_inputs(
 
 
 def verify(records: Iterable[str], log_file: str, folders: Iterable[str] = ()) -> None:
-    """Print differences from the records, with advice; the log lists all of them. For `records` see `examine`.
+    """Print differences from the records, with advice; see `examine`. Jobs with files in the folders are checked, too.
 
-    Those of all jobs with files in the given folders are checked, too.
-
-    Raises:
-        UserError: There are differences.
+    Raises a UserError if there are differences, all of which the log lists.
     """
     seen = examine([*records, *map(str, provenance.below(map(Path, folders)))])
     files = [file for file, digest in seen.hashes.items() if digest]

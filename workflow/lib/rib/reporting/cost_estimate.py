@@ -51,12 +51,7 @@ def print_plan(config: Mapping, catalog: Sequence[str], results: str) -> None:
 
 
 def plan(grid: Grid, catalog: Catalog, results: Path, jobs: Mapping[str, int]) -> Plan:
-    """Estimate the cost of a grid.
-
-    Args:
-        results: folder of the family's results, source of measured throughput.
-        jobs: number of jobs by rule.
-    """
+    """Estimate the cost of a grid: `jobs` by rule; throughput was measured in `results`, the family's folder."""
     found = Plan(jobs=dict(jobs))
     counts = {dataset.name: _images(dataset, catalog, results, found) for dataset in grid.datasets_read()}
     _add_bytes(found, grid, counts)
@@ -88,14 +83,7 @@ def _images(dataset: Dataset, catalog: Catalog, results: Path, found: Plan) -> i
 
 
 def count_jobs(config: Mapping) -> dict[str, int]:
-    """Number of jobs of each rule in a full run, from a dry-run in the current folder.
-
-    Args:
-        config: config.yaml, validated.
-
-    Raises:
-        UserError: The dry-run fails.
-    """
+    """Number of jobs of each rule in a full run of config.yaml, validated; a UserError if its dry-run here fails."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         file.write_text(json.dumps(config), encoding="utf-8")
@@ -230,9 +218,8 @@ def lines(found: Plan, grid: Grid) -> list[str]:
     text.append(f"Disk       {in_bytes(sum(found.disk.values()))} ({disk})")
     text.append("Models     published weights and their licence")
     for name, model in grid.models.items():
-        size = model.source.get("size", FLOAT * (model.parameters or 0)) if model.source else 0
-        facts = [in_bytes(size) if model.source else "trained here", model.licence, *["gated"] * model.gated]
-        text.append(f"  {name}: {', '.join(facts)}")
+        size = model.source and in_bytes(model.source.get("size", FLOAT * (model.parameters or 0)))
+        text.append(f"  {name}: {', '.join([size or 'trained here', model.licence, *['gated'] * model.gated])}")
     text.append("Images/s   of one device (stated: an RTX 3090 in mixed precision, timm's benchmark)")
     for name, (rates, where) in found.rates.items():
         shown = ", ".join(f"{kind} {rate:,.0f}" for kind, rate in rates.items())

@@ -28,6 +28,7 @@ PIXELS = 0.6  # page pixels per pixel of a figure
 
 Cell = tuple[str, object]  # displayed text, and sort key: a number, a text, or None for running text
 NONE: Cell = ("\N{EN DASH}", float("-inf"))  # missing number
+MINUS = "\N{MINUS SIGN}"
 
 
 def write_page(
@@ -91,8 +92,7 @@ def write_page(
 
 def changes_inside(path: Path, about: Mapping) -> list[str]:
     """Accuracy in distribution before and after each method, of the size that figures show: a range over models."""
-    table = read_table(path)
-    found = []
+    table, found = read_table(path), []
     for method, rows in table[table["size"] == about["shown_size"]].groupby("method", sort=False):
         before, after = (
             f"{part.min():.1f}" if len(part) == 1 else f"{part.min():.1f} to {part.max():.1f}"
@@ -154,7 +154,7 @@ def _cells(line: Mapping, part: Mapping) -> list[Cell]:
         return [NONE] * (2 if "interval" in part else 1)
     usual = "text" if isinstance(value, str | bool) else "count" if isinstance(value, int) else "number"
     form = part.get("form", usual)
-    cell = _count(value) if form == "count" else (FORMS[form](value), value)
+    cell = (FORMS[form](value), value)
     if "interval" not in part:
         return [cell]
     write = FORMS[form if form in ("signed", "decimals") else "number"]
@@ -167,7 +167,7 @@ def catalogue_rows(accuracy: pd.DataFrame, about: Mapping) -> dict[str, list[lis
     images = accuracy.drop_duplicates("dataset").set_index("dataset")["n"]
     return {
         "dataset_rows": [
-            [(entry["label"], name), _count(images[name]), ("yes" if name in about["targets"] else "no", name),
+            [(entry["label"], name), (f"{images[name]:,.0f}", images[name]), ("yes" if name in about["targets"] else "no", name),
              (entry["licence"], name), (entry["origin"], None)]
             for name, entry in about["datasets"].items()
         ],
@@ -200,23 +200,15 @@ def _labels(entries: Mapping[str, Mapping]) -> dict[str, str]:
     return {name: entry["label"] for name, entry in entries.items()}
 
 
-def _count(value: float) -> Cell:
-    """Format a count; pandas reads those of a column with missing values as floats."""
-    return f"{value:,.0f}", value
-
-
-def _decimals(value: float) -> str:
-    """Format a number of order 1, for which one decimal is too coarse."""
-    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _plus(value: float) -> str:
-    """Format a difference with its sign, a true minus sign and no negative zero."""
-    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
-
-
 # How values are written, by form.
-FORMS = {"signed": _plus, "number": "{:.1f}".format, "decimals": _decimals, "p": "{:.2g}".format, "text": str}
+FORMS = {
+    "signed": lambda value: f"{round(value, 1) + 0.0:+.1f}".replace("-", MINUS),  # a difference; no negative zero
+    "number": "{:.1f}".format,
+    "decimals": lambda value: f"{value:.3f}".replace("-", MINUS),  # of order 1, for which one decimal is too coarse
+    "count": "{:,.0f}".format,  # pandas reads those of a column with missing values as floats
+    "p": "{:.2g}".format,
+    "text": str,
+}
 
 
 def run_facts(records: list[dict]) -> dict:
@@ -252,14 +244,11 @@ def _stage_row(stage: str, records: list[dict]) -> list[Cell]:
     times = (sum(seconds), max(seconds), sum(record["cpu_seconds"] for record in records))
     sizes = (max(record["peak_memory"] for record in records), sum(sum(r["sizes"].values()) for r in records))
     costs = [*((duration(value), value) for value in times), *((in_bytes(value), value) for value in sizes)]
-    return [(stage, stage), _count(len(records)), *costs]
+    return [(stage, stage), (f"{len(records):,}", len(records)), *costs]
 
 
 def _mixed(records: list[dict]) -> list[str]:
-    """Libraries with several versions, and differing machines, with the stages of each value.
-
-    For example `torch 2.6 (finetune, evaluate), 2.7 (evaluate)`. A stage need not use every library.
-    """
+    """What differs in versions and machines, by stage, for example `torch 2.6 (finetune, evaluate), 2.7 (evaluate)`."""
     found: dict[str, dict[str, dict[str, None]]] = {}
     for record in records:
         for name, value in {**record["versions"], **record["machine"]}.items():

@@ -54,12 +54,10 @@ def method_table(catalog: Catalog) -> str:
 
 def recipe_table(catalog: Catalog) -> str:
     """Recipes: name, label, what differs from the schema's defaults, and source."""
-    defaults = {
-        key: part.get("default") for key, part in load_schema("recipes")["additionalProperties"]["properties"].items()
-    }
-    rows = []
+    known, rows = load_schema("recipes")["additionalProperties"]["properties"], []
     for name, recipe in catalog.recipes.items():
-        settings = (f"{key} {v}" for key, v in vars(recipe).items() if key not in OF_RECIPE and v != defaults[key])
+        own = {key: value for key, value in vars(recipe).items() if key not in OF_RECIPE}
+        settings = (f"{key} {value}" for key, value in own.items() if value != known[key].get("default"))
         rows.append((f"`{name}`", markdown(recipe.label), ", ".join(settings), markdown(recipe.source)))
     return _table(("recipe", "label", "settings other than the defaults", "source"), rows)
 

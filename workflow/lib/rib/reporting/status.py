@@ -25,15 +25,14 @@ def status(cells: Mapping[str, Sequence[str]], running: Mapping[str, str], jobs_
         running: last log line of each job that has started but not ended, by log file.
         jobs_at_once: number of jobs that run at a time, for the remaining time.
     """
-    lines, left, unknown = [], 0.0, 0
-    width = max(map(len, cells))
+    lines, left, unknown, width = [], 0.0, 0, max(map(len, cells))
     for stage, records in cells.items():
         took, missing = {}, []
         for path in records:
-            if (seconds := _seconds(Path(path))) is None:
-                missing.append(_kind(stage, path))
+            if made := provenance.read(Path(path)):
+                took.setdefault(_kind(stage, path), []).append(made["seconds"])
             else:
-                took.setdefault(_kind(stage, path), []).append(seconds)
+                missing.append(_kind(stage, path))
         all_took = [*chain.from_iterable(took.values())]
         rate = f", {duration(fmean(all_took))} each" if all_took else ""
         lines.append(f"{stage:<{width}}  {len(all_took):>6} done  {len(missing):>6} missing{rate}")
@@ -60,12 +59,6 @@ def _kind(stage: str, record: str) -> tuple[str, ...]:
         return ()
     model, _, method, size, _, name = Path(record).parts[-6:]
     return model, method, size, name
-
-
-def _seconds(record: Path) -> float | None:
-    """Run time of a job; None if it has not ended."""
-    made = provenance.read(record)
-    return made and made["seconds"]
 
 
 def at_work() -> dict[str, str]:

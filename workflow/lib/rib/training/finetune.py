@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from rib.base.errors import UserError
 from rib.base.files import write_json
@@ -25,7 +26,7 @@ from rib.data.prepared import PreparedDataset
 from rib.data.splits import TRAIN
 from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles, DatasetView, load_dataset, load_proxy
-from rib.evaluation.score import score
+from rib.evaluation.score import correct
 from rib.methods import load_algorithm
 from rib.methods.base import BATCH_NORM, FineTuning, Images, Task
 from rib.models import device as devices
@@ -67,7 +68,6 @@ def finetune(
     Args:
         reference: the pretraining proxy, if the method uses it.
         start: checkpoint of the method that this one starts from, by method; empty for the pretrained model.
-        algorithm: file of the method's algorithm.
         training, history: None if the method has weights that were trained elsewhere.
         saved, rescue: the training state, written periodically; if training diverges, that after the last finite epoch.
         checkpoint: written as .safetensors, in the forms of rib.models.checkpoint.
@@ -100,7 +100,8 @@ def finetune(
     if not changed:
         log.warning("%s: the weights equal the pretrained ones", run)
     safetensors.torch.save_file(xor_compress(changed, pretrained), checkpoint)
-    fit = measure_fit(run, model_folder, checkpoint, images, preprocessing, device)
+    shown = first_images(images, FIT_IMAGES)
+    fit = measure_fit(run, model_folder, checkpoint, shown, Inputs.of(shown, preprocessing, device))
     found = {"train_images": n, "steps": steps, "images": steps and training.images_seen(steps, n), "fit": fit}
     write_json(manifest, {"device": device.type, "label_space": images.space.digest, **found, **method.facts})
 
@@ -129,8 +130,7 @@ def set_up(method: FineTuning, task: Task, run: Run, checkpointing: bool) -> Non
 def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
     """Switch on the network's own gradient checkpointing: the backward pass computes activations again.
 
-    Raises:
-        ValueError: the network has none, or the method would update BatchNorm statistics in both passes.
+    Raises a ValueError if it has none, or the method would update BatchNorm statistics in both passes.
     """
     if method.batch_norm == "train" and any(isinstance(layer, BATCH_NORM) for layer in model.modules()):
         raise ValueError("BatchNorm statistics would be updated twice; set compute.gradient_checkpointing to false")
@@ -140,23 +140,11 @@ def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
         raise ValueError("the network has no gradient checkpointing; set compute.gradient_checkpointing to false")
 
 
-def measure_fit(
-    run: Run,
-    model_folder: Path,
-    checkpoint: Path,
-    images: PreparedDataset,
-    preprocessing: Mapping,
-    device: torch.device,
-) -> float:
-    """Accuracy of the stored checkpoint on the training images, as it is evaluated: 0 to 1, of at most 5,000 images."""
-    part = first_images(images, FIT_IMAGES)
-    inputs = Inputs(part.images, preprocessing["mean"], preprocessing["std"], device, part.rows)
+def measure_fit(run: Run, model_folder: Path, checkpoint: Path, images: PreparedDataset, inputs: Inputs) -> float:
+    """Accuracy of the stored checkpoint on training images, as it is evaluated: 0 to 1."""
     network = network_in_state(model_folder, {run.method: 1.0}, {run.method: checkpoint}, inputs)
-    progress = Progress(desc=f"fit of {run}", total=len(part.labels), unit="image")
-    (found,) = score([network], inputs, part, FIT_BATCH, progress)
-    progress.close()
-    fit = (found["rank"] == 0).float().mean().item()
-    log.info("%s: %.1f %% of %d training images are correct", run, 100 * fit, len(part.labels))
+    fit = correct(network, inputs, images, FIT_BATCH, f"fit of {run}").float().mean().item()
+    log.info("%s: %.1f %% of %d training images are correct", run, 100 * fit, len(images.labels))
     return round(fit, 6)
 
 
@@ -170,8 +158,8 @@ def write_history(rows: list[dict], path: Path) -> None:
 
 def on_device(dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> Images:
     """A dataset's images and labels, prepared for a network on a device."""
-    pixels = Inputs(dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows)
-    return Images(pixels, torch.from_numpy(dataset.labels).to(device), class_members(dataset.space, device))
+    inputs, labels = Inputs.of(dataset, preprocessing, device), torch.from_numpy(dataset.labels).to(device)
+    return Images(inputs, labels, class_members(dataset.space, device))
 
 
 class DivergenceError(Exception):
@@ -212,18 +200,11 @@ def train(
 ) -> tuple[list[dict], dict[str, Tensor]]:
     """Train a method that has been set up, resuming from the state in `saved` if there is one.
 
-    Args:
-        steps: number of steps; None for that on these images. The last epoch may be cut short.
-
-    Returns:
-        One history row per epoch, and the changed tensors.
-
-    Raises:
-        DivergenceError: the loss or a trained tensor is not finite.
-        UserError: the recipe cannot be used with the method.
+    `steps` is None for that number on these images; the last epoch may be cut short. Returns one history row per epoch,
+    and the changed tensors. Raises a DivergenceError if the loss or a trained tensor is not finite, and a UserError if
+    the recipe cannot be used with the method.
     """
-    labels = method.task.target.labels
-    n = len(labels)
+    n = len(method.inputs)
     steps = steps or training.total_steps(n, n)
     of_epoch = training.steps_per_epoch(n)
     trainable = dict(method.trainable())
@@ -245,7 +226,7 @@ def train(
         for batch in batches[len(sums) :]:
             for group in optimizer.param_groups:
                 group["lr"] = rates[method.step] * group.get("lr_scale", 1.0)
-            sums.append(_step(method, optimizer, batch, labels[batch], device, training) * len(batch))
+            sums.append(_step(method, optimizer, batch, training) * len(batch))
             method.step += 1
             progress.update(len(batch))
             for path in [path for step, path in kept if step == method.step]:
@@ -274,28 +255,21 @@ def _finite_changes(
     return {name: tensor.clone() for name, tensor in changed.items()}
 
 
-def _step(
-    method: FineTuning,
-    optimizer: torch.optim.Optimizer,
-    batch: np.ndarray,
-    labels: Tensor,
-    device: torch.device,
-    training: TrainingSettings,
-) -> Tensor:
+def _step(method: FineTuning, optimizer: Optimizer, batch: np.ndarray, training: TrainingSettings) -> Tensor:
     """Take one step; return loss, cross-entropy (with label smoothing) and accuracy of the batch before it: (3,).
 
     Gradients are accumulated over micro-batches. Their sum is the gradient of the batch, since losses and penalties are
     means over images or don't depend on them.
     """
-    micro = training.micro
+    target, device = method.task.target, method.inputs.device
     optimizer.zero_grad()
     total = torch.zeros(3, dtype=torch.float64, device=device)
-    for start in range(0, len(batch), micro):
-        rows, own = batch[start : start + micro], labels[start : start + micro]
+    for start in range(0, len(batch), training.micro):
+        rows = batch[start : start + training.micro]
         with devices.autocast(device):
             logits = method.logits(rows)
-        logits = logits.float()
-        scores = class_logits(logits, method.task.target.members)
+        logits, own = logits.float(), target.labels[rows]
+        scores = class_logits(logits, target.members)
         error = F.cross_entropy(scores, own, label_smoothing=training.label_smoothing)
         loss = error + method.penalty(rows, logits)
         share = len(rows) / len(batch)

@@ -14,10 +14,8 @@ FUSED = ("sgd", "adamw")  # with a fused CUDA kernel
 def make_optimizer(method: FineTuning, training: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
     """Optimiser of a method's trained parameters, which alone require gradients.
 
-    A group's learning rate is that of the schedule times its `lr_scale`, if it has one.
-
-    Raises:
-        UserError: the recipe distinguishes layers or norms, but the method trains parameters outside the network.
+    A group's learning rate is that of the schedule times its `lr_scale`, if it has one. Raises a UserError if the
+    recipe distinguishes layers or norms, but the method trains parameters outside the network.
     """
     trained = dict(method.trainable())
     parameters = list(trained.values())

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from rib.base.errors import UserError
-from rib.base.progress import Progress, log
+from rib.base.progress import log
 from rib.config.run import ALL, Run
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
-from rib.evaluation.score import score
+from rib.evaluation.score import correct
 from rib.methods.base import FineTuning, Task
 from rib.models import device as devices
 from rib.models.inputs import Inputs
@@ -43,13 +43,12 @@ def pretrain(
 ) -> None:
     """Train a network, then write it in the format of rib.models.convert.convert.
 
+    Raises a UserError if the loss or a tensor is not finite, or the two datasets share source images.
+
     Args:
         entry: the model's catalogue entry with `pretrain`.
-        rescue: written if training diverges: the state after the last finite epoch.
+        saved, rescue: as in rib.training.finetune.finetune.
         description: written as JSON; `trained` has the number of training images and the test accuracy in percent.
-
-    Raises:
-        UserError: the loss or a tensor is not finite, or the two datasets share source images.
     """
     device, how = devices.start(compute), entry["pretrain"]
     dataset = load_whole(DatasetFiles(how["dataset"], dataset_folder), view)
@@ -61,33 +60,26 @@ def pretrain(
             "give the model's entry a test dataset with other images."
         )
     torch.manual_seed(how["seed"])
-    model = build(entry["library"], entry["architecture"], num_classes, arguments=entry["arguments"]).to(
-        device, memory_format=torch.channels_last
-    )
+    model = build(entry["library"], entry["architecture"], num_classes, arguments=entry["arguments"])
+    model = model.to(device, memory_format=torch.channels_last)
     method = FineTuning(lr=how["lr"], batch_norm="train")
     method.setup(Task(model, on_device(dataset, entry["preprocessing"], device), None, how["seed"]))
     run = Run(entry["name"], how["dataset"], "pretraining", str(how["size"]), how["seed"])
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    given = {key: how[key] for key in ("epochs", "batch_size", "momentum", "weight_decay", "warmup_fraction")}
+    # Only the fraction bounds the warm-up, and BatchNorm needs whole batches.
+    training = TrainingSettings(**given, warmup_steps=math.inf, micro_batch_size=ALL)
     with rescued(saved, rescue, "pretrain of the model's entry"):
-        rows, _ = train(method, first, _training(how), run, device, saved)
+        rows, _ = train(method, first, training, run, device, saved)
     write_history(rows, history)
     trained = {"images": len(dataset.labels), "test": _tested(model, entry, test, device)}
     facts = {"source": {"pretrain": how}, "num_classes": num_classes, "head": {"from": "pretrained"}}
     write_model(model, entry, facts | {"trained": trained}, weights, description)
 
 
-def _training(how: Mapping) -> TrainingSettings:
-    """Training settings: only the fraction bounds the warm-up, and BatchNorm needs whole batches."""
-    shared = {key: how[key] for key in ("epochs", "batch_size", "momentum", "weight_decay", "warmup_fraction")}
-    return TrainingSettings(**shared, warmup_steps=math.inf, micro_batch_size=ALL)
-
-
 def _tested(model: torch.nn.Module, entry: Mapping, test: PreparedDataset, device: torch.device) -> dict:
     """Accuracy on held-out images, in percent."""
-    inputs = Inputs(test.images, entry["preprocessing"]["mean"], entry["preprocessing"]["std"], device, test.rows)
-    progress = Progress(desc=f"testing {entry['name']}", total=len(test.labels), unit="image")
-    (found,) = score([model.eval()], inputs, test, BATCH, progress)
-    progress.close()
-    right = int((found["rank"] == 0).sum())
+    inputs = Inputs.of(test, entry["preprocessing"], device)
+    right = int(correct(model.eval(), inputs, test, BATCH, f"testing {entry['name']}").sum())
     log.info("%s: %d of %d images of %s are correct", entry["name"], right, len(test.labels), test.name)
     return {"dataset": test.name, "images": len(test.labels), "accuracy": round(100 * right / len(test.labels), 6)}

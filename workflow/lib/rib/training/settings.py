@@ -9,38 +9,23 @@ from rib.config.run import ALL
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Settings of training; those of the optimiser and the schedule are a recipe's (rib.config.entries.Recipe).
+    """Settings of training; those of the optimiser and the schedule are a recipe's (rib.config.entries.Recipe)."""
 
-    Attributes:
-        epochs: passes over the target; None if `steps` is given.
-        subset_length: `steps` if a subset of the target is trained for as many steps as the whole, `epochs` if for as
-            many epochs.
-        batch_size: images per step.
-        micro_batch_size: images per forward pass, or `all` for the whole batch.
-        warmup_steps: maximum number of linear warm-up steps.
-        warmup_fraction: maximum fraction of warm-up steps; the smaller of the two limits applies.
-        weight_decay: of SGD an L2 penalty, otherwise decoupled.
-        decay_norm_and_bias: whether it includes biases and the scales of norms.
-        layer_decay: factor of the learning rate per layer from the head down; None for 1.
-        clip_norm: maximum norm of the gradient; None for no limit.
-        augmentation: see rib.models.augmentation.
-    """
-
-    batch_size: int
-    micro_batch_size: int | str
+    batch_size: int  # images per step
+    micro_batch_size: int | str  # images per forward pass, or `all` for the whole batch
     momentum: float
-    weight_decay: float
-    warmup_steps: float
-    warmup_fraction: float
-    epochs: int | None = None
+    weight_decay: float  # of SGD an L2 penalty, otherwise decoupled
+    warmup_steps: float  # maximum number of linear warm-up steps
+    warmup_fraction: float  # maximum fraction of warm-up steps; the smaller of the two limits applies
+    epochs: int | None = None  # passes over the target; None if `steps` is given
     steps: int | None = None
-    subset_length: str = "steps"
+    subset_length: str = "steps"  # a subset of the target is trained for as many `steps` or `epochs` as the whole
     optimizer: str = "sgd"
-    decay_norm_and_bias: bool = True
-    layer_decay: float | None = None
-    clip_norm: float | None = None
+    decay_norm_and_bias: bool = True  # whether weight decay includes biases and the scales of norms
+    layer_decay: float | None = None  # factor of the learning rate per layer from the head down; None for 1
+    clip_norm: float | None = None  # maximum norm of the gradient; None for no limit
     label_smoothing: float = 0.0
-    augmentation: Sequence[str] = ()
+    augmentation: Sequence[str] = ()  # see rib.models.augmentation
 
     @property
     def micro(self) -> int:
@@ -51,11 +36,7 @@ class TrainingSettings:
         return math.ceil(images / self.batch_size)
 
     def total_steps(self, images: int, whole: int) -> int:
-        """Number of steps on a training set that is part of a whole.
-
-        Args:
-            images, whole: number of images of the training set, and of the whole target.
-        """
+        """Number of steps on a training set with so many images, part of the whole target with so many."""
         counted = whole if self.subset_length == "steps" else images
         return self.steps or self.epochs * self.steps_per_epoch(counted)
 

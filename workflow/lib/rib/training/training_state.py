@@ -10,6 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from rib.base.progress import log
 from rib.models.checkpoint import with_prefix
@@ -22,35 +24,25 @@ SUMS, CPU_RANDOM, CUDA_RANDOM = "sums", "random.cpu", "random.cuda"
 class TrainingState:
     """Everything that the next step depends on, in one file; a path of None saves nothing."""
 
-    def __init__(
-        self,
-        path: Path | None,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        trainable: Mapping[str, nn.Parameter],
-    ):
+    def __init__(self, path: Path | None, model: nn.Module, optimizer: Optimizer, trainable: Mapping[str, Parameter]):
         self.path, self.model, self.optimizer, self.trainable = path, model, optimizer, trainable
         self.saved = time.monotonic()
 
     def save_if_due(self, epoch: int, step: int, rows: list[dict], sums: Iterable[Tensor], good: Mapping) -> None:
         """Save if SAVE_EVERY seconds have passed.
 
-        Args:
-            epoch: current epoch, from 0.
-            step: number of completed steps in this epoch.
-            sums: (3,) for each of those steps.
-            good: changed tensors after the last completed epoch.
+        In the current epoch, counted from 0, `step` steps were completed, for each of which `sums` has a tensor (3,);
+        `good` are the changed tensors after the last completed epoch.
         """
         if self.path is None or time.monotonic() - self.saved < SAVE_EVERY:
             return
         # Trained parameters may lie outside the network, such as a padding prompt.
-        weights = {**self.trainable, **self.model.state_dict()}
-        tensors = {WEIGHTS + name: tensor for name, tensor in weights.items()}
+        tensors = {WEIGHTS + name: part for name, part in {**self.trainable, **self.model.state_dict()}.items()}
         for name, part in self.trainable.items():
             own = self.optimizer.state[part].items()  # such as SGD's momentum_buffer, Adam's exp_avg and step
             tensors |= {f"{OPTIMIZER}{key}.{name}": value for key, value in own if value is not None}
-        tensors |= {GOOD + name: tensor for name, tensor in good.items()} | {CPU_RANDOM: torch.get_rng_state()}
-        tensors[SUMS] = torch.stack(list(sums))
+        tensors |= {GOOD + name: tensor for name, tensor in good.items()}
+        tensors |= {CPU_RANDOM: torch.get_rng_state(), SUMS: torch.stack(list(sums))}
         if torch.cuda.is_available():
             tensors[CUDA_RANDOM] = torch.cuda.get_rng_state()
         temporary = self.path.with_suffix(".tmp")
