@@ -38,7 +38,7 @@ def fit_table(
         if run.method != PRETRAINED:
             key = run.values(RUN_COLUMNS)
             merged = on_target.get(key) if whole_targets and run.size == ALL else None
-            below = any(fit < (threshold or 0) for key, fit in own.items() if parent_of(key)["method"] in can_fit)
+            below = any(fit < (threshold or 0) for name, fit in own.items() if parent_of(name)["method"] in can_fit)
             lines.append((*key, 100 * own[run.method] if run.method in own else merged, "yes" if below else "no"))
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "fit", "unfinished"]).astype({"fit": float})
 
