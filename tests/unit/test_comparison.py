@@ -627,7 +627,7 @@ def test_a_merge_over_seeds_is_compared_with_means_over_seeds_over_objects(uneve
                     line["seeds"] == 1 and np.isnan([line[key] for key in ("seed_sd", "seed_low", "seed_high")]).all()
                 )
                 checked += 1
-    assert checked == 3 * (4 + 4 - 1)  # two targets and their mean; pairs with three methods, pretrained and each other
+    assert checked == 3 * (4 + 4 + 1)  # two targets and their mean; pairs with three methods, pretrained and each other
 
 
 def test_p_of_a_merge_over_seeds_is_that_of_all_sign_patterns(uneven):
