@@ -112,7 +112,7 @@ def test_a_swept_parent_gives_a_merge_over_seeds_for_each_variant():
 
 NO_PARENTS = [
     ("soup_seeds", {"seeds": [3]}, "it merges over seeds, and there is one; list several in seeds"),
-    ("soup_sweep", {}, "it merges over a sweep; give a setting of ft several values in method_settings"),
+    ("soup_sweep", {}, "it merges over a sweep; sweep a setting of ft in method_settings"),
     ("soup_sweep", {"recipes": ["adamw", "paper"]}, "it merges over a sweep"),
     ("soup_targets", {"targets": ["noto"]}, "it merges over targets; choose several"),
     ("soup_targets", {"datasets": ["noto", "openmoji"]}, "no dataset is left to score it on"),

@@ -11,7 +11,14 @@ from tiny import family
 from tiny.project import Project, copy_project, jobs, rows_of
 
 MERGES = "methods=[soup_seeds,soup_sweep,greedy_soup_sweep,soup_targets]"
-CHOICES = ("protocol=held_out", "models=[tiny_vit]", "targets=[red,green]", "seeds=[1,0]", MERGES)
+CHOICES = (
+    "protocol=held_out",
+    "models=[tiny_vit]",
+    "targets=[red,green]",
+    "seeds=[1,0]",
+    "training={epochs: 1}",
+    MERGES,
+)
 CONFIG = (*CHOICES, "method_settings={ft: {lr: [0.001, 0.003]}}")
 TABLES = "reports/tiny/tables"
 

@@ -3,10 +3,9 @@
 OVER_TARGETS = f"{REPORTS}/tables/merges_over_targets.csv"
 SCORED_OVER_TARGETS = f"{RUNS}/evaluate_over_targets/{RUN_PATH}/{{evaluation_group}}"
 # The datasets by evaluation group, and rows of the merges and of the pretrained models on them.
-SCORED_IN = {group: [n for n in names if n in GRID.not_trained_on] for group, names in EVALUATION_GROUPS.items()}
-SCORED_IN = {group: names for group, names in SCORED_IN.items() if names}
+LEFT = {group: [name for name in names if name in GRID.not_trained_on] for group, names in EVALUATION_GROUPS.items()}
 OVER_TARGETS_ROWS, BEFORE_ROWS = (
-    [path.format(**vars(run), evaluation_group=group) for run in runs for group in SCORED_IN]
+    [path.format(**vars(run), evaluation_group=group) for run in runs for group in LEFT if LEFT[group]]
     for path, runs in (
         (f"{SCORED_OVER_TARGETS}.parquet", GRID.runs_over_targets()),
         (f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}.parquet", PRETRAINED_RUNS.values()),
@@ -19,13 +18,13 @@ if GRID.over_targets:
 
     use rule evaluate_run as score_over_targets with:
         input:
-            unpack(lambda w: evaluation_inputs(w, SCORED_IN[w.evaluation_group])),
+            unpack(lambda w: evaluation_inputs(w, LEFT[w.evaluation_group])),
         output:
             **job_files(SCORED_OVER_TARGETS, rows="parquet"),
         log:
             f"{RUN_LOGS}/evaluate_over_targets/{RUN_PATH}/{{evaluation_group}}.log",
         params:
-            cfg=lambda w: evaluation_settings(w, SCORED_IN[w.evaluation_group], only=SCORED_IN[w.evaluation_group]),
+            cfg=lambda w: evaluation_settings(w, LEFT[w.evaluation_group], only=LEFT[w.evaluation_group]),
 
     use rule compute_metrics as tabulate_over_targets with:
         input:

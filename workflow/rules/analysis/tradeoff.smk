@@ -12,11 +12,7 @@ REGISTRY.figure(
     inputs={name: TABLES[name] for name in ("mri", "curves")},
     settings={
         **STYLED_MEANS,
-        "methods": {
-            name: {"label": method.label, **method.style}
-            for name, method in GRID.methods.items()
-            if name not in GRID.over_targets
-        },
+        "methods": {n: {"label": m.label, **m.style} for n, m in GRID.methods.items() if n not in GRID.over_targets},
         "averages": {} if CURVES else AVERAGES,
         **ON_TARGET,
     },

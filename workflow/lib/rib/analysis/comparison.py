@@ -208,8 +208,7 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
                 sides = [side.mean(axis=1, keepdims=True) for side in sides]
             apart = sides[0] - sides[1]
             tested = effects.untested.isdisjoint((name, column) for name in names)
-            over_objects = apart.shape[1] < FEWEST_SEEDS
-            p = np.nan if not tested else flipped[pair][place] if over_objects else p_over_runs(apart)
+            p = np.nan if not tested else flipped[pair][place] if apart.shape[1] < FEWEST_SEEDS else p_over_runs(apart)
             over_seeds = spread(apart[..., 0].mean(axis=0), confidence)
             lines.append((family, *names, column, *over_runs(apart, confidence), p, np.nan, *over_seeds))
     table = pd.DataFrame(lines, columns=["family", "method", "other", "target", *COMPARISON])

@@ -49,13 +49,20 @@ def write_over_targets(
     fits = read_fits(manifests)
     read = (pd.read_parquet(path, columns=COLUMNS) for path in rows)
     counts = count((part[part["dataset"].isin(datasets)] for part in read), read_indexes(indexes))
-    lines = []
-    for (model, method, _, size, training_seed, _), pair in ood_accuracies(
-        counts, object_weights(counts.objects, replicates, seed)
-    ).items():
-        if method != PRETRAINED:
-            scored = (len(counts.datasets), pair.images, pair.before[0], pair.after[0])
-            lines.append((model, method, size, training_seed, *scored, *estimate(pair.change, confidence)))
+    ood, scored = ood_accuracies(counts, object_weights(counts.objects, replicates, seed)), len(counts.datasets)
+    lines = [
+        (
+            *state[:2],
+            *state[3:5],
+            scored,
+            pair.images,
+            pair.before[0],
+            pair.after[0],
+            *estimate(pair.change, confidence),
+        )
+        for state, pair in ood.items()
+        if state[1] != PRETRAINED
+    ]
     marks = fit_table(fits, accuracy_table(counts), **fit)[[*KEY, "unfinished"]]
     found = pd.DataFrame(lines, columns=[*KEY, *NUMBERS]).merge(marks, on=KEY)
     found["unfinished"] = (found["unfinished"] == "yes").astype(int)

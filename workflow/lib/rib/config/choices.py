@@ -207,23 +207,13 @@ def not_trained_on(datasets: Mapping[str, Dataset], targets: Collection[str]) ->
 
 
 def nothing_to_merge(
-    method: Method,
-    config: Mapping,
-    datasets: Mapping[str, Dataset],
-    targets: Collection[str],
-    swept: Callable[[str], bool],
+    method: Method, config: Mapping, datasets: Mapping[str, Dataset], targets: list[str], swept: Callable[[str], bool]
 ) -> str | None:
-    """Reason why a merge over seeds, variants or targets has only one parent or can't be scored; None if it can be run.
-
-    Args:
-        swept: whether a method has several variants with one recipe.
-    """
+    """Reason why a merge has one parent or can't be scored, if it does; `swept`: whether a method has several variants."""
     if method.over == SEEDS and len(config["seeds"]) < 2:
         return "it merges over seeds, and there is one; list several in seeds"
     if method.over == VARIANTS and not any(map(swept, method.parents)):
-        return (
-            f"it merges over a sweep; give a setting of {' or '.join(method.parents)} several values in method_settings"
-        )
+        return f"it merges over a sweep; sweep a setting of {' or '.join(method.parents)} in method_settings"
     if method.over == TARGETS and len(targets) < 2:
         return "it merges over targets; choose several"
     if method.over == TARGETS and not not_trained_on(datasets, targets):
@@ -241,8 +231,7 @@ def choose_methods(
 ) -> tuple[list[str], list[str]]:
     """Methods to run, with their parents first, and notices; raise a UserError if one chosen by name cannot be run.
 
-    Args:
-        unmerged: reason why a method has nothing to merge, or None (see `nothing_to_merge`).
+    `unmerged` says why a method has nothing to merge, or None.
     """
     types = sorted({model.type for model in models.values()})
 

@@ -138,10 +138,7 @@ class Grid:
         return [name for name in self.methods if all(name in self.methods_of(model) for model in self.models)]
 
     def runs(self) -> list[Run]:
-        """All runs with RI: for each model the pretrained one, then targets x methods x sizes x seeds.
-
-        A merge over seeds has one run, of the first seed.
-        """
+        """All runs with RI: of each model the pretrained one, then targets x methods x sizes x seeds (the first of a merge over them)."""
         found, first = [], self.seeds[:1]
         seeds = {name: first if method.over == SEEDS else self.seeds for name, method in self.methods.items()}
         for model in self.models:

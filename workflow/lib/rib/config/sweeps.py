@@ -137,8 +137,8 @@ class Variants:
         if method.over != VARIANTS:
             yield from itertools.product(*every)
             return
+        named = [[(v, {key: shown[key] for key in shown if key == RECIPE}) for v, shown in own] for own in every]
         for recipe in dict.fromkeys(variant.recipe for own in every for variant, _ in own):
-            named = [[(v, {key: shown[key] for key in shown if key == RECIPE}) for v, shown in own] for own in every]
             found = [[pair for pair in own if pair[0].recipe in (recipe, None)] for own in named]
             if all(found) and max(map(len, found)) > 1:
                 yield list(itertools.chain.from_iterable(found))
