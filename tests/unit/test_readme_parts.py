@@ -71,6 +71,8 @@ def test_methods_say_what_they_need(catalog):
     needs = {line.split(" | ")[0]: line.split(" | ")[2] for line in readme.method_table(catalog).splitlines()}
     assert len(needs) == len(catalog.methods) + 2
     assert needs["| `greedy_soup`"] == "`ft`, `ewc`, `lwf`, `held_out`" and needs["| `lp_ft`"] == "`linear_probe`"
+    assert needs["| `soup_seeds`"] == "`ft`, several seeds" and needs["| `soup_targets`"] == "`ft`, several targets"
+    assert needs["| `greedy_soup_sweep`"] == "`ft`, a sweep, `held_out`"
     assert needs["| `replay`"] == "a reference dataset"
     assert needs["| `flyp`"] == "a model of images and texts"
     assert needs["| `lora_released`"] == "a ViT" and not needs["| `ft`"]

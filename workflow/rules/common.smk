@@ -26,7 +26,7 @@ from rib.base.errors import UserError  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
 from rib.config.entries import MERGES  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
-from rib.config.run import PRETRAINED  # noqa: E402
+from rib.config.run import PRETRAINED, parent_of  # noqa: E402
 from rib.config.schema import read_yaml, validated  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from start_run import start_run  # noqa: E402

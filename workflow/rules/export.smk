@@ -7,6 +7,7 @@ REASONS = {
     **dict.fromkeys(CURVES, "it has several states"),
     **dict.fromkeys(ENSEMBLES, "it has several networks"),
     **{name: "networks have no padding prompt" for name, m in GRID.methods.items() if m.algorithm == "visual_prompt"},
+    **dict.fromkeys(GRID.over_targets, "model cards are of one target"),
 }
 NOT_EXPORTED = {name: f"method '{name}' can't be exported: {why}" for name, why in REASONS.items()}
 
@@ -53,7 +54,13 @@ use rule compute_features as export_run with:
             ),
             about=ABOUT
             | {"config": {key: ABOUT["config"][key] for key in ("method_settings", "reference", "statistics")}}
-            | {"training": {name: GRID.training(name) for name in parents_of(w) if GRID.methods[name].trains}},
+            | {
+                "training": {
+                    parent["method"]: GRID.training(parent["method"])
+                    for parent in map(parent_of, parents_of(w))
+                    if GRID.methods[parent["method"]].trains
+                }
+            },
         ),
 
 

@@ -6,10 +6,10 @@ from rib.config.schema import known_name
 def compared_runs():
     """Fine-tuned runs whose representations are compared with the pretrained model (config, representations).
 
-    A target or method that is unknown, or a curve or an ensemble, which has several states, is a UserError.
+    A target or method that is unknown, a curve or an ensemble, which has several states, or a merge over targets is a UserError.
     """
     chosen, where = CONFIG["representations"], "config, representations"
-    single = [name for name in GRID.methods if name not in [*CURVES, *ENSEMBLES]]
+    single = [name for name in SHOWN if name not in ENSEMBLES]
     targets, methods = ([] if chosen[key] in ("default", "all") else chosen[key] for key in ("targets", "methods"))
     for name in targets:
         known_name(name, GRID.targets, "target of this run", where)

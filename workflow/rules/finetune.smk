@@ -6,16 +6,17 @@ CHECKPOINT_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.met
 TRAINED_RUNS = [run for run in CHECKPOINT_RUNS if GRID.methods[run.method].trains]
 
 
+PARENTS = {name: GRID.parents_of(name) if m.form in MERGES else [name] for name, m in GRID.methods.items()}
+
+
 def parents_of(w):
-    """Methods whose checkpoints make up a run's weights: none, the method itself, or the parents of a merge."""
-    if w.method == PRETRAINED:
-        return []
-    return list(GRID.methods[w.method].parents) if GRID.methods[w.method].form in MERGES else [w.method]
+    """Keys of the checkpoints that make up a run's weights: none, the method itself, or the parents of a merge."""
+    return [] if w.method == PRETRAINED else PARENTS[w.method]
 
 
-def checkpoint_files(file, w, methods):
-    """A file of each method's checkpoint, for the model, target, size and seed of a run."""
-    return [f"{CHECKPOINT}/{file}".format(**{**w, "method": method}) for method in methods]
+def checkpoint_files(file, w, parents):
+    """A file of each parent's checkpoint, for the model, target, size and seed of a run unless its key says otherwise."""
+    return [f"{CHECKPOINT}/{file}".format(**{**w, **parent_of(key)}) for key in parents]
 
 
 def training_inputs(w):
@@ -39,7 +40,7 @@ def method_settings(stage, w, **more):
     """Settings of a job that runs a method's algorithm."""
     method = GRID.methods[w.method]
     algorithm = CATALOG.algorithm_file(method.algorithm)
-    own = {"algorithm": local(algorithm), "settings": method.settings, "parents": list(method.parents)}
+    own = {"algorithm": local(algorithm), "settings": method.settings, "parents": GRID.parents_of(w.method)}
     return {**own, **more, "code": digest(stage, algorithm)}
 
 

@@ -6,6 +6,7 @@ from rib.config.settings import constant, takes_fisher
 MERGE = f"{RUNS}/merge/{RUN_PATH}"
 FISHER = f"{RUNS}/fisher/{RUN_PATH}/{{fisher_images}}"
 MERGED_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form in MERGES]
+MERGED_RUNS += GRID.runs_over_targets()
 
 
 def on_loading(w):

@@ -42,6 +42,7 @@ RECORDS_BY_STAGE = {
     "finetune": [f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in CHECKPOINT_RUNS],
     "merge": [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS],
     "evaluate": beside("provenance", ROWS),
+    **({"evaluate_over_targets": beside("provenance", OVER_TARGETS_ROWS)} if OVER_TARGETS_ROWS else {}),
     **({"select": beside("provenance", SELECT_ROWS)} if SELECT_ROWS else {}),
 }
 # Not inputs of the page, so that it can be made again if only rows and reports were pulled.

@@ -7,7 +7,8 @@ TRACKED = [
     f"results/{FAMILY}/text/*",
     *(
         f"{RUNS}/{stage}/*"
-        for stage in ("split", "finetune", "merge", "evaluate", "select", "features", "distances", "export")
+        for stage in ("split", "finetune", "merge", "evaluate", "evaluate_over_targets", "select", "features")
+        + ("distances", "export")
     ),
     *(f"{REPORTS}/{part}" for part in ("tables", "figures", "index.html", "index.provenance.json")),
 ]

@@ -33,7 +33,7 @@ from rib.config.entries import EVALUATED, Dataset, Model
 from rib.config.grid import resolve_grid
 from rib.config.label_space import LabelSpace
 from rib.config.model_names import LOCK, parse_name, read_lock
-from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, run_of
+from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, parent_of, run_of
 from rib.config.schema import known_name, validated
 from rib.config.settings import takes_fisher
 from rib.data import download, folders, images, prepare, prepared, variables, view
@@ -166,8 +166,8 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
         raise UserError(f"{project} has no finished run {run}; correct a name, or run it.")
     found, recipe = run_of(rows[0]), place / "merge" / path / OUTPUTS["recipe"]
     states = run_states(found.method, recipe if recipe.is_file() else None)
-    trained = [replace(found, method=name) for name in states[0].weights if name != PRETRAINED]
-    checkpoints = {part.method: place / f"finetune/{part}" / OUTPUTS["checkpoint"] for part in trained}
+    trained = {name: replace(found, **parent_of(name)) for name in states[0].weights if name != PRETRAINED}
+    checkpoints = {name: place / f"finetune/{part}" / OUTPUTS["checkpoint"] for name, part in trained.items()}
     model = place.parent / "models" / found.model
     manifests = [path.with_name(OUTPUTS["manifest"]) for path in (model / OUTPUTS["weights"], *checkpoints.values())]
     _refuse_changed(*manifests, *(path.with_suffix(".manifest.json") for path in rows))
@@ -177,7 +177,7 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
     if isinstance(merge := states[0].weights, Merge):
         file = stages.grid.catalog.algorithm_file(str(merge.algorithm))
         of_images = f"{merge.settings['fisher_images']}.safetensors" if takes_fisher(file) else ""
-        fisher = {part.method: place / f"fisher/{part}" / of_images for part in trained if of_images}
+        fisher = {name: place / f"fisher/{part}" / of_images for name, part in trained.items() if of_images}
         _refuse_changed(*(path.with_suffix(".manifest.json") for path in fisher.values()))
         states = [State(None, replace(merge, algorithm=file, fisher=fisher))]
     return stages.network(found, model, states, checkpoints), pd.concat(map(pd.read_parquet, rows), ignore_index=True)
@@ -331,11 +331,13 @@ class _Stages:
         return self.kept(f"text/{self.name}", convert.store_text, known)
 
     def trained(self, run: Run) -> tuple[list[State], dict[str, Path]]:
-        """States of a run of a method, and the checkpoints that they are made of, by method."""
-        method = self.grid.methods[run.method]
-        parents = {name: self.trained(replace(run, method=name))[1][name] for name in method.parents}
+        """States of a run of a method, and the checkpoints that they are made of, by key."""
+        method, parents = self.grid.methods[run.method], {}
+        for key in self.grid.parents_of(run.method):
+            parent = replace(run, **parent_of(key))
+            parents[key] = self.trained(parent)[1][parent.method]
         algorithm = str(self.grid.catalog.algorithm_file(method.algorithm))
-        known = {"algorithm": algorithm, "settings": method.settings, "parents": method.parents, "start": parents}
+        known = {"algorithm": algorithm, "settings": method.settings, "parents": list(parents), "start": parents}
         known |= {"run": run, "form": method.form}
         if not method.trains:
             known["manifests"] = [path.with_name(OUTPUTS["manifest"]) for path in parents.values()]
@@ -353,8 +355,9 @@ class _Stages:
 
     def fisher(self, run: Run, parent: str, checkpoints: Mapping[str, Path]) -> Path:
         """File of the Fisher information of a parent of a merge."""
-        of, own = replace(run, method=parent), {parent: checkpoints[parent]}
+        of = replace(run, **parent_of(parent))
+        own = {of.method: checkpoints[parent]}
         data, how = self.dataset(of.target), (self.view, 1, self.compute)
-        source = RunOnDataset(of, run_states(parent, None), own, self.model(), data, *how)
+        source = RunOnDataset(of, run_states(of.method, None), own, self.model(), data, *how)
         known = {"source": source, "fisher_images": self.grid.methods[run.method].settings["fisher_images"]}
         return self.kept(f"fisher/{of}", fisher_information.compute_fisher, known) / OUTPUTS["fisher"]

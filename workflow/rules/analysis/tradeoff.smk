@@ -4,7 +4,7 @@
 AVERAGES = {
     name: [method.parents[0], method.settings["alpha"]]
     for name, method in GRID.methods.items()
-    if not method.trains and len(method.parents) == 1 and "alpha" in method.settings
+    if method.form in MERGES and len(PARENTS[name]) == 1 and "alpha" in method.settings
 }
 
 REGISTRY.figure(
@@ -12,7 +12,7 @@ REGISTRY.figure(
     inputs={name: TABLES[name] for name in ("mri", "curves")},
     settings={
         **STYLED_MEANS,
-        "methods": {name: {"label": method.label, **method.style} for name, method in GRID.methods.items()},
+        "methods": {n: {"label": m.label, **m.style} for n, m in GRID.methods.items() if n not in GRID.over_targets},
         "averages": {} if CURVES else AVERAGES,
         **ON_TARGET,
     },

@@ -3,6 +3,10 @@
 Confidence intervals and, from three seeds on, tests are those of `rib.analysis.bootstrap`. All methods share draws of
 objects, so differences are paired. The standard deviation and t-interval over seeds are those with fixed objects.
 
+A merge over seeds has one run for each target, made of the networks of all seeds. What it shares with other methods are the
+objects, the targets and these networks: it is compared with the other's mean over seeds, and interval and test are over
+objects, as with fewer than three seeds. Neither the merge nor such a difference has a spread over seeds.
+
 With fewer than three seeds the test flips signs of objects. Its null hypothesis is that two methods are exchangeable on
 each object: mRI_A - mRI_B is a sum over objects (`rib.analysis.ri.ood_parts`), and the sign of each term is random,
 jointly for all targets, datasets and seeds in which the object appears. p is the fraction of draws with at least the
@@ -65,6 +69,7 @@ class Effects:
         values: (names, places, seeds, 1 + replicates) percentage points, observed and of each bootstrap replicate.
         parts: (names, columns, objects) contribution of each object to the mean over seeds.
         untested: names and columns that are left out of comparisons.
+        once: names and columns with one run for all seeds, a merge over seeds; `values` repeat it for each seed.
     """
 
     names: list[str]
@@ -72,6 +77,12 @@ class Effects:
     values: np.ndarray
     parts: np.ndarray
     untested: Set[tuple[str, Hashable]] = frozenset()
+    once: Set[tuple[str, Hashable]] = frozenset()
+
+    def of(self, place: int, column: Hashable) -> np.ndarray:
+        """Values of the name at a place in a column: (places, seeds, 1 + replicates), of one run for all seeds one."""
+        found = self.values[place, self.columns[column][1]]
+        return found[:, :1] if (self.names[place], column) in self.once else found
 
 
 def effects_of(
@@ -80,11 +91,13 @@ def effects_of(
     """Collect the effects of one model's runs with the same training subset; unfinished methods are not tested."""
     states = [state for state in ood if state[3] == size]
     methods, targets, seeds = (sorted({state[field] for state in states}) for field in (1, 2, 4))
-    model = states[0][0]
+    model, own = states[0][0], {method: {state[4] for state in states if state[1] == method} for method in methods}
+    once = {method: min(found) for method, found in own.items() if len(found) < len(seeds)}
 
     def table(value: Mapping[State, np.ndarray]) -> np.ndarray:
         """Array (methods and pretrained, targets, seeds, ...)."""
-        found = np.array([[[value[model, m, t, size, s, None] for s in seeds] for t in targets] for m in methods])
+        runs = [[[(m, t, size, once.get(m, s)) for s in seeds] for t in targets] for m in methods]
+        found = np.array([[[value[model, *run, None] for run in part] for part in of_method] for of_method in runs])
         return np.concatenate([found, np.zeros_like(found[:1])])
 
     by_target = table(parts).mean(axis=2)
@@ -95,6 +108,7 @@ def effects_of(
         values=table({state: pair.change for state, pair in ood.items()}),
         parts=np.concatenate([by_target, by_target.mean(axis=1, keepdims=True)], axis=1),
         untested=set(itertools.product(unfinished, [*targets, None])),
+        once=set(itertools.product(once, [*targets, None])),
     )
 
 
@@ -183,14 +197,18 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
         family of tests, method, other, target (the column), difference (percentage points, method minus other) with its confidence
         interval, p and Holm-adjusted p (NaN if not tested), and `spread` of the difference over seeds.
     """
-    lines, few = [], effects.values.shape[2] < FEWEST_SEEDS
-    pairs = list(itertools.combinations(range(len(effects.names)), 2))
-    flipped = sign_flip_p(effects.parts, pairs, draws, seed) if few else None
-    for place, (column, (family, own)) in enumerate(effects.columns.items()):
-        for pair, (a, b) in enumerate(pairs):
-            names, apart = (effects.names[a], effects.names[b]), effects.values[a, own] - effects.values[b, own]
+    lines, once = [], {effects.names.index(name) for name, _ in effects.once}
+    pairs, few = list(itertools.combinations(range(len(effects.names)), 2)), effects.values.shape[2] < FEWEST_SEEDS
+    to_flip = [pair for pair in pairs if few or once.intersection(pair)]
+    flipped = dict(zip(to_flip, sign_flip_p(effects.parts, to_flip, draws, seed), strict=True))
+    for place, (column, (family, _)) in enumerate(effects.columns.items()):
+        for pair in pairs:
+            names, sides = [effects.names[side] for side in pair], [effects.of(side, column) for side in pair]
+            if len({side.shape for side in sides}) > 1:
+                sides = [side.mean(axis=1, keepdims=True) for side in sides]
+            apart = sides[0] - sides[1]
             tested = effects.untested.isdisjoint((name, column) for name in names)
-            p = np.nan if not tested else flipped[pair, place] if few else p_over_runs(apart)
+            p = np.nan if not tested else flipped[pair][place] if apart.shape[1] < FEWEST_SEEDS else p_over_runs(apart)
             over_seeds = spread(apart[..., 0].mean(axis=0), confidence)
             lines.append((family, *names, column, *over_runs(apart, confidence), p, np.nan, *over_seeds))
     table = pd.DataFrame(lines, columns=["family", "method", "other", "target", *COMPARISON])

@@ -2,7 +2,8 @@
 
 The cost of a method's mRI covers, for every target, the fine-tuning of the method and of the methods it needs (parents
 of a merge, or the method it starts from), its merge, and its evaluation on all datasets; also one evaluation of the
-pretrained model. Seconds are the time for which a job held its processor or GPU; seeds are averaged.
+pretrained model. Seconds are the time for which a job held its processor or GPU; seeds are averaged, but a merge over seeds
+needs the trainings of all.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,7 +57,7 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
             if own["seconds"].isna().any() or before["seconds"].isna().any():
                 log.warning("cost of %s, %s: left out, since a job's record is missing", model, method)
                 continue
-            seeds = own["seed"].nunique()
+            seeds = part[part["method"] == method]["seed"].nunique()
             seconds = own.groupby("stage")["seconds"].sum().reindex(STAGES, fill_value=0.0) / seeds
             seconds["evaluate"] += before["seconds"].sum()
             devices = "+".join(sorted({*own["device"], *before["device"]} - {""}))

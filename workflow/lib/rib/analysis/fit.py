@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from rib.base.files import write_table
-from rib.config.run import ALL, MEAN, PRETRAINED, RUN_COLUMNS, Run
+from rib.config.run import ALL, MEAN, PRETRAINED, RUN_COLUMNS, Run, parent_of
 
 UNFINISHED = "†"  # mark in tables and figures
 
@@ -26,7 +26,7 @@ def fit_table(
     """One row per fine-tuned run: model, method, target, size, seed, fit (percent), unfinished (yes or no).
 
     Args:
-        fits: fit (0 to 1) of the checkpoints that make up each run's weights, by method.
+        fits: fit (0 to 1) of the checkpoints that make up each run's weights, by key (see rib.config.run.parent_of).
         accuracy: accuracies of runs on datasets, see `rib.analysis.tables.accuracy_table`. They are the fit of a merge that
             was trained on its whole target; that of other merges is NaN.
         can_fit: methods whose runs are unfinished below the threshold (0 to 1; None for no threshold).
@@ -38,7 +38,7 @@ def fit_table(
         if run.method != PRETRAINED:
             key = run.values(RUN_COLUMNS)
             merged = on_target.get(key) if whole_targets and run.size == ALL else None
-            below = any(fit < (threshold or 0) for method, fit in own.items() if method in can_fit)
+            below = any(fit < (threshold or 0) for name, fit in own.items() if parent_of(name)["method"] in can_fit)
             lines.append((*key, 100 * own[run.method] if run.method in own else merged, "yes" if below else "no"))
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "fit", "unfinished"]).astype({"fit": float})
 

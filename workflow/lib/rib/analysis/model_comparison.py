@@ -34,7 +34,7 @@ def effects_of(
     """Effects of models; a column is a method, size and measure, and its places in `values` are targets.
 
     Args:
-        models: counts of each model, whose runs of `methods` have the same sizes, targets and seeds.
+        models: counts of each model, whose runs of `methods` have the same sizes, targets and seeds (a merge over seeds, one).
         weights: (1 + replicates, objects), see `object_weights`.
         unfinished: model, method and size of unfinished runs.
         which: ood_datasets and source_groups, see `ood_accuracies`.
@@ -46,10 +46,14 @@ def effects_of(
         states = sorted(ood, key=lambda state: (state[1], state[3], state[2], state[4]))
         keys, targets = sorted({state[1:4:2] for state in states}), len({state[2] for state in states})
         columns = [(*key, measure) for key in keys for measure in MEASURES]
-        scored = measures @ np.array([(ood[state].before, ood[state].after) for state in states])
-        by_measure = np.moveaxis(scored.reshape(len(keys), targets, -1, *scored.shape[1:]), 3, 1)
-        values.append(by_measure.reshape(len(columns) * targets, -1, scored.shape[2]))
-        means = [np.mean([of_objects[state] for state in states if state[1:4:2] == key], axis=0) for key in keys]
+        by_key = [[state for state in states if state[1:4:2] == key] for key in keys]
+        scored = [measures @ np.array([(ood[state].before, ood[state].after) for state in own]) for own in by_key]
+        by_measure = [np.moveaxis(part.reshape(targets, -1, *part.shape[1:]), 2, 0) for part in scored]
+        seeds = max(part.shape[2] for part in by_measure)
+        every = np.concatenate([np.repeat(part, seeds // part.shape[2], axis=2) for part in by_measure])
+        values.append(every.reshape(len(columns) * targets, seeds, -1))
+        once = {key for key, part in zip(keys, by_measure, strict=True) if part.shape[2] < seeds}
+        means = [np.mean([of_objects[state] for state in own], axis=0) for own in by_key]
         parts.append((measures @ np.array(means)).reshape(len(columns), -1))
         names.append(states[0][0])
     return Effects(
@@ -58,6 +62,7 @@ def effects_of(
         values=np.array(values),
         parts=np.array(parts),
         untested={(model, (*key, measure)) for model, *key in unfinished for measure in ("mri", "ood_after")},
+        once={(name, column) for name in names for column in columns if column[:2] in once},
     )
 
 
@@ -83,7 +88,8 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
 
     The interval of tau resamples objects, with models and training fixed. With fewer than five models tau is NaN.
     """
-    sides = [effects.values[:, effects.columns[method, size, f"ood_{when}"][1]] for when in ("before", "after")]
+    both, models = [(method, size, f"ood_{when}") for when in ("before", "after")], range(len(effects.names))
+    sides = [np.array([effects.of(model, column) for model in models]) for column in both]
     lines = [
         (name, *over_runs(before, confidence, LIMITS), *over_runs(after, confidence, LIMITS))
         for name, before, after in zip(effects.names, *sides, strict=True)

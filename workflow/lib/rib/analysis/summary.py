@@ -92,11 +92,12 @@ def write_summary(
     columns = {**labels["targets"], MRI: "mRI"}
     count = int(values["seeds"].max()) if len(values) else 0
     over = "objects and seeds" if count >= FEWEST_SEEDS else "objects, for these trained networks"
+    once = " A merge over seeds is one network per target, and compared over objects." * (values["seeds"].nunique() > 1)
     unfinished = f" {UNFINISHED}: training unfinished; such methods have no test." if values["unfinished"].any() else ""
     note = (
         f"RI per target and their mean, mRI, in percentage points, with {100 * confidence:g} % confidence intervals"
         f"{f' (mean of {count} seeds)' if count > 1 else ''} over {over}; bold: better than every other method (paired "
-        f"test, Holm-adjusted p at most {1 - confidence:.2g}); fit: mean accuracy on the images trained on.{unfinished} "
+        f"test, Holm-adjusted p at most {1 - confidence:.2g}); fit: mean accuracy on the images trained on.{once}{unfinished} "
         f"{conditions[:1].upper()}{conditions[1:]}."
     )
     rows = [

@@ -109,7 +109,7 @@ def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFram
 
 
 def read_fits(manifests: Iterable[Path]) -> dict[Run, dict[str, float]]:
-    """Fit of the checkpoints of each run, by method, from the manifests of its evaluations.
+    """Fit of the checkpoints of each run, by key, from the manifests of its evaluations.
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.

@@ -16,10 +16,10 @@ from rib.base.errors import UserError
 from rib.base.files import from_home
 from rib.base.plugins import LIBRARY, shipped
 from rib.base.text import WHY, presentable, redacted
-from rib.config.entries import EXTERNAL, FINETUNE, MERGES, Dataset, Family, Method, Model, Recipe
+from rib.config.entries import CURVE, EXTERNAL, FINETUNE, MERGES, SELECT, Dataset, Family, Method, Model, Recipe
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
 from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve
-from rib.config.run import ALL
+from rib.config.run import ALL, METHODS, TARGETS
 from rib.config.schema import is_number, known_name, number, read_yaml, show, validated
 from rib.config.settings import BASE, RECIPE, TRAINING, Setting, algorithm_settings, check_settings, signature_of
 
@@ -182,6 +182,11 @@ class Catalog:
             raise UserError(f"{where}: starts_from is only for methods that train; list the merged methods in parents.")
         if entry["parents"] and form == FINETUNE:
             raise UserError(f"{where}: parents is only for merges; use starts_from for the method that it starts from.")
+        over = entry["over"]
+        if over != METHODS and form not in MERGES:
+            raise UserError(f"{where}: over is only for merges.")
+        if over == TARGETS and form in (CURVE, SELECT):
+            raise UserError(f"{where}: over: targets is not for a {form}: there is no target to select or trace it on.")
         parents = (start,) if start else tuple(entry["parents"])
         if entry["recipes"] and form != FINETUNE:
             raise UserError(f"{where}: recipes is only for methods that train; a merge has those of its parents.")

@@ -4,14 +4,14 @@ A choice by name that cannot be run is an error; what `all` or `default` leaves 
 """
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.entries import CURVE, EVALUATED, EXTERNAL, SELECT, Dataset, Family, Method, Model
 from rib.config.model_names import with_styles
-from rib.config.run import LOADED, PRETRAINED, Run
+from rib.config.run import LOADED, PRETRAINED, SEEDS, TARGETS, VARIANTS, Run
 from rib.config.schema import known_name
 
 
@@ -200,10 +200,39 @@ def choose_split_fractions(config: Mapping, family: Family) -> dict[str, float] 
     return config["split"]
 
 
+def not_trained_on(datasets: Mapping[str, Dataset], targets: Collection[str]) -> list[str]:
+    """Datasets that are no targets and share no source images with any."""
+    groups = {datasets[name].source_group for name in targets} - {None}
+    return [name for name, entry in datasets.items() if name not in targets and entry.source_group not in groups]
+
+
+def nothing_to_merge(
+    method: Method, config: Mapping, datasets: Mapping[str, Dataset], targets: list[str], swept: Callable[[str], bool]
+) -> str | None:
+    """Reason why a merge has one parent or can't be scored, if it does; `swept`: whether a method has several variants."""
+    if method.over == SEEDS and len(config["seeds"]) < 2:
+        return "it merges over seeds, and there is one; list several in seeds"
+    if method.over == VARIANTS and not any(map(swept, method.parents)):
+        return f"it merges over a sweep; sweep a setting of {' or '.join(method.parents)} in method_settings"
+    if method.over == TARGETS and len(targets) < 2:
+        return "it merges over targets; choose several"
+    if method.over == TARGETS and not not_trained_on(datasets, targets):
+        return "no dataset is left to score it on: each is a target, or shares source images with one"
+    return None
+
+
 def choose_methods(
-    config: Mapping, family: Family, catalog: Catalog, models: Mapping[str, Model], reference: Reference | None
+    config: Mapping,
+    family: Family,
+    catalog: Catalog,
+    models: Mapping[str, Model],
+    reference: Reference | None,
+    unmerged: Callable[[Method], str | None],
 ) -> tuple[list[str], list[str]]:
-    """Methods to run, with their parents first, and notices; raise a UserError if one chosen by name cannot be run."""
+    """Methods to run, with their parents first, and notices; raise a UserError if one chosen by name cannot be run.
+
+    `unmerged` says why a method has nothing to merge, or None.
+    """
     types = sorted({model.type for model in models.values()})
 
     def obstacle(name: str) -> str | None:
@@ -219,7 +248,7 @@ def choose_methods(
         if method.text == "required" and "zero_shot" not in (head_of(model, family) for model in models.values()):
             return "it trains with texts, but no chosen model has a text tower"
         parents = ((parent, obstacle(parent)) for parent in method.parents)
-        return next((f"of '{parent}': {why}" for parent, why in parents if why), None)
+        return next((f"of '{parent}': {why}" for parent, why in parents if why), None) or unmerged(method)
 
     names = choose("methods", {PRETRAINED: None, **catalog.methods}, config, family)
     names += [name for name, method in catalog.methods.items() if method.form == EXTERNAL and name not in names]
@@ -254,7 +283,7 @@ def choose_selection(
     if rule == "none":
         return None
     for name, method in methods.items():
-        if method.form != CURVE:
+        if method.form != CURVE and method.over != TARGETS:
             variants.setdefault(method.base, []).append(name)
     variants = {base: names for base, names in variants.items() if len(names) > 1}
     groups = {name: datasets[name].source_group or name for name in ood_datasets(datasets)}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from rib.config.run import LOADED
+from rib.config.run import LOADED, METHODS
 
 # Forms of an algorithm: fine-tuning, here or elsewhere, or merging the weights of other methods.
 FINETUNE, EXTERNAL, RECIPE, CURVE, SELECT = "finetune", "external", "recipe", "curve", "select"
@@ -124,6 +124,8 @@ class Method:
 
     Attributes:
         parents: methods that must run first: those that a merge averages, or the one that training starts from.
+        over: what the parents of a merge differ in: `methods`, or of each method in parents all `seeds`, `variants` with one
+            recipe, or `targets`.
         form: `finetune`, `external`, or the kind of merge: `recipe`, `curve`, `select`, `merge` or `ensemble`.
         recipes: settings by recipe, which override `settings`.
         base: of a resolved method: the name of the entry that it is a variant of.
@@ -145,6 +147,7 @@ class Method:
     trains_on: str
     can_fit: bool
     text: str
+    over: str = METHODS
     recipes: dict = field(default_factory=dict)
     base: str | None = None
     recipe: str | None = None

@@ -12,10 +12,10 @@ from rib.config.choices import Reference
 from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Model
 from rib.config.geometry import Geometry
 from rib.config.model_names import parse_name, terms
-from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, largest
+from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, largest
 from rib.config.schema import known_name
 from rib.config.settings import LENGTH
-from rib.config.sweeps import in_path, resolve_methods
+from rib.config.sweeps import Variants, in_path, resolve_methods
 
 # Settings of the machine, on which results do not depend.
 OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
@@ -146,13 +146,39 @@ class Grid:
         return [name for name in self.methods if all(name in self.methods_of(model) for model in self.models)]
 
     def runs(self) -> list[Run]:
-        """All runs: for each model the pretrained one, then targets x methods x sizes x seeds."""
-        found = []
+        """All runs with RI: of each model the pretrained one, then targets x methods x sizes x seeds (the first of a merge over them)."""
+        found, first = [], self.seeds[:1]
+        seeds = {name: first if method.over == SEEDS else self.seeds for name, method in self.methods.items()}
         for model in self.models:
             found.append(Run(model, NO_TARGET, PRETRAINED, ALL, 0))
-            tuned = itertools.product([model], self.targets, self.methods_of(model), self.sizes, self.seeds)
-            found.extend(itertools.starmap(Run, tuned))
+            methods = [name for name in self.methods_of(model) if name not in self.over_targets]
+            for target, name, size in itertools.product(self.targets, methods, self.sizes):
+                found.extend(Run(model, target, name, size, seed) for seed in seeds[name])
         return found
+
+    @cached_property
+    def over_targets(self) -> list[str]:
+        """Merges over targets, whose runs have no target and no RI."""
+        return [name for name, method in self.methods.items() if method.over == TARGETS]
+
+    @cached_property
+    def not_trained_on(self) -> list[str]:
+        """Datasets on which merges over targets are scored."""
+        return choices.not_trained_on(self.datasets, self.targets)
+
+    def runs_over_targets(self) -> list[Run]:
+        """Runs of merges over targets: models x methods x sizes x seeds."""
+        own = {model: [name for name in self.methods_of(model) if name in self.over_targets] for model in self.models}
+        runs = itertools.product(self.sizes, self.seeds)
+        return [Run(model, NO_TARGET, name, *run) for run in runs for model in own for name in own[model]]
+
+    def parents_of(self, method: str) -> list[str]:
+        """Keys of the runs that a method's run starts from or merges (see rib.config.run.parent_of), by method's name if possible."""
+        how = self.methods[method]
+        if how.over not in (SEEDS, TARGETS):
+            return list(how.parents)
+        column, values = ("seed", self.seeds) if how.over == SEEDS else ("target", self.targets)
+        return [f"{parent}, {column} {value}" for parent in how.parents for value in values]
 
     def geometry(self, model: str) -> Geometry:
         """Input geometry of a model; models with the same geometry share prepared data."""
@@ -264,15 +290,19 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
     models, notices = choices.choose_models(config, family, catalog, reference)
     targets, of_targets = choices.choose_targets(config, family, catalog, datasets)
     fractions = choices.choose_split_fractions(config, family)
-    names, of_methods = choices.choose_methods(config, family, catalog, models, reference)
+    recipes = choices.choose("recipes", catalog.recipes, config, family)
+    variants = Variants(recipes, config, family, catalog)
+    names, of_methods = choices.choose_methods(
+        *(config, family, catalog, models, reference),
+        lambda method: choices.nothing_to_merge(method, config, datasets, targets, variants.swept),
+    )
     subsets, budget = config["train_subset"], config["budget"]["max_images_per_dataset"]
     if subsets == "default":  # without those that the budget makes impossible
         subsets = [size for size in family.defaults["train_subset"] if ALL in (size, budget) or size < budget]
     sizes = [in_path(size) for size in subsets or [ALL]]
     if len(set(sizes)) < len(sizes):
         raise UserError("config, train_subset: two fractions agree in their first twelve digits; remove one of them.")
-    recipes = choices.choose("recipes", catalog.recipes, config, family)
-    methods = resolve_methods(names, recipes, config, family, catalog)
+    methods = resolve_methods(names, variants)
     grid = Grid(
         config=config,
         catalog=catalog,

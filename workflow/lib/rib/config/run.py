@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 PRETRAINED = "pretrained"
@@ -9,6 +10,7 @@ NO_TARGET = "none"
 MEAN = "mean"  # target of table rows that cover all targets
 ALL = "all"  # size of a run that trains on the whole target
 MERGE, ENSEMBLE = LOADED = "merge", "ensemble"  # forms of algorithms that make a run's network when it is loaded
+METHODS, SEEDS, VARIANTS, TARGETS = "methods", "seeds", "variants", "targets"  # what the parents of a merge differ in
 RUN_COLUMNS = ["model", "method", "target", "size", "seed"]  # table columns that identify a run
 
 
@@ -43,6 +45,14 @@ class Run:
     def values(self, columns: Iterable[str]) -> tuple:
         """Attributes in the order of the given table columns."""
         return tuple(getattr(self, column) for column in columns)
+
+
+@cache
+def parent_of(key: str) -> dict[str, str | int]:
+    """What differs between a merge's run and the parent with a key: `ft, seed 1` is {"method": "ft", "seed": 1}."""
+    method, _, other = key.partition(", ")
+    column, _, value = other.partition(" ")
+    return {"method": method} | ({column: int(value) if column == "seed" else value} if other else {})
 
 
 def run_of(path: Path) -> Run:

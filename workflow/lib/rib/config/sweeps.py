@@ -11,6 +11,7 @@ from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.choices import as_list
 from rib.config.entries import MERGES, Family, Method
+from rib.config.run import VARIANTS
 from rib.config.schema import known_name
 from rib.config.settings import LENGTH, RECIPE, check_settings
 
@@ -18,18 +19,16 @@ VARIANT = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 Shown = dict[str, object]  # values in a variant's name
 
 
-def resolve_methods(
-    names: Iterable[str], recipes: Sequence[str], config: Mapping, family: Family, catalog: Catalog
-) -> dict[str, Method]:
+def resolve_methods(names: Iterable[str], variants: "Variants") -> dict[str, Method]:
     """Methods by name, with the settings of entry, family and config; one per recipe and combination of swept values.
 
     A merge, or a method that starts from another one, has a variant for each variant of its parents that have the same
-    recipe. The family's first recipe is not part of names.
+    recipe; a merge over variants has one for each recipe. The family's first recipe is not part of names.
 
     Raises:
         UserError: A name is unknown, a method has no learning rate, or a swept value cannot be part of a name.
     """
-    variants, resolved = _Variants(recipes, config, family, catalog), {}
+    resolved = {}
     for variant, _ in itertools.chain.from_iterable(map(variants.of, names)):
         if variant.name in resolved or not VARIANT.fullmatch(variant.name):
             raise UserError(
@@ -40,7 +39,7 @@ def resolve_methods(
     return resolved
 
 
-class _Variants:
+class Variants:
     """Variants of each method, in the order of recipes and swept values."""
 
     def __init__(self, recipes: Sequence[str], config: Mapping, family: Family, catalog: Catalog):
@@ -75,6 +74,10 @@ class _Variants:
         if not found:
             raise UserError(f"config, recipes: no recipe is that of all parents of '{name}'; give them the same one.")
         return found
+
+    def swept(self, name: str) -> bool:
+        """Whether a method has several variants with one recipe."""
+        return max(Counter(variant.recipe for variant, _ in self.of(name)).values()) > 1
 
     def recipes_of(self, method: Method) -> list[str]:
         """Recipes of a method that trains; `recipes` of config overrides what the family gives the method."""
@@ -118,15 +121,27 @@ class _Variants:
         swept = {key: values for key, values in settings.items() if known[key].is_sweep(values)}
         usual = method.settings.get(RECIPE, self.family.defaults["recipes"][0])
         named = {RECIPE: recipe} if recipe and recipe != usual else {}
-        for values, *of_parents in itertools.product(itertools.product(*swept.values()), *map(self.of, method.parents)):
+        for values, of_parents in itertools.product(itertools.product(*swept.values()), self._parents(method)):
             shared = {parent.recipe for parent, _ in of_parents if parent.recipe} | ({recipe} if recipe else set())
             # Weights that were trained elsewhere have no recipe, but a merge has parents.
             if len(shared) <= 1 and (method.form not in MERGES or of_parents):
                 own = dict(zip(swept, values, strict=True))
-                inherited = [(parent, values) for parent, (_, values) in zip(method.parents, of_parents, strict=True)]
+                inherited = [(parent.base, values) for parent, values in of_parents]
                 shown = _shown(named | own, inherited)
                 parents = tuple(parent.name for parent, _ in of_parents)
                 yield self._variant(method, next(iter(shared), None), settings | own, shown, parents), shown
+
+    def _parents(self, method: Method) -> Iterable[Sequence[tuple[Method, Shown]]]:
+        """Combinations of the parents' variants; of a merge over variants all with one recipe, if one of them is swept."""
+        every = list(map(self.of, method.parents))
+        if method.over != VARIANTS:
+            yield from itertools.product(*every)
+            return
+        named = [[(v, {key: shown[key] for key in shown if key == RECIPE}) for v, shown in own] for own in every]
+        for recipe in dict.fromkeys(variant.recipe for own in every for variant, _ in own):
+            found = [[pair for pair in own if pair[0].recipe in (recipe, None)] for own in named]
+            if all(found) and max(map(len, found)) > 1:
+                yield list(itertools.chain.from_iterable(found))
 
     def _variant(self, method: Method, recipe: str | None, settings: dict, shown: Shown, parents: tuple) -> Method:
         length = {key: settings.pop(key) for key in LENGTH if method.trains and key in settings}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.plugins import load_module
-from rib.config.run import LOADED, Run
+from rib.config.run import LOADED, PRETRAINED, Run
 from rib.models.merge import Merge
 
 
@@ -45,7 +45,7 @@ def _averages(algorithm: str, settings: Mapping, parents: Sequence[str]) -> list
     curved = hasattr(module, "curve")
     try:
         found = module.curve(parents, **settings) if curved else {None: module.recipe(parents, **settings)}
-    except ValueError as error:
+    except (ValueError, LookupError) as error:  # LookupError: of a list of coefficients that is too short
         raise UserError(f"{Path(algorithm).name}: {error}; correct the method's entry.") from error
     for total in (sum(weights.values()) for weights in found.values()):
         if abs(total - 1) > 1e-9:
@@ -58,9 +58,13 @@ def store_recipe(
 ) -> None:
     """Write a recipe as JSON: states, hashes of the parents' checkpoints, candidates.
 
-    A state has alpha and either weights by method or, as `merge`, what to run on loading: the name of an algorithm, not its
-    file, since recipes may come from others. The manifests are those of the checkpoints, in the order of the parents; the candidates have their scores.
+    A state has alpha and either weights by parent or, as `merge`, what to run on loading: the name of an algorithm, not its
+    file, since recipes may come from others. The manifests are those of the checkpoints, in the order of the parents; the
+    candidates have their scores. A UserError if a state weighs something else than the parents and the pretrained model.
     """
+    if unknown := {name for state in states for name in state.weights} - {PRETRAINED, *parents}:
+        named = ", ".join((*parents, PRETRAINED))
+        raise UserError(f"the recipe weighs {min(map(repr, unknown))}, which is not merged; name only {named}.")
     hashes = [read_json(manifest)["files"]["checkpoint.safetensors"] for manifest in manifests]
     checkpoints = dict(zip(parents, hashes, strict=True))
     stored = [{"alpha": state.alpha, **_stored(state.weights)} for state in states]

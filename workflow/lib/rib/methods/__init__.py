@@ -4,11 +4,12 @@ An algorithm that trains is a subclass of `rib.methods.base.FineTuning` marked w
 arguments of its constructor are its settings; `**common` adds those of FineTuning. Settings with a default are optional
 in the entry. An algorithm that merges is one of the functions
 
-    recipe(parents, *, <settings>) -> {method: weight}
-    curve(parents, *, <settings>) -> {alpha: {method: weight}}
-    select(parents, score, *, <settings>) -> {method: weight}
+    recipe(parents, *, <settings>) -> {parent: weight}
+    curve(parents, *, <settings>) -> {alpha: {parent: weight}}
+    select(parents, score, *, <settings>) -> {parent: weight}
 
-whose weights add up to 1. `score` returns the accuracy of such weights on the select split of the target, so `select`
+whose weights add up to 1. A parent is named by its method and, in a merge over seeds or targets, by what it differs in, such as
+`ft, seed 1`. `score` returns the accuracy of such weights on the select split of the target, so `select`
 needs protocol `held_out`. One that needs more than weights is one of
 
     merge(states, *, <settings>) -> iterator of (name, tensor)

@@ -8,9 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from rib.config.run import PRETRAINED
 
 
-def select(parents: Sequence[str], score: Callable[[Mapping[str, float]], float]) -> dict[str, float]:
-    """Weights of the soup of fine-tuned methods, of which the pretrained model is also an ingredient."""
-    ranked = sorted([PRETRAINED, *parents], key=lambda state: -score({state: 1.0}))  # stable: ties keep their order
+def select(
+    parents: Sequence[str], score: Callable[[Mapping[str, float]], float], *, pretrained: bool = True
+) -> dict[str, float]:
+    """Weights of the soup; without `pretrained`, the pretrained model is no candidate, as in the source."""
+    states = [PRETRAINED, *parents] if pretrained else parents
+    ranked = sorted(states, key=lambda state: -score({state: 1.0}))  # stable: ties keep their order
     soup = [ranked[0]]
     for state in ranked[1:]:
         if score(_uniform([*soup, state])) >= score(_uniform(soup)):

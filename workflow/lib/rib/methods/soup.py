@@ -1,7 +1,6 @@
-"""Model soup: uniform average of the weights of the pretrained model and several fine-tuned models.
+"""Model soup: uniform average of the weights of several fine-tuned models and, if wanted, the pretrained model.
 
-Source: Wortsman et al. 2022 (arXiv 2203.05482), section 2, uniform soup; including the pretrained model as in
-arXiv 2410.21582.
+Source: Wortsman et al. 2022 (arXiv 2203.05482), section 2, uniform soup; arXiv 2410.21582 includes the pretrained model.
 """
 
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from collections.abc import Sequence
 from rib.config.run import PRETRAINED
 
 
-def recipe(parents: Sequence[str]) -> dict[str, float]:
-    """Equal weights for the pretrained model and each parent."""
-    states = [PRETRAINED, *parents]
+def recipe(parents: Sequence[str], *, pretrained: bool = True) -> dict[str, float]:
+    """Equal weights, 1 / n for n states: each parent and, if it is an ingredient, the pretrained model."""
+    states = [PRETRAINED, *parents] if pretrained else list(parents)
     return dict.fromkeys(states, 1 / len(states))

@@ -62,7 +62,7 @@ def plan(grid: Grid, catalog: Catalog, results: Path, jobs: Mapping[str, int]) -
         if model.pretrain:
             images = images_of(str(model.pretrain["size"]), counts[model.pretrain["dataset"]])
             _add_images(found, name, {TRAIN: model.pretrain["epochs"] * images})
-    for run in grid.runs():
+    for run in [*grid.runs(), *grid.runs_over_targets()]:
         _add_run(found, grid, run, counts)
     found.disk["rows per image"] = ROW * found.images[EVALUATE]
     return found
@@ -159,12 +159,13 @@ def _measured(results: Path, stage: str, model: str) -> float | None:
 
 def _add_run(found: Plan, grid: Grid, run: Run, counts: Mapping[str, int]) -> None:
     """Add the images of one run: those it trains on in all epochs, and those it is evaluated on."""
+    scored = grid.not_trained_on if run.method in grid.over_targets else grid.datasets
     seen = {name: _seen(grid, name, counts) for name in grid.datasets}
     test = 1 - sum(grid.split_fractions.values()) if grid.split_fractions else 1
     method = grid.methods.get(run.method)  # None for the pretrained model
     states = method.settings["steps"] + 1 if method and method.form == "curve" else 1
     states += len(method.parents) if method and method.form == ENSEMBLE else 0
-    passes = {TRAIN: 0, EVALUATE: round(states * test * sum(seen.values()))}
+    passes = {TRAIN: 0, EVALUATE: round(states * test * sum(seen[name] for name in scored))}
     if method and method.trains:
         whole = math.ceil(seen[run.target] * (grid.split_fractions["train"] if grid.split_fractions else 1))
         images, how = images_of(run.size, whole), grid.training(run.method)

@@ -14,12 +14,13 @@ from rib.base.text import markdown
 from rib.config.catalog import Catalog
 from rib.config.entries import SELECT
 from rib.config.grid import OF_RECIPE
-from rib.config.run import largest
+from rib.config.run import SEEDS, TARGETS, VARIANTS, largest
 from rib.config.schema import load_schema
 
 PLACE = re.compile(r"(<!-- made by make docs: (\w+) -->\n).*?(<!-- end -->)", re.S)
 CATALOG, CAPTIONS = Path("workflow/catalog"), Path("workflow/report/captions")
 EXAMPLE = Path("reports/default_run")  # tables and a figure of a default run, copied by `make example`
+OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
 PAGE = "write_page"  # the rule that reads the outputs of most other rules
 
 
@@ -45,6 +46,7 @@ def method_table(catalog: Catalog) -> str:
     rows = []
     for name, method in catalog.methods.items():
         needs = [f"`{parent}`" for parent in method.parents]
+        needs += [OVER[method.over]] if method.over in OVER else []
         needs += ["`held_out`"] if method.form == SELECT else []
         needs += ["a reference dataset"] if method.reference == "required" else []
         needs += ["a model of images and texts"] if method.text == "required" else []

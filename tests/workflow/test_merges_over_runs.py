@@ -1,0 +1,142 @@
+"""Merges over seeds, sweeps and targets: which checkpoints they are made of, and end to end on the tiny family."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tiny import family
+from tiny.project import Project, copy_project, jobs, rows_of
+
+MERGES = "methods=[soup_seeds,soup_sweep,greedy_soup_sweep,soup_targets]"
+CHOICES = (
+    "protocol=held_out",
+    "models=[tiny_vit]",
+    "targets=[red,green]",
+    "seeds=[1,0]",
+    "training={epochs: 1}",
+    MERGES,
+)
+CONFIG = (*CHOICES, "method_settings={ft: {lr: [0.001, 0.003]}}")
+TABLES = "reports/tiny/tables"
+
+
+def parents(printed, rule, run):
+    """The runs whose checkpoints' manifests are inputs of a job that a dry-run lists."""
+    blocks = re.findall(rf"^rule {rule}:\n((?:    .*\n)+)", printed, re.M)
+    (block,) = (block for block in blocks if f"output: results/tiny/held_out/merge/{run}/recipe.json" in block)
+    inputs = re.search("input: (.*)", block)[1]
+    return re.findall(r"results/tiny/held_out/finetune/tiny_vit/(\S+)/manifest\.json", inputs)
+
+
+def test_each_merge_waits_for_the_checkpoints_of_its_parents(project):
+    printed = project.snakemake("-n", config=CONFIG)
+    seeds = parents(printed, "merge_weights", "tiny_vit/red/soup_seeds-lr0.003/all/1")
+    assert seeds == ["red/ft-lr0.003/all/1", "red/ft-lr0.003/all/0"]
+    for rule, name in (("merge_weights", "soup_sweep"), ("select_weights", "greedy_soup_sweep")):
+        assert parents(printed, rule, f"tiny_vit/green/{name}/all/0") == [
+            "green/ft-lr0.001/all/0",
+            "green/ft-lr0.003/all/0",
+        ]
+    targets = parents(printed, "merge_weights", "tiny_vit/none/soup_targets-lr0.001/all/0")
+    assert targets == ["red/ft-lr0.001/all/0", "green/ft-lr0.001/all/0"]
+    planned = jobs(printed)
+    assert planned["finetune"] == 2 * 2 * 2 and planned["select_weights"] == 2 * 2
+    over_seeds, over_sweep, over_targets = 2 * 2, 2 * 2, 2 * 2  # targets or seeds, and variants or seeds
+    assert planned["merge_weights"] == over_seeds + over_sweep + over_targets
+    assert planned["evaluate_run"] == 1 + 8 + over_seeds + 2 * over_sweep
+    assert planned["score_over_targets"] == over_targets and planned["tabulate_over_targets"] == 1
+
+
+def test_without_parents_there_is_no_merge(project):
+    one = ("models=[tiny_vit]", "targets=[red]", "methods=all", "recipes=[paper]")
+    printed = project.snakemake("-n", config=one)
+    for name in ("soup_seeds", "soup_sweep", "greedy_soup_sweep", "soup_targets"):
+        assert f"method '{name}' is left out: " in printed and f"method={name}" not in printed
+    assert not {"score_over_targets", "tabulate_over_targets"} & jobs(printed).keys()
+    said = project.snakemake(
+        "-n", config=(*CHOICES[:2], "targets=[red,green,blue]", "methods=[soup_targets]"), check=False
+    )
+    assert "'soup_targets' cannot be run: no dataset is left to score it on" in said and "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory):
+    """A project with twelve images per class, run under held_out with merges of all kinds."""
+    folder = copy_project(tmp_path_factory.mktemp("merged") / "project")
+    family.make(folder / "mine", images_per_class=12)
+    project = Project(folder)
+    project.snakemake("tables", config=CONFIG)
+    return project
+
+
+def table(project, name):
+    return pd.read_csv(project.folder / f"{TABLES}/{name}.csv", dtype={"size": str})
+
+
+def test_recipes_name_parents_by_what_they_differ_in(merged):
+    runs = merged.folder / "results/tiny/held_out"
+    expected = {
+        "red/soup_seeds-lr0.001/all/1": {f"ft-lr0.001, seed {seed}": f"red/ft-lr0.001/all/{seed}" for seed in (1, 0)},
+        "green/soup_sweep/all/0": {f"ft-lr{lr}": f"green/ft-lr{lr}/all/0" for lr in (0.001, 0.003)},
+        "none/soup_targets-lr0.003/all/0": {
+            f"ft-lr0.003, target {target}": f"{target}/ft-lr0.003/all/0" for target in ("red", "green")
+        },
+    }
+    for run, parts in expected.items():
+        recipe = json.loads((runs / f"merge/tiny_vit/{run}/recipe.json").read_text())
+        assert recipe["states"] == [{"alpha": None, "weights": dict.fromkeys(parts, 0.5)}]
+        manifests = {key: runs / f"finetune/tiny_vit/{part}/manifest.json" for key, part in parts.items()}
+        hashes = {
+            key: json.loads(path.read_text())["files"]["checkpoint.safetensors"] for key, path in manifests.items()
+        }
+        assert recipe["checkpoints"] == hashes and len(set(hashes.values())) == 2
+    greedy = json.loads((runs / "merge/tiny_vit/red/greedy_soup_sweep/all/0/recipe.json").read_text())
+    assert {name for found in greedy["candidates"] for name in found["weights"]} == {"ft-lr0.001", "ft-lr0.003"}
+
+
+def test_a_merge_over_seeds_has_no_spread_and_is_compared_with_means_over_seeds(merged):
+    mri, compared = table(merged, "mri").set_index("method"), table(merged, "comparisons")
+    assert not [name for name in mri.index if "soup_targets" in name]
+    assert mri["seeds"].to_dict() == {name: 1 if "soup_seeds" in name else 2 for name in mri.index}
+    assert mri["seed_sd"].isna().to_dict() == {name: "soup_seeds" in name for name in mri.index}
+    of_merges = compared["method"].str.contains("soup_seeds") | compared["other"].str.contains("soup_seeds")
+    assert (
+        of_merges.sum() > 4 and set(compared["seeds"][of_merges]) == {1} and set(compared["seeds"][~of_merges]) == {2}
+    )
+    values = mri["mri"].to_dict() | {"pretrained": 0.0}
+    apart = compared["method"].map(values) - compared["other"].map(values)
+    assert compared["difference"].to_numpy() == pytest.approx(apart.to_numpy(), abs=1e-5)
+
+
+def test_a_merge_over_targets_is_scored_on_blue_alone(merged):
+    """`copy` shares its source images with red."""
+    found = table(merged, "merges_over_targets")
+    assert len(found) == 4 and set(found["datasets"]) == {1} and set(found["seed"]) == {0, 1}
+    runs = merged.folder / "results/tiny/held_out"
+    before = rows_of(runs / "evaluate/tiny_vit/none/pretrained/all/0/tiny.parquet").query("dataset == 'blue'")
+    for line in found.itertuples():
+        path = runs / f"evaluate_over_targets/tiny_vit/none/{line.method}/all/{line.seed}/tiny.parquet"
+        after = rows_of(path)
+        assert set(after["dataset"]) == {"blue"} and len(after) == len(before) == line.images
+        means = [100 * np.mean(rows["rank"] == 0) for rows in (before, after)]
+        assert [line.before, line.after] == pytest.approx(means, abs=1e-5)
+        assert line.ci_low <= line.difference == pytest.approx(means[1] - means[0], abs=1e-5) <= line.ci_high
+    for name in ("accuracy", "ri", "fit"):
+        assert not table(merged, name)["method"].str.contains("soup_targets").any()
+
+
+def test_the_python_api_loads_the_networks_of_merges(merged):
+    import rib
+
+    choices = {"catalog": str(merged.folder / "mine")}
+    for run in ("red/soup_seeds-lr0.001/all/1", "green/soup_sweep/all/0"):
+        network, rows = rib.load_run(merged.folder, f"tiny/held_out/tiny_vit/{run}", **choices)
+        keys = json.loads((merged.folder / f"results/tiny/held_out/merge/tiny_vit/{run}/recipe.json").read_text())
+        assert list(network.files["checkpoints"]) == list(keys["checkpoints"]) and len(rows)
+
+
+def test_made_once_merges_are_not_made_again(merged):
+    assert merged.planned("tables", config=CONFIG) == {}

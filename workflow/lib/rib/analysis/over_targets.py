@@ -1,0 +1,69 @@
+"""Accuracy of merges over targets on the datasets that none of their parents was trained on. No torch.
+
+Such a merge has no target, so its gain is no RI: it is a mean over other datasets, and the parents saw several targets.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from rib.analysis.bootstrap import estimate, object_weights
+from rib.analysis.counts import COLUMNS, count, read_indexes
+from rib.analysis.fit import fit_table
+from rib.analysis.ri import ood_accuracies
+from rib.analysis.tables import accuracy_table, read_fits
+from rib.base.files import write_table
+from rib.config.run import PRETRAINED
+
+KEY = ["model", "method", "size", "seed"]
+NUMBERS = ["datasets", "images", "before", "after", "difference", "ci_low", "ci_high"]
+
+
+def write_over_targets(
+    *,
+    rows: Iterable[Path],
+    indexes: Iterable[Path],
+    manifests: Iterable[Path],
+    datasets: Collection[str],
+    fit: Mapping,
+    conditions: str,
+    replicates: int,
+    confidence: float,
+    seed: int,
+    table: Path,
+) -> None:
+    """Write the table of merges over targets from their rows and those of the pretrained models.
+
+    Args:
+        indexes: index of each dataset; folder names identify it.
+        datasets: those that are scored; rows of others are ignored.
+        fit: settings of `fit_table`.
+        table: written as CSV, one row per run: model, method, size, seed, numbers of datasets and images, mean accuracy
+            over datasets before and after (percent), difference (percentage points) with its confidence interval over
+            objects, unfinished (1 if a parent is, else 0), conditions.
+
+    Raises:
+        UserError: the runs were evaluated on different kinds of devices.
+    """
+    fits = read_fits(manifests)
+    read = (pd.read_parquet(path, columns=COLUMNS) for path in rows)
+    counts = count((part[part["dataset"].isin(datasets)] for part in read), read_indexes(indexes))
+    ood, scored = ood_accuracies(counts, object_weights(counts.objects, replicates, seed)), len(counts.datasets)
+    lines = [
+        (
+            *state[:2],
+            *state[3:5],
+            scored,
+            pair.images,
+            pair.before[0],
+            pair.after[0],
+            *estimate(pair.change, confidence),
+        )
+        for state, pair in ood.items()
+        if state[1] != PRETRAINED
+    ]
+    marks = fit_table(fits, accuracy_table(counts), **fit)[[*KEY, "unfinished"]]
+    found = pd.DataFrame(lines, columns=[*KEY, *NUMBERS]).merge(marks, on=KEY)
+    found["unfinished"] = (found["unfinished"] == "yes").astype(int)
+    write_table(table, found.assign(conditions=conditions))

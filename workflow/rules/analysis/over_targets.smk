@@ -1,0 +1,45 @@
+# Merges over targets have no target and no RI: accuracy on the datasets that none of their parents was trained on.
+
+OVER_TARGETS = f"{REPORTS}/tables/merges_over_targets.csv"
+SCORED_OVER_TARGETS = f"{RUNS}/evaluate_over_targets/{RUN_PATH}/{{evaluation_group}}"
+# The datasets by evaluation group, and rows of the merges and of the pretrained models on them.
+LEFT = {group: [name for name in names if name in GRID.not_trained_on] for group, names in EVALUATION_GROUPS.items()}
+OVER_TARGETS_ROWS, BEFORE_ROWS = (
+    [path.format(**vars(run), evaluation_group=group) for run in runs for group in LEFT if LEFT[group]]
+    for path, runs in (
+        (f"{SCORED_OVER_TARGETS}.parquet", GRID.runs_over_targets()),
+        (f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}.parquet", PRETRAINED_RUNS.values()),
+    )
+)
+
+if GRID.over_targets:
+
+    REGISTRY.analysis("over_targets", tables={"merges_over_targets": OVER_TARGETS})
+
+    use rule evaluate_run as score_over_targets with:
+        input:
+            unpack(lambda w: evaluation_inputs(w, LEFT[w.evaluation_group])),
+        output:
+            **job_files(SCORED_OVER_TARGETS, rows="parquet"),
+        log:
+            f"{RUN_LOGS}/evaluate_over_targets/{RUN_PATH}/{{evaluation_group}}.log",
+        params:
+            cfg=lambda w: evaluation_settings(w, LEFT[w.evaluation_group], only=LEFT[w.evaluation_group]),
+
+    use rule compute_metrics as tabulate_over_targets with:
+        input:
+            **INDEXED,
+            manifests=beside("manifest", [*BEFORE_ROWS, *OVER_TARGETS_ROWS]),
+            rows=ancient([*BEFORE_ROWS, *OVER_TARGETS_ROWS]),
+        output:
+            **table_files("over_targets", table=OVER_TARGETS),
+        log:
+            f"{LOGS}/over_targets.log",
+        params:
+            cfg=tabulation(
+                "over_targets:write_over_targets",
+                datasets=GRID.not_trained_on,
+                fit=FIT,
+                conditions=CONDITIONS,
+                **CONFIG["statistics"],
+            ),
