@@ -24,11 +24,8 @@ def fisher_files(ending, w):
     """A file of the Fisher information of each parent, if the algorithm asks for it."""
     if not any(map(takes_fisher, on_loading(w))):
         return []
-    images = GRID.methods[w.method].settings["fisher_images"]
-    return [
-        path.replace(f"{RUNS}/finetune/", f"{RUNS}/fisher/").replace("/manifest.json", f"/{images}.{ending}")
-        for path in checkpoint_files("manifest.json", w, parents_of(w))
-    ]
+    found = {**w, "fisher_images": GRID.methods[w.method].settings["fisher_images"]}
+    return [f"{FISHER}.{ending}".format(**{**found, **parent_of(key)}) for key in parents_of(w)]
 
 
 def refuse_parents(run):
