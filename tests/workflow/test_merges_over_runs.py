@@ -123,7 +123,8 @@ def test_a_merge_over_targets_is_scored_on_blue_alone(merged):
         assert set(after["dataset"]) == {"blue"} and len(after) == len(before) == line.images
         means = [100 * np.mean(rows["rank"] == 0) for rows in (before, after)]
         assert [line.before, line.after] == pytest.approx(means, abs=1e-5)
-        assert line.ci_low <= line.difference == pytest.approx(means[1] - means[0], abs=1e-5) <= line.ci_high
+        assert line.difference == pytest.approx(means[1] - means[0], abs=1e-5)
+        assert line.ci_low <= line.difference <= line.ci_high
     for name in ("accuracy", "ri", "fit"):
         assert not table(merged, name)["method"].str.contains("soup_targets").any()
 
