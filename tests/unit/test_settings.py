@@ -87,7 +87,7 @@ def test_missing_and_unknown_settings_are_named(settings, named):
         ("linear_probe", "finetune", ["lr"]),
         ("wise_ft", "recipe", ["alpha"]),
         ("wise_ft_curve", "curve", ["steps"]),
-        ("greedy_soup", "select", []),
+        ("greedy_soup", "select", ["pretrained"]),
     ],
 )
 def test_settings_are_the_algorithms_keyword_arguments(name, form, settings):

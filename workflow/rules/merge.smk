@@ -15,7 +15,7 @@ def on_loading(w):
     return [CATALOG.algorithm_file(GRID.methods[w.method].algorithm)] if loaded else []
 
 
-def loading_settings(w, stage, *modules):
+def loading_settings(stage, w, *modules):
     """Settings of a job that loads a run: the algorithm that makes its network, if any, and the digest of all code."""
     return {"algorithm": local(path) for path in on_loading(w)} | {"code": digest(stage, *modules, *on_loading(w))}
 
