@@ -114,9 +114,6 @@ def test_wise_ft_weighs_pretrained_and_parent():
     assert recipe(["ft"], alpha=0.3) == {"pretrained": 0.7, "ft": 0.3}
     for alpha in (0, 1):
         assert recipe(["ft"], alpha=alpha) == {"pretrained": 1 - alpha, "ft": alpha}
-    for alpha in (-0.01, 1.01):
-        with pytest.raises(ValueError, match="alpha"):
-            recipe(["ft"], alpha=alpha)
     for parents in ([], ["ft", "lwf"]):
         with pytest.raises(ValueError, match=f"names {len(parents)}"):
             recipe(parents, alpha=0.5)
@@ -125,8 +122,6 @@ def test_wise_ft_weighs_pretrained_and_parent():
 def test_a_curve_goes_from_pretrained_to_fine_tuned_in_equal_steps():
     assert curve(["ft"], steps=1) == {0.0: {"pretrained": 1, "ft": 0}, 1.0: {"pretrained": 0, "ft": 1}}
     assert curve(["ft"], steps=4) == {i / 4: {"pretrained": 1 - i / 4, "ft": i / 4} for i in range(5)}
-    with pytest.raises(ValueError, match="steps is 0"):
-        curve(["ft"], steps=0)
 
 
 def test_an_unknown_architecture_and_a_setting_out_of_range_are_named():

@@ -9,6 +9,7 @@ from rib.base.plugins import LIBRARY
 from rib.config.grid import resolve_grid
 from rib.config.schema import validated
 from rib.config.settings import Setting, algorithm_settings, check_settings, signature_of
+from rib.methods import load_algorithm
 
 
 def accepted(annotation, value, **how):
@@ -93,7 +94,69 @@ def test_missing_and_unknown_settings_are_named(settings, named):
 def test_settings_are_the_algorithms_keyword_arguments(name, form, settings):
     found, known = algorithm_settings(LIBRARY / f"methods/{name}.py")
     assert found == form and list(known) == settings
-    assert "dropout" not in known or known["dropout"] == Setting("float", False, 0.0)
+    assert "dropout" not in known or known["dropout"] == Setting("BelowOne", False, 0.0)
+
+
+FROZEN = "Literal['frozen', 'train']"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "fit", "unfit", "expected"),
+    [
+        ("Share", [1e-9, 1], [0, 1.01, "x"], "a number above 0 and at most 1"),
+        ("Positive", [1e-9, "1e-3"], [0, -1, None], "a number above 0"),
+        ("NonNegative", [0, 2.0], [-1e-9, float("nan"), float("inf")], "a number of at least 0"),
+        ("BelowOne", [0, 0.99], [-1e-9, 1], "a number of at least 0 and below 1"),
+        ("UpToOne", [0, 1.0], [-1e-9, 1.01, True], "a number from 0 to 1"),
+        ("Count", [1, "2"], [0, 1.0, True], "a whole number from 1"),
+        (FROZEN, ["frozen", "train"], ["", "eval", None, ["train"]], "'frozen' or 'train'"),
+        (f"list[{FROZEN}]", [["train"]], [["eval"]], "'frozen' or 'train'"),
+    ],
+)
+def test_a_value_out_of_the_range_of_its_annotation_is_refused(annotation, fit, unfit, expected):
+    for value in fit:
+        assert accepted(annotation, value, sweeps=False) == {"1e-3": 0.001, "2": 2}.get(str(value), value)
+    for value in unfit:
+        with pytest.raises(UserError, match=f"^mine: the setting 'key' is .*; give {expected}\\.$"):
+            accepted(annotation, value, sweeps=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("wise_ft", "alpha", -0.01),
+        ("wise_ft", "alpha", 1.01),
+        ("wise_ft_curve", "steps", 0),
+        ("wise_ft_selected", "steps", 0),
+    ],
+)
+def test_settings_of_merges_are_checked_before_anything_is_trained(name, key, value):
+    known = algorithm_settings(LIBRARY / f"methods/{name}.py")[1]
+    with pytest.raises(UserError, match=f"the setting '{key}' is {value}; give a"):
+        check_settings({key: value}, known, "mine")
+
+
+OWN = """from __future__ import annotations
+
+from rib.methods import Positive, algorithm
+from rib.methods.base import FineTuning
+
+
+@algorithm
+class Mine(FineTuning):
+    size: Positive = 2
+    names: list[str]
+"""
+
+
+def test_fields_of_a_class_are_its_settings(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    _, known = algorithm_settings(path)
+    assert list(known)[:3] == ["size", "names", "lr"] and known["size"] == Setting("Positive", False, 2)
+    assert load_algorithm(path, {"names": ["a"], "lr": 0.1}).size == 2
+    with pytest.raises(UserError, match=r"mine\.py: size is 0; set a number above 0"):
+        load_algorithm(path, {"names": ["a"], "lr": 0.1, "size": 0})
 
 
 def test_a_signature_is_positional_and_keyword_only_arguments(tmp_path):

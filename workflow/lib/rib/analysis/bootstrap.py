@@ -29,12 +29,9 @@ LIMITS = (0.0, 100.0)  # of accuracies in percent
 
 @lru_cache(1)  # one set for all models of a grid
 def object_weights(objects: int, replicates: int, seed: int) -> np.ndarray:
-    """Bootstrap weights: row 0 counts every object once, each other row draws as many with replacement.
+    """Bootstrap weights (replicates + 1, objects) uint8: row 0 counts every object once, others draw with replacement.
 
-    All runs and datasets share the same draws, so differences between them are paired.
-
-    Returns:
-        (replicates + 1, objects) uint8; no object is drawn 256 times.
+    All runs and datasets share the same draws, so differences between them are paired. No object is drawn 256 times.
     """
     rng, uniform = np.random.default_rng(seed), np.full(objects, 1 / objects)
     weights = np.ones((replicates + 1, objects), np.uint8)

@@ -36,19 +36,12 @@ Files = Mapping[Run, Mapping[str, Path]]  # of features, by dataset
 
 @dataclass(frozen=True)
 class Kernel:
-    """Linear kernel of features, with the sums needed to leave out groups of images.
+    """Linear kernel of features, with the sums needed to leave out groups of images."""
 
-    Attributes:
-        values: (n, n), with a zero diagonal.
-        groups: (n,) int64, the group of each image, 0 to g - 1.
-        sums: (n,) row sums.
-        to_groups: (n, g) sums of each row over the images of each group.
-    """
-
-    values: np.ndarray
-    groups: np.ndarray
-    sums: np.ndarray
-    to_groups: np.ndarray
+    values: np.ndarray  # (n, n), with a zero diagonal
+    groups: np.ndarray  # (n,) int64, the group of each image, 0 to g - 1
+    sums: np.ndarray  # (n,) row sums
+    to_groups: np.ndarray  # (n, g) sums of each row over the images of each group
 
     @classmethod
     def of(cls, features: np.ndarray, groups: np.ndarray, dataset: str) -> "Kernel":
@@ -104,12 +97,8 @@ def _without(sums: np.ndarray, within: np.ndarray, groups: np.ndarray) -> np.nda
 
 
 def cka(one: Kernel, other: Kernel, own: np.ndarray | None = None) -> np.ndarray:
-    """Debiased linear CKA on all images, then with each group left out: (1 + g,); NaN for constant features.
-
-    Args:
-        own: `hsic(one, one)`, if already computed.
-    """
-    scale = (hsic(one, one) if own is None else own) * hsic(other, other)
+    """Debiased linear CKA on all images, then with each group left out: (1 + g,); NaN for constant features."""
+    scale = (hsic(one, one) if own is None else own) * hsic(other, other)  # `own` may be known already
     return hsic(one, other) / np.sqrt(np.where(scale > 0, scale, np.nan))
 
 
@@ -136,9 +125,7 @@ def mean_over(parts: Sequence[tuple[np.ndarray, Sequence[str]]]) -> np.ndarray:
     """Mean CKA over datasets, in full and without each object: (1 + objects,).
 
     An object is left out of all datasets at once; the CKA of a dataset without the object doesn't change.
-
-    Args:
-        parts: values (1 + g,) and names of the g objects of each dataset.
+    `parts` has the values (1 + g,) and the names of the g objects of each dataset.
     """
     objects = sorted(set().union(*(names for _, names in parts)))
     left = [pd.Series(values[1:], names).reindex(objects, fill_value=values[0]).to_numpy() for values, names in parts]

@@ -60,23 +60,16 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Effects:
-    """Values that are compared in pairs: of methods, RI of each target and, last, their mean, mRI.
+    """Values that are compared in pairs: of methods, RI of each target and, last, their mean, mRI."""
 
-    Attributes:
-        names: methods, of which the last is the pretrained model, whose RI is 0; or models.
-        columns: by name (target, or None for mRI), the tests that Holm's correction is over, and the places in `values`
-            that are averaged.
-        values: (names, places, seeds, 1 + replicates) percentage points, observed and of each bootstrap replicate.
-        parts: (names, columns, objects) contribution of each object to the mean over seeds.
-        untested: names and columns that are left out of comparisons.
-        once: names and columns with one run for all seeds, a merge over seeds; `values` repeat it for each seed.
-    """
-
-    names: list[str]
+    names: list[str]  # methods, of which the last is the pretrained model, whose RI is 0; or models
+    # by name (target, or None for mRI), the tests that Holm's correction is over, and the places averaged in `values`
     columns: dict[Hashable, tuple[Hashable, slice]]
+    # (names, places, seeds, 1 + replicates) percentage points, observed and of each bootstrap replicate
     values: np.ndarray
-    parts: np.ndarray
-    untested: Set[tuple[str, Hashable]] = frozenset()
+    parts: np.ndarray  # (names, columns, objects) contribution of each object to the mean over seeds
+    untested: Set[tuple[str, Hashable]] = frozenset()  # names and columns that are left out of comparisons
+    # names and columns with one run for all seeds, a merge over seeds; `values` repeat it for each seed
     once: Set[tuple[str, Hashable]] = frozenset()
 
     def of(self, place: int, column: Hashable) -> np.ndarray:

@@ -34,11 +34,7 @@ def normalised_distance(first: int, second: int, both: int) -> float:
 
 
 def compression_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """NCD of all pairs of datasets: first, second, distance (ncd), value, n (images of each), note.
-
-    Args:
-        images: (n, size, size, 3) uint8 by dataset, with the same n for all.
-    """
+    """NCD of all pairs of datasets, (n, size, size, 3) uint8 each: first, second, distance (ncd), value, n, note."""
     data = {name: pixels.tobytes() for name, pixels in images.items()}
     alone = {name: compressed_size(part) for name, part in data.items()}
     n, side, *_ = next(iter(images.values())).shape
@@ -53,13 +49,7 @@ def compression_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
 def write_compression(*, datasets: Sequence[DatasetFiles], view: DatasetView, megabytes: float, table: Path) -> None:
     """Write `compression_table` as CSV, for as many images as the smallest dataset has and the budget allows.
 
-    The test split is used where there is one.
-
-    Args:
-        megabytes: budget of pixels per dataset.
-
-    Raises:
-        UserError: no image fits the budget.
+    The test split is used where there is one. Raises a UserError if no image fits the budget, `megabytes` of pixels.
     """
     loaded = [load_dataset(files, view, TEST) for files in datasets]
     side, each = view.geometry.size, 3 * view.geometry.size**2  # pixels, bytes

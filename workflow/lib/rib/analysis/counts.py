@@ -31,31 +31,18 @@ class Counts:
     """Correct predictions per object, for every state and dataset of a grid.
 
     An object with images of several classes occurs once for each class.
-
-    Attributes:
-        states: sorted states.
-        datasets: names, in the rows' order.
-        objects: total number of objects.
-        places: by dataset, (n,) ascending indices of its objects.
-        labels: by dataset, (n,) class of each object, an index into the dataset's label space.
-        images: by dataset, (n,) uint16 number of images of each object.
-        correct: by dataset, (states, n) uint16 number of correct predictions.
     """
 
-    states: list[State]
-    datasets: list[str]
-    objects: int
-    places: dict[str, np.ndarray]
-    labels: dict[str, np.ndarray]
-    images: dict[str, np.ndarray]
-    correct: dict[str, np.ndarray]
+    states: list[State]  # sorted states
+    datasets: list[str]  # names, in the rows' order
+    objects: int  # total number of objects
+    places: dict[str, np.ndarray]  # by dataset, (n,) ascending indices of its objects
+    labels: dict[str, np.ndarray]  # by dataset, (n,) class of each object, an index into the dataset's label space
+    images: dict[str, np.ndarray]  # by dataset, (n,) uint16 number of images of each object
+    correct: dict[str, np.ndarray]  # by dataset, (states, n) uint16 number of correct predictions
 
     def accuracy_on(self, dataset: str, weights: np.ndarray, states: Index, objects: Index) -> np.ndarray:
-        """Accuracies of states on objects of a dataset, with weights (replicates, all objects), in percent.
-
-        Returns:
-            (replicates, states), NaN where a replicate has none of the objects.
-        """
+        """Accuracies (replicates, states) in percent, with weights (replicates, all objects); NaN where these are 0."""
         counted = weights[:, self.places[dataset][objects]].astype(np.float64)
         right = counted @ self.correct[dataset][states][:, objects].T.astype(np.float64)
         shown = (counted @ self.images[dataset][objects].astype(np.float64))[:, None]
@@ -68,15 +55,12 @@ class Counts:
 
 
 def count(parts: Iterable[pd.DataFrame], indexes: Mapping[str, pd.DataFrame]) -> Counts:
-    """Count correct predictions per state, dataset and object.
+    """Count correct predictions per state, dataset and object; a UserError if two runs were scored on different images.
 
     Args:
         parts: evaluation rows of a grid with at least the columns `COLUMNS`. A part has all rows of its states on its
             datasets and is reduced before the next one is read.
         indexes: index of each dataset, at least the columns `INDEX_COLUMNS`.
-
-    Raises:
-        UserError: two runs were scored on different images.
     """
     scored: dict[str, tuple[Run, np.ndarray, np.ndarray, pd.MultiIndex]] = {}
     found: dict[State, dict[str, np.ndarray]] = {}

@@ -35,15 +35,10 @@ LAYER = "pre_logits"  # the head's input
 
 @dataclass(frozen=True)
 class Sample:
-    """Images of one dataset in a feature space.
+    """Images of one dataset in a feature space."""
 
-    Attributes:
-        features: (n, d) float64.
-        labels: (n,) int64, indices of the dataset's own classes.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
+    features: np.ndarray  # (n, d) float64
+    labels: np.ndarray  # (n,) int64, indices of the dataset's own classes
 
 
 def squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -62,13 +57,10 @@ def covariance_root(features: np.ndarray) -> np.ndarray:
 
 
 def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> np.ndarray:
-    """Squared 2-Wasserstein distances between Gaussians fitted to two lists of samples (n, d); never negative.
+    """Squared 2-Wasserstein distances (len(first), len(second)), at least 0, of Gaussians fitted to samples (n, d).
 
     The distance is |m1 - m2|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) (Dowson & Landau 1982). With A = R'R and B = S'S,
     the trace of the root is the sum of the singular values of RS', which is no larger than the samples.
-
-    Returns:
-        (len(first), len(second)).
     """
     means = [np.stack([part.mean(axis=0) for part in parts]) for parts in (first, second)]
     roots = [[covariance_root(part) for part in parts] for parts in (first, second)]
@@ -84,17 +76,12 @@ def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]
 
 
 def otdd(first: Sample, second: Sample, gaussian: bool) -> float:
-    """Optimal transport dataset distance between samples of equal size.
+    """Optimal transport dataset distance between samples of equal size; a ValueError if the samples differ in size.
 
     The cost of moving an image is its squared distance plus the squared 2-Wasserstein distance between Gaussians fitted
     to the images of the two labels. The plan is exact: for samples of equal size an optimal plan is a matching. The
-    result is the square root of the mean cost, in the features' units.
-
-    Args:
-        gaussian: False if classes are too small for a covariance; only their means are then used.
-
-    Raises:
-        ValueError: the samples differ in size.
+    result is the square root of the mean cost, in the features' units. Without `gaussian`, for classes too small for a
+    covariance, only their means are used.
     """
     if len(first.labels) != len(second.labels):
         raise ValueError("OTDD needs samples of equal size")

@@ -17,14 +17,11 @@ GROUP = ["model", "method", "recipe"]
 
 
 def choose(runs: pd.DataFrame, threshold: float | None) -> pd.DataFrame:
-    """Mark the chosen rate of each model, method and recipe.
+    """The runs, with the column chosen: yes for one rate of each model, method and recipe if any reaches the threshold.
 
     Args:
         runs: model, method, recipe, can_fit, lr, target, size, seed, fit (percent), loss (of the last epoch).
         threshold: fit (0 to 1) that every run must reach; None: all methods are chosen by their loss.
-
-    Returns:
-        The runs, with the column chosen: yes or no; no rate is chosen if none reaches the threshold.
     """
     parts = []
     for _, group in runs.groupby(GROUP, sort=False):

@@ -51,17 +51,9 @@ def write_over_targets(
     counts = count((part[part["dataset"].isin(datasets)] for part in read), read_indexes(indexes))
     ood, scored = ood_accuracies(counts, object_weights(counts.objects, replicates, seed)), len(counts.datasets)
     lines = [
-        (
-            *state[:2],
-            *state[3:5],
-            scored,
-            pair.images,
-            pair.before[0],
-            pair.after[0],
-            *estimate(pair.change, confidence),
-        )
-        for state, pair in ood.items()
-        if state[1] != PRETRAINED
+        (model, method, *of, scored, pair.images, pair.before[0], pair.after[0], *estimate(pair.change, confidence))
+        for (model, method, _, *of, _), pair in ood.items()
+        if method != PRETRAINED
     ]
     marks = fit_table(fits, accuracy_table(counts), **fit)[[*KEY, "unfinished"]]
     found = pd.DataFrame(lines, columns=[*KEY, *NUMBERS]).merge(marks, on=KEY)

@@ -27,18 +27,12 @@ Groups = Mapping[str, str] | None  # for leak-free results, source groups by dat
 
 @dataclass(frozen=True)
 class Ood:
-    """Mean accuracy on the other datasets, and accuracy on the target, for one fine-tuned state.
+    """Mean accuracy on the other datasets, and accuracy on the target, for one fine-tuned state."""
 
-    Attributes:
-        before: (replicates,) percent, of the pretrained model.
-        after: (replicates,) percent, of the fine-tuned state.
-        images: number of images.
-        on_target: (2, replicates) percent, before and after; NaN if the target is not evaluated or only some objects count.
-    """
-
-    before: np.ndarray
-    after: np.ndarray
-    images: int
+    before: np.ndarray  # (replicates,) percent, of the pretrained model
+    after: np.ndarray  # (replicates,) percent, of the fine-tuned state
+    images: int  # number of images
+    # (2, replicates) percent, before and after; NaN if the target is not evaluated or only some objects count
     on_target: np.ndarray
 
     @property

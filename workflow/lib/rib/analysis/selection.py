@@ -59,11 +59,7 @@ def select_accuracies(
 
 
 def choices_of(
-    gains: Gains,
-    select: Mapping[Key, Sequence[np.ndarray]],
-    rule: str,
-    variants: Variants,
-    groups: Mapping[str, str],
+    gains: Gains, select: Mapping[Key, Sequence[np.ndarray]], rule: str, variants: Variants, groups: Mapping[str, str]
 ) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
     """Choose the variant with the highest score in every replicate, the first of equal ones.
 

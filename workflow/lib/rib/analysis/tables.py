@@ -44,9 +44,7 @@ def seen_table(ri: pd.DataFrame, counts: Counts, covered: Coverage, weights: np.
     """`ri_table`, and RI over images of classes that were seen, and not, in training.
 
     The further columns are ri_seen, seen_low, seen_high, n_seen and the same for unseen, NaN if there are no such images.
-
-    Args:
-        choices: ood_datasets and source_groups of `ood_accuracies`.
+    `choices` are ood_datasets and source_groups of `ood_accuracies`.
     """
     counts = counts.of([place for place, state in enumerate(counts.states) if state[-1] is None])
     others = {run: {name: ~seen for name, seen in own.items()} for run, own in covered.items()}

@@ -1,6 +1,7 @@
 """Loading algorithms and layouts: modules of the library or of a user's catalogue folder."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +20,6 @@ def load_module(path: str | Path) -> ModuleType:
     if path.is_relative_to(LIBRARY):
         return importlib.import_module(".".join((LIBRARY.name, *path.relative_to(LIBRARY).with_suffix("").parts)))
     spec = importlib.util.spec_from_file_location(f"rib_plugin_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module

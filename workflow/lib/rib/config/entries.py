@@ -120,38 +120,28 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Method:
-    """One fine-tuning method: an algorithm (a module) with settings, or a merge of other methods' weights.
-
-    Attributes:
-        parents: methods that must run first: those that a merge averages, or the one that training starts from.
-        over: what the parents of a merge differ in: `methods`, or of each method in parents all `seeds`, `variants` with one
-            recipe, or `targets`.
-        form: `finetune`, `external`, or the kind of merge: `recipe`, `curve`, `select`, `merge` or `ensemble`.
-        recipes: settings by recipe, which override `settings`.
-        base: of a resolved method: the name of the entry that it is a variant of.
-        recipe, length: of a resolved method that trains: its recipe, and its `epochs` or `steps`.
-        can_fit: whether a run that doesn't fit its training images is unfinished, if the family has a threshold.
-    """
+    """One fine-tuning method: an algorithm (a module) with settings, or a merge of other methods' weights."""
 
     name: str
     label: str
-    form: str
+    form: str  # `finetune`, `external`, or the kind of merge: `recipe`, `curve`, `select`, `merge` or `ensemble`
     algorithm: str
     settings: dict
-    parents: tuple[str, ...]
+    parents: tuple[str, ...]  # methods that must run first: those that a merge averages, or that training starts from
     reference: str
     types: tuple[str, ...]
     source: str
     style: dict
     stores: str
     trains_on: str
-    can_fit: bool
+    can_fit: bool  # whether a run that doesn't fit its training images is unfinished, if the family has a threshold
     text: str
+    # what a merge's parents differ in: `methods`, or of each of these all `seeds`, `variants` with one recipe, or `targets`
     over: str = METHODS
-    recipes: dict = field(default_factory=dict)
-    base: str | None = None
-    recipe: str | None = None
-    length: dict = field(default_factory=dict)
+    recipes: dict = field(default_factory=dict)  # settings by recipe, which override `settings`
+    base: str | None = None  # of a resolved method: the name of the entry that it is a variant of
+    recipe: str | None = None  # of a resolved method that trains
+    length: dict = field(default_factory=dict)  # of a resolved method that trains: its `epochs` or `steps`
 
     @property
     def trains(self) -> bool:

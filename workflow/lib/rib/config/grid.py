@@ -27,30 +27,21 @@ OF_RECIPE = ("name", "label", "source")  # what does not change training
 
 @dataclass(frozen=True)
 class Grid:
-    """Models, methods, targets, sizes and seeds of a run.
-
-    Attributes:
-        datasets: evaluated datasets, in the order of the catalogue.
-        methods: methods by name with resolved settings; each swept value is a separate variant.
-        sizes: sizes of the training subset of the target, as written in paths.
-        split_fractions: fractions of protocol held_out; None under `paper`.
-        selection: how a variant of each sweep is chosen (see `choose_selection`); None if not at all.
-        notices: messages about what was added to the grid or left out, and why.
-    """
+    """Models, methods, targets, sizes and seeds of a run."""
 
     config: Mapping
     catalog: Catalog
     family: Family
-    datasets: dict[str, Dataset]
+    datasets: dict[str, Dataset]  # evaluated datasets, in the order of the catalogue
     reference: Reference | None
     models: dict[str, Model]
-    methods: dict[str, Method]
+    methods: dict[str, Method]  # methods by name with resolved settings; each swept value is a separate variant
     targets: list[str]
-    sizes: list[str]
+    sizes: list[str]  # sizes of the training subset of the target, as written in paths
     seeds: list[int]
-    split_fractions: dict[str, float] | None
-    selection: dict[str, object] | None
-    notices: list[str]
+    split_fractions: dict[str, float] | None  # fractions of protocol held_out; None under `paper`
+    selection: dict[str, object] | None  # how a variant of each sweep is chosen (see `choose_selection`), if at all
+    notices: list[str]  # messages about what was added to the grid or left out, and why
 
     @property
     def shown_size(self) -> str:

@@ -19,21 +19,14 @@ INDEX = re.compile(r"[0-9]{1,3}")  # of ImageNet-1K
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """Classes of a dataset as sets of network outputs: ImageNet-1K's, or those of a family with its own classes.
+    """Classes of a dataset as sets of network outputs: ImageNet-1K's, or those of a family with its own classes."""
 
-    Attributes:
-        keys: unique key of each class, by which a layout finds its images.
-        indices: network outputs of each class, ascending.
-        names: names of the classes for display; not part of the digest.
-        num_classes: number of network outputs; 1000 for ImageNet-1K.
-        also: other classes of the space that are right answers for each class too, ascending; empty if there are none.
-            A prediction is right if it is the label or in `also[label]`; training uses the label alone.
-    """
-
-    keys: tuple[str, ...]
-    indices: tuple[tuple[int, ...], ...]
-    names: tuple[str, ...]
-    num_classes: int = 1000
+    keys: tuple[str, ...]  # unique key of each class, by which a layout finds its images
+    indices: tuple[tuple[int, ...], ...]  # network outputs of each class, ascending
+    names: tuple[str, ...]  # names of the classes for display; not part of the digest
+    num_classes: int = 1000  # number of network outputs; 1000 for ImageNet-1K
+    # other classes of the space that are right answers for each class too, ascending; empty if there are none. A
+    # prediction is right if it is the label or in `also[label]`; training uses the label alone
     also: tuple[tuple[int, ...], ...] = ()
 
     @property
@@ -124,11 +117,9 @@ def read_index_map(path: Path) -> LabelSpace:
 def read_class_map(path: Path) -> LabelSpace:
     """Label space from a class map: CSV file with the columns emoji, codepoint, wnids, reason and optionally also.
 
-    `also` names the emoji of other rows that are right answers too, separated by blanks.
-
-    Raises:
-        UserError: A column is missing, a wnid is unknown, a wnid or codepoint occurs twice, a class has no wnids or
-            more than ten, a row has no reason, or `also` names no other row; the message names file and line.
+    `also` names the emoji of other rows that are right answers too, separated by blanks. Raises a UserError if a column
+    is missing, a wnid is unknown, a wnid or codepoint occurs twice, a class has no wnids or more than ten, a row has no
+    reason, or `also` names no other row; the message names file and line.
     """
     index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     rows = _classes(path, "codepoint", ("emoji", "codepoint", "wnids", "reason"))
@@ -176,10 +167,8 @@ def read_wnid_list(path: Path) -> LabelSpace:
 def read_own_classes(path: Path, family: LabelSpace | None = None) -> LabelSpace:
     """Label space that is not ImageNet's: CSV file with the columns key (folder name) and name, one line per output.
 
-    A dataset with some of its family's classes keeps the outputs of the family's label space.
-
-    Raises:
-        UserError: A key occurs twice, or the family does not have it.
+    A dataset with some of its family's classes keeps the outputs of the family's label space. Raises a UserError if a
+    key occurs twice, or the family does not have it.
     """
     rows = _classes(path, "key", ("key", "name"))
     keys = [row["key"] for _, row in rows]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.config.entries import EXTERNAL, FINETUNE, MERGES
+from rib.config.ranges import RANGES, misfit
 from rib.config.run import MERGE
 from rib.config.schema import is_number, is_whole, known_name, number, read_source, show
 
@@ -43,15 +44,13 @@ def check_settings(
 ) -> dict:
     """Settings checked against the keyword arguments of an algorithm or layout.
 
-    Texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted.
+    Texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted. Raises a UserError if a setting is
+    unknown or missing, or a value does not have the annotated type.
 
     Args:
         complete: whether to require settings without defaults and to fill in defaults.
         sweeps: whether a list of values is allowed as a sweep.
         later: settings without defaults that may still be missing.
-
-    Raises:
-        UserError: A setting is unknown or missing, or a value does not have the annotated type.
     """
     for key in settings:
         known_name(key, known, "setting", where, "allowed")
@@ -75,25 +74,24 @@ def _checked(value: object, setting: Setting, where: str, sweeps: bool) -> objec
 
 def _checked_value(value: object, annotation: str, where: str) -> object:
     """Check a value, converting text to a number if the annotation is numeric."""
-    if annotation.startswith("list"):
+    kind = annotation.partition("[")[0]
+    if kind == "list":
         if not isinstance(value, list) or not value:
             raise UserError(f"{where} is {show(value)}; give a list.")
         return [_checked_value(item, annotation[len("list[") : -1] or "scalar", where) for item in value]
-    numbers = ("float", "int", "Share", "Positive", "Count")
-    found = number(value) if isinstance(value, str) and annotation in numbers else value
+    found = number(value) if isinstance(value, str) and kind in ("float", "int", *RANGES) else value
+    wanted = misfit(annotation, found) if kind == "Literal" or is_number(found) else RANGES.get(kind, ("",))[0]
     types = {
         "float": ("a number", is_number(found)),
         "int": ("a whole number", is_whole(found)),
-        "Share": ("a number above 0 and at most 1", is_number(found) and 0 < found <= 1),
-        "Positive": ("a number above 0", is_number(found) and found > 0),
-        "Count": ("a whole number from 1", is_whole(found) and found >= 1),
+        **dict.fromkeys(("Literal", *RANGES), (wanted, not wanted)),
         "str": ("text, if necessary in quotes", isinstance(value, str)),
         "bool": ("true or false", isinstance(value, bool)),
         "scalar": ("text or a number", isinstance(value, str | bool) or is_number(value)),
         "dict": ("a value for each key", isinstance(value, dict) and _is_json(value)),
     }
     other = ("text, numbers, or lists and mappings of these", _is_json(value))
-    expected, fits = types.get(annotation.partition("[")[0], other)
+    expected, fits = types.get(kind, other)
     if not fits:
         raise UserError(f"{where} is {show(value)}; give {expected}.")
     return found
@@ -112,7 +110,8 @@ def algorithm_settings(path: Path) -> tuple[str, Mapping[str, Setting]]:
     """Form of an algorithm, and its settings, read from the source, since importing it would import torch.
 
     The settings of a merge are the keyword-only arguments of its function, such as `recipe` (see rib.methods). Otherwise they
-    are those of the constructor of the class decorated with `@algorithm`, whose `**common` are FineTuning's.
+    are the fields of the class decorated with `@algorithm` and FineTuning's, or the keyword-only arguments of its
+    constructor, whose `**common` are FineTuning's.
     """
     for node in _parsed(path).body:
         if isinstance(node, ast.FunctionDef) and node.name in MERGES:
@@ -144,15 +143,21 @@ def _parsed(path: Path) -> ast.Module:
 
 def _constructor_settings(node: ast.ClassDef, path: Path) -> Mapping[str, Setting]:
     init = next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
-    own = _keywords(init, path) if init else {}
+    own = _keywords(init, path) if init else _fields(node, path)
     return own if init and init.args.kwarg is None else {**own, **_common_settings(), **own}
+
+
+def _fields(node: ast.ClassDef, path: Path) -> Mapping[str, Setting]:
+    parts = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+    names = [ast.arg(part.target.id, part.annotation) for part in parts]
+    return _settings(names, [part.value for part in parts], path)
 
 
 @cache
 def _common_settings() -> Mapping[str, Setting]:
-    """Settings of FineTuning's constructor, shared by all methods that train weights."""
+    """Settings of FineTuning, shared by all methods that train weights."""
     classes = (node for node in _parsed(BASE).body if isinstance(node, ast.ClassDef))
-    return _constructor_settings(next(node for node in classes if node.name == "FineTuning"), BASE)
+    return _fields(next(node for node in classes if node.name == "FineTuning"), BASE)
 
 
 @cache

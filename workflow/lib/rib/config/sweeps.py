@@ -23,10 +23,8 @@ def resolve_methods(names: Iterable[str], variants: "Variants") -> dict[str, Met
     """Methods by name, with the settings of entry, family and config; one per recipe and combination of swept values.
 
     A merge, or a method that starts from another one, has a variant for each variant of its parents that have the same
-    recipe; a merge over variants has one for each recipe. The family's first recipe is not part of names.
-
-    Raises:
-        UserError: A name is unknown, a method has no learning rate, or a swept value cannot be part of a name.
+    recipe; a merge over variants has one for each recipe. The family's first recipe is not part of names. Raises a
+    UserError if a name is unknown, a method has no learning rate, or a swept value cannot be part of a name.
     """
     resolved = {}
     for variant, _ in itertools.chain.from_iterable(map(variants.of, names)):

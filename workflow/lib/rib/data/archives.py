@@ -41,7 +41,9 @@ def archive_members(
 
     It reads in chunks and raises TooLargeError at the limit, whatever size the archive states. Each file must be read
     before the next one is requested. Nothing is extracted to disk, so a member named `../x` or a link can't write
-    outside a folder. Such members are refused anyway, because the archive can't be trusted.
+    outside a folder. Such members are refused anyway, because the archive can't be trusted. Raises a UserError if the
+    archive is truncated, damaged or in a format that Python can't read, has a member that points outside, or the
+    password is missing or wrong.
 
     Args:
         path: the archive; the compression of a tar is detected from its content.
@@ -49,10 +51,6 @@ def archive_members(
         password: for an encrypted zip: the environment variable that holds the password, and its value.
         file: bytes of an archive within another one; `path` is then only its name in messages.
         largest: most bytes of a file that is read; None for the limit of photos.
-
-    Raises:
-        UserError: the archive is truncated, damaged or in a format that Python can't read, has a member that points
-            outside, or the password is missing or wrong.
     """
     largest = largest or photo_limit(PHOTO_MEGABYTES)
     take = (lambda name: True) if wanted is None else wanted if callable(wanted) else (lambda name: name in wanted)

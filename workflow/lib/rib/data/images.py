@@ -22,22 +22,15 @@ RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """Input of a layout (rib.data.layouts).
-
-    Attributes:
-        geometry: geometry at which images are drawn; None if photos are stored as published.
-        source_group: shared by datasets made from the same source images; None if the dataset shares none.
-        icons: icon names by codepoint, if the archive has no such table.
-        exclude: image ids or class keys to leave out.
-    """
+    """Input of a layout (rib.data.layouts)."""
 
     name: str
     archives: Sequence[Path]
     space: LabelSpace
-    geometry: Geometry | None
-    source_group: str | None = None
-    icons: Mapping[str, str] = field(default_factory=dict)
-    exclude: Collection[str] = ()
+    geometry: Geometry | None  # geometry at which images are drawn; None if photos are stored as published
+    source_group: str | None = None  # shared by datasets made from the same source images; None if it shares none
+    icons: Mapping[str, str] = field(default_factory=dict)  # icon names by codepoint, if the archive has no such table
+    exclude: Collection[str] = ()  # image ids or class keys to leave out
 
     def __str__(self) -> str:
         return self.name
@@ -63,37 +56,23 @@ class CorruptImageError(UserError):
 
 @dataclass(frozen=True)
 class Photo:
-    """An encoded photo in an archive.
+    """An encoded photo in an archive."""
 
-    Attributes:
-        read: returns the encoded bytes; must be called before the next archive member is requested.
-        name: name of the photo, for messages.
-        border: pixels to crop on each side.
-    """
-
-    read: Callable[[], bytes]
-    name: str
-    border: int = 0
+    read: Callable[[], bytes]  # returns the encoded bytes; must be called before the next archive member is requested
+    name: str  # name of the photo, for messages
+    border: int = 0  # pixels to crop on each side
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a dataset.
+    """One image of a dataset."""
 
-    Attributes:
-        image_id: unique within the dataset.
-        label: class index in the label space.
-        source_id: shared by images made from the same original (a photo or a vendor's drawing).
-        object_id: resampling unit for confidence intervals (the photo or, for emoji, the object).
-        picture: a photo, or an image drawn by the layout: (size, size, 3) uint8 RGB.
-        slices: text or integers by which accuracies can be split, such as a severity; the same names for every image.
-    """
-
-    image_id: str
-    label: int
-    source_id: str
-    object_id: str
-    picture: Photo | np.ndarray
+    image_id: str  # unique within the dataset
+    label: int  # class index in the label space
+    source_id: str  # shared by images made from the same original (a photo or a vendor's drawing)
+    object_id: str  # resampling unit for confidence intervals (the photo or, for emoji, the object)
+    picture: Photo | np.ndarray  # a photo, or an image drawn by the layout: (size, size, 3) uint8 RGB
+    # text or integers by which accuracies can be split, such as a severity; the same names for every image
     slices: Mapping[str, str | int] = field(default_factory=dict)
 
 

@@ -50,20 +50,13 @@ class EncodedImages:
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A dataset at one geometry.
-
-    Attributes:
-        images: (n, size, size, 3) uint8, memory-mapped or decoded on access.
-        labels: (n,) int64, indices into the label space.
-        rows: (n,) rows of `images` that belong to the dataset; None for all.
-        index: one row per image: row, image_id, label, source_id, object_id.
-    """
+    """A dataset at one geometry."""
 
     name: str
-    images: np.ndarray | EncodedImages
-    labels: np.ndarray
-    rows: np.ndarray | None
-    index: pa.Table
+    images: np.ndarray | EncodedImages  # (n, size, size, 3) uint8, memory-mapped or decoded on access
+    labels: np.ndarray  # (n,) int64, indices into the label space
+    rows: np.ndarray | None  # (n,) rows of `images` that belong to the dataset; None for all
+    index: pa.Table  # one row per image: row, image_id, label, source_id, object_id
     space: LabelSpace
 
     @classmethod

@@ -17,21 +17,14 @@ from rib.data.subsets import first_images, hashed, rank_within, subset
 
 @dataclass(frozen=True)
 class DatasetView:
-    """View of every dataset shared by the jobs of a model.
-
-    Attributes:
-        workers: threads that decode encoded photos.
-        budget: `all`, or the maximum number of images; a larger dataset is cut in the balanced order.
-        images_per_class: size of the pretraining proxy if it is part of an evaluated dataset; None if the proxy is a
-            whole dataset of its own.
-        pretraining_size: for a model that was pretrained here on a subset of the proxy: that subset, see `subset`.
-    """
+    """View of every dataset shared by the jobs of a model."""
 
     geometry: Geometry
-    workers: int
-    budget: int | str
+    workers: int  # threads that decode encoded photos
+    budget: int | str  # `all`, or the maximum number of images; a larger dataset is cut in the balanced order
+    # size of the pretraining proxy if it is part of an evaluated dataset; None if it is a whole dataset of its own
     images_per_class: int | None
-    pretraining_size: str = ALL
+    pretraining_size: str = ALL  # of a model pretrained here on a subset of the proxy: that subset, see `subset`
 
 
 @dataclass(frozen=True)

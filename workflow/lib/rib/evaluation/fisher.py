@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import safetensors.torch
-import torch
 
 from rib.base.files import write_json
 from rib.data.splits import TRAIN
@@ -12,9 +11,8 @@ from rib.data.view import load_dataset
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models import device as devices
 from rib.models.checkpoint import apply
-from rib.models.class_logits import class_members
 from rib.models.fisher import fisher_diagonal
-from rib.models.inputs import Images, Inputs
+from rib.models.inputs import Images
 from rib.models.network import load
 
 
@@ -29,8 +27,7 @@ def compute_fisher(*, source: RunOnDataset, fisher_images: int, fisher: Path, ma
     """
     device = devices.start(source.compute)
     dataset = subset(load_dataset(source.dataset, source.view, TRAIN), source.run.size)
-    inputs = Inputs.of(dataset, source.preprocessing, device)
-    images = Images(inputs, torch.from_numpy(dataset.labels).to(device), class_members(dataset.space, device))
+    images = Images.of(dataset, source.preprocessing, device)
     model = apply(load(source.model_folder, device)[0], source.weights, source.checkpoints).eval()
     found = fisher_diagonal(model, images, "sampled", fisher_images, source.run.seed)
     names = [name for name, _ in model.named_parameters()]

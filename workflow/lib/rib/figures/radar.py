@@ -14,11 +14,7 @@ from rib.figures import Drawn, Labels, Styles
 def draw(
     accuracy: pd.DataFrame, *, target: str, method: str, method_label: str, models: Styles, datasets: Labels
 ) -> Drawn:
-    """Top-1 accuracy (percent) on every dataset, mean over seeds.
-
-    Args:
-        accuracy: columns model, method, target, seed, dataset, accuracy.
-    """
+    """Top-1 accuracy (percent) by dataset, mean over seeds, from model, method, target, seed, dataset, accuracy."""
     own = accuracy[accuracy["model"].isin(list(models))]
     own = own[(own["method"] == PRETRAINED) | ((own["method"] == method) & (own["target"] == target))]
     shown = own.groupby(["model", "method", "dataset"], sort=False)["accuracy"].mean().reset_index()

@@ -1,8 +1,8 @@
 """Fine-tuning methods, one algorithm per module. No torch here: recipes of merges don't need it.
 
-An algorithm that trains is a subclass of `rib.methods.base.FineTuning` marked with `@algorithm`. The keyword-only
-arguments of its constructor are its settings; `**common` adds those of FineTuning. Settings with a default are optional
-in the entry. An algorithm that merges is one of the functions
+An algorithm that trains is a subclass of `rib.methods.base.FineTuning` marked with `@algorithm`. Its settings are its
+annotated fields, in addition to those of FineTuning, or the keyword-only arguments of its constructor, where `**common` adds
+those of FineTuning. Settings with a default are optional in the entry. An algorithm that merges is one of the functions
 
     recipe(parents, *, <settings>) -> {parent: weight}
     curve(parents, *, <settings>) -> {alpha: {parent: weight}}
@@ -22,26 +22,31 @@ diagonal Fisher information of each parent is computed first, on the parent's tr
 `fisher_images`, which it must have: {parent: {name: tensor}}. `ensemble` makes one network of those of the pretrained model
 and the parents, by name. FEWEST_PARENTS in the module is the smallest number of parents, 1 by default.
 
-Settings come from the method's entry in the catalogue. They are checked against the annotations of the arguments, among them
-`Share`, `Positive` and `Count`, which state a range.
+Settings come from the method's entry in the catalogue. They are checked against their annotations, among them `Literal` with
+texts to choose from and those below, which state a range (see rib.config.ranges).
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NewType
 
 from rib.base.errors import UserError
 from rib.base.plugins import load_module
 
-Share = float  # above 0 and at most 1
-Positive = float  # above 0
-Count = int  # at least 1
+Share = NewType("Share", float)  # above 0 and at most 1
+Positive = NewType("Positive", float)  # above 0
+NonNegative = NewType("NonNegative", float)  # at least 0
+BelowOne = NewType("BelowOne", float)  # at least 0 and below 1
+UpToOne = NewType("UpToOne", float)  # 0 to 1
+Count = NewType("Count", int)  # at least 1
 
 _marked: set[type] = set()
 
 
 def algorithm(cls: type) -> type:
-    """Mark a class as the algorithm of its module."""
-    _marked.add(cls)
+    """Mark a class as the algorithm of its module, and make a constructor of its fields unless it has one."""
+    _marked.add(cls := dataclass(kw_only=True, eq=False, repr=False)(cls))
     return cls
 
 

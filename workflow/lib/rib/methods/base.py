@@ -1,12 +1,15 @@
 """Base class of fine-tuning methods; the training loop is in rib.training.finetune."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rib.config.ranges import misfit
+from rib.methods import BelowOne, Positive
 from rib.models.checkpoint import changed_tensors
 from rib.models.inputs import Images
 from rib.models.text import Text
@@ -25,29 +28,25 @@ class Task:
     text: Text | None = None  # of an open_clip model, if the method's entry has `text: required`
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FineTuning:
     """Defines the trained parameters, the logits and the loss. The defaults are those of full fine-tuning.
 
-    A subclass takes these settings as `**common` and passes them on.
-
-    Args:
-        lr: peak learning rate, above 0.
-        batch_norm: `frozen` keeps the BatchNorm statistics, `train` updates them.
-        dropout: dropout probability before the network's classifier, 0 to below 1.
-        drop_path: probability of skipping a residual block in training (timm's stochastic depth), 0 to below 1.
+    Its fields are settings. A subclass adds fields of its own (see rib.methods), or has a constructor that takes these as
+    `**common` and passes them on.
     """
 
-    whole_batches = False  # True if the error of a batch is not the mean over parts of it
+    lr: Positive  # peak learning rate
+    batch_norm: Literal["frozen", "train"] = "frozen"  # keeps the BatchNorm statistics, or updates them
+    dropout: BelowOne = 0.0  # dropout probability before the network's classifier
+    drop_path: BelowOne = 0.0  # probability of skipping a residual block in training (timm's stochastic depth)
+    whole_batches = False  # not a setting: True if the error of a batch is not the mean over parts of it
 
-    def __init__(self, *, lr: float, batch_norm: str = "frozen", dropout: float = 0.0, drop_path: float = 0.0):
-        if lr <= 0:
-            raise ValueError(f"lr is {lr}; set a number above 0")
-        if batch_norm not in ("frozen", "train"):
-            raise ValueError(f"batch_norm is '{batch_norm}'; set 'frozen' or 'train'")
-        for name, rate in (("dropout", dropout), ("drop_path", drop_path)):
-            if not 0 <= rate < 1:
-                raise ValueError(f"{name} is {rate}; set a number of at least 0 and below 1")
-        self.lr, self.batch_norm, self.dropout, self.drop_path = lr, batch_norm, dropout, drop_path
+    def __post_init__(self):
+        for field in fields(self):
+            annotation = str(field.type).removeprefix("typing.").removeprefix("rib.methods.")
+            if field.name in vars(self) and (expected := misfit(annotation, value := getattr(self, field.name))):
+                raise ValueError(f"{field.name} is {value!r}; set {expected}")
         self.step = 0  # completed steps, counted by the training loop
         self.steps = 0  # of the whole training, set by the training loop
         self.facts: dict = {}  # further entries of the manifest

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rib.methods import algorithm
+from rib.methods import Count, NonNegative, UpToOne, algorithm
 from rib.methods.base import Task
 from rib.methods.flyp import TOWER, FinetuneLikeYouPretrain, contrastive_loss
 from rib.methods.lwf import divergence
@@ -30,20 +30,12 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
     the similarities of an image to the texts of the batch, and of a text to its images; p_I and p_T are those of the
     teacher, whose weights psi become alpha psi + (1 - alpha) theta after each so many steps. Divergences are means over the
     batch. What is stored and what the history says is as for FLYP.
-
-    Args:
-        orthogonality, distillation: lambda_OC and lambda_SD in the paper, at least 0.
-        momentum: alpha after a warm-up in the first fifth of training, 0 to 1.
-        every: steps between updates of the teacher, at least 1.
     """
 
-    def __init__(self, *, orthogonality: float, distillation: float, momentum: float, every: int, **common):
-        super().__init__(**common)
-        if orthogonality < 0 or distillation < 0:
-            raise ValueError(f"orthogonality is {orthogonality} and distillation {distillation}; set at least 0")
-        if not 0 <= momentum <= 1 or every < 1:
-            raise ValueError(f"momentum is {momentum} and every {every}; set 0 to 1 and at least 1")
-        self.orthogonality, self.distillation, self.momentum, self.every = orthogonality, distillation, momentum, every
+    orthogonality: NonNegative  # lambda_OC in the paper
+    distillation: NonNegative  # lambda_SD
+    momentum: UpToOne  # alpha after a warm-up in the first fifth of training
+    every: Count  # steps between updates of the teacher
 
     def setup(self, task: Task) -> None:
         super().setup(task)

@@ -16,12 +16,7 @@ from rib.models.checkpoint import States
 
 
 def merge(states: States, *, density: Share, scaling: Positive) -> Iterator[tuple[str, Tensor]]:
-    """Merged parameters, by name.
-
-    Args:
-        density: probability 1 - p with which an update is kept.
-        scaling: lambda.
-    """
+    """Merged parameters, by name. An update is kept with the probability `density`, 1 - p; `scaling` is lambda."""
     for name in states.names:
         total = states.start[name].double()
         for parent in states.changes:

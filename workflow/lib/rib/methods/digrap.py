@@ -8,7 +8,7 @@ neither on the learning rate nor on the size of the network. The recipe's weight
 
 import torch
 
-from rib.methods import algorithm
+from rib.methods import NonNegative, algorithm
 from rib.methods._constrained import ConstrainedFineTuning, dots, norms, ratio
 from rib.methods.base import Task
 
@@ -21,16 +21,9 @@ class DirectionalGradientProjection(ConstrainedFineTuning):
     full fine-tuning; with 1 a step is orthogonal to d. A step of gradient descent with g - omega p moves theta by
     lr * p per unit of omega. So omega is learned with Adam from cos(g', p), which has the sign of dCE/domega, with g'
     the gradient after that step. p is zero in the first step; later ones count whether they were projected or not.
-
-    Args:
-        rate: Adam's learning rate of omega, mu in the paper, at least 0.
     """
 
-    def __init__(self, *, rate: float, **common):
-        super().__init__(**common)
-        if rate < 0:
-            raise ValueError(f"rate is {rate}; set a number of at least 0")
-        self.rate = rate
+    rate: NonNegative  # Adam's learning rate of omega, mu in the paper
 
     def setup(self, task: Task) -> None:
         super().setup(task)

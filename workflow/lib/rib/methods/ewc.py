@@ -9,31 +9,23 @@ Source: Kirkpatrick et al. 2017 (arXiv 1612.00796), equation 3. Labels are sampl
 information: the variant ewc_released.
 """
 
+from typing import Literal
+
 import numpy as np
 from torch import Tensor
 
-from rib.methods import algorithm
+from rib.methods import Count, NonNegative, algorithm
 from rib.methods.base import FineTuning, Task, anchored
 from rib.models.fisher import fisher_diagonal
 
 
 @algorithm
 class ElasticWeightConsolidation(FineTuning):
-    """Minimise CE + weight / 2 * sum_i F_i (theta_i - start_i)^2, F_i = mean over x of (d log p(y|x) / d theta_i)^2.
+    """Minimise CE + weight / 2 * sum_i F_i (theta_i - start_i)^2, F_i = mean over x of (d log p(y|x) / d theta_i)^2."""
 
-    Args:
-        weight: lambda in the paper, at least 0.
-        fisher: `sampled`: y is sampled from the model's softmax; `empirical`: y is the image's label.
-        fisher_images: maximum number of images for F, evenly spaced over the dataset.
-    """
-
-    def __init__(self, *, weight: float, fisher: str, fisher_images: int, **common):
-        super().__init__(**common)
-        if weight < 0 or fisher_images < 1:
-            raise ValueError(f"weight is {weight} and fisher_images {fisher_images}; set at least 0 and at least 1")
-        if fisher not in ("sampled", "empirical"):
-            raise ValueError(f"fisher is '{fisher}'; set 'sampled' or 'empirical'")
-        self.weight, self.fisher, self.fisher_images = weight, fisher, fisher_images
+    weight: NonNegative  # lambda in the paper
+    fisher: Literal["sampled", "empirical"]  # y is sampled from the model's softmax, or the image's label
+    fisher_images: Count  # maximum number of images for F, evenly spaced over the dataset
 
     def setup(self, task: Task) -> None:
         super().setup(task)

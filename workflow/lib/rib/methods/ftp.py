@@ -9,7 +9,7 @@ k (line 46) is `annealing`. All tensors are projected, since the head is pretrai
 import torch
 from torch import Tensor
 
-from rib.methods import algorithm
+from rib.methods import NonNegative, UpToOne, algorithm
 from rib.methods._constrained import ConstrainedFineTuning, dots
 from rib.methods.base import Task
 
@@ -23,17 +23,10 @@ class FastTrainableProjection(ConstrainedFineTuning):
     A row is a slice along a tensor's first dimension (an output of a layer), a vector is one row: the MARS norm. The
     radius of a tensor is learned with Adam from dCE/dradius = sum of g . d / |d|_1 over the rows projected in the step
     before, g the gradient after that step. It is at least 1e-8 and at most the longest |d|_1.
-
-    Args:
-        rate: Adam's learning rate of the radius, at least 0.
-        annealing: factor of positive gradients, which make the radius smaller, 0 to 1.
     """
 
-    def __init__(self, *, rate: float, annealing: float, **common):
-        super().__init__(**common)
-        if rate < 0 or not 0 <= annealing <= 1:
-            raise ValueError(f"rate is {rate} and annealing {annealing}; set at least 0 and a number from 0 to 1")
-        self.rate, self.annealing = rate, annealing
+    rate: NonNegative  # Adam's learning rate of the radius
+    annealing: UpToOne  # factor of positive gradients, which make the radius smaller
 
     def setup(self, task: Task) -> None:
         super().setup(task)

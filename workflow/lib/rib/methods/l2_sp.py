@@ -8,19 +8,15 @@ L2 on a new head, does not apply, since the head is pretrained too. The released
 import numpy as np
 from torch import Tensor
 
-from rib.methods import algorithm
+from rib.methods import NonNegative, algorithm
 from rib.methods.base import FineTuning, Task, anchored
 
 
 @algorithm
 class L2StartingPoint(FineTuning):
-    """Minimise CE + weight / 2 * sum_i (theta_i - start_i)^2; weight, alpha in the paper, is at least 0."""
+    """Minimise CE + weight / 2 * sum_i (theta_i - start_i)^2."""
 
-    def __init__(self, *, weight: float, **common):
-        super().__init__(**common)
-        if weight < 0:
-            raise ValueError(f"weight is {weight}; set a number of at least 0")
-        self.weight = weight
+    weight: NonNegative  # alpha in the paper
 
     def setup(self, task: Task) -> None:
         super().setup(task)

@@ -8,12 +8,14 @@ concatenated over depths. The authors' code (loss/ldifs.py:11-41) compares singl
 and takes means over tokens, channels and depths. `unit` scales too, over channels, so that depths and networks count alike.
 """
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rib.methods import algorithm
+from rib.methods import NonNegative, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import pretrained_outputs
 from rib.models.layers import layers_and_output
@@ -23,20 +25,10 @@ MOST_STORED = 100_000  # images up to which pretrained features are stored (2 GB
 
 @algorithm
 class FeatureDistance(FineTuning):
-    """Minimise CE + weight * ||phi(x; theta) - phi(x; start)||^2, mean over the batch, phi the concatenated features.
+    """Minimise CE + weight * ||phi(x; theta) - phi(x; start)||^2, mean over the batch, phi the concatenated features."""
 
-    Args:
-        weight: lambda in the paper, at least 0.
-        features: `raw`, or `unit` if those of each depth are scaled to norm 1, so that their distance is at most 4.
-    """
-
-    def __init__(self, *, weight: float, features: str, **common):
-        super().__init__(**common)
-        if weight < 0:
-            raise ValueError(f"weight is {weight}; set a number of at least 0")
-        if features not in ("raw", "unit"):
-            raise ValueError(f"features is '{features}'; set 'raw' or 'unit'")
-        self.weight, self.features = weight, features
+    weight: NonNegative  # lambda in the paper
+    features: Literal["raw", "unit"]  # unit: scaled to norm 1 at each depth, so that their distance is at most 4
 
     def setup(self, task: Task) -> None:
         super().setup(task)

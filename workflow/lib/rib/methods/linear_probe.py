@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rib.methods import algorithm
+from rib.methods import Positive, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.models.fuse_batch_norm import EXAMPLE, frozen_copy
 from rib.models.inputs import in_batches
@@ -27,7 +27,7 @@ FEATURE_BATCH = 64
 class LinearProbing(FineTuning):
     """Minimise CE(c(W h(x) + b), y) over W and b, h the frozen pretrained features."""
 
-    def __init__(self, *, lr: float):
+    def __init__(self, *, lr: Positive):
         super().__init__(lr=lr)
 
     def setup(self, task: Task) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rib.methods import algorithm
+from rib.methods import Count, NonNegative, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import MOST_STORED, pretrained_outputs
 
@@ -21,20 +21,11 @@ class LipsumFineTuning(FineTuning):
     """Minimise CE + weight / (2 M) * sum_m (v_m(x; theta) - v_m(x; start))^2, mean over the batch, with the text tower frozen.
 
     v_m(x) = s <f(x), g(t_m)>, f and g the unit-norm features of the image and of random text m, s the pretrained scale.
-
-    Args:
-        weight: of the second term, at least 0.
-        texts: M, number of random texts in a step, at least 1.
-        length: words of a text, at least 1 and less than the context length.
     """
 
-    def __init__(self, *, weight: float, texts: int, length: int, **common):
-        super().__init__(**common)
-        if weight < 0 or texts < 1 or length < 1:
-            raise ValueError(
-                f"weight is {weight}, texts {texts} and length {length}; set at least 0, at least 1 and at least 1"
-            )
-        self.weight, self.texts, self.length = weight, texts, length
+    weight: NonNegative  # of the second term
+    texts: Count  # M, number of random texts in a step
+    length: Count  # words of a text, less than the context length
 
     def setup(self, task: Task) -> None:
         super().setup(task)

@@ -13,13 +13,14 @@ variant lora_released.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from rib.methods import algorithm
+from rib.methods import Count, Positive, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.methods.linear_probe_released import outside_blocks
 from rib.models.checkpoint import LORA_A, LORA_B, changed_tensors
@@ -32,21 +33,11 @@ TOKENS_AND_NORMS = ("norm", "ln_", "cls_token", "pos_embed", "class_embedding", 
 
 @algorithm
 class LowRankAdaptation(FineTuning):
-    """Minimise CE over A and B of W + alpha / r * B A.
+    """Minimise CE over A and B of W + alpha / r * B A."""
 
-    Args:
-        rank: r, at least 1.
-        alpha: scale of the update times r, above 0.
-        also: further trained parameters: `none`, or `tokens_and_norms` (outside the blocks) as in the released code.
-    """
-
-    def __init__(self, *, rank: int, alpha: float, also: str, **common):
-        super().__init__(**common)
-        if rank < 1 or alpha <= 0:
-            raise ValueError(f"rank is {rank} and alpha {alpha}; set at least 1 and above 0")
-        if also not in ("none", "tokens_and_norms"):
-            raise ValueError(f"also is '{also}'; set 'none' or 'tokens_and_norms'")
-        self.rank, self.alpha, self.also = rank, alpha, also
+    rank: Count  # r
+    alpha: Positive  # scale of the update times r
+    also: Literal["none", "tokens_and_norms"]  # trained outside the blocks, as in the released code
 
     def setup(self, task: Task) -> None:
         super().setup(task)

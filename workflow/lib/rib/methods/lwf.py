@@ -11,13 +11,14 @@ logits of the target's classes, without the factor T^2: the variant lwf_released
 
 import copy
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rib.methods import algorithm
+from rib.methods import NonNegative, Positive, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.models.class_logits import class_logits
 from rib.models.device import autocast
@@ -29,21 +30,11 @@ MOST_STORED = 500_000  # images up to which teacher logits are stored (2 GB), no
 
 @algorithm
 class LearningWithoutForgetting(FineTuning):
-    """Minimise CE + weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch.
+    """Minimise CE + weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch."""
 
-    Args:
-        temperature: T, above 0.
-        weight: weight of the distillation, at least 0.
-        distil: `all` 1000 logits, or the `class` logits of the target's label space.
-    """
-
-    def __init__(self, *, temperature: float, weight: float, distil: str, **common):
-        super().__init__(**common)
-        if temperature <= 0 or weight < 0:
-            raise ValueError(f"temperature is {temperature} and weight {weight}; set above 0 and at least 0")
-        if distil not in ("all", "class"):
-            raise ValueError(f"distil is '{distil}'; set 'all' or 'class'")
-        self.temperature, self.weight, self.distil = temperature, weight, distil
+    temperature: Positive  # T
+    weight: NonNegative  # of the distillation
+    distil: Literal["all", "class"]  # 1000 logits, or the class logits of the target's label space
 
     def setup(self, task: Task) -> None:
         super().setup(task)

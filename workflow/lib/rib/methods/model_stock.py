@@ -17,13 +17,10 @@ FEWEST_PARENTS = 2
 
 
 def merge(states: States) -> Iterator[tuple[str, Tensor]]:
-    """Merged parameters, by name.
+    """Merged parameters, by name; a ValueError if there are fewer than two parents.
 
     The ratio is 1 for equal parents and 0 for orthogonal updates. A negative cosine, for which the equation is negative and
     not bounded, counts as 0; so does that with a parent which did not change the layer.
-
-    Raises:
-        ValueError: there are fewer than two parents.
     """
     n = len(states.changes)
     if n < FEWEST_PARENTS:

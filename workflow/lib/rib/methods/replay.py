@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from rib.methods import algorithm
+from rib.methods import NonNegative, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.models.class_logits import class_logits
 from rib.models.device import autocast
@@ -16,13 +16,9 @@ from rib.models.device import autocast
 
 @algorithm
 class Replay(FineTuning):
-    """Minimise CE on a batch of the target + weight * CE on as many images of the proxy; weight is at least 0."""
+    """Minimise CE on a batch of the target + weight * CE on as many images of the proxy."""
 
-    def __init__(self, *, weight: float, **common):
-        super().__init__(**common)
-        if weight < 0:
-            raise ValueError(f"weight is {weight}; set a number of at least 0")
-        self.weight = weight
+    weight: NonNegative
 
     def setup(self, task: Task) -> None:
         super().setup(task)

@@ -10,12 +10,13 @@ with a decay that rises to 0.9 (src/args.py:269-296).
 """
 
 import copy
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rib.methods import algorithm
+from rib.methods import BelowOne, NonNegative, Positive, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import divergence
 from rib.models.device import autocast
@@ -27,27 +28,13 @@ class SelfDistillation(FineTuning):
 
     The teacher has the weights sum_i w_i theta_i / sum_i w_i over i = 0..t after t of n steps, theta_0 the pretrained
     ones. EMA: w_0 = d^t, w_i = (1 - d) d^(t - i). WMA: w_i is the density of Beta(b, b) at (i + 1/2) / (n + 1).
-
-    Args:
-        average: `ema` or `wma`.
-        decay: d, at least 0 and below 1; only for `ema`.
-        beta: b, above 0; only for `wma`. 1 weighs all steps alike, less weighs the first and the last more.
-        temperature: T, above 0.
-        weight: weight of the distillation, at least 0.
     """
 
-    def __init__(
-        self, *, average: str, temperature: float, weight: float, decay: float = 0.999, beta: float = 0.5, **common
-    ):
-        super().__init__(**common)
-        if average not in ("ema", "wma"):
-            raise ValueError(f"average is '{average}'; set 'ema' or 'wma'")
-        if not 0 <= decay < 1 or beta <= 0:
-            raise ValueError(f"decay is {decay} and beta {beta}; set at least 0 and below 1, and above 0")
-        if temperature <= 0 or weight < 0:
-            raise ValueError(f"temperature is {temperature} and weight {weight}; set above 0 and at least 0")
-        self.average, self.decay, self.beta = average, decay, beta
-        self.temperature, self.weight = temperature, weight
+    average: Literal["ema", "wma"]
+    temperature: Positive  # T
+    weight: NonNegative  # of the distillation
+    decay: BelowOne = 0.999  # d; only for ema
+    beta: Positive = 0.5  # b; only for wma: 1 weighs all steps alike, less weighs the first and the last more
 
     def setup(self, task: Task) -> None:
         super().setup(task)

@@ -7,7 +7,7 @@ optimiser's: that of the recipe is switched off.
 
 import torch
 
-from rib.methods import algorithm
+from rib.methods import NonNegative, algorithm
 from rib.methods._constrained import ConstrainedFineTuning, dots, norms, ratio
 
 
@@ -17,16 +17,9 @@ class SelectiveProjectionDecay(ConstrainedFineTuning):
 
     c = -g . (theta - start), with g the gradient at theta, which comes before the step. The deviation ratio
     r = max(0, |theta' - start| - |theta - start|) / |theta' - start|, from 0 to 1, is how much of the deviation is new.
-
-    Args:
-        weight: lambda in the paper, at least 0. With 1 a selected tensor gets no farther from its start than it was.
     """
 
-    def __init__(self, *, weight: float, **common):
-        super().__init__(**common)
-        if weight < 0:
-            raise ValueError(f"weight is {weight}; set a number of at least 0")
-        self.weight = weight
+    weight: NonNegative  # lambda in the paper; with 1 a selected tensor gets no farther from its start than it was
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:

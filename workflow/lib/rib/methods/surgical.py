@@ -23,15 +23,12 @@ BLOCKS = ("block1", "block2", "block3", "block4", "head")
 
 @algorithm
 class SurgicalFineTuning(FineTuning):
-    """Minimise CE over the parameters of some blocks.
+    """Minimise CE over the parameters of some blocks."""
 
-    Args:
-        blocks: names of blocks; a network of fewer than four blocks lacks some.
-    """
+    blocks: list[str]  # a network of fewer than four blocks lacks some
 
-    def __init__(self, *, blocks: list[str], **common):
-        super().__init__(**common)
-        self.blocks = blocks
+    def __post_init__(self):
+        super().__post_init__()
         self._refuse_others(BLOCKS)
 
     def setup(self, task: Task) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rib.methods import algorithm
+from rib.methods import NonNegative, Positive, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.models.checkpoint import PROMPT
 from rib.models.padding_prompt import PaddingPrompt
@@ -25,7 +25,7 @@ class VisualPrompting(FineTuning):
         init_std: standard deviation of the normal initialisation, at least 0.
     """
 
-    def __init__(self, *, lr: float, padding: float, init_std: float):
+    def __init__(self, *, lr: Positive, padding: Positive, init_std: NonNegative):
         super().__init__(lr=lr)
         if not 0 < padding < 0.5 or init_std < 0:
             raise ValueError(f"padding is {padding} and init_std {init_std}; set between 0 and 0.5, and at least 0")

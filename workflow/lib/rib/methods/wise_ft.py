@@ -6,15 +6,14 @@ Source: Wortsman et al. 2022 (arXiv 2109.01903), equation 1: theta = (1 - alpha)
 from collections.abc import Sequence
 
 from rib.config.run import PRETRAINED
+from rib.methods import UpToOne
 
 
-def recipe(parents: Sequence[str], *, alpha: float) -> dict[str, float]:
+def recipe(parents: Sequence[str], *, alpha: UpToOne) -> dict[str, float]:
     """Weight of each state: 1 - alpha for the pretrained one, alpha for the fine-tuned one, the only parent.
 
-    Raises a ValueError if there is not exactly one parent, or alpha is outside 0..1.
+    Raises a ValueError if there is not exactly one parent.
     """
     if len(parents) != 1:
         raise ValueError(f"it averages with one parent, but the entry names {len(parents)}")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; set a number from 0 to 1")
     return {PRETRAINED: 1 - alpha, parents[0]: alpha}

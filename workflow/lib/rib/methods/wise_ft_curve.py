@@ -5,11 +5,10 @@ Source: Wortsman et al. 2022 (arXiv 2109.01903), equation 1 and figure 1.
 
 from collections.abc import Sequence
 
+from rib.methods import Count
 from rib.methods.wise_ft import recipe
 
 
-def curve(parents: Sequence[str], *, steps: int) -> dict[float, dict[str, float]]:
+def curve(parents: Sequence[str], *, steps: Count) -> dict[float, dict[str, float]]:
     """Weights for alpha = 0, 1/steps, ..., 1, from pretrained to fine-tuned in at least one step."""
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; set a whole number of at least 1")
     return {alpha: recipe(parents, alpha=alpha) for alpha in (step / steps for step in range(steps + 1))}

@@ -6,9 +6,10 @@ accuracy on the select split; among ties the smallest, which is nearest to the p
 
 from collections.abc import Callable, Mapping, Sequence
 
+from rib.methods import Count
 from rib.methods.wise_ft_curve import curve
 
 
-def select(parents: Sequence[str], score: Callable[[Mapping[str, float]], float], *, steps: int) -> dict[str, float]:
+def select(parents: Sequence[str], score: Callable[[Mapping[str, float]], float], *, steps: Count) -> dict[str, float]:
     """Weights of the best alpha among 0, 1/steps, ..., 1."""
     return max(curve(parents, steps=steps).values(), key=score)  # the first of ties

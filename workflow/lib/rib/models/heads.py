@@ -55,14 +55,12 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
     """Fit the linear head of a network in evaluation mode, in place, by regularised logistic regression.
 
     The penalty is chosen by cross-entropy on held-out images of the pretraining proxy, since cross-entropy, unlike
-    accuracy, also takes confidence into account. The head is then fitted on the whole proxy.
+    accuracy, also takes confidence into account. The head is then fitted on the whole proxy. Raises a UserError if the
+    network has no linear head, a class has no image, or no class has two.
 
     Returns:
         The penalty, the mean cross-entropy of each candidate on the select images in nats, accuracy and mean confidence
         of the chosen one there as fractions, and the number of images.
-
-    Raises:
-        UserError: the network has no linear head, a class has no image, or no class has two.
     """
     head = model.get_classifier()
     if not isinstance(head, nn.Linear | nn.Conv2d):

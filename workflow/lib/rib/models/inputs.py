@@ -10,6 +10,7 @@ from torch import Tensor
 from rib.base.progress import Progress
 from rib.data.prepared import PreparedDataset
 from rib.models.augmentation import Augmentation
+from rib.models.class_logits import class_members
 
 
 class Inputs:
@@ -62,6 +63,12 @@ class Images:
     inputs: Inputs  # the n images
     labels: Tensor  # (n,) int64, class indices
     members: Tensor  # (C, K) int64, the network outputs of each class (see rib.models.class_logits)
+
+    @classmethod
+    def of(cls, dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> "Images":
+        """A dataset's images and labels, prepared for a network on a device."""
+        inputs, labels = Inputs.of(dataset, preprocessing, device), torch.from_numpy(dataset.labels).to(device)
+        return cls(inputs, labels, class_members(dataset.space, device))
 
 
 @torch.no_grad()

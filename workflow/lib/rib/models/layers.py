@@ -44,9 +44,8 @@ def quarters(model: nn.Module) -> list[tuple[int, str]]:
     """Library index of the output after each quarter of the depth, and the name of the module that gives it."""
     body, prefix = model, ""
     if isinstance(model, OpenClipClassifier):
-        prefix = (
-            "visual.trunk." if hasattr(model.visual, "trunk") else "visual."
-        )  # a tower from timm, or open_clip's own
+        # a tower from timm, or open_clip's own
+        prefix = "visual.trunk." if hasattr(model.visual, "trunk") else "visual."
         body = model.get_submodule(prefix[:-1])
     if hasattr(body, "feature_info"):
         outputs = [(entry["module"], entry["reduction"]) for entry in body.feature_info]

@@ -17,9 +17,7 @@ class Merge:
     settings: Mapping
     parents: Sequence[str]
     run: str
-    fisher: Mapping[str, Path] = field(
-        default_factory=dict
-    )  # by parent, if the algorithm takes it (rib.evaluation.fisher)
+    fisher: Mapping[str, Path] = field(default_factory=dict)  # by parent, if it takes it (rib.evaluation.fisher)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.parents)

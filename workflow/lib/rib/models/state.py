@@ -20,8 +20,7 @@ def network_in_state(
     """The network of a models job in one state (see `apply`), in evaluation mode, for the given inputs."""
     model = apply(load(folder, inputs.device)[0], weights, checkpoints).eval()
     several = isinstance(weights, Merge) and weights.form == ENSEMBLE  # they may use each other's weights
-    if (
-        inputs.device.type == "cpu" and not several
-    ):  # on a GPU the gain is small, and bf16 rounds the fused weights again
+    # On a GPU the gain is small, and bf16 rounds the fused weights again.
+    if inputs.device.type == "cpu" and not several:
         fuse_batch_norm(model, inputs[slice(EXAMPLE)])
     return devices.compiled(model)

@@ -19,20 +19,13 @@ CLASSES = 10  # classes whose prompts are encoded at once, as open_clip does
 
 @dataclass(frozen=True)
 class Text:
-    """The text tower of an open_clip model, with tokens, so that no tokenizer is needed. L is the context length.
+    """The text tower of an open_clip model, with tokens, so that no tokenizer is needed. L is the context length."""
 
-    Attributes:
-        tower: the model without its image tower, on the device.
-        prompts: (outputs, templates, L) int32, tokens of the prompts of each class that the network knows.
-        before, after: (s,) and (L - s,) int32, tokens of a text before and after its words: start; end and padding.
-        words: (V,) int32, all tokens but those of an empty text.
-    """
-
-    tower: nn.Module
-    prompts: Tensor
-    before: Tensor
-    after: Tensor
-    words: Tensor
+    tower: nn.Module  # the model without its image tower, on the device
+    prompts: Tensor  # (outputs, templates, L) int32, tokens of the prompts of each class that the network knows
+    before: Tensor  # (s,) int32, tokens of a text before its words: the start
+    after: Tensor  # (L - s,) int32, tokens of a text after its words: end and padding
+    words: Tensor  # (V,) int32, all tokens but those of an empty text
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Unit-norm features (N, d) of tokens (N, L)."""
@@ -46,11 +39,7 @@ class Text:
         return logits if self.tower.logit_bias is None else logits + self.tower.logit_bias
 
     def random(self, number: int, length: int, draws: np.random.Generator) -> Tensor:
-        """Tokens (number, L) of texts of `length` words each, drawn uniformly.
-
-        Raises:
-            ValueError: the context is too short for them.
-        """
+        """Tokens (number, L) of texts of `length` words drawn uniformly; a ValueError if the context is too short."""
         if length >= len(self.after):
             raise ValueError(f"its texts have room for {len(self.after) - 1} tokens, not for {length}")
         words = self.words[torch.from_numpy(draws.integers(len(self.words), size=(number, length)))]

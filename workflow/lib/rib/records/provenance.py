@@ -132,15 +132,12 @@ def match(
     """Own records, by path, of jobs whose outputs all exist, are not known yet, and match the record next to them.
 
     Gathered records only say where to look. Outputs are compared with the job's own record, which may be newer, or
-    older after a checkout of an older commit.
+    older after a checkout of an older commit. Raises a UserError if an output does not match its record, the record is
+    damaged, or one of them is not a regular file in the folders that jobs write to.
 
     Args:
         is_known: whether a path need not be checked.
         is_unfinished: whether a path may differ because its job was killed; such jobs are skipped.
-
-    Raises:
-        UserError: An output does not match its record, the record is damaged, or one of them is not a regular file in
-            the folders that jobs write to.
     """
     files = {path: [*gathered[0]["outputs"], path] for path, gathered in records.items()}
     new = [path for path, made in files.items() if all(map(os.path.lexists, made)) and not all(map(is_known, made))]

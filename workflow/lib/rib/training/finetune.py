@@ -32,7 +32,7 @@ from rib.methods.base import BATCH_NORM, FineTuning, Images, Task
 from rib.models import device as devices
 from rib.models.augmentation import Augmentation
 from rib.models.checkpoint import apply, xor_compress
-from rib.models.class_logits import class_logits, class_members
+from rib.models.class_logits import class_logits
 from rib.models.inputs import Inputs
 from rib.models.network import load
 from rib.models.state import network_in_state
@@ -88,7 +88,7 @@ def finetune(
     whole = load_dataset(target, view, TRAIN)
     images = subset(whole, run.size)
     proxy = load_proxy(reference, view) if reference else None
-    seen = [dataset and on_device(dataset, preprocessing, device) for dataset in (images, proxy)]
+    seen = [dataset and Images.of(dataset, preprocessing, device) for dataset in (images, proxy)]
     if training and training.augmentation:
         seen[0].inputs.augmentation = Augmentation(training.augmentation, images.images[[0]].shape[1], run.seed)
     n = len(images.labels)
@@ -158,12 +158,6 @@ def write_history(rows: list[dict], path: Path) -> None:
         writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def on_device(dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> Images:
-    """A dataset's images and labels, prepared for a network on a device."""
-    inputs, labels = Inputs.of(dataset, preprocessing, device), torch.from_numpy(dataset.labels).to(device)
-    return Images(inputs, labels, class_members(dataset.space, device))
 
 
 class DivergenceError(Exception):

@@ -19,9 +19,9 @@ from rib.data.view import DatasetFiles, DatasetView, load_whole
 from rib.evaluation.score import correct
 from rib.methods.base import FineTuning, Task
 from rib.models import device as devices
-from rib.models.inputs import Inputs
+from rib.models.inputs import Images, Inputs
 from rib.models.network import build, write_model
-from rib.training.finetune import on_device, rescued, train, write_history
+from rib.training.finetune import rescued, train, write_history
 from rib.training.settings import TrainingSettings
 
 BATCH = 64  # images per forward pass in the test
@@ -63,7 +63,7 @@ def pretrain(
     model = build(entry["library"], entry["architecture"], num_classes, arguments=entry["arguments"])
     model = model.to(device, memory_format=torch.channels_last)
     method = FineTuning(lr=how["lr"], batch_norm="train")
-    method.setup(Task(model, on_device(dataset, entry["preprocessing"], device), None, how["seed"]))
+    method.setup(Task(model, Images.of(dataset, entry["preprocessing"], device), None, how["seed"]))
     run = Run(entry["name"], how["dataset"], "pretraining", str(how["size"]), how["seed"])
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     given = {key: how[key] for key in ("epochs", "batch_size", "momentum", "weight_decay", "warmup_fraction")}

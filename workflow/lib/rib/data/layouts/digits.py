@@ -34,16 +34,14 @@ def items(dataset: DatasetSource, *, variant: str, first: int, last: int) -> Ite
     """Yield a range of each class's images in a rendition, in file order.
 
     The order within each class is the same for all datasets, so datasets with disjoint ranges share no source image.
-    The source of an image is its line in the file.
+    The source of an image is its line in the file. Raises a UserError if the archive lacks the file, a class is not a
+    digit or has too few images, or the variant is unknown.
 
     Args:
         dataset: a wheel or source archive of scikit-learn; label space keys are the digits; `exclude` has image ids.
         variant: one of VARIANTS.
         first: start of the range in each class's order, from 0.
         last: end of the range, exclusive.
-
-    Raises:
-        UserError: the archive lacks the file, a class is not a digit or has too few images, or the variant is unknown.
     """
     if variant not in VARIANTS:
         raise UserError(f"{dataset}: there is no variant '{variant}'; choose one of {', '.join(VARIANTS)}.")
