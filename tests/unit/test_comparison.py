@@ -612,66 +612,33 @@ def means_over_seeds(counts, method, targets):
     return total / max(runs, 1) * np.ones(301)
 
 
-def test_a_merge_over_seeds_is_compared_with_means_over_seeds_over_objects(uneven):
-    counts, tables, _ = uneven
-    checked = 0
-    for name, per_target in (("comparisons", False), ("comparisons_ri", True)):
-        for line in tables[name].to_dict("records"):
-            if "soup" in line["method"] + line["other"]:
-                targets = [line["target"]] if per_target else TARGETS
-                one, other = (means_over_seeds(counts, line[side], targets) for side in ("method", "other"))
-                low, high = np.percentile((one - other)[1:], [2.5, 97.5])
-                expected = [(one - other)[0], low, high]
-                assert [line[key] for key in ("difference", "ci_low", "ci_high")] == pytest.approx(expected, abs=1e-5)
-                assert (
-                    line["seeds"] == 1 and np.isnan([line[key] for key in ("seed_sd", "seed_low", "seed_high")]).all()
-                )
-                checked += 1
-    assert checked == 3 * (4 + 4 + 1)  # two targets and their mean; pairs with three methods, pretrained and each other
-
-
-def test_p_of_a_merge_over_seeds_is_that_of_all_sign_patterns(uneven):
-    counts, tables, _ = uneven
-    parts = parts_of(counts)
-    for other in ("ft", "second_soup", PRETRAINED):
-        terms = np.zeros(counts.objects)
-        for target in TARGETS:
-            for method, sign in (("soup", 1), (other, -1)):
-                own = [part for state, part in parts.items() if state[1] == method and state[2] == target]
-                terms += sign * sum(own, np.zeros(counts.objects)) / max(len(own), 1) / len(TARGETS)
-        line = tables["comparisons"].query(
-            "method == @other and other == 'soup' or method == 'soup' and other == @other"
-        )
-        assert line["p"].item() == pytest.approx(exact_p(terms), abs=4 * np.sqrt(0.25 / 100_000))
-
-
-def test_pairs_of_other_methods_are_as_without_the_merges_but_for_holms_correction(uneven):
-    _, tables, without = uneven
-    for name in ("comparisons", "comparisons_ri", "seeds_ri", "ranking"):
-        every = tables[name]
-        ours = ~every["method"].str.contains("soup")
-        if "other" in every:
-            ours &= ~every["other"].str.contains("soup")
-        assert len(every) > ours.sum() == len(without[name])
-        same = [c for c in every if c not in ("p_holm", "rank_best", "rank_worst", "ties", "pretrained")]
-        key = [c for c in ("method", "other", "target") if c in every]
-        found, expected = (part[same].sort_values(key, ignore_index=True) for part in (every[ours], without[name]))
-        pd.testing.assert_frame_equal(found, expected)
-    every = tables["comparisons"]
-    assert every["p_holm"].tolist() == pytest.approx(holm(every["p"].to_numpy()).tolist(), abs=1e-5)
-
-
-def test_a_merge_over_seeds_is_ranked_and_has_no_spread(uneven):
-    counts, tables, _ = uneven
+def test_a_merge_over_seeds_has_no_test_and_no_rank_beside_means_over_seeds(uneven):
+    counts, tables, without = uneven
+    for name in ("comparisons", "comparisons_ri", "ranking"):
+        pd.testing.assert_frame_equal(tables[name], without[name])
+    own = tables["seeds_ri"]
+    merged = own[own["method"].str.contains("soup")]
+    assert len(merged) == 2 * len(TARGETS)
+    for line in merged.to_dict("records"):
+        replicates = means_over_seeds(counts, line["method"], [line["target"]])
+        expected = [replicates[0], *np.percentile(replicates[1:], [2.5, 97.5])]
+        assert [line[key] for key in ("ri", "ci_low", "ci_high")] == pytest.approx(expected, abs=1e-5)
+        assert line["seeds"] == 1 and np.isnan([line[key] for key in ("seed_sd", "seed_low", "seed_high")]).all()
+    pd.testing.assert_frame_equal(own.drop(merged.index).reset_index(drop=True), without["seeds_ri"])
     mri = mri_tables(ood_of(counts), 0.95)[0].set_index("method")
-    for name in ("ranking", "seeds_ri"):
-        own = tables[name].set_index("method")
-        assert (own.loc[["soup", "second_soup"], "seeds"] == 1).all() and (own.loc[["ft", "lwf"], "seeds"] == 3).all()
-        assert (
-            own.loc[["soup", "second_soup"], "seed_sd"].isna().all() and (own.loc[["ft", "lwf"], "seed_sd"] > 0).all()
-        )
-    ranking = tables["ranking"].set_index("method")
-    for method in ("soup", "ft"):
-        for column in ("mri", "ci_low", "ci_high"):
-            assert ranking.loc[method, column] == pytest.approx(mri.loc[method, column], abs=1e-5)
     assert mri.loc["soup", "seeds"] == 1 and np.isnan(mri.loc["soup", "seed_sd"])
+
+
+def test_with_fewer_seeds_p_of_a_merge_over_seeds_is_that_of_all_sign_patterns(uneven, tmp_path):
+    counts = uneven[0].of([place for place, state in enumerate(uneven[0].states) if state[4] < 2])
+    write_counts(counts, tmp_path / "counts.npz")
+    line = written(tmp_path, "two", draws=100_000)["comparisons"].query("method == 'ft' and other == 'soup'")
+    parts, terms = parts_of(counts), np.zeros(counts.objects)
+    for target, (method, sign) in itertools.product(TARGETS, (("ft", 1), ("soup", -1))):
+        own = [part for state, part in parts.items() if state[1] == method and state[2] == target]
+        assert len(own) == {"ft": 2, "soup": 1}[method]
+        terms += sign * sum(own) / len(own) / len(TARGETS)
+    assert line["p"].item() == pytest.approx(exact_p(terms), abs=4 * np.sqrt(0.25 / 100_000))
+    low, high = line["ci_low"].item(), line["ci_high"].item()
+    replicates = means_over_seeds(counts, "ft", TARGETS) - means_over_seeds(counts, "soup", TARGETS)
+    assert [low, high] == pytest.approx(list(np.percentile(replicates[1:], [2.5, 97.5])), abs=1e-5)

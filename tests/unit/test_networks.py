@@ -88,7 +88,13 @@ def test_lora_moves_query_and_value_and_not_key(network, images):
 
 # Share of ft's fall in cross-entropy that each method must reach here, with its entry's settings; the frozen network's
 # random features bound what a prompt or a low-rank update can do.
-SHARES = {"visual_prompt": 0.05, "lora": 0.05, "lora_released": 0.02, "linear_probe_released": 0.3, "surgical_last": 0.1}
+SHARES = {
+    "visual_prompt": 0.05,
+    "lora": 0.05,
+    "lora_released": 0.02,
+    "linear_probe_released": 0.3,
+    "surgical_last": 0.1,
+}
 
 
 # lp_ft is ft with another start, see tests/workflow/test_grid_choices.py.

@@ -1,6 +1,6 @@
 # Merges of weights are stored as recipes over checkpoints, and computed on loading.
 
-from rib.config.run import LOADED
+from rib.config.run import LOADED, RUN_COLUMNS
 from rib.config.settings import constant, takes_fisher
 
 MERGE = f"{RUNS}/merge/{RUN_PATH}"
@@ -24,8 +24,10 @@ def fisher_files(ending, w):
     """A file of the Fisher information of each parent, if the algorithm asks for it."""
     if not any(map(takes_fisher, on_loading(w))):
         return []
-    found = {**w, "fisher_images": GRID.methods[w.method].settings["fisher_images"]}
-    return [f"{FISHER}.{ending}".format(**{**found, **parent_of(key)}) for key in parents_of(w)]
+    run = {key: getattr(w, key) for key in RUN_COLUMNS} | {
+        "fisher_images": GRID.methods[w.method].settings["fisher_images"]
+    }
+    return [f"{FISHER}.{ending}".format(**{**run, **parent_of(key)}) for key in parents_of(w)]
 
 
 def refuse_parents(run):
@@ -34,7 +36,7 @@ def refuse_parents(run):
     least = constant(CATALOG.algorithm_file(method.algorithm), "FEWEST_PARENTS", 1)
     if number < least:
         raise UserError(f"method '{method.name}' merges at least {least} parents, but has {number}; add others.")
-    for name in method.parents if method.form != "ensemble" else ():
+    for name in method.parents:
         if GRID.methods[name].algorithm == "visual_prompt":
             raise UserError(f"method '{method.name}': its parent '{name}' trains a padding prompt; choose another.")
 

@@ -8,7 +8,7 @@ TRACKED = [
     *(
         f"{RUNS}/{stage}/*"
         for stage in ("split", "finetune", "merge", "evaluate", "evaluate_over_targets", "select", "features")
-        + ("distances", "export")
+        + ("fisher", "distances", "export")
     ),
     *(f"{REPORTS}/{part}" for part in ("tables", "figures", "index.html", "index.provenance.json")),
 ]

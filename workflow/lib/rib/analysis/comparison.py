@@ -3,9 +3,8 @@
 Confidence intervals and, from three seeds on, tests are those of `rib.analysis.bootstrap`. All methods share draws of
 objects, so differences are paired. The standard deviation and t-interval over seeds are those with fixed objects.
 
-A merge over seeds has one run for each target, made of the networks of all seeds. What it shares with other methods are the
-objects, the targets and these networks: it is compared with the other's mean over seeds, and interval and test are over
-objects, as with fewer than three seeds. Neither the merge nor such a difference has a spread over seeds.
+A merge over seeds has one run for each target, without a spread over seeds. Beside means over three or more seeds it has no
+test and no rank either: how much another merge, of other seeds, would differ is not known.
 
 With fewer than three seeds the test flips signs of objects. Its null hypothesis is that two methods are exchangeable on
 each object: mRI_A - mRI_B is a sum over objects (`rib.analysis.ri.ood_parts`), and the sign of each term is random,
@@ -190,18 +189,18 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
         family of tests, method, other, target (the column), difference (percentage points, method minus other) with its confidence
         interval, p and Holm-adjusted p (NaN if not tested), and `spread` of the difference over seeds.
     """
-    lines, once = [], {effects.names.index(name) for name, _ in effects.once}
-    pairs, few = list(itertools.combinations(range(len(effects.names)), 2)), effects.values.shape[2] < FEWEST_SEEDS
-    to_flip = [pair for pair in pairs if few or once.intersection(pair)]
-    flipped = dict(zip(to_flip, sign_flip_p(effects.parts, to_flip, draws, seed), strict=True))
+    lines, few = [], effects.values.shape[2] < FEWEST_SEEDS
+    pairs = list(itertools.combinations(range(len(effects.names)), 2))
+    flipped = sign_flip_p(effects.parts, pairs, draws, seed) if few else None
+    untested = effects.untested if few else effects.untested | effects.once
     for place, (column, (family, _)) in enumerate(effects.columns.items()):
-        for pair in pairs:
-            names, sides = [effects.names[side] for side in pair], [effects.of(side, column) for side in pair]
+        for pair, places in enumerate(pairs):
+            names, sides = [effects.names[one] for one in places], [effects.of(one, column) for one in places]
             if len({side.shape for side in sides}) > 1:
                 sides = [side.mean(axis=1, keepdims=True) for side in sides]
             apart = sides[0] - sides[1]
-            tested = effects.untested.isdisjoint((name, column) for name in names)
-            p = np.nan if not tested else flipped[pair][place] if apart.shape[1] < FEWEST_SEEDS else p_over_runs(apart)
+            tested = untested.isdisjoint((name, column) for name in names)
+            p = np.nan if not tested else flipped[pair, place] if few else p_over_runs(apart)
             over_seeds = spread(apart[..., 0].mean(axis=0), confidence)
             lines.append((family, *names, column, *over_runs(apart, confidence), p, np.nan, *over_seeds))
     table = pd.DataFrame(lines, columns=["family", "method", "other", "target", *COMPARISON])

@@ -92,7 +92,9 @@ def write_summary(
     columns = {**labels["targets"], MRI: "mRI"}
     count = int(values["seeds"].max()) if len(values) else 0
     over = "objects and seeds" if count >= FEWEST_SEEDS else "objects, for these trained networks"
-    once = " A merge over seeds is one network per target, and compared over objects." * (values["seeds"].nunique() > 1)
+    once = " A merge over seeds is one network per target, without a rank beside means over seeds." * (
+        values["seeds"].nunique() > 1
+    )
     unfinished = f" {UNFINISHED}: training unfinished; such methods have no test." if values["unfinished"].any() else ""
     note = (
         f"RI per target and their mean, mRI, in percentage points, with {100 * confidence:g} % confidence intervals"

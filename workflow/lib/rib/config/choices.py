@@ -201,9 +201,10 @@ def choose_split_fractions(config: Mapping, family: Family) -> dict[str, float] 
 
 
 def not_trained_on(datasets: Mapping[str, Dataset], targets: Collection[str]) -> list[str]:
-    """Datasets that are no targets and share no source images with any."""
+    """Datasets that count in RI, and are no targets, nor variants of them, nor share source images with any."""
     groups = {datasets[name].source_group for name in targets} - {None}
-    return [name for name, entry in datasets.items() if name not in targets and entry.source_group not in groups]
+    others = [name for name in ood_datasets(datasets) if not {name, datasets[name].variant_of} & {*targets}]
+    return [name for name in others if datasets[name].source_group not in groups]
 
 
 def nothing_to_merge(

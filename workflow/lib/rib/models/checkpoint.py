@@ -28,6 +28,7 @@ from rib.models.padding_prompt import PaddingPrompt
 XOR = ".xor"
 LORA_A, LORA_B = ".lora_A", ".lora_B"
 PROMPT = "padding_prompt."
+STATISTICS = ("running_mean", "running_var")  # of BatchNorm: extrapolated ones are of no images, and may be negative
 COUNTER = "num_batches_tracked"  # of BatchNorm: unused in evaluation, and differs if statistics were updated
 
 
@@ -144,6 +145,10 @@ def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[st
         values = [(weight, changes.get(name, start[name])) for weight, changes in parts]
         if name.endswith(COUNTER):
             result[name] = max(value for _, value in values)
+        elif name.endswith(STATISTICS) and min(weight for weight, _ in values) < 0:
+            positive = [(max(weight, 0.0), value.double()) for weight, value in values]
+            mean = sum(weight * value for weight, value in positive) / sum(weight for weight, _ in positive)
+            result[name] = mean.to(start[name].dtype)
         elif start[name].is_floating_point():
             result[name] = sum(weight * value.double() for weight, value in values).to(start[name].dtype)
         elif all(torch.equal(value, values[0][1]) for _, value in values):

@@ -27,5 +27,5 @@ class Merge:
         try:
             made = getattr(load_module(self.algorithm), function)(*inputs, **self.settings)
             return dict(made) if isinstance(made, Iterator) else made
-        except ValueError as error:
+        except (ValueError, LookupError) as error:
             raise UserError(f"{Path(self.algorithm).name}: {error}; correct the method's entry.") from error
