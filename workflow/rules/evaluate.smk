@@ -43,7 +43,7 @@ def evaluation_settings(w, datasets, **more):
         "batch_size": BATCH_SIZE,
         "compute": COMPUTE,
         **more,
-        **loading_settings(w, "evaluate_run"),
+        **loading_settings("evaluate_run", w),
     }
 
 

@@ -47,7 +47,7 @@ def network_settings(function, w, **more):
         "batch_size": BATCH_SIZE,
         "compute": COMPUTE,
         **more,
-        **loading_settings(w, "run_network", source),
+        **loading_settings("run_network", w, source),
     }
 
 

@@ -15,7 +15,7 @@ def on_loading(w):
     return [CATALOG.algorithm_file(GRID.methods[w.method].algorithm)] if loaded else []
 
 
-def loading_settings(w, stage, *modules):
+def loading_settings(stage, w, *modules):
     """Settings of a job that loads a run: the algorithm that makes its network, if any, and the digest of all code."""
     return {"algorithm": local(path) for path in on_loading(w)} | {"code": digest(stage, *modules, *on_loading(w))}
 
@@ -25,10 +25,7 @@ def fisher_files(ending, w):
     if not any(map(takes_fisher, on_loading(w))):
         return []
     images = GRID.methods[w.method].settings["fisher_images"]
-    return [
-        path.replace(f"{RUNS}/finetune/", f"{RUNS}/fisher/").replace("/manifest.json", f"/{images}.{ending}")
-        for path in checkpoint_files("manifest.json", w, parents_of(w))
-    ]
+    return [f"{FISHER}.{ending}".format(**{**w, **parent_of(key), "fisher_images": images}) for key in parents_of(w)]
 
 
 def refuse_parents(run):
