@@ -320,7 +320,11 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
         ({"method_settings": {"lwff": {}}}, "config, method_settings: .*'lwff'.*'lwf'"),
         ({"method_settings": {"lora": {"ranks": 1}}}, "config, method_settings, lora: .*'ranks'.*'rank'"),
         ({"method_settings": {"lora": {"rank": [4, True]}}}, "config, method_settings, lora: .*'rank'"),
-        ({"methods": ["lwf"], "method_settings": {"lwf": {"distil": ["a/b", "c"]}}}, "'lwf-distila/b'"),
+        ({"method_settings": {"lwf": {"distil": ["a/b", "c"]}}}, "lwf: .*'distil' is 'a/b'; give 'all' or 'class'"),
+        (
+            {"methods": ["surgical_last"], "method_settings": {"surgical_last": {"blocks": [["block1"], ["head"]]}}},
+            "'surgical_last-blocks.*block1",
+        ),
         ({"methods": ["lwf"], "method_settings": {"lwf": {"lr": [0.1, 0.1]}}}, "'lwf-lr0.1'"),
         ({"methods": ["lora"], "method_settings": {"lora": {"lr": [1, 10**300]}}}, "'lora-lr10000"),
     ],

@@ -4,8 +4,6 @@ CHECKPOINT = f"{RUNS}/finetune/{RUN_PATH}"
 CHECKPOINTING = {"gradient_checkpointing": CONFIG["compute"]["gradient_checkpointing"]}
 CHECKPOINT_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form not in MERGES]
 TRAINED_RUNS = [run for run in CHECKPOINT_RUNS if GRID.methods[run.method].trains]
-
-
 PARENTS = {name: GRID.parents_of(name) if m.form in MERGES else [name] for name, m in GRID.methods.items()}
 
 

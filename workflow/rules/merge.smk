@@ -24,9 +24,8 @@ def fisher_files(ending, w):
     """A file of the Fisher information of each parent, if the algorithm asks for it."""
     if not any(map(takes_fisher, on_loading(w))):
         return []
-    run = {key: getattr(w, key) for key in RUN_COLUMNS} | {
-        "fisher_images": GRID.methods[w.method].settings["fisher_images"]
-    }
+    run = {key: getattr(w, key) for key in RUN_COLUMNS}  # of wildcards or a run
+    run["fisher_images"] = GRID.methods[w.method].settings["fisher_images"]
     return [f"{FISHER}.{ending}".format(**{**run, **parent_of(key)}) for key in parents_of(w)]
 
 

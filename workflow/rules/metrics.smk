@@ -4,12 +4,8 @@ ROWS = rows_of(GRID.runs())
 SOURCE_GROUPS = GRID.source_groups()
 STATISTICS = {"conditions": CONDITIONS, "confidence": CONFIDENCE}
 # Settings of every job that computes means of RI from rows or counts.
-MEANS_OF_RI = {
-    "ood_datasets": GRID.ood,
-    "source_groups": GRID.leak_free_groups(),
-    "conditions": CONDITIONS,
-    **CONFIG["statistics"],
-}
+IN_RI = {"ood_datasets": GRID.ood, "source_groups": GRID.leak_free_groups()}
+MEANS_OF_RI = {**IN_RI, "conditions": CONDITIONS, **CONFIG["statistics"]}
 TABLE_NAMES = ("accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes")
 TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in TABLE_NAMES}
 IN_DISTRIBUTION_DATASETS = [name for name, dataset in GRID.datasets.items() if dataset.role == "in_distribution"]

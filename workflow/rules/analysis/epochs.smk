@@ -108,8 +108,4 @@ use rule compute_metrics as tabulate_tradeoff_epochs with:
     log:
         f"{LOGS}/tradeoff_epochs.log",
     params:
-        cfg=tabulation(
-            "tables:write_tradeoff_epochs",
-            choices={key: MEANS_OF_RI[key] for key in ("ood_datasets", "source_groups")},
-            conditions=CONDITIONS,
-        ),
+        cfg=tabulation("tables:write_tradeoff_epochs", choices=IN_RI, conditions=CONDITIONS),

@@ -45,11 +45,7 @@ class Kernel:
 
     @classmethod
     def of(cls, features: np.ndarray, groups: np.ndarray, dataset: str) -> "Kernel":
-        """Kernel of a dataset's features (n, d), in double precision.
-
-        Raises:
-            UserError: too few images are left when a group is left out.
-        """
+        """Kernel of features (n, d), in double precision; a UserError if too few images are left without a group."""
         n = len(features)
         if n - np.bincount(groups).max() < FEWEST:
             raise UserError(f"{dataset}: CKA needs at least {FEWEST} images, and one object more; it has {n}.")

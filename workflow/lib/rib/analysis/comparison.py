@@ -263,11 +263,7 @@ def write_comparison(
     draws: int = DRAWS,
     outputs: Mapping[str, Path],
 ) -> None:
-    """Write comparisons, comparisons_ri, ranking and seeds_ri from the counts of a grid, without its curves.
-
-    Args:
-        fit: CSV file of `rib.analysis.fit.fit_table`, which says what is unfinished.
-    """
+    """Write comparisons, comparisons_ri, ranking and seeds_ri from a grid's counts, without curves, and `fit_table`."""
     found = []
     unfinished = read_table(fit).query("unfinished == 'yes'")
     for of_model in read_counts(counts):

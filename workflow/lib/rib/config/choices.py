@@ -266,8 +266,8 @@ def choose_methods(
             if parent not in chosen:
                 chosen.insert(chosen.index(name), parent)
                 to_add.append(parent)
-                does = "starts from it" if method.trains else "averages its weights"
-                does = "is computed from it" if method.form in LOADED else does
+                merges = "is computed from it" if method.form in LOADED else "averages its weights"
+                does = "starts from it" if method.trains else merges
                 notices.append(f"method '{parent}' is added to the grid: '{name}' {does}")
     return chosen, notices
 

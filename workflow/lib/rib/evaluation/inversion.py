@@ -29,7 +29,7 @@ from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs, in_batches
 from rib.models.layers import layers_of
-from rib.models.merge import Merge
+from rib.models.merge import Weights
 from rib.models.network import load
 
 # From images (N, 3, H, W) with values 0..1 to features (N, d).
@@ -101,9 +101,7 @@ class InversionSettings:
     seed: int
 
 
-def _represent(
-    source: RunOnDataset, weights: Mapping[str, float] | Merge, layer: str, device: torch.device
-) -> Representation:
+def _represent(source: RunOnDataset, weights: Weights, layer: str, device: torch.device) -> Representation:
     """Representation in full precision and without fused BatchNorm, since gradients pass through the network."""
     model = apply(load(source.model_folder, device)[0], weights, source.checkpoints).eval().requires_grad_(False)
     return representation_of(model, source.preprocessing, layer, device)

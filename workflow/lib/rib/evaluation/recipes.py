@@ -9,14 +9,14 @@ from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.plugins import load_module
 from rib.config.run import LOADED, PRETRAINED, Run
-from rib.models.merge import Merge
+from rib.models.merge import Merge, Weights
 
 
 class State(NamedTuple):
     """State of a network with which a run is scored."""
 
     alpha: float | None  # None unless the run is a curve; of a snapshot, the share of training
-    weights: Mapping[str, float] | Merge  # of averaged methods, which add up to 1; or what an algorithm makes of them
+    weights: Weights  # of averaged methods, which add up to 1; or what an algorithm makes of them
 
 
 def write_recipe(
@@ -71,7 +71,7 @@ def store_recipe(
     write_json(path, {"states": stored, "checkpoints": checkpoints, "candidates": candidates})
 
 
-def _stored(weights: Mapping[str, float] | Merge) -> dict:
+def _stored(weights: Weights) -> dict:
     if not isinstance(weights, Merge):
         return {"weights": dict(weights)}
     return {"merge": {name: value for name, value in vars(weights).items() if name != "fisher"}}

@@ -15,7 +15,7 @@ from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, DatasetView, load_dataset
 from rib.evaluation.recipes import State
 from rib.models.device import ComputeSettings
-from rib.models.merge import Merge
+from rib.models.merge import Merge, Weights
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class RunOnDataset:
         return f"{self.run} on {self.dataset.name}"
 
     @property
-    def weights(self) -> Mapping[str, float] | Merge:
+    def weights(self) -> Weights:
         """Weights of the run's single state; a UserError for a curve or an ensemble, which has several."""
         if len(self.states) > 1:
             raise UserError(f"{self}: a curve has several states; choose one of its end points instead.")

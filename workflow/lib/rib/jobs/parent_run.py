@@ -80,10 +80,7 @@ def others(locked: bool) -> dict[Path, str]:
     """Descriptions of the other active runs of the current folder, by their registrations.
 
     File locks may not work between machines of a shared filesystem. A run on another machine therefore counts as active
-    while any files are locked, and for one hour after its start.
-
-    Args:
-        locked: whether a run has locked files of the folder.
+    while any files of the folder are locked (`locked`), and for one hour after its start.
     """
     own, host, alive = {Path(lock.lock_file) for lock in _held}, socket.gethostname(), {}
     for path in sorted(set(RUNS.glob("*.*.*.lock")) - own):

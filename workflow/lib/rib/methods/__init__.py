@@ -46,8 +46,8 @@ _marked: set[type] = set()
 
 def algorithm(cls: type) -> type:
     """Mark a class as the algorithm of its module, and make a constructor of its fields unless it has one."""
-    _marked.add(cls := dataclass(kw_only=True, eq=False, repr=False)(cls))
-    return cls
+    _marked.add(cls)
+    return dataclass(kw_only=True, eq=False, repr=False)(cls)
 
 
 def load_algorithm(path: str | Path, settings: Mapping):

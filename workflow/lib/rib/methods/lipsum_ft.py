@@ -32,9 +32,7 @@ class LipsumFineTuning(FineTuning):
         if task.text is None:
             raise ValueError("it needs the model's text tower, but there is none")
         self.encoded = -1, self.encode(0)  # also says now if texts are too long
-        self.start = pretrained_outputs(
-            lambda model, images: model.forward_features(images), task, MOST_STORED, "features"
-        )
+        self.start = pretrained_outputs(lambda net, images: net.forward_features(images), task, MOST_STORED, "features")
 
     def logits(self, rows: np.ndarray) -> Tensor:
         self.features = self.model.forward_features(self.inputs[rows])

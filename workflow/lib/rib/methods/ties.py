@@ -26,19 +26,15 @@ def merge(states: States, *, density: Share, scaling: Positive) -> Iterator[tupl
     thresholds = {parent: _threshold(states, parent, density) for parent in states.changes}
     for name in states.names:
         updates = [(states.update(parent, name), least) for parent, least in thresholds.items()]
-        trimmed = torch.stack([update * (_magnitude(update) >= least) for update, least in updates])
+        trimmed = torch.stack([update * (update.abs().float() >= least) for update, least in updates])
         agree = (trimmed.sign() == trimmed.sum(dim=0).sign()) & (trimmed != 0)
         update = (trimmed * agree).sum(dim=0) / agree.sum(dim=0).clamp_min(1)
         yield name, (states.start[name].double() + scaling * update).to(states.start[name].dtype)
 
 
-def _magnitude(update: Tensor) -> Tensor:
-    return update.abs().float()
-
-
 def _threshold(states: States, parent: str, density: float) -> float:
     """Smallest magnitude that is kept of a parent's task vector; 0 if no more values than are kept have changed."""
-    changed = [_magnitude(states.update(parent, name)).flatten().numpy() for name in states.names]
+    changed = [states.update(parent, name).abs().float().flatten().numpy() for name in states.names]
     values, kept = np.concatenate(changed), max(1, int(density * states.size))
     if kept >= len(values):
         return 0.0

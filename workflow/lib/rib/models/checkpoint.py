@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from rib.base.errors import UserError
 from rib.config.run import ENSEMBLE, PRETRAINED
-from rib.models.merge import Merge
+from rib.models.merge import Merge, Weights
 from rib.models.padding_prompt import PaddingPrompt
 
 XOR = ".xor"
@@ -187,7 +187,7 @@ def combine(model: nn.Module, start: Mapping, changes: Mapping[str, Mapping], ma
     return average(start, [(1 / len(others), own) for own in others]) | made.call("merge", states, *fisher)
 
 
-def apply(model: nn.Module, weights: Mapping[str, float] | Merge, checkpoints: Mapping[str, Path]) -> nn.Module:
+def apply(model: nn.Module, weights: Weights, checkpoints: Mapping[str, Path]) -> nn.Module:
     """Load a fine-tuned or merged state into a network with its pretrained weights, in place.
 
     The state is an average with weights by method, or a merge that is computed here. A method without a checkpoint is the

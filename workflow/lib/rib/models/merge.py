@@ -29,3 +29,6 @@ class Merge:
             return dict(made) if isinstance(made, Iterator) else made
         except (ValueError, LookupError) as error:
             raise UserError(f"{Path(self.algorithm).name}: {error}; correct the method's entry.") from error
+
+
+Weights = Mapping[str, float] | Merge  # of a state: of averaged methods, or what an algorithm makes of them

@@ -10,13 +10,11 @@ from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.fuse_batch_norm import EXAMPLE, fuse_batch_norm
 from rib.models.inputs import Inputs
-from rib.models.merge import Merge
+from rib.models.merge import Merge, Weights
 from rib.models.network import load
 
 
-def network_in_state(
-    folder: Path, weights: Mapping[str, float] | Merge, checkpoints: Mapping[str, Path], inputs: Inputs
-) -> nn.Module:
+def network_in_state(folder: Path, weights: Weights, checkpoints: Mapping[str, Path], inputs: Inputs) -> nn.Module:
     """The network of a models job in one state (see `apply`), in evaluation mode, for the given inputs."""
     model = apply(load(folder, inputs.device)[0], weights, checkpoints).eval()
     several = isinstance(weights, Merge) and weights.form == ENSEMBLE  # they may use each other's weights

@@ -211,11 +211,8 @@ def made_from_others(records: Iterable[str]) -> set[str]:
 def gather(units: Collection[Path]) -> int:
     """Update the gathered records and return their number; records of other places than the given ones are kept.
 
-    Args:
-        units: folders or files that DVC tracks individually.
-
-    Raises a UserError if an output was changed after its job recorded it, or if shared results are missing here or
-    newer than those here, so that sharing would remove them.
+    `units` are folders or files that DVC tracks individually. Raises a UserError if an output was changed after its job
+    recorded it, or if shared results are missing here or newer than those here, so that sharing would remove them.
     """
     found = {str(file): read(file) for file in below(units)}
     own = {name: [record] for name, record in found.items() if record and all(map(os.path.lexists, record["outputs"]))}

@@ -20,10 +20,8 @@ MD5 = re.compile("[0-9a-f]{32}")
 def pull(wanted: str | Sequence[str]) -> None:
     """Fetch tracked files, and check them out if all are sound and none overwrites a file that was changed here.
 
-    Args:
-        wanted: folders and files in the project; everything that is tracked if empty.
-
-    Raises a UserError, without changing a file, if one is missing, damaged or hostile in the storage, or changed here.
+    `wanted` are folders and files in the project; everything that is tracked if empty. Raises a UserError, without
+    changing a file, if one is missing, damaged or hostile in the storage, or changed here.
     """
     places = [Path(os.path.relpath(place)) for place in ([wanted] if isinstance(wanted, str) else wanted)] or [Path()]
     files, parts = {}, set()

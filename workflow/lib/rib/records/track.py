@@ -30,10 +30,7 @@ plots:
 def track(units: Iterable[str], report: str | Path) -> None:
     """Add results to DVC, and gather the records by which a colleague's Snakemake accepts them.
 
-    Args:
-        units: patterns of folders and files, each of which gets a .dvc file next to it.
-
-    Raises a UserError if there are no results yet, an output does not match its record, or DVC fails.
+    Each folder or file of the patterns `units` gets a .dvc file next to it. Raises a UserError if there are no results yet, an output does not match its record, or DVC fails.
     """
     found = sorted({path for pattern in units for path in Path().glob(pattern) if path.suffix != ".dvc"})
     if not found:

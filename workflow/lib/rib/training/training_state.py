@@ -10,7 +10,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from rib.base.progress import log
@@ -19,19 +18,13 @@ from rib.models.checkpoint import with_prefix
 SAVE_EVERY = 300.0  # seconds between two saves
 WEIGHTS, OPTIMIZER, MEMORY, GOOD = "weights.", "optimizer.", "memory.", "good."
 SUMS, CPU_RANDOM, CUDA_RANDOM = "sums", "random.cpu", "random.cuda"
+Tensors = Mapping[str, Tensor]
 
 
 class TrainingState:
     """Everything that the next step depends on, in one file; a path of None saves nothing."""
 
-    def __init__(
-        self,
-        path: Path | None,
-        model: nn.Module,
-        optimizer: Optimizer,
-        trainable: Mapping[str, Parameter],
-        memory: Mapping[str, Tensor],
-    ):
+    def __init__(self, path: Path | None, model: nn.Module, optimizer: Optimizer, trainable: Tensors, memory: Tensors):
         self.path, self.model, self.optimizer, self.trainable = path, model, optimizer, trainable
         self.memory = memory  # of the method
         self.saved = time.monotonic()
