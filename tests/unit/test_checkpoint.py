@@ -82,6 +82,16 @@ def test_weights_count_each_state_and_counters_keep_the_highest():
     assert found[counter] == 9 and found.keys() == start.keys()
 
 
+def test_statistics_of_batch_norm_are_not_extrapolated():
+    """Task arithmetic of three parents at 0.4 weighs the pretrained model by -0.2: 1.2 * 0.01 - 0.2 * 0.1 is negative."""
+    start = {"bn.running_var": torch.tensor([0.1]), "bn.weight": torch.tensor([0.1])}
+    parts = [
+        {"bn.running_var": torch.tensor([value]), "bn.weight": torch.tensor([0.01])} for value in (0.01, 0.02, 0.03)
+    ]
+    found = average(start, [(-0.2, {}), *((0.4, part) for part in parts)])
+    assert found["bn.running_var"].item() == pytest.approx(0.02) and found["bn.weight"].item() == pytest.approx(-0.008)
+
+
 def test_states_without_weight_are_no_part_of_an_average():
     broken = {"w": torch.tensor([float("nan"), 0.0]), "steps": torch.tensor(8)}
     assert average(START, [(1.0, {}), (0.0, broken)]) == {}

@@ -109,3 +109,8 @@ def test_a_setting_out_of_range_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         FeatureDistance(**{**DEFAULTS, **settings})
     assert FeatureDistance(lr=0.1, weight=0, features="raw").weight == 0
+
+
+def test_dropout_is_refused_since_the_features_would_have_another_one_than_the_logits(network, target):
+    with pytest.raises(ValueError, match="set dropout to 0"):
+        FeatureDistance(**DEFAULTS, dropout=0.5).setup(task_of(network, target))

@@ -142,6 +142,20 @@ def test_merges_over_targets_are_scored_where_neither_targets_nor_their_sources_
     assert set(fluent.not_trained_on) == left and "mine" in left and "openmoji" in left
 
 
+def test_merges_over_targets_are_scored_on_what_counts_in_ri(with_entries):
+    """Neither in distribution, nor on variants of datasets that are there, nor on variants of targets."""
+    catalog = with_entries(
+        datasets={
+            "mine": {"variant_of": "noto"},
+            "other": {"variant_of": "openmoji"},
+            "own": {"role": "in_distribution"},
+        }
+    )
+    found = grid(catalog, methods=["soup_targets"], targets=["noto", "fluent_flat"])
+    assert {"mine", "other", "own"} <= set(found.datasets) and "openmoji" in found.not_trained_on
+    assert not {"mine", "other", "own", "noto"} & set(found.not_trained_on)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

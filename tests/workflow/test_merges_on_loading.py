@@ -68,6 +68,10 @@ def test_what_cannot_be_merged_or_exported_is_refused_before_anything_runs(mergi
     merging.edit("mine/methods.yaml", "- lwf", "- visual_prompt")
     printed = merging.snakemake("-n", config=chosen("mine_fisher"), check=False)
     assert "method 'mine_fisher': its parent 'visual_prompt' trains a padding prompt; choose another." in printed
+    merging.edit("mine/methods.yaml", "- ft", "- visual_prompt")
+    printed = merging.snakemake("-n", config=chosen("mine_dawin"), check=False)
+    assert "method 'mine_dawin': its parent 'visual_prompt' trains a padding prompt; choose another." in printed
+    merging.edit("mine/methods.yaml", "- visual_prompt", "- ft")
     file = f"{RUNS}/export/tiny_cnn/red/mine_dawin/all/0/README.md"
     printed = merging.snakemake("-n", file, config=chosen("mine_dawin"), check=False)
     assert "method 'mine_dawin' can't be exported: it has several networks; choose another method." in printed
