@@ -1,10 +1,8 @@
-# ImageNet-RIB: how much out-of-distribution robustness survives fine-tuning.
+# ImageNet-RIB: how much out-of-distribution robustness survives fine-tuning. Stages communicate only through files:
 #   download -> prepare -> models -> finetune -> merge -> evaluate -> metrics -> figures -> report
-# Stages communicate only through files (the model before fine-tuning has target `none` and method `pretrained`):
 #   data/raw/<dataset or model>/                                                     archives as published
 #   results/<family>/prepare/<dataset>/<geometry>/                                   arrays and index
-#   results/<family>/models/<model>/                                                 pretrained weights
-#   results/<family>/text/<model>/                                                   text towers, if a method needs them
+#   results/<family>/<models or text>/<model>/                                       pretrained weights; text towers, if needed
 #   results/<family>/<protocol>/<stage>/<model>/<target>/<method>/<size>/<seed>/     checkpoints, recipes, rows, exports
 #   reports/<family>/                                                                tables, figures, the page
 

@@ -29,19 +29,19 @@ def fisher_files(ending, w):
     return [f"{FISHER}.{ending}".format(**{**run, **parent_of(key)}) for key in parents_of(w)]
 
 
-def refuse_parents(run):
+def refuse_parents(name):
     """Raise a UserError if a merge can't be made of its parents, before anything is trained."""
-    method, number = GRID.methods[run.method], len(parents_of(run))
+    method, number = GRID.methods[name], len(PARENTS[name])
     least = constant(CATALOG.algorithm_file(method.algorithm), "FEWEST_PARENTS", 1)
     if number < least:
         raise UserError(f"method '{method.name}' merges at least {least} parents, but has {number}; add others.")
-    for name in method.parents:
-        if GRID.methods[name].algorithm == "visual_prompt":
-            raise UserError(f"method '{method.name}': its parent '{name}' trains a padding prompt; choose another.")
+    for parent in method.parents:
+        if GRID.methods[parent].algorithm == "visual_prompt":
+            raise UserError(f"method '{method.name}': its parent '{parent}' trains a padding prompt; choose another.")
 
 
-for RUN in MERGED_RUNS:
-    refuse_parents(RUN)
+for MERGED in dict.fromkeys(run.method for run in MERGED_RUNS):
+    refuse_parents(MERGED)
 
 
 rule merge_weights:

@@ -71,6 +71,16 @@ class Effects:
     # names and columns with one run for all seeds, a merge over seeds; `values` repeat it for each seed
     once: Set[tuple[str, Hashable]] = frozenset()
 
+    @property
+    def few_seeds(self) -> bool:
+        """Whether results are for the trained networks alone."""
+        return self.values.shape[2] < FEWEST_SEEDS
+
+    @property
+    def left_out(self) -> Set[tuple[str, Hashable]]:
+        """Names and columns without a test and a rank: `untested` and, beside means over enough seeds, `once`."""
+        return self.untested if self.few_seeds else self.untested | self.once
+
     def of(self, place: int, column: Hashable) -> np.ndarray:
         """Values of the name at a place in a column: (places, seeds, 1 + replicates), of one run for all seeds one."""
         found = self.values[place, self.columns[column][1]]
@@ -189,18 +199,16 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
         family of tests, method, other, target (the column), difference (percentage points, method minus other) with its confidence
         interval, p and Holm-adjusted p (NaN if not tested), and `spread` of the difference over seeds.
     """
-    lines, few = [], effects.values.shape[2] < FEWEST_SEEDS
-    pairs = list(itertools.combinations(range(len(effects.names)), 2))
-    flipped = sign_flip_p(effects.parts, pairs, draws, seed) if few else None
-    untested = effects.untested if few else effects.untested | effects.once
+    lines, pairs = [], list(itertools.combinations(range(len(effects.names)), 2))
+    flipped, left_out = sign_flip_p(effects.parts, pairs, draws, seed) if effects.few_seeds else None, effects.left_out
     for place, (column, (family, _)) in enumerate(effects.columns.items()):
         for pair, places in enumerate(pairs):
             names, sides = [effects.names[one] for one in places], [effects.of(one, column) for one in places]
             if len({side.shape for side in sides}) > 1:
                 sides = [side.mean(axis=1, keepdims=True) for side in sides]
             apart = sides[0] - sides[1]
-            tested = untested.isdisjoint((name, column) for name in names)
-            p = np.nan if not tested else flipped[pair, place] if few else p_over_runs(apart)
+            tested = left_out.isdisjoint((name, column) for name in names)
+            p = np.nan if not tested else flipped[pair, place] if effects.few_seeds else p_over_runs(apart)
             over_seeds = spread(apart[..., 0].mean(axis=0), confidence)
             lines.append((family, *names, column, *over_runs(apart, confidence), p, np.nan, *over_seeds))
     table = pd.DataFrame(lines, columns=["family", "method", "other", "target", *COMPARISON])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rib.analysis.bootstrap import FEWEST_SEEDS, LIMITS, estimate, object_weights, over_runs
+from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs
 from rib.analysis.comparison import DRAWS, ROUNDING, Effects, compare
 from rib.analysis.counts import Counts, read_counts
 from rib.analysis.fit import read_table
@@ -95,8 +95,7 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
         for name, before, after in zip(effects.names, *sides, strict=True)
     ]
     table = pd.DataFrame(lines, columns=["model", *ACCURACIES])
-    left_out = effects.untested if effects.values.shape[2] < FEWEST_SEEDS else effects.untested | effects.once
-    ranked = np.array([(model, (method, size, "mri")) not in left_out for model in effects.names])
+    ranked = np.array([(model, (method, size, "mri")) not in effects.left_out for model in effects.names])
     ranks = table.loc[ranked, ["ood_before", "ood_after"]].round(9).rank(ascending=False, method="min").astype("Int64")
     table = table.join(ranks.set_axis(["rank_before", "rank_after"], axis=1))
     tau = 3 * (np.nan,)

@@ -67,6 +67,8 @@ def finetune(
 ) -> None:
     """Train, then write the checkpoint and the history.
 
+    Raises a UserError if the loss or a trained tensor is not finite, or the method can't train this network or lacks an input.
+
     Args:
         reference: the pretraining proxy, if the method uses it.
         start: checkpoint of the method that this one starts from, by method; empty for the pretrained model.
@@ -77,9 +79,6 @@ def finetune(
             seen, and the fit: the accuracy on the training images (at most 5,000) in evaluation mode, 0 to 1.
         snapshots: paths of checkpoints at equal distances in training, the last at its end; empty for none.
         text_folder: the model's text tower, if the method uses it.
-
-    Raises:
-        UserError: the loss or a trained tensor is not finite, or the method can't train this network or lacks an input.
     """
     device = devices.start(compute)
     torch.manual_seed(run.seed)
@@ -93,7 +92,7 @@ def finetune(
         seen[0].inputs.augmentation = Augmentation(training.augmentation, images.images[[0]].shape[1], run.seed)
     n = len(images.labels)
     steps = training.total_steps(n, len(whole.labels)) if training else 0
-    text = load_text(model_folder, text_folder, device) if text_folder else None
+    text = text_folder and load_text(model_folder, text_folder, device)
     set_up(method, Task(model, *seen, run.seed, text), run, compute.gradient_checkpointing)
     if training:
         with rescued(saved, rescue, "the method's or the family's entry"):
