@@ -70,7 +70,7 @@ def finetune(
     Raises a UserError if the loss or a trained tensor is not finite, or the method can't train this network or lacks an input.
 
     Args:
-        reference: the pretraining proxy, if the method uses it.
+        reference, text_folder: the pretraining proxy and the folder of the model's text tower, if the method uses them.
         start: checkpoint of the method that this one starts from, by method; empty for the pretrained model.
         training, history: None if the method has weights that were trained elsewhere.
         saved, rescue: the training state, written periodically; if training diverges, that after the last finite epoch.
@@ -78,7 +78,6 @@ def finetune(
         manifest: written as JSON: the device, the label space digest, the number of training images, steps and images
             seen, and the fit: the accuracy on the training images (at most 5,000) in evaluation mode, 0 to 1.
         snapshots: paths of checkpoints at equal distances in training, the last at its end; empty for none.
-        text_folder: the model's text tower, if the method uses it.
     """
     device = devices.start(compute)
     torch.manual_seed(run.seed)
@@ -103,8 +102,7 @@ def finetune(
     if not changed:
         log.warning("%s: the weights equal the pretrained ones", run)
     safetensors.torch.save_file(xor_compress(changed, pretrained), checkpoint)
-    shown = first_images(images, FIT_IMAGES)
-    fit = measure_fit(run, model_folder, checkpoint, shown, Inputs.of(shown, preprocessing, device))
+    fit = measure_fit(run, model_folder, checkpoint, images, preprocessing, device)
     found = {"train_images": n, "steps": steps, "images": steps and training.images_seen(steps, n), "fit": fit}
     write_json(manifest, {"device": device.type, "label_space": images.space.digest, **found, **method.facts})
 
@@ -143,11 +141,20 @@ def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
         raise ValueError("the network has no gradient checkpointing; set compute.gradient_checkpointing to false")
 
 
-def measure_fit(run: Run, model_folder: Path, checkpoint: Path, images: PreparedDataset, inputs: Inputs) -> float:
-    """Accuracy of the stored checkpoint on training images, as it is evaluated: 0 to 1."""
+def measure_fit(
+    run: Run,
+    model_folder: Path,
+    checkpoint: Path,
+    images: PreparedDataset,
+    preprocessing: Mapping,
+    device: torch.device,
+) -> float:
+    """Accuracy of the stored checkpoint on the training images, as it is evaluated: 0 to 1, of at most 5,000 images."""
+    part = first_images(images, FIT_IMAGES)
+    inputs = Inputs.of(part, preprocessing, device)
     network = network_in_state(model_folder, {run.method: 1.0}, {run.method: checkpoint}, inputs)
-    fit = correct(network, inputs, images, FIT_BATCH, f"fit of {run}").float().mean().item()
-    log.info("%s: %.1f %% of %d training images are correct", run, 100 * fit, len(images.labels))
+    fit = correct(network, inputs, part, FIT_BATCH, f"fit of {run}").float().mean().item()
+    log.info("%s: %.1f %% of %d training images are correct", run, 100 * fit, len(part.labels))
     return round(fit, 6)
 
 
