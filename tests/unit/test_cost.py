@@ -16,11 +16,14 @@ SECONDS = {"ft": 100.0, "probe": 10.0, "lp_ft": 50.0}
 SEEDS, TARGETS = (0, 1), ("a", "b")
 
 
-def record(path, seconds, device=None):
+def record(path, seconds, device=None, images=None):
+    """A job's record and, with a device, its manifest; it has written 2 MB, in two files."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    provenance.write(path, {**FACTS, "log": "l", "inputs": {}, "outputs": {}, "sizes": {}, "seconds": seconds})
+    sizes = {"results/a": 1_500_000, "results/b": 500_000}
+    provenance.write(path, {**FACTS, "log": "l", "inputs": {}, "outputs": {}, "sizes": sizes, "seconds": seconds})
     if device:
-        path.with_name(path.name.replace("provenance", "manifest")).write_text(json.dumps({"device": device}))
+        manifest = {"device": device} | ({} if images is None else {"images": images})
+        path.with_name(path.name.replace("provenance", "manifest")).write_text(json.dumps(manifest))
     return str(path)
 
 
@@ -35,7 +38,7 @@ def records(tmp_path):
                 run = f"net/{target}/{method}/all/{seed}"
                 if method in SECONDS:
                     took = SECONDS[method] * (1 + seed)
-                    found.append(record(base / f"finetune/{run}/provenance.json", took, "cpu"))
+                    found.append(record(base / f"finetune/{run}/provenance.json", took, "cpu", 400))
                 else:
                     found.append(record(base / f"merge/{run}/provenance.json", 0.5))
                 for group, took in (("s", 1.0), ("t", 2.0)):
@@ -79,8 +82,8 @@ def test_a_methods_devices_are_those_of_all_its_jobs(records, tmp_path):
 
 def test_the_table_of_a_grid_without_methods_has_no_lines(tmp_path):
     path = record(tmp_path / "results/f/paper/evaluate/net/none/pretrained/all/0/s.provenance.json", 5.0, "cpu")
-    write_costs(records=[path], parents={}, conditions="protocol paper", table=tmp_path / "cost.csv")
-    head = "model,method,size,device,jobs,finetune,merge,evaluate,seconds"
+    write_costs(records=[path], fisher={}, parents={}, conditions="protocol paper", table=tmp_path / "cost.csv")
+    head = "model,method,size,device,jobs,finetune,merge,evaluate,seconds,images,megabytes"
     assert (tmp_path / "cost.csv").read_text().startswith(head)
 
 
@@ -118,22 +121,42 @@ def test_without_the_pretrained_models_record_nothing_can_be_counted(records, tm
 def test_a_job_is_read_off_its_path_its_record_and_its_manifest(records, tmp_path):
     table = jobs_of([records[0], *(path for path in records if "/merge/net/b/wise/all/1/" in path)])
     assert table.to_numpy().tolist() == [
-        ["evaluate", "net", "none", "pretrained", "all", "0", 5.0, "cpu"],
-        ["merge", "net", "b", "wise", "all", "1", 0.5, ""],
+        ["evaluate", "net", "none", "pretrained", "all", "0", 5.0, 0, 2.0, "cpu"],
+        ["merge", "net", "b", "wise", "all", "1", 0.5, 0, 2.0, ""],
     ]
-    assert list(table) == ["stage", "model", "target", "method", "size", "seed", "seconds", "device"]
+    assert list(table)[:-4] == ["stage", "model", "target", "method", "size", "seed"]
+    assert list(table)[-4:] == ["seconds", "images", "megabytes", "device"]
     gone = str(tmp_path / "results/f/paper/finetune/m/t/ft/all/3/provenance.json")
     (line,) = jobs_of([gone]).to_dict("records")
-    assert pd.isna(line["seconds"]) and line["device"] == "" and (line["model"], line["seed"]) == ("m", "3")
+    assert (
+        pd.isna(line["seconds"])
+        and pd.isna(line["megabytes"])
+        and line["device"] == ""
+        and (line["model"], line["seed"]) == ("m", "3")
+    )
 
 
 def test_the_written_table_has_hundredths_of_seconds(records, tmp_path):
-    write_costs(records=records, parents=PARENTS, conditions="protocol paper", table=tmp_path / "cost.csv")
+    how = {"parents": PARENTS, "conditions": "protocol paper", "table": tmp_path / "cost.csv"}
+    write_costs(records=records, fisher={}, **how)
     text = (tmp_path / "cost.csv").read_text()
-    assert "net,wise,all,cpu,9,300.00,1.00,11.00,312.00,protocol paper\n" in text
+    # two targets: 400 images of ft each, 2 MB of ft and 2 MB of the merge each
+    assert "net,wise,all,cpu,9,300.00,1.00,11.00,312.00,800,8.00,protocol paper\n" in text
+    assert "net,lp_ft,all,cpu,9,180.00,0.00,11.00,191.00,1600,8.00,protocol paper\n" in text
     pd.testing.assert_frame_equal(
         pd.read_csv(tmp_path / "cost.csv").drop(columns="conditions"), cost_table(jobs_of(records), PARENTS)
     )
+
+
+def test_the_fisher_information_that_a_merge_needs_is_part_of_its_merge_and_of_no_other_methods(records, tmp_path):
+    base, table = tmp_path / "results/f/paper", tmp_path / "cost.csv"
+    runs = [(target, seed) for target in TARGETS for seed in SEEDS]
+    paths = [record(base / f"fisher/net/{t}/ft/all/{seed}/20.provenance.json", 7.0, "cpu") for t, seed in runs]
+    write_costs(records=records, fisher={"wise": paths}, parents=PARENTS, conditions="c", table=table)
+    costs = pd.read_csv(table).set_index("method")
+    assert costs.loc["wise", "merge"] == 1 + 2 * 7 and costs.loc["wise", "megabytes"] == 8 + 2 * 2
+    assert costs.loc["wise", "jobs"] == 9 + 2 and costs.loc["wise", "images"] == 800
+    assert costs.loc["ft", "seconds"] == 311
 
 
 def test_histories_are_gathered_with_their_run_every_epoch_and_eight_digits(tmp_path):

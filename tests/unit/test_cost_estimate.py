@@ -10,6 +10,7 @@ from rib.config.schema import validated
 from rib.reporting.cost_estimate import count_jobs, lines, plan
 
 STATED = "architecture,evaluate,train,source\nnet,1000,100,tests\n"
+TRAINED = {"recipes": {"paper": {"lr": 0.1}}}
 SOURCE = {"kind": "http", "urls": ["http://127.0.0.1/x"], "file": "x.tar", "size": 500, "digest": "md5:" + 32 * "0"}
 
 
@@ -34,11 +35,14 @@ def estimate(tmp_path, with_entries):
     network = {"file": "net.safetensors", "kind": "hub", "repo": "a/b", "path": "p.safetensors"}
     catalog = with_entries(
         families={"f": family},
-        recipes={"mine": {"augmentation": ["flip"]}},
         datasets={
             "a": {**entry, "images": 1000, "source_group": "g"},
             "b": {**entry, "images": 2000, "source_group": "g"},
             "c": {**entry, "images": 3000, "storage": "encoded"},
+        },
+        methods={
+            "quick": {**TRAINED, "algorithm": "ft", "cost": {"training": 0.5, "storage": 0.25}},
+            "stored": {"algorithm": "soup", "parents": ["ft", "ewc", "lwf"], "cost": {"storage": 1.5}},
         },
         models={"net": {"families": ["f"], "architecture": "net", "parameters": 1000, "source": network}},
     )
@@ -87,13 +91,21 @@ def test_each_method_has_a_length_of_its_own(estimate):
     assert found.images["train"] == 2 * 7 * 8, "whatever the number of images"
 
 
-def test_a_probe_of_augmented_images_passes_them_through_the_network_in_every_epoch(estimate):
-    probe = {"methods": ["linear_probe"], "reference": "none"}
-    found, _ = estimate(**probe)
-    assert found.images == {"train": 0, "evaluate": 1000 + 2 * 6000}
-    more = {"recipes": ["mine"], "method_settings": {"linear_probe": {"lr": 0.1, "epochs": 4}}}
-    found, _ = estimate(**probe, **more)
-    assert found.images == {"train": 4 * 1000, "evaluate": 2 * 6000}
+def test_hours_of_training_and_checkpoints_are_multiples_of_full_fine_tunings(estimate):
+    base, _ = estimate(methods=["ft"], reference="none")
+    found, _ = estimate(methods=["quick"], reference="none")
+    assert found.images == base.images
+    assert found.hours["train"] == pytest.approx(base.hours["train"] * 0.5)
+    assert found.hours["evaluate"] == base.hours["evaluate"]
+    assert found.disk["checkpoints, at most"] == 4000 * 0.25
+
+
+def test_a_merge_stores_nothing_unless_its_entry_says_so(estimate):
+    soup, _ = estimate(methods=["soup"], reference="none")
+    merged, _ = estimate(methods=["stored"], reference="none")
+    assert soup.disk["checkpoints, at most"] == 3 * 4000  # of its three parents
+    assert merged.disk["checkpoints, at most"] == (3 + 1.5) * 4000
+    assert merged.hours["train"] == soup.hours["train"]
 
 
 def test_a_curve_passes_each_image_through_all_its_states(estimate):

@@ -27,6 +27,7 @@ from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.methods import load_algorithm
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs
+from rib.models.merge import Merge
 from rib.models.network import create, load
 from rib.models.state import network_in_state
 from tiny.architectures import ARCHITECTURES, Architecture
@@ -382,7 +383,24 @@ def test_the_card_says_what_was_measured_and_over_what(card):
 def test_a_merge_names_its_parts_and_their_settings(card, resnet):
     resnet.perturb("lwf")
     text = card(weights={"pretrained": 0.25, "ft": 0.5, "lwf": 0.25}).text
-    assert "| average of | pretrained 0.25, ft 0.5, lwf 0.25 |" in text and "| settings of lwf | weight 2.0 |" in text
+    assert "| average of | pretrained 0.25; ft 0.5; lwf 0.25 |" in text and "| settings of lwf | weight 2.0 |" in text
+
+
+def test_a_merge_over_seeds_names_its_runs_and_the_settings_of_their_method_once(card, resnet):
+    resnet.perturb("lwf, seed 0")
+    resnet.perturb("lwf, seed 1")
+    text = card(weights={"lwf, seed 0": 0.5, "lwf, seed 1": 0.5}).text
+    assert "| average of | lwf, seed 0 0.5; lwf, seed 1 0.5 |" in text
+    assert text.count("| settings of lwf | weight 2.0 |") == 1
+
+
+def test_a_merge_on_loading_names_what_it_merged(card, resnet):
+    resnet.perturb("lwf")
+    parents = {"form": "merge", "parents": ["ft", "lwf"], "run": "net/target/ft/all/0"}
+    merge = Merge(algorithm=CATALOG.algorithm_file("ties"), settings={"density": 0.2, "scaling": 1.0}, **parents)
+    text = card(weights=merge).text
+    assert "| merged on loading | ft; lwf, and the pretrained weights |" in text
+    assert "| settings of lwf | weight 2.0 |" in text
 
 
 @pytest.mark.parametrize(

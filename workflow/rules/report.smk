@@ -28,7 +28,10 @@ def facts_of(entries, *keys):
     return {name: {key: getattr(entry, key) for key in keys} for name, entry in entries.items()}
 
 
-FISHER_RECORDS = list(dict.fromkeys(path for run in MERGED_RUNS for path in fisher_files("provenance.json", run)))
+FISHER_RECORDS = {}  # by method of a merge that needs Fisher information
+for RUN in MERGED_RUNS:
+    if PATHS := fisher_files("provenance.json", RUN):
+        FISHER_RECORDS.setdefault(RUN.method, []).extend(PATHS)
 # Records of the jobs behind the tables.
 RECORDS_BY_STAGE = {
     "download": [
@@ -41,7 +44,7 @@ RECORDS_BY_STAGE = {
     "models": expand(f"{MODEL}/provenance.json", model=GRID.models),
     **({"text": expand(f"{TEXT}/provenance.json", model=TEXT_MODELS)} if TEXT_MODELS else {}),
     "finetune": [f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in CHECKPOINT_RUNS],
-    **({"fisher": FISHER_RECORDS} if FISHER_RECORDS else {}),
+    **({"fisher": list(dict.fromkeys(sum(FISHER_RECORDS.values(), [])))} if FISHER_RECORDS else {}),
     "merge": [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS],
     "evaluate": beside("provenance", ROWS),
     **({"evaluate_over_targets": beside("provenance", OVER_TARGETS_ROWS)} if OVER_TARGETS_ROWS else {}),

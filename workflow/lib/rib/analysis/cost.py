@@ -1,9 +1,9 @@
 """Cost of one mRI per model and method, from the records of the jobs. No torch.
 
 The cost of a method's mRI covers, for every target, the fine-tuning of the method and of the methods it needs (parents
-of a merge, or the method it starts from), its merge, and its evaluation on all datasets; also one evaluation of the
-pretrained model. Seconds are the time for which a job held its processor or GPU; seeds are averaged, but a merge over seeds
-needs the trainings of all.
+of a merge, or the method it starts from), its merge with the Fisher information that it needs, and its evaluation on all
+datasets; also one evaluation of the pretrained model. Seconds are the time for which a job held its processor or GPU; seeds
+are averaged, but a merge over seeds needs the trainings of all.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +17,14 @@ from rib.config.run import PRETRAINED
 from rib.records import provenance
 
 STAGES = ["finetune", "merge", "evaluate"]
+JOB = ["stage", "model", "target", "method", "size", "seed", "seconds", "images", "megabytes", "device"]
 
 
 def jobs_of(records: Iterable[str]) -> pd.DataFrame:
-    """One row per job: stage, model, target, method, size, seed, seconds, device.
+    """One row per job: stage, model, target, method, size, seed, seconds, images, megabytes, device.
 
-    Seconds is NaN without a record, and device is empty if the manifest has none or was not pulled.
+    Images are those of its manifest, in training counted once per epoch, and megabytes those of its outputs. Without a record
+    seconds and megabytes are NaN; if a manifest has no images or device or was not pulled, those are 0 and empty.
 
     Args:
         records: paths `.../<stage>/<model>/<target>/<method>/<size>/<seed>/...provenance.json`; if a file was not
@@ -33,9 +35,10 @@ def jobs_of(records: Iterable[str]) -> pd.DataFrame:
     for path in records:
         found = provenance.read(Path(path)) or next(iter(gathered.get(path, [])), None)
         manifest = Path(path.replace(provenance.ENDING, "manifest.json"))
-        device = read_json(manifest).get("device", "") if manifest.is_file() else ""
-        lines.append((*Path(path).parts[-7:-1], found["seconds"] if found else float("nan"), device))
-    return pd.DataFrame(lines, columns=["stage", "model", "target", "method", "size", "seed", "seconds", "device"])
+        said = read_json(manifest) if manifest.is_file() else {}
+        spent = (found["seconds"], sum(found["sizes"].values()) / 1e6) if found else (float("nan"), float("nan"))
+        lines.append((*Path(path).parts[-7:-1], spent[0], said.get("images", 0), spent[1], said.get("device", "")))
+    return pd.DataFrame(lines, columns=JOB)
 
 
 def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -45,8 +48,8 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
         parents: methods to list, in order, each with the methods whose checkpoints it needs.
 
     Returns:
-        model, method, size, device (devices of the jobs, joined by +), jobs, finetune, merge, evaluate, seconds;
-        methods with a missing job record are left out.
+        model, method, size, device (devices of the jobs, joined by +), jobs, finetune, merge, evaluate, seconds, images
+        (passed through training) and megabytes (of fine-tuning and merging); methods with a missing record are left out.
     """
     lines = []
     for (model, size), part in jobs[jobs["method"] != PRETRAINED].groupby(["model", "size"], sort=False):
@@ -61,9 +64,12 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
             seconds = own.groupby("stage")["seconds"].sum().reindex(STAGES, fill_value=0.0) / seeds
             seconds["evaluate"] += before["seconds"].sum()
             devices = "+".join(sorted({*own["device"], *before["device"]} - {""}))
-            lines.append((model, method, size, devices, len(own) / seeds + len(before), *seconds, seconds.sum()))
-    columns = ["model", "method", "size", "device", "jobs", *STAGES, "seconds"]
-    return pd.DataFrame(lines, columns=columns).astype({"jobs": int})
+            images = own.loc[own["stage"] == "finetune", "images"].sum() / seeds
+            stored = own.loc[own["stage"] != "evaluate", "megabytes"].sum() / seeds
+            jobs_needed = len(own) / seeds + len(before)
+            lines.append((model, method, size, devices, jobs_needed, *seconds, seconds.sum(), images, stored))
+    columns = ["model", "method", "size", "device", "jobs", *STAGES, "seconds", "images", "megabytes"]
+    return pd.DataFrame(lines, columns=columns).astype({"jobs": int, "images": int})
 
 
 def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
@@ -71,6 +77,19 @@ def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
     return {method}.union(*(_with_needed(parent, parents) for parent in parents.get(method, ())))
 
 
-def write_costs(*, records: Iterable[str], parents: Mapping[str, Sequence[str]], conditions: str, table: Path) -> None:
-    """Write `cost_table` of the jobs with these records (see `jobs_of`)."""
-    write_table(table, cost_table(jobs_of(records), parents).assign(conditions=conditions), "%.2f")
+def write_costs(
+    *,
+    records: Iterable[str],
+    fisher: Mapping[str, Sequence[str]],
+    parents: Mapping[str, Sequence[str]],
+    conditions: str,
+    table: Path,
+) -> None:
+    """Write `cost_table` of the jobs with these records (see `jobs_of`).
+
+    Args:
+        fisher: records of the Fisher information that a merge needs, by method.
+    """
+    merging = [jobs_of(paths).assign(method=method, stage="merge") for method, paths in fisher.items()]
+    jobs = pd.concat([jobs_of(records), *merging], ignore_index=True)
+    write_table(table, cost_table(jobs, parents).assign(conditions=conditions), "%.2f")

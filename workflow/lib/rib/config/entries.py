@@ -132,8 +132,7 @@ class Method:
     types: tuple[str, ...]
     source: str
     style: dict
-    stores: str
-    trains_on: str
+    cost: dict  # `training` and `storage` against full fine-tuning, if they were measured
     can_fit: bool  # whether a run that doesn't fit its training images is unfinished, if the family has a threshold
     text: str
     # what a merge's parents differ in: `methods`, or of each of these all `seeds`, `variants` with one recipe, or `targets`
@@ -147,3 +146,7 @@ class Method:
     def trains(self) -> bool:
         """Whether it is fine-tuned here."""
         return self.form == FINETUNE
+
+    def cost_of(self, what: str) -> float:
+        """Its own cost of `training` or `storage`, as a multiple of that of full fine-tuning; as that, if not measured."""
+        return self.cost.get(what, 0.0 if self.form in MERGES else 1.0)

@@ -122,8 +122,14 @@ def algorithm_settings(path: Path) -> tuple[str, Mapping[str, Setting]]:
 
 
 def takes_fisher(path: Path) -> bool:
-    """Whether an algorithm's `merge` is given the Fisher information of its parents."""
-    return algorithm_settings(path)[0] == MERGE and "fisher" in signature_of(path, MERGE)[0]
+    """Whether an algorithm's `merge` is given the Fisher information of its parents, on its `fisher_images`."""
+    form, settings = algorithm_settings(path)
+    takes = form == MERGE and "fisher" in signature_of(path, MERGE)[0]
+    if takes and "fisher_images" not in settings:
+        raise UserError(
+            f"{path}: its merge takes Fisher information; add a keyword 'fisher_images', the number of images."
+        )
+    return takes
 
 
 @cache

@@ -16,6 +16,7 @@ from rib.base.errors import UserError
 from rib.base.files import refuse_full_disk, write_text
 from rib.base.text import markdown
 from rib.config.model_names import licence_terms
+from rib.config.run import PRETRAINED, parent_of
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs
@@ -73,12 +74,14 @@ def export_run(
     with torch.inference_mode():
         if not torch.equal(model(inputs), found.eval()(inputs)):
             raise UserError(f"{source}: {facts['library']} gives other logits for the export; don't use it.")
+    merged = [parent_of(key)["method"] for key in source.weights if key != PRETRAINED]
     accuracy, ri = (list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) for path in tables)
     options = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(templates[0].parent), **options)
     environment.filters |= {"markdown": markdown, "licence_terms": licence_terms}
     card = environment.get_template(templates[0].name).render(
         **{"run": source.run, "weights": source.weights, "facts": facts, "shown": shown, "about": about},
+        parts=list(dict.fromkeys([source.run.method, *merged])),
         **{"accuracy": accuracy, "ri": ri, "cite": yaml.safe_load(citation.read_text(encoding="utf-8"))},
         records=[record for record in map(provenance.read, records) if record],
     )

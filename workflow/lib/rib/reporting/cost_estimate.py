@@ -17,7 +17,7 @@ from pathlib import Path
 from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json
 from rib.config.catalog import Catalog
-from rib.config.entries import MERGES, Dataset, Model
+from rib.config.entries import Dataset, Model
 from rib.config.grid import Grid, resolve_grid
 from rib.config.run import ALL, ENSEMBLE, PRETRAINED, Run, images_of
 from rib.data.folders import files_of
@@ -122,12 +122,14 @@ def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
         for model in grid.models
     }
     encoded = sum(part.get("size", 0) for d in grid.datasets_read() if d.storage == "encoded" for part in d.sources)
-    runs = [run for run in grid.runs() if run.method != PRETRAINED and grid.methods[run.method].stores == "all"]
+    runs = [run for run in [*grid.runs(), *grid.runs_over_targets()] if run.method != PRETRAINED]
     found.disk = {
         "archives": raw,
         "prepared images": sum(arrays.values()) + encoded,
         "pretrained weights": sum((1 + bool(model.source)) * weights[name] for name, model in grid.models.items()),
-        "checkpoints, at most": sum(weights[run.model] for run in runs if grid.methods[run.method].form not in MERGES),
+        "checkpoints, at most": round(
+            sum(weights[run.model] * grid.methods[run.method].cost_of("storage") for run in runs)
+        ),
     }
     if missing := ", ".join(name for name, size in weights.items() if not size):
         found.unknown.append(f"the entries of {missing} do not state parameters, so their checkpoints are not included")
@@ -169,20 +171,17 @@ def _add_run(found: Plan, grid: Grid, run: Run, counts: Mapping[str, int]) -> No
     if method and method.trains:
         whole = math.ceil(seen[run.target] * (grid.split_fractions["train"] if grid.split_fractions else 1))
         images, how = images_of(run.size, whole), grid.training(run.method)
-        if method.trains_on == "features" and not how["augmentation"]:
-            passes[EVALUATE] += images
-        else:
-            counted = whole if how["subset_length"] == "steps" else images
-            passes[TRAIN] += how["steps"] * how["batch_size"] if how["steps"] else how["epochs"] * counted
-    _add_images(found, run.model, passes)
+        counted = whole if how["subset_length"] == "steps" else images
+        passes[TRAIN] += how["steps"] * how["batch_size"] if how["steps"] else how["epochs"] * counted
+    _add_images(found, run.model, passes, method.cost_of("training") if method else 1)
 
 
-def _add_images(found: Plan, model: str, passes: Mapping[str, int]) -> None:
-    """Add passes of images through a model, by kind, and the hours they take."""
+def _add_images(found: Plan, model: str, passes: Mapping[str, int], training: float = 1) -> None:
+    """Add passes of images through a model, by kind, and the hours they take; in training as a multiple of ft's."""
     for kind, images in passes.items():
         found.images[kind] += images
         if rate := found.rates[model][0].get(kind):
-            found.hours[kind] += images / rate / 3600
+            found.hours[kind] += images / rate / 3600 * (training if kind == TRAIN else 1)
 
 
 def _seen(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
