@@ -42,7 +42,7 @@ def estimate(tmp_path, with_entries):
         },
         methods={
             "quick": {**TRAINED, "algorithm": "ft", "cost": {"training": 0.5, "storage": 0.25}},
-            "stored": {"algorithm": "soup", "parents": ["ft", "ewc", "lwf"], "cost": {"storage": 1.5}},
+            "stored": {"algorithm": "soup", "parents": ["ft", "ewc", "lwf"], "recipes": None, "cost": {"storage": 1.5}},
         },
         models={"net": {"families": ["f"], "architecture": "net", "parameters": 1000, "source": network}},
     )

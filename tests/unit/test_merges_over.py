@@ -98,7 +98,7 @@ def test_a_recipe_that_is_not_swept_has_no_merge_over_variants(with_entries):
     choices = {"family": "mine", "models": ["efficientnet_lite0"], "methods": ["soup_sweep"]}
     methods = grid(catalog, **choices, recipes=["adamw", "paper"]).methods
     assert [name for name in methods if "soup" in name] == ["soup_sweep-paper"]
-    with pytest.raises(UserError, match="'soup_sweep' cannot be run: it merges over a sweep"):
+    with pytest.raises(UserError, match="'soup_sweep' cannot be run: it merges a sweep with one recipe"):
         grid(catalog, **choices, recipes=["adamw"])
 
 
@@ -112,8 +112,8 @@ def test_a_swept_parent_gives_a_merge_over_seeds_for_each_variant():
 
 NO_PARENTS = [
     ("soup_seeds", {"seeds": [3]}, "it merges over seeds, and there is one; list several in seeds"),
-    ("soup_sweep", {}, "it merges over a sweep; sweep a setting of ft in method_settings"),
-    ("soup_sweep", {"recipes": ["adamw", "paper"]}, "it merges over a sweep"),
+    ("soup_sweep", {}, "it merges a sweep with one recipe; sweep a setting of ft in method_settings"),
+    ("soup_sweep", {"recipes": ["adamw", "paper"]}, "it merges a sweep with one recipe"),
     ("soup_targets", {"targets": ["noto"]}, "it merges over targets; choose several"),
     ("soup_targets", {"datasets": ["noto", "openmoji"]}, "no dataset is left to score it on"),
     ("soup_targets", {"datasets": ["noto", "openmoji", "noto_corrupted"]}, "no dataset is left to score it on"),

@@ -133,7 +133,9 @@ def test_the_python_api_loads_the_networks_of_merges(merged):
     import rib
 
     choices = {"catalog": str(merged.folder / "mine")}
-    for run in ("red/soup_seeds-lr0.001/all/1", "green/soup_sweep/all/0"):
+    line = table(merged, "merges_over_targets").iloc[0]
+    over_targets = f"none/{line['method']}/all/{line['seed']}"
+    for run in ("red/soup_seeds-lr0.001/all/1", "green/soup_sweep/all/0", over_targets):
         network, rows = rib.load_run(merged.folder, f"tiny/held_out/tiny_vit/{run}", **choices)
         keys = json.loads((merged.folder / f"results/tiny/held_out/merge/tiny_vit/{run}/recipe.json").read_text())
         assert list(network.files["checkpoints"]) == list(keys["checkpoints"]) and len(rows)

@@ -161,7 +161,7 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
     """
     parts = Path(run).parts
     place, path = Path(project, "results", *parts[:2]), Path(*parts[2:])
-    rows = sorted((place / "evaluate" / path).glob("*.parquet"))
+    rows = sorted(place.glob(f"evaluate*/{path}/*.parquet"))  # of merges over targets in evaluate_over_targets
     if len(parts) != 7 or not rows:
         raise UserError(f"{project} has no finished run {run}; correct a name, or run it.")
     found, recipe = run_of(rows[0]), place / "merge" / path / OUTPUTS["recipe"]

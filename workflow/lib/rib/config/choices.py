@@ -214,7 +214,7 @@ def nothing_to_merge(
     if method.over == SEEDS and len(config["seeds"]) < 2:
         return "it merges over seeds, and there is one; list several in seeds"
     if method.over == VARIANTS and not any(map(swept, method.parents)):
-        return f"it merges over a sweep; sweep a setting of {' or '.join(method.parents)} in method_settings"
+        return f"it merges a sweep with one recipe; sweep a setting of {' or '.join(method.parents)} in method_settings"
     if method.over == TARGETS and len(targets) < 2:
         return "it merges over targets; choose several"
     if method.over == TARGETS and not not_trained_on(datasets, targets):
