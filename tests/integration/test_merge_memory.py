@@ -48,7 +48,7 @@ def stored(tmp_path_factory):
 @pytest.mark.parametrize("name", ["soup", "model_stock", "ties", "dare", "task_arithmetic"])
 def test_a_merge_of_ten_vit_b_16_takes_less_than_3_gb(stored, name):
     settings = {"ties": {"density": 0.2, "scaling": 1.0}, "dare": {"density": 0.1, "scaling": 0.4}}
-    weights = {parent: 0.1 for parent in PARENTS}
+    weights = dict.fromkeys(PARENTS, 0.1)
     if name in ("model_stock", "ties", "dare"):
         algorithm = ROOT / f"workflow/lib/rib/methods/{name}.py"
         weights = {"form": "merge", "algorithm": str(algorithm), "parents": PARENTS, "run": "m/t/x/all/0"}
