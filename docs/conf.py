@@ -14,9 +14,9 @@ html_theme = "furo"
 
 
 def add_contents(app, name: str, source: list[str]) -> None:
-    """Append the contents of the site to README.md, in the order in which it links to its pages."""
+    """Append the contents of the site to README.md, in the order of its list of pages."""
     if name == root_doc:
-        pages = dict.fromkeys(re.findall(r"\]\(([\w/-]+)\.md", source[0]))
+        pages = dict.fromkeys(re.findall(r"\]\(([\w/-]+)\.md", source[0].partition("## Documentation")[2]))
         source[0] += "\n".join(["", "```{toctree}", ":hidden:", "", *pages, "```", ""])
 
 
