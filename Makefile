@@ -12,7 +12,7 @@ EXAMPLE ?= default_run
 KEPT = figures/ri_matrix.png figures/ranking.png figures/tradeoff.png $(patsubst %,tables/%.csv,accuracy ri mri ranking)
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
-.PHONY: run test test-slow torture security bench mutation lint format environment docs example lock records clean help
+.PHONY: run test test-slow torture security bench mutation lint format environment docs site example lock records clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -74,6 +74,11 @@ bench: $(VENV)/test.done ## measure speeds relative to their limits, in reports/
 
 docs: $(VENV)/run.done ## update the generated parts of README.md and docs/; needs no run
 	@snakemake --rulegraph mermaid-js | PYTHONPATH=workflow/lib python -m rib.reporting.readme README.md docs/*.md
+
+site: $(VENV)/test.done ## build README.md and docs/ as a site in build/site; a broken link fails
+	@python -m sphinx --quiet --fail-on-warning --keep-going -c docs . build/site
+	@cp build/site/README.html build/site/index.html
+	@echo "Open build/site/index.html."
 
 example: $(VENV)/run.done ## keep the figures and tables of a finished run that README and docs show (EXAMPLE=default_run), then run docs
 	@mkdir -p reports/$(EXAMPLE)

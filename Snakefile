@@ -30,6 +30,7 @@ for ANALYSIS_FILE in sorted((WORKFLOW / "rules/analysis").glob("*.smk")):
 
 
 include: "workflow/rules/report.smk"
+include: "workflow/rules/paper.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/status.smk"
 include: "workflow/rules/track.smk"
@@ -45,16 +46,6 @@ rule all:
         ALL_TABLES,
         ALL_FIGURES,
         PAGE,
-
-
-rule tables:
-    input:
-        ALL_TABLES,
-
-
-rule figures:
-    input:
-        ALL_FIGURES,
 
 
 CONSOLE.follow(f"Made: checkpoints and rows in {RUNS}/; tables, figures and {PAGE} in {REPORTS}/.")

@@ -11,6 +11,17 @@ ALL_FIGURES = figure_files(*REGISTRY.chosen_figures()) if HAS_FIGURES else []
 MORE_TABLES, MORE_FILES = map(REGISTRY.chosen_parts, ("tables", "files"))
 ALL_TABLES = [*TABLES.values(), *MORE_TABLES.values(), *(path for paths in MORE_FILES.values() for path in paths)]
 
+
+rule tables:
+    input:
+        ALL_TABLES,
+
+
+rule figures:
+    input:
+        ALL_FIGURES,
+
+
 # `snakemake distances` and the like: what an optional analysis adds to a run.
 for OPTIONAL, ADDS in REGISTRY.analyses.items():
     if ADDS.optional:

@@ -1,4 +1,4 @@
-"""Call the function that the rule names; for rules that make no files."""
+"""Call the function that the rule names."""
 
 import pkgutil
 

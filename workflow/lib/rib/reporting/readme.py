@@ -65,6 +65,16 @@ def recipe_table(catalog: Catalog) -> str:
     return _table(("recipe", "label", "settings other than the defaults", "source"), rows)
 
 
+def paper_table(catalog: Catalog) -> str:
+    """The paper's figures and tables, what stands for them here, and how far."""
+    columns = ("of_paper", "shows", "figure", "tables", "state")
+    rows = []
+    for row in catalog.table("paper_map.csv", columns, ()):
+        ours = ", ".join(f"`{name}`" for name in (row["figure"], *(f"{name}.csv" for name in row["tables"].split())))
+        rows.append((markdown(row["of_paper"]), markdown(row["shows"]), ours, markdown(row["state"])))
+    return _table(("of the paper", "shows", "figure and tables", "state"), rows)
+
+
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, ("---",) * len(header), *rows])
 
@@ -110,6 +120,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
     catalog = Catalog([CATALOG])
     parts = {"config": config_table(), "figures": figure_list(), "graph": graph(rulegraph)}
     parts |= {"methods": method_table(catalog), "recipes": recipe_table(catalog), "headline": headline(catalog)}
+    parts |= {"paper": paper_table(catalog)}
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
     places = sorted(name for text in texts.values() for _, name, _ in PLACE.findall(text))
     assert places == sorted(parts), f"the pages have places for {places}"

@@ -1,0 +1,24 @@
+"""Sphinx configuration: README.md and docs/ as a site (`make site`); code hosts show the same pages as they are."""
+
+import re
+
+project = html_title = "ImageNet-RIB workflow"
+root_doc = "README"
+include_patterns = ["*.md", "docs/*.md", "*/README.md", "reports/*.md"]
+extensions = ["myst_parser", "sphinxcontrib.mermaid"]
+myst_fence_as_directive = ["mermaid"]
+myst_heading_anchors = 4  # as code hosts make them, so that links to headings work in both
+# Pygments knows no CSV; some pages, such as reports, are only linked to.
+suppress_warnings = ["misc.highlighting_failure", "toc.not_included"]
+html_theme = "furo"
+
+
+def add_contents(app, name: str, source: list[str]) -> None:
+    """Append the contents of the site to README.md, in the order of its list of pages."""
+    if name == root_doc:
+        pages = dict.fromkeys(re.findall(r"\]\(([\w/-]+)\.md", source[0].partition("## Documentation")[2]))
+        source[0] += "\n".join(["", "```{toctree}", ":hidden:", "", *pages, "```", ""])
+
+
+def setup(app) -> None:
+    app.connect("source-read", add_contents)

@@ -1,0 +1,32 @@
+"""What stands for the paper's figures and tables: the map names what exists, and a target collects it."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tiny.project import ROOT
+
+MAP = list(csv.DictReader((ROOT / "workflow/catalog/paper_map.csv").read_text().splitlines()))
+
+
+@pytest.mark.parametrize("row", MAP, ids=lambda row: row["of_paper"])
+def test_the_map_names_figures_and_tables_that_exist(row):
+    assert (ROOT / f"workflow/lib/rib/figures/{row['figure']}.py").is_file()
+    described = yaml.safe_load((ROOT / "workflow/report/tables.yaml").read_text())
+    assert row["tables"].split() and set(row["tables"].split()) <= described.keys() | {"ri", "mri", "ood"}
+
+
+def test_the_target_collects_what_the_run_has_and_says_what_it_stands_for(finished_copy):
+    finished_copy.snakemake("--cores", "1", "paper")
+    folder = finished_copy.folder / "reports/tiny/paper"
+    text = (folder / "README.md").read_text()
+    made = {path.name for path in folder.iterdir()} - {"README.md", "provenance.json"}
+    assert {"ri_matrix.png", "ri_matrix.pdf", "ri.csv", "mri.csv", "before_after.csv"} <= made
+    for name in made:
+        source = Path("figures" if name.split(".")[0] in {row["figure"] for row in MAP} else "tables")
+        assert f"[{name}]({name})" in text
+        assert (folder / name).read_bytes() == (folder.parent / source / name).read_bytes()
+    assert "stand-in" in text and all(row["of_paper"] in text for row in MAP)
+    assert finished_copy.planned("paper") == {}

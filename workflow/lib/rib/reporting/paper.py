@@ -1,0 +1,48 @@
+"""The figures and tables of a run that stand for those of the paper, in one folder with a list of them."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rib.base.files import write_text
+from rib.base.text import markdown
+
+PAPERS = "imagenet"  # the family of the paper
+
+
+def write_paper(
+    *,
+    files: Sequence[Path],
+    parts: Sequence[Mapping[str, str]],
+    made: Mapping[str, Sequence[str]],
+    family: Mapping[str, str],
+    conditions: Sequence[str],
+    outputs: Mapping[str, Path],
+) -> None:
+    """Copy the files, and list them by what they stand for.
+
+    Args:
+        parts: rows of paper_map.csv: of_paper, shows, tables, state.
+        made: file names by `of_paper`; without figures if the run draws none of this kind.
+        family: name, title and limits.
+        outputs: `readme`, and a path for each file by its name.
+    """
+    for path in files:
+        shutil.copyfile(path, outputs[path.name])
+    stands = f"Figures and tables of the paper (arXiv 2410.21582) as this run of the family {family['title']} has them."
+    if family["name"] != PAPERS:
+        stands += f" **The family is a stand-in for ImageNet-RIB's datasets.** {family['limits'] or ''}"
+    rows = ["| of the paper | shows | files | state |", "|---|---|---|---|"]
+    for row in parts:
+        links = ", ".join(f"[{name}]({name})" for name in made[row["of_paper"]])
+        cells = (
+            markdown(row["of_paper"]),
+            markdown(row["shows"]),
+            links or "not made by this run",
+            markdown(row["state"]),
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    depend = f"Numbers depend on: {'; '.join(conditions)}."
+    write_text(
+        outputs["readme"], "\n\n".join(["# The paper's figures and tables", stands, depend, "\n".join(rows)]) + "\n"
+    )
