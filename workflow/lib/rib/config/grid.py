@@ -255,7 +255,11 @@ class Grid:
     def resolved(self) -> dict:
         """The configuration with every `default` and `all` resolved, without settings of the machine."""
         return {
-            **{key: value for key, value in self.config.items() if key not in ("catalog", "archives", "external")},
+            **{
+                key: value
+                for key, value in self.config.items()
+                if key not in ("catalog", "archives", "external", "monitor")
+            },
             "compute": {key: value for key, value in self.config["compute"].items() if key not in OF_MACHINE},
             "datasets": list(self.datasets),
             "reference": self.reference and self.reference.name,
