@@ -1,7 +1,9 @@
 """What a training shows of itself, by TensorBoard's own reader; and that it trains as if nobody watched."""
 
 import csv
+import json
 import logging
+import re
 import resource
 from dataclasses import replace
 
@@ -21,6 +23,7 @@ from rib.monitoring.event_file import PREFIX
 from rib.monitoring.watch import Watch
 from rib.training import finetune, training_state
 from rib.training.finetune import TrainingProgress, train, write_history
+from tiny.project import ROOT
 from tiny.training import (
     CPU,
     MEAN,
@@ -207,3 +210,15 @@ def test_what_fails_in_monitoring_does_not_end_a_training(place, caplog):
     rows, *_ = trained(watch_of(place))
     assert rows == trained()[0] and len(caplog.records) == 1
     assert [step for step, _ in shown(place)["train/loss"]] == [1, 2, 3]
+
+
+def test_another_tracker_is_added_as_docs_say(place, monkeypatch):
+    page = (ROOT / "docs/watching.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    exec(code, made := {})
+    monkeypatch.setattr(watching, "TRACKERS", (*watching.TRACKERS, made["JsonLines"]))
+    trained(watch_of(place))
+    lines = [json.loads(line) for line in (place[0] / "logs/run/0/digest.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 1, 2, 2, 3, 3]
+    assert lines[0].keys() == {"epoch"} | {f"train/{name}" for name in MEASURED}
+    assert set(shown(place)) == {name for line in lines for name in line} - {"epoch"}
