@@ -22,7 +22,7 @@ from rib.monitoring import watch as watching
 from rib.monitoring.event_file import PREFIX
 from rib.monitoring.watch import Watch
 from rib.training import finetune, training_state
-from rib.training.finetune import TrainingProgress, train, write_history
+from rib.training.finetune import train, write_history
 from tiny.project import ROOT
 from tiny.training import (
     CPU,
@@ -40,7 +40,7 @@ from tiny.training import (
 
 EPOCHS = 3
 LONG = replace(TRAINING, epochs=EPOCHS)
-MEASURED = {"loss", "cross_entropy", "accuracy", "learning_rate", "gradient_norm", "images_per_second"}
+MEASURED = {"loss", "cross_entropy", "accuracy", "lr", "gradient_norm", "images_per_second"}
 
 
 def dropping():
@@ -166,41 +166,41 @@ def test_a_killed_training_shows_every_epoch_once(place, monkeypatch, every):
 
 def progress(*epochs, norm: float | None = 1.0):
     rows = [{"epoch": n, "lr": 0.1, "loss": 2.0, "cross_entropy": 1.0, "accuracy": 0.5} for n in epochs]
-    return TrainingProgress(rows, 10 * len(rows), norm, {}, CPU)
+    return rows, 10 * len(rows), norm, {}, CPU
 
 
 def test_an_epoch_that_was_trained_again_replaces_what_was_shown(place):
     """The state that is resumed is older than what was written; and what other settings wrote goes."""
     first = watch_of(place, monitored=())
     for done in (progress(norm=None), progress(1), progress(1, 2), progress(1, 2, 3)):
-        first(done)
+        first(*done)
     again = watch_of(place, monitored=())
-    again(progress(1, norm=None))
+    again(*progress(1, norm=None))
     assert history_of(place) == [1], "the saved state has the last word"
-    again(progress(1, 2))
+    again(*progress(1, 2))
     assert [step for step, _ in shown(place)["train/loss"]] == [1, 2] == history_of(place)
     (place[0] / "work/another").mkdir()
     other = watch_of(place, "another", monitored=())
-    other(progress(1, norm=None))
-    other(progress(1, 2))
+    other(*progress(1, norm=None))
+    other(*progress(1, 2))
     assert [step for step, _ in shown(place)["train/loss"]] == [2]
 
 
 def test_a_full_disk_is_one_warning_and_leaves_whole_records(place, caplog):
     watch = watch_of(place, monitored=())
     caplog.set_level(logging.WARNING, "rib")
-    watch(progress(norm=None))
-    watch(progress(1))
+    watch(*progress(norm=None))
+    watch(*progress(1))
     (file,) = (place[0] / "logs/run/0").iterdir()
     whole, limits = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, limits[1]))  # the next record is written in part
     try:
         for n in (2, 3):
-            watch(progress(*range(1, n + 1)))
+            watch(*progress(*range(1, n + 1)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert file.read_bytes() == whole and len(caplog.records) == 1 and caplog.text.count("\n") == 1
-    watch(progress(1, 2, 3, 4))
+    watch(*progress(1, 2, 3, 4))
     assert [step for step, _ in shown(place)["train/loss"]] == [1, 4] and history_of(place) == [1, 2, 3, 4]
 
 

@@ -39,12 +39,8 @@ def training_inputs(w):
 def monitored_inputs(w):
     """Datasets whose accuracy is shown in the course of training. None is made for the sake of a training that is done."""
     done = Path(f"{CHECKPOINT}/manifest.json".format(**w)).exists() or not GRID.methods[w.method].trains
-    geometry = geometry_of(w.model)
-    files = [
-        path
-        for name in CONFIG["monitor"]
-        for path in (prepared("manifest.json", name, geometry), *splits_of(geometry, [name]))
-    ]
+    geometry, names = geometry_of(w.model), CONFIG["monitor"]
+    files = [prepared("manifest.json", name, geometry) for name in names] + splits_of(geometry, names)
     return {"monitored": ancient([path for path in files if not done or Path(path).exists()])}
 
 

@@ -10,7 +10,6 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,19 +45,9 @@ from rib.training.training_state import TrainingState
 FIT_IMAGES, FIT_BATCH = 5000, 64
 HISTORY = ("epoch", "lr", "loss", "cross_entropy", "accuracy")
 
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """What a training has reached, at its start or after an epoch."""
-
-    rows: list[dict]  # of the history so far, one per finished epoch
-    images: int  # seen since the start of training, those before a kill included
-    gradient_norm: float | None  # mean over the images of the last epoch, before clipping; None at the start
-    changed: Mapping[str, Tensor]  # tensors in the form of `FineTuning.state_delta`
-    device: torch.device
-
-
-Watch = Callable[[TrainingProgress], None]  # must change nothing that training depends on, random numbers included
+# Called at the start and after every epoch with the history so far, the images seen, the mean norm of the epoch's gradients
+# before clipping (None at the start), the changed tensors and the device. Must change nothing, random numbers included.
+Watch = Callable[[list[dict], int, float | None, Mapping[str, Tensor], torch.device], None]
 
 
 def finetune(
@@ -243,8 +232,8 @@ def train(
     method.step = first * of_epoch + skipped
     rates = list(learning_rates(method.lr, steps, training))
     kept = [(-(-steps * place // len(snapshots)), path) for place, path in enumerate(snapshots, start=1)]
-    watch = watch or (lambda progress: None)
-    watch(TrainingProgress(rows, training.images_seen(method.step, n), None, good, device))
+    watch = watch or (lambda *progress: None)
+    watch(rows, training.images_seen(method.step, n), None, good, device)
     progress = Progress(desc=f"training {run}", total=training.images_seen(steps, n), unit="image")
     progress.update(training.images_seen(method.step, n))
     for epoch in range(first, math.ceil(steps / of_epoch)):
@@ -263,7 +252,7 @@ def train(
         *means, norm = (torch.stack(sums).sum(dim=0) / sum(map(len, batches))).tolist()
         rows.append(dict(zip(HISTORY, (epoch + 1, rates[method.step - 1], *means), strict=True)))
         sums = []
-        watch(TrainingProgress(rows, training.images_seen(method.step, n), norm, good, device))
+        watch(rows, training.images_seen(method.step, n), norm, good, device)
     progress.close()
     method.inputs.epoch = None
     return rows, good

@@ -21,7 +21,7 @@ from rib.methods.base import FineTuning, Task
 from rib.models import device as devices
 from rib.models.inputs import Images, Inputs
 from rib.models.network import build, write_model
-from rib.training.finetune import Watch, rescued, train, write_history
+from rib.training.finetune import rescued, train, write_history
 from rib.training.settings import TrainingSettings
 
 BATCH = 64  # images per forward pass in the test
@@ -40,7 +40,6 @@ def pretrain(
     weights: Path,
     description: Path,
     history: Path,
-    watch: Watch | None = None,
 ) -> None:
     """Train a network, then write it in the format of rib.models.convert.convert.
 
@@ -48,7 +47,7 @@ def pretrain(
 
     Args:
         entry: the model's catalogue entry with `pretrain`.
-        saved, rescue, watch: as in rib.training.finetune.finetune.
+        saved, rescue: as in rib.training.finetune.finetune.
         description: written as JSON; `trained` has the number of training images and the test accuracy in percent.
     """
     device, how = devices.start(compute), entry["pretrain"]
@@ -71,7 +70,7 @@ def pretrain(
     # Only the fraction bounds the warm-up, and BatchNorm needs whole batches.
     training = TrainingSettings(**given, warmup_steps=math.inf, micro_batch_size=ALL)
     with rescued(saved, rescue, "pretrain of the model's entry"):
-        rows, _ = train(method, first, training, run, device, saved, watch=watch)
+        rows, _ = train(method, first, training, run, device, saved)
     write_history(rows, history)
     trained = {"images": len(dataset.labels), "test": _tested(model, entry, test, device)}
     facts = {"source": {"pretrain": how}, "num_classes": num_classes, "head": {"from": "pretrained"}}
