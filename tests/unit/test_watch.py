@@ -5,7 +5,9 @@ import json
 import logging
 import re
 import resource
+import time
 from dataclasses import replace
+from timeit import timeit
 
 import pytest
 import safetensors.torch
@@ -66,8 +68,9 @@ def place(tmp_path):
 
 def watch_of(place, job="digest", **more):
     folder, monitored = place
-    given = {"run": RUN, "model_folder": folder / "model", "view": VIEW, "monitored": monitored, **more}
-    return Watch(str(folder / "logs/run/0.log"), folder / "work" / job / "history.csv", **given)
+    given = {"run": RUN, "model_folder": folder / "model", "view": VIEW, "monitored": monitored}
+    given |= {"log_file": str(folder / "logs/run/0.log"), "history": folder / "work" / job / "history.csv"}
+    return Watch(**given | more)
 
 
 def trained(watch=None, saved=None, training=LONG):
@@ -222,3 +225,28 @@ def test_another_tracker_is_added_as_docs_say(place, monkeypatch):
     assert [line["epoch"] for line in lines] == [1, 1, 2, 2, 3, 3]
     assert lines[0].keys() == {"epoch"} | {f"train/{name}" for name in MEASURED}
     assert set(shown(place)) == {name for line in lines for name in line} - {"epoch"}
+
+
+@pytest.mark.slow
+def test_watching_costs_at_most_a_hundredth_of_a_step(place):
+    """Processor time of gradient norms, history and event file, of EfficientNet-Lite0 with epochs of four steps."""
+    torch.manual_seed(0)
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=1000).to(memory_format=torch.channels_last)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    method, watch, spent = FullFineTuning(lr=0.01), watch_of(place, monitored=()), []
+    method.setup(task_of(network, random_images(128, 96)))
+
+    def timed(work, number=1):
+        return timeit(work, timer=time.process_time, number=number)
+
+    def watched(*progress):
+        spent.append(timed(lambda: watch(*progress)))
+
+    whole = timed(lambda: train(method, before, replace(LONG, batch_size=32), RUN, CPU, watch=watched))
+    gradients = [parameter.grad for parameter in network.parameters()]
+    norm = timed(lambda: torch.nn.utils.get_total_norm(gradients), 50) / 50
+    share = (sum(spent) + 4 * EPOCHS * norm) / whole
+    print(
+        f"{share:.4f} of a step: {1e3 * norm:.2f} ms of {1e3 * whole / 4 / EPOCHS:.0f} ms, and {1e3 * max(spent):.2f} ms per epoch"
+    )
+    assert share < 0.01

@@ -17,8 +17,8 @@ from rib.config.schema import known_name
 from rib.config.settings import LENGTH
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
-# Settings of the machine, on which results do not depend.
 UNRECORDED = ("catalog", "archives", "external", "monitor")  # keys of config that are no settings of results
+# Settings of the machine, on which results do not depend.
 OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
 # What a model is, without its label and style.
 MODEL_FACTS = ("name", "library", "architecture", "source", "tokenizer", "weights", "pretrain", "preprocessing")

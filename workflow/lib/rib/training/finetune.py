@@ -273,9 +273,10 @@ def _finite_changes(
 
 
 def _step(method: FineTuning, optimizer: Optimizer, batch: np.ndarray, training: TrainingSettings) -> Tensor:
-    """Take one step; return what the batch had before it: loss, cross-entropy, accuracy and norm of the gradient, (4,).
+    """Take one step; return loss, cross-entropy (with label smoothing) and accuracy of the batch before it, and the norm
+    of its gradient before clipping: (4,).
 
-    The cross-entropy is with label smoothing, the norm that of all trained parameters before clipping. Gradients are accumulated over micro-batches. Their sum is the gradient of the batch, since losses and penalties are
+    Gradients are accumulated over micro-batches. Their sum is the gradient of the batch, since losses and penalties are
     means over images or don't depend on them.
     """
     target, device = method.task.target, method.inputs.device
