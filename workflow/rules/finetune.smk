@@ -1,5 +1,7 @@
 # Fine-tune one pretrained model on one target with one method. Only changed tensors are stored.
 
+from rib.config.schema import known_name
+
 CHECKPOINT = f"{RUNS}/finetune/{RUN_PATH}"
 CHECKPOINTING = {"gradient_checkpointing": CONFIG["compute"]["gradient_checkpointing"]}
 CHECKPOINT_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form not in MERGES]
@@ -34,6 +36,18 @@ def training_inputs(w):
     }
 
 
+def monitored_inputs(w):
+    """Datasets whose accuracy is shown in the course of training. None is made for the sake of a training that is done."""
+    done = Path(f"{CHECKPOINT}/manifest.json".format(**w)).exists() or not GRID.methods[w.method].trains
+    geometry, names = geometry_of(w.model), CONFIG["monitor"]
+    files = [prepared("manifest.json", name, geometry) for name in names] + splits_of(geometry, names)
+    return {"monitored": ancient([path for path in files if not done or Path(path).exists()])}
+
+
+for NAME in CONFIG["monitor"]:
+    known_name(NAME, GRID.datasets, "dataset of this run", "config, monitor")
+
+
 def method_settings(stage, w, **more):
     """Settings of a job that runs a method's algorithm."""
     method = GRID.methods[w.method]
@@ -45,6 +59,7 @@ def method_settings(stage, w, **more):
 rule finetune:
     input:
         unpack(training_inputs),
+        unpack(monitored_inputs),
     output:
         **job_files(CHECKPOINT, inside=True, checkpoint="checkpoint.safetensors", history="history.csv"),
     log:

@@ -17,6 +17,7 @@ from snakemake.persistence.file import FilePersistence
 
 from rib.base.errors import UserError
 from rib.jobs.parent_run import others
+from rib.jobs.script import MONITORED
 
 LONG_AGO = 1.0  # seconds since 1970; Snakemake treats 0 as no time
 
@@ -118,6 +119,16 @@ def _unlock_unless_at_work(store: FilePersistence) -> None:
     shutil.rmtree(store._lockdir, ignore_errors=True)
 
 
+def _inputs_of_results(store: FilePersistence, job) -> list[str]:
+    """Inputs whose set is recorded and compared: what is only monitored may change without repeating a job."""
+    found = list(_all_inputs(store, job))
+    for path in job.input.get(MONITORED, ()):
+        found.remove(path)
+    return found
+
+
+_all_inputs = FilePersistence._input
+FilePersistence._input = _inputs_of_results
 FilePersistence._delete_locks = _delete_own_locks
 FilePersistence.cleanup_locks = _unlock_unless_at_work
 

@@ -3,6 +3,7 @@
 from _run import arguments, checkpoints, dataset_files, run
 
 with run(snakemake, resumes="state.safetensors", warm="networks") as out:
+    from rib.monitoring.watch import Watch
     from rib.training.finetune import finetune
 
     snapshots = [path for name, path in out.items() if name.startswith("snapshot")]
@@ -13,5 +14,6 @@ with run(snakemake, resumes="state.safetensors", warm="networks") as out:
         "snapshots": snapshots,
         "checkpoint": snapshots[-1] if snapshots else out["checkpoint"],
         "saved": out["manifest"].with_name("state.safetensors"),
+        "watch": Watch(**arguments(Watch, snakemake, out, log_file=snakemake.log[0])),
     }
     finetune(**arguments(finetune, snakemake, out, **given))

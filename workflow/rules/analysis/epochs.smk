@@ -24,6 +24,8 @@ REGISTRY.analysis("epochs", tables=EPOCH_TABLES, figures=list(EPOCH_TABLES), opt
 
 
 use rule finetune as keep_snapshots with:
+    input:
+        unpack(training_inputs),
     output:
         **{name: f"{SNAPSHOTS}/{name}.safetensors" for name in KEPT},
         history=f"{SNAPSHOTS}/history.csv",

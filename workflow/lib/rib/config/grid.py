@@ -17,6 +17,7 @@ from rib.config.schema import known_name
 from rib.config.settings import LENGTH
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
+UNRECORDED = ("catalog", "archives", "external", "monitor")  # keys of config that are no settings of results
 # Settings of the machine, on which results do not depend.
 OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
 # What a model is, without its label and style.
@@ -255,7 +256,7 @@ class Grid:
     def resolved(self) -> dict:
         """The configuration with every `default` and `all` resolved, without settings of the machine."""
         return {
-            **{key: value for key, value in self.config.items() if key not in ("catalog", "archives", "external")},
+            **{key: value for key, value in self.config.items() if key not in UNRECORDED},
             "compute": {key: value for key, value in self.config["compute"].items() if key not in OF_MACHINE},
             "datasets": list(self.datasets),
             "reference": self.reference and self.reference.name,

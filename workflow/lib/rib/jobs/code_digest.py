@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rib.base.plugins import LIBRARY
 
-OUTSIDE = ("jobs", "records", "reporting")  # packages on which no result depends
+OUTSIDE = ("jobs", "records", "monitoring", "reporting")  # packages on which no result depends
 SHARED = "_run"  # module whose functions the scripts share
 Span = tuple[int, int, int, int]  # start row, start column, end row, end column; rows count from 1, columns are bytes
 

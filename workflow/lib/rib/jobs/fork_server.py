@@ -32,7 +32,7 @@ from rib.jobs.parent_run import PARENT_RUN, POLL, end_process, parent_run
 
 WARM = "RIB_WARM_START"  # environment variable: folder of the sockets of a run whose jobs share servers, or empty
 PRELOADED = {
-    "networks": ("torch", "timm", "safetensors.torch", "pyarrow.parquet"),
+    "networks": ("torch", "timm", "safetensors.torch", "pyarrow.parquet", "tensorboard.summary.writer.record_writer"),
     "tables": ("pandas", "pyarrow.parquet", "matplotlib.pyplot"),
 }
 # CUDA must not be initialized before a fork, and GPU jobs are long enough to import torch themselves.

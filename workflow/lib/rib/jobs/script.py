@@ -7,6 +7,8 @@ from pathlib import Path
 from rib.jobs.fork_server import delegate
 from rib.jobs.job import job
 
+MONITORED = "monitored"  # input of trainings on which no result depends: it is in no record, and repeats no job
+
 
 def run(snakemake, resumes: str | None = None, warm: str = "") -> AbstractContextManager[dict[str, Path]]:
     """Context manager of a script's job (see rib.jobs.job.job); yields where to write each output.
@@ -19,7 +21,7 @@ def run(snakemake, resumes: str | None = None, warm: str = "") -> AbstractContex
         rule=snakemake.rule,
         name="/".join(snakemake.wildcards),
         cfg=snakemake.params.cfg,
-        inputs=named_inputs(snakemake),
+        inputs={name: value for name, value in named_inputs(snakemake).items() if name != MONITORED},
         outputs=dict(snakemake.output.items()),
         log_file=snakemake.log[0],
         resumes=resumes,

@@ -6,8 +6,9 @@ the last step kept. The recipe chooses the optimiser; that of the paper is SGD w
 """
 
 import csv
+import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from rib.base.errors import UserError
-from rib.base.files import write_json
+from rib.base.files import write_json, write_text
 from rib.base.progress import Progress, log
 from rib.config.run import Run
 from rib.data.prepared import PreparedDataset
@@ -44,6 +45,10 @@ from rib.training.training_state import TrainingState
 FIT_IMAGES, FIT_BATCH = 5000, 64
 HISTORY = ("epoch", "lr", "loss", "cross_entropy", "accuracy")
 
+# Called at the start and after every epoch with the history so far, the images seen, the mean norm of the epoch's gradients
+# before clipping (None at the start), the changed tensors and the device. Must change nothing, random numbers included.
+Watch = Callable[[list[dict], int, float | None, Mapping[str, Tensor], torch.device], None]
+
 
 def finetune(
     *,
@@ -64,12 +69,13 @@ def finetune(
     history: Path | None = None,
     snapshots: Sequence[Path] = (),
     text_folder: Path | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Train, then write the checkpoint and the history.
 
     Raises a UserError if the loss or a trained tensor is not finite, or the method can't train this network or lacks an input.
 
-    Args:
+    Args (`snapshots` and `watch` are those of `train`):
         reference, text_folder: the pretraining proxy and the folder of the model's text tower, if the method uses them.
         start: checkpoint of the method that this one starts from, by method; empty for the pretrained model.
         training, history: None if the method has weights that were trained elsewhere.
@@ -77,7 +83,6 @@ def finetune(
         checkpoint: written as .safetensors, in the forms of rib.models.checkpoint.
         manifest: written as JSON: the device, the label space digest, the number of training images, steps and images
             seen, and the fit: the accuracy on the training images (at most 5,000) in evaluation mode, 0 to 1.
-        snapshots: paths of checkpoints at equal distances in training, the last at its end; empty for none.
     """
     device = devices.start(compute)
     torch.manual_seed(run.seed)
@@ -95,7 +100,7 @@ def finetune(
     set_up(method, Task(model, *seen, run.seed, text), run, compute.gradient_checkpointing)
     if training:
         with rescued(saved, rescue, "the method's or the family's entry"):
-            rows, changed = train(method, pretrained, training, run, device, saved, snapshots, steps)
+            rows, changed = train(method, pretrained, training, run, device, saved, snapshots, steps, watch)
         write_history(rows, history)
     else:
         changed = method.state_delta(pretrained)
@@ -159,11 +164,12 @@ def measure_fit(
 
 
 def write_history(rows: list[dict], path: Path) -> None:
-    """Write one row per epoch: epoch, lr (of the last step), and mean loss, cross-entropy and accuracy."""
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    """Write one row per epoch, all or none: epoch, lr (of the last step), and mean loss, cross-entropy and accuracy."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 class DivergenceError(Exception):
@@ -201,12 +207,14 @@ def train(
     saved: Path | None = None,
     snapshots: Sequence[Path] = (),
     steps: int | None = None,
+    watch: Watch | None = None,
 ) -> tuple[list[dict], dict[str, Tensor]]:
     """Train a method that has been set up, resuming from the state in `saved` if there is one.
 
-    `steps` is None for that number on these images; the last epoch may be cut short. Returns one history row per epoch,
-    and the changed tensors. Raises a DivergenceError if the loss or a trained tensor is not finite, and a UserError if
-    the recipe or the size of micro-batches cannot be used with the method.
+    `steps` is None for that number on these images; the last epoch may be cut short. `snapshots` are paths of checkpoints
+    at equal distances in training, the last at its end. `watch` is called at the start and after every epoch. Returns one
+    history row per epoch, and the changed tensors. Raises a DivergenceError if the loss or a trained tensor is not finite,
+    and a UserError if the recipe or the size of micro-batches cannot be used with the method.
     """
     n = len(method.inputs)
     if method.whole_batches and training.micro < min(n, training.batch_size):
@@ -224,6 +232,8 @@ def train(
     method.step = first * of_epoch + skipped
     rates = list(learning_rates(method.lr, steps, training))
     kept = [(-(-steps * place // len(snapshots)), path) for place, path in enumerate(snapshots, start=1)]
+    watch = watch or (lambda *progress: None)
+    watch(rows, training.images_seen(method.step, n), None, good, device)
     progress = Progress(desc=f"training {run}", total=training.images_seen(steps, n), unit="image")
     progress.update(training.images_seen(method.step, n))
     for epoch in range(first, math.ceil(steps / of_epoch)):
@@ -238,10 +248,11 @@ def train(
             for path in [path for step, path in kept if step == method.step]:
                 safetensors.torch.save_file(xor_compress(method.state_delta(pretrained), pretrained), path)
             state.save_if_due(epoch, len(sums), rows, sums, good)
-        good = _finite_changes(method, pretrained, torch.stack(sums), epoch, run, good)
-        means = (torch.stack(sums).sum(dim=0) / sum(map(len, batches))).tolist()
+        good = _finite_changes(method, pretrained, torch.stack(sums)[:, :-1], epoch, run, good)
+        *means, norm = (torch.stack(sums).sum(dim=0) / sum(map(len, batches))).tolist()
         rows.append(dict(zip(HISTORY, (epoch + 1, rates[method.step - 1], *means), strict=True)))
         sums = []
+        watch(rows, training.images_seen(method.step, n), norm, good, device)
     progress.close()
     method.inputs.epoch = None
     return rows, good
@@ -262,7 +273,8 @@ def _finite_changes(
 
 
 def _step(method: FineTuning, optimizer: Optimizer, batch: np.ndarray, training: TrainingSettings) -> Tensor:
-    """Take one step; return loss, cross-entropy (with label smoothing) and accuracy of the batch before it: (3,).
+    """Take one step; return loss, cross-entropy (with label smoothing) and accuracy of the batch before it, and the norm
+    of its gradient before clipping: (4,).
 
     Gradients are accumulated over micro-batches. Their sum is the gradient of the batch, since losses and penalties are
     means over images or don't depend on them.
@@ -282,11 +294,13 @@ def _step(method: FineTuning, optimizer: Optimizer, batch: np.ndarray, training:
         (loss if share == 1 else loss * share).backward()
         right = (scores.detach().argmax(dim=1) == own).float().mean()
         total += share * torch.stack([loss.detach(), cross_entropy.detach(), right])
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if training.clip_norm is not None:
-        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(trained, training.clip_norm)
+        norm = nn.utils.clip_grad_norm_(trained, training.clip_norm)
+    else:
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
     method.update(optimizer)
-    return total
+    return torch.cat([total, norm.to(total).view(1)])
 
 
 def epoch_batches(images: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

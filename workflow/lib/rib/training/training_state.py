@@ -32,7 +32,7 @@ class TrainingState:
     def save_if_due(self, epoch: int, step: int, rows: list[dict], sums: Iterable[Tensor], good: Mapping) -> None:
         """Save if SAVE_EVERY seconds have passed.
 
-        In the current epoch, counted from 0, `step` steps were completed, for each of which `sums` has a tensor (3,);
+        In the current epoch, counted from 0, `step` steps were completed, for each of which `sums` has a tensor (4,);
         `good` are the changed tensors after the last completed epoch.
         """
         if self.path is None or time.monotonic() - self.saved < SAVE_EVERY:

@@ -1,0 +1,77 @@
+"""Trainings that are watched while the workflow runs; what is asked for repeats no training."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from contextlib import suppress
+
+from rib.base.files import read_json
+from tiny.project import ROOT
+from tiny.waiting import wait_until
+
+RUN = "paper/finetune/tiny_cnn/red/ft/all/0"
+MONITOR = ("datasets=[red,green]", "monitor=[green]")
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_event_files_of_a_run_are_shown_by_the_command_of_docs(finished):
+    """Of all trainings of the grid: three methods on two targets."""
+    folder = finished[0].folder
+    (command,) = re.findall(r"^(tensorboard .*)$", (ROOT / "docs/watching.md").read_text(), re.M)
+    program, *words = command.split()
+    port = free_port()
+    with open(folder.parent / "tensorboard.txt", "w") as printed:
+        options = ["--port", str(port), "--host", "127.0.0.1"]
+        server = subprocess.Popen(
+            [sys.executable, "-m", f"{program}.main", *words, *options], cwd=folder, stdout=printed, stderr=printed
+        )
+    found = {}
+
+    def tags():
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/data/plugin/scalars/tags") as answer:
+            found.update(json.load(answer))
+        return len(found) == 6
+
+    try:
+        assert wait_until(tags, 120, every=0.5), (folder.parent / "tensorboard.txt").read_text()
+    finally:
+        server.kill()
+        server.wait()
+    assert f"tiny/{RUN}" in found and all("train/loss" in of_run for of_run in found.values())
+
+
+def test_monitoring_makes_what_it_needs_changes_no_result_and_repeats_no_training(project):
+    training = f"results/tiny/{RUN}/manifest.json"
+    before = project.planned(training, config=("datasets=[red,green]",))
+    assert before["prepare"] + 1 == project.planned(training, config=MONITOR)["prepare"]
+    project.snakemake(training, "--cores", "1", config=MONITOR)
+    made = {path.name: path.read_bytes() for path in (project.folder / training).parent.iterdir()}
+    record = read_json((project.folder / training).with_name("provenance.json"))
+    assert not any("green" in path for path in record["inputs"]) and "monitor" not in json.dumps(record["cfg"])
+    (file,) = (project.folder / f"logs/tiny/{RUN}").glob("events.out.tfevents.*")
+    assert b"monitor/green" in file.read_bytes() and b"train/loss" in file.read_bytes()
+    for monitor in ("[]", "[red]", "[green,red]"):
+        config = ("datasets=[red,green]", f"monitor={monitor}")
+        assert "Nothing to be done" in project.snakemake(training, "-n", config=config), monitor
+    # A dataset that is not yet prepared is made for those who need it, but not for a training that is done.
+    more = ("datasets=[red,green,blue]", "monitor=[blue]")
+    assert "Nothing to be done" in project.snakemake(training, "-n", config=more)
+    planned = project.planned(training, "results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/tiny.parquet", config=more)
+    assert planned["prepare"] == 1 and "finetune" not in planned
+    project.snakemake(training, "--cores", "1", "--forcerun", "finetune", config=("datasets=[red,green]",))
+    again = {path.name: path.read_bytes() for path in (project.folder / training).parent.iterdir()}
+    assert {name for name in made if made[name] != again[name]} == {"provenance.json"}
+
+
+def test_an_unknown_dataset_is_refused_in_a_sentence(project):
+    printed = project.snakemake("-n", config=("monitor=[gren]",), check=False)
+    sentence = printed.strip().splitlines()[-1]
+    assert all(word in sentence for word in ("config", "monitor", "gren", "green")) and "Traceback" not in printed

@@ -1,0 +1,81 @@
+"""What is shown of a training after every epoch: its history so far, values in trackers, accuracies on other datasets."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from rib.base.files import read_json
+from rib.base.progress import log
+from rib.config.run import Run
+from rib.data.splits import SELECT
+from rib.data.subsets import first_images
+from rib.data.view import DatasetFiles, DatasetView, load_dataset
+from rib.evaluation.score import correct
+from rib.models.inputs import Inputs
+from rib.models.state import network_in_state
+from rib.monitoring.event_file import EventFile
+from rib.training.finetune import write_history
+
+TRACKERS = (EventFile,)  # classes like this one
+MONITORED_IMAGES, BATCH = 200, 50
+
+
+@dataclass
+class Watch:
+    """Reports a training; see rib.training.finetune for what it is called with. If anything fails here, it warns once."""
+
+    run: Run
+    model_folder: Path
+    view: DatasetView
+    log_file: str  # of the job; trackers write to the folder of the same name without ending
+    monitored: Sequence[Path] = ()  # manifests of prepared datasets, and their splits under protocol held_out
+    history: Path | None = None  # in the job's private folder, whose name identifies its settings and inputs
+    warned: bool = False
+
+    def __call__(
+        self, rows: list[dict], images: int, norm: float | None, changed: Mapping, device: torch.device
+    ) -> None:
+        """Report a training's start, which has no gradient norm, or its last epoch."""
+        try:
+            write_history(rows, self.history)
+            if norm is None:
+                self.trackers = [
+                    kind(Path(self.log_file).with_suffix(""), self.history.parent.name) for kind in TRACKERS
+                ]
+                for tracker in self.trackers:
+                    tracker.start(resumed=bool(rows))
+            else:
+                speed = (images - self.images) / max(time.monotonic() - self.clock, 1e-9)
+                self._track(rows, "train", {**rows[-1], "gradient_norm": norm, "images_per_second": speed})
+                if self.monitored:
+                    self._track(rows, "monitor", self._accuracies(changed, device))
+        except Exception as error:  # hours of training must not be lost for what is only shown
+            if not self.warned:
+                log.warning("training continues, but cannot be watched for now: %s", error)
+            self.warned = True
+        self.clock, self.images = time.monotonic(), images
+
+    def _track(self, rows: list[dict], group: str, values: Mapping[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.write(rows[-1]["epoch"], {f"{group}/{key}": values[key] for key in values if key != "epoch"})
+
+    def _accuracies(self, changed: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, float]:
+        """Accuracy, 0 to 1, on the first images of each monitored dataset in the order of nested subsets."""
+        preprocessing = read_json(self.model_folder / "model.json")["preprocessing"]
+        splits = {path.parent.name: path for path in self.monitored if path.suffix == ".parquet"}
+        state, found = {self.run.method: self.history.with_name("monitored.safetensors")}, {}
+        safetensors.torch.save_file(dict(changed), state[self.run.method])
+        # A network is built with random weights, of which training must not notice.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+            for folder in (path.parent for path in self.monitored if path.suffix == ".json"):
+                files = DatasetFiles(folder.parent.name, folder, split=splits.get(folder.parent.name))
+                dataset = first_images(load_dataset(files, self.view, SELECT), MONITORED_IMAGES)
+                inputs = Inputs.of(dataset, preprocessing, device)
+                network = network_in_state(self.model_folder, dict.fromkeys(state, 1.0), state, inputs)
+                right = correct(network, inputs, dataset, BATCH, f"monitoring {dataset.name}")
+                found[dataset.name] = right.float().mean().item()
+        return found
