@@ -1,0 +1,16 @@
+"""Run the scripts of a preview's jobs one after another in this process."""
+
+import os
+import runpy
+from pathlib import Path
+
+import _run
+
+from rib.jobs.fork_server import WARM
+from rib.reporting.preview import write_preview
+
+os.environ[WARM] = ""  # no job goes on in another process
+write_preview(
+    **snakemake.params.preview,
+    call=lambda job: runpy.run_path(str(Path(_run.__file__).with_name(job.script)), {"snakemake": job}),
+)
