@@ -5,12 +5,9 @@ import runpy
 from pathlib import Path
 
 import _run
-
 from rib.jobs.fork_server import WARM
 from rib.reporting.preview import write_preview
 
 os.environ[WARM] = ""  # no job goes on in another process
-write_preview(
-    **snakemake.params.preview,
-    call=lambda job: runpy.run_path(str(Path(_run.__file__).with_name(job.script)), {"snakemake": job}),
-)
+scripts = Path(_run.__file__).parent
+write_preview(**snakemake.params.preview, call=lambda job: runpy.run_path(scripts / job.script, {"snakemake": job}))

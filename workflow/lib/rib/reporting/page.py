@@ -61,8 +61,8 @@ def write_page(
         captions: reStructuredText file of each figure.
         about: the choices of the run: `config`, `family`, `models`, `methods`, `datasets`, `fit_threshold` and so on.
         prepared: manifests of the datasets by label; those that exist list the excluded images.
-        partial: of a preview, what it shows of the grid: numbers of `finished` and all `runs` and of `outdated` ones, `rows`
-            (what, label, finished, all), `targets` of means, and reasons by name for what is `left_out`.
+        partial: of a preview, numbers of `finished`, `outdated` and all `runs`, also as `counts` (what, finished, all); the
+            `targets` of means, and reasons by name for what is `left_out`.
     """
     tables = page_tables({"mri": mri, "ri": ri, "accuracy": accuracy, **analyses}, columns, about)
     fits, labels = read_table(fit), {name: _labels(about[name]) for name in ("models", "methods", "datasets")}
