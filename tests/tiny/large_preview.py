@@ -62,16 +62,14 @@ def catalogue(folder: Path) -> None:
     """Entries of the grid's datasets, models and methods; none of their files are needed."""
     (folder / "families").mkdir(parents=True)
     (folder / "classes").mkdir()
-    keys = [f"n{number:08}" for number in range(large_grid.CLASSES)]
-    (folder / "classes/large.csv").write_text("\n".join(["key,name", *(f"{key},{key}" for key in keys)]) + "\n")
+    (folder / "classes/large.csv").write_text("wnid\nn01440764\nn02206856\n")
     names = [f"model{number}" for number in range(large_grid.MODELS)]
     defaults = {"models": names, "methods": large_grid.METHODS, "targets": large_grid.DATASETS, "image_size": 64}
     defaults |= {"epochs": 1, "batch_size": 8}
     family = {
         "title": "Large",
         "description": "noise",
-        "classes": {"file": "large.csv", "format": "own"},
-        "reference": None,
+        "classes": {"file": "large.csv", "format": "wnids"},
     }
     style = {"colour": "#000000", "marker": "o"}
     for name, entries in {

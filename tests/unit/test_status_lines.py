@@ -123,4 +123,4 @@ def test_a_failed_job_is_named_with_one_line(here, capsys):
     assert "more" not in printed and "lwf" not in printed
     begin(here, "again", log=log_of(failed))
     print_status({"finetune": [failed]}, 1, "logs/tiny")
-    assert "failed" not in capsys.readouterr().out, "it runs again"
+    assert "failed: 0 jobs" in capsys.readouterr().out, "it runs again"

@@ -13,8 +13,8 @@ from rib.config.run import PRETRAINED, Run, run_of
 from rib.records import provenance
 from rib.records.hashing import differing
 
-# A preview of more runs draws fewer bootstrap replicates, and leaves out what reads rows again or draws a panel per method.
-LARGE, REPLICATES, SLOW = 1000, 200, {"compare_samples", "compare_slices", "accuracy_matrix"}
+# A preview of more runs draws fewer bootstrap replicates, and leaves out what reads rows again or writes each run's number.
+LARGE, REPLICATES, SLOW = 1000, 200, {"compare_samples", "compare_slices", "accuracy_matrix", "ri_matrix"}
 PER_CELL = {"compute_metrics", "ri_matrix", "accuracy_matrix"}  # jobs that show each run, whichever others are finished
 
 
@@ -100,13 +100,13 @@ def preview_jobs(
         runs = finished.runs if name in PER_CELL else finished.compared
         lists = {key: [*map(str, it)] for key, it in given.items() if not isinstance(it, str)}
         kept = {key: [it for it in files if _is_of(it, runs_folder, runs)] for key, files in lists.items()}
-        if (large and name in SLOW) or any(lists[key] and not kept[key] for key in lists):
+        tuned = {key: any(f"/{PRETRAINED}/" not in it for it in files) for key, files in kept.items()}
+        if (large and name in SLOW) or any(not tuned[key] and lists[key] != kept[key] for key in lists):
             left_out[name] = "it takes too long for a preview" if large and name in SLOW else "no run of it is finished"
             return
         if "runs" in cfg:  # those of the manifests
-            cfg["runs"] = [
-                run for run, file in zip(cfg["runs"], lists["manifests"], strict=True) if file in kept["manifests"]
-            ]
+            pairs = zip(cfg["runs"], lists["manifests"], strict=True)
+            cfg["runs"] = [run for run, file in pairs if file in kept["manifests"]]
         if rule.name == "plot_figure":
             cfg |= {"settings": of_runs(cfg["settings"], runs, len(finished.targets)), "note": note}
         elif rule.name != "write_page":
@@ -117,13 +117,14 @@ def preview_jobs(
             cfg["replicates"] = min(REPLICATES, cfg["replicates"])
         named = {key: [*map(here, kept[key])] if key in kept else here(str(it)) for key, it in given.items()}
         made = {key: here(str(it)) for key, it in output.items() if key != "provenance"}
-        files = {
+        parts = {
             "input": InputFiles(fromdict=named),
             "output": OutputFiles(fromdict=made),
-            "log": Log([f"{logs}/{name}.log"]),
+            "wildcards": w,
+            "threads": 1,
         }
-        about = {"name": name, "rule": rule.name, "script": Path(rule.script).name, "wildcards": w, "threads": 1}
-        jobs.append(SimpleNamespace(**about, **files, params=Params(fromdict={"cfg": cfg})))
+        parts |= {"params": Params(fromdict={"cfg": cfg}), "log": Log([f"{logs}/{name}.log"])}
+        jobs.append(SimpleNamespace(name=name, rule=rule.name, script=Path(rule.script).name, **parts))
 
     for path in paths:
         add(path)

@@ -20,7 +20,7 @@ def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int, logs: 
     missing = (log_of(path) for path in chain.from_iterable(records.values()) if not Path(path).is_file())
     of_reports = (str(path) for place in ("*.log", "figures/*.log") for path in sorted(Path(logs).glob(place)))
     said = {log: reason(Path(log)) for log in chain(missing, of_reports) if log not in running}
-    failed = [f"  {log}: {message.splitlines()[0]}" for log, message in said.items() if message]
+    failed = [f"  {log}: {message.splitlines()[0][:300]}" for log, message in said.items() if message]
     print("\n".join([*status(records, running, jobs_at_once), f"failed: {_jobs(len(failed))}", *failed]))
 
 
