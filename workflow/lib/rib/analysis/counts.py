@@ -59,7 +59,7 @@ def count(parts: Iterable[pd.DataFrame], indexes: Mapping[str, pd.DataFrame]) ->
 
     Args:
         parts: evaluation rows of a grid with at least the columns `COLUMNS`. A part has all rows of its states on its
-            datasets and is reduced before the next one is read. Without the columns of its run, it has it as `attrs`.
+            datasets and is reduced before the next one is read.
         indexes: index of each dataset, at least the columns `INDEX_COLUMNS`.
     """
     scored: dict[str, tuple[Run, np.ndarray, np.ndarray, pd.MultiIndex]] = {}
@@ -67,8 +67,8 @@ def count(parts: Iterable[pd.DataFrame], indexes: Mapping[str, pd.DataFrame]) ->
     for part in parts:
         rows, right = part["row"].to_numpy(), part["rank"].to_numpy() == 0
         # Most parts are of one state, and grouping by what does not vary takes most of the time.
-        fixed = {**part.attrs, **{key: part[key].iloc[0] for key in STATE if key in part}}
-        keys = [*(key for key in STATE if key in part and part[key].nunique(dropna=False) > 1), "dataset"]
+        fixed = {key: part[key].iloc[0] for key in STATE}
+        keys = [*(key for key in STATE if part[key].nunique(dropna=False) > 1), "dataset"]
         for key, own in part.groupby(keys, observed=True, dropna=False).indices.items():
             values = fixed | dict(zip(keys, key if isinstance(key, tuple) else [key], strict=True))
             *state, alpha, dataset = map(values.get, (*STATE, "dataset"))
