@@ -9,10 +9,11 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 LOCKED := --require-hashes --no-deps
 TESTS := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 EXAMPLE ?= default_run
+EVERY ?= 20
 KEPT = figures/ri_matrix.png figures/ranking.png figures/tradeoff.png $(patsubst %,tables/%.csv,accuracy ri mri ranking)
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
-.PHONY: run test test-slow torture security bench mutation lint format environment docs site example lock records clean help
+.PHONY: run watch test test-slow torture security bench mutation lint format environment docs site example lock records clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -47,6 +48,9 @@ format: $(VENV)/test.done ## format the sources
 	ruff check --fix .
 	ruff format .
 	snakefmt Snakefile workflow/rules
+
+watch: $(VENV)/run.done ## show how far the run is, again and again; for example EVERY=60 seconds
+	@while now="$$(snakemake status 2>&1)"; do clear; date; echo "$$now"; sleep $(EVERY); done; echo "$$now"
 
 environment: $(VENV)/run.done ## only create the environment
 

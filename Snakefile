@@ -1,8 +1,7 @@
 # ImageNet-RIB: how much out-of-distribution robustness survives fine-tuning. Stages communicate only through files:
 #   download -> prepare -> models -> finetune -> merge -> evaluate -> metrics -> figures -> report
 #   data/raw/<dataset or model>/                                                     archives as published
-#   results/<family>/prepare/<dataset>/<geometry>/                                   arrays and index
-#   results/<family>/<models or text>/<model>/                                       pretrained weights; text towers, if needed
+#   results/<family>/prepare/<dataset>/<geometry>/, <models or text>/<model>/        arrays and index; pretrained weights
 #   results/<family>/<protocol>/<stage>/<model>/<target>/<method>/<size>/<seed>/     checkpoints, recipes, rows, exports
 #   reports/<family>/                                                                tables, figures, the page
 
@@ -33,6 +32,7 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/status.smk"
+include: "workflow/rules/preview.smk"
 include: "workflow/rules/track.smk"
 include: "workflow/rules/pull.smk"
 include: "workflow/rules/plan.smk"

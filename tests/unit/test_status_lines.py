@@ -7,7 +7,7 @@ from filelock import FileLock
 
 from rib.jobs.job import MARK, begun, private_folder, sweep
 from rib.records import provenance
-from rib.reporting.status import at_work, status
+from rib.reporting.status import at_work, log_of, print_status, status
 from tiny.records import FACTS
 
 RUN = "results/tiny/paper/{stage}/{model}/{target}/{method}/all/0/provenance.json"
@@ -109,3 +109,18 @@ def test_a_mark_is_never_read_half_written(here):
         while not beginning.done():
             assert set(begun()[0].values()) <= {"logs/a.log"}
         beginning.result()
+
+
+def test_a_failed_job_is_named_with_one_line(here, capsys):
+    failed, ended = record(here, None, method="ft"), record(here, 1.0, method="lwf")
+    for path in (failed, ended):
+        log = here / log_of(path)
+        log.parent.mkdir(parents=True)
+        log.write_text("07:00:00 INFO begins\n07:00:01 ERROR out of memory\nmore\n")
+    print_status({"finetune": [failed, ended]}, 1, "logs/tiny")
+    printed = capsys.readouterr().out
+    assert "failed: 1 job\n" in printed and f"{log_of(failed)}: out of memory\n" in printed
+    assert "more" not in printed and "lwf" not in printed
+    begin(here, "again", log=log_of(failed))
+    print_status({"finetune": [failed]}, 1, "logs/tiny")
+    assert "failed: 0 jobs" in capsys.readouterr().out, "it runs again"

@@ -34,7 +34,7 @@ def code_changes(workflow, records: Iterable[str], reports: str, without: Iterab
         if made is None or made["rule"] in without or not workflow.is_rule(made["rule"]):
             continue
         rule = workflow.get_rule(made["rule"])
-        now = _settings_now(rule, path)
+        now = settings_now(rule, path)
         old, new = made["cfg"].get("code"), (now or {}).get("code")
         if not new or old in (None, new) or repr({**now, "code": old}) != repr(made["cfg"]):
             continue
@@ -45,7 +45,7 @@ def code_changes(workflow, records: Iterable[str], reports: str, without: Iterab
     return changes
 
 
-def _settings_now(rule, path: str) -> Mapping | None:
+def settings_now(rule, path: str) -> Mapping | None:
     """Current settings of the job of a record; None if the grid has no such job."""
     if not rule.is_producer(path):
         return None

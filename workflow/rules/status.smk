@@ -13,6 +13,7 @@ rule status:
             "function": "rib.reporting.status:print_status",
             "records": RECORDS_BY_STAGE,
             "jobs_at_once": workflow.nodes or workflow.cores,
+            "logs": LOGS,
         },
     script:
         "../scripts/look.py"

@@ -66,8 +66,12 @@ def count(parts: Iterable[pd.DataFrame], indexes: Mapping[str, pd.DataFrame]) ->
     found: dict[State, dict[str, np.ndarray]] = {}
     for part in parts:
         rows, right = part["row"].to_numpy(), part["rank"].to_numpy() == 0
-        groups = part.groupby([*STATE, "dataset"], observed=True, dropna=False).indices
-        for (*state, alpha, dataset), own in groups.items():
+        # Most parts are of one state, and grouping by what does not vary takes most of the time.
+        fixed = {key: part[key].iloc[0] for key in STATE}
+        keys = [*(key for key in STATE if part[key].nunique(dropna=False) > 1), "dataset"]
+        for key, own in part.groupby(keys, observed=True, dropna=False).indices.items():
+            values = fixed | dict(zip(keys, key if isinstance(key, tuple) else [key], strict=True))
+            *state, alpha, dataset = map(values.get, (*STATE, "dataset"))
             shown, run = np.sort(rows[own]), Run(**dict(zip(RUN_COLUMNS, state, strict=True)))
             if dataset not in scored:
                 scored[dataset] = (run, shown, *objects_of(indexes[dataset], shown))

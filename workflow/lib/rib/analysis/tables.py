@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pyarrow.parquet import ParquetFile
 
 from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs, spread
 from rib.analysis.classes import class_table, worst_classes
@@ -138,12 +139,14 @@ def write_tables(
     fit: Mapping,
     outputs: Mapping[str, Path],
     in_distribution: Collection[str] = (),
+    compared: Collection[str] | None = None,
 ) -> None:
     """Write accuracy, fit, ri, mri, mri_json, ood, curves, classes, worst_classes and counts from the evaluation rows of a grid.
 
     Args:
         fit: settings of `fit_table`.
         in_distribution: datasets of the table in_distribution, like mri.csv with change, before and after; none: no table.
+        compared: names of the runs that means, curves and counts are of, pretrained models' among them; None: all.
         indexes: index of each dataset; folder names identify it.
         datasets: the same datasets, of which the targets' training images tell what classes are seen.
 
@@ -152,12 +155,17 @@ def write_tables(
     """
     fits = read_fits(manifests)
     files = Progress(rows, desc="reading rows", unit="file")
-    counts = count((pd.read_parquet(path, columns=COLUMNS) for path in files), read_indexes(indexes))
-    write_counts(counts, outputs["counts"])
+    # pandas' own reader takes twice as long for small files
+    parts = (ParquetFile(path).read(columns=COLUMNS, use_threads=False).to_pandas() for path in files)
+    counts = count(parts, read_indexes(indexes))
+    names = [str(Run(**dict(zip(RUN_COLUMNS, state, strict=False)))) for state in counts.states]
+    shared = counts.of([place for place, name in enumerate(names) if compared is None or name in compared])
+    write_counts(shared, outputs["counts"])
     weights = object_weights(counts.objects, replicates, seed)
     choices = {"ood_datasets": ood_datasets, "source_groups": source_groups}
     ood = ood_accuracies(counts, weights, **choices)
-    mri, means = mri_tables(ood, confidence)
+    of_shared = {state: ood[state] for state in shared.states if state in ood}
+    mri, means = mri_tables(of_shared, confidence)
     ri = ri_table(ood, confidence)
     if source_groups:
         for target, images in ri.groupby("target")["n"].first().items():
@@ -170,12 +178,12 @@ def write_tables(
         "ri": seen_table(ri, counts, coverage(counts, datasets, view), weights, confidence, **choices),
         "mri": mri,
         "ood": means,
-        "curves": curve_table(ood, confidence),
+        "curves": curve_table(of_shared, confidence),
         "classes": classes,
         "worst_classes": worst_classes(classes, ood_datasets),
     }
     if in_distribution:
-        inside, _ = mri_tables(ood_accuracies(counts, weights, in_distribution), confidence)
+        inside, _ = mri_tables(ood_accuracies(shared, weights, in_distribution), confidence)
         names = {"mri": "change", "ood_before": "before", "ood_after": "after"}
         tables["in_distribution"] = inside.rename(columns=names)
     for name, table in tables.items():

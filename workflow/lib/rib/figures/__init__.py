@@ -50,6 +50,7 @@ def write_figure(
     geometry: Geometry | None = None,
     fit: Path | None = None,
     labels: Mapping[str, Labels] | None = None,
+    note: str = "",
     png: Path,
     pdf: Path,
     csv: Path,
@@ -66,6 +67,7 @@ def write_figure(
         geometry: geometry of encoded photos.
         fit: CSV file of `rib.analysis.fit.fit_table`, if the figure shows fine-tuned runs.
         labels: labels for `rib.analysis.fit.name_unfinished`.
+        note: what else is said below the figure.
     """
     module = importlib.import_module(f"rib.figures.{figure}")
     only = None if getattr(module, "EVERY_SIZE", False) else size
@@ -88,6 +90,8 @@ def write_figure(
             named = "; ".join(name_unfinished(runs, labels))
             named = textwrap.shorten(named, LONGEST, placeholder=f" ... ({counted(len(unfinished), 'run')})")
             _add_below(drawn, textwrap.fill(f"{lead}: {named}", int(15 * drawn.get_figwidth())))
+        if note:
+            _add_below(drawn, textwrap.fill(note, int(15 * drawn.get_figwidth())))
         drawn.savefig(png, metadata={"Software": None})
         drawn.savefig(pdf, metadata={"CreationDate": None})
         plt.close(drawn)

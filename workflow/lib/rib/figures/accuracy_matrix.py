@@ -16,7 +16,7 @@ from rib.figures._panels import run_panels
 def draw(
     accuracy: pd.DataFrame, *, models: Labels, methods: Labels, targets: Labels, datasets: Labels, source_groups: Labels
 ) -> Drawn:
-    """Top-1 accuracy in percent, as colour and number, mean over seeds.
+    """Top-1 accuracy in percent, as colour and number, mean over seeds; empty for a target without runs.
 
     Args:
         accuracy: columns model, method, target, seed, dataset, accuracy.
@@ -27,7 +27,7 @@ def draw(
     figure, panels = run_panels(shown, models, methods, panel=(2.7, 0.4 + 0.28 * len(rows)), margin=(1.3, 1.1))
     for (model, method), axes in panels.items():
         states = {target: PRETRAINED if target == "none" else method for target in rows}
-        grid = np.array([[shown[model, states[t], t, d] for d in datasets] for t in rows])
+        grid = np.array([[shown.get((model, states[t], t, d), np.nan) for d in datasets] for t in rows])
         image = _panel(axes, grid, rows, datasets, source_groups)
         axes.set_title(f"{models[model]}, {methods[method]}", fontsize=8)
     figure.supylabel("fine-tuned on", fontsize=8)
@@ -43,7 +43,7 @@ def _panel(axes: Axes, grid: np.ndarray, rows: Labels, datasets: Labels, groups:
     for (row, target), (column, dataset) in itertools.product(enumerate(rows), enumerate(datasets)):
         value = grid[row, column]
         shares = target != dataset and target in groups and groups[target] == groups.get(dataset)
-        text = f"{value:.0f}{SHARED if shares else ''}"
+        text = f"{value:.0f}{SHARED if shares else ''}" if value == value else ""
         axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=text_colour(image, value))
         if target == dataset:
             axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor="black", lw=1.4))

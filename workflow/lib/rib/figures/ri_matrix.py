@@ -21,7 +21,8 @@ def draw(
     shared: Collection[str],
     confidence: float,
 ) -> Drawn:
-    """RI of every method and target in percentage points, as colour and number, with its confidence interval and fit below.
+    """RI of every method and target in percentage points, as colour and number, with its confidence interval and fit below;
+    what has no number is empty.
 
     Args:
         ri: columns model, method, target, seed, ri, ci_low, ci_high, fit, unfinished; seeds are averaged.
@@ -34,14 +35,16 @@ def draw(
     columns = [*targets, "mRI"]
     cells = pd.concat([shown, mri.rename(columns={"mri": "ri"}).assign(target="mRI")])
     cells = cells.set_index(["model", "method", "target"])
+    values = cells["ri"].to_dict()
     size = (1.6 + 0.95 * len(columns), 0.7 + len(models) * (0.55 + 0.58 * len(methods)))
     figure, panels = plt.subplots(len(models), 1, figsize=size, squeeze=False)
     for axes, (model, label) in zip(panels[:, 0], models.items(), strict=True):
-        run = [method for method in methods if (model, method, "mRI") in cells.index]  # some apply to some models only
-        grid = np.array([[cells.loc[(model, method, target), "ri"] for target in columns] for method in run])
+        run = [name for name in methods if any((model, name, target) in values for target in columns)]  # of this model
+        grid = np.array([[values.get((model, method, target), np.nan) for target in columns] for method in run])
         image = axes.imshow(grid, cmap=CHANGES, vmin=-limit, vmax=limit, aspect="auto")
         for (row, method), (column, target) in itertools.product(enumerate(run), enumerate(columns)):
-            _write_cell(axes, image, row, column, cells.loc[(model, method, target)], SHARED * (target in shared))
+            if (model, method, target) in values:
+                _write_cell(axes, image, row, column, cells.loc[(model, method, target)], SHARED * (target in shared))
         axes.set_xticks(range(len(columns)), [*targets.values(), "mRI"])
         axes.set_yticks(range(len(run)), [methods[method] for method in run])
         axes.get_xticklabels()[-1].set_fontweight("bold")

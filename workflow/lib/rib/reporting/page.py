@@ -46,6 +46,7 @@ def write_page(
     citation: Path,
     about: Mapping,
     prepared: Mapping[str, str],
+    partial: Mapping | None = None,
     page: Path,
 ) -> None:
     """Write the page.
@@ -60,6 +61,8 @@ def write_page(
         captions: reStructuredText file of each figure.
         about: the choices of the run: `config`, `family`, `models`, `methods`, `datasets`, `fit_threshold` and so on.
         prepared: manifests of the datasets by label; those that exist list the excluded images.
+        partial: of a preview, numbers of `finished`, `outdated` and all `runs`, also as `counts` (what, finished, all); the
+            `targets` of means, and reasons by name for what is `left_out`.
     """
     tables = page_tables({"mri": mri, "ri": ri, "accuracy": accuracy, **analyses}, columns, about)
     fits, labels = read_table(fit), {name: _labels(about[name]) for name in ("models", "methods", "datasets")}
@@ -72,6 +75,7 @@ def write_page(
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE.parent), **options)
     text = templates.get_template(TEMPLATE.name).render(
         about=about,
+        partial=partial,
         duration=duration,
         config=yaml.safe_dump(about["config"], sort_keys=False),
         figures=[_figure(*pair) for pair in zip(figures, captions, strict=True)],

@@ -1,20 +1,33 @@
-"""Progress of a grid: finished, running and missing jobs, and the estimated remaining time. No torch."""
+"""Progress of a grid: finished, running, failed and missing jobs, and the estimated remaining time. No torch."""
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
 from rib.base.progress import duration
-from rib.jobs.job import begun
+from rib.jobs.job import begun, reason
+from rib.jobs.parent_run import is_held
 from rib.records import provenance
 
 OF_METHODS = {"finetune", "merge", "evaluate"}  # stages in which the time of a job depends on its method
 
 
-def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int) -> None:
-    """Print the progress; see `status`."""
-    print("\n".join(status(records, at_work(), jobs_at_once)))
+def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int, logs: str) -> None:
+    """Print the progress, see `status`, and jobs that failed, also those of reports, whose logs are in the folder `logs`."""
+    running = at_work()
+    missing = (log_of(path) for path in chain.from_iterable(records.values()) if not Path(path).is_file())
+    of_reports = (str(path) for place in ("*.log", "figures/*.log") for path in sorted(Path(logs).glob(place)))
+    said = {log: reason(Path(log)) for log in chain(missing, of_reports) if log not in running}
+    failed = [f"  {log}: {message.splitlines()[0][:300]}" for log, message in said.items() if message]
+    print("\n".join([*status(records, running, jobs_at_once), f"failed: {_jobs(len(failed))}", *failed]))
+
+
+def log_of(record: str) -> str:
+    """The log of a job with a record; results/ and logs/ have the same folders."""
+    job = record.removesuffix(provenance.ENDING)[:-1]
+    return f"{re.sub('^data/raw', 'logs/download', re.sub('^results', 'logs', job))}.log"
 
 
 def status(cells: Mapping[str, Sequence[str]], running: Mapping[str, str], jobs_at_once: int) -> list[str]:
@@ -64,7 +77,10 @@ def _kind(stage: str, record: str) -> tuple[str, ...]:
 def at_work() -> dict[str, str]:
     """Last log line, by log file, of each job that is running, or was stopped and can resume."""
     logs, over = begun()
-    return {log: _last_line(Path(log)) for folder, log in logs.items() if folder not in over}
+    stopped = {
+        log: "" if is_held(it.with_suffix(".lock")) else " (stopped, or on another machine)" for it, log in logs.items()
+    }
+    return {log: _last_line(Path(log)) + stopped[log] for folder, log in logs.items() if folder not in over}
 
 
 def _last_line(log: Path) -> str:

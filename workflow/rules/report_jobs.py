@@ -1,0 +1,159 @@
+"""The finished runs of a grid, and the jobs of its reports with these runs only, for `snakemake preview`."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+from code_changes import settings_now
+from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
+
+from rib.base.errors import UserError
+from rib.config.run import PRETRAINED, Run, run_of
+from rib.records import provenance
+from rib.records.hashing import differing
+
+# A preview of more runs draws fewer bootstrap replicates, and leaves out what reads rows again or writes each run's number.
+LARGE, REPLICATES, SLOW = 1000, 200, {"compare_samples", "compare_slices", "accuracy_matrix", "ri_matrix"}
+PER_CELL = {"compute_metrics", "ri_matrix", "accuracy_matrix"}  # jobs that show each run, whichever others are finished
+
+
+class Finished(NamedTuple):
+    """What is finished of a grid. A run counts if all seeds of its model, method, target and size are finished."""
+
+    runs: set[str]  # names
+    compared: set[str]  # those that means are of: of methods that are finished on all `targets`
+    targets: list[str]
+    outdated: int  # number of runs that have rows, but would be made again
+
+
+def finished_runs(workflow, runs: Sequence[Run], rows_of: Callable, records: Iterable[str]) -> Finished:
+    """The finished ones of a grid's runs, by the records of all its jobs, in order of stages; a UserError without any."""
+    hashes: dict[str, str | None] = {}  # of outputs, None if a run would make them again
+    for path in records:
+        if made := provenance.read(Path(path)):
+            now = settings_now(workflow.get_rule(made["rule"]), path) if workflow.is_rule(made["rule"]) else None
+            same = all(hashes.get(file, digest) == digest for file, digest in made["inputs"].items())
+            hashes |= made["outputs"] if same and repr(now) == repr(made["cfg"]) else dict.fromkeys(made["outputs"])
+    rows = {run: rows_of([run]) for run in runs}
+    valid = {Path(file): hashes[file] for files in rows.values() for file in files if hashes.get(file)}
+    valid = valid.keys() - differing(valid, "checking rows", remember=True)
+    done = {run for run, files in rows.items() if valid.issuperset(map(Path, files))}
+    cells: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        cells.setdefault((run.model, run.method, run.size, run.target), []).append(run)
+    before = {run.model: str(run) for run in done if run.method == PRETRAINED}
+    cells = {
+        key: own for key, own in cells.items() if done.issuperset(own) and key[0] in before and key[1] != PRETRAINED
+    }
+    if not cells:
+        raise UserError(
+            "preview: no run is finished; it needs the rows of a pretrained model, and of all seeds of one of its methods on "
+            "a target. `snakemake status` says how far the grid is."
+        )
+    targets, among = common_targets(cells)
+    outdated = sum(all(map(Path.is_file, map(Path, files))) for files in rows.values()) - len(done)
+    compared = {str(run) for key in among for run in cells[key]} | {before[model] for model, *_ in among}
+    return Finished(
+        {str(run) for own in cells.values() for run in own} | {*before.values()}, compared, targets, outdated
+    )
+
+
+def common_targets(cells: Iterable[tuple[str, ...]]) -> tuple[list[str], set[tuple[str, ...]]]:
+    """The most finished targets, and the cells (model, method, size, target) of methods that have all: the most cells."""
+    own: dict[tuple, set[str]] = {}
+    for *method, target in cells:
+        own.setdefault(tuple(method), set()).add(target)
+    order = sorted(
+        set().union(*own.values()), key=lambda target: (-sum(target in part for part in own.values()), target)
+    )
+    choices = [order[: number + 1] for number in range(len(order))]
+    best = max(choices, key=lambda some: len(some) * sum(part.issuperset(some) for part in own.values()))
+    return best, {(*method, target) for method, part in own.items() if part.issuperset(best) for target in best}
+
+
+def preview_jobs(
+    workflow,
+    paths: Iterable[str],
+    finished: Finished,
+    here: Callable[[str], str],
+    runs_folder: str,
+    logs: str,
+    note: str,
+) -> tuple[list[SimpleNamespace], dict[str, str]]:
+    """Jobs of reports with the finished runs, as scripts take them, each after those it needs; and why others are left out.
+
+    `here` says where a preview has a file; `note` is for tables and figures.
+    """
+    jobs, left_out, seen, large = [], {}, set(), len(finished.runs) > LARGE
+
+    def add(path: str) -> None:
+        if path in seen or here(path) == path:
+            return
+        rule = next(rule for rule in workflow.rules if rule.is_producer(path))
+        w = Wildcards(fromdict=rule.get_wildcards(path))
+        output, given, name = rule.expand_output(w)[0], rule.expand_input(w)[0], w.get("figure", rule.name)
+        seen.update(output)
+        for file in given:
+            add(str(file))
+        cfg = dict(rule.params.cfg(w) if callable(rule.params.cfg) else rule.params.cfg)
+        runs = finished.runs if name in PER_CELL else finished.compared
+        lists = {key: [*map(str, it)] for key, it in given.items() if not isinstance(it, str)}
+        kept = {key: [it for it in files if _is_of(it, runs_folder, runs)] for key, files in lists.items()}
+        tuned = {key: any(f"/{PRETRAINED}/" not in it for it in files) for key, files in kept.items()}
+        if (large and name in SLOW) or any(not tuned[key] and lists[key] != kept[key] for key in lists):
+            left_out[name] = "it takes too long for a preview" if large and name in SLOW else "no run of it is finished"
+            return
+        if "runs" in cfg:  # those of the manifests
+            pairs = zip(cfg["runs"], lists["manifests"], strict=True)
+            cfg["runs"] = [run for run, file in pairs if file in kept["manifests"]]
+        if rule.name == "plot_figure":
+            cfg |= {"settings": of_runs(cfg["settings"], runs, len(finished.targets)), "note": note}
+        elif rule.name != "write_page":
+            cfg = of_runs(cfg, runs, 0) | {"conditions": f"{note}; {cfg.get('conditions', '')}"}
+        if rule.name == "compute_metrics":
+            cfg["compared"] = sorted(finished.compared)
+        if large and "replicates" in cfg:
+            cfg["replicates"] = min(REPLICATES, cfg["replicates"])
+        named = {key: [*map(here, kept[key])] if key in kept else here(str(it)) for key, it in given.items()}
+        made = {key: here(str(it)) for key, it in output.items() if key != "provenance"}
+        parts = {
+            "input": InputFiles(fromdict=named),
+            "output": OutputFiles(fromdict=made),
+            "wildcards": w,
+            "threads": 1,
+        }
+        parts |= {"params": Params(fromdict={"cfg": cfg}), "log": Log([f"{logs}/{name}.log"])}
+        jobs.append(SimpleNamespace(name=name, rule=rule.name, script=Path(rule.script).name, **parts))
+
+    for path in paths:
+        add(path)
+    return jobs, left_out
+
+
+def _is_of(path: str, runs_folder: str, runs: set[str]) -> bool:
+    """Whether a file is of one of the runs, or of none of the grid's: <stage>/<model>/<target>/<method>/<size>/<seed>/<file>."""
+    inside = Path(path).parts[len(Path(runs_folder).parts) :] if path.startswith(f"{runs_folder}/") else ()
+    return len(inside) != 7 or str(run_of(Path(path))) in runs
+
+
+def of_runs(settings: Mapping, runs: Iterable[str], targets: int) -> dict:
+    """Settings whose `models`, `methods` and `targets`, also inside of others, are those of runs.
+
+    A list of methods has those that all models share; a number of targets becomes `targets`.
+    """
+    tuned = [run.split("/")[:3] for run in runs if f"/{PRETRAINED}/" not in run]
+    models = {model for model, _, method in tuned if settings.get("method", method) == method}
+    known = {"models": models, "methods": {run[2] for run in tuned}, "targets": {run[1] for run in tuned}}
+    shared = known["methods"].intersection(*({run[2] for run in tuned if run[0] == model} for model in models))
+
+    def part(key: str, value):
+        if key in known and isinstance(value, Mapping):
+            return {name: entry for name, entry in value.items() if name in known[key]}
+        if key in known and isinstance(value, list):
+            return [name for name in value if name in (shared if key == "methods" else known[key])]
+        if key == "targets" and isinstance(value, int):
+            return targets
+        return {name: part(name, entry) for name, entry in value.items()} if isinstance(value, Mapping) else value
+
+    return {key: part(key, value) for key, value in settings.items()}

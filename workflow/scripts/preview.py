@@ -1,0 +1,13 @@
+"""Run the scripts of a preview's jobs one after another in this process."""
+
+import os
+import runpy
+from pathlib import Path
+
+import _run
+from rib.jobs.fork_server import WARM
+from rib.reporting.preview import write_preview
+
+os.environ[WARM] = ""  # no job goes on in another process
+scripts = Path(_run.__file__).parent
+write_preview(**snakemake.params.preview, call=lambda job: runpy.run_path(scripts / job.script, {"snakemake": job}))
