@@ -18,6 +18,7 @@ from rib.config.settings import LENGTH
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
 # Settings of the machine, on which results do not depend.
+OWN_PATHS = ("catalog", "archives", "external", "bundles")
 OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
 # What a model is, without its label and style.
 MODEL_FACTS = ("name", "library", "architecture", "source", "tokenizer", "weights", "pretrain", "preprocessing")
@@ -255,7 +256,7 @@ class Grid:
     def resolved(self) -> dict:
         """The configuration with every `default` and `all` resolved, without settings of the machine."""
         return {
-            **{key: value for key, value in self.config.items() if key not in ("catalog", "archives", "external")},
+            **{key: value for key, value in self.config.items() if key not in OWN_PATHS},
             "compute": {key: value for key, value in self.config["compute"].items() if key not in OF_MACHINE},
             "datasets": list(self.datasets),
             "reference": self.reference and self.reference.name,
