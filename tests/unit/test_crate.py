@@ -11,7 +11,6 @@ import pytest
 from rib.records import provenance
 from rib.reporting.crate import write_crate
 from tiny.bundles import make
-from tiny.project import ROOT
 
 FOLDER = Path("reports/tiny")
 
@@ -26,9 +25,9 @@ def crate(tmp_path_factory):
             "family": {"title": "Tiny", "description": "invented"},
             "read": {"red": {"label": "R", "licence": "MIT"}},
         }
-        files = {"citation": ROOT / "CITATION.cff", "folder": FOLDER, "crate": FOLDER / "ro-crate-metadata.json"}
-        write_crate(records=records, about=about, **files)
-        graph = json.loads(files["crate"].read_text())["@graph"]
+        path = FOLDER / "ro-crate-metadata.json"
+        write_crate(records=records, about=about, folder=FOLDER, crate=path)
+        graph = json.loads(path.read_text())["@graph"]
         entities = {entity["@id"]: entity for entity in graph}
         assert len(entities) == len(graph)
         own = {str(path): provenance.read(path) for path in provenance.below([Path("results"), FOLDER / "tables"])}

@@ -1,8 +1,6 @@
 # `snakemake bundle` writes one file with a run's tables and all that they follow from; `snakemake compare` checks and
 # compares such files of several groups. Neither is part of a full run.
 
-from rib.config.choices import as_list
-
 
 def files_of_bundle(w):
     """Files of a bundle besides the rows: facts of runs and datasets (the pretraining proxy's too), tables, and the page."""
@@ -38,13 +36,12 @@ use rule compute_metrics as bundle with:
 rule compare:
     log:
         "logs/compare.log",
-    localrule: True
     conda:
         "../../../envs/report.yaml"
     params:
         cfg={
             "function": "rib.reporting.compare:compare",
-            "bundles": as_list(CONFIG["bundles"]),
+            "bundles": CONFIG["bundles"],
             "statistics": CONFIG["statistics"],
             "log_file": "logs/compare.log",
             "folder": "reports/compare",

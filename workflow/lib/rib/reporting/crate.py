@@ -9,24 +9,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-import yaml
-
 from rib.base.files import write_json
 from rib.records.verify import related
 
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"
 PROFILE = {"@id": "https://w3id.org/ro/wfrun/process/0.5", "name": "Process Run Crate", "version": "0.5"}
-ROOT, SELF, SOFTWARE = "./", "ro-crate-metadata.json", "#software"
 
 
-def write_crate(*, records: Iterable[str], about: Mapping, citation: Path, folder: Path, crate: Path) -> None:
+def write_crate(*, records: Iterable[str], about: Mapping, folder: Path, crate: Path) -> None:
     """Write the crate of the jobs with records, and of all that they depend on.
 
-    Args:
-        about: the choices of the run, of which the family and licences of datasets are read.
-        folder: of the page.
+    `about` are the choices of the run (see `rib.reporting.page.write_page`), `folder` is that of the page.
     """
-    cite = yaml.safe_load(citation.read_text(encoding="utf-8"))
     jobs = {path: lines[0] for path, lines in related(records)[0].items() if lines}
     files, actions, tools = {"index.html": {"name": "The page of the run"}}, {}, {}
     for path, record in jobs.items():
@@ -35,13 +29,12 @@ def write_crate(*, records: Iterable[str], about: Mapping, citation: Path, folde
             entry |= {"contentSize": str(record["sizes"][name])} if name in record["sizes"] else {}
         version = record.get("commit") or "unknown"
         tool = f"#{quote(record['rule'])}-{quote(version)}"
-        tools[tool] = {"name": record["rule"], "softwareVersion": version, "isPartOf": {"@id": SOFTWARE}}
+        tools[tool] = {"name": record["rule"], "softwareVersion": version, "applicationSuite": "ImageNet-RIB"}
         ids = ([_file_id(*pair, folder) for pair in record[key].items()] for key in ("inputs", "outputs"))
         used, made = ([{"@id": name} for name in dict.fromkeys(names)] for names in ids)
         what = {"name": f"{record['rule']} {record['job']}".strip(), "startTime": record["started"]}
         what |= {"endTime": record["ended"], "instrument": {"@id": tool}, "object": used, "result": made}
         actions[f"#{quote(path)}"] = what
-    here = [name for name in files if not name.startswith("ni:")]
     licences = sorted({f"{entry['label']}: {entry['licence']}" for entry in about["read"].values()})
     root = {
         "name": f"ImageNet-RIB: {about['family']['title']}",
@@ -49,18 +42,12 @@ def write_crate(*, records: Iterable[str], about: Mapping, citation: Path, folde
         "datePublished": max(record["ended"] for record in jobs.values()),
         "license": f"Made from data and models with licences of their own; data: {'; '.join(licences)}",
         "conformsTo": {"@id": PROFILE["@id"]},
-        "hasPart": [{"@id": name} for name in here],
+        "hasPart": [{"@id": name} for name in files if not name.startswith("ni:")],
         "mentions": [{"@id": name} for name in actions],
     }
-    about_self = {"conformsTo": {"@id": SPECIFICATION}, "about": {"@id": ROOT}}
-    software = {"name": cite["title"], "softwareVersion": str(cite["version"]), "license": cite["license"]}
-    kinds = {
-        "CreativeWork": {SELF: about_self, PROFILE["@id"]: PROFILE},
-        "Dataset": {ROOT: root},
-        "SoftwareApplication": {SOFTWARE: software, **tools},
-        "CreateAction": actions,
-        "File": files,
-    }
+    descriptor = {"conformsTo": {"@id": SPECIFICATION}, "about": {"@id": "./"}}
+    kinds = {"CreativeWork": {"ro-crate-metadata.json": descriptor, PROFILE["@id"]: PROFILE}, "Dataset": {"./": root}}
+    kinds |= {"SoftwareApplication": tools, "CreateAction": actions, "File": files}
     graph = [{"@id": name, "@type": kind, **what} for kind, own in kinds.items() for name, what in own.items()]
     write_json(crate, {"@context": f"{SPECIFICATION}/context", "@graph": graph})
 
