@@ -2,16 +2,17 @@
 # compares such files of several groups. Neither is part of a full run.
 
 
+BUNDLE = f"{REPORTS}/{FAMILY}.rib.zip"
+
+
 def files_of_bundle(w):
     """Files of a bundle besides the rows: facts of runs and datasets (the pretraining proxy's too), tables, and the page."""
     geometry, proxied = geometry_of(FIRST_MODEL), any(map(GRID.excludes_proxy, GRID.datasets))
     datasets = dict.fromkeys([*GRID.datasets, *([GRID.reference.name] if proxied else [])])
-    facts = [
-        prepared(part, name, geometry)
-        for name in datasets
-        for part in ("manifest.json", "index.parquet", "classes.json")
-    ]
+    parts = ("manifest.json", "index.parquet", "classes.json")
+    facts = [prepared(part, name, geometry) for name in datasets for part in parts]
     tables = [path for path in (*TABLES.values(), *COMPARISON.values()) if path.endswith(".csv")]
+    CONSOLE.made = f"Made: {BUNDLE}, to be sent to others, who compare it by `snakemake compare`."
     return [*beside("manifest", ROWS), *facts, *splits_of(geometry, GRID.datasets), *tables, PAGE]
 
 
@@ -20,7 +21,7 @@ use rule compute_metrics as bundle with:
         rows=ROWS,
         more=files_of_bundle,
     output:
-        bundle=f"{REPORTS}/{FAMILY}.rib.zip",
+        bundle=BUNDLE,
         provenance=f"{REPORTS}/bundle.provenance.json",
     log:
         f"{LOGS}/bundle.log",
