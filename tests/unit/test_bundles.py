@@ -29,7 +29,9 @@ def made(tmp_path_factory):
     """Two bundles of projects with one method in common, and a third whose images of `blue` differ."""
     folder = tmp_path_factory.mktemp("bundles")
     first = make(folder / "first", {"ft": -0.3, "lwf": 0.1})
-    second = make(folder / "second", {"lora": 0.4, "lwf": 0.1}, config={"training": {"lr": 0.1, "a<b>": "=1+1"}})
+    second = make(
+        folder / "second", {"lora": 0.4, "lwf": 0.1}, config={"training": {"epochs": 3, "lr": 0.1, "a<b>": "=1+1"}}
+    )
     third = make(folder / "third", {"ft": -0.3}, {"red": 0, "green": 1, "blue": 7}, targets=("red", "blue"))
     return first, second, third
 
@@ -85,7 +87,7 @@ def test_methods_of_both_are_ranked_by_the_mri_of_their_own_tables(made, compare
 def test_what_differs_and_what_was_checked_is_listed(compared):
     tables, page = compared
     settings = tables["settings"].set_index("setting")
-    assert set(settings.index) == {"config.methods", "config.training.lr", "config.training.a<b>"}
+    assert set(settings.index) == {"config.methods", *(f"config.training.{key}" for key in ("epochs", "lr", "a<b>"))}
     assert (
         settings.loc["config.methods", "tiny.1"] == '["ft", "lwf"]'
         and settings.loc["config.training.a<b>", "tiny.2"] == '"=1+1"'

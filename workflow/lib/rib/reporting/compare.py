@@ -53,7 +53,7 @@ def compare(*, bundles: Sequence[str], statistics: Mapping, log_file: str, folde
         refuse_full_disk(WORK, sum(path.stat().st_size for path in paths), "comparing bundles")
         opened, images, claims, settings, runs = zip(*map(check, paths, names), strict=True)
         ranking, notes = rank_all(opened, images, **statistics)
-    settings = pd.DataFrame(dict(zip(names, settings, strict=True))).rename_axis("setting").fillna("")
+    settings = pd.DataFrame(dict(zip(names, settings, strict=True))).sort_index().rename_axis("setting").fillna("")
     settings = settings[settings.nunique(axis=1) > 1].reset_index()
     found = {"ranking": ranking, "settings": settings, "claims": pd.concat(claims)}
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(TEMPLATE.read_text())
@@ -65,7 +65,7 @@ def compare(*, bundles: Sequence[str], statistics: Mapping, log_file: str, folde
     print(f"The tables of {len(opened)} bundles follow from their rows; open {folder}/index.html.")
 
 
-def check(path: Path, name: str) -> tuple[Bundle, dict[str, str], pd.DataFrame, pd.Series, dict]:
+def check(path: Path, name: str) -> tuple[Bundle, dict[str, str], pd.DataFrame, dict[str, str], dict]:
     """A bundle, digests of its scored images, differences of its tables, settings as JSON, and `run_facts`; or a UserError."""
     folder = WORK / "compare" / f"bundle-{name}"
     folder.mkdir()
@@ -74,7 +74,8 @@ def check(path: Path, name: str) -> tuple[Bundle, dict[str, str], pd.DataFrame, 
         images, again, run = scored_images(bundle), compute_again(bundle), run_facts(bundle.records)
         lines = [(name, claim.name, *difference(claim, again / claim.name)) for claim in bundle.claims]
         made_with = {key: [text for text, _ in run[key]] for key in ("commits", "machines", "versions")}
-        settings = pd.json_normalize({"config": bundle.config, **made_with}).iloc[0].map(json.dumps)
+        (flat,) = pd.json_normalize({"config": bundle.config, **made_with}).to_dict("records")
+        settings = {key: json.dumps(value) for key, value in flat.items()}  # as JSON, no text begins as a formula
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
     except Exception as error:  # readers of hostile files raise many types
