@@ -53,6 +53,8 @@ def test_entities_resolve(crate):
     assert descriptor["about"] == {"@id": "./"} and descriptor["@type"] == "CreativeWork" and root["@type"] == "Dataset"
     assert entities[root["conformsTo"]["@id"]]["@type"] == "CreativeWork"
     assert root["conformsTo"]["@id"].startswith("https://w3id.org/ro/wfrun/process/")
+    files = {name for name, entity in entities.items() if entity["@type"] == "File"}
+    assert {part["@id"] for part in root["hasPart"]} == files, "what is a File must be part of the crate"
     assert all(root[key] for key in ("name", "description", "license")) and datetime.fromisoformat(
         root["datePublished"]
     )
@@ -70,7 +72,7 @@ def test_each_job_is_an_action_with_instrument_inputs_outputs_and_times(crate):
         assert datetime.fromisoformat(action["startTime"]) <= datetime.fromisoformat(action["endTime"])
         for key, files in (("object", record["inputs"]), ("result", record["outputs"])):
             found = [entities[one["@id"]] for one in action[key]]
-            assert {entity["@type"] for entity in found} <= {"File"}
+            assert {entity["@type"] for entity in found} <= {"File", "CreativeWork"}
             assert {digest_of(entity) for entity in found} == set(files.values())
 
 

@@ -1,7 +1,7 @@
 """A Process Run Crate: the jobs of a run as RO-Crate metadata beside its page, from the provenance records.
 
 Each job is an action with its rule as instrument, its inputs, outputs and times. Files of the page's folder are parts of the
-crate; those elsewhere in the project are named by their hash (RFC 6920). Source: https://w3id.org/ro/wfrun/process/0.5
+crate; those elsewhere in the project are works that it names by their hash (RFC 6920). Source: https://w3id.org/ro/wfrun/process/0.5
 """
 
 import base64
@@ -35,6 +35,8 @@ def write_crate(*, records: Iterable[str], about: Mapping, folder: Path, crate: 
         what = {"name": f"{record['rule']} {record['job']}".strip(), "startTime": record["started"]}
         what |= {"endTime": record["ended"], "instrument": {"@id": tool}, "object": used, "result": made}
         actions[f"#{quote(path)}"] = what
+    here = {name: entry for name, entry in files.items() if not name.startswith("ni:")}
+    elsewhere = {name: entry for name, entry in files.items() if name not in here}
     licences = sorted({f"{entry['label']}: {entry['licence']}" for entry in about["read"].values()})
     root = {
         "name": f"ImageNet-RIB: {about['family']['title']}",
@@ -42,12 +44,18 @@ def write_crate(*, records: Iterable[str], about: Mapping, folder: Path, crate: 
         "datePublished": max(record["ended"] for record in jobs.values()),
         "license": f"Made from data and models with licences of their own; data: {'; '.join(licences)}",
         "conformsTo": {"@id": PROFILE["@id"]},
-        "hasPart": [{"@id": name} for name in files if not name.startswith("ni:")],
+        "hasPart": [{"@id": name} for name in here],
         "mentions": [{"@id": name} for name in actions],
     }
     descriptor = {"conformsTo": {"@id": SPECIFICATION}, "about": {"@id": "./"}}
-    kinds = {"CreativeWork": {"ro-crate-metadata.json": descriptor, PROFILE["@id"]: PROFILE}, "Dataset": {"./": root}}
-    kinds |= {"SoftwareApplication": tools, "CreateAction": actions, "File": files}
+    works = {"ro-crate-metadata.json": descriptor, PROFILE["@id"]: PROFILE, **elsewhere}
+    kinds = {
+        "CreativeWork": works,
+        "Dataset": {"./": root},
+        "SoftwareApplication": tools,
+        "CreateAction": actions,
+        "File": here,
+    }
     graph = [{"@id": name, "@type": kind, **what} for kind, own in kinds.items() for name, what in own.items()]
     write_json(crate, {"@context": f"{SPECIFICATION}/context", "@graph": graph})
 
