@@ -146,12 +146,12 @@ class Project:
         return {path: (path.lstat().st_mtime_ns, path.read_bytes()) for path in found}
 
     def products(self) -> dict[str, bytes]:
-        """Bytes of every result that must be reproducible: all but records, and what tells times: pages and costs."""
+        """Bytes of every result that must be reproducible: all but records, and what tells times: pages, crates and costs."""
         files = [path for part in ("results", "reports") for path in (self.folder / part).rglob("*") if path.is_file()]
         return {
             str(path.relative_to(self.folder)): path.read_bytes()
             for path in files
-            if not path.name.endswith(("provenance.json", ".html")) and path.stem != "cost"
+            if not path.name.endswith(("provenance.json", ".html", "ro-crate-metadata.json")) and path.stem != "cost"
         }
 
 

@@ -94,6 +94,7 @@ rule write_page:
         citation=local(WORKFLOW.parent / "CITATION.cff"),
     output:
         page=PAGE,
+        crate=f"{REPORTS}/ro-crate-metadata.json",
         provenance=f"{REPORTS}/index.provenance.json",
     log:
         f"{LOGS}/report.log",
@@ -112,7 +113,8 @@ rule write_page:
             },
             "about": ABOUT,
             "code": digest(
-                "write_page", *(REPORTING / name for name in ("page.py", "page.html.jinja", "citation.jinja"))
+                "write_page",
+                *(REPORTING / name for name in ("page.py", "page.html.jinja", "citation.jinja", "crate.py")),
             ),
         },
     script:

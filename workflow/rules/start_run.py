@@ -20,7 +20,7 @@ from rib.jobs.parent_run import PARENT_RUN, announce
 from rib.records import provenance
 
 NAMED = 3  # changed files that are named at the start; the others are counted
-LOOKS = {"status", "preview", "plan", "verify", "pull"}  # targets before which no outputs are adopted
+LOOKS = {"status", "preview", "plan", "verify", "pull", "compare"}  # targets before which no outputs are adopted
 # Folder of this run's sockets; relative, since a socket's path may have 107 bytes at most.
 SOCKETS = Path(f"work/warm-{os.uname().nodename}-{os.getpid()}")
 

@@ -5,9 +5,12 @@ from pathlib import Path
 from _run import arguments, run
 
 with run(snakemake, warm="tables") as out:
+    from rib.reporting.crate import write_crate
     from rib.reporting.page import write_page
 
     cfg, files = snakemake.params.cfg, snakemake.input
     analyses = dict(zip(cfg["analyses"], map(Path, files.analyses), strict=True))
     records = [*cfg["upstream"], *files.records]
     write_page(**arguments(write_page, snakemake, out, analyses=analyses, records=records))
+    folder = Path(snakemake.output.page).parent
+    write_crate(**arguments(write_crate, snakemake, out, records=records, folder=folder))

@@ -17,7 +17,7 @@ from rib.config.schema import known_name
 from rib.config.settings import LENGTH
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
-UNRECORDED = ("catalog", "archives", "external", "monitor")  # keys of config that are no settings of results
+UNRECORDED = ("catalog", "archives", "external", "bundles", "monitor")  # keys of config that are no settings of results
 # Settings of the machine, on which results do not depend.
 OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
 # What a model is, without its label and style.

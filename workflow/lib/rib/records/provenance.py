@@ -45,8 +45,12 @@ def load() -> dict[str, list[dict]]:
 
     Raises a UserError if a line is damaged, or not a record, for example after a merge conflict.
     """
+    return from_lines(FILE.read_text(encoding="utf-8", errors="replace") if FILE.is_file() else "")
+
+
+def from_lines(text: str) -> dict[str, list[dict]]:
+    """Records in the lines that `as_lines` made, by path; raises a UserError as `load`."""
     records: dict[str, list[dict]] = {}
-    text = FILE.read_text(encoding="utf-8", errors="replace") if FILE.is_file() else ""
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         try:
             record = _parsed(line, "")
@@ -64,9 +68,21 @@ def load() -> dict[str, list[dict]]:
 
 
 def save(records: Mapping[str, Iterable[dict]]) -> None:
-    """Write gathered records, sorted, so that equal records give equal bytes."""
+    """Write gathered records."""
+    write_text(FILE, as_lines(records))
+
+
+def as_lines(records: Mapping[str, Iterable[dict]]) -> str:
+    """Records by path in lines, sorted, so that equal records give equal bytes."""
     lines = [_with_digest({"path": name, **record}, "") for name in sorted(records) for record in records[name]]
-    write_text(FILE, "".join(lines))
+    return "".join(lines)
+
+
+def of_jobs(paths: Iterable[str]) -> dict[str, dict]:
+    """Records of jobs by path: their own or, where that is missing, the gathered one; jobs without either are left out."""
+    gathered = load()
+    found = {path: read(Path(path)) or next(iter(gathered.get(path, [])), None) for path in paths}
+    return {path: record for path, record in found.items() if record}
 
 
 def write(path: Path, record: Mapping) -> None:

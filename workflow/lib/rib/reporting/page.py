@@ -66,9 +66,7 @@ def write_page(
     """
     tables = page_tables({"mri": mri, "ri": ri, "accuracy": accuracy, **analyses}, columns, about)
     fits, labels = read_table(fit), {name: _labels(about[name]) for name in ("models", "methods", "datasets")}
-    gathered = provenance.load()
-    found = (provenance.read(Path(path)) or next(iter(gathered.get(path, [])), None) for path in records)
-    if not (made := [record for record in found if record]):
+    if not (made := list(provenance.of_jobs(records).values())):
         raise UserError(f"each record of the run is missing, or {provenance.DAMAGED}; `snakemake verify` names them.")
     run = run_facts(made)
     options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}

@@ -1,0 +1,51 @@
+# `snakemake bundle` writes one file with a run's tables and all that they follow from; `snakemake compare` checks and
+# compares such files of several groups. Neither is part of a full run.
+
+
+BUNDLE = f"{REPORTS}/{FAMILY}.rib.zip"
+
+
+def files_of_bundle(w):
+    """Files of a bundle besides the rows: facts of runs and datasets (the pretraining proxy's too), tables, and the page."""
+    geometry, proxied = geometry_of(FIRST_MODEL), any(map(GRID.excludes_proxy, GRID.datasets))
+    datasets = dict.fromkeys([*GRID.datasets, *([GRID.reference.name] if proxied else [])])
+    parts = ("manifest.json", "index.parquet", "classes.json")
+    facts = [prepared(part, name, geometry) for name in datasets for part in parts]
+    tables = [path for path in (*TABLES.values(), *COMPARISON.values()) if path.endswith(".csv")]
+    CONSOLE.made = f"Made: {BUNDLE}, to be sent to others, who compare it by `snakemake compare`."
+    return [*beside("manifest", ROWS), *facts, *splits_of(geometry, GRID.datasets), *tables, PAGE]
+
+
+use rule compute_metrics as bundle with:
+    input:
+        rows=ROWS,
+        more=files_of_bundle,
+    output:
+        bundle=BUNDLE,
+        provenance=f"{REPORTS}/bundle.provenance.json",
+    log:
+        f"{LOGS}/bundle.log",
+    params:
+        cfg=lambda w: {
+            "function": "rib.reporting.bundle:write_bundle",
+            "records": [*GRID_RECORDS, f"{REPORTS}/tables/comparison.provenance.json"],
+            "config": ABOUT["config"],
+            "code": digest("tabulate", REPORTING / "bundle.py"),
+        },
+
+
+rule compare:
+    log:
+        "logs/compare.log",
+    conda:
+        "../../../envs/report.yaml"
+    params:
+        cfg={
+            "function": "rib.reporting.compare:compare",
+            "bundles": CONFIG["bundles"],
+            "statistics": CONFIG["statistics"],
+            "log_file": "logs/compare.log",
+            "folder": "reports/compare",
+        },
+    script:
+        "../../scripts/look.py"
