@@ -10,4 +10,5 @@ with run(snakemake, warm="tables") as out:
     cfg, files = snakemake.params.cfg, snakemake.input
     analyses = dict(zip(cfg["analyses"], map(Path, files.analyses), strict=True))
     records = [*cfg["upstream"], *files.records]
-    write_page(**arguments(write_page, snakemake, out, analyses=analyses, records=records))
+    cells = next(map(Path, files.cells), None)
+    write_page(**arguments(write_page, snakemake, out, analyses=analyses, records=records, cells=cells))
