@@ -123,10 +123,11 @@ def answer(mri: pd.DataFrame, about: Mapping) -> str:
         names = [about[kind][row[kind[:-1]]]["label"] for kind in ("models", "methods") if len(about[kind]) > 1]
         ends.append(f"{value} [{low}, {high}]" + f" ({', '.join(names)})" * bool(names))
     gained, lost = (rows["ci_low"] > 0).sum(), (rows["ci_high"] < 0).sum()
+    kind = "unfinished" if unfinished.all() else "finished"
+    counts = f"; of {len(rows)} {kind} pairs of model and method {gained} gained and {lost} lost" * (len(rows) > 1)
     return (
         f"Fine-tuning changed mean accuracy on the other datasets by {' to '.join(dict.fromkeys(ends))} percentage points "
-        f"({100 * about['config']['statistics']['confidence']:g} % confidence intervals); of {len(rows)} "
-        f"{'unfinished' if unfinished.all() else 'finished'} pairs of model and method {gained} gained and {lost} lost."
+        f"({100 * about['config']['statistics']['confidence']:g} % confidence intervals){counts}."
     )
 
 

@@ -79,20 +79,15 @@ def _chart(table: pd.DataFrame, **first: str | None) -> tuple[alt.Chart, list[al
         params.append(alt.param(name=column, value=value, bind=select))
     formats = dict.fromkeys(table.select_dtypes("number"), "number")
     data = alt.Data(values=table.round(3).to_csv(index=False), format=alt.CsvDataFormat(type="csv", parse=formats))
-    # The pretrained model is part of every choice.
-    chosen = " && ".join(
-        f"({name} === null || datum.{name} === {name} || datum.target === '{NO_TARGET}')" for name in first
-    )
-    return alt.Chart(data).transform_filter(chosen), params
+    # The pretrained model is part of every choice of methods and targets.
+    absent = {"method": PRETRAINED, "target": NO_TARGET}
+    chosen = (f"({name} === null || indexof([{name}, '{absent.get(name)}'], datum.{name}) >= 0)" for name in first)
+    return alt.Chart(data).transform_filter(" && ".join(chosen)), params
 
 
 def _spec(chart: alt.TopLevelMixin, params: list[alt.Parameter], description: str) -> dict:
-    looks = {
-        "view": {"stroke": None},
-        "background": "transparent",
-        "axis": {"labelLimit": 260},
-        "legend": {"labelLimit": 260},
-    }
+    wide = {"labelLimit": 260}
+    looks = {"view": {"stroke": None}, "background": "transparent", "axis": wide, "legend": wide}
     made = chart.properties(description=description).configure(**looks).to_dict()
     return {**made, "params": [param.param.to_dict() for param in params] + made.get("params", [])}
 
