@@ -232,10 +232,10 @@ def test_the_page_says_when_versions_differ_and_when_there_is_no_figure(tmp_path
 def test_a_figure_and_a_table_stand_below_their_question(tmp_path, tables):
     Image.new("RGB", (20, 10)).save(tmp_path / "radar.png")
     text = page(tmp_path, tables, [record()], [tmp_path / "radar.png"], questions={"radar": "why"})
-    section = text.split('id="why"')[1].split("</section>")[0]
+    section = text.split('id="q-why"')[1].split("</section>")[0]
     assert 'id="radar"' in section and text.count('id="radar"') == 1
-    assert text.split('id="survived"')[1].split("</section>")[0].count("<summary>Table: ") == 3
-    assert 'href="#why"' in text and 'href="#model"' not in text, "no figure or table is about models"
+    assert text.split('id="q-survived"')[1].split("</section>")[0].count("<summary>Table: ") == 3
+    assert 'href="#q-why"' in text and 'href="#q-model"' not in text, "no figure or table is about models"
 
 
 def test_a_table_without_a_question_is_refused(tmp_path):

@@ -81,6 +81,8 @@ def write_page(
     run, means, accuracies = run_facts(made), read_table(mri), read_table(accuracy)
     seeds_ri = read_table(analyses.get("seeds_ri", ri))
     views = page_views(means, seeds_ri, accuracies, about, colours or {}) if figures else {}
+    explained = read_json(cells) if cells else {"images": []}
+    explained["images"] = [(labels["datasets"][name], *more) for name, *more in explained["images"]]
     options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE.parent), **options)
     templates.filters["texts"] = lambda rows: [[shown for shown, _ in row] for row in rows]
@@ -96,7 +98,7 @@ def write_page(
         most_rows=MOST_ROWS,
         views=views,
         bundle=vl_convert.javascript_bundle() if views else "",
-        cells=read_json(cells) if cells else None,
+        cells=explained if cells else None,
         unfinished=name_unfinished(fits, {**labels, "targets": labels["datasets"]}),
         fitted=int(fits["method"].isin([name for name, method in about["methods"].items() if method["can_fit"]]).sum()),
         fewest_seeds=FEWEST_SEEDS,
