@@ -114,7 +114,7 @@ def _tradeoff(
     named = {about["methods"][name]["label"]: colour for name, colour in colours.items()} | {PRETRAINED: "#252525"}
     scale = alt.Scale(domain=list(named), range=list(named.values())) if colours else alt.Undefined
     bottom = {"title": None, "legend": alt.Legend(orient="bottom", symbolLimit=0)}
-    colour = alt.Color("method:N", scale=scale, **bottom)
+    colour, inside = alt.Color("method:N", scale=scale, legend=None), alt.Fill("method:N", scale=scale, **bottom)
     x = alt.X("on_target:Q", title="accuracy on the target (%)", scale=alt.Scale(zero=False))
     y = alt.Y("ri:Q", title="mRI, or RI of the chosen target (points)")
     own = {"shape": alt.Shape("model:N", **bottom)} if table["model"].nunique() > 1 else {}
@@ -126,7 +126,7 @@ def _tradeoff(
             x="on_target_low:Q", x2="on_target_high:Q", y=y, color=colour
         ),
         base.mark_rule(opacity=0.5, strokeWidth=2).encode(x=x, y="ci_low:Q", y2="ci_high:Q", color=colour),
-        base.mark_point(size=110).encode(x=x, y=y, color=colour, fill=colour, fillOpacity=fill, tooltip=tips, **own),
+        base.mark_point(size=110).encode(x=x, y=y, color=colour, fill=inside, fillOpacity=fill, tooltip=tips, **own),
     )
     said = "Accuracy on the target against the change of accuracy on the other datasets, with confidence intervals."
     return _spec(chart.properties(width="container", height=340), params, said)
