@@ -26,6 +26,7 @@ TABLES = dict.fromkeys(
         "count_costs",
         "gather_histories",
         "compare_samples",
+        "explain_cells",
     ),
     1,
 )

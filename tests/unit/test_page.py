@@ -1,4 +1,6 @@
 import copy
+import json
+import re
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -6,9 +8,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from rib.base.errors import UserError
 from rib.base.progress import duration
 from rib.records import provenance
-from rib.reporting.page import page_tables, run_facts, write_page
+from rib.reporting.page import MOST_ROWS, answer, page_tables, run_facts, write_page
 from tiny.project import ROOT
 
 CAPTIONS = ROOT / "workflow/report/captions"
@@ -124,7 +127,7 @@ def test_durations_read_as_people_say_them(seconds, shown):
     assert duration(seconds) == shown
 
 
-def page(tmp_path, tables, records, figures, about=ABOUT):
+def page(tmp_path, tables, records, figures, about=ABOUT, **more):
     paths = []
     for number, content in enumerate(records):
         paths.append(tmp_path / f"{number}.json")
@@ -143,6 +146,7 @@ def page(tmp_path, tables, records, figures, about=ABOUT):
         about=about,
         prepared={"A": str(tmp_path / "manifest.json"), "b": "was/not/pulled.json"},
         page=tmp_path / "index.html",
+        **more,
     )
     return (tmp_path / "index.html").read_text()
 
@@ -152,7 +156,7 @@ def test_the_page_escapes_names_and_needs_no_network(tmp_path, tables):
     text = page(tmp_path, tables, [record()], [tmp_path / "radar.png"])
     assert "Toys &amp; &lt;games&gt;" in text and "<games>" not in text
     assert 'For &lt;papers&gt;: <a href="tables/summary.tex">summary.tex</a>' in text
-    assert 'src="data:image/png;base64,' in text and 'src="http' not in text and "@import" not in text
+    assert 'src="data:image/webp;base64,' in text and 'src="http' not in text and "@import" not in text
     assert "Accuracy on each dataset before" in text and "max-width: 12px" in text
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
     assert citation["title"] in text.replace("&#39;", "'")
@@ -225,6 +229,46 @@ def test_the_page_says_when_versions_differ_and_when_there_is_no_figure(tmp_path
     assert "not run from a git checkout (1 job)" in text and "nothing to compare" in text
 
 
+def test_a_figure_and_a_table_stand_below_their_question(tmp_path, tables):
+    Image.new("RGB", (20, 10)).save(tmp_path / "radar.png")
+    text = page(tmp_path, tables, [record()], [tmp_path / "radar.png"], questions={"radar": "why"})
+    section = text.split('id="q-why"')[1].split("</section>")[0]
+    assert 'id="radar"' in section and text.count('id="radar"') == 1
+    assert text.split('id="q-survived"')[1].split("</section>")[0].count("<summary>Table: ") == 3
+    assert 'href="#q-why"' in text and 'href="#q-model"' not in text, "no figure or table is about models"
+
+
+def test_a_table_without_a_question_is_refused(tmp_path):
+    (tmp_path / "columns.yaml").write_text("x: {title: X, question: when, note: N, columns: {P: p}}")
+    (tmp_path / "x.csv").write_text("p\n1\n")
+    with pytest.raises(UserError, match="'x'.*survived"):
+        page_tables({"x": tmp_path / "x.csv"}, tmp_path / "columns.yaml", ABOUT)
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "ends", "counts"),
+    [([0, 0, 0], ["\N{MINUS SIGN}3.0 [\N{MINUS SIGN}4.0, \N{MINUS SIGN}2.0]", "+5.0 [+4.0, +6.0]"], "1 gained and 1 lost"),
+     ([0, 0, 1], ["\N{MINUS SIGN}3.0", "+0.5 [\N{MINUS SIGN}0.5, +1.5]"], "0 gained and 1 lost"),
+     ([1, 1, 1], ["\N{MINUS SIGN}3.0", "+5.0"], "3 unfinished pairs")],
+)  # fmt: skip
+def test_the_answer_is_the_range_of_finished_runs_with_intervals(unfinished, ends, counts):
+    values = pd.Series([-3.0, 0.5, 5.0])
+    mri = pd.DataFrame({"model": "net", "method": "ft", "size": "all", "mri": values, "unfinished": unfinished})
+    said = answer(mri.assign(ci_low=values - 1, ci_high=values + 1), ABOUT)
+    assert all(part in said for part in (*ends, counts, "95 %"))
+    assert answer(mri.assign(size="5"), ABOUT) == ""
+
+
+def test_rows_beyond_the_first_ones_are_data_of_a_script(tmp_path, tables):
+    short = page(tmp_path, tables, [record()], [])
+    many = pd.concat([pd.read_csv(tables["ri"])] * 1000, ignore_index=True)
+    many.assign(seed=range(1000)).to_csv(tables["ri"], index=False)
+    text = page(tmp_path, tables, [record()], [])
+    assert text.count("<tr>") - short.count("<tr>") == MOST_ROWS - 1
+    (more,) = re.findall(r'<script type="application/json">(.*?)</script>', text)
+    assert [row[4] for row in json.loads(more)] == [str(seed) for seed in range(MOST_ROWS, 1000)]
+
+
 def test_every_figure_has_a_caption():
     modules = {path.stem for path in (ROOT / "workflow/lib/rib/figures").glob("[a-z]*.py")}
     assert {path.stem for path in CAPTIONS.iterdir() if len(path.read_text()) > 100} == modules != set()
@@ -241,7 +285,7 @@ def test_costs_of_a_rule_add_up_and_its_largest_job_is_shown():
 
 def shown_table(folder, csv, columns):
     (folder / "x.csv").write_text(csv)
-    (folder / "columns.yaml").write_text(f"x: {{title: X, note: N, columns: {columns}}}")
+    (folder / "columns.yaml").write_text(f"x: {{title: X, question: why, note: N, columns: {columns}}}")
     (table,) = page_tables({"x": folder / "x.csv"}, folder / "columns.yaml", ABOUT)
     return table
 

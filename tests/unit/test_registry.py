@@ -30,7 +30,7 @@ def registry(tmp_path):
 )
 def test_a_figure_is_registered_with_its_module_and_caption(registry, tmp_path, inputs, settings):
     made = registry()
-    made.figure("one", inputs=inputs, settings=settings)
+    made.figure("one", question="why", inputs=inputs, settings=settings)
     (figure,) = made.figures.values()
     assert (figure.inputs, figure.settings) == (inputs, settings)
     assert figure.module == tmp_path / "lib/rib/figures/one.py"
@@ -52,7 +52,7 @@ def test_a_figure_is_registered_with_its_module_and_caption(registry, tmp_path, 
 def test_inputs_or_settings_that_draw_does_not_take_are_refused(registry, inputs, settings):
     made = registry()
     with pytest.raises(UserError, match=r"figures/one\.py"):
-        made.figure("one", inputs=inputs, settings=settings)
+        made.figure("one", question="why", inputs=inputs, settings=settings)
     assert made.figures == {}
 
 
@@ -60,12 +60,17 @@ def test_inputs_or_settings_that_draw_does_not_take_are_refused(registry, inputs
 def test_a_figure_without_a_module_or_a_caption_is_refused(registry, tmp_path, missing):
     (tmp_path / missing).unlink()
     with pytest.raises(UserError, match=f"'one'.*{missing}"):
-        registry().figure("one", inputs={"table": "a.csv"}, settings={"labels": {}})
+        registry().figure("one", question="why", inputs={"table": "a.csv"}, settings={"labels": {}})
+
+
+def test_a_question_that_the_page_does_not_ask_is_refused(registry):
+    with pytest.raises(UserError, match="'one'.*'when'.*survived"):
+        registry().figure("one", question="when", inputs={"table": "a.csv"}, settings={"labels": {}})
 
 
 def test_an_analysis_shows_figures_that_are_registered(registry):
     made = registry()
-    made.figure("one", inputs={"table": "a.csv"}, settings={"labels": {}})
+    made.figure("one", question="why", inputs={"table": "a.csv"}, settings={"labels": {}})
     with pytest.raises(UserError, match="'mine'.*'two'"):
         made.analysis("mine", tables={}, figures=["one", "two"])
 
@@ -73,7 +78,7 @@ def test_an_analysis_shows_figures_that_are_registered(registry):
 def with_analyses(made):
     """A figure of no analysis and, of two analyses, a figure, a table and a file each; the second is optional."""
     for name in ("two", "one"):
-        made.figure(name, inputs={"table": "a.csv"}, settings={"labels": {}})
+        made.figure(name, question="why", inputs={"table": "a.csv"}, settings={"labels": {}})
     made.analysis("usual", tables={"usual": "usual.csv"}, files={"rows": ["rows.csv"]})
     made.analysis("extra", tables={"extra": "extra.csv"}, figures=["one"], files={"maps": ["maps.csv"]}, optional=True)
     return made

@@ -118,7 +118,7 @@ def test_two_jobs_at_a_time_give_the_same_bytes(finished, project):
 LIBRARY = "workflow/lib/rib"
 # Histories too, since unfinished runs are marked in their table.
 MADE_OF_ROWS = {"compute_metrics", "compare_methods", "compare_samples", "write_summary", "count_costs", "plot_figure"}
-MADE_OF_ROWS |= {"gather_histories"}
+MADE_OF_ROWS |= {"gather_histories", "explain_cells"}
 
 
 def test_what_no_result_depends_on_re_runs_nothing(finished_copy):

@@ -63,6 +63,7 @@ def figure_files(*names):
 
 REGISTRY.figure(
     "protocol",
+    question="trust",
     inputs={
         **{name: TABLES[name] for name in ("accuracy", "ri", "mri")},
         **({"splits": f"{REPORTS}/tables/splits.csv"} if GRID.split_fractions else {}),
@@ -71,6 +72,7 @@ REGISTRY.figure(
 )
 REGISTRY.figure(
     "before_after",
+    question="survived",
     inputs={"ood": TABLES["ood"]},
     settings={
         **ONE_METHOD,
@@ -83,6 +85,7 @@ REGISTRY.figure(
 )
 REGISTRY.figure(
     "ri_matrix",
+    question="survived",
     inputs={"ri": TABLES["ri"], "mri": TABLES["mri"]},
     settings={
         **LABELS,
@@ -92,12 +95,18 @@ REGISTRY.figure(
 )
 ACCURACY = {"accuracy": TABLES["accuracy"]}
 REGISTRY.figure(
-    "accuracy_matrix", inputs=ACCURACY, settings={**LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS}
+    "accuracy_matrix",
+    question="survived",
+    inputs=ACCURACY,
+    settings={**LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS},
 )
-REGISTRY.figure("radar", inputs=ACCURACY, settings={**EXAMPLE, "models": dict(list(MODEL_STYLES.items())[:2])})
+REGISTRY.figure(
+    "radar", question="survived", inputs=ACCURACY, settings={**EXAMPLE, "models": dict(list(MODEL_STYLES.items())[:2])}
+)
 if PUBLISHABLE := {name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable}:
     REGISTRY.figure(
         "examples",
+        question="trust",
         inputs={
             "rows": rows_of([PRETRAINED_RUNS[FIRST_MODEL]]),
             "images": [prepared("manifest.json", name, geometry_of(FIRST_MODEL)) for name in PUBLISHABLE],

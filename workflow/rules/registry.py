@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rib.base.errors import UserError
 from rib.config.settings import signature_of
+from rib.reporting.questions import QUESTIONS
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class RegisteredFigure:
     inputs: Mapping[str, str | list[str]]  # path or list of paths for each positional argument
     settings: Mapping[str, object]  # keyword arguments
     caption: Path  # reStructuredText file
+    question: str  # that it helps to answer, a key of QUESTIONS
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,13 @@ class Registry:
         self.figures: dict[str, RegisteredFigure] = {}
         self.analyses: dict[str, Analysis] = {}
 
-    def figure(self, name: str, *, inputs: Mapping, settings: Mapping) -> None:
+    def figure(self, name: str, *, question: str, inputs: Mapping, settings: Mapping) -> None:
         """Register a figure, drawn by rib/figures/<name>.py, with the caption report/captions/<name>.rst.
 
-        Raises a UserError if one of the files is missing, or `draw` has other arguments.
+        Raises a UserError if one of the files is missing, the question is unknown, or `draw` has other arguments.
         """
+        if question not in QUESTIONS:
+            raise UserError(f"the figure '{name}' has the question '{question}'; known are {', '.join(QUESTIONS)}.")
         module = self.workflow / f"lib/rib/figures/{name}.py"
         caption = self.workflow / f"report/captions/{name}.rst"
         for path in (module, caption):
@@ -58,7 +62,7 @@ class Registry:
                     f"{module}: draw has the arguments {', '.join(known)}, but the figure is registered with "
                     f"{', '.join(given)}; change one of them."
                 )
-        self.figures[name] = RegisteredFigure(module, inputs, settings, caption)
+        self.figures[name] = RegisteredFigure(module, inputs, settings, caption, question)
 
     def analysis(self, name: str, **parts) -> None:
         """Register an analysis, whose parts are the attributes of `Analysis`, after its figures."""

@@ -88,6 +88,7 @@ rule write_page:
         analyses=list(MORE_TABLES.values()),
         files=list(dict.fromkeys(path for paths in MORE_FILES.values() for path in paths)),
         figures=PNGS,
+        cells=[CELLS] if HAS_FIGURES else [],
         records=SHOWN_RECORDS,
         captions=[local(REGISTRY.figures[Path(path).stem].caption) for path in PNGS],
         columns=local(WORKFLOW / "report/tables.yaml"),
@@ -111,10 +112,13 @@ rule write_page:
             "prepared": {
                 entry.label: prepared("manifest.json", entry.name, geometry_of(FIRST_MODEL)) for entry in DATASETS_READ
             },
+            "questions": {Path(path).stem: REGISTRY.figures[Path(path).stem].question for path in PNGS},
+            "colours": {name: style["colour"] for name, style in METHOD_STYLES.items()},
             "about": ABOUT,
             "code": digest(
                 "write_page",
-                *(REPORTING / name for name in ("page.py", "page.html.jinja", "citation.jinja", "crate.py")),
+                *sorted(REPORTING.glob("page*")),
+                *(REPORTING / name for name in ("citation.jinja", "crate.py", "views.py")),
             ),
         },
     script:

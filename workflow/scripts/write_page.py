@@ -11,6 +11,7 @@ with run(snakemake, warm="tables") as out:
     cfg, files = snakemake.params.cfg, snakemake.input
     analyses = dict(zip(cfg["analyses"], map(Path, files.analyses), strict=True))
     records = [*cfg["upstream"], *files.records]
-    write_page(**arguments(write_page, snakemake, out, analyses=analyses, records=records))
+    cells = next(map(Path, files.cells), None)
+    write_page(**arguments(write_page, snakemake, out, analyses=analyses, records=records, cells=cells))
     folder = Path(snakemake.output.page).parent
     write_crate(**arguments(write_crate, snakemake, out, records=records, folder=folder))

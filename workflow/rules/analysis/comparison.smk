@@ -3,7 +3,7 @@
 COMPARISON = {name: f"{REPORTS}/tables/{name}.csv" for name in ("comparisons", "comparisons_ri", "ranking", "seeds_ri")}
 SUMMARY = {ending: f"{REPORTS}/tables/summary.{ending}" for ending in ("md", "tex", "csv")}
 
-REGISTRY.figure("ranking", inputs={"ranking": COMPARISON["ranking"]}, settings=STYLED_MEANS)
+REGISTRY.figure("ranking", question="method", inputs={"ranking": COMPARISON["ranking"]}, settings=STYLED_MEANS)
 REGISTRY.analysis(
     "comparison",
     tables={name: COMPARISON[name] for name in ("ranking", "comparisons", "seeds_ri")},

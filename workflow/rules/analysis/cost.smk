@@ -4,7 +4,7 @@
 COST = f"{REPORTS}/tables/cost.csv"
 COSTED = {n: [*m.parents] for n, m in SHOWN.items() if all(GRID.methods[k].trains for k in m.parents or [n])}
 
-REGISTRY.figure("cost", inputs={"cost": COST, "mri": TABLES["mri"]}, settings=LABELLED_MEANS)
+REGISTRY.figure("cost", question="cost", inputs={"cost": COST, "mri": TABLES["mri"]}, settings=LABELLED_MEANS)
 REGISTRY.analysis("cost", tables={"cost": COST}, figures=["cost"])
 
 

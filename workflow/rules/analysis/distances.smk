@@ -11,6 +11,7 @@ COMPRESSION_OF = f"{RUNS}/distances/{{geometry}}/compression"
 
 REGISTRY.figure(
     "distance_drop",
+    question="why",
     inputs={**DISTANCE_TABLES, "ri": TABLES["ri"]},
     settings={
         "models": MODEL_LABELS,
@@ -26,6 +27,7 @@ REGISTRY.figure(
 DISTANCE_LABELS = {name: CATALOG.datasets[name].label for name in DISTANCE_SETS}
 REGISTRY.figure(
     "distance_matrix",
+    question="why",
     inputs={"distances": DISTANCE_TABLES["distances"]},
     settings={"models": MODEL_LABELS, "datasets": DISTANCE_LABELS, "kinds": DISTANCE_KINDS},
 )

@@ -9,6 +9,7 @@ if BASELINES:
 
     REGISTRY.figure(
         "effective_robustness",
+        question="survived",
         inputs={"robustness": ROBUSTNESS_TABLES["effective_robustness"]},
         settings={**LABELLED_MEANS, "models": MODEL_STYLES, "baselines": BASELINES, "datasets": DATASET_LABELS},
     )

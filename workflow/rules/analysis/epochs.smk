@@ -14,9 +14,12 @@ EPOCH_SETTINGS = {
     "methods": {n: style for n, style in COMPARED_SETTINGS["methods"].items() if GRID.methods[n].trains},
 }
 
-REGISTRY.figure("cka_epochs", inputs={"cka_epochs": EPOCH_TABLES["cka_epochs"]}, settings=EPOCH_SETTINGS)
+REGISTRY.figure(
+    "cka_epochs", question="why", inputs={"cka_epochs": EPOCH_TABLES["cka_epochs"]}, settings=EPOCH_SETTINGS
+)
 REGISTRY.figure(
     "tradeoff_epochs",
+    question="why",
     inputs={"tradeoff_epochs": EPOCH_TABLES["tradeoff_epochs"]},
     settings={key: EPOCH_SETTINGS[key] for key in ("models", "methods", "targets")} | ON_TARGET,
 )

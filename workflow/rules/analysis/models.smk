@@ -4,7 +4,7 @@ MODEL_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("model_compari
 
 if len(GRID.models) > 1 and HAS_FIGURES:
     COMPARED_MODELS = {**ONE_METHOD, "models": MODEL_STYLES, "confidence": CONFIDENCE}
-    REGISTRY.figure("models", inputs={"ranks": MODEL_TABLES["model_ranks"]}, settings=COMPARED_MODELS)
+    REGISTRY.figure("models", question="model", inputs={"ranks": MODEL_TABLES["model_ranks"]}, settings=COMPARED_MODELS)
     REGISTRY.analysis("models", tables=MODEL_TABLES, figures=["models"])
 
 

@@ -4,9 +4,10 @@
 SAMPLE_ROWS = rows_of([run for run in GRID.runs() if run.method not in CURVES])
 SAMPLE_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")}
 
-REGISTRY.figure("flips", inputs={"flips": SAMPLE_TABLES["flips"]}, settings=LABELLED_MEANS)
+REGISTRY.figure("flips", question="why", inputs={"flips": SAMPLE_TABLES["flips"]}, settings=LABELLED_MEANS)
 REGISTRY.figure(
     "calibration",
+    question="trust",
     inputs={"samples": SAMPLE_TABLES["samples"]},
     settings={"models": MODEL_LABELS, "methods": METHOD_LABELS, "datasets": DATASET_LABELS},
 )
@@ -35,4 +36,22 @@ use rule compute_metrics as compare_samples with:
             "samples:write_tables",
             real_labels=[name for name, dataset in GRID.datasets.items() if dataset.real_labels],
             **MEANS_OF_RI,
+        ),
+
+
+CELLS = f"{REPORTS}/tables/cells.json"  # what explains each cell of RI, for the page
+
+
+use rule compare_samples as explain_cells with:
+    output:
+        **table_files("cells", cells=CELLS),
+    log:
+        f"{LOGS}/cells.log",
+    params:
+        cfg=tabulation(
+            "cells:write_cells",
+            publishable=list(PUBLISHABLE),
+            geometry=vars(GRID.geometry(FIRST_MODEL)),
+            ood_datasets=GRID.ood,
+            size=GRID.shown_size,
         ),

@@ -8,14 +8,19 @@ PRETRAINING_IMAGES = {name: model.pretraining_images for name, model in GRID.mod
 COUNTED = list({(run.model, run.target, run.size): run for run in CHECKPOINT_RUNS}.values())
 
 if COUNTED and len(GRID.sizes) > 1:
-    REGISTRY.figure("train_subsets", inputs={"sizes": SIZES["sizes"]}, settings=STYLED_MEANS)
+    REGISTRY.figure("train_subsets", question="survived", inputs={"sizes": SIZES["sizes"]}, settings=STYLED_MEANS)
     REGISTRY.analysis("sizes", tables={"sizes": SIZES["sizes"]}, figures=["train_subsets"])
 
 if COUNTED and EXAMPLE_METHOD and (SERIES or len(set(PRETRAINING_IMAGES.values())) > 1):
     OF_SIZES = {"pretraining_sizes": SIZES["pretraining_sizes"]}
     # Published models may be many; with them, one method is shown.
     ONLY = METHOD_STYLES if len(SERIES) == len(GRID.models) else {EXAMPLE_METHOD: METHOD_STYLES[EXAMPLE_METHOD]}
-    REGISTRY.figure("pretraining_sizes", inputs=OF_SIZES, settings={**STYLED_MEANS, "methods": ONLY, "series": SERIES})
+    REGISTRY.figure(
+        "pretraining_sizes",
+        question="model",
+        inputs=OF_SIZES,
+        settings={**STYLED_MEANS, "methods": ONLY, "series": SERIES},
+    )
     REGISTRY.analysis("pretraining_sizes", tables=OF_SIZES, figures=["pretraining_sizes"])
 
 

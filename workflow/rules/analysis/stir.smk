@@ -6,7 +6,7 @@ CROSSED = f"{RUNS}/stir/{RUN_PATH}/{{dataset}}"
 # Each run is compared on its target.
 CROSSED_RUNS = [{**vars(run), "dataset": run.target} for run in COMPARED]
 
-REGISTRY.figure("stir", inputs={"stir": STIR}, settings=COMPARED_SETTINGS)
+REGISTRY.figure("stir", question="why", inputs={"stir": STIR}, settings=COMPARED_SETTINGS)
 REGISTRY.analysis("stir", tables={"stir": STIR}, figures=["stir"], optional=True)
 
 

@@ -4,6 +4,7 @@ TRAINING = f"{REPORTS}/tables/training.csv"
 
 REGISTRY.figure(
     "training",
+    question="trust",
     inputs={"training": TRAINING},
     settings={
         **ONE_MODEL,

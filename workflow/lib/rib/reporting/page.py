@@ -1,6 +1,7 @@
 """The page of a run: one HTML file with its tables, figures and provenance, which needs no network."""
 
 import base64
+import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
+import vl_convert
 import yaml
 from docutils.core import publish_parts
 from PIL import Image
@@ -20,11 +22,14 @@ from rib.base.files import in_bytes, read_json, write_text
 from rib.base.progress import duration
 from rib.config.run import RUN_COLUMNS
 from rib.records import provenance
+from rib.reporting.questions import QUESTIONS
+from rib.reporting.views import page_views
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 CLOCK = "%Y-%m-%d %H:%M UTC"
 DATASET_COLUMNS = ("target", "dataset", "first", "second")  # table columns with names of datasets
 PIXELS = 0.6  # page pixels per pixel of a figure
+MOST_ROWS = 200  # of a table before it is sorted, filtered or copied, when a script adds the others
 
 Cell = tuple[str, object]  # displayed text, and sort key: a number, a text, or None for running text
 NONE: Cell = ("\N{EN DASH}", float("-inf"))  # missing number
@@ -47,6 +52,9 @@ def write_page(
     about: Mapping,
     prepared: Mapping[str, str],
     partial: Mapping | None = None,
+    questions: Mapping[str, str] | None = None,
+    colours: Mapping[str, str] | None = None,
+    cells: Path | None = None,
     page: Path,
 ) -> None:
     """Write the page.
@@ -63,33 +71,68 @@ def write_page(
         prepared: manifests of the datasets by label; those that exist list the excluded images.
         partial: of a preview, numbers of `finished`, `outdated` and all `runs`, also as `counts` (what, finished, all); the
             `targets` of means, and reasons by name for what is `left_out`.
+        questions: question (rib.reporting.questions) of each figure by name; the first for others.
+        colours: of methods, by name, for the interactive views.
+        cells: what explains each cell of RI (rib.analysis.cells), if it is known.
     """
     tables = page_tables({"mri": mri, "ri": ri, "accuracy": accuracy, **analyses}, columns, about)
     fits, labels = read_table(fit), {name: _labels(about[name]) for name in ("models", "methods", "datasets")}
     if not (made := list(provenance.of_jobs(records).values())):
         raise UserError(f"each record of the run is missing, or {provenance.DAMAGED}; `snakemake verify` names them.")
-    run = run_facts(made)
+    run, means, accuracies = run_facts(made), read_table(mri), read_table(accuracy)
+    seeds_ri = read_table(analyses.get("seeds_ri", ri))
+    views = page_views(means, seeds_ri, accuracies, about, colours or {}) if figures else {}
+    explained = read_json(cells) if cells else {"images": []}
+    explained["images"] = [(labels["datasets"][name], *more) for name, *more in explained["images"]]
     options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE.parent), **options)
+    templates.filters["texts"] = lambda rows: [[shown for shown, _ in row] for row in rows]
+    templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     text = templates.get_template(TEMPLATE.name).render(
         about=about,
         partial=partial,
         duration=duration,
         config=yaml.safe_dump(about["config"], sort_keys=False),
-        figures=[_figure(*pair) for pair in zip(figures, captions, strict=True)],
+        answer=answer(means, about),
+        questions=QUESTIONS,
+        figures=[_figure(*pair, questions or {}) for pair in zip(figures, captions, strict=True)],
         tables=tables,
+        most_rows=MOST_ROWS,
+        views=views,
+        bundle=vl_convert.javascript_bundle() if views else "",
+        cells=explained if cells else None,
         unfinished=name_unfinished(fits, {**labels, "targets": labels["datasets"]}),
         fitted=int(fits["method"].isin([name for name, method in about["methods"].items() if method["can_fit"]]).sum()),
         fewest_seeds=FEWEST_SEEDS,
         inside=changes_inside(analyses["in_distribution"], about) if "in_distribution" in analyses else [],
         files=more_files,
         run=run,
-        cost_per_mri=run["seconds"] / means if (means := len(pd.read_csv(mri))) else None,
-        **catalogue_rows(pd.read_csv(accuracy), about),
+        cost_per_mri=run["seconds"] / len(means) if len(means) else None,
+        **catalogue_rows(accuracies, about),
         corrupt={name: read_json(Path(path))["corrupt"] for name, path in prepared.items() if Path(path).is_file()},
         cite=yaml.safe_load(citation.read_text(encoding="utf-8")),
     )
     write_text(page, text)
+
+
+def answer(mri: pd.DataFrame, about: Mapping) -> str:
+    """How much survived, in one sentence: lowest and highest mRI of finished runs, or of all if none finished."""
+    rows = mri[mri["size"] == about["shown_size"]]
+    rows = rows if (unfinished := rows["unfinished"] > 0).all() else rows[~unfinished]
+    if rows.empty:
+        return ""
+    ends = []
+    for row in rows.sort_values("mri", kind="stable").iloc[[0, -1]].to_dict("records"):
+        value, low, high = (FORMS["signed"](row[key]) for key in ("mri", "ci_low", "ci_high"))
+        names = [about[kind][row[kind[:-1]]]["label"] for kind in ("models", "methods") if len(about[kind]) > 1]
+        ends.append(f"{value} [{low}, {high}]" + f" ({', '.join(names)})" * bool(names))
+    gained, lost = (rows["ci_low"] > 0).sum(), (rows["ci_high"] < 0).sum()
+    kind = "unfinished" if unfinished.all() else "finished"
+    counts = f"; of {len(rows)} {kind} pairs of model and method {gained} gained and {lost} lost" * (len(rows) > 1)
+    return (
+        f"Fine-tuning changed mean accuracy on the other datasets by {' to '.join(dict.fromkeys(ends))} percentage points "
+        f"({100 * about['config']['statistics']['confidence']:g} % confidence intervals){counts}."
+    )
 
 
 def changes_inside(path: Path, about: Mapping) -> list[str]:
@@ -104,14 +147,16 @@ def changes_inside(path: Path, about: Mapping) -> list[str]:
     return found
 
 
-def _figure(path: Path, caption_file: Path) -> dict[str, object]:
-    caption = caption_file.read_text(encoding="utf-8").strip()
+def _figure(path: Path, caption_file: Path, questions: Mapping[str, str]) -> dict[str, object]:
+    caption, data = caption_file.read_text(encoding="utf-8").strip(), io.BytesIO()
     with Image.open(path) as image:
         width = round(PIXELS * image.width)
+        image.save(data, "WEBP", lossless=True)  # half as large as PNG
     return {
         "name": path.stem,
         "width": width,
-        "data": base64.b64encode(path.read_bytes()).decode(),
+        "question": questions.get(path.stem, next(iter(QUESTIONS))),
+        "data": base64.b64encode(data.getvalue()).decode(),
         "alt": caption.split(". ")[0],
         "caption": publish_parts(caption, writer="html5", settings_overrides={"raw_enabled": False})["body"],
     }
@@ -123,7 +168,7 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
 
     Args:
         paths: CSV files by name.
-        columns: YAML file with title, note and columns of each table. A column is given by its header: a column of the
+        columns: YAML file with title, question, note and columns of each table. A column is given by its header: a column of the
             CSV file, or value, form and interval. The table `accuracy` also has a column for each dataset.
         about: see `write_page`.
     """
@@ -146,6 +191,9 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
         rows = [[cell for _, part in parts for cell in _cells(line, part)] for line in lines]
         note = f"{entry['note']} {few[0].upper()}{few[1:]}." if (few := few_objects(table)) else entry["note"]
         found.append({"title": entry["title"], "note": note, "file": path.name, "header": header, "rows": rows})
+        if (question := entry.get("question")) not in QUESTIONS:
+            raise UserError(f"{columns}: the table '{name}' has no question; give one of {', '.join(QUESTIONS)}.")
+        found[-1]["question"] = question
     return found
 
 

@@ -1,0 +1,188 @@
+"""Interactive views of the page as Vega-Lite specifications: trade-off, RI and accuracies. Equal input gives equal bytes."""
+
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from rib.analysis.fit import UNFINISHED
+from rib.config.run import NO_TARGET, PRETRAINED
+
+MEAN = "mRI"  # in place of a target
+RUN = ["model", "method", "target"]
+TIPS = [f"{column}:N" for column in RUN]
+KINDS = {"target": "datasets", "dataset": "datasets", "method": "methods", "model": "models"}
+MOST_ROWS = 80  # of a matrix; with more it begins with one model, or one method of it
+CHANGES = ["#542788", "#f7f7f7", "#b35806"]  # as in the figures
+CELL = alt.Step(68), alt.Step(26)  # pixels
+
+
+def page_views(
+    mri: pd.DataFrame, ri: pd.DataFrame, accuracy: pd.DataFrame, about: Mapping, colours: Mapping[str, str]
+) -> dict[str, dict]:
+    """Specifications by the name of the figure that each replaces on a screen.
+
+    Args:
+        mri, ri, accuracy: tables, in which seeds are averaged.
+        about: see `rib.reporting.page.write_page`.
+        colours: of methods, by name.
+    """
+    own = [about["shown_size"], "all"]  # the pretrained model has the latter
+    mri, ri, accuracy = (table[table["size"].isin(own)] for table in (mri[mri["size"] == own[0]], ri, accuracy))
+    if mri.empty:
+        return {}
+    accuracy = with_intervals(accuracy, about["config"]["statistics"]["confidence"])
+    means = mri.rename(columns={"mri": "ri"}).assign(target=MEAN)
+    values = ["ri", "ci_low", "ci_high", "fit", "unfinished"]
+    changes = pd.concat([_means(ri[ri["size"] == own[0]], values), means[[*RUN, *values]]], ignore_index=True)
+    return {
+        "tradeoff": _tradeoff(changes, means, accuracy, about, colours),
+        "ri_matrix": _ri_matrix(changes, about),
+        "accuracy_matrix": _accuracy_matrix(accuracy, about),
+    }
+
+
+def _means(table: pd.DataFrame, values: Sequence[str], keys: Sequence[str] = RUN) -> pd.DataFrame:
+    return table.groupby(list(keys), sort=False)[list(values)].mean().reset_index()
+
+
+def with_intervals(accuracy: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Mean accuracies over seeds, with Wilson's interval `low`, `high` (percent) over the images of a dataset, taken as
+    independent."""
+    found = _means(accuracy, ["n", "accuracy"], [*RUN, "dataset"])
+    z, n, p = NormalDist().inv_cdf(0.5 + confidence / 2), found["n"], found["accuracy"] / 100
+    centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+    low, high = (100 * (centre + sign * half) / (1 + z * z / n) for sign in (-1, 1))
+    return found.assign(low=low, high=high)
+
+
+def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
+    """Labels in place of names, in the order of the run; the column `run` keeps the names."""
+    table = table.assign(run=["/".join(names) for names in table[RUN].itertuples(index=False)])
+    for column, kind in KINDS.items():
+        order = {PRETRAINED: -1, **{name: place for place, name in enumerate(about[kind])}, MEAN: len(about[kind])}
+        if column in table:
+            table = table.sort_values(column, key=lambda names, order=order: names.map(order), kind="stable")
+            labels = {name: entry["label"] for name, entry in about[kind].items()}
+            table[column] = [labels.get(name, name) for name in table[column]]
+    return table.reset_index(drop=True)
+
+
+def _chart(table: pd.DataFrame, **first: str | None) -> tuple[alt.Chart, list[alt.Parameter]]:
+    """A chart of the rows that are chosen, with a choice for each of some columns: the first value, None for all."""
+    params = []
+    for column, value in first.items():
+        shown = [name for name in dict.fromkeys(table[column]) if name != NO_TARGET]
+        select = alt.binding_select(options=[None, *shown], labels=["all", *shown], name=f"{column.capitalize()} ")
+        params.append(alt.param(name=column, value=value, bind=select))
+    formats = dict.fromkeys(table.select_dtypes("number"), "number")
+    data = alt.Data(values=table.round(3).to_csv(index=False), format=alt.CsvDataFormat(type="csv", parse=formats))
+    # The pretrained model is part of every choice of methods and targets.
+    absent = {"method": PRETRAINED, "target": NO_TARGET}
+    chosen = (f"({name} === null || indexof([{name}, '{absent.get(name)}'], datum.{name}) >= 0)" for name in first)
+    return alt.Chart(data).transform_filter(" && ".join(chosen)), params
+
+
+def _spec(chart: alt.TopLevelMixin, params: list[alt.Parameter], description: str) -> dict:
+    wide = {"labelLimit": 260}
+    looks = {"view": {"stroke": None}, "background": "transparent", "axis": wide, "legend": wide}
+    made = chart.properties(description=description).configure(**looks).to_dict()
+    return {**made, "params": [param.param.to_dict() for param in params] + made.get("params", [])}
+
+
+def _shown(table: pd.DataFrame, value: str, low: str, high: str, form: str) -> list[str]:
+    """Number and interval, as a hover shows them."""
+    return [
+        f"{a:{form}}" + (f", {b:{form}} to {c:{form}}" if b == b else "")
+        for a, b, c in table[[value, low, high]].itertuples(index=False)
+    ]
+
+
+def _tradeoff(
+    changes: pd.DataFrame, means: pd.DataFrame, accuracy: pd.DataFrame, about: Mapping, colours: Mapping
+) -> dict:
+    columns = ["on_target", "on_target_low", "on_target_high"]
+    names = dict(zip(("accuracy", "low", "high"), columns, strict=True))
+    runs = accuracy[accuracy["dataset"] == accuracy["target"]].rename(columns=names)
+    table = changes.merge(pd.concat([part[[*RUN, *columns]] for part in (runs, means)]), on=RUN)
+    origin = means.drop_duplicates("model")[["model", "on_target_before"]].set_axis(["model", "on_target"], axis=1)
+    table = pd.concat([table, origin.assign(method=PRETRAINED, target=MEAN, ri=0.0, unfinished=0)], ignore_index=True)
+    table = table.assign(on=_shown(table, *columns, ".1f"), change=_shown(table, "ri", "ci_low", "ci_high", "+.1f"))
+    base, params = _chart(_labelled(table, about), model=None, method=None, target=MEAN)
+    named = {about["methods"][name]["label"]: colour for name, colour in colours.items()} | {PRETRAINED: "#252525"}
+    scale = alt.Scale(domain=list(named), range=list(named.values())) if colours else alt.Undefined
+    bottom = {"title": None, "legend": alt.Legend(orient="bottom", symbolLimit=0)}
+    colour, inside = alt.Color("method:N", scale=scale, legend=None), alt.Fill("method:N", scale=scale, **bottom)
+    x = alt.X("on_target:Q", title="accuracy on the target (%)", scale=alt.Scale(zero=False))
+    y = alt.Y("ri:Q", title="mRI, or RI of the chosen target (points)")
+    own = {"shape": alt.Shape("model:N", **bottom)} if table["model"].nunique() > 1 else {}
+    fill = alt.condition("datum.unfinished > 0", alt.value(0), alt.value(0.85))
+    tips = [*TIPS, alt.Tooltip("on:N", title="on the target (%)"), alt.Tooltip("change:N", title="mRI or RI")]
+    chart = alt.layer(
+        alt.Chart(alt.Data(values=[{}])).mark_rule(color="#8c8c8c", aria=False).encode(y=alt.datum(0)),
+        base.mark_rule(opacity=0.5, strokeWidth=2).encode(
+            x="on_target_low:Q", x2="on_target_high:Q", y=y, color=colour
+        ),
+        base.mark_rule(opacity=0.5, strokeWidth=2).encode(x=x, y="ci_low:Q", y2="ci_high:Q", color=colour),
+        base.mark_point(size=110).encode(x=x, y=y, color=colour, fill=inside, fillOpacity=fill, tooltip=tips, **own),
+    )
+    said = "Accuracy on the target against the change of accuracy on the other datasets, with confidence intervals."
+    return _spec(chart.properties(width="container", height=340), params, said)
+
+
+def _ri_matrix(changes: pd.DataFrame, about: Mapping) -> dict:
+    limit = max(1.0, changes["ri"].abs().max())
+    marks = [f"{ri:+.1f}{UNFINISHED * (n > 0)}" for ri, n in changes[["ri", "unfinished"]].itertuples(index=False)]
+    table = changes.assign(text=marks, shown=_shown(changes, "ri", "ci_low", "ci_high", "+.1f"))
+    table = _labelled(table.assign(dark=(~changes["ri"].between(-0.65 * limit, 0.85 * limit)).astype(int)), about)
+    table["row"] = table["method"] if table["model"].nunique() == 1 else table["model"] + ", " + table["method"]
+    tips = [*TIPS, alt.Tooltip("shown:N", title="RI"), alt.Tooltip("fit:Q", title="fit (%)", format=".1f")]
+    colours = alt.Scale(domain=[-limit, 0, limit], range=CHANGES)
+    return _matrix(
+        table, "ri", "target", colours, "RI (points)", tips, model=_first(table, "model"), method=None, target=None
+    )
+
+
+def _accuracy_matrix(accuracy: pd.DataFrame, about: Mapping) -> dict:
+    table = accuracy.assign(
+        text=accuracy["accuracy"].map("{:.1f}".format), shown=_shown(accuracy, "accuracy", "low", "high", ".1f")
+    )
+    table = _labelled(table.assign(dark=(accuracy["accuracy"] > 70).astype(int)), about)
+    own = [""] * len(table) if table["model"].nunique() == 1 else table["model"] + ", "
+    on = [f" on {target}" * (target != NO_TARGET) for target in table["target"]]
+    table["row"] = own + table["method"] + on
+    tuned = table[table["target"] != NO_TARGET]
+    tips = [*TIPS, "dataset:N", alt.Tooltip("shown:N", title="accuracy (%)"), alt.Tooltip("n:Q", title="images")]
+    colours, first = (
+        alt.Scale(domain=[0, 100], scheme="blues"),
+        {name: _first(tuned, name) for name in ("model", "method")},
+    )
+    return _matrix(table, "accuracy", "dataset", colours, "accuracy (%)", tips, **first, target=None)
+
+
+def _first(table: pd.DataFrame, column: str) -> str | None:
+    """The value of a column to begin with: None, for all, unless these are too many rows."""
+    return table[column].iloc[0] if len(table[RUN].drop_duplicates()) > MOST_ROWS else None
+
+
+def _matrix(
+    table: pd.DataFrame, value: str, column: str, colours: alt.Scale, title: str, tips: list, **first: str | None
+) -> dict:
+    """Coloured cells with their text, a row for each `row`; `first` are the values that are chosen at first."""
+    base, params = _chart(table, **first)
+    order = [list(dict.fromkeys(table[name])) for name in (column, "row")]
+    x = alt.X(f"{column}:N", sort=order[0], title=None, axis=alt.Axis(orient="top", labelAngle=-30))
+    cells = base.encode(x=x, y=alt.Y("row:N", sort=order[1], title=None))
+    legend = alt.Legend(orient="bottom", gradientLength=220)
+    dark = alt.condition("datum.dark > 0", alt.value("white"), alt.value("#1c1c1c"))
+    chart = alt.layer(
+        cells.mark_rect(stroke="white").encode(
+            alt.Color(f"{value}:Q", title=title, scale=colours, legend=legend), tooltip=tips
+        ),
+        cells.mark_text(fontSize=11).encode(text="text:N", color=dark, tooltip=tips),
+    )
+    return _spec(
+        chart.properties(width=CELL[0], height=CELL[1]), params, f"{title} by {column}; the tables have the numbers."
+    )
