@@ -7,7 +7,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${1:-python3}" -m venv "$folder/venv"
 "$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check uv
-resolve() { "$folder/venv/bin/uv" pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header "$@"; }
+resolve() { "$folder/venv/bin/uv" pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-annotate --no-header "$@"; }
 without() { sed -nE "s/^($1)==.*/--no-emit-package \1/p"; }
 given=$(resolve requirements-torch.txt | without 'torch|torchvision|setuptools|triton|(cuda|nvidia)-[a-z0-9-]+')
 for name in "" -npm -dev -cluster; do

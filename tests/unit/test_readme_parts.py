@@ -146,7 +146,7 @@ def pages(folder, *names):
 
 def test_each_part_comes_to_its_place(tmp_path, example, monkeypatch):
     monkeypatch.chdir(ROOT)
-    first, second = pages(tmp_path, "graph", "config", "figures", "methods", "recipes", "headline")
+    first, second = pages(tmp_path, "graph", "config", "figures", "methods", "recipes", "headline", "paper")
     readme.renew([first, second], GRAPH)
     assert first.read_text() == (
         f"before\n<!-- made by make docs: graph -->\n{readme.graph(GRAPH)}\n<!-- end -->\nafter graph\n"
@@ -154,7 +154,7 @@ def test_each_part_comes_to_its_place(tmp_path, example, monkeypatch):
     text = second.read_text()
     for name, part in (("config", readme.config_table()), ("figures", readme.figure_list())):
         assert f"<!-- made by make docs: {name} -->\n{part}\n<!-- end -->\nafter {name}\n" in text
-    assert "stale" not in text and text.count("made by") == 5
+    assert "stale" not in text and text.count("made by") == 6
     readme.renew([first, second], GRAPH)
     assert second.read_text() == text
 

@@ -65,6 +65,8 @@ def count(parts: Iterable[pd.DataFrame], indexes: Mapping[str, pd.DataFrame]) ->
     scored: dict[str, tuple[Run, np.ndarray, np.ndarray, pd.MultiIndex]] = {}
     found: dict[State, dict[str, np.ndarray]] = {}
     for part in parts:
+        if part.empty:
+            continue
         rows, right = part["row"].to_numpy(), part["rank"].to_numpy() == 0
         # Most parts are of one state, and grouping by what does not vary takes most of the time.
         fixed = {key: part[key].iloc[0] for key in STATE}
