@@ -114,14 +114,14 @@ def _tradeoff(
     named = {about["methods"][name]["label"]: colour for name, colour in colours.items()} | {PRETRAINED: "#252525"}
     scale = alt.Scale(domain=list(named), range=list(named.values())) if colours else alt.Undefined
     bottom = {"title": None, "legend": alt.Legend(orient="bottom", symbolLimit=0)}
-    colour, inside = alt.Color("method:N", scale=scale, legend=None), alt.Fill("method:N", scale=scale, **bottom)
+    colour, inside = (kind("method:N", scale=scale, **bottom) for kind in (alt.Color, alt.Fill))
     x = alt.X("on_target:Q", title="accuracy on the target (%)", scale=alt.Scale(zero=False))
     y = alt.Y("ri:Q", title="mRI, or RI of the chosen target (points)")
     own = {"shape": alt.Shape("model:N", **bottom)} if table["model"].nunique() > 1 else {}
     fill = alt.condition("datum.unfinished > 0", alt.value(0), alt.value(0.85))
     tips = [*TIPS, alt.Tooltip("on:N", title="on the target (%)"), alt.Tooltip("change:N", title="mRI or RI")]
     chart = alt.layer(
-        alt.Chart(alt.Data(values=[{}])).mark_rule(color="#8c8c8c", aria=False).encode(y=alt.datum(0)),
+        base.transform_sample(1).mark_rule(color="#8c8c8c", aria=False).encode(y=alt.datum(0)),
         base.mark_rule(opacity=0.5, strokeWidth=2).encode(
             x="on_target_low:Q", x2="on_target_high:Q", y=y, color=colour
         ),
