@@ -126,12 +126,12 @@ def answer(mri: pd.DataFrame, about: Mapping) -> str:
         value, low, high = (FORMS["signed"](row[key]) for key in ("mri", "ci_low", "ci_high"))
         names = [about[kind][row[kind[:-1]]]["label"] for kind in ("models", "methods") if len(about[kind]) > 1]
         ends.append(f"{value} [{low}, {high}]" + f" ({', '.join(names)})" * bool(names))
-    gained, lost = (rows["ci_low"] > 0).sum(), (rows["ci_high"] < 0).sum()
-    kind = "unfinished" if unfinished.all() else "finished"
-    counts = f"; of {len(rows)} {kind} pairs of model and method {gained} gained and {lost} lost" * (len(rows) > 1)
+    above, below = (rows["ci_low"] > 0).sum(), (rows["ci_high"] < 0).sum()
+    pairs = f"{len(rows)} {'unfinished' if unfinished.all() else 'finished'} pairs of model and method"
+    counts = f"; of {pairs} {above} have an interval above 0, {below} below" * (len(rows) > 1)
     return (
         f"Fine-tuning changed mean accuracy on the other datasets by {' to '.join(dict.fromkeys(ends))} percentage points "
-        f"({100 * about['config']['statistics']['confidence']:g} % confidence intervals){counts}."
+        f"({100 * about['config']['statistics']['confidence']:g}\N{NO-BREAK SPACE}% confidence intervals){counts}."
     )
 
 
