@@ -255,7 +255,7 @@ def test_the_answer_is_the_range_of_finished_runs_with_intervals(unfinished, end
     values = pd.Series([-3.0, 0.5, 5.0])
     mri = pd.DataFrame({"model": "net", "method": "ft", "size": "all", "mri": values, "unfinished": unfinished})
     said = answer(mri.assign(ci_low=values - 1, ci_high=values + 1), ABOUT)
-    assert all(part in said for part in (*ends, counts, "95 %"))
+    assert all(part in said for part in (*ends, counts, "95\N{NO-BREAK SPACE}%"))
     assert answer(mri.assign(size="5"), ABOUT) == ""
 
 
