@@ -1,6 +1,8 @@
 """The finished runs of a grid, and the jobs of its reports with these runs only, for `snakemake preview`."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -43,9 +45,8 @@ def finished_runs(workflow, runs: Sequence[Run], rows_of: Callable, records: Ite
     for run in runs:
         cells.setdefault((run.model, run.method, run.size, run.target), []).append(run)
     before = {run.model: str(run) for run in done if run.method == PRETRAINED}
-    cells = {
-        key: own for key, own in cells.items() if done.issuperset(own) and key[0] in before and key[1] != PRETRAINED
-    }
+    tuned = {key: own for key, own in cells.items() if key[0] in before and key[1] != PRETRAINED}
+    cells = {key: own for key, own in tuned.items() if done.issuperset(own)}
     if not cells:
         raise UserError(
             "preview: no run is finished; it needs the rows of a pretrained model, and of all seeds of one of its methods on "
@@ -54,9 +55,8 @@ def finished_runs(workflow, runs: Sequence[Run], rows_of: Callable, records: Ite
     targets, among = common_targets(cells)
     outdated = sum(all(map(Path.is_file, map(Path, files))) for files in rows.values()) - len(done)
     compared = {str(run) for key in among for run in cells[key]} | {before[model] for model, *_ in among}
-    return Finished(
-        {str(run) for own in cells.values() for run in own} | {*before.values()}, compared, targets, outdated
-    )
+    shown = {str(run) for own in cells.values() for run in own} | {*before.values()}
+    return Finished(shown, compared, targets, outdated)
 
 
 def common_targets(cells: Iterable[tuple[str, ...]]) -> tuple[list[str], set[tuple[str, ...]]]:
@@ -64,9 +64,8 @@ def common_targets(cells: Iterable[tuple[str, ...]]) -> tuple[list[str], set[tup
     own: dict[tuple, set[str]] = {}
     for *method, target in cells:
         own.setdefault(tuple(method), set()).add(target)
-    order = sorted(
-        set().union(*own.values()), key=lambda target: (-sum(target in part for part in own.values()), target)
-    )
+    counts = Counter(chain.from_iterable(own.values()))
+    order = sorted(counts, key=lambda target: (-counts[target], target))
     choices = [order[: number + 1] for number in range(len(order))]
     best = max(choices, key=lambda some: len(some) * sum(part.issuperset(some) for part in own.values()))
     return best, {(*method, target) for method, part in own.items() if part.issuperset(best) for target in best}
@@ -117,13 +116,8 @@ def preview_jobs(
             cfg["replicates"] = min(REPLICATES, cfg["replicates"])
         named = {key: [*map(here, kept[key])] if key in kept else here(str(it)) for key, it in given.items()}
         made = {key: here(str(it)) for key, it in output.items() if key != "provenance"}
-        parts = {
-            "input": InputFiles(fromdict=named),
-            "output": OutputFiles(fromdict=made),
-            "wildcards": w,
-            "threads": 1,
-        }
-        parts |= {"params": Params(fromdict={"cfg": cfg}), "log": Log([f"{logs}/{name}.log"])}
+        parts = {"input": InputFiles(fromdict=named), "output": OutputFiles(fromdict=made), "wildcards": w}
+        parts |= {"params": Params(fromdict={"cfg": cfg}), "log": Log([f"{logs}/{name}.log"]), "threads": 1}
         jobs.append(SimpleNamespace(name=name, rule=rule.name, script=Path(rule.script).name, **parts))
 
     for path in paths:

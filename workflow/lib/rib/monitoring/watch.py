@@ -36,16 +36,13 @@ class Watch:
     history: Path | None = None  # in the job's private folder, whose name identifies its settings and inputs
     warned: bool = False
 
-    def __call__(
-        self, rows: list[dict], images: int, norm: float | None, changed: Mapping, device: torch.device
-    ) -> None:
+    def __call__(self, rows: list[dict], images: int, norm: float | None, changed: Mapping, device: torch.device):
         """Report a training's start, which has no gradient norm, or its last epoch."""
         try:
             write_history(rows, self.history)
             if norm is None:
-                self.trackers = [
-                    kind(Path(self.log_file).with_suffix(""), self.history.parent.name) for kind in TRACKERS
-                ]
+                folder = Path(self.log_file).with_suffix("")
+                self.trackers = [kind(folder, self.history.parent.name) for kind in TRACKERS]
                 for tracker in self.trackers:
                     tracker.start(resumed=bool(rows))
             else:

@@ -154,9 +154,8 @@ def rank_all(
     Columns: bundle, model, method, size and those of `rib.analysis.comparison.rank`.
     """
     runs = [{run for run in map(run_of, bundle.rows) if run.target != NO_TARGET} for bundle in bundles]
-    had = {
-        "dataset": images,
-        **{key: [{getattr(run, key) for run in own} for own in runs] for key in ("target", "seed")},
+    had = {key: [{getattr(run, key) for run in own} for own in runs] for key in ("target", "seed")} | {
+        "dataset": images
     }
     shared = {kind: set.intersection(*map(set, own)) for kind, own in had.items()}
     shared["dataset"] = {name for name in shared["dataset"] if len({own[name] for own in images}) == 1}
@@ -196,11 +195,9 @@ def shared_runs(
 
     Their states have bundle/model/method in place of the method, and no model, so that all are compared with one another.
     """
-    columns = {"dataset": shared["dataset"], "target": {*shared["target"], NO_TARGET}, "alpha": [np.nan]}
+    columns = {"dataset": [*shared["dataset"]], "target": [*shared["target"], NO_TARGET], "alpha": [np.nan]}
     parts = (pd.read_parquet(path, columns=COLUMNS) for path in bundle.rows)
-    parts = (
-        part[part[list(columns)].isin({key: list(own) for key, own in columns.items()}).all(axis=1)] for part in parts
-    )
+    parts = (part[part[[*columns]].isin(columns).all(axis=1)] for part in parts)
     counts = count(parts, read_indexes(path for name, path in bundle.indexes.items() if name in shared["dataset"]))
     ood = ood_accuracies(counts, object_weights(counts.objects, replicates, seed), **which)
     return {

@@ -35,14 +35,8 @@ def write_paper(
     rows = ["| of the paper | shows | files | state |", "|---|---|---|---|"]
     for row in parts:
         links = ", ".join(f"[{name}]({name})" for name in made[row["of_paper"]])
-        cells = (
-            markdown(row["of_paper"]),
-            markdown(row["shows"]),
-            links or "not made by this run",
-            markdown(row["state"]),
-        )
-        rows.append(f"| {' | '.join(cells)} |")
+        part, shows, state = (markdown(row[key]) for key in ("of_paper", "shows", "state"))
+        rows.append(f"| {part} | {shows} | {links or 'not made by this run'} | {state} |")
     depend = f"Numbers depend on: {'; '.join(conditions)}."
-    write_text(
-        outputs["readme"], "\n\n".join(["# The paper's figures and tables", stands, depend, "\n".join(rows)]) + "\n"
-    )
+    text = "\n\n".join(["# The paper's figures and tables", stands, depend, "\n".join(rows)])
+    write_text(outputs["readme"], text + "\n")

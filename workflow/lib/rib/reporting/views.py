@@ -120,12 +120,11 @@ def _tradeoff(
     own = {"shape": alt.Shape("model:N", **bottom)} if table["model"].nunique() > 1 else {}
     fill = alt.condition("datum.unfinished > 0", alt.value(0), alt.value(0.85))
     tips = [*TIPS, alt.Tooltip("on:N", title="on the target (%)"), alt.Tooltip("change:N", title="mRI or RI")]
+    bars = base.mark_rule(opacity=0.5, strokeWidth=2)
     chart = alt.layer(
         base.transform_sample(1).mark_rule(color="#8c8c8c", aria=False).encode(y=alt.datum(0)),
-        base.mark_rule(opacity=0.5, strokeWidth=2).encode(
-            x="on_target_low:Q", x2="on_target_high:Q", y=y, color=colour
-        ),
-        base.mark_rule(opacity=0.5, strokeWidth=2).encode(x=x, y="ci_low:Q", y2="ci_high:Q", color=colour),
+        bars.encode(x="on_target_low:Q", x2="on_target_high:Q", y=y, color=colour),
+        bars.encode(x=x, y="ci_low:Q", y2="ci_high:Q", color=colour),
         base.mark_point(size=110).encode(x=x, y=y, color=colour, fill=inside, fillOpacity=fill, tooltip=tips, **own),
     )
     said = "Accuracy on the target against the change of accuracy on the other datasets, with confidence intervals."
@@ -139,10 +138,8 @@ def _ri_matrix(changes: pd.DataFrame, about: Mapping) -> dict:
     table = _labelled(table.assign(dark=(~changes["ri"].between(-0.65 * limit, 0.85 * limit)).astype(int)), about)
     table["row"] = table["method"] if table["model"].nunique() == 1 else table["model"] + ", " + table["method"]
     tips = [*TIPS, alt.Tooltip("shown:N", title="RI"), alt.Tooltip("fit:Q", title="fit (%)", format=".1f")]
-    colours = alt.Scale(domain=[-limit, 0, limit], range=CHANGES)
-    return _matrix(
-        table, "ri", "target", colours, "RI (points)", tips, model=_first(table, "model"), method=None, target=None
-    )
+    colours, first = alt.Scale(domain=[-limit, 0, limit], range=CHANGES), _first(table, "model")
+    return _matrix(table, "ri", "target", colours, "RI (points)", tips, model=first, method=None, target=None)
 
 
 def _accuracy_matrix(accuracy: pd.DataFrame, about: Mapping) -> dict:
@@ -155,10 +152,7 @@ def _accuracy_matrix(accuracy: pd.DataFrame, about: Mapping) -> dict:
     table["row"] = own + table["method"] + on
     tuned = table[table["target"] != NO_TARGET]
     tips = [*TIPS, "dataset:N", alt.Tooltip("shown:N", title="accuracy (%)"), alt.Tooltip("n:Q", title="images")]
-    colours, first = (
-        alt.Scale(domain=[0, 100], scheme="blues"),
-        {name: _first(tuned, name) for name in ("model", "method")},
-    )
+    colours, first = alt.Scale(domain=[0, 100], scheme="blues"), {name: _first(tuned, name) for name in RUN[:2]}
     return _matrix(table, "accuracy", "dataset", colours, "accuracy (%)", tips, **first, target=None)
 
 
@@ -177,12 +171,8 @@ def _matrix(
     cells = base.encode(x=x, y=alt.Y("row:N", sort=order[1], title=None))
     legend = alt.Legend(orient="bottom", gradientLength=220)
     dark = alt.condition("datum.dark > 0", alt.value("white"), alt.value("#1c1c1c"))
-    chart = alt.layer(
-        cells.mark_rect(stroke="white").encode(
-            alt.Color(f"{value}:Q", title=title, scale=colours, legend=legend), tooltip=tips
-        ),
-        cells.mark_text(fontSize=11).encode(text="text:N", color=dark, tooltip=tips),
-    )
-    return _spec(
-        chart.properties(width=CELL[0], height=CELL[1]), params, f"{title} by {column}; the tables have the numbers."
-    )
+    colour = alt.Color(f"{value}:Q", title=title, scale=colours, legend=legend)
+    texts = cells.mark_text(fontSize=11).encode(text="text:N", color=dark, tooltip=tips)
+    chart = alt.layer(cells.mark_rect(stroke="white").encode(colour, tooltip=tips), texts)
+    said = f"{title} by {column}; the tables have the numbers."
+    return _spec(chart.properties(width=CELL[0], height=CELL[1]), params, said)
