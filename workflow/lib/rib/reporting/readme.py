@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rib.base.text import markdown
 from rib.config.catalog import Catalog
-from rib.config.entries import SELECT
+from rib.config.entries import MERGES, SELECT
 from rib.config.grid import OF_RECIPE
 from rib.config.run import SEEDS, TARGETS, VARIANTS, largest
 from rib.config.schema import load_schema
@@ -20,7 +20,9 @@ from rib.config.schema import load_schema
 PLACE = re.compile(r"(<!-- made by make docs: (\w+) -->\n).*?(<!-- end -->)", re.S)
 CATALOG, CAPTIONS = Path("workflow/catalog"), Path("workflow/report/captions")
 EXAMPLE = Path("reports/default_run")  # tables and a figure of a default run, copied by `make example`
+COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
+COSTS = ("training", "storage")  # measured against full fine-tuning
 PAGE = "write_page"  # the rule that reads the outputs of most other rules
 
 
@@ -42,7 +44,7 @@ def figure_list() -> str:
 
 
 def method_table(catalog: Catalog) -> str:
-    """Methods: name, label, requirements and source."""
+    """Methods: name, label, requirements, measured cost and source."""
     rows = []
     for name, method in catalog.methods.items():
         needs = [f"`{parent}`" for parent in method.parents]
@@ -51,8 +53,22 @@ def method_table(catalog: Catalog) -> str:
         needs += ["a reference dataset"] if method.reference == "required" else []
         needs += ["a model of images and texts"] if method.text == "required" else []
         needs += {("vit",): ["a ViT"], ("cnn",): ["a CNN"]}.get(method.types, [])
-        rows.append((f"`{name}`", markdown(method.label), ", ".join(needs), markdown(method.source)))
-    return _table(("method", "label", "needs", "source"), rows)
+        measured = dict.fromkeys(COSTS, "0" if method.form in MERGES else "") | method.cost
+        costs = (str(measured[key]) for key in COSTS)
+        rows.append((f"`{name}`", markdown(method.label), ", ".join(needs), *costs, markdown(method.source)))
+    return _table(("method", "label", "needs", *COSTS, "source"), rows)
+
+
+def comparison(catalog: Catalog) -> str:
+    """Methods of the kept comparison, best first: mRI, fit and ties."""
+    texts = ((COMPARED / f"{name}.csv").read_text(encoding="utf-8") for name in ("mri", "ranking"))
+    mri, ranking = ({row["method"]: row for row in csv.DictReader(text.splitlines())} for text in texts)
+    rows = []
+    for name, row in sorted(mri.items(), key=lambda item: -float(item[1]["mri"])):
+        value, low, high = (f"{float(row[key]):+.1f}" for key in ("mri", "ci_low", "ci_high"))
+        ties = ranking[name]["ties"] if name in ranking else "not ranked"
+        rows.append((catalog.methods[name].label, f"{value} [{low}, {high}]", f"{float(row['fit']):.0f}", ties))
+    return _table(("method", "mRI", "fit (%)", "ties"), rows)
 
 
 def recipe_table(catalog: Catalog) -> str:
@@ -110,6 +126,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
     catalog = Catalog([CATALOG])
     parts = {"config": config_table(), "figures": figure_list(), "graph": graph(rulegraph)}
     parts |= {"methods": method_table(catalog), "recipes": recipe_table(catalog), "headline": headline(catalog)}
+    parts |= {"comparison": comparison(catalog)}
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
     places = sorted(name for text in texts.values() for _, name, _ in PLACE.findall(text))
     assert places == sorted(parts), f"the pages have places for {places}"
