@@ -20,7 +20,9 @@ def record(path, seconds, device=None, images=None):
     """A job's record and, with a device, its manifest; it has written 2 MB, in two files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sizes = {"results/a": 1_500_000, "results/b": 500_000}
-    provenance.write(path, {**FACTS, "log": "l", "inputs": {}, "outputs": {}, "sizes": sizes, "seconds": seconds})
+    counted, other = ("seconds", "cpu_seconds") if device == "cuda" else ("cpu_seconds", "seconds")
+    times = {counted: seconds, other: 1e6}
+    provenance.write(path, {**FACTS, "log": "l", "inputs": {}, "outputs": {}, "sizes": sizes, **times})
     if device:
         manifest = {"device": device} | ({} if images is None else {"images": images})
         path.with_name(path.name.replace("provenance", "manifest")).write_text(json.dumps(manifest))

@@ -42,7 +42,8 @@ def estimate(tmp_path, with_entries):
         },
         methods={
             "quick": {**TRAINED, "algorithm": "ft", "cost": {"training": 0.5, "storage": 0.25}},
-            "stored": {"algorithm": "soup", "parents": ["ft", "ewc", "lwf"], "recipes": None, "cost": {"storage": 1.5}},
+            "mixed": {"algorithm": "soup", "parents": ["ft", "quick"], "recipes": None},
+            "stored": {"algorithm": "soup", "parents": ["ft", "quick"], "recipes": None, "cost": {"storage": 1.5}},
         },
         models={"net": {"families": ["f"], "architecture": "net", "parameters": 1000, "source": network}},
     )
@@ -101,10 +102,10 @@ def test_hours_of_training_and_checkpoints_are_multiples_of_full_fine_tunings(es
 
 
 def test_a_merge_stores_nothing_unless_its_entry_says_so(estimate):
-    soup, _ = estimate(methods=["soup"], reference="none")
+    soup, _ = estimate(methods=["mixed"], reference="none")
     merged, _ = estimate(methods=["stored"], reference="none")
-    assert soup.disk["checkpoints, at most"] == 3 * 4000  # of its three parents
-    assert merged.disk["checkpoints, at most"] == (3 + 1.5) * 4000
+    assert soup.disk["checkpoints, at most"] == (1 + 0.25) * 4000  # of its two parents
+    assert merged.disk["checkpoints, at most"] == (1 + 0.25 + 1.5) * 4000
     assert merged.hours["train"] == soup.hours["train"]
 
 

@@ -2,8 +2,9 @@
 
 The cost of a method's mRI covers, for every target, the fine-tuning of the method and of the methods it needs (parents
 of a merge, or the method it starts from), its merge with the Fisher information that it needs, and its evaluation on all
-datasets; also one evaluation of the pretrained model. Seconds are the time for which a job held its processor or GPU; seeds
-are averaged, but a merge over seeds needs the trainings of all.
+datasets; also one evaluation of the pretrained model. Seconds are those for which a job held its GPU, and on a CPU its
+processor time, which other work on the machine doesn't change; seeds are averaged, but a merge over seeds needs the trainings
+of all.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,8 +37,10 @@ def jobs_of(records: Iterable[str]) -> pd.DataFrame:
         found = provenance.read(Path(path)) or next(iter(gathered.get(path, [])), None)
         manifest = Path(path.replace(provenance.ENDING, "manifest.json"))
         said = read_json(manifest) if manifest.is_file() else {}
-        spent = (found["seconds"], sum(found["sizes"].values()) / 1e6) if found else (float("nan"), float("nan"))
-        lines.append((*Path(path).parts[-7:-1], spent[0], said.get("images", 0), spent[1], said.get("device", "")))
+        device, spent = said.get("device", ""), (float("nan"), float("nan"))
+        if found:
+            spent = found["seconds" if device == "cuda" else "cpu_seconds"], sum(found["sizes"].values()) / 1e6
+        lines.append((*Path(path).parts[-7:-1], spent[0], said.get("images", 0), spent[1], device))
     return pd.DataFrame(lines, columns=JOB)
 
 
