@@ -31,10 +31,23 @@ def catalog():
 def example(tmp_path, monkeypatch):
     """Tables of a run with three sizes."""
     monkeypatch.setattr(readme, "EXAMPLE", tmp_path)
+    monkeypatch.setattr(readme, "COMPARED", tmp_path)
+    lines = ["ft,1.04,0.5,2,99.9", "soup_seeds,3,2,4,50", "lwf,-1,-2.26,0,100"]
+    (tmp_path / "mri.csv").write_text("\n".join(["method,mri,ci_low,ci_high,fit", *lines]))
+    (tmp_path / "ranking.csv").write_text("method,ties\nft,ab\nlwf,b\n")
     runs = [("all", -1.0), ("all", 2.04), ("all", 1.0), ("0.5", 30.0), ("10", -40.0)]
     lines = [f"efficientnet_lite0,ft,noto,{size},{seed},{ri},-3,3" for seed, (size, ri) in enumerate(runs)]
     (tmp_path / "ri.csv").write_text("\n".join(["model,method,target,size,seed,ri,ci_low,ci_high", *lines]))
     (tmp_path / "accuracy.csv").write_text("dataset,n\nnoto,200\ntwemoji,97\nnoto,200\n")
+
+
+def test_the_comparison_has_the_best_first(example, catalog):
+    labels = {name: method.label for name, method in catalog.methods.items()}
+    assert readme.comparison(catalog).splitlines()[2:] == [
+        f"| {labels['soup_seeds']} | +3.0 [+2.0, +4.0] | 50 | not ranked |",
+        f"| {labels['ft']} | +1.0 [+0.5, +2.0] | 99 | ab |",
+        f"| {labels['lwf']} | -1.0 [-2.3, +0.0] | 100 | b |",
+    ]
 
 
 def test_every_key_of_config_has_a_line():
@@ -146,7 +159,7 @@ def pages(folder, *names):
 
 def test_each_part_comes_to_its_place(tmp_path, example, monkeypatch):
     monkeypatch.chdir(ROOT)
-    first, second = pages(tmp_path, "graph", "config", "figures", "methods", "recipes", "headline")
+    first, second = pages(tmp_path, "graph", "config", "figures", "methods", "recipes", "headline", "comparison")
     readme.renew([first, second], GRAPH)
     assert first.read_text() == (
         f"before\n<!-- made by make docs: graph -->\n{readme.graph(GRAPH)}\n<!-- end -->\nafter graph\n"
@@ -154,7 +167,7 @@ def test_each_part_comes_to_its_place(tmp_path, example, monkeypatch):
     text = second.read_text()
     for name, part in (("config", readme.config_table()), ("figures", readme.figure_list())):
         assert f"<!-- made by make docs: {name} -->\n{part}\n<!-- end -->\nafter {name}\n" in text
-    assert "stale" not in text and text.count("made by") == 5
+    assert "stale" not in text and text.count("made by") == 6
     readme.renew([first, second], GRAPH)
     assert second.read_text() == text
 

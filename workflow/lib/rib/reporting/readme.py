@@ -3,13 +3,14 @@
 A generated part is enclosed by `<!-- made by make docs: NAME -->` and `<!-- end -->`.
 """
 
-import csv
 import json
+import math
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from rib.analysis.fit import read_table, whole_percent
 from rib.base.text import markdown
 from rib.config.catalog import Catalog
 from rib.config.entries import MERGES, SELECT
@@ -61,14 +62,15 @@ def method_table(catalog: Catalog) -> str:
 
 def comparison(catalog: Catalog) -> str:
     """Methods of the kept comparison, best first: mRI, fit and ties."""
-    texts = ((COMPARED / f"{name}.csv").read_text(encoding="utf-8") for name in ("mri", "ranking"))
-    mri, ranking = ({row["method"]: row for row in csv.DictReader(text.splitlines())} for text in texts)
-    rows = []
-    for name, row in sorted(mri.items(), key=lambda item: -float(item[1]["mri"])):
-        value, low, high = (f"{float(row[key]):+.1f}" for key in ("mri", "ci_low", "ci_high"))
-        ties = ranking[name]["ties"] if name in ranking else "not ranked"
-        rows.append((catalog.methods[name].label, f"{value} [{low}, {high}]", f"{float(row['fit']):.0f}", ties))
-    return _table(("method", "mRI", "fit (%)", "ties"), rows)
+    mri, ranking = (read_table(COMPARED / f"{name}.csv") for name in ("mri", "ranking"))
+    best = mri.sort_values("mri", ascending=False, kind="stable")
+    labels = (catalog.methods[name].label for name in best["method"])
+    values = (
+        f"{mri:+.1f} [{low:+.1f}, {high:+.1f}]" for mri, low, high in best[["mri", "ci_low", "ci_high"]].to_numpy()
+    )
+    ties = best["method"].map(ranking.set_index("method")["ties"]).fillna("not ranked")
+    columns = (labels, values, map(whole_percent, best["fit"]), ties)
+    return _table(("method", "mRI", "fit (%)", "ties"), zip(*columns, strict=True))
 
 
 def recipe_table(catalog: Catalog) -> str:
@@ -87,26 +89,27 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def headline(catalog: Catalog) -> str:
     """Main result of the example run."""
-    ri, accuracy = (csv.DictReader((EXAMPLE / name).read_text().splitlines()) for name in ("ri.csv", "accuracy.csv"))
-    rows = sorted(ri, key=lambda row: float(row["ri"]))
-    shown = [row for row in rows if row["size"] == largest({row["size"] for row in rows})]
-    methods, targets = (len({row[key] for row in shown}) for key in ("method", "target"))
-    images = [int(n) for n in {row["dataset"]: row["n"] for row in accuracy}.values()]
-    found = f"{methods} methods on {targets} targets; {len(images)} datasets of {min(images)} to {max(images)} images."
-    for what, row in (("Highest RI", shown[-1]), ("Lowest RI", shown[0])):
-        value, low, high = (f"{float(row[key]):+.1f}" for key in ("ri", "ci_low", "ci_high"))
-        unfinished = "" if row.get("unfinished", "0") == "0" else "; training unfinished"
+    ri, accuracy = (read_table(EXAMPLE / name) for name in ("ri.csv", "accuracy.csv"))
+    shown = ri[ri["size"] == largest(set(ri["size"]))].sort_values("ri", kind="stable")
+    images = accuracy.groupby("dataset")["n"].first()
+    methods, targets = (shown[key].nunique() for key in ("method", "target"))
+    found = (
+        f"{methods} methods on {targets} targets; {len(images)} datasets of {images.min()} to {images.max()} images."
+    )
+    for what, row in (("Highest RI", shown.iloc[-1]), ("Lowest RI", shown.iloc[0])):
+        value, low, high = (f"{row[key]:+.1f}" for key in ("ri", "ci_low", "ci_high"))
+        unfinished = "; training unfinished" if row.get("unfinished", 0) else ""
         run = (catalog.models[row["model"]], catalog.methods[row["method"]], catalog.datasets[row["target"]])
         names = markdown(", ".join(entry.label for entry in run))
         found += f" {what}: {value} percentage points [{low}, {high}] ({names}{unfinished}{_by_coverage(row)})."
-    seeds = len({row["seed"] for row in shown})
-    return found + " One seed: the intervals are over objects, for these trained networks." * (seeds == 1)
+    one = shown["seed"].nunique() == 1
+    return found + " One seed: the intervals are over objects, for these trained networks." * one
 
 
-def _by_coverage(row: dict[str, str]) -> str:
+def _by_coverage(row: Mapping) -> str:
     """RI over classes that the target has and lacks, if they differ in sign or their intervals don't overlap."""
     keys = [name for which in ("seen", "unseen") for name in (f"ri_{which}", f"{which}_low", f"{which}_high")]
-    seen, low, high, unseen, least, most = (float(row.get(key) or "nan") for key in keys)
+    seen, low, high, unseen, least, most = (row.get(key, math.nan) for key in keys)
     differ = seen * unseen < 0 or low > most or least > high
     return f"; {seen:+.1f} on classes that the target has, {unseen:+.1f} on those that it lacks" if differ else ""
 
