@@ -65,12 +65,11 @@ def comparison(catalog: Catalog) -> str:
     mri, ranking = (read_table(COMPARED / f"{name}.csv") for name in ("mri", "ranking"))
     best = mri.sort_values("mri", ascending=False, kind="stable")
     labels = (catalog.methods[name].label for name in best["method"])
-    values = (
-        f"{mri:+.1f} [{low:+.1f}, {high:+.1f}]" for mri, low, high in best[["mri", "ci_low", "ci_high"]].to_numpy()
-    )
+    shown = best[["mri", "ci_low", "ci_high"]].to_numpy()
+    values = (f"{mri:+.1f} [{low:+.1f}, {high:+.1f}]" for mri, low, high in shown)
     ties = best["method"].map(ranking.set_index("method")["ties"]).fillna("not ranked")
-    columns = (labels, values, map(whole_percent, best["fit"]), ties)
-    return _table(("method", "mRI", "fit (%)", "ties"), zip(*columns, strict=True))
+    rows = zip(labels, values, map(whole_percent, best["fit"]), ties, strict=True)
+    return _table(("method", "mRI", "fit (%)", "ties"), rows)
 
 
 def recipe_table(catalog: Catalog) -> str:
@@ -93,17 +92,15 @@ def headline(catalog: Catalog) -> str:
     shown = ri[ri["size"] == largest(set(ri["size"]))].sort_values("ri", kind="stable")
     images = accuracy.groupby("dataset")["n"].first()
     methods, targets = (shown[key].nunique() for key in ("method", "target"))
-    found = (
-        f"{methods} methods on {targets} targets; {len(images)} datasets of {images.min()} to {images.max()} images."
-    )
+    ends = f"{images.min()} to {images.max()}"
+    found = f"{methods} methods on {targets} targets; {len(images)} datasets of {ends} images."
     for what, row in (("Highest RI", shown.iloc[-1]), ("Lowest RI", shown.iloc[0])):
         value, low, high = (f"{row[key]:+.1f}" for key in ("ri", "ci_low", "ci_high"))
-        unfinished = "; training unfinished" if row.get("unfinished", 0) else ""
+        unfinished = "; training unfinished" * bool(row.get("unfinished", 0))
         run = (catalog.models[row["model"]], catalog.methods[row["method"]], catalog.datasets[row["target"]])
         names = markdown(", ".join(entry.label for entry in run))
         found += f" {what}: {value} percentage points [{low}, {high}] ({names}{unfinished}{_by_coverage(row)})."
-    one = shown["seed"].nunique() == 1
-    return found + " One seed: the intervals are over objects, for these trained networks." * one
+    return found + " One seed: the intervals are over objects, for these networks." * (shown["seed"].nunique() == 1)
 
 
 def _by_coverage(row: Mapping) -> str:
