@@ -60,15 +60,15 @@ def method_table(catalog: Catalog) -> str:
     return _table(("method", "label", "needs", *COSTS, "source"), rows)
 
 
-def comparison(catalog: Catalog) -> str:
+def comparison() -> str:
     """Methods of the kept comparison, best first: mRI, fit and ties."""
     mri, ranking = (read_table(COMPARED / f"{name}.csv") for name in ("mri", "ranking"))
     best = mri.sort_values("mri", ascending=False, kind="stable")
-    labels = (catalog.methods[name].label for name in best["method"])
+    names = (f"`{name}`" for name in best["method"])
     shown = best[["mri", "ci_low", "ci_high"]].to_numpy()
     values = (f"{mri:+.1f} [{low:+.1f}, {high:+.1f}]" for mri, low, high in shown)
     ties = best["method"].map(ranking.set_index("method")["ties"]).fillna("not ranked")
-    rows = zip(labels, values, map(whole_percent, best["fit"]), ties, strict=True)
+    rows = zip(names, values, map(whole_percent, best["fit"]), ties, strict=True)
     return _table(("method", "mRI", "fit (%)", "ties"), rows)
 
 
@@ -126,7 +126,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
     catalog = Catalog([CATALOG])
     parts = {"config": config_table(), "figures": figure_list(), "graph": graph(rulegraph)}
     parts |= {"methods": method_table(catalog), "recipes": recipe_table(catalog), "headline": headline(catalog)}
-    parts |= {"comparison": comparison(catalog)}
+    parts |= {"comparison": comparison()}
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
     places = sorted(name for text in texts.values() for _, name, _ in PLACE.findall(text))
     assert places == sorted(parts), f"the pages have places for {places}"
