@@ -10,7 +10,7 @@ LOCKED := --require-hashes --no-deps
 TESTS := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 EXAMPLE ?= default_run
 EVERY ?= 20
-KEPT = figures/ri_matrix.png figures/ranking.png figures/tradeoff.png $(patsubst %,tables/%.csv,accuracy ri mri ranking)
+KEPT = $(patsubst %,figures/%.png,ri_matrix ranking tradeoff cost) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost)
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
 .PHONY: run watch test test-slow torture security bench mutation lint format environment docs site example lock records clean help

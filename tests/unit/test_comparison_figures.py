@@ -1,12 +1,14 @@
 """Figures of comparisons, costs and training show the numbers of their tables: read back from the drawn objects."""
 
 import itertools
+import string
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
-from rib.figures import cost, ranking, training
+from rib.figures import STYLE, cost, ranking, training
 
 LOOKS = {
     "ft": {"label": "FT", "colour": "#d55e00", "marker": "o"},
@@ -54,10 +56,21 @@ def test_ranking_notes_few_objects():
 
 def test_ranking_joins_methods_that_tie():
     (axes,) = draw_ranking(1)[0].axes
-    placed = [(text.get_text(), text.get_position()[1]) for text in axes.texts if text.get_alpha() != 0]
+    placed = [(text.get_text(), text.get_position()[1]) for text in axes.texts]
     assert placed == [("a", 0), ("a", 1), ("b", 1), ("b", 2)]
     joined = [tuple(line.get_ydata()) for line in axes.lines if line.get_linewidth() == 1.2]
     assert joined == [(0, 1), (1, 2)]
+
+
+def test_all_letters_of_ties_are_in_the_picture():
+    many = pd.concat([ranked()] * 10, ignore_index=True).assign(ties=[*string.ascii_lowercase, "a1", "b1", "c1", "d1"])
+    with plt.style.context(STYLE):
+        figure, _ = ranking.draw(many, models={"m": "M"}, methods=LOOKS, confidence=0.95)
+        figure.draw_without_rendering()
+        (axes,), picture = figure.axes, figure.bbox
+        boxes = [text.get_window_extent() for text in axes.texts]
+    assert all(axes.bbox.x1 < box.x0 and box.x1 <= picture.x1 for box in boxes) and len(boxes) == 30
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(sorted(boxes, key=lambda box: box.x0)))
 
 
 def test_ranking_has_a_second_whisker_for_several_seeds():

@@ -8,9 +8,12 @@ import pytest
 
 from rib.analysis.cost import cost_table, jobs_of, write_costs
 from rib.analysis.training import write_training
+from rib.config.catalog import Catalog
+from rib.config.entries import METHODS
 from rib.records import provenance
 from tiny.records import FACTS
 
+ROOT = Path(__file__).parents[2]
 PARENTS = {"ft": [], "wise": ["ft"], "probe": [], "lp_ft": ["probe"]}
 SECONDS = {"ft": 100.0, "probe": 10.0, "lp_ft": 50.0}
 SEEDS, TARGETS = (0, 1), ("a", "b")
@@ -180,3 +183,18 @@ def test_histories_are_gathered_with_their_run_every_epoch_and_eight_digits(tmp_
     ]
     write_training(histories=[], conditions="protocol paper", table=tmp_path / "none.csv")
     assert len(pd.read_csv(tmp_path / "none.csv")) == 0
+
+
+def test_entries_have_the_costs_of_the_kept_comparison():
+    """Against full fine-tuning, of a method alone: without what it needs."""
+    columns = ["finetune", "images", "megabytes"]
+    table = pd.read_csv(ROOT / "reports/methods/cost.csv").set_index("method")[columns].astype(float)
+    ft, methods = table.loc["ft"], Catalog([ROOT / "workflow/catalog"]).methods
+    listed = [method for name, method in methods.items() if name in table.index and method.over == METHODS]
+    assert len(listed) > 20
+    for method in listed:
+        own = table.loc[method.name] - table.loc[[*method.parents]].sum()
+        assert method.cost_of("storage") == pytest.approx(own["megabytes"] / ft["megabytes"], rel=0.06, abs=0.001)
+        if method.trains:
+            ratio = own["finetune"] / own["images"] / (ft["finetune"] / ft["images"])
+            assert method.cost_of("training") == pytest.approx(ratio, rel=0.06)

@@ -31,10 +31,22 @@ def catalog():
 def example(tmp_path, monkeypatch):
     """Tables of a run with three sizes."""
     monkeypatch.setattr(readme, "EXAMPLE", tmp_path)
+    monkeypatch.setattr(readme, "COMPARED", tmp_path)
+    lines = ["ft,1.04,0.5,2,99.9", "wise_ft-alpha0.5,3,2,4,50", "lwf,-1,-2.26,0,100"]
+    (tmp_path / "mri.csv").write_text("\n".join(["method,mri,ci_low,ci_high,fit", *lines]))
+    (tmp_path / "ranking.csv").write_text("method,ties\nft,ab\nlwf,b\n")
     runs = [("all", -1.0), ("all", 2.04), ("all", 1.0), ("0.5", 30.0), ("10", -40.0)]
     lines = [f"efficientnet_lite0,ft,noto,{size},{seed},{ri},-3,3" for seed, (size, ri) in enumerate(runs)]
     (tmp_path / "ri.csv").write_text("\n".join(["model,method,target,size,seed,ri,ci_low,ci_high", *lines]))
     (tmp_path / "accuracy.csv").write_text("dataset,n\nnoto,200\ntwemoji,97\nnoto,200\n")
+
+
+def test_the_comparison_has_the_best_first(example):
+    assert readme.comparison().splitlines()[2:] == [
+        "| `wise_ft-alpha0.5` | +3.0 [+2.0, +4.0] | 50 | not ranked |",
+        "| `ft` | +1.0 [+0.5, +2.0] | 99 | ab |",
+        "| `lwf` | -1.0 [-2.3, +0.0] | 100 | b |",
+    ]
 
 
 def test_every_key_of_config_has_a_line():
@@ -96,7 +108,7 @@ def test_the_headline_is_of_the_largest_size(example, catalog):
 def test_the_headline_says_that_there_is_one_seed(example, catalog):
     path = readme.EXAMPLE / "ri.csv"
     path.write_text("model,method,target,size,seed,ri,ci_low,ci_high\nefficientnet_lite0,ft,noto,all,7,1,-3,3\n")
-    assert readme.headline(catalog).endswith(". One seed: the intervals are over objects, for these trained networks.")
+    assert readme.headline(catalog).endswith(". One seed: the intervals are over objects, for these networks.")
 
 
 def test_the_headline_says_if_its_runs_are_unfinished(example, catalog):
@@ -146,7 +158,8 @@ def pages(folder, *names):
 
 def test_each_part_comes_to_its_place(tmp_path, example, monkeypatch):
     monkeypatch.chdir(ROOT)
-    first, second = pages(tmp_path, "graph", "config", "figures", "methods", "recipes", "headline", "paper")
+    names = ("graph", "config", "figures", "methods", "recipes", "headline", "comparison", "paper")
+    first, second = pages(tmp_path, *names)
     readme.renew([first, second], GRAPH)
     assert first.read_text() == (
         f"before\n<!-- made by make docs: graph -->\n{readme.graph(GRAPH)}\n<!-- end -->\nafter graph\n"
@@ -154,7 +167,7 @@ def test_each_part_comes_to_its_place(tmp_path, example, monkeypatch):
     text = second.read_text()
     for name, part in (("config", readme.config_table()), ("figures", readme.figure_list())):
         assert f"<!-- made by make docs: {name} -->\n{part}\n<!-- end -->\nafter {name}\n" in text
-    assert "stale" not in text and text.count("made by") == 6
+    assert "stale" not in text and text.count("made by") == len(names) - 1
     readme.renew([first, second], GRAPH)
     assert second.read_text() == text
 

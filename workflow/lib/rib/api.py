@@ -211,9 +211,7 @@ class _Stages:
 
     def __init__(self, settings: Mapping, records: Mapping[str, dict] = MappingProxyType({}), **choices):
         if fixed := sorted(settings.keys() & (CHOICES | choices).keys()):
-            raise UserError(
-                f"'{fixed[0]}' is an argument of functions, or for the workflow only; leave it out of settings."
-            )
+            raise UserError(f"'{fixed[0]}' is an argument of functions, or of the workflow only; leave it out.")
         cache = settings.get("cache") or os.environ.get("RIB_CACHE") or user_cache_path("imagenet-rib")
         self.cache, catalog = Path(str(cache)), _catalog(settings)
         catalog.records.update(records)

@@ -219,9 +219,7 @@ def compare(before: Path, after: Mapping[Run, Path], against: str | None) -> Ite
     index, first = _index(before), load_file(before)
     names, groups = np.unique(index["object_id"].astype(str), return_inverse=True)
     if against is not None and against not in first:
-        raise UserError(
-            f"config, representations.layers: '{against}' is needed for the comparison; add it to the list."
-        )
+        raise UserError(f"config, representations.layers: '{against}' is needed for comparison; add it to the list.")
     kernels = {layer: Kernel.of(part, groups, before.stem) for layer, part in first.items()}
     own = {layer: hsic(kernel, kernel) for layer, kernel in kernels.items()}
     for run, path in after.items():

@@ -54,9 +54,7 @@ def write_stir(
             residual = stored[f"residual_{inverted}"].mean(dtype=np.float64)
             lines.append((*what, *numbers, own[0], residual, len(groups) * steps))
     if not lines:
-        raise UserError(
-            "stir: no fine-tuned run is chosen; choose methods and targets under representations in config.yaml."
-        )
+        raise UserError("stir: no fine-tuned run is chosen; choose methods and targets of representations in config.")
     columns = [*RUN_COLUMNS, "dataset", "layer", "reference", "n", "stir", "ci_low", "ci_high"]
     columns += ["cka", "cka_low", "cka_high", "fidelity", "residual", "passes"]
     write_table(table, pd.DataFrame(lines, columns=columns).assign(conditions=conditions))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.transforms import ScaledTranslation
 
 from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.analysis.comparison import few_objects
@@ -14,6 +15,7 @@ from rib.figures import Drawn, Labels, Styles
 from rib.figures._panels import name_rows
 
 INK, TIE = "#252525", "#525252"
+GAP = 0.16  # inches between letters
 FINISHED_ONLY = True  # others have no rank
 
 
@@ -31,7 +33,7 @@ def draw(ranking: pd.DataFrame, *, models: Labels, methods: Styles, confidence: 
         return figure, ranking
     lines = [int((ranking["model"] == model).sum()) for model in drawn]
     letters = max(len(_letters("".join(part["ties"]))) for _, part in ranking.groupby("model"))
-    size = (5.8 + 0.16 * letters, 0.9 + sum(0.45 + 0.26 * count for count in lines))
+    size = (5.8 + GAP * letters, 0.9 + sum(0.45 + 0.26 * count for count in lines))
     heights = [count + 0.6 for count in lines]
     figure, panels = plt.subplots(len(drawn), 1, figsize=size, height_ratios=heights, squeeze=False, sharex=True)
     for axes, model in zip(panels[:, 0], drawn, strict=True):
@@ -73,16 +75,14 @@ def _letters(text: str) -> list[str]:
 
 def _draw_ties(axes, ties: list[str]) -> None:
     """Draw a column per letter right of the panel: the letter at each of its methods, joined by a line."""
-    across = axes.get_yaxis_transform()  # x as a fraction of the panel, y in methods
     columns = sorted(_letters("".join(ties)), key=lambda text: (len(text), text))
-    # Invisible text reserves extra space, since the layout is computed before the panel has its final width.
-    axes.text(1.03 + 0.035 * (len(columns) + 1), 0, "m", transform=across, fontsize=8, alpha=0)
     line = {"color": TIE, "linewidth": 1.2, "clip_on": False, "zorder": 2}
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
     for column, letter in enumerate(columns):
-        x = 1.03 + 0.035 * column
+        # In inches from the panel's edge, since the layout makes room for them before the panel has its final width.
+        at = axes.get_yaxis_transform() + ScaledTranslation(GAP * (column + 1), 0, axes.figure.dpi_scale_trans)
         places = [place for place, text in enumerate(ties) if letter in _letters(text)]
         if len(places) > 1:
-            axes.plot([x, x], [places[0], places[-1]], transform=across, **line)
+            axes.plot([1, 1], [places[0], places[-1]], transform=at, **line)
         for place in places:
-            axes.text(x, place, letter, transform=across, ha="center", va="center", fontsize=8, bbox=box)
+            axes.text(1, place, letter, transform=at, ha="center", va="center", fontsize=8, bbox=box)

@@ -86,9 +86,7 @@ def _refuse_other_bytes(sample: list[str], folder: Path, changes: Mapping[str, M
     for path in sample:
         made = provenance.read(folder / path)
         if made is None or made["cfg"]["code"] != changes[path]["code"]:
-            raise UserError(
-                f"the code changed while the sample was running ({path}); nothing was accepted, run it again."
-            )
+            raise UserError(f"the code changed while the sample ran ({path}); nothing was accepted, run it again.")
     outputs = {path: provenance.read(Path(path))["outputs"] for path in sample}
     jobs = {folder / file: path for path, files in outputs.items() for file in files}
     expected = {folder / file: digest for files in outputs.values() for file, digest in files.items()}

@@ -131,9 +131,8 @@ def _left_beside(record: Path) -> list[str]:
     # Several jobs may write to one folder, with different prefixes; at most one has none.
     others = [file.name.removesuffix(provenance.ENDING) for file in record.parent.glob(f"?*.{provenance.ENDING}")]
     mine = (file for file in record.parent.glob(f"{prefix}*") if prefix or not file.name.startswith(tuple(others)))
-    return sorted(
-        str(file) for file in mine if file.is_file() and file != record and file.suffix not in (".dvc", ".tmp")
-    )
+    mine = (file for file in mine if file.is_file() and file != record)
+    return sorted(str(file) for file in mine if file.suffix not in (".dvc", ".tmp"))
 
 
 def _of_inputs(
@@ -169,10 +168,8 @@ def verify(records: Iterable[str], log_file: str, folders: Iterable[str] = ()) -
         why = finding.why or ADVICE[finding.kind][0]
         log.debug("%s: %s (%s; job %s)", finding.kind, finding.file, why, finding.job)
     if seen.findings:
-        jobs = len({finding.job for finding in seen.findings})
-        raise UserError(
-            f"{len(seen.findings)} differences from the records in {jobs} jobs; {log_file} lists all of them."
-        )
+        found, jobs = len(seen.findings), len({finding.job for finding in seen.findings})
+        raise UserError(f"{found} differences from the records in {jobs} jobs; {log_file} lists all of them.")
 
 
 def report_lines(findings: Iterable[Finding]) -> list[str]:

@@ -123,13 +123,12 @@ def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
     }
     encoded = sum(part.get("size", 0) for d in grid.datasets_read() if d.storage == "encoded" for part in d.sources)
     runs = [run for run in [*grid.runs(), *grid.runs_over_targets()] if run.method != PRETRAINED]
+    stored = sum(weights[run.model] * grid.methods[run.method].cost_of("storage") for run in runs)
     found.disk = {
         "archives": raw,
         "prepared images": sum(arrays.values()) + encoded,
         "pretrained weights": sum((1 + bool(model.source)) * weights[name] for name, model in grid.models.items()),
-        "checkpoints, at most": round(
-            sum(weights[run.model] * grid.methods[run.method].cost_of("storage") for run in runs)
-        ),
+        "checkpoints, at most": round(stored),
     }
     if missing := ", ".join(name for name, size in weights.items() if not size):
         found.unknown.append(f"the entries of {missing} do not state parameters, so their checkpoints are not included")

@@ -3,16 +3,17 @@
 A generated part is enclosed by `<!-- made by make docs: NAME -->` and `<!-- end -->`.
 """
 
-import csv
 import json
+import math
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from rib.analysis.fit import read_table, whole_percent
 from rib.base.text import markdown
 from rib.config.catalog import Catalog
-from rib.config.entries import SELECT
+from rib.config.entries import MERGES, SELECT
 from rib.config.grid import OF_RECIPE
 from rib.config.run import SEEDS, TARGETS, VARIANTS, largest
 from rib.config.schema import load_schema
@@ -20,7 +21,9 @@ from rib.config.schema import load_schema
 PLACE = re.compile(r"(<!-- made by make docs: (\w+) -->\n).*?(<!-- end -->)", re.S)
 CATALOG, CAPTIONS = Path("workflow/catalog"), Path("workflow/report/captions")
 EXAMPLE = Path("reports/default_run")  # tables and a figure of a default run, copied by `make example`
+COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
+COSTS = ("training", "storage")  # measured against full fine-tuning
 PAGE = "write_page"  # the rule that reads the outputs of most other rules
 
 
@@ -42,7 +45,7 @@ def figure_list() -> str:
 
 
 def method_table(catalog: Catalog) -> str:
-    """Methods: name, label, requirements and source."""
+    """Methods: name, label, requirements, measured cost and source."""
     rows = []
     for name, method in catalog.methods.items():
         needs = [f"`{parent}`" for parent in method.parents]
@@ -51,8 +54,22 @@ def method_table(catalog: Catalog) -> str:
         needs += ["a reference dataset"] if method.reference == "required" else []
         needs += ["a model of images and texts"] if method.text == "required" else []
         needs += {("vit",): ["a ViT"], ("cnn",): ["a CNN"]}.get(method.types, [])
-        rows.append((f"`{name}`", markdown(method.label), ", ".join(needs), markdown(method.source)))
-    return _table(("method", "label", "needs", "source"), rows)
+        measured = dict.fromkeys(COSTS, "0" if method.form in MERGES else "") | method.cost
+        costs = (str(measured[key]) for key in COSTS)
+        rows.append((f"`{name}`", markdown(method.label), ", ".join(needs), *costs, markdown(method.source)))
+    return _table(("method", "label", "needs", *COSTS, "source"), rows)
+
+
+def comparison() -> str:
+    """Methods of the kept comparison, best first: mRI, fit and ties."""
+    mri, ranking = (read_table(COMPARED / f"{name}.csv") for name in ("mri", "ranking"))
+    best = mri.sort_values("mri", ascending=False, kind="stable")
+    names = (f"`{name}`" for name in best["method"])
+    shown = best[["mri", "ci_low", "ci_high"]].to_numpy()
+    values = (f"{mri:+.1f} [{low:+.1f}, {high:+.1f}]" for mri, low, high in shown)
+    ties = best["method"].map(ranking.set_index("method")["ties"]).fillna("not ranked")
+    rows = zip(names, values, map(whole_percent, best["fit"]), ties, strict=True)
+    return _table(("method", "mRI", "fit (%)", "ties"), rows)
 
 
 def recipe_table(catalog: Catalog) -> str:
@@ -81,26 +98,25 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def headline(catalog: Catalog) -> str:
     """Main result of the example run."""
-    ri, accuracy = (csv.DictReader((EXAMPLE / name).read_text().splitlines()) for name in ("ri.csv", "accuracy.csv"))
-    rows = sorted(ri, key=lambda row: float(row["ri"]))
-    shown = [row for row in rows if row["size"] == largest({row["size"] for row in rows})]
-    methods, targets = (len({row[key] for row in shown}) for key in ("method", "target"))
-    images = [int(n) for n in {row["dataset"]: row["n"] for row in accuracy}.values()]
-    found = f"{methods} methods on {targets} targets; {len(images)} datasets of {min(images)} to {max(images)} images."
-    for what, row in (("Highest RI", shown[-1]), ("Lowest RI", shown[0])):
-        value, low, high = (f"{float(row[key]):+.1f}" for key in ("ri", "ci_low", "ci_high"))
-        unfinished = "" if row.get("unfinished", "0") == "0" else "; training unfinished"
+    ri, accuracy = (read_table(EXAMPLE / name) for name in ("ri.csv", "accuracy.csv"))
+    shown = ri[ri["size"] == largest(set(ri["size"]))].sort_values("ri", kind="stable")
+    images = accuracy.groupby("dataset")["n"].first()
+    methods, targets = (shown[key].nunique() for key in ("method", "target"))
+    ends = f"{images.min()} to {images.max()}"
+    found = f"{methods} methods on {targets} targets; {len(images)} datasets of {ends} images."
+    for what, row in (("Highest RI", shown.iloc[-1]), ("Lowest RI", shown.iloc[0])):
+        value, low, high = (f"{row[key]:+.1f}" for key in ("ri", "ci_low", "ci_high"))
+        unfinished = "; training unfinished" * bool(row.get("unfinished", 0))
         run = (catalog.models[row["model"]], catalog.methods[row["method"]], catalog.datasets[row["target"]])
         names = markdown(", ".join(entry.label for entry in run))
         found += f" {what}: {value} percentage points [{low}, {high}] ({names}{unfinished}{_by_coverage(row)})."
-    seeds = len({row["seed"] for row in shown})
-    return found + " One seed: the intervals are over objects, for these trained networks." * (seeds == 1)
+    return found + " One seed: the intervals are over objects, for these networks." * (shown["seed"].nunique() == 1)
 
 
-def _by_coverage(row: dict[str, str]) -> str:
+def _by_coverage(row: Mapping) -> str:
     """RI over classes that the target has and lacks, if they differ in sign or their intervals don't overlap."""
     keys = [name for which in ("seen", "unseen") for name in (f"ri_{which}", f"{which}_low", f"{which}_high")]
-    seen, low, high, unseen, least, most = (float(row.get(key) or "nan") for key in keys)
+    seen, low, high, unseen, least, most = (row.get(key, math.nan) for key in keys)
     differ = seen * unseen < 0 or low > most or least > high
     return f"; {seen:+.1f} on classes that the target has, {unseen:+.1f} on those that it lacks" if differ else ""
 
@@ -120,7 +136,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
     catalog = Catalog([CATALOG])
     parts = {"config": config_table(), "figures": figure_list(), "graph": graph(rulegraph)}
     parts |= {"methods": method_table(catalog), "recipes": recipe_table(catalog), "headline": headline(catalog)}
-    parts |= {"paper": paper_table(catalog)}
+    parts |= {"comparison": comparison(), "paper": paper_table(catalog)}
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
     places = sorted(name for text in texts.values() for _, name, _ in PLACE.findall(text))
     assert places == sorted(parts), f"the pages have places for {places}"

@@ -91,9 +91,7 @@ def _read(archive: Path, dataset: DatasetSource) -> np.ndarray:
         raise UserError(f"{where} is not a table of digits ({error}); fetch the archive again.") from error
     whole = table.shape[1:] == (SIDE**2 + 1,)
     if not whole or table.min() < 0 or table[:, :-1].max() > LEVELS or table[:, -1].max() >= len(DIGITS):
-        raise UserError(
-            f"{where} is not a table with {SIDE**2} ink counts and a digit on each line; fetch the archive again."
-        )
+        raise UserError(f"{where} is not a table with {SIDE**2} ink counts and a digit on each line; fetch it again.")
     return table
 
 
