@@ -74,7 +74,7 @@ $(VENV)/slow.done: $(VENV)/test.done envs/requirements-cluster.txt
 	@touch $@
 
 bench: $(VENV)/test.done ## measure speeds relative to their limits, in reports/benchmarks.md
-	@python benchmarks/bench.py --write
+	@python tests/benchmarks/bench.py --write
 
 docs: $(VENV)/run.done ## update the generated parts of README.md and docs/; needs no run
 	@snakemake --rulegraph mermaid-js | PYTHONPATH=workflow/lib python -m rib.reporting.readme README.md docs/*.md

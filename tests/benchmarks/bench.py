@@ -1,6 +1,6 @@
 """Speed of the pipeline relative to its limits: medians of alternating measurements in one process (`make bench`).
 
-    python benchmarks/bench.py [B1 B2 ...] [--write]
+    python tests/benchmarks/bench.py [B1 B2 ...] [--write]
 
 Images are synthetic and weights random, which doesn't affect the speed. One torch thread, the default of jobs.
 """
@@ -22,7 +22,7 @@ from functools import cache, partial
 from pathlib import Path
 from timeit import timeit
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "workflow/lib"), str(ROOT / "tests")]
 
 import numpy as np
@@ -361,7 +361,7 @@ Made by `make bench`: {processor()}, {versions}.
 {measured}
 | B9 | ViT-B/16 on a GPU, over the bare loop and the loader's ceiling | | not measured: no GPU here | |
 
-What was decided by these numbers, and why a mark is missed: [benchmarks/README.md](../benchmarks/README.md).
+What was decided by these numbers, and why a mark is missed: [tests/benchmarks/README.md](../tests/benchmarks/README.md).
 """
 
 
