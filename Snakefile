@@ -29,9 +29,10 @@ for ANALYSIS_FILE in sorted((WORKFLOW / "rules/analysis").glob("*.smk")):
 
 
 include: "workflow/rules/report.smk"
-include: "workflow/rules/paper.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/status.smk"
+include: "workflow/rules/paper.smk"
+include: "workflow/rules/bundles.smk"
 include: "workflow/rules/preview.smk"
 include: "workflow/rules/track.smk"
 include: "workflow/rules/pull.smk"

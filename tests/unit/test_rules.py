@@ -10,13 +10,7 @@ RULES = {
     path.relative_to(WORKFLOW / "rules").as_posix(): path.read_text() for path in (WORKFLOW / "rules").rglob("*.smk")
 }
 # Rules from which others inherit: the script is named after what all of them do, not after the rule.
-SHARED = {
-    "compute_metrics": "tabulate",
-    "compute_features": "run_network",
-    "status": "look",
-    "compare": "look",
-    "paper": "look",
-}
+SHARED = {"compute_metrics": "tabulate", "compute_features": "run_network", "status": "look"}
 BLOCKS = re.compile(r"^( *)rule (\w+):\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
 
 

@@ -10,7 +10,7 @@ PAPER_FILES = {
 }
 
 
-rule paper:
+use rule status as paper with:
     input:
         files=sum(PAPER_FILES.values(), []),
     output:
@@ -19,9 +19,6 @@ rule paper:
         provenance=f"{PAPER}/provenance.json",
     log:
         f"{LOGS}/paper.log",
-    localrule: True
-    conda:
-        "../../envs/report.yaml"
     params:
         cfg={
             "function": "rib.reporting.paper:write_paper",
@@ -31,5 +28,3 @@ rule paper:
             "conditions": GRID.conditions(),
             "code": digest("look", REPORTING / "paper.py"),
         },
-    script:
-        "../scripts/look.py"

@@ -5,6 +5,7 @@ report: "../report/workflow.rst"
 
 
 PAGE = f"{REPORTS}/index.html"
+CRATE = f"{REPORTS}/ro-crate-metadata.json"
 REPORTING = WORKFLOW / "lib/rib/reporting"
 PNGS = [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()] if HAS_FIGURES else []
 ALL_FIGURES = figure_files(*REGISTRY.chosen_figures()) if HAS_FIGURES else []
@@ -95,7 +96,7 @@ rule write_page:
         citation=local(WORKFLOW.parent / "CITATION.cff"),
     output:
         page=PAGE,
-        crate=f"{REPORTS}/ro-crate-metadata.json",
+        crate=CRATE,
         provenance=f"{REPORTS}/index.provenance.json",
     log:
         f"{LOGS}/report.log",

@@ -10,10 +10,8 @@ TRACKED = [
         for stage in ("split", "finetune", "merge", "evaluate", "evaluate_over_targets", "select", "features")
         + ("fisher", "distances", "export")
     ),
-    *(
-        f"{REPORTS}/{part}"
-        for part in ("tables", "figures", "index.html", "index.provenance.json", "ro-crate-metadata.json")
-    ),
+    *(f"{REPORTS}/{part}" for part in ("tables", "figures", "index.provenance.json")),
+    *(PAGE, CRATE),
 ]
 
 

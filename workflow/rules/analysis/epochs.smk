@@ -9,14 +9,11 @@ EPOCH_RUNS = [run for run in COMPARED if GRID.methods[run.method].trains]
 EPOCH_FILES = [f"{EPOCH_FEATURES}.safetensors".format(**vars(run), dataset=n) for run in EPOCH_RUNS for n in GRID.ood]
 EPOCH_SCORES = f"{RUNS}/evaluate_snapshots/{RUN_PATH}/{{evaluation_group}}"
 EPOCH_ROWS = rows_of(EPOCH_RUNS, "evaluate_snapshots")
-EPOCH_SETTINGS = {
-    **COMPARED_SETTINGS,
-    "methods": {n: style for n, style in COMPARED_SETTINGS["methods"].items() if GRID.methods[n].trains},
-}
+TRAINED = {name: style for name, style in COMPARED_SETTINGS["methods"].items() if GRID.methods[name].trains}
+EPOCH_SETTINGS = COMPARED_SETTINGS | {"methods": TRAINED}
 
-REGISTRY.figure(
-    "cka_epochs", question="why", inputs={"cka_epochs": EPOCH_TABLES["cka_epochs"]}, settings=EPOCH_SETTINGS
-)
+OF_CKA = {"cka_epochs": EPOCH_TABLES["cka_epochs"]}
+REGISTRY.figure("cka_epochs", question="why", inputs=OF_CKA, settings=EPOCH_SETTINGS)
 REGISTRY.figure(
     "tradeoff_epochs",
     question="why",

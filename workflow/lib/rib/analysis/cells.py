@@ -72,14 +72,9 @@ def write_cells(
                 for kind, flags, wrong in (("lost", lost, after), ("gained", gained, was)):
                     own = wrong.loc[flags & candidate, ["row", "prediction"]]
                     flips[kind] += [(row // step, name, row, guess) for row, guess in own.itertuples(index=False)]
-        some = [(kind, flip) for kind, own in flips.items() for flip in sorted(own)[: MOST[kind]]]
-        found[cell] = {
-            "classes": lost_classes(counted),
-            "flips": [
-                (places.setdefault((name, row), len(places)), kind, spaces[name].names[guess])
-                for kind, (_, name, row, guess) in some
-            ],
-        }
+        some = [(kind, *flip) for kind, own in flips.items() for flip in sorted(own)[: MOST[kind]]]
+        named = [(places.setdefault(it[2:4], len(places)), it[0], spaces[it[2]].names[it[4]]) for it in some]
+        found[cell] = {"classes": lost_classes(counted), "flips": named}
     images = [(name, spaces[name].names[labels[name][row]], _picture(opened[name], row)) for name, row in places]
     write_text(cells, json.dumps({"images": images, "cells": found}, ensure_ascii=False, separators=(",", ":")))
 

@@ -76,9 +76,7 @@ def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
     facts = json.loads(first.get(FACTS, b"{}"))
     if (version := facts.get("version")) != VERSION:
         what = f"a bundle of version {str(version)[:20]}" if FACTS in first else "not a bundle"
-        raise UserError(
-            f"{path} is {what}, and this project reads version {VERSION}: make it with `snakemake bundle` of this version."
-        )
+        raise UserError(f"{path} is {what}; make one of version {VERSION}, by `snakemake bundle` of this code.")
     try:
         records = [record for [record] in provenance.from_lines(first[RECORDS].decode()).values()]
     except UserError:

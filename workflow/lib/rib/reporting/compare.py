@@ -56,8 +56,10 @@ def compare(*, bundles: Sequence[str], statistics: Mapping, log_file: str, folde
     settings = pd.DataFrame(dict(zip(names, settings, strict=True))).sort_index().rename_axis("setting").fillna("")
     settings = settings[settings.nunique(axis=1) > 1].reset_index()
     found = {"ranking": ranking, "settings": settings, "claims": pd.concat(claims)}
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(TEMPLATE.read_text())
-    text = template.render(bundles=list(zip(opened, runs, paths, strict=True)), notes=notes, tables=found)
+    options = {"autoescape": True, "undefined": jinja2.StrictUndefined}
+    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE.parent), **options)
+    shown = {"bundles": list(zip(opened, runs, paths, strict=True)), "notes": notes, "tables": found, "views": None}
+    text = templates.get_template(TEMPLATE.name).render(shown)
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, table in found.items():
         write_table(Path(folder, f"{name}.csv"), table)
@@ -154,9 +156,8 @@ def rank_all(
     Columns: bundle, model, method, size and those of `rib.analysis.comparison.rank`.
     """
     runs = [{run for run in map(run_of, bundle.rows) if run.target != NO_TARGET} for bundle in bundles]
-    had = {key: [{getattr(run, key) for run in own} for own in runs] for key in ("target", "seed")} | {
-        "dataset": images
-    }
+    had = {key: [{getattr(run, key) for run in own} for own in runs] for key in ("target", "seed")}
+    had["dataset"] = images
     shared = {kind: set.intersection(*map(set, own)) for kind, own in had.items()}
     shared["dataset"] = {name for name in shared["dataset"] if len({own[name] for own in images}) == 1}
     shared["target"] &= shared["dataset"]

@@ -49,14 +49,9 @@ def write_crate(*, records: Iterable[str], about: Mapping, folder: Path, crate: 
     }
     descriptor = {"conformsTo": {"@id": SPECIFICATION}, "about": {"@id": "./"}}
     works = {"ro-crate-metadata.json": descriptor, PROFILE["@id"]: PROFILE, **elsewhere}
-    kinds = {
-        "CreativeWork": works,
-        "Dataset": {"./": root},
-        "SoftwareApplication": tools,
-        "CreateAction": actions,
-        "File": here,
-    }
-    graph = [{"@id": name, "@type": kind, **what} for kind, own in kinds.items() for name, what in own.items()]
+    kinds = [("CreativeWork", works), ("Dataset", {"./": root}), ("SoftwareApplication", tools)]
+    kinds += [("CreateAction", actions), ("File", here)]
+    graph = [{"@id": name, "@type": kind, **what} for kind, own in kinds for name, what in own.items()]
     write_json(crate, {"@context": f"{SPECIFICATION}/context", "@graph": graph})
 
 

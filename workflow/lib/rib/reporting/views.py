@@ -6,6 +6,7 @@ from statistics import NormalDist
 import altair as alt
 import numpy as np
 import pandas as pd
+from pandas import DataFrame
 
 from rib.analysis.fit import UNFINISHED
 from rib.config.run import NO_TARGET, PRETRAINED
@@ -20,7 +21,7 @@ CELL = alt.Step(68), alt.Step(26)  # pixels
 
 
 def page_views(
-    mri: pd.DataFrame, ri: pd.DataFrame, accuracy: pd.DataFrame, about: Mapping, colours: Mapping[str, str]
+    mri: DataFrame, ri: DataFrame, accuracy: DataFrame, about: Mapping, colours: Mapping[str, str]
 ) -> dict[str, dict]:
     """Specifications by the name of the figure that each replaces on a screen.
 
@@ -44,11 +45,11 @@ def page_views(
     }
 
 
-def _means(table: pd.DataFrame, values: Sequence[str], keys: Sequence[str] = RUN) -> pd.DataFrame:
+def _means(table: DataFrame, values: Sequence[str], keys: Sequence[str] = RUN) -> DataFrame:
     return table.groupby(list(keys), sort=False)[list(values)].mean().reset_index()
 
 
-def with_intervals(accuracy: pd.DataFrame, confidence: float) -> pd.DataFrame:
+def with_intervals(accuracy: DataFrame, confidence: float) -> DataFrame:
     """Mean accuracies over seeds, with Wilson's interval `low`, `high` (percent) over the images of a dataset, taken as
     independent."""
     found = _means(accuracy, ["n", "accuracy"], [*RUN, "dataset"])
@@ -58,7 +59,7 @@ def with_intervals(accuracy: pd.DataFrame, confidence: float) -> pd.DataFrame:
     return found.assign(low=low, high=high)
 
 
-def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
+def _labelled(table: DataFrame, about: Mapping) -> DataFrame:
     """Labels in place of names, in the order of the run; the column `run` keeps the names."""
     table = table.assign(run=["/".join(names) for names in table[RUN].itertuples(index=False)])
     for column, kind in KINDS.items():
@@ -70,7 +71,7 @@ def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def _chart(table: pd.DataFrame, **first: str | None) -> tuple[alt.Chart, list[alt.Parameter]]:
+def _chart(table: DataFrame, **first: str | None) -> tuple[alt.Chart, list[alt.Parameter]]:
     """A chart of the rows that are chosen, with a choice for each of some columns: the first value, None for all."""
     params = []
     for column, value in first.items():
@@ -92,17 +93,13 @@ def _spec(chart: alt.TopLevelMixin, params: list[alt.Parameter], description: st
     return {**made, "params": [param.param.to_dict() for param in params] + made.get("params", [])}
 
 
-def _shown(table: pd.DataFrame, value: str, low: str, high: str, form: str) -> list[str]:
+def _shown(table: DataFrame, value: str, low: str, high: str, form: str) -> list[str]:
     """Number and interval, as a hover shows them."""
-    return [
-        f"{a:{form}}" + (f", {b:{form}} to {c:{form}}" if b == b else "")
-        for a, b, c in table[[value, low, high]].itertuples(index=False)
-    ]
+    rows = table[[value, low, high]].itertuples(index=False)
+    return [f"{a:{form}}" + (f", {b:{form}} to {c:{form}}" if b == b else "") for a, b, c in rows]
 
 
-def _tradeoff(
-    changes: pd.DataFrame, means: pd.DataFrame, accuracy: pd.DataFrame, about: Mapping, colours: Mapping
-) -> dict:
+def _tradeoff(changes: DataFrame, means: DataFrame, accuracy: DataFrame, about: Mapping, colours: Mapping) -> dict:
     columns = ["on_target", "on_target_low", "on_target_high"]
     names = dict(zip(("accuracy", "low", "high"), columns, strict=True))
     runs = accuracy[accuracy["dataset"] == accuracy["target"]].rename(columns=names)
@@ -131,7 +128,7 @@ def _tradeoff(
     return _spec(chart.properties(width="container", height=340), params, said)
 
 
-def _ri_matrix(changes: pd.DataFrame, about: Mapping) -> dict:
+def _ri_matrix(changes: DataFrame, about: Mapping) -> dict:
     limit = max(1.0, changes["ri"].abs().max())
     marks = [f"{ri:+.1f}{UNFINISHED * (n > 0)}" for ri, n in changes[["ri", "unfinished"]].itertuples(index=False)]
     table = changes.assign(text=marks, shown=_shown(changes, "ri", "ci_low", "ci_high", "+.1f"))
@@ -142,11 +139,10 @@ def _ri_matrix(changes: pd.DataFrame, about: Mapping) -> dict:
     return _matrix(table, "ri", "target", colours, "RI (points)", tips, model=first, method=None, target=None)
 
 
-def _accuracy_matrix(accuracy: pd.DataFrame, about: Mapping) -> dict:
-    table = accuracy.assign(
-        text=accuracy["accuracy"].map("{:.1f}".format), shown=_shown(accuracy, "accuracy", "low", "high", ".1f")
-    )
-    table = _labelled(table.assign(dark=(accuracy["accuracy"] > 70).astype(int)), about)
+def _accuracy_matrix(accuracy: DataFrame, about: Mapping) -> dict:
+    values, shown = accuracy["accuracy"], _shown(accuracy, "accuracy", "low", "high", ".1f")
+    table = accuracy.assign(text=values.map("{:.1f}".format), shown=shown, dark=(values > 70).astype(int))
+    table = _labelled(table, about)
     own = [""] * len(table) if table["model"].nunique() == 1 else table["model"] + ", "
     on = [f" on {target}" * (target != NO_TARGET) for target in table["target"]]
     table["row"] = own + table["method"] + on
@@ -156,13 +152,13 @@ def _accuracy_matrix(accuracy: pd.DataFrame, about: Mapping) -> dict:
     return _matrix(table, "accuracy", "dataset", colours, "accuracy (%)", tips, **first, target=None)
 
 
-def _first(table: pd.DataFrame, column: str) -> str | None:
+def _first(table: DataFrame, column: str) -> str | None:
     """The value of a column to begin with: None, for all, unless these are too many rows."""
     return table[column].iloc[0] if len(table[RUN].drop_duplicates()) > MOST_ROWS else None
 
 
 def _matrix(
-    table: pd.DataFrame, value: str, column: str, colours: alt.Scale, title: str, tips: list, **first: str | None
+    table: DataFrame, value: str, column: str, colours: alt.Scale, title: str, tips: list, **first: str | None
 ) -> dict:
     """Coloured cells with their text, a row for each `row`; `first` are the values that are chosen at first."""
     base, params = _chart(table, **first)

@@ -1,7 +1,6 @@
 # `snakemake bundle` writes one file with a run's tables and all that they follow from; `snakemake compare` checks and
 # compares such files of several groups. Neither is part of a full run.
 
-
 BUNDLE = f"{REPORTS}/{FAMILY}.rib.zip"
 
 
@@ -34,11 +33,9 @@ use rule compute_metrics as bundle with:
         },
 
 
-rule compare:
+use rule status as compare with:
     log:
         "logs/compare.log",
-    conda:
-        "../../../envs/report.yaml"
     params:
         cfg={
             "function": "rib.reporting.compare:compare",
@@ -47,5 +44,3 @@ rule compare:
             "log_file": "logs/compare.log",
             "folder": "reports/compare",
         },
-    script:
-        "../../scripts/look.py"
