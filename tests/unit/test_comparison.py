@@ -14,6 +14,7 @@ from rib.analysis.counts import STATE, Counts, count, write_counts
 from rib.analysis.ri import Ood, ood_accuracies, ood_parts
 from rib.analysis.tables import mri_tables, ri_table
 from rib.config.run import PRETRAINED, RUN_COLUMNS
+from tiny.rows import by_runs
 
 DATASETS = {"a": 9, "b": 7, "c": 12}
 TARGETS = ["a", "b"]
@@ -44,7 +45,7 @@ def counted_of(*parts):
     row = table.groupby([*STATE, "dataset"], dropna=False).cumcount()
     table = table.assign(row=row, rank=(table["label"] != table["prediction"]).astype(int))
     first = table.groupby(["dataset", "row"], as_index=False).first()
-    return count([table], {name: own.reset_index(drop=True) for name, own in first.groupby("dataset")})
+    return count(by_runs(table), {name: own.reset_index(drop=True) for name, own in first.groupby("dataset")})
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from rib.config.label_space import LabelSpace
 from rib.config.run import RUN_COLUMNS
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
+from tiny.rows import by_runs, write_rows
 
 DATASETS = ["a", "b", "c"]
 TARGETS = ["a", "b"]
@@ -26,7 +27,7 @@ NO_THRESHOLD = {"can_fit": ["ft"], "threshold": None, "whole_targets": True}
 def scored(rows):
     """Evaluation rows: what an image is stands in the index of its dataset."""
     place = rows.groupby([*STATE, "dataset"], dropna=False, observed=True).cumcount()
-    return rows.assign(row=place, rank=(rows["label"] != rows["prediction"]).astype("int16"))[COLUMNS]
+    return rows.assign(row=place, rank=(rows["label"] != rows["prediction"]).astype("int16"))[[*RUN_COLUMNS, *COLUMNS]]
 
 
 def indexes_of(rows):
@@ -36,7 +37,7 @@ def indexes_of(rows):
 
 def counted(*parts):
     rows = pd.concat(parts, ignore_index=True)
-    return count([scored(rows)], indexes_of(rows))
+    return count(by_runs(scored(rows)), indexes_of(rows))
 
 
 def space_of(dataset):
@@ -99,14 +100,13 @@ def test_the_pretrained_model_compared_with_itself_has_ri_zero_without_spread(ro
 
 
 def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
-    scored(rows).to_parquet(tmp_path / "rows.parquet")
     manifests = []
     for device in ("cpu", "cuda"):
         manifests.append(tmp_path / f"{device}.json")
         manifests[-1].write_text(f'{{"device": "{device}", "fit": {{}}}}')
     with pytest.raises(UserError, match="cpu and cuda.*compute.device"):
         write_tables(
-            rows=[tmp_path / "rows.parquet"],
+            rows=write_rows(tmp_path, scored(rows)),
             **write_indexes(tmp_path, rows),
             manifests=manifests,
             ood_datasets=DATASETS,
@@ -166,7 +166,7 @@ def files(tmp_path_factory):
     """A folder with rows in two files and their manifests, and the rows."""
     folder, rows = tmp_path_factory.mktemp("grid"), grid_rows()
     for name, part in (("one", rows["dataset"].isin(["b", "val"])), ("two", rows["dataset"].isin(["a", "c"]))):
-        scored(rows[part]).assign(confidence=0.5).to_parquet(folder / f"{name}.parquet")
+        write_rows(folder, scored(rows[part]).assign(confidence=0.5), name)
     write_indexes(folder, rows)
     for model, (method, target, size, seed, _) in itertools.product("nm", GRID):
         fit = {"pretrained": {}, "curve": {"ft": 0.8}}.get(method, {method: 0.8 if target == "a" else 0.96})
@@ -189,7 +189,7 @@ def written(folder, name, **choices):
     usual = {"ood_datasets": ["a", "b", "c"], "source_groups": None, "replicates": 30, "confidence": 0.9, "seed": 5}
     usual["fit"] = NO_THRESHOLD
     write_tables(
-        rows=[folder / "one.parquet", folder / "two.parquet"],
+        rows=[path for name in ("one", "two") for path in sorted(folder.rglob(f"{name}.parquet"))],
         **prepared(folder),
         manifests=sorted(folder.rglob("*.manifest.json")),
         conditions="protocol paper",
@@ -371,7 +371,7 @@ def test_written_mri_and_its_parts_are_means_over_targets_and_seeds(grid, replic
 def test_written_counts_are_those_of_all_rows(grid):
     folder, rows, _ = grid
     parts = [scored(rows[rows["dataset"].isin(names)]) for names in (["b", "val"], ["a", "c"])]
-    expected = count(parts, indexes_of(rows))
+    expected = count(by_runs(*parts), indexes_of(rows))
     read = list(read_counts(folder / "plain.npz"))
     assert [{state[0] for state in part.states} for part in read] == [{"m"}, {"n"}]
     assert [state for part in read for state in part.states] == expected.states
@@ -489,7 +489,7 @@ def test_the_same_rows_give_the_same_bytes_in_any_order_of_rows(grid):
     for file in folder.glob("plain*"):
         assert (folder / file.name.replace("plain", "again")).read_bytes() == file.read_bytes()
     rows, indexes = scored(grid[1]), indexes_of(grid[1])
-    shuffled, usual = count([rows.sample(frac=1, random_state=1)], indexes), count([rows], indexes)
+    shuffled, usual = (count(by_runs(part), indexes) for part in (rows.sample(frac=1, random_state=1), rows))
     assert shuffled.states == usual.states
     for dataset in SETS:
         assert (shuffled.correct[dataset] == usual.correct[dataset]).all()
@@ -525,7 +525,7 @@ def test_a_gain_of_every_answer_on_a_dataset_raises_ri_by_its_share(rows):
 def test_any_difference_of_images_between_runs_is_refused(rows, change):
     message = "the runs m/.*/0 and m/.*/[01] were scored on different images of [abc]; delete the folder"
     with pytest.raises(UserError, match=message):
-        count([change(scored(rows))], indexes_of(rows))
+        count(by_runs(change(scored(rows))), indexes_of(rows))
 
 
 def test_runs_on_different_images_and_their_dataset_are_named(rows):
@@ -533,7 +533,7 @@ def test_runs_on_different_images_and_their_dataset_are_named(rows):
     other["row"] += (other["method"] == "lwf") & (other["dataset"] == "b")
     twice = {name: pd.concat([index, index]) for name, index in indexes_of(rows).items()}
     with pytest.raises(UserError, match="m/none/pretrained/all/0 and k/a/lwf/all/0 .* of b;"):
-        count([scored(rows).query("method == 'pretrained'"), other], twice)
+        count(by_runs(scored(rows).query("method == 'pretrained'"), other), twice)
 
 
 def test_an_object_with_images_of_several_classes_counts_once_for_each():
@@ -544,7 +544,7 @@ def test_an_object_with_images_of_several_classes_counts_once_for_each():
     for method, target, ranks in runs:
         run = {"model": "m", "method": method, "target": target, "size": "all", "seed": 0, "alpha": np.nan}
         rows.append(pd.DataFrame({**run, "dataset": "a", "row": [0, 1, 3, 4], "rank": ranks}))
-    counts = count(rows, {"a": index})
+    counts = count(by_runs(*rows), {"a": index})
     assert counts.objects == 2 and counts.places["a"].tolist() == [0, 0, 1]
     assert counts.labels["a"].tolist() == [1, 3, 3] and counts.images["a"].tolist() == [1, 2, 1]
     assert [state[1] for state in counts.states] == ["ft", "pretrained"]
@@ -607,7 +607,7 @@ def test_rows_of_categories_are_counted_as_rows_of_text(rows):
         for name in DATASETS
     ]
     assert len(parts[0]["dataset"].cat.categories) > 3
-    found, expected = count(parts, indexes_of(rows)), counted(rows)
+    found, expected = count(by_runs(*parts), indexes_of(rows)), counted(rows)
     assert found.states == expected.states and found.datasets == expected.datasets
     for dataset in DATASETS:
         assert (found.correct[dataset] == expected.correct[dataset]).all()

@@ -15,7 +15,7 @@ from rib.analysis.counts import COLUMNS
 from rib.analysis.fit import fit_table
 from rib.analysis.over_targets import write_over_targets
 from rib.base.errors import UserError
-from rib.config.run import Run, parent_of
+from rib.config.run import RUN_COLUMNS, Run, parent_of
 from rib.evaluation.recipes import store_recipe, write_recipe
 from rib.methods import greedy_soup, soup
 from tiny.grids import grid, project_catalog
@@ -298,7 +298,7 @@ def tabulated(tmp_path):
             n = OBJECTS[name] + 1
             run = {"model": "m", "method": method, "target": "none", "size": "all", "seed": seed, "alpha": np.nan}
             answers = {"row": np.arange(n), "rank": (rng.random(n) > RIGHT[method]).astype(int)}
-            parts.append(pd.DataFrame({**run, "dataset": name, **answers})[COLUMNS])
+            parts.append(pd.DataFrame({**run, "dataset": name, **answers})[[*RUN_COLUMNS, *COLUMNS]])
         folder = tmp_path / f"m/none/{method}/all/{seed}"
         folder.mkdir(parents=True)
         rows.append(folder / "g.parquet")

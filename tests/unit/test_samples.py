@@ -15,6 +15,7 @@ from rib.analysis.tables import accuracy_table, mri_tables
 from rib.base.errors import UserError
 from rib.config.label_space import LabelSpace
 from rib.config.run import Run
+from tiny.rows import by_runs
 
 
 def calibration_error(confidence, right):
@@ -59,7 +60,7 @@ def indexes_of(rows):
 
 
 def counted(rows):
-    return count(rows.values(), indexes_of(rows))
+    return count(by_runs(*rows.values()), indexes_of(rows))
 
 
 STORED = ["dataset", "row", "prediction", "rank", "confidence", "log_prob", "brier"]

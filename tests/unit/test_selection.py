@@ -16,6 +16,7 @@ from rib.base.files import write_table
 from rib.reporting.page import page_tables
 from tiny.grids import grid
 from tiny.project import ROOT
+from tiny.rows import write_rows
 
 VARIANTS = {"ft": ["ft-lr1", "ft-lr2", "ft-lr3"], "lora": ["lora-rank1", "lora-rank2"]}
 NAMES = [name for own in VARIANTS.values() for name in own]
@@ -245,8 +246,7 @@ def test_select_splits_are_counted_together_and_drawn_apart_from_test_images(tmp
     index = pd.DataFrame({"object_id": list("wxyz"), "label": [0, 1, 2, 3]})
     for target, (name, right) in itertools.product("ab", {"x-1": [0, 0, 3, 3], "x-2": [0, 3, 3, 3]}.items()):
         run = {"model": "m", "method": name, "target": target, "size": "all", "seed": 0, "alpha": np.nan}
-        paths.append(tmp_path / f"{target}{name}.parquet")
-        pd.DataFrame({**run, "dataset": target, "row": range(4), "rank": right}).to_parquet(paths[-1])
+        paths += write_rows(tmp_path, pd.DataFrame({**run, "dataset": target, "row": range(4), "rank": right}))
         (tmp_path / target / "32px").mkdir(parents=True, exist_ok=True)
         index.to_parquet(tmp_path / target / "32px/index.parquet")
     found = select_accuracies(paths, sorted(tmp_path.glob("*/*/index.parquet")), 50, 3)

@@ -11,6 +11,7 @@ from rib.analysis.ri import ood_accuracies
 from rib.analysis.tables import mri_tables, write_tradeoff_epochs
 from rib.base.errors import UserError
 from rib.figures import tradeoff, tradeoff_epochs
+from tiny.rows import write_rows
 
 PRETRAINED = ("m", "pretrained", "none", "all", 0, None)
 CURVE = [("m", "curve", target, "all", 0, alpha) for target in ("a", "b") for alpha in (0.0, 1.0)]
@@ -125,9 +126,9 @@ def test_in_the_course_of_training_the_pretrained_model_is_at_zero_percent(tmp_p
         for name in ("a", "b")
         for place in range(4)
     ]
-    pd.DataFrame(parts).astype({"alpha": float}).to_parquet(tmp_path / "rows.parquet")
+    rows = write_rows(tmp_path, pd.DataFrame(parts).astype({"alpha": float}))
     write_tradeoff_epochs(
-        rows=[tmp_path / "rows.parquet"],
+        rows=rows,
         indexes=sorted(tmp_path.glob("*/view/index.parquet")),
         choices={"ood_datasets": ["a", "b"], "source_groups": None},
         conditions="protocol paper",
@@ -137,10 +138,9 @@ def test_in_the_course_of_training_the_pretrained_model_is_at_zero_percent(tmp_p
     assert list(table) == ["model", "method", "size", "trained", "on_target", "mri", "conditions"]
     assert set(table["method"]) == {"ft"} and table["trained"].tolist() == [0, 50, 100]
     assert table["on_target"].tolist() == [25, 50, 75] and table["mri"].tolist() == [0, 25, 50]
-    pd.DataFrame(parts[:8]).astype({"alpha": float}).to_parquet(tmp_path / "rows.parquet")  # no snapshot
     with pytest.raises(UserError, match="no fine-tuned run is chosen"):
         write_tradeoff_epochs(
-            rows=[tmp_path / "rows.parquet"],
+            rows=[path for path in rows if "pretrained" in path.parts],  # no snapshot
             indexes=sorted(tmp_path.glob("*/view/index.parquet")),
             choices={"ood_datasets": ["a", "b"], "source_groups": None},
             conditions="protocol paper",

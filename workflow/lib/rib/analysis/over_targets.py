@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import COLUMNS, count, read_indexes
+from rib.analysis.counts import count, read_indexes, read_rows_of
 from rib.analysis.fit import fit_table
 from rib.analysis.ri import ood_accuracies
 from rib.analysis.tables import accuracy_table, read_fits
@@ -47,8 +47,8 @@ def write_over_targets(
         UserError: the runs were evaluated on different kinds of devices.
     """
     fits = read_fits(manifests)
-    read = (pd.read_parquet(path, columns=COLUMNS) for path in rows)
-    counts = count((part[part["dataset"].isin(datasets)] for part in read), read_indexes(indexes))
+    parts = ((run, part[part["dataset"].isin(datasets)]) for run, part in read_rows_of(rows))
+    counts = count(parts, read_indexes(indexes))
     ood, scored = ood_accuracies(counts, object_weights(counts.objects, replicates, seed)), len(counts.datasets)
     lines = [
         (model, method, *of, scored, pair.images, pair.before[0], pair.after[0], *estimate(pair.change, confidence))

@@ -13,13 +13,14 @@ or more seeds, intervals are `over_runs` of the chosen runs; how much other seed
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from rib.analysis.bootstrap import object_weights, over_runs
-from rib.analysis.counts import COLUMNS, EVERY, Counts, count, read_counts, read_indexes
+from rib.analysis.counts import EVERY, Counts, count, read_counts, read_indexes, read_rows_of
 from rib.analysis.ri import Groups, on_other_datasets, ood_accuracies
 from rib.base.files import write_table
 from rib.config.run import MEAN, NO_TARGET
@@ -48,7 +49,7 @@ def select_accuracies(
     rows: Sequence[Path], indexes: Sequence[Path], draws: int, seed: int
 ) -> dict[Key, list[np.ndarray]]:
     """Accuracy on the select split of the target, in percent, from its rows: (1 + draws,) for each seed."""
-    parts = (pd.read_parquet(path, columns=COLUMNS).assign(target=NO_TARGET) for path in rows)  # one state, all targets
+    parts = ((replace(run, target=NO_TARGET), part) for run, part in read_rows_of(rows))  # one state, all targets
     counts, found = count(parts, read_indexes(indexes)), {}
     weights = object_weights(counts.objects, draws, (seed, 1))  # other draws than those of the test objects
     for target in counts.datasets:

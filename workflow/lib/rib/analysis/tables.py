@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pyarrow.parquet import ParquetFile
 
 from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs, spread
 from rib.analysis.classes import class_table, worst_classes
-from rib.analysis.counts import COLUMNS, STATE, Counts, State, count, read_indexes, write_counts
+from rib.analysis.counts import STATE, Counts, State, count, read_indexes, read_rows_of, write_counts
 from rib.analysis.coverage import Coverage, coverage, label_spaces
 from rib.analysis.fit import fit_table
 from rib.analysis.ri import Ood, ood_accuracies
@@ -155,9 +154,7 @@ def write_tables(
     """
     fits = read_fits(manifests)
     files = Progress(rows, desc="reading rows", unit="file")
-    # pandas' own reader takes twice as long for small files
-    parts = (ParquetFile(path).read(columns=COLUMNS, use_threads=False).to_pandas() for path in files)
-    counts = count(parts, read_indexes(indexes))
+    counts = count(read_rows_of(files), read_indexes(indexes))
     names = [str(Run(**dict(zip(RUN_COLUMNS, state, strict=False)))) for state in counts.states]
     shared = counts.of([place for place, name in enumerate(names) if compared is None or name in compared])
     write_counts(shared, outputs["counts"])
@@ -201,7 +198,7 @@ def write_tradeoff_epochs(
         table: CSV with model, method, size, trained (percent of all steps; at 0 the pretrained model), and means over targets
             and seeds: on_target (percent), mri (percentage points).
     """
-    counts = count((pd.read_parquet(path, columns=COLUMNS) for path in rows), read_indexes(indexes))
+    counts = count(read_rows_of(rows), read_indexes(indexes))
     lines = []
     for state, pair in ood_accuracies(counts, object_weights(counts.objects, 0, 0), **choices).items():
         for trained, place, mri in ((0, 0, 0.0), (100 * state[-1], 1, pair.change[0])):

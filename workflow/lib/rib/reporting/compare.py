@@ -17,12 +17,12 @@ import pandas as pd
 from rib.analysis import tables
 from rib.analysis.bootstrap import object_weights
 from rib.analysis.comparison import DRAWS, effects_of, tables_of, write_comparison
-from rib.analysis.counts import COLUMNS, State, count, read_indexes
+from rib.analysis.counts import COLUMNS, State, count, read_indexes, read_rows_of
 from rib.analysis.fit import mark_tables, read_table
 from rib.analysis.ri import Ood, ood_accuracies, ood_parts
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, refuse_full_disk, write_table, write_text
-from rib.config.run import NO_TARGET, run_of
+from rib.config.run import NO_TARGET, RUN_COLUMNS, run_of
 from rib.data.view import DatasetFiles, DatasetView
 from rib.jobs.job import WORK, private
 from rib.jobs.messages import message_of_os_error
@@ -97,7 +97,7 @@ def scored_images(bundle: Bundle) -> dict[str, str]:
         raise ValueError("an image is of no class")
     last, found = {name: len(index) - 1 for name, index in indexes.items()}, {}
     for path in bundle.rows:
-        part, run = pd.read_parquet(path, columns=COLUMNS), run_of(path)
+        part, run = pd.read_parquet(path, columns=[*RUN_COLUMNS, *COLUMNS]), run_of(path)
         known = part["row"].between(0, part["dataset"].astype(str).map(last)) & (part["rank"] >= 0)
         same = all((part[key] == value).all() and NAME.fullmatch(str(value)) for key, value in vars(run).items())
         if not (known.all() and same) or part.duplicated(["alpha", "dataset", "row"]).any():
@@ -196,9 +196,9 @@ def shared_runs(
 
     Their states have bundle/model/method in place of the method, and no model, so that all are compared with one another.
     """
-    columns = {"dataset": [*shared["dataset"]], "target": [*shared["target"], NO_TARGET], "alpha": [np.nan]}
-    parts = (pd.read_parquet(path, columns=COLUMNS) for path in bundle.rows)
-    parts = (part[part[[*columns]].isin(columns).all(axis=1)] for part in parts)
+    targets = {*shared["target"], NO_TARGET}
+    parts = read_rows_of(path for path in bundle.rows if run_of(path).target in targets)
+    parts = ((run, part[part["alpha"].isna() & part["dataset"].isin(shared["dataset"])]) for run, part in parts)
     counts = count(parts, read_indexes(path for name, path in bundle.indexes.items() if name in shared["dataset"]))
     ood = ood_accuracies(counts, object_weights(counts.objects, replicates, seed), **which)
     return {
