@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 LOCKED := --require-hashes --no-deps
 TESTS := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 EXAMPLE ?= default_run
-KEPT = $(patsubst %,figures/%.png,ri_matrix ranking tradeoff cost) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost)
+KEPT = $(patsubst %,figures/%.png,ri_matrix ranking tradeoff cost) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost comparisons)
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
 .PHONY: run test test-slow torture security bench mutation lint format environment docs example lock records clean help
@@ -77,7 +77,7 @@ docs: $(VENV)/run.done ## update the generated parts of README.md and docs/; nee
 
 example: $(VENV)/run.done ## keep the figures and tables of a finished run that README and docs show (EXAMPLE=default_run), then run docs
 	@mkdir -p reports/$(EXAMPLE)
-	@cd reports/$(FAMILY) && cp $(KEPT) ../$(EXAMPLE)/
+	@cd reports/$(FAMILY) && cp $(KEPT) $$(ls tables/seeds_ri.csv 2>/dev/null) ../$(EXAMPLE)/
 	@$(MAKE) --no-print-directory docs
 
 lock: ## update the pinned versions and hashes in envs/ from the .in files
