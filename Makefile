@@ -10,7 +10,7 @@ LOCKED := --require-hashes --no-deps
 TESTS := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 EXAMPLE ?= default_run
 EVERY ?= 20
-KEPT = $(patsubst %,figures/%.png,ri_matrix ranking tradeoff cost) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost)
+KEPT = $(patsubst %,figures/%.png,ri_matrix ranking tradeoff cost) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost comparisons)
 FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 
 .PHONY: run watch test test-slow torture security bench mutation lint format environment docs site example lock records clean help
@@ -86,7 +86,7 @@ site: $(VENV)/test.done ## build README.md and docs/ as a site in build/site; a 
 
 example: $(VENV)/run.done ## keep the figures and tables of a finished run that README and docs show (EXAMPLE=default_run), then run docs
 	@mkdir -p reports/$(EXAMPLE)
-	@cd reports/$(FAMILY) && cp $(KEPT) ../$(EXAMPLE)/
+	@cd reports/$(FAMILY) && cp $(KEPT) $$(ls tables/seeds_ri.csv 2>/dev/null) ../$(EXAMPLE)/
 	@$(MAKE) --no-print-directory docs
 
 lock: ## update the pinned versions and hashes in envs/ from the .in files

@@ -194,7 +194,8 @@ def test_entries_have_the_costs_of_the_kept_comparison():
     assert len(listed) > 20
     for method in listed:
         own = table.loc[method.name] - table.loc[[*method.parents]].sum()
-        assert method.cost_of("storage") == pytest.approx(own["megabytes"] / ft["megabytes"], rel=0.06, abs=0.001)
+        found = {"storage": own["megabytes"] / ft["megabytes"]}  # merges also have a recipe of some hundred bytes
         if method.trains:
-            ratio = own["finetune"] / own["images"] / (ft["finetune"] / ft["images"])
-            assert method.cost_of("training") == pytest.approx(ratio, rel=0.06)
+            found["training"] = own["finetune"] / own["images"] / (ft["finetune"] / ft["images"])
+        for what, ratio in found.items():
+            assert method.cost_of(what) == (float(f"{ratio:.2g}") if abs(ratio) > 0.001 else 0), method.name

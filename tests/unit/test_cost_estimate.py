@@ -42,7 +42,7 @@ def estimate(tmp_path, with_entries):
         },
         methods={
             "quick": {**TRAINED, "algorithm": "ft", "cost": {"training": 0.5, "storage": 0.25}},
-            "mixed": {"algorithm": "soup", "parents": ["ft", "quick"], "recipes": None},
+            "mixed": {"algorithm": "soup", "parents": ["ft", "quick"], "recipes": None, "cost": None},
             "stored": {"algorithm": "soup", "parents": ["ft", "quick"], "recipes": None, "cost": {"storage": 1.5}},
         },
         models={"net": {"families": ["f"], "architecture": "net", "parameters": 1000, "source": network}},

@@ -108,7 +108,7 @@ def test_the_headline_is_of_the_largest_size(example, catalog):
 def test_the_headline_says_that_there_is_one_seed(example, catalog):
     path = readme.EXAMPLE / "ri.csv"
     path.write_text("model,method,target,size,seed,ri,ci_low,ci_high\nefficientnet_lite0,ft,noto,all,7,1,-3,3\n")
-    assert readme.headline(catalog).endswith(". One seed: the intervals are over objects, for these networks.")
+    assert readme.headline(catalog).endswith(". One seed: the intervals are over objects, for these trained networks.")
 
 
 def test_the_headline_says_if_its_runs_are_unfinished(example, catalog):

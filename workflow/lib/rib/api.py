@@ -250,9 +250,7 @@ class _Stages:
             )
         start = load(network.files["model_folder"], device.start(self.compute))[0].state_dict()
         if now.keys() != start.keys():
-            raise UserError(
-                "the network has other tensors than the pretrained one; merge adapters into its weights first."
-            )
+            raise UserError("the network has other tensors than the pretrained one; merge adapters into it first.")
         safetensors.torch.save_file(checkpoint.changed_tensors(start, now), file)
         run = replace(network.run, method=method, target=target)
         return of | {"run": run, "states": [State(None, {method: 1.0})], "checkpoints": {method: file}}

@@ -1,6 +1,7 @@
 """Matrix of RI: methods by targets, one panel per model, with mRI in the last column."""
 
 import itertools
+import textwrap
 from collections.abc import Collection
 
 import matplotlib.pyplot as plt
@@ -45,7 +46,7 @@ def draw(
         for (row, method), (column, target) in itertools.product(enumerate(run), enumerate(columns)):
             if (model, method, target) in values:
                 _write_cell(axes, image, row, column, cells.loc[(model, method, target)], SHARED * (target in shared))
-        axes.set_xticks(range(len(columns)), [*targets.values(), "mRI"])
+        axes.set_xticks(range(len(columns)), [*(textwrap.fill(name, 12) for name in targets.values()), "mRI"])
         axes.set_yticks(range(len(run)), [methods[method] for method in run])
         axes.get_xticklabels()[-1].set_fontweight("bold")
         axes.tick_params(length=0, labelsize=7)

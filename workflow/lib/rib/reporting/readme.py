@@ -66,10 +66,10 @@ def comparison() -> str:
     best = mri.sort_values("mri", ascending=False, kind="stable")
     names = (f"`{name}`" for name in best["method"])
     shown = best[["mri", "ci_low", "ci_high"]].to_numpy()
-    values = (f"{mri:+.1f} [{low:+.1f}, {high:+.1f}]" for mri, low, high in shown)
+    values = (f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in shown)
     ties = best["method"].map(ranking.set_index("method")["ties"]).fillna("not ranked")
-    rows = zip(names, values, map(whole_percent, best["fit"]), ties, strict=True)
-    return _table(("method", "mRI", "fit (%)", "ties"), rows)
+    fits = map(whole_percent, best["fit"])
+    return _table(("method", "mRI", "fit (%)", "ties"), zip(names, values, fits, ties, strict=True))
 
 
 def recipe_table(catalog: Catalog) -> str:
@@ -110,7 +110,8 @@ def headline(catalog: Catalog) -> str:
         run = (catalog.models[row["model"]], catalog.methods[row["method"]], catalog.datasets[row["target"]])
         names = markdown(", ".join(entry.label for entry in run))
         found += f" {what}: {value} percentage points [{low}, {high}] ({names}{unfinished}{_by_coverage(row)})."
-    return found + " One seed: the intervals are over objects, for these networks." * (shown["seed"].nunique() == 1)
+    one_seed = shown["seed"].nunique() == 1
+    return found + " One seed: the intervals are over objects, for these trained networks." * one_seed
 
 
 def _by_coverage(row: Mapping) -> str:
