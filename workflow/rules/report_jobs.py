@@ -17,6 +17,7 @@ from rib.records.hashing import differing
 
 # A preview of more runs draws fewer bootstrap replicates, and leaves out what reads rows again or writes each run's number.
 LARGE, REPLICATES, SLOW = 1000, 200, {"compare_samples", "compare_slices", "accuracy_matrix", "ri_matrix"}
+NOT_MADE = ("provenance", "pdf", "crate")  # outputs that a preview lacks
 PER_CELL = {"compute_metrics", "ri_matrix", "accuracy_matrix"}  # jobs that show each run, whichever others are finished
 
 
@@ -115,7 +116,7 @@ def preview_jobs(
         if large and "replicates" in cfg:
             cfg["replicates"] = min(REPLICATES, cfg["replicates"])
         named = {key: [*map(here, kept[key])] if key in kept else here(str(it)) for key, it in given.items()}
-        made = {key: here(str(it)) for key, it in output.items() if key != "provenance"}
+        made = {key: here(str(it)) for key, it in output.items() if key not in NOT_MADE}
         parts = {"input": InputFiles(fromdict=named), "output": OutputFiles(fromdict=made), "wildcards": w}
         parts |= {"params": Params(fromdict={"cfg": cfg}), "log": Log([f"{logs}/{name}.log"]), "threads": 1}
         jobs.append(SimpleNamespace(name=name, rule=rule.name, script=Path(rule.script).name, **parts))

@@ -13,5 +13,6 @@ with run(snakemake, warm="tables") as out:
     records = [*cfg["upstream"], *files.records]
     cells = next(map(Path, files.cells), None)
     write_page(**arguments(write_page, snakemake, out, analyses=analyses, records=records, cells=cells))
-    folder = Path(snakemake.output.page).parent
-    write_crate(**arguments(write_crate, snakemake, out, records=records, folder=folder))
+    if snakemake.output.get("crate"):  # a preview has none
+        folder = Path(snakemake.output.page).parent
+        write_crate(**arguments(write_crate, snakemake, out, records=records, folder=folder))

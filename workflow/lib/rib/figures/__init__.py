@@ -52,7 +52,7 @@ def write_figure(
     labels: Mapping[str, Labels] | None = None,
     note: str = "",
     png: Path,
-    pdf: Path,
+    pdf: Path | None = None,
     csv: Path,
 ) -> None:
     """Draw a figure and write it as PNG, PDF and a CSV of the data shown; the same input gives the same bytes.
@@ -93,7 +93,8 @@ def write_figure(
         if note:
             _add_below(drawn, textwrap.fill(note, int(15 * drawn.get_figwidth())))
         drawn.savefig(png, metadata={"Software": None})
-        drawn.savefig(pdf, metadata={"CreationDate": None})
+        if pdf:  # a preview has none
+            drawn.savefig(pdf, metadata={"CreationDate": None})
         plt.close(drawn)
     write_table(csv, shown)
 
