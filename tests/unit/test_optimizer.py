@@ -262,7 +262,7 @@ def test_the_norm_that_is_clipped_is_that_of_what_is_trained(network, target):
         norms.append(clip(parameters, limit).item())
         after = torch.stack([p.grad.norm() for p in parameters]).norm().item()
         assert after == pytest.approx(min(norms[-1], 0.5), rel=1e-3)
-        return norms[-1]
+        return torch.tensor(norms[-1])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetune.nn.utils, "clip_grad_norm_", watched)
