@@ -4,7 +4,6 @@ A generated part is enclosed by `<!-- made by make docs: NAME -->` and `<!-- end
 """
 
 import json
-import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -107,7 +106,7 @@ def headline(catalog: Catalog) -> str:
 def _by_coverage(row: Mapping) -> str:
     """RI over classes that the target has and lacks, if they differ in sign or their intervals don't overlap."""
     keys = [name for which in ("seen", "unseen") for name in (f"ri_{which}", f"{which}_low", f"{which}_high")]
-    seen, low, high, unseen, least, most = (row.get(key, math.nan) for key in keys)
+    seen, low, high, unseen, least, most = (row.get(key, float("nan")) for key in keys)
     differ = seen * unseen < 0 or low > most or least > high
     return f"; {seen:+.1f} on classes that the target has, {unseen:+.1f} on those that it lacks" if differ else ""
 
@@ -125,9 +124,8 @@ def graph(rulegraph: str) -> str:
 def renew(pages: Iterable[Path], rulegraph: str) -> None:
     """Regenerate the parts in pages; each part occurs exactly once."""
     catalog = Catalog([CATALOG])
-    parts = {"config": config_table(), "figures": figure_list(), "graph": graph(rulegraph)}
+    parts = {"config": config_table(), "figures": figure_list(), "graph": graph(rulegraph), "comparison": comparison()}
     parts |= {"methods": method_table(catalog), "recipes": recipe_table(catalog), "headline": headline(catalog)}
-    parts |= {"comparison": comparison()}
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
     places = sorted(name for text in texts.values() for _, name, _ in PLACE.findall(text))
     assert places == sorted(parts), f"the pages have places for {places}"
