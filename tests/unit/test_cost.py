@@ -9,7 +9,7 @@ import pytest
 from rib.analysis.cost import cost_table, jobs_of, write_costs
 from rib.analysis.training import write_training
 from rib.config.catalog import Catalog
-from rib.config.entries import METHODS
+from rib.config.run import METHODS
 from rib.records import provenance
 from tiny.records import FACTS
 

@@ -54,9 +54,7 @@ rule prepare:
 # List the datasets of a group in one file, which jobs watch as a single input: inputs dominate the time of a dry-run.
 rule list_group:
     input:
-        manifests=lambda w: [
-            prepared("manifest.json", name, w.geometry) for name in EVALUATION_GROUPS[w.evaluation_group]
-        ],
+        manifests=lambda w: [prepared("manifest.json", n, w.geometry) for n in EVALUATION_GROUPS[w.evaluation_group]],
         files=lambda w: ancient(files_at(w.geometry, EVALUATION_GROUPS[w.evaluation_group])),
     output:
         **job_files(GROUP, inside=True),

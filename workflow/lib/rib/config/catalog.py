@@ -110,7 +110,9 @@ class Catalog:
             if name not in found:
                 short = parse_name(name).short
                 if short in self.models:
-                    raise UserError(f"config, models: '{name}' is called '{short}' here, as another model is.")
+                    raise UserError(
+                        f"config, models: '{name}' is called '{short}' here, as another model is; choose one."
+                    )
                 entry = validated({short: {"record": name, **entry_of(name, self.records[name])}}, "models", str(LOCK))
                 self.models[short], found[name] = Model(name=short, **entry[short]), short
         return found

@@ -46,7 +46,8 @@ def draw(
         for (row, method), (column, target) in itertools.product(enumerate(run), enumerate(columns)):
             if (model, method, target) in values:
                 _write_cell(axes, image, row, column, cells.loc[(model, method, target)], SHARED * (target in shared))
-        axes.set_xticks(range(len(columns)), [*(textwrap.fill(name, 12) for name in targets.values()), "mRI"])
+        names = [textwrap.fill(name, 12, break_long_words=False) for name in targets.values()]
+        axes.set_xticks(range(len(columns)), [*names, "mRI"])
         axes.set_yticks(range(len(run)), [methods[method] for method in run])
         axes.get_xticklabels()[-1].set_fontweight("bold")
         axes.tick_params(length=0, labelsize=7)

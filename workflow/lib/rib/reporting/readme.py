@@ -4,7 +4,6 @@ A generated part is enclosed by `<!-- made by make docs: NAME -->` and `<!-- end
 """
 
 import json
-import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -117,7 +116,7 @@ def headline(catalog: Catalog) -> str:
 def _by_coverage(row: Mapping) -> str:
     """RI over classes that the target has and lacks, if they differ in sign or their intervals don't overlap."""
     keys = [name for which in ("seen", "unseen") for name in (f"ri_{which}", f"{which}_low", f"{which}_high")]
-    seen, low, high, unseen, least, most = (row.get(key, math.nan) for key in keys)
+    seen, low, high, unseen, least, most = (row.get(key, float("nan")) for key in keys)
     differ = seen * unseen < 0 or low > most or least > high
     return f"; {seen:+.1f} on classes that the target has, {unseen:+.1f} on those that it lacks" if differ else ""
 
