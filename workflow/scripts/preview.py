@@ -1,4 +1,4 @@
-"""Run the scripts of a preview's jobs one after another in this process."""
+"""Run the scripts of a preview's jobs in processes of this one."""
 
 import os
 import runpy
@@ -10,4 +10,11 @@ from rib.reporting.preview import write_preview
 
 os.environ[WARM] = ""  # no job goes on in another process
 scripts = Path(_run.__file__).parent
-write_preview(**snakemake.params.preview, call=lambda job: runpy.run_path(scripts / job.script, {"snakemake": job}))
+
+
+def call(job):
+    """Run a job's script."""
+    runpy.run_path(scripts / job.script, {"snakemake": job})
+
+
+write_preview(**snakemake.params.preview, call=call)

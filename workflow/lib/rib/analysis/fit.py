@@ -61,17 +61,22 @@ def mark_tables(tables: Iterable[Path], fit: Path) -> None:
     With a column `chosen`, it covers the runs of that method.
     """
     runs = pd.read_csv(fit, dtype=str, keep_default_na=False)  # as text, so that tables keep their numbers as they are
-    runs = runs.assign(fit=pd.to_numeric(runs["fit"]), unfinished=runs["unfinished"] == "yes")
+    runs["fit"] = pd.to_numeric(runs["fit"])
     for path in tables:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        own = runs.rename(columns={"method": "chosen"}) if "chosen" in table else runs
-        keys = [column for column in own.columns[:-2] if column in table]
-        if {"model", "method"} <= set(table) and "fit" not in table:
-            means = [own.assign(target=MEAN, seed="")] if "target" in keys else []
-            covered = pd.concat([own, *means]).groupby(keys, as_index=False)
-            covered = covered.agg(fit=("fit", "mean"), unfinished=("unfinished", "sum"))
-            marked = table.merge(covered, how="left", on=keys).fillna({"unfinished": 0})
-            write_table(path, marked.astype({"unfinished": int}))
+        columns = set(pd.read_csv(path, nrows=0))
+        if {"model", "method"} <= columns and "fit" not in columns:
+            write_table(path, marked(pd.read_csv(path, dtype=str, keep_default_na=False), runs))
+
+
+def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """A table with the columns that `mark_tables` adds, from a `fit_table` whose keys have the same types."""
+    runs = runs.assign(unfinished=runs["unfinished"] == "yes")
+    runs = runs.rename(columns={"method": "chosen"}) if "chosen" in table else runs
+    keys = [column for column in runs.columns[:-2] if column in table]
+    means = [runs.assign(target=MEAN, seed="")] if "target" in keys else []
+    covered = pd.concat([runs, *means]).groupby(keys, as_index=False)
+    covered = covered.agg(fit=("fit", "mean"), unfinished=("unfinished", "sum"))
+    return table.merge(covered, how="left", on=keys).fillna({"unfinished": 0}).astype({"unfinished": int})
 
 
 def name_unfinished(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]) -> list[str]:

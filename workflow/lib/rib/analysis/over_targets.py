@@ -47,8 +47,7 @@ def write_over_targets(
         UserError: the runs were evaluated on different kinds of devices.
     """
     fits = read_fits(manifests)
-    parts = ((run, part[part["dataset"].isin(datasets)]) for run, part in read_rows_of(rows))
-    counts = count(parts, read_indexes(indexes))
+    counts = count(read_rows_of(rows), {name: own for name, own in read_indexes(indexes).items() if name in datasets})
     ood, scored = ood_accuracies(counts, object_weights(counts.objects, replicates, seed)), len(counts.datasets)
     lines = [
         (model, method, *of, scored, pair.images, pair.before[0], pair.after[0], *estimate(pair.change, confidence))

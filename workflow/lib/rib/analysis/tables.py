@@ -10,7 +10,7 @@ from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs, 
 from rib.analysis.classes import class_table, worst_classes
 from rib.analysis.counts import STATE, Counts, State, count, read_indexes, read_rows_of, write_counts
 from rib.analysis.coverage import Coverage, coverage, label_spaces
-from rib.analysis.fit import fit_table
+from rib.analysis.fit import fit_table, marked
 from rib.analysis.ri import Ood, ood_accuracies
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json, write_table
@@ -168,15 +168,15 @@ def write_tables(
         for target, images in ri.groupby("target")["n"].first().items():
             log.info("leak-free: for the target %s, %d images of other datasets remain", target, images)
     accuracy = accuracy_table(counts)
-    classes = class_table(counts, label_spaces(datasets), source_groups)
+    classes, fits = class_table(counts, label_spaces(datasets), source_groups), fit_table(fits, accuracy, **fit)
     tables = {
         "accuracy": accuracy,
-        "fit": fit_table(fits, accuracy, **fit),
+        "fit": fits,
         "ri": seen_table(ri, counts, coverage(counts, datasets, view), weights, confidence, **choices),
         "mri": mri,
         "ood": means,
         "curves": curve_table(of_shared, confidence),
-        "classes": classes,
+        "classes": marked(classes, fits),  # here, since it is by far the largest
         "worst_classes": worst_classes(classes, ood_datasets),
     }
     if in_distribution:

@@ -197,12 +197,11 @@ def shared_runs(
     Their states have bundle/model/method in place of the method, and no model, so that all are compared with one another.
     """
     targets = {*shared["target"], NO_TARGET}
-    parts = read_rows_of(path for path in bundle.rows if run_of(path).target in targets)
-    parts = ((run, part[part["alpha"].isna() & part["dataset"].isin(shared["dataset"])]) for run, part in parts)
-    counts = count(parts, read_indexes(path for name, path in bundle.indexes.items() if name in shared["dataset"]))
+    rows = read_rows_of(path for path in bundle.rows if run_of(path).target in targets)
+    counts = count(rows, read_indexes(path for name, path in bundle.indexes.items() if name in shared["dataset"]))
     ood = ood_accuracies(counts, object_weights(counts.objects, replicates, seed), **which)
     return {
         ("", f"{bundle.name}/{state[0]}/{state[1]}", *state[2:]): (ood[state], after - before)
         for state, (before, after) in ood_parts(counts, **which).items()
-        if state[4] in shared["seed"]
+        if state[4] in shared["seed"] and state[5] is None
     }
