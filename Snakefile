@@ -41,6 +41,12 @@ include: "workflow/rules/verify.smk"
 include: "workflow/rules/accept.smk"
 
 
+for (
+    RULE
+) in workflow.rules:  # rows of what is trained come before the next training, so that there is something to look at
+    RULE.priority = int(RULE.name != "finetune")
+
+
 rule all:
     default_target: True
     input:
