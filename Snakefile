@@ -41,9 +41,8 @@ include: "workflow/rules/verify.smk"
 include: "workflow/rules/accept.smk"
 
 
-for (
-    RULE
-) in workflow.rules:  # rows of what is trained come before the next training, so that there is something to look at
+# Rows of what is trained come before the next training, so that there is something to look at.
+for RULE in workflow.rules:
     RULE.priority = int(RULE.name != "finetune")
 
 
