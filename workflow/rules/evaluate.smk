@@ -66,6 +66,7 @@ rule evaluate_run:
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda w: threads_for(EVALUATION_GROUPS[w.evaluation_group])
+    priority: lambda w: 2 if w.method == PRETRAINED else 1
     resources:
         gpu=GPU,
         # evaluations that share a cluster job run one at a time
