@@ -61,12 +61,12 @@ rule evaluate_run:
         **job_files(f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}", rows="parquet"),
     log:
         f"{RUN_LOGS}/evaluate/{RUN_PATH}/{{evaluation_group}}.log",
+    priority: lambda w: 2 if w.method == PRETRAINED else 1
     group:
         shared_job
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda w: threads_for(EVALUATION_GROUPS[w.evaluation_group])
-    priority: lambda w: 2 if w.method == PRETRAINED else 1
     resources:
         gpu=GPU,
         # evaluations that share a cluster job run one at a time
