@@ -80,7 +80,7 @@ docs: $(VENV)/run.done ## update the generated parts of README.md and docs/; nee
 	@snakemake --rulegraph mermaid-js | PYTHONPATH=workflow/lib python -m rib.reporting.readme README.md docs/*.md
 
 site: $(VENV)/test.done ## build README.md and docs/ as a site in build/site; a broken link fails
-	@python -m sphinx --quiet --fail-on-warning --keep-going -c docs . build/site
+	@python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going -c docs . build/site
 	@cp build/site/README.html build/site/index.html
 	@echo "Open build/site/index.html."
 

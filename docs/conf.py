@@ -4,7 +4,7 @@ import re
 
 project = html_title = "ImageNet-RIB workflow"
 root_doc = "README"
-include_patterns = ["*.md", "docs/*.md", "*/README.md", "reports/*.md"]
+include_patterns = ["*.md", "docs/*.md", "data/README.md", "tests/benchmarks/README.md", "reports/*.md"]
 extensions = ["myst_parser", "sphinxcontrib.mermaid"]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 4  # as code hosts make them, so that links to headings work in both

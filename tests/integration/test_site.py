@@ -8,7 +8,7 @@ import pytest
 
 from tiny.project import ROOT
 
-BUILD = "python -m sphinx --quiet --fail-on-warning --keep-going -c docs . build/site"
+BUILD = "python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going -c docs . build/site"
 
 
 @pytest.fixture
