@@ -157,6 +157,12 @@ def test_an_unfinished_model_is_compared_before_fine_tuning_only(tmp_path):
     assert ft["p_holm"].min() == pytest.approx(min(1, 5 * ft["p"].min()), abs=1e-5), "a family of five tests"
 
 
+def test_one_model_as_in_a_preview_is_ranked_and_compared_with_none(tmp_path):
+    compared, ranks = written(tmp_path, random_counts(["k"]))
+    assert compared.empty and {"model", "other_model", "measure", "p"} <= set(compared)
+    assert ranks[["model", "rank_before", "rank_after"]].to_numpy().tolist() == [["k", 1, 1]]
+
+
 def test_methods_that_a_model_lacks_and_curves_are_left_out(tmp_path):
     counts = random_counts(methods=("ft", "own"))
     states = [(*s[:5], 0.5) if s[1] == "own" else s for s in counts.states]

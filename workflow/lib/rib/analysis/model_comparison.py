@@ -132,7 +132,8 @@ def write_model_comparisons(
     effects = effects_of(read_counts(counts), methods, weights, unfinished, **which)
     compared = compare(effects, confidence, draws, seed).dropna(subset=["p"])
     compared = compared.rename(columns={"method": "model", "other": "other_model"})
-    compared[[*KEY, "measure"]] = compared["target"].tolist()
+    keys = [*KEY, "measure"]
+    compared[keys] = pd.DataFrame(compared["target"].tolist(), compared.index, keys)  # also without rows
     compared["objects"] = ri_objects(first, {state[2] for state in first.states} - {NO_TARGET}, *which.values())[None]
     compared = compared.sort_values([*KEY, *PAIR[:2]], kind="stable")[[*KEY, *PAIR]]
     ranks = {key: rank(effects, *key, confidence) for key in dict.fromkeys(name[:2] for name in effects.columns)}
