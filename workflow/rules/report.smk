@@ -46,9 +46,7 @@ for RUN in MERGED_RUNS:
         FISHER_RECORDS.setdefault(RUN.method, []).extend(PATHS)
 # Records of the jobs behind the tables.
 RECORDS_BY_STAGE = {
-    "download": [
-        f"{path}.provenance.json" for e in (*DATASETS_READ, *GRID.models.values()) for path in archive_files(e)
-    ],
+    "download": [f"{it}.provenance.json" for e in (*DATASETS_READ, *GRID.models.values()) for it in archive_files(e)],
     "prepare": list(
         dict.fromkeys(prepared("provenance.json", entry.name, key) for key in GEOMETRIES for entry in DATASETS_READ)
     ),
@@ -110,9 +108,7 @@ rule write_page:
             "upstream": UPSTREAM,
             "analyses": list(MORE_TABLES),
             "more_files": {title: [Path(path).name for path in paths] for title, paths in MORE_FILES.items()},
-            "prepared": {
-                entry.label: prepared("manifest.json", entry.name, geometry_of(FIRST_MODEL)) for entry in DATASETS_READ
-            },
+            "prepared": {e.label: prepared("manifest.json", e.name, geometry_of(FIRST_MODEL)) for e in DATASETS_READ},
             "questions": {Path(path).stem: REGISTRY.figures[Path(path).stem].question for path in PNGS},
             "colours": {name: style["colour"] for name, style in METHOD_STYLES.items()},
             "about": ABOUT,

@@ -151,9 +151,7 @@ def write_counts(counts: Counts, path: Path) -> None:
         arrays |= {f"{part}/{dataset}": getattr(counts, part)[dataset] for part in SHARED}
     for model in dict.fromkeys(state[0] for state in counts.states):
         own = counts.of([place for place, state in enumerate(counts.states) if state[0] == model])
-        arrays |= {
-            f"correct/{model}/{name}": _packed(right, counts.images[name]) for name, right in own.correct.items()
-        }
+        arrays |= {f"correct/{model}/{name}": _packed(it, counts.images[name]) for name, it in own.correct.items()}
     np.savez_compressed(path, **arrays)
 
 
@@ -168,10 +166,7 @@ def read_counts(path: Path) -> Iterable[Counts]:
                 states=[state for state in states if state[0] == model],
                 datasets=facts["datasets"],
                 objects=facts["objects"],
-                correct={
-                    name: _unpacked(stored[f"correct/{model}/{name}"], images)
-                    for name, images in shared["images"].items()
-                },
+                correct={name: _unpacked(stored[f"correct/{model}/{name}"], n) for name, n in shared["images"].items()},
                 **shared,
             )
 

@@ -110,9 +110,7 @@ class Catalog:
             if name not in found:
                 short = parse_name(name).short
                 if short in self.models:
-                    raise UserError(
-                        f"config, models: '{name}' is called '{short}' here, as another model is; choose one."
-                    )
+                    raise UserError(f"config, models: '{name}' is called '{short}' here, as is another; choose one.")
                 entry = validated({short: {"record": name, **entry_of(name, self.records[name])}}, "models", str(LOCK))
                 self.models[short], found[name] = Model(name=short, **entry[short]), short
         return found
@@ -141,13 +139,9 @@ class Catalog:
             where = f"methods.yaml, {name}"
             for parent in method.parents:
                 if methods[known_name(parent, methods, "parent", where)].form in MERGES:
-                    raise UserError(
-                        f"{where}: its parent '{parent}' is itself a merge; list the methods that it merges instead."
-                    )
+                    raise UserError(f"{where}: its parent '{parent}' is itself a merge; list what it merges.")
                 if method.trains and methods[parent].parents:
-                    raise UserError(
-                        f"{where}: starts_from '{parent}' itself starts from another method; choose one that does not."
-                    )
+                    raise UserError(f"{where}: starts_from '{parent}' itself starts from a method; choose another.")
         return methods
 
     @cached_property

@@ -33,9 +33,7 @@ class DaWin(nn.Module):
         for image, (_, *own) in zip(images.split(1), weights.unbind(dim=1), strict=True):
             # From the first network on, so that equal networks give the first, exactly.
             pairs = list(zip(own, others, strict=True))
-            state = {
-                name: first[name] + sum(w * (other[name] - first[name]) for w, other in pairs) for name in self.changed
-            }
+            state = {n: first[n] + sum(w * (other[n] - first[n]) for w, other in pairs) for n in self.changed}
             logits.append(functional_call(self.networks[0], state, (image,)))
         return torch.cat(logits)
 
