@@ -43,7 +43,7 @@ include: "workflow/rules/accept.smk"
 
 # Rows of what is trained come before the next training, so that there is something to look at.
 for RULE in workflow.rules:
-    RULE.priority = RULE.priority or int(RULE.name != "finetune")
+    RULE.priority = RULE.priority or int(RULE.name not in ("finetune", "keep_snapshots"))
 
 
 rule all:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from rib.base.errors import UserError
+from rib.config.run import Run
 from rib.records import provenance
 from rib.reporting import compare as comparison
 from rib.reporting.bundle import FACTS, FORMULA, RECORDS, write_bundle
@@ -112,6 +113,14 @@ def test_only_what_is_shared_is_ranked(made):
     assert all(f"The {what} is left out" in page for what in ("dataset blue", "target green", "target blue"))
 
 
+def test_merges_over_seeds_that_are_not_shared_are_left_out():
+    """A merge over seeds has a run of the first seed only."""
+    runs = {Run("m", "red", "ft", "all", seed) for seed in (0, 1)} | {Run("m", "red", "soup", "all", 0)}
+    assert comparison.over_other_seeds(runs, {0}) == comparison.over_other_seeds(runs, {1}) == ["soup"]
+    assert comparison.over_other_seeds(runs, {0, 1}) == []
+    assert comparison.over_other_seeds({run for run in runs if run.seed == 0}, {0}) == []
+
+
 def test_bundles_that_share_nothing_are_checked_and_not_ranked(made, tmp_path):
     other = make(tmp_path / "other", {"ft": 0.1}, {"red": 5, "green": 6})
     found = compare(made[0], other)
@@ -188,6 +197,10 @@ FILES = {
     "rows without a column": (table(lambda rows: rows.drop(columns="rank")), "damaged or forged"),
     "rows that are not Parquet": (edit(ROWS, lambda data: b"PAR1" + bytes(99) + b"PAR1"), "damaged or forged"),
     "a Parquet bomb": (table(lambda rows: rows.iloc[[0] * 700_000]), "unpacks to 700000 rows"),
+    "a text that each row repeats": (table(lambda rows: rows.assign(dataset=9_999_999 * "r")), "of 9999999 bytes"),
+    "rows with lists": (table(lambda rows: rows.assign(dataset=[["red"]] * len(rows))), "nested column 'dataset'"),
+    "what a terminal obeys": (fact(version="\x1b[2J"), r"version '\x1b[2J'"),
+    "a missing file that a terminal obeys": (fact(rows=["\x1b[2J"]), r"'\x1b[2J' is missing"),
     "classes that are a list": (
         edit("results/tiny/prepare/red/160px/classes.json", lambda _: b"[1]"),
         "damaged or forged",

@@ -1,6 +1,7 @@
 """Comparisons of pretrained models against hand-made counts, scipy and loops."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -161,6 +162,29 @@ def test_one_model_as_in_a_preview_is_ranked_and_compared_with_none(tmp_path):
     compared, ranks = written(tmp_path, random_counts(["k"]))
     assert compared.empty and {"model", "other_model", "measure", "p"} <= set(compared)
     assert ranks[["model", "rank_before", "rank_after"]].to_numpy().tolist() == [["k", 1, 1]]
+
+
+def at_sizes(counts, sizes):
+    """Counts in which a model's runs are repeated at each of its sizes."""
+    pairs = sorted(
+        ((model, method, target, size, seed, alpha), place)
+        for place, (model, method, target, _, seed, alpha) in enumerate(counts.states)
+        for size in (["all"] if method == PRETRAINED else sizes[model])
+    )
+    return replace(counts.of([place for _, place in pairs]), states=[state for state, _ in pairs])
+
+
+def test_models_are_compared_at_the_sizes_that_both_have(tmp_path):
+    """As in a preview, in which the models have other sizes finished."""
+    counts, found = random_counts(), []
+    for name, sizes in {"all": {"k": ["10", "all"], "m": ["10", "100"]}, "shared": {"k": ["10"], "m": ["10"]}}.items():
+        (tmp_path / name).mkdir()
+        found.append(written(tmp_path / name, at_sizes(counts, sizes)))
+    for table, expected in zip(*found, strict=True):
+        pd.testing.assert_frame_equal(table, expected)
+        assert set(table["size"]) == {"10"}
+    with pytest.raises(UserError, match="no method and size in common"):
+        written(tmp_path, at_sizes(counts, {"k": ["10"], "m": ["all"]}))
 
 
 def test_methods_that_a_model_lacks_and_curves_are_left_out(tmp_path):

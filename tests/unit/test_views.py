@@ -63,15 +63,20 @@ def test_methods_of_one_colour_have_different_shades_of_which_the_first_is_the_c
         assert light == sorted(light, reverse=True) and light[-1] > 0.3 * light[0]
 
 
-def test_each_number_is_shown_with_its_interval():
-    _, ri, _ = tables()
-    rows, numbers = data(page_views(*tables(), about(), {})["ri_matrix"])
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_each_number_is_shown_with_its_interval_if_it_is_no_mean_of_several(seeds):
+    mri, ri, accuracy = tables()
+    ri = ri[ri["seed"] < seeds]
+    rows, numbers = data(page_views(mri, ri, accuracy, about(), {})["ri_matrix"])
     shown = {(row["run"]): row for row in rows}
     assert len(shown) == 8 + 4
     means = ri.groupby(["model", "method", "target"])[["ri", "ci_low", "ci_high"]].mean()
-    for names, (value, low, high) in means.iterrows():
-        row = shown["/".join(names)]
-        assert row["shown"] == f"{value:+.1f}, {low:+.1f} to {high:+.1f}" and row["text"] == f"{value:+.1f}"
+    for names, numbers_of_run in means.iterrows():
+        row, (value, low, high) = (
+            shown["/".join(names)],
+            (f"{round(number, 1) + 0.0:+.1f}" for number in numbers_of_run),
+        )
+        assert row["shown"] == (f"{value}, {low} to {high}" if seeds == 1 else value) and row["text"] == value
     assert [row["text"][-1] == "†" for row in rows if row["target"] == MEAN].count(True) == 1
     assert {"ri", "dark"} <= set(numbers) and not {"model", "method", "target", "shown"} & set(numbers)
 

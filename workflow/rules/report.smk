@@ -115,7 +115,7 @@ rule write_page:
             "code": digest(
                 "write_page",
                 *sorted(REPORTING.glob("page*")),
-                *(REPORTING / name for name in ("citation.jinja", "crate.py", "views.py")),
+                *(REPORTING / name for name in ("citation.jinja", "crate.py", "questions.py", "views.py")),
             ),
         },
     script:

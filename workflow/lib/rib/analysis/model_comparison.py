@@ -29,19 +29,22 @@ ACCURACIES = ["ood_before", "before_low", "before_high", "ood_after", "after_low
 
 
 def effects_of(
-    models: Iterable[Counts], methods: Collection[str], weights: np.ndarray, unfinished: Collection[tuple], **which
+    models: Iterable[Counts], methods: Collection[tuple], weights: np.ndarray, unfinished: Collection[tuple], **which
 ) -> Effects:
     """Effects of models; a column is a method, size and measure, and its places in `values` are targets.
 
     Args:
-        models: counts of each model, whose runs of `methods` have the same sizes, targets and seeds (a merge over seeds, one).
+        models: counts of each model, whose runs of `methods` have the same targets and seeds (a merge over seeds, one).
+        methods: methods with a size.
         weights: (1 + replicates, objects), see `object_weights`.
         unfinished: model, method and size of unfinished runs.
         which: ood_datasets and source_groups, see `ood_accuracies`.
     """
     names, values, parts, measures = [], [], [], np.array(list(MEASURES.values()))
     for of_model in models:
-        counts = of_model.of([i for i, state in enumerate(of_model.states) if state[1] in (*methods, PRETRAINED)])
+        counts = of_model.of(
+            [i for i, state in enumerate(of_model.states) if state[1:4:2] in methods or state[1] == PRETRAINED]
+        )
         ood, of_objects = ood_accuracies(counts, weights, **which), ood_parts(counts, **which)
         states = sorted(ood, key=lambda state: (state[1], state[3], state[2], state[4]))
         keys, targets = sorted({state[1:4:2] for state in states}), len({state[2] for state in states})
@@ -129,7 +132,10 @@ def write_model_comparisons(
     which = {"ood_datasets": ood_datasets, "source_groups": source_groups}
     first = next(iter(read_counts(counts)))
     weights = object_weights(first.objects, replicates, seed)
-    effects = effects_of(read_counts(counts), methods, weights, unfinished, **which)
+    own = [{state[1:4:2] for state in model.states if state[1] in methods} for model in read_counts(counts)]
+    if not (shared := set.intersection(*own)):  # as in a preview
+        raise UserError("models can't be compared: they have no method and size in common.")
+    effects = effects_of(read_counts(counts), shared, weights, unfinished, **which)
     compared = compare(effects, confidence, draws, seed).dropna(subset=["p"])
     compared = compared.rename(columns={"method": "model", "other": "other_model"})
     keys = [*KEY, "measure"]

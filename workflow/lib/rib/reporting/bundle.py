@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
@@ -27,7 +29,7 @@ FACTS, RECORDS = "bundle.json", "provenance.jsonl"
 JOBS = ("compute_metrics", "compare_methods", "write_page")  # rules of the tables, of the comparison and of the page
 FORMULA = re.compile(r"[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-MOST = 100_000  # bootstrap replicates
+MOST = 10**10  # bootstrap replicates times images
 DENSEST = 1000  # bytes that a byte of a Parquet file may unpack to; each row takes a byte or more
 
 
@@ -75,7 +77,7 @@ def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
     first = {file: read() for file, read in archive_members(path, (FACTS, RECORDS), largest=left)}
     facts = json.loads(first.get(FACTS, b"{}"))
     if (version := facts.get("version")) != VERSION:
-        what = f"a bundle of version {str(version)[:20]}" if FACTS in first else "not a bundle"
+        what = f"a bundle of version {version!r:.20}" if FACTS in first else "not a bundle"
         raise UserError(f"{path} is {what}; make one of version {VERSION}, by `snakemake bundle` of this code.")
     try:
         records = [record for [record] in provenance.from_lines(first[RECORDS].decode()).values()]
@@ -91,9 +93,8 @@ def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
     labels += [about["family"]["title"], settings["conditions"]]
     if not all(presentable(text) and not FORMULA.match(text) for text in labels):
         raise ValueError("a label has markup or begins as a formula")
-    bounded = 0 < settings["replicates"] <= MOST and 0 < settings["confidence"] < 1
-    if about["config"] != facts["config"] or not bounded:
-        raise ValueError("the configuration is not that of the page, or has replicates or a confidence out of bounds")
+    if about["config"] != facts["config"] or not 0 < settings["confidence"] < 1:
+        raise ValueError("the configuration is not that of the page, or has a confidence out of bounds")
     seen = set()
     for file, read in archive_members(path, largest=left):
         data = read()
@@ -109,9 +110,15 @@ def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
             _refuse_hostile(folder / file, len(data))
     claims = [file for record in (metrics, comparison) for file in record["outputs"] if file.endswith(".csv")]
     if lost := [file for file in (*metrics["inputs"], *claims, *facts["rows"]) if file not in seen]:
-        raise ValueError(f"{lost[0]} is missing")
+        raise ValueError(f"{lost[0]!r} is missing")
     rows, claims = ([folder / file for file in files] for files in (facts["rows"], claims))
     indexes = {file.parts[-3]: file for file in sorted(folder.glob("results/*/prepare/*/*/index.parquet"))}
+    if (
+        not 0
+        < settings["replicates"]
+        <= MOST / max(1, sum(pq.read_metadata(file).num_rows for file in indexes.values()))
+    ):
+        raise ValueError("the number of bootstrap replicates is out of bounds")
     return Bundle(name, folder, facts["config"], rows, indexes, claims, settings, about, records)
 
 
@@ -122,6 +129,17 @@ def _refuse_hostile(file: Path, size: int) -> None:
         unpacked = sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups))
         if facts.num_rows > size or unpacked > DENSEST * size:
             raise ValueError(f"{file.name} of {size} bytes unpacks to {facts.num_rows} rows")
+        kinds = {field.name: field.type for field in pq.read_schema(file)}
+        if nested := [name for name, kind in kinds.items() if pa.types.is_nested(kind)]:
+            raise ValueError(f"{file.name} has the nested column {nested[0][:50]!r}")
+        texts = [name for name, kind in kinds.items() if not pa.types.is_primitive(kind)]
+        table = pq.read_table(
+            file, columns=texts, read_dictionary=texts
+        )  # a text that is repeated takes no memory here
+        for part in (part for column in table.columns for part in column.chunks if pa.types.is_dictionary(part.type)):
+            longest = pc.max(pc.binary_length(part.dictionary)).as_py() or 0
+            if longest * facts.num_rows > DENSEST * size:
+                raise ValueError(f"{file.name} of {size} bytes unpacks to texts of {longest} bytes in each row")
     elif file.suffix == ".csv":
         for column, texts in pd.read_csv(file, dtype=str, keep_default_na=False).items():
             words = texts[pd.to_numeric(texts, errors="coerce").isna()]

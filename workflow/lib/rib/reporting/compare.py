@@ -22,7 +22,7 @@ from rib.analysis.fit import mark_tables, read_table
 from rib.analysis.ri import Ood, ood_accuracies, ood_parts
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, refuse_full_disk, write_table, write_text
-from rib.config.run import NO_TARGET, RUN_COLUMNS, run_of
+from rib.config.run import NO_TARGET, RUN_COLUMNS, Run, run_of
 from rib.data.view import DatasetFiles, DatasetView
 from rib.jobs.job import WORK, private
 from rib.jobs.messages import message_of_os_error
@@ -79,14 +79,19 @@ def check(path: Path, name: str) -> tuple[Bundle, dict[str, str], pd.DataFrame, 
         (flat,) = pd.json_normalize({"config": bundle.config, **made_with}).to_dict("records")
         settings = {key: json.dumps(value) for key, value in flat.items()}  # as JSON, no text begins as a formula
     except UserError as error:
-        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
+        raise UserError(_printable(f"{error}" if str(path) in str(error) else f"{path}: {error}")) from None
     except Exception as error:  # readers of hostile files raise many types
         if message_of_os_error(error):  # of this machine
             raise
-        what = str(error).partition("\n")[0][:200] or type(error).__name__
+        what = _printable(str(error).partition("\n")[0][:200]) or type(error).__name__
         raise UserError(f"{path} is damaged or forged, and nothing was compared: {what}; ask its author.") from error
     claims = pd.DataFrame(lines, columns=["bundle", "table", "lines", "numbers", "largest difference"])
     return bundle, images, claims, settings, run
+
+
+def _printable(text: str) -> str:
+    """A text of which a part was in a bundle, without what a terminal would obey."""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
 
 
 def scored_images(bundle: Bundle) -> dict[str, str]:
@@ -164,6 +169,9 @@ def rank_all(
     left_out = {kind: sorted(set().union(*own) - shared[kind]) for kind, own in had.items()}
     why = "it is not in all bundles with the same images"
     notes = [f"The {kind} {name} is left out: {why}." for kind, names in left_out.items() for name in names]
+    merged = {one.name: over_other_seeds(own, shared["seed"]) for one, own in zip(bundles, runs, strict=True)}
+    why = "it merges seeds that are not in all bundles"
+    notes += [f"{bundle}'s {method} is left out: {why}." for bundle, own in merged.items() for method in own]
     in_ri = shared["dataset"].intersection(*(bundle.tables["ood_datasets"] for bundle in bundles))
     which = {"ood_datasets": in_ri, "source_groups": bundles[0].tables["source_groups"]}
     alike = all(bundle.tables["source_groups"] == which["source_groups"] for bundle in bundles)
@@ -173,7 +181,7 @@ def rank_all(
         return pd.DataFrame(columns=ENTRY), [*notes, f"The methods of these bundles are not ranked together: {why}."]
     scored, found = {}, []
     for bundle in bundles:
-        scored |= shared_runs(bundle, shared, which, replicates, seed)
+        scored |= shared_runs(bundle, shared, merged[bundle.name], which, replicates, seed)
     fits = [read_table(path).assign(bundle=one.name) for one in bundles for path in one.claims if path.stem == "fit"]
     unfinished = pd.concat(fits).query("unfinished == 'yes'")
     for size in sorted({state[3] for state in scored}):
@@ -189,15 +197,32 @@ def rank_all(
     return pd.concat(found), notes
 
 
+def over_other_seeds(runs: Collection[Run], shared: Collection[int]) -> list[str]:
+    """Methods that merge seeds of which some are not shared: they have the first seed's run only, where others have all."""
+    found: dict[str, set[int]] = {}
+    for run in runs:
+        found.setdefault(run.method, set()).add(run.seed)
+    seeds = set().union(*found.values())
+    return sorted(name for name, own in found.items() if own != seeds and not seeds.issubset(shared))
+
+
 def shared_runs(
-    bundle: Bundle, shared: Mapping[str, Collection], which: Mapping, replicates: int, seed: int
+    bundle: Bundle,
+    shared: Mapping[str, Collection],
+    merged: Collection[str],
+    which: Mapping,
+    replicates: int,
+    seed: int,
 ) -> dict[State, tuple[Ood, np.ndarray]]:
     """Accuracies of a bundle's runs with shared targets and seeds on shared datasets, and what each object adds to RI.
+
+    `merged` are methods to be left out, since they merge seeds that are not shared.
 
     Their states have bundle/model/method in place of the method, and no model, so that all are compared with one another.
     """
     targets = {*shared["target"], NO_TARGET}
-    rows = read_rows_of(path for path in bundle.rows if run_of(path).target in targets)
+    runs = {path: run_of(path) for path in bundle.rows}
+    rows = read_rows_of(path for path, run in runs.items() if run.target in targets and run.method not in merged)
     counts = count(rows, read_indexes(path for name, path in bundle.indexes.items() if name in shared["dataset"]))
     ood = ood_accuracies(counts, object_weights(counts.objects, replicates, seed), **which)
     return {

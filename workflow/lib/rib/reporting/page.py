@@ -80,8 +80,8 @@ def write_page(
     if not (made := list(provenance.of_jobs(records).values())):
         raise UserError(f"each record of the run is missing, or {provenance.DAMAGED}; `snakemake verify` names them.")
     run, means, accuracies = run_facts(made), read_table(mri), read_table(accuracy)
-    seeds_ri = read_table(analyses.get("seeds_ri", ri))
-    views = page_views(means, seeds_ri, accuracies, about, colours or {}) if figures else {}
+    of_targets = read_table(ri if partial else analyses.get("seeds_ri", ri))  # a preview's seeds_ri lacks some runs
+    views = page_views(means, of_targets, accuracies, about, colours or {}) if figures else {}
     explained = read_json(cells) if cells else {"images": []}
     explained["images"] = [(labels["datasets"][name], *more) for name, *more in explained["images"]]
     options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
@@ -107,7 +107,7 @@ def write_page(
         inside=changes_inside(analyses["in_distribution"], about) if "in_distribution" in analyses else [],
         files=more_files,
         run=run,
-        cost_per_mri=run["seconds"] / len(means) if len(means) else None,
+        cost_per_mri=run["seconds"] / len(means) if len(means) and not partial else None,  # a preview lacks some mRI
         **catalogue_rows(accuracies, about),
         corrupt={name: read_json(Path(path))["corrupt"] for name, path in prepared.items() if Path(path).is_file()},
         cite=yaml.safe_load(citation.read_text(encoding="utf-8")),

@@ -1,11 +1,14 @@
 """A preview of an unfinished grid: tables, figures and the page of the runs that are finished."""
 
+import importlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Semaphore
 
+from rib.jobs.fork_server import PRELOADED
 from rib.jobs.job import reason
 from rib.jobs.parent_run import end_with_parent
 
@@ -23,6 +26,13 @@ def write_preview(*, folder: str, jobs: Sequence, partial: Mapping, call: Callab
     shutil.rmtree(folder, ignore_errors=True)
     *others, page = jobs
     made_by: dict[str, Future] = {}
+    turn, fork = Semaphore(AT_ONCE), get_context("fork")
+    for name in PRELOADED["tables"]:  # once for all jobs
+        importlib.import_module(name)
+
+    def run(job) -> None:
+        with turn, ProcessPoolExecutor(1, fork, end_with_parent) as process:  # of its own: it may be killed
+            process.submit(call, job).result()
 
     def left_out(job) -> str | None:
         """Run a job when those that it needs have ended; the reason if it makes nothing."""
@@ -31,21 +41,20 @@ def write_preview(*, folder: str, jobs: Sequence, partial: Mapping, call: Callab
         if missing := next((path for path in needed if not Path(path).is_file()), None):
             return f"{missing} is not made"
         try:
-            return processes.submit(call, job).result()
-        except SystemExit:
+            return run(job)
+        except (SystemExit, BrokenExecutor) as error:
             if job.name == "compute_metrics":
                 raise
-            return reason(Path(job.log[0])) or "it failed"
+            return reason(Path(job.log[0])) or ("it failed" if isinstance(error, SystemExit) else "it was killed")
 
-    with ProcessPoolExecutor(AT_ONCE, get_context("fork"), end_with_parent) as processes:
-        with ThreadPoolExecutor(len(others)) as threads:
-            ended = {}
-            for job in others:
-                ended[job.name] = threads.submit(left_out, job)
-                made_by |= dict.fromkeys(job.output, ended[job.name])
-        reasons = {name: why for name, future in ended.items() if (why := future.result())}
-        _keep_made(page, folder, {**partial, "left_out": {**dict(partial["left_out"]), **reasons}})
-        processes.submit(call, page).result()
+    with ThreadPoolExecutor(len(others)) as threads:
+        ended = {}
+        for job in others:
+            ended[job.name] = threads.submit(left_out, job)
+            made_by |= dict.fromkeys(job.output, ended[job.name])
+    reasons = {name: why for name, future in ended.items() if (why := future.result())}
+    _keep_made(page, folder, {**partial, "left_out": {**dict(partial["left_out"]), **reasons}})
+    run(page)
     print(f"Preview of {partial['finished']} of {partial['runs']} runs: {page.output.page}")
 
 

@@ -26,7 +26,7 @@ def page_views(
     """Specifications by the name of the figure that each replaces on a screen.
 
     Args:
-        mri, ri, accuracy: tables, in which seeds are averaged.
+        mri, ri, accuracy: tables, in which seeds are averaged; a mean of several rows of RI is shown without an interval.
         about: see `rib.reporting.page.write_page`.
         colours: of methods, by name.
     """
@@ -37,7 +37,9 @@ def page_views(
     accuracy = with_intervals(accuracy, about["config"]["statistics"]["confidence"])
     means = mri.rename(columns={"mri": "ri"}).assign(target=MEAN)
     values = ["ri", "ci_low", "ci_high", "fit", "unfinished"]
-    changes = pd.concat([_means(ri[ri["size"] == own[0]], values), means[[*RUN, *values]]], ignore_index=True)
+    ri = ri[ri["size"] == own[0]]
+    ri = ri.assign(**{end: ri[end].where(~ri.duplicated(RUN, keep=False)) for end in ("ci_low", "ci_high")})
+    changes = pd.concat([_means(ri, values), means[[*RUN, *values]]], ignore_index=True)
     return {
         "tradeoff": _tradeoff(changes, means, accuracy, about, colours),
         "ri_matrix": _ri_matrix(changes, about),
@@ -95,7 +97,7 @@ def _spec(chart: alt.TopLevelMixin, params: list[alt.Parameter], description: st
 
 def _shown(table: DataFrame, value: str, low: str, high: str, form: str) -> list[str]:
     """Number and interval, as a hover shows them."""
-    rows = table[[value, low, high]].itertuples(index=False)
+    rows = (table[[value, low, high]].round(1) + 0.0).itertuples(index=False)  # no negative zero
     return [f"{a:{form}}" + (f", {b:{form}} to {c:{form}}" if b == b else "") for a, b, c in rows]
 
 
@@ -138,7 +140,8 @@ def shades_of(colours: Sequence[str]) -> list[str]:
 
 def _ri_matrix(changes: DataFrame, about: Mapping) -> dict:
     limit = max(1.0, changes["ri"].abs().max())
-    marks = [f"{ri:+.1f}{UNFINISHED * (n > 0)}" for ri, n in changes[["ri", "unfinished"]].itertuples(index=False)]
+    rounded = zip(changes["ri"].round(1) + 0.0, changes["unfinished"], strict=True)
+    marks = [f"{ri:+.1f}{UNFINISHED * (n > 0)}" for ri, n in rounded]
     table = changes.assign(text=marks, shown=_shown(changes, "ri", "ci_low", "ci_high", "+.1f"))
     table = _labelled(table.assign(dark=(~changes["ri"].between(-0.65 * limit, 0.85 * limit)).astype(int)), about)
     table["row"] = table["method"] if table["model"].nunique() == 1 else table["model"] + ", " + table["method"]
