@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.analysis.counts import Rows
+from rib.analysis.counts import Rows, rows_of
 from rib.config.run import RUN_COLUMNS, Run
 
 
@@ -18,10 +18,7 @@ def split(table: pd.DataFrame) -> Iterator[tuple[Run, pd.DataFrame]]:
 
 def by_runs(*tables: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
     """The run and the rows of each run in each table, as if they were read from a file of their own."""
-    for run, own in itertools.chain.from_iterable(map(split, tables)):
-        dataset, names = pd.factorize(own["dataset"], sort=True)
-        alpha, row, rank = own["alpha"].to_numpy(float), own["row"].to_numpy(), own["rank"].to_numpy()
-        yield run, Rows(alpha, dataset, list(names), row, rank)
+    return itertools.chain.from_iterable(map(rows_of, tables))
 
 
 def write_rows(folder: Path, table: pd.DataFrame, name: str = "rows") -> list[Path]:

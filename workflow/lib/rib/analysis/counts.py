@@ -75,6 +75,14 @@ def read_rows_of(paths: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
         yield run_of(path), Rows(alpha, names.indices.to_numpy(), names.dictionary.to_pylist(), row, rank)
 
 
+def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
+    """The run and the rows of each run in a table of evaluation rows."""
+    for key, own in table.groupby(RUN_COLUMNS, observed=True, sort=False):
+        dataset, names = pd.factorize(own["dataset"], sort=True)
+        alpha, row, rank = own["alpha"].to_numpy(float), own["row"].to_numpy(), own["rank"].to_numpy()
+        yield Run(**dict(zip(RUN_COLUMNS, key, strict=True))), Rows(alpha, dataset, list(names), row, rank)
+
+
 def count(parts: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]) -> Counts:
     """Count correct predictions per state, dataset and object; a UserError if two runs were scored on different images.
 

@@ -35,7 +35,9 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
             continue
         number = int(match[1])
         if not 1 <= number <= len(wnids):
-            raise UserError(f"{dataset}: {kit.name} has {len(wnids)} labels, but {images.name} contains {path.name}.")
+            raise UserError(
+                f"{dataset}: {kit.name} has labels for {len(wnids)} images, but {images.name} contains {path.name}."
+            )
         if (wnid := wnids[number - 1]) in labels:
             photo = Photo(read, f"{dataset}, {name} ({images.name})")
             yield photo_item(labels[wnid], path.name, dataset.source, f"{wnid}/{path.stem}", photo)
