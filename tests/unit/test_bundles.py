@@ -198,7 +198,14 @@ FILES = {
     "rows that are not Parquet": (edit(ROWS, lambda data: b"PAR1" + bytes(99) + b"PAR1"), "damaged or forged"),
     "a Parquet bomb": (table(lambda rows: rows.iloc[[0] * 700_000]), "unpacks to 700000 rows"),
     "a text that each row repeats": (table(lambda rows: rows.assign(dataset=9_999_999 * "r")), "of 9999999 bytes"),
-    "rows with lists": (table(lambda rows: rows.assign(dataset=[["red"]] * len(rows))), "nested column 'dataset'"),
+    "bytes that each row repeats": (
+        table(lambda rows: rows.assign(dataset=99_999 * b"r")),
+        "column 'dataset' of another",
+    ),
+    "rows with lists": (
+        table(lambda rows: rows.assign(dataset=[["red"]] * len(rows))),
+        "column 'dataset' of another type",
+    ),
     "what a terminal obeys": (fact(version="\x1b[2J"), r"version '\x1b[2J'"),
     "a missing file that a terminal obeys": (fact(rows=["\x1b[2J"]), r"'\x1b[2J' is missing"),
     "classes that are a list": (

@@ -113,11 +113,8 @@ def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
         raise ValueError(f"{lost[0]!r} is missing")
     rows, claims = ([folder / file for file in files] for files in (facts["rows"], claims))
     indexes = {file.parts[-3]: file for file in sorted(folder.glob("results/*/prepare/*/*/index.parquet"))}
-    if (
-        not 0
-        < settings["replicates"]
-        <= MOST / max(1, sum(pq.read_metadata(file).num_rows for file in indexes.values()))
-    ):
+    images = sum(pq.read_metadata(file).num_rows for file in indexes.values())
+    if not 0 < settings["replicates"] <= MOST / max(1, images):
         raise ValueError("the number of bootstrap replicates is out of bounds")
     return Bundle(name, folder, facts["config"], rows, indexes, claims, settings, about, records)
 
@@ -129,14 +126,13 @@ def _refuse_hostile(file: Path, size: int) -> None:
         unpacked = sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups))
         if facts.num_rows > size or unpacked > DENSEST * size:
             raise ValueError(f"{file.name} of {size} bytes unpacks to {facts.num_rows} rows")
-        kinds = {field.name: field.type for field in pq.read_schema(file)}
-        if nested := [name for name, kind in kinds.items() if pa.types.is_nested(kind)]:
-            raise ValueError(f"{file.name} has the nested column {nested[0][:50]!r}")
-        texts = [name for name, kind in kinds.items() if not pa.types.is_primitive(kind)]
-        table = pq.read_table(
-            file, columns=texts, read_dictionary=texts
-        )  # a text that is repeated takes no memory here
-        for part in (part for column in table.columns for part in column.chunks if pa.types.is_dictionary(part.type)):
+        schema = pq.read_schema(file)
+        texts = [field.name for field in schema if not pa.types.is_primitive(field.type)]
+        if odd := [name for name in texts if not _is_text(schema.field(name).type)]:
+            raise ValueError(f"{file.name} has the column {odd[0][:50]!r} of another type than numbers and texts")
+        # A text that is repeated takes no memory here.
+        table = pq.read_table(file, columns=texts, read_dictionary=texts)
+        for part in (part for column in table.columns for part in column.chunks):
             longest = pc.max(pc.binary_length(part.dictionary)).as_py() or 0
             if longest * facts.num_rows > DENSEST * size:
                 raise ValueError(f"{file.name} of {size} bytes unpacks to texts of {longest} bytes in each row")
@@ -145,3 +141,7 @@ def _refuse_hostile(file: Path, size: int) -> None:
             words = texts[pd.to_numeric(texts, errors="coerce").isna()]
             if FORMULA.match(column) or words.str.match(FORMULA).any():
                 raise ValueError(f"a cell of {file.name} begins as a formula")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return (kind.value_type if pa.types.is_dictionary(kind) else kind) in (pa.string(), pa.large_string())
