@@ -55,7 +55,9 @@ def write_compression(*, datasets: Sequence[DatasetFiles], view: DatasetView, me
     side, each = view.geometry.size, 3 * view.geometry.size**2  # pixels, bytes
     n = min(int(1e6 * megabytes) // each, *(len(dataset.labels) for dataset in loaded))
     if not n:
-        raise UserError(f"distances.compressed_megabytes: an image of {side} px takes {each / 1e6:.2f} MB; set more.")
+        raise UserError(
+            f"distances.compressed_megabytes: an image of {side} px takes {each / 1e6:.2f} MB; set at least that."
+        )
     chosen = [subset(dataset, str(n)) for dataset in loaded]
     images = {part.name: part.images[slice(None) if part.rows is None else part.rows] for part in chosen}
     write_table(table, compression_table(images))

@@ -110,7 +110,9 @@ class Catalog:
             if name not in found:
                 short = parse_name(name).short
                 if short in self.models:
-                    raise UserError(f"config, models: '{name}' is called '{short}' here, as is another; choose one.")
+                    raise UserError(
+                        f"config, models: '{name}' is called '{short}' here, as another model is; choose one."
+                    )
                 entry = validated({short: {"record": name, **entry_of(name, self.records[name])}}, "models", str(LOCK))
                 self.models[short], found[name] = Model(name=short, **entry[short]), short
         return found
@@ -139,9 +141,13 @@ class Catalog:
             where = f"methods.yaml, {name}"
             for parent in method.parents:
                 if methods[known_name(parent, methods, "parent", where)].form in MERGES:
-                    raise UserError(f"{where}: its parent '{parent}' is itself a merge; list what it merges.")
+                    raise UserError(
+                        f"{where}: its parent '{parent}' is itself a merge; list the methods that it merges instead."
+                    )
                 if method.trains and methods[parent].parents:
-                    raise UserError(f"{where}: starts_from '{parent}' itself starts from a method; choose another.")
+                    raise UserError(
+                        f"{where}: starts_from '{parent}' itself starts from another method; choose one that does not."
+                    )
         return methods
 
     @cached_property

@@ -289,7 +289,9 @@ def choose_selection(
     variants = {base: names for base, names in variants.items() if len(names) > 1}
     groups = {name: datasets[name].source_group or name for name in ood_datasets(datasets)}
     if not variants:
-        raise UserError("config, select: no method has several variants; sweep a setting, list recipes or set none.")
+        raise UserError(
+            "config, select: no method has several variants; sweep a setting, list several recipes or set it to none."
+        )
     if rule == "target" and config["protocol"] == "paper":
         raise UserError(
             "config, select: target chooses by images of the target that were not trained on, and protocol paper trains "

@@ -86,7 +86,9 @@ def read_timm_list(name: str) -> LabelSpace:
     index_of = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     wnids = tuple(sorted(_timm_file(f"{name}_synsets.txt").split()))
     if other := [wnid for wnid in wnids if wnid not in index_of]:
-        raise UserError(f"timm's class list '{name}' contains {other[0]}, no class of ImageNet-1K; correct the entry.")
+        raise UserError(
+            f"timm's class list '{name}' contains {other[0]}, which is not an ImageNet-1K class; correct the entry."
+        )
     lemmas = dict(line.split("\t", 1) for line in _timm_file("imagenet_synset_to_lemma.txt").splitlines())
     names = tuple(lemmas[wnid].split(",")[0].strip() for wnid in wnids)
     return LabelSpace(wnids, tuple((index_of[wnid],) for wnid in wnids), names)

@@ -68,7 +68,9 @@ def read_lock(path: Path) -> dict[str, dict]:
     """Facts by name, empty without the file; raise a UserError if it is damaged."""
     found = read_json(path) if path.is_file() else {}
     if not isinstance(found, dict) or not all(isinstance(facts, dict) for facts in found.values()):
-        raise UserError(f"{path} does not map names to facts; restore it with git, or delete it to resolve names anew.")
+        raise UserError(
+            f"{path} does not map names to facts; restore it with git, or delete it to resolve all names again."
+        )
     return found
 
 

@@ -126,7 +126,9 @@ def takes_fisher(path: Path) -> bool:
     form, settings = algorithm_settings(path)
     takes = form == MERGE and "fisher" in signature_of(path, MERGE)[0]
     if takes and "fisher_images" not in settings:
-        raise UserError(f"{path}: its merge takes Fisher information; add a keyword 'fisher_images', their number.")
+        raise UserError(
+            f"{path}: its merge takes Fisher information; add a keyword 'fisher_images', the number of images."
+        )
     return takes
 
 

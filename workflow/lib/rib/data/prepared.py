@@ -75,7 +75,9 @@ class PreparedDataset:
         """
         for part in ("index.parquet", *(["images.npy"] if pixels else []), "classes.json"):
             if not (folder / part).is_file():
-                raise UserError(f"{folder / part} is missing; delete {folder / 'manifest.json'} and run again.")
+                raise UserError(
+                    f"{folder / part} is missing; delete {folder / 'manifest.json'} and run again to recreate it."
+                )
         # The hashes are a quarter of the memory that the index of a very large dataset takes.
         stored = pq.read_schema(folder / "index.parquet").names
         columns = [name for name in stored if name in INDEX_COLUMNS and name != "sha256"]

@@ -24,7 +24,9 @@ def subset(dataset: PreparedDataset, size: str, setting: str = "train_subset") -
     n = len(dataset.labels)
     wanted = images_of(size, n)
     if not 1 <= wanted <= n:
-        raise UserError(f"{setting} {size}: {dataset.name} has {n} training images; set 1 to {n} or a fraction.")
+        raise UserError(
+            f"{setting} {size}: {dataset.name} has {n} images to train on; set 1 to {n}, or a fraction below 1."
+        )
     return first_images(dataset, wanted)
 
 

@@ -42,7 +42,9 @@ def compute_features(
     found = features_of(model, inputs, source.batch_size, f"features of {source}")
     chosen = found if layers == DEFAULT else layers
     if missing := [name for name in chosen if name not in found]:
-        raise UserError(f"representations.layers: {source.run.model} has {', '.join(found)}, no '{missing[0]}'.")
+        raise UserError(
+            f"config, representations.layers: {source.run.model} has no '{missing[0]}'; choose from {', '.join(found)}."
+        )
     _store(source, {name: found[name] for name in chosen}, inputs, features, manifest)
     pq.write_table(dataset.index.select(INDEX_COLUMNS), index)
 

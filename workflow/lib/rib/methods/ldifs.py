@@ -33,7 +33,9 @@ class FeatureDistance(FineTuning):
     def setup(self, task: Task) -> None:
         super().setup(task)
         if self.dropout:
-            raise ValueError("the features before the head would have another dropout than logits; set dropout to 0")
+            raise ValueError(
+                "the features before the head would have another dropout than the logits; set dropout to 0"
+            )
         self.start = pretrained_outputs(lambda *given: self._phi(*given)[0], task, MOST_STORED, "pretrained features")
 
     def logits(self, rows: np.ndarray) -> Tensor:

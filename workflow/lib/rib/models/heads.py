@@ -77,7 +77,9 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
     features.sub_(mean).div_(scale)  # a common scale, so that penalties are comparable between networks
     select = torch.from_numpy(held_back(reference, SELECT_FRACTION)).to(device)
     if not select.any():
-        raise UserError("the pretraining proxy has one image per class, and the penalty needs one held out; add more.")
+        raise UserError(
+            "the pretraining proxy has one image per class, so none can be held out to choose the penalty; add more."
+        )
     found = _on_select_part(features, labels, select, head.weight.shape[0])
     best = _chosen(found)
     weight, bias = _fit(features, labels, head.weight.shape[0], 10.0**best, None)

@@ -74,7 +74,9 @@ def create(library: str, architecture: str, arguments: Mapping, state: Mapping[s
 
         known = module.is_model(architecture)
     if not known:
-        raise UserError(f"{library} {module.__version__} has no architecture '{architecture}'; correct models.yaml.")
+        raise UserError(
+            f"{library} {module.__version__} has no architecture '{architecture}'; correct it in models.yaml."
+        )
     try:
         if library == "timm":
             return module.create_model(architecture, **{"pretrained": False, **arguments})

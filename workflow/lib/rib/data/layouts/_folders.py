@@ -48,7 +48,9 @@ def photos_in_folders(
     refuse_missing({} if partial else missing, len(labels), dataset)
 
 
-def _strangers(strangers: Mapping, labels: Collection[str], missing: Collection[str], dataset: DatasetSource) -> str:
+def _strangers(
+    strangers: Mapping[str, int], labels: Collection[str], missing: Collection[str], dataset: DatasetSource
+) -> str:
     """Message about photos in unknown folders; suggests a similar class name, preferably of a class without images."""
     place = min(strangers)
     name = PurePosixPath(place).name

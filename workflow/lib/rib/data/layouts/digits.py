@@ -47,7 +47,9 @@ def items(dataset: DatasetSource, *, variant: str, first: int, last: int) -> Ite
         raise UserError(f"{dataset}: there is no variant '{variant}'; choose one of {', '.join(VARIANTS)}.")
     (archive,) = dataset.archives_for("scikit-learn's package")
     if other := [key for key in dataset.space.keys if key not in DIGITS]:
-        raise UserError(f"{dataset}: its layout is for digits 0 to 9, but it has class '{other[0]}'; correct one.")
+        raise UserError(
+            f"{dataset}: its layout is for digits 0 to 9, but it has a class '{other[0]}'; correct layout or classes."
+        )
     table = _read(archive, dataset)
     ranks = class_ranks(table[:, -1])
     for key in dataset.space.keys:

@@ -77,7 +77,9 @@ def render(draw: Draw, icon_set: Mapping, name: str, size: int, margin: float, w
         if (pixels == 255).all():
             raise ValueError("nothing is visible")
     except ValueError as error:
-        raise UserError(f"{where}: the icon '{name}' can't be drawn ({error}); exclude it in the entry.") from error
+        raise UserError(
+            f"{where}: the icon '{name}' can't be rendered ({error}); exclude it in the dataset's entry."
+        ) from error
     return np.ascontiguousarray(np.rot90(pixels[:: steps["vFlip"], :: steps["hFlip"]], -quarters % 4))
 
 
@@ -103,7 +105,9 @@ def _resolve(icon_set: Mapping, name: str, where: str) -> tuple[dict, dict[str, 
     for _ in range(LONGEST_ALIAS_CHAIN):
         icon, alias = (icon_set.get(kind, {}).get(current) for kind in ("icons", "aliases"))
         if not all(part is None or _fits(part) for part in (icon, alias)):
-            raise UserError(f"{where}: the icon '{current}' is not in Iconify's format; exclude it in the entry.")
+            raise UserError(
+                f"{where}: the icon '{current}' is not in Iconify's format; exclude it in the dataset's entry."
+            )
         if icon and "body" in icon:
             return {**icon, **overrides}, steps, quarters
         if not alias or "parent" not in alias:
@@ -111,4 +115,6 @@ def _resolve(icon_set: Mapping, name: str, where: str) -> tuple[dict, dict[str, 
         overrides = {**{key: alias[key] for key in _BOX if key in alias}, **overrides}
         steps = {key: -step if alias.get(key) else step for key, step in steps.items()}
         quarters, current = quarters + alias.get("rotate", 0), alias["parent"]
-    raise UserError(f"{where}: there is no icon '{name}'; correct its name or exclude it in the entry.")
+    raise UserError(
+        f"{where}: there is no icon '{name}'; correct its name in the catalogue or exclude it in the dataset's entry."
+    )
