@@ -71,7 +71,7 @@ def test_jobs_that_fail_or_are_killed_are_named_with_those_that_need_them():
     said = preview(metrics, *jobs, job("last", ["preview/other3"]))
     assert said == {
         "slow": "it takes too long",
-        "killed": "it was killed",
+        "killed": "killed was killed, perhaps for lack of memory",
         "failed": "it is broken",
         "needs": "preview/killed is not made",
     }
@@ -82,9 +82,10 @@ def test_jobs_that_fail_or_are_killed_are_named_with_those_that_need_them():
     }
 
 
-def test_without_metrics_there_is_no_page():
+@pytest.mark.parametrize(("act", "said"), [("fail", "1"), ("kill", "compute_metrics was killed")])
+def test_without_metrics_there_is_no_page(act, said):
     Path("preview").mkdir()
     Path("preview/page").write_text("of an earlier preview")
-    with pytest.raises(SystemExit):
-        preview(job("compute_metrics", act="fail"), job("figure", ["preview/compute_metrics"]))
+    with pytest.raises(SystemExit, match=said):
+        preview(job("compute_metrics", act=act), job("figure", ["preview/compute_metrics"]))
     assert not Path("page").exists() and not Path("preview").exists()

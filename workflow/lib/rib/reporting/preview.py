@@ -2,6 +2,7 @@
 
 import importlib
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from multiprocessing import get_context
@@ -32,7 +33,10 @@ def write_preview(*, folder: str, jobs: Sequence, partial: Mapping, call: Callab
 
     def run(job) -> None:
         with turn, ProcessPoolExecutor(1, fork, end_with_parent) as process:  # of its own: it may be killed
-            process.submit(call, job).result()
+            try:
+                process.submit(call, job).result()
+            except BrokenExecutor:
+                sys.exit(f"{job.name} was killed, perhaps for lack of memory")
 
     def left_out(job) -> str | None:
         """Run a job when those that it needs have ended; the reason if it makes nothing."""
@@ -42,10 +46,10 @@ def write_preview(*, folder: str, jobs: Sequence, partial: Mapping, call: Callab
             return f"{missing} is not made"
         try:
             return run(job)
-        except (SystemExit, BrokenExecutor) as error:
+        except SystemExit as error:
             if job.name == "compute_metrics":
                 raise
-            return reason(Path(job.log[0])) or ("it failed" if isinstance(error, SystemExit) else "it was killed")
+            return reason(Path(job.log[0])) or (error.code if isinstance(error.code, str) else "it failed")
 
     with ThreadPoolExecutor(len(others)) as threads:
         ended = {}
