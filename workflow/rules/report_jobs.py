@@ -16,18 +16,11 @@ from rib.records import provenance
 from rib.records.hashing import differing
 
 # A preview of more runs draws fewer bootstrap replicates, and leaves out what reads rows again or writes each run's number.
-LARGE, REPLICATES, SLOW = (
-    1000,
-    200,
-    {"compare_samples", "compare_slices", "explain_cells", "accuracy_matrix", "ri_matrix"},
-)
+LARGE, REPLICATES = 1000, 200
+SLOW = {"compare_samples", "compare_slices", "explain_cells", "accuracy_matrix", "ri_matrix"}
 NOT_MADE = ("provenance", "pdf", "crate")  # outputs that a preview lacks
-PER_CELL = {
-    "compute_metrics",
-    "explain_cells",
-    "ri_matrix",
-    "accuracy_matrix",
-}  # jobs that show each run, whichever others are finished
+# Jobs that show each run, whichever others are finished.
+PER_CELL = {"compute_metrics", "explain_cells", "ri_matrix", "accuracy_matrix"}
 
 
 class Finished(NamedTuple):

@@ -163,6 +163,12 @@ def write_counts(counts: Counts, path: Path) -> None:
     np.savez_compressed(path, **arrays)
 
 
+def read_states(path: Path) -> list[State]:
+    """The states of counts, without reading their arrays."""
+    with np.load(path, allow_pickle=False) as stored:
+        return [tuple(state) for state in json.loads(str(stored["facts"]))["states"]]
+
+
 def read_counts(path: Path) -> Iterable[Counts]:
     """Yield the counts of one model at a time; places still index all objects."""
     with np.load(path, allow_pickle=False) as stored:

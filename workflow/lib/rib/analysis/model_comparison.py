@@ -13,7 +13,7 @@ import pandas as pd
 
 from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs
 from rib.analysis.comparison import DRAWS, ROUNDING, Effects, compare
-from rib.analysis.counts import Counts, read_counts
+from rib.analysis.counts import Counts, read_counts, read_states
 from rib.analysis.fit import read_table
 from rib.analysis.ri import ood_accuracies, ood_parts, ri_objects
 from rib.base.errors import UserError
@@ -132,8 +132,10 @@ def write_model_comparisons(
     which = {"ood_datasets": ood_datasets, "source_groups": source_groups}
     first = next(iter(read_counts(counts)))
     weights = object_weights(first.objects, replicates, seed)
-    own = [{state[1:4:2] for state in model.states if state[1] in methods} for model in read_counts(counts)]
-    if not (shared := set.intersection(*own)):  # as in a preview
+    own: dict[str, set[tuple]] = {}
+    for model, method, _, size, *_ in read_states(counts):
+        own.setdefault(model, set()).update([(method, size)] if method in methods else [])
+    if not (shared := set.intersection(*own.values())):  # as in a preview
         raise UserError("models can't be compared: they have no method and size in common.")
     effects = effects_of(read_counts(counts), shared, weights, unfinished, **which)
     compared = compare(effects, confidence, draws, seed).dropna(subset=["p"])
