@@ -17,7 +17,8 @@ from rib.records.hashing import differing
 
 # A preview of more runs draws fewer bootstrap replicates, and leaves out what reads rows again or writes each run's number.
 LARGE, REPLICATES = 1000, 200
-SLOW = {"compare_samples", "compare_slices", "explain_cells", "accuracy_matrix", "ri_matrix"}
+SLOW = {"compare_samples", "compare_slices", "explain_cells", "accuracy_matrix", "ri_matrix", "classes"}
+TOO_SLOW = "it takes too long for a preview"
 NOT_MADE = ("provenance", "pdf", "crate")  # outputs that a preview lacks
 # Jobs that show each run, whichever others are finished.
 PER_CELL = {"compute_metrics", "explain_cells", "ri_matrix", "accuracy_matrix"}
@@ -104,7 +105,7 @@ def preview_jobs(
         kept = {key: [it for it in files if _is_of(it, runs_folder, runs)] for key, files in lists.items()}
         tuned = {key: any(f"/{PRETRAINED}/" not in it for it in files) for key, files in kept.items()}
         if (large and name in SLOW) or any(not tuned[key] and lists[key] != kept[key] for key in lists):
-            left_out[name] = "it takes too long for a preview" if large and name in SLOW else "no run of it is finished"
+            left_out[name] = TOO_SLOW if large and name in SLOW else "no run of it is finished"
             return
         if "runs" in cfg:  # those of the manifests
             pairs = zip(cfg["runs"], lists["manifests"], strict=True)
@@ -118,7 +119,8 @@ def preview_jobs(
         if large and "replicates" in cfg:
             cfg["replicates"] = min(REPLICATES, cfg["replicates"])
         named = {key: [*map(here, kept[key])] if key in kept else here(str(it)) for key, it in given.items()}
-        made = {key: here(str(it)) for key, it in output.items() if key not in NOT_MADE}
+        left_out.update(dict.fromkeys(SLOW.intersection(output.keys()) if large else (), TOO_SLOW))
+        made = {key: here(str(it)) for key, it in output.items() if key not in NOT_MADE and key not in left_out}
         parts = {"input": InputFiles(fromdict=named), "output": OutputFiles(fromdict=made), "wildcards": w}
         parts |= {"params": Params(fromdict={"cfg": cfg}), "log": Log([f"{logs}/{name}.log"]), "threads": 1}
         jobs.append(SimpleNamespace(name=name, rule=rule.name, script=Path(rule.script).name, **parts))

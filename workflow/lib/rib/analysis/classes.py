@@ -28,6 +28,7 @@ def class_table(counts: Counts, spaces: Mapping[str, LabelSpace], source_groups:
         if alpha is None and method != PRETRAINED:
             groups.setdefault((model, method, size), []).append(place)
     others = cache(lambda target: on_other_datasets(counts.places, target, None, source_groups))
+    outputs = {dataset: [" ".join(map(str, row)) for row in spaces[dataset].indices] for dataset in counts.datasets}
     parts = []
     for group, places in groups.items():
         for dataset in counts.datasets:
@@ -39,11 +40,14 @@ def class_table(counts: Counts, spaces: Mapping[str, LabelSpace], source_groups:
                     right[kept] += correct[place][kept]
             sums = (images * (times > 0), images * times, correct[start[group[0]]] * times, right)
             n, shown, was, now = (np.bincount(counts.labels[dataset], own, len(space.keys)) for own in sums)
-            outputs = [" ".join(map(str, row)) for row in space.indices]
-            known = (*group, dataset, space.keys, space.names, outputs, n.astype(int))
             before, after = (100 * own / np.maximum(shown, 1) for own in (was, now))
-            parts.append(pd.DataFrame(dict(zip(COLUMNS, (*known, before, after, after - before), strict=True)))[n > 0])
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+            known = [
+                np.full(len(n), own, object) for own in (*group, dataset, space.keys, space.names, outputs[dataset])
+            ]
+            parts.append([own[n > 0] for own in (*known, n.astype(int), before, after, after - before)])
+    # One table of all: making one of each part would take longer than the counting.
+    columns = map(np.concatenate, zip(*parts, strict=True)) if parts else [[]] * len(COLUMNS)
+    return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
 
 
 def worst_classes(classes: pd.DataFrame, ood_datasets: Collection[str]) -> pd.DataFrame:

@@ -3,10 +3,11 @@
 Evaluation rows say which image of a dataset's index they are of; the index has its object and class.
 """
 
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from rib.config.run import RUN_COLUMNS, Run, run_of
 
 STATE = [*RUN_COLUMNS, "alpha"]
 COLUMNS = ["alpha", "dataset", "row", "rank"]  # of rows
+AHEAD = 8  # files whose rows are in memory at once
 INDEX_COLUMNS = ["object_id", "label"]
 
 # A scored model state: model, method, target, size, seed, alpha (None unless it is part of a curve).
@@ -67,12 +69,18 @@ class Rows(NamedTuple):
 
 
 def read_rows_of(paths: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
-    """The run and the rows of each file of evaluation rows (see `rib.config.run.run_of`)."""
-    for path in paths:
-        table = ParquetFile(path).read(columns=COLUMNS, use_threads=False)
-        names = table["dataset"].dictionary_encode().combine_chunks()
-        alpha, row, rank = (table[column].to_numpy() for column in ("alpha", "row", "rank"))
-        yield run_of(path), Rows(alpha, names.indices.to_numpy(), names.dictionary.to_pylist(), row, rank)
+    """The run and the rows of each file of evaluation rows (see `rib.config.run.run_of`), read in threads."""
+    files = iter(paths)
+    with ThreadPoolExecutor(2) as pool:
+        while some := list(islice(files, AHEAD)):
+            yield from pool.map(_read_rows, some)
+
+
+def _read_rows(path: Path) -> tuple[Run, Rows]:
+    table = ParquetFile(path).read(columns=COLUMNS, use_threads=False)
+    names = table["dataset"].dictionary_encode().combine_chunks()
+    alpha, row, rank = (table[column].to_numpy() for column in ("alpha", "row", "rank"))
+    return run_of(path), Rows(alpha, names.indices.to_numpy(), names.dictionary.to_pylist(), row, rank)
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
@@ -95,7 +103,7 @@ def count(parts: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]
     found: dict[State, dict[str, np.ndarray]] = {}
     for run, part in parts:
         state = tuple(getattr(run, key) for key in RUN_COLUMNS)
-        for alpha, (code, dataset) in itertools.product(np.unique(part.alpha), enumerate(part.names)):
+        for alpha, (code, dataset) in product(np.unique(part.alpha), enumerate(part.names)):
             of_alpha = np.isnan(part.alpha) if np.isnan(alpha) else part.alpha == alpha
             own = np.flatnonzero((part.dataset == code) & of_alpha)
             if not len(own) or dataset not in indexes:
@@ -110,7 +118,7 @@ def count(parts: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]
             correct = np.bincount(place[rows[part.rank[own] == 0]], minlength=len(objects)).astype(np.uint16)
             found.setdefault((*state, None if np.isnan(alpha) else float(alpha)), {})[dataset] = correct
     states = sorted(found, key=lambda state: (state[:-1], state[-1] or 0))
-    for state, (dataset, (first, *_)) in itertools.product(states, scored.items()):
+    for state, (dataset, (first, *_)) in product(states, scored.items()):
         if dataset not in found[state]:
             raise different_images(dataset, first, Run(**dict(zip(RUN_COLUMNS, state, strict=False))))
     ids = {dataset: objects.get_level_values("object_id") for dataset, (*_, objects) in scored.items()}

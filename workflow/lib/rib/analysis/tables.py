@@ -176,9 +176,10 @@ def write_tables(
         "mri": mri,
         "ood": means,
         "curves": curve_table(of_shared, confidence),
-        "classes": marked(classes, fits),  # here, since it is by far the largest
         "worst_classes": worst_classes(classes, ood_datasets),
     }
+    if "classes" in outputs:
+        tables["classes"] = marked(classes, fits)  # here, since it is by far the largest
     if in_distribution:
         inside, _ = mri_tables(ood_accuracies(shared, weights, in_distribution), confidence)
         names = {"mri": "change", "ood_before": "before", "ood_after": "after"}

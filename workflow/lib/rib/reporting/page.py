@@ -4,7 +4,9 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -34,6 +36,7 @@ MOST_ROWS = 200  # of a table before it is sorted, filtered or copied, when a sc
 Cell = tuple[str, object]  # displayed text, and sort key: a number, a text, or None for running text
 NONE: Cell = ("\N{EN DASH}", float("-inf"))  # missing number
 MINUS = "\N{MINUS SIGN}"
+bundle = cache(vl_convert.javascript_bundle)  # takes seconds
 
 
 def write_page(
@@ -95,11 +98,11 @@ def write_page(
         config=yaml.safe_dump(about["config"], sort_keys=False),
         answer=answer(means, about),
         questions=QUESTIONS,
-        figures=[_figure(*pair, questions or {}) for pair in zip(figures, captions, strict=True)],
+        figures=_figures([*figures], captions, questions or {}),
         tables=tables,
         most_rows=MOST_ROWS,
         views=views,
-        bundle=vl_convert.javascript_bundle() if views else "",
+        bundle=bundle() if views else "",
         cells=explained if cells else None,
         unfinished=name_unfinished(fits, {**labels, "targets": labels["datasets"]}),
         fitted=int(fits["method"].isin([name for name, method in about["methods"].items() if method["can_fit"]]).sum()),
@@ -147,19 +150,28 @@ def changes_inside(path: Path, about: Mapping) -> list[str]:
     return found
 
 
-def _figure(path: Path, caption_file: Path, questions: Mapping[str, str]) -> dict[str, object]:
-    caption, data = caption_file.read_text(encoding="utf-8").strip(), io.BytesIO()
+def _figures(paths: Sequence[Path], captions: Iterable[Path], questions: Mapping[str, str]) -> list[dict[str, object]]:
+    with ThreadPoolExecutor() as pool:
+        images, found = pool.map(_webp, paths), []
+    for path, caption_file, (width, data) in zip(paths, captions, images, strict=True):
+        caption = caption_file.read_text(encoding="utf-8").strip()
+        found.append({
+            "name": path.stem,
+            "width": width,
+            "question": questions.get(path.stem, next(iter(QUESTIONS))),
+            "data": data,
+            "alt": caption.split(". ")[0],
+            "caption": publish_parts(caption, writer="html5", settings_overrides={"raw_enabled": False})["body"],
+        })  # fmt: skip
+    return found
+
+
+def _webp(path: Path) -> tuple[int, str]:
+    """Width of a figure on the page, and its image as lossless WebP, which is half as large as PNG, in base64."""
+    data = io.BytesIO()
     with Image.open(path) as image:
-        width = round(PIXELS * image.width)
-        image.save(data, "WEBP", lossless=True)  # half as large as PNG
-    return {
-        "name": path.stem,
-        "width": width,
-        "question": questions.get(path.stem, next(iter(QUESTIONS))),
-        "data": base64.b64encode(data.getvalue()).decode(),
-        "alt": caption.split(". ")[0],
-        "caption": publish_parts(caption, writer="html5", settings_overrides={"raw_enabled": False})["body"],
-    }
+        image.save(data, "WEBP", lossless=True)
+        return round(PIXELS * image.width), base64.b64encode(data.getvalue()).decode()
 
 
 def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> list[dict]:

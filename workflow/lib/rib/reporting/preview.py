@@ -3,17 +3,20 @@
 import importlib
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from graphlib import TopologicalSorter
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
-from threading import Semaphore
 
-from rib.jobs.fork_server import PRELOADED
 from rib.jobs.job import reason
 from rib.jobs.parent_run import end_with_parent
 
 AT_ONCE = 2  # jobs; a grid may be running on the other cores
+# What jobs that follow the first one import, in place of each of them.
+LIBRARIES = ("rib.analysis.model_comparison", "rib.figures")
 
 
 def write_preview(*, folder: str, jobs: Sequence, partial: Mapping, call: Callable) -> None:
@@ -26,40 +29,60 @@ def write_preview(*, folder: str, jobs: Sequence, partial: Mapping, call: Callab
     """
     shutil.rmtree(folder, ignore_errors=True)
     *others, page = jobs
-    made_by: dict[str, Future] = {}
-    turn, fork = Semaphore(AT_ONCE), get_context("fork")
-    for name in PRELOADED["tables"]:  # once for all jobs
-        importlib.import_module(name)
-
-    def run(job) -> None:
-        with turn, ProcessPoolExecutor(1, fork, end_with_parent) as process:  # of its own: it may be killed
+    named, makers = {job.name: job for job in others}, {path: job.name for job in others for path in job.output}
+    needs = {job.name: {makers[path] for path in _files(job) if path in makers} for job in others}
+    uses, order = Counter(chain.from_iterable(needs.values())), TopologicalSorter(needs)
+    order.prepare()
+    ready: list[str] = []
+    running: dict[Future, str] = {}
+    reasons = {}
+    while order.is_active():
+        ready = sorted([*ready, *order.get_ready()], key=lambda name: -uses[name])  # first what most jobs wait for
+        while ready and len(running) < AT_ONCE:
+            name = ready.pop(0)
+            running[_start(call, named[name])] = name
+        for library in LIBRARIES:  # while the first jobs run
+            importlib.import_module(library)
+        importlib.import_module("rib.reporting.page").bundle()
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            order.done(name := running.pop(future))
             try:
-                process.submit(call, job).result()
-            except BrokenExecutor:
-                sys.exit(f"{job.name} was killed, perhaps for lack of memory")
-
-    def left_out(job) -> str | None:
-        """Run a job when those that it needs have ended; the reason if it makes nothing."""
-        needed = [path for files in job.input for path in ([files] if isinstance(files, str) else files)]
-        wait([made_by[path] for path in needed if path in made_by])
-        if missing := next((path for path in needed if not Path(path).is_file()), None):
-            return f"{missing} is not made"
-        try:
-            return run(job)
-        except SystemExit as error:
-            if job.name == "compute_metrics":
-                raise
-            return reason(Path(job.log[0])) or (error.code if isinstance(error.code, str) else "it failed")
-
-    with ThreadPoolExecutor(len(others)) as threads:
-        ended = {}
-        for job in others:
-            ended[job.name] = threads.submit(left_out, job)
-            made_by |= dict.fromkeys(job.output, ended[job.name])
-    reasons = {name: why for name, future in ended.items() if (why := future.result())}
+                _ended(future, name)
+            except SystemExit as error:
+                if name == "compute_metrics":
+                    raise
+                said = error.code if isinstance(error.code, str) else reason(Path(named[name].log[0]))
+                reasons[name] = said or "it failed"
     _keep_made(page, folder, {**partial, "left_out": {**dict(partial["left_out"]), **reasons}})
-    run(page)
+    _ended(_start(call, page), page.name)
     print(f"Preview of {partial['finished']} of {partial['runs']} runs: {page.output.page}")
+
+
+def _start(call: Callable, job) -> Future:
+    """Run a job in a process of its own, since it may be killed."""
+    with_parent = ProcessPoolExecutor(1, get_context("fork"), end_with_parent)
+    future = with_parent.submit(_run, call, job)
+    with_parent.shutdown(wait=False)
+    return future
+
+
+def _run(call: Callable, job) -> None:
+    if missing := next((path for path in _files(job) if not Path(path).is_file()), None):
+        sys.exit(f"{missing} is not made")
+    call(job)
+
+
+def _files(job) -> Iterator[str]:
+    """What a job needs."""
+    return chain.from_iterable([files] if isinstance(files, str) else files for files in job.input)
+
+
+def _ended(future: Future, name: str) -> None:
+    """Wait for a job; a SystemExit if it failed."""
+    try:
+        future.result()
+    except BrokenExecutor:
+        sys.exit(f"{name} was killed, perhaps for lack of memory")
 
 
 def _keep_made(page, folder: str, partial: Mapping) -> None:
