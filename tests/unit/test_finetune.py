@@ -257,7 +257,7 @@ def job(folders, out, algorithm="ft", settings=None, **changes):
     """Run `finetune`; the files that it writes, by name."""
     out.mkdir(exist_ok=True)
     files = {"checkpoint": "checkpoint.safetensors", "history": "history.csv", "manifest": "manifest.json"}
-    files |= {"saved": "state.safetensors", "rescue": "logs/rescued.safetensors"}
+    files |= {"saved": "state.pt", "rescue": "logs/rescued.safetensors"}
     arguments = {
         "run": Run("net", "set", "ft", "all", 5),
         "model_folder": folders["model"],

@@ -156,7 +156,7 @@ def interrupted(monkeypatch, at):
 def test_a_killed_training_shows_every_epoch_once(place, monkeypatch, every):
     """Whether it resumes after each step, or begins again; three steps are an epoch."""
     monkeypatch.setattr(training_state, "SAVE_EVERY", every)
-    saved = place[0] / "state.safetensors"
+    saved = place[0] / "state.pt"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupted(patch, 8)
         trained(watch_of(place), saved)
