@@ -80,9 +80,6 @@ class Lazy(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.make)
 
-    def __ror__(self, other: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {**other, **self}
-
 
 def read_tensors(path: Path) -> Lazy:
     """Tensors of a .safetensors file."""
