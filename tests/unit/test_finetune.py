@@ -223,7 +223,7 @@ def test_a_training_that_goes_on_counts_what_was_done_before(network, target, tm
     def begin():
         method = FullFineTuning(lr=0.01)
         method.setup(task_of(copy.deepcopy(network), target))
-        return train(method, network.state_dict(), FULL, RUN, CPU, tmp_path / "s.safetensors")
+        return train(method, network.state_dict(), FULL, RUN, CPU, tmp_path / "s.pt")
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
