@@ -197,7 +197,11 @@ def apply(model: nn.Module, weights: Weights, checkpoints: Mapping[str, Path]) -
     start = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     names = list(weights) if isinstance(weights, Merge) else [name for name, weight in weights.items() if weight]
     files = {name: read_tensors(checkpoints[name]) if name in checkpoints else Lazy({}) for name in names}
-    prompts = {name: prompt for name, file in files.items() if (prompt := with_prefix(file, PROMPT))}
+    prompts = {
+        name: strips
+        for name, file in files.items()
+        if (strips := {key.removeprefix(PROMPT): file[key] for key in file if key.startswith(PROMPT)})
+    }
     if prompts and (len(files) > 1 or isinstance(weights, Merge)):
         raise UserError(f"'{next(iter(prompts))}' trains a padding prompt, which can't be merged with weights.")
     changes = {name: merged(start, xor_decompress(file, start)) for name, file in files.items()}
@@ -210,8 +214,3 @@ def apply(model: nn.Module, weights: Weights, checkpoints: Mapping[str, Path]) -
         device = next(model.parameters()).device
         return nn.Sequential(OrderedDict(prompt=PaddingPrompt(**strips).to(device), network=model))
     return model
-
-
-def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names have a prefix, under the rest of their names."""
-    return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
