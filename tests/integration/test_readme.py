@@ -263,7 +263,7 @@ def test_weights_that_were_trained_elsewhere_are_scored(to_change):
     for row in csv.DictReader(io.StringIO(shown.content)):
         run = RESULTS.format(stage="finetune", run=f"{row['target']}/ft")
         stored = safetensors.torch.load_file(to_change.folder / run / "checkpoint.safetensors")
-        file, state = to_change.folder / "own" / row["file"], start | xor_decompress(stored, start)
+        file, state = to_change.folder / "own" / row["file"], {**start, **xor_decompress(stored, start)}
         (torch.save if file.suffix == ".pth" else safetensors.torch.save_file)(state, file)
     (command,) = (line for line in commands(text) if "external" in line)
     shell(to_change, command.replace("snakemake", "snakemake reports/tools/tables/summary.md", 1))

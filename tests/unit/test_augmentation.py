@@ -148,7 +148,7 @@ def test_what_is_measured_before_training_is_of_the_images_themselves(network, t
     for names in (ALL, []):
         method = ElasticWeightConsolidation(lr=0.1, weight=1.0, fisher="empirical", fisher_images=10)
         method.setup(replace(augmented_task(network, target, names), reference=None))
-        found.append(method.information)
+        found.append(method.importance)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 

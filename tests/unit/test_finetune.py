@@ -223,7 +223,7 @@ def test_a_training_that_goes_on_counts_what_was_done_before(network, target, tm
     def begin():
         method = FullFineTuning(lr=0.01)
         method.setup(task_of(copy.deepcopy(network), target))
-        return train(method, network.state_dict(), FULL, RUN, CPU, tmp_path / "s.safetensors")
+        return train(method, network.state_dict(), FULL, RUN, CPU, tmp_path / "s.pt")
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
@@ -257,7 +257,7 @@ def job(folders, out, algorithm="ft", settings=None, **changes):
     """Run `finetune`; the files that it writes, by name."""
     out.mkdir(exist_ok=True)
     files = {"checkpoint": "checkpoint.safetensors", "history": "history.csv", "manifest": "manifest.json"}
-    files |= {"saved": "state.safetensors", "rescue": "logs/rescued.safetensors"}
+    files |= {"saved": "state.pt", "rescue": "logs/rescued.safetensors"}
     arguments = {
         "run": Run("net", "set", "ft", "all", 5),
         "model_folder": folders["model"],

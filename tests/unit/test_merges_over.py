@@ -212,7 +212,7 @@ def written(folder, source, **settings):
         path.write_text(json.dumps({"files": {"checkpoint.safetensors": f"hash{place}"}}))
     (folder / "mine.py").write_text(source)
     given = {"parents": KEYS, "manifests": manifests, "recipe": folder / "recipe.json"}
-    write_recipe(algorithm=str(folder / "mine.py"), settings=settings, **given)
+    write_recipe(algorithm=str(folder / "mine.py"), settings=settings, form="recipe", **given)
     return json.loads(given["recipe"].read_text())
 
 

@@ -271,7 +271,7 @@ def test_ewcs_fisher_is_the_mean_of_squared_gradients_of_single_images(network, 
 
     per_image = [torch.func.grad(log_probability)(start, *pair) for pair in zip(images, labels, strict=True)]
     fisher = {name: torch.stack([one[name] ** 2 for one in per_image]).mean(dim=0) for name in start}
-    for found, (name, expected) in zip(algorithm.information, fisher.items(), strict=True):
+    for found, (name, expected) in zip(algorithm.importance, fisher.items(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7, msg=name)
     by_hand = 1.5 * sum((fisher[name] * (p - start[name]) ** 2).sum().item() for name, p in model.named_parameters())
     assert penalty.item() == pytest.approx(by_hand, rel=1e-3)
@@ -283,7 +283,7 @@ def test_ewcs_fisher_is_of_the_reference_dataset_where_there_is_one(network, tar
     for data in ((target, None), (target, reference), (reference, None)):
         algorithm = ElasticWeightConsolidation(lr=0.1, weight=1.0, fisher="empirical", fisher_images=10)
         algorithm.setup(task_of(copy.deepcopy(network), *data))
-        found.append(algorithm.information)
+        found.append(algorithm.importance)
     assert not torch.equal(found[0][0], found[1][0])
     assert all(torch.equal(a, b) for a, b in zip(found[1], found[2], strict=True))
 

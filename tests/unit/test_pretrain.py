@@ -68,7 +68,7 @@ def trained(folders, out, test="others", **how):
         view=replace(VIEW, geometry=GEOMETRY),
         compute=COMPUTE,
         rescue=out / "rescued.safetensors",
-        saved=out / "state.safetensors",
+        saved=out / "state.pt",
         weights=out / "weights.safetensors",
         description=out / "model.json",
         history=out / "history.csv",
@@ -164,7 +164,7 @@ def test_a_divergence_is_refused_and_the_state_before_it_is_kept(folders, tmp_pa
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     with pytest.raises(UserError, match="model net, .*photos: the loss at epoch 3.*rescued.safetensors.*lr"):
         trained(folders, tmp_path / "net")
-    assert not (tmp_path / "net/state.safetensors").exists(), "it leads nowhere"
+    assert not (tmp_path / "net/state.pt").exists(), "it leads nowhere"
     kept = safetensors.torch.load_file(tmp_path / "net/rescued.safetensors")
     assert kept.keys() <= build("timm", "test_resnet").state_dict().keys()
     assert not (tmp_path / "net/weights.safetensors").exists()

@@ -99,8 +99,8 @@ def test_a_training_killed_again_and_again_gives_the_same_bytes(network, images,
     done = killed(monkeypatch, [1, 2, 2, 3, 4 if recipe == "cut_short" else 5])
     for _ in range(5):
         with pytest.raises(KeyboardInterrupt):
-            trained(name, network, images, tmp_path / "state.safetensors", **how)
-    again, resumed = trained(name, network, images, tmp_path / "state.safetensors", **how)
+            trained(name, network, images, tmp_path / "state.pt", **how)
+    again, resumed = trained(name, network, images, tmp_path / "state.pt", **how)
     assert sum(done) < STEPS, "it did not begin again"
     assert again == history and resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
@@ -109,7 +109,7 @@ def test_a_training_killed_again_and_again_gives_the_same_bytes(network, images,
 def test_a_process_killed_at_random_moments_gives_the_same_bytes(network, images, tmp_path, monkeypatch):
     """SIGKILL, in the midst of a step or of a save that follows upon the first, again and again; then one comes through."""
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    saved, ended, step = tmp_path / "state.safetensors", tmp_path / "ended", finetune._step
+    saved, ended, step = tmp_path / "state.pt", tmp_path / "ended", finetune._step
     begun = time.monotonic()
     history, whole = trained("ft", network, images)
     length = time.monotonic() - begun
@@ -165,9 +165,9 @@ def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(net
         trained("ft", network, images)
     kills = [KeyboardInterrupt()]
     with pytest.raises(KeyboardInterrupt):
-        trained("ft", network, images, tmp_path / "state.safetensors")
+        trained("ft", network, images, tmp_path / "state.pt")
     with pytest.raises(finetune.DivergenceError) as resumed:
-        trained("ft", network, images, tmp_path / "state.safetensors")
+        trained("ft", network, images, tmp_path / "state.pt")
     good = resumed.value.good
     assert resumed.value.epochs == whole.value.epochs == 1 and len(good) > 10
     assert good.keys() == whole.value.good.keys()
@@ -181,8 +181,8 @@ def test_random_numbers_go_on_where_they_were(images, tmp_path, monkeypatch):
     history, whole = trained("ft", dropping, images, dropout=0.5)
     killed(monkeypatch, [5])
     with pytest.raises(KeyboardInterrupt):
-        trained("ft", dropping, images, tmp_path / "s.safetensors", dropout=0.5)
-    again, resumed = trained("ft", dropping, images, tmp_path / "s.safetensors", dropout=0.5)
+        trained("ft", dropping, images, tmp_path / "s.pt", dropout=0.5)
+    again, resumed = trained("ft", dropping, images, tmp_path / "s.pt", dropout=0.5)
     assert again == history and all(torch.equal(resumed[key], whole[key]) for key in whole)
     assert trained("ft", dropping, images, dropout=0.0)[0] == trained("ft", dropping, images)[0]
 
@@ -207,18 +207,18 @@ def take_step(model, trainable, optimizer):
 
 def test_a_saved_state_is_all_that_the_next_step_depends_on(tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    model, trainable, optimizer, state = small_training(tmp_path / "s.safetensors")
+    model, trainable, optimizer, state = small_training(tmp_path / "s.pt")
     assert state.restore() == (0, 0, [], [], {})
     take_step(model, trainable, optimizer)
-    state.memory["omega"] += torch.tensor([0.25, 0.5])
+    state.tensors["memory"]["omega"] += torch.tensor([0.25, 0.5])
     rows = [{"epoch": 1, "lr": 0.1, "loss": 1 / 3}]
     sums = [torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([4.0, 5.0, 6.0]).double()]
     good = {"0.weight": torch.tensor([[7.0]]), "weights.odd": torch.ones(1)}
     state.save_if_due(3, 2, rows, sums, good)
-    assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["s.pt"]
     take_step(model, trainable, optimizer)
 
-    other, others, of_other, again = small_training(tmp_path / "s.safetensors")
+    other, others, of_other, again = small_training(tmp_path / "s.pt")
     with torch.no_grad():
         for part in others.values():
             part.fill_(5)
@@ -227,7 +227,7 @@ def test_a_saved_state_is_all_that_the_next_step_depends_on(tmp_path, monkeypatc
     assert (epoch, step, history) == (3, 2, rows)
     assert len(summed) == 2 and all(torch.equal(a, b) for a, b in zip(summed, sums, strict=True))
     assert kept.keys() == good.keys() and all(torch.equal(kept[name], good[name]) for name in good)
-    assert again.memory["omega"].tolist() == [0.25, 0.5]
+    assert again.tensors["memory"]["omega"].tolist() == [0.25, 0.5]
     assert of_other.state[others["0.weight"]]["momentum_buffer"].any()
     assert "momentum_buffer" not in of_other.state[others["0.bias"]]
     take_step(other, others, of_other)
@@ -240,7 +240,7 @@ def test_a_saved_state_is_all_that_the_next_step_depends_on(tmp_path, monkeypatc
 def test_a_state_is_saved_every_five_minutes(tmp_path, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(resume.time, "monotonic", lambda: now[0])
-    path = tmp_path / "s.safetensors"
+    path = tmp_path / "s.pt"
     *_, state = small_training(path)
     saved = []
     for moment in (1000.0, 1299.0, 1300.0, 1301.0, 1599.0, 1600.5, 1700.0):

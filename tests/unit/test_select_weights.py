@@ -10,7 +10,7 @@ import torch
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
-from rib.config.settings import LIBRARY
+from rib.config.settings import LIBRARY, algorithm_settings
 from rib.data.view import DatasetFiles
 from rib.evaluation.recipes import run_states, write_recipe
 from rib.evaluation.select_weights import select_weights
@@ -42,7 +42,8 @@ def manifests(tmp_path):
 
 def recipe_of(tmp_path, algorithm, parents, manifests, **settings):
     path = tmp_path / "recipe.json"
-    write_recipe(algorithm=algorithm, settings=settings, parents=parents, manifests=manifests, recipe=path)
+    known = {"algorithm": algorithm, "settings": settings, "parents": parents, "manifests": manifests}
+    write_recipe(**known, recipe=path, form=algorithm_settings(algorithm)[0])
     return path
 
 

@@ -298,8 +298,8 @@ def test_a_killed_training_goes_on_to_the_same_bytes(method, clip, tmp_path, mon
     done = killed(monkeypatch, [1, 2, 3])
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "state.safetensors")
-    again, resumed = run(tmp_path / "state.safetensors")
+            run(tmp_path / "state.pt")
+    again, resumed = run(tmp_path / "state.pt")
     assert sum(done) < 6, "it did not begin again"
     assert again == history and resumed.keys() == whole.keys() and "visual.proj" in whole
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)

@@ -68,7 +68,7 @@ def place(tmp_path):
 
 def watch_of(place, job="digest", **more):
     folder, monitored = place
-    given = {"run": RUN, "model_folder": folder / "model", "view": VIEW, "monitored": monitored}
+    given = {"model_folder": folder / "model", "view": VIEW, "monitored": monitored}
     given |= {"log_file": str(folder / "logs/run/0.log"), "history": folder / "work" / job / "history.csv"}
     return Watch(**given | more)
 
@@ -126,7 +126,7 @@ def test_monitored_accuracy_is_that_of_the_evaluated_checkpoint(place):
 def test_at_most_200_images_are_monitored(place, monkeypatch):
     monkeypatch.setattr(watching, "MONITORED_IMAGES", 4)
     seen = []
-    monkeypatch.setattr(watching, "correct", lambda n, inputs, *rest: seen.append(len(inputs)) or torch.ones(1))
+    monkeypatch.setattr(watching, "accuracy_of", lambda *given: seen.append(len(given[2].labels)) or 1.0)
     trained(watch_of(place), training=TRAINING)
     assert set(seen) == {4, 2} and watching.BATCH <= 200
 
@@ -156,7 +156,7 @@ def interrupted(monkeypatch, at):
 def test_a_killed_training_shows_every_epoch_once(place, monkeypatch, every):
     """Whether it resumes after each step, or begins again; three steps are an epoch."""
     monkeypatch.setattr(training_state, "SAVE_EVERY", every)
-    saved = place[0] / "state.safetensors"
+    saved = place[0] / "state.pt"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupted(patch, 8)
         trained(watch_of(place), saved)

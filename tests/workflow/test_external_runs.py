@@ -34,9 +34,8 @@ def path(project, stage, target, method, file):
 def tuned(project, target, method="ft"):
     """The whole state dict of a run, put together from its checkpoint."""
     start = safetensors.torch.load_file(project.folder / "results/tiny/models/tiny_cnn/weights.safetensors")
-    return start | xor_decompress(
-        safetensors.torch.load_file(path(project, "finetune", target, method, "checkpoint.safetensors")), start
-    )
+    stored = safetensors.torch.load_file(path(project, "finetune", target, method, "checkpoint.safetensors"))
+    return {**start, **xor_decompress(stored, start)}
 
 
 def table(project, name, *rows):

@@ -201,7 +201,7 @@ def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
     probe = safetensors.torch.load_file(
         results / "paper/finetune/tiny_vit/red/linear_probe/all/3/checkpoint.safetensors"
     )
-    model.load_state_dict(state | xor_decompress(probe, state))
+    model.load_state_dict({**state, **xor_decompress(probe, state)})
     images = torch.from_numpy(np.load(results / "prepare/red/160px-bicubic-crop1/images.npy")).permute(0, 3, 1, 2)
     space = json.loads((results / "prepare/red/160px-bicubic-crop1/classes.json").read_text())
     index = pq.read_table(results / "prepare/red/160px-bicubic-crop1/index.parquet")

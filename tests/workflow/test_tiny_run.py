@@ -230,7 +230,7 @@ def test_rows_equal_those_of_a_network_loaded_without_the_library(finished):
     inputs = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
     pretrained = safetensors.torch.load_file(results / "models/tiny_cnn/weights.safetensors")
     stored = safetensors.torch.load_file(results / "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors")
-    tuned = pretrained | xor_decompress(stored, pretrained)
+    tuned = {**pretrained, **xor_decompress(stored, pretrained)}
     middle = {k: (v + tuned[k]) / 2 if v.is_floating_point() else v for k, v in pretrained.items()}
     found = {}
     for method, state in {"pretrained": pretrained, "ft": tuned, "wise_ft": middle}.items():

@@ -2,7 +2,7 @@
 
 from _run import arguments, checkpoints, dataset_files, run
 
-with run(snakemake, resumes="state.safetensors", warm="networks") as out:
+with run(snakemake, resumes="state.pt", warm="networks") as out:
     from rib.monitoring.watch import Watch
     from rib.training.finetune import finetune
 
@@ -13,7 +13,7 @@ with run(snakemake, resumes="state.safetensors", warm="networks") as out:
         "start": checkpoints(snakemake),
         "snapshots": snapshots,
         "checkpoint": snapshots[-1] if snapshots else out["checkpoint"],
-        "saved": out["manifest"].with_name("state.safetensors"),
+        "saved": out["manifest"].with_name("state.pt"),
         "watch": Watch(**arguments(Watch, snakemake, out, log_file=snakemake.log[0])),
     }
     finetune(**arguments(finetune, snakemake, out, **given))

@@ -2,7 +2,7 @@
 
 from _run import arguments, run
 
-with run(snakemake, resumes="state.safetensors", warm="networks") as out:
+with run(snakemake, resumes="state.pt", warm="networks") as out:
     from rib.training.pretrain import pretrain
 
-    pretrain(**arguments(pretrain, snakemake, out, saved=out["weights"].with_name("state.safetensors")))
+    pretrain(**arguments(pretrain, snakemake, out, saved=out["weights"].with_name("state.pt")))

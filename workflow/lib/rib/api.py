@@ -59,7 +59,7 @@ CHOICES |= {"external": []}
 # Files of the outputs of jobs, by argument.
 OUTPUTS = {"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "recipe": "recipe.json"}
 OUTPUTS |= {"weights": "weights.safetensors", "description": "model.json", "checkpoint": "checkpoint.safetensors"}
-OUTPUTS |= {"history": "history.csv", "saved": "state.safetensors", "rescue": "rescue.safetensors"}
+OUTPUTS |= {"history": "history.csv", "saved": "state.pt", "rescue": "rescue.safetensors"}
 OUTPUTS |= {"manifest": "manifest.json", "tower": "tower.safetensors", "tokens": "tokens.safetensors"}
 OUTPUTS |= {"fisher": "fisher.safetensors"}
 

@@ -1,13 +1,14 @@
 """Merges, stored as recipes over checkpoints instead of copies of the weights. No torch."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
-from rib.base.plugins import load_module
+from rib.config.entries import CURVE
 from rib.config.run import LOADED, PRETRAINED, Run
 from rib.models.merge import Merge, Weights
 
@@ -26,31 +27,23 @@ def write_recipe(
     parents: Sequence[str],
     manifests: Sequence[Path],
     recipe: Path,
-    form: str = "recipe",
+    form: str,
     run: Run | None = None,
 ) -> None:
     """Write a merge's recipe (see `store_recipe`); a UserError if its entry is wrong or weights don't add up to 1.
 
     What is computed on loading (`merge`, `ensemble`) needs torch, and is not loaded here.
     """
+    made = Merge(form, algorithm, settings, parents, str(run))
     if form in LOADED:
-        states = [State(None, Merge(form, Path(algorithm).stem, settings, parents, str(run)))]
+        found = {None: replace(made, algorithm=Path(algorithm).stem)}
     else:
-        states = _averages(algorithm, settings, parents)
-    store_recipe(recipe, states, parents, manifests, [])
-
-
-def _averages(algorithm: str, settings: Mapping, parents: Sequence[str]) -> list[State]:
-    module = load_module(algorithm)
-    curved = hasattr(module, "curve")
-    try:
-        found = module.curve(parents, **settings) if curved else {None: module.recipe(parents, **settings)}
-    except (ValueError, LookupError) as error:  # LookupError: of a list of coefficients that is too short
-        raise UserError(f"{Path(algorithm).name}: {error}; correct the method's entry.") from error
-    for total in (sum(weights.values()) for weights in found.values()):
-        if abs(total - 1) > 1e-9:
-            raise UserError(f"{Path(algorithm).name}: the weights add up to {total}, not 1; correct it.")
-    return list(starmap(State, found.items()))
+        weights = made.call(form, parents)
+        found = weights if form == CURVE else {None: weights}
+        for total in (sum(own.values()) for own in found.values()):
+            if abs(total - 1) > 1e-9:
+                raise UserError(f"{Path(algorithm).name}: the weights add up to {total}, not 1; correct it.")
+    store_recipe(recipe, list(starmap(State, found.items())), parents, manifests, [])
 
 
 def store_recipe(

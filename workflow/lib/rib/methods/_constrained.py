@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rib.methods.base import FineTuning, Task, anchored
+from rib.methods.base import FineTuning, Task
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
@@ -18,8 +18,8 @@ class ConstrainedFineTuning(FineTuning):
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-        self.names = [name for name, _ in self.trainable()]
-        self.parameters, self.starts = zip(*anchored(self.trainable()), strict=True)
+        self.names, self.parameters = zip(*self.trainable(), strict=True)
+        self.starts = [part.detach().clone() for part in self.parameters]
 
     def gradients(self) -> list[Tensor]:
         """The gradient of each tensor, zero where the loss doesn't reach it."""

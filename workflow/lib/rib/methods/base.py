@@ -40,7 +40,9 @@ class FineTuning:
     batch_norm: Literal["frozen", "train"] = "frozen"  # keeps the BatchNorm statistics, or updates them
     dropout: BelowOne = 0.0  # dropout probability before the network's classifier
     drop_path: BelowOne = 0.0  # probability of skipping a residual block in training (timm's stochastic depth)
-    whole_batches = False  # not a setting: True if the error of a batch is not the mean over parts of it
+    # Not settings:
+    whole_batches = False  # True if the error of a batch is not the mean over parts of it
+    frozen_network = False  # True if the network stays in evaluation mode, without dropout or updates of statistics
 
     def __post_init__(self):
         for field in fields(self):
@@ -64,7 +66,7 @@ class FineTuning:
 
     def train_mode(self) -> None:
         """Set the network's training mode."""
-        self.model.train()
+        self.model.train(not self.frozen_network)
         for module in self.model.modules():
             if self.batch_norm == "frozen" and isinstance(module, BATCH_NORM):
                 module.eval()
@@ -88,8 +90,3 @@ class FineTuning:
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors to store in the checkpoint, in the form of rib.models.checkpoint, given the pretrained state dict."""
         return changed_tensors(pretrained, self.model.state_dict())
-
-
-def anchored(parameters: Iterable[tuple[str, nn.Parameter]]) -> list[tuple[nn.Parameter, Tensor]]:
-    """Each parameter with a copy of its current value, for penalties on the distance from it."""
-    return [(parameter, parameter.detach().clone()) for _, parameter in parameters]

@@ -11,16 +11,14 @@ information: the variant ewc_released.
 
 from typing import Literal
 
-import numpy as np
-from torch import Tensor
-
 from rib.methods import Count, NonNegative, algorithm
-from rib.methods.base import FineTuning, Task, anchored
+from rib.methods.base import Task
+from rib.methods.l2_sp import L2StartingPoint
 from rib.models.fisher import fisher_diagonal
 
 
 @algorithm
-class ElasticWeightConsolidation(FineTuning):
+class ElasticWeightConsolidation(L2StartingPoint):
     """Minimise CE + weight / 2 * sum_i F_i (theta_i - start_i)^2, F_i = mean over x of (d log p(y|x) / d theta_i)^2."""
 
     weight: NonNegative  # lambda in the paper
@@ -29,9 +27,5 @@ class ElasticWeightConsolidation(FineTuning):
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-        self.anchors, images = anchored(self.trainable()), task.reference or task.target
-        self.information = fisher_diagonal(self.model, images, self.fisher, self.fisher_images, task.seed)
-
-    def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        terms = zip(self.information, self.anchors, strict=True)
-        return self.weight / 2 * sum((f * (parameter - start).square()).sum() for f, (parameter, start) in terms)
+        images = task.reference or task.target
+        self.importance = fisher_diagonal(self.model, images, self.fisher, self.fisher_images, task.seed)

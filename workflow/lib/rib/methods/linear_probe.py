@@ -27,6 +27,8 @@ FEATURE_BATCH = 64
 class LinearProbing(FineTuning):
     """Minimise CE(c(W h(x) + b), y) over W and b, h the frozen pretrained features."""
 
+    frozen_network = True  # only the head changes
+
     def __init__(self, *, lr: Positive):
         super().__init__(lr=lr)
 
@@ -44,10 +46,6 @@ class LinearProbing(FineTuning):
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         return head_parameters(self.model)
-
-    def train_mode(self) -> None:
-        """Keep the evaluation mode: only the head changes, without dropout or updates of statistics."""
-        self.model.eval()
 
     def logits(self, rows: np.ndarray) -> Tensor:
         head = self.model.get_classifier()  # a pointwise convolution of the pooled map in BiT's ResNets

@@ -25,6 +25,8 @@ class VisualPrompting(FineTuning):
         init_std: standard deviation of the normal initialisation, at least 0.
     """
 
+    frozen_network = True
+
     def __init__(self, *, lr: Positive, padding: Positive, init_std: NonNegative):
         super().__init__(lr=lr)
         if not 0 < padding < 0.5 or init_std < 0:
@@ -41,10 +43,6 @@ class VisualPrompting(FineTuning):
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         return self.prompt.named_parameters()
-
-    def train_mode(self) -> None:
-        """Keep the evaluation mode: the network is frozen."""
-        self.model.eval()
 
     def logits(self, rows: np.ndarray) -> Tensor:
         return self.model(self.prompt(self.inputs[rows]))

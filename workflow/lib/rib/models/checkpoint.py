@@ -9,8 +9,8 @@ The name of a tensor gives one of four forms, so that the file is enough to rest
 """
 
 import copy
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict, UserDict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,26 +62,14 @@ def _compress(name: str, tensor: Tensor, before: Tensor | None) -> tuple[str, Te
     return name + XOR, torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
-class Lazy(Mapping[str, Tensor]):
-    """Tensors by name, each made when it is asked for and not kept, so that few are in memory at a time."""
+class Lazy(UserDict[str, Tensor]):
+    """Tensors by name, each made when it is asked for and not kept, so that few are in memory at a time.
 
-    def __init__(self, make: Mapping[str, Callable[[], Tensor]]):
-        self.make = make
+    Made of functions by name, which return the tensors.
+    """
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.make[name]()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.make
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.make)
-
-    def __len__(self) -> int:
-        return len(self.make)
-
-    def __ror__(self, other: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {**other, **self}
+        return self.data[name]()
 
 
 def read_tensors(path: Path) -> Lazy:
@@ -200,7 +188,11 @@ def apply(model: nn.Module, weights: Weights, checkpoints: Mapping[str, Path]) -
     start = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     names = list(weights) if isinstance(weights, Merge) else [name for name, weight in weights.items() if weight]
     files = {name: read_tensors(checkpoints[name]) if name in checkpoints else Lazy({}) for name in names}
-    prompts = {name: prompt for name, file in files.items() if (prompt := with_prefix(file, PROMPT))}
+    prompts = {
+        name: strips
+        for name, file in files.items()
+        if (strips := {key.removeprefix(PROMPT): file[key] for key in file if key.startswith(PROMPT)})
+    }
     if prompts and (len(files) > 1 or isinstance(weights, Merge)):
         raise UserError(f"'{next(iter(prompts))}' trains a padding prompt, which can't be merged with weights.")
     changes = {name: merged(start, xor_decompress(file, start)) for name, file in files.items()}
@@ -213,8 +205,3 @@ def apply(model: nn.Module, weights: Weights, checkpoints: Mapping[str, Path]) -
         device = next(model.parameters()).device
         return nn.Sequential(OrderedDict(prompt=PaddingPrompt(**strips).to(device), network=model))
     return model
-
-
-def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names have a prefix, under the rest of their names."""
-    return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}

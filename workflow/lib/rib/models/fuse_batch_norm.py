@@ -1,6 +1,7 @@
 """Fusing BatchNorm into the preceding convolution, for faster evaluation."""
 
 import copy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -50,17 +51,15 @@ def _adjacent(model: nn.Module, example: Tensor) -> tuple[list[tuple[str, str]],
     made_by: dict[int, tuple[str, Tensor]] = {}  # keeps the tensor, so that its id is not reused
     pairs, hooks = [], []
 
-    def remember(name: str):
-        return lambda module, args, output: made_by.__setitem__(id(output), (name, output))
-
-    def match(name: str):
-        return lambda module, args: pairs.append((made_by[id(args[0])][0], name)) if id(args[0]) in made_by else None
+    def note(name: str, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            made_by[id(output)] = name, output
+        elif id(args[0]) in made_by:
+            pairs.append((made_by[id(args[0])][0], name))
 
     for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            hooks.append(module.register_forward_hook(remember(name)))
-        elif isinstance(module, nn.BatchNorm2d):
-            hooks.append(module.register_forward_pre_hook(match(name)))
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            hooks.append(module.register_forward_hook(partial(note, name)))
     logits = model(example)
     for hook in hooks:
         hook.remove()

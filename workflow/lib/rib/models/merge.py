@@ -27,7 +27,7 @@ class Merge:
         try:
             made = getattr(load_module(self.algorithm), function)(*inputs, **self.settings)
             return dict(made) if isinstance(made, Iterator) else made
-        except (ValueError, LookupError) as error:
+        except (ValueError, LookupError) as error:  # LookupError: of a list of coefficients that is too short
             raise UserError(f"{Path(self.algorithm).name}: {error}; correct the method's entry.") from error
 
 

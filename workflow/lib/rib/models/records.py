@@ -94,9 +94,6 @@ def _timm_facts(architecture: str, record: Mapping, arguments: Mapping) -> dict:
     mode, classes = record.get("crop_mode") or "center", record.get("label_names")
     published = record.get("num_classes") == PUBLISHED_CLASSES and classes in (None, ImageNetInfo().label_names())
     return {
-        "library": "timm",
-        "architecture": architecture,
-        "arguments": dict(arguments),
         "head": "published" if published else "none",
         "preprocessing": _preprocessing(record, channels == 3 and side == other and side, crop_pct, mode),
         "licence": record.get("license") or UNKNOWN,
@@ -131,9 +128,6 @@ def _open_clip_facts(architecture: str, config: Mapping, record: Mapping, argume
     defaults = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD, "interpolation": "bicubic"}
     record = defaults | {key: value for key, value in record.items() if value}
     return {
-        "library": "open_clip",
-        "architecture": architecture,
-        "arguments": dict(arguments),
         "head": "zero_shot",
         "preprocessing": _preprocessing(record, side == other and side, 1.0, mode),
         "licence": UNKNOWN,
@@ -151,7 +145,7 @@ def _preprocessing(record: Mapping, side: int | bool, crop_pct: float, mode: str
 
 
 def _built(library: str, architecture: str, arguments: Mapping) -> dict:
-    """Type and number of parameters of a network, built without memory for its weights."""
+    """How a network is built, its type and number of parameters, from one without memory for its weights."""
     import torch
 
     from rib.models.network import build
@@ -162,7 +156,9 @@ def _built(library: str, architecture: str, arguments: Mapping) -> dict:
     # Self-attention has projections of its own; attention that only pools features does not count.
     kinds = {type(layer).__name__ for layer in network.modules() if {"qkv", "q_proj", "out_proj"} & {*dir(layer)}}
     attention = any("Attention" in kind and "Pool" not in kind for kind in kinds)
-    return {"type": "vit" if attention else "cnn", "parameters": sum(part.numel() for part in network.parameters())}
+    how = {"library": library, "architecture": architecture, "arguments": dict(arguments)}
+    size = sum(part.numel() for part in network.parameters())
+    return {**how, "type": "vit" if attention else "cnn", "parameters": size}
 
 
 def _of_folder(name: Name) -> dict:

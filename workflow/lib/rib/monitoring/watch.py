@@ -8,17 +8,12 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from rib.base.files import read_json
 from rib.base.progress import log
-from rib.config.run import Run
 from rib.data.splits import SELECT
 from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, DatasetView, load_dataset
-from rib.evaluation.score import correct
-from rib.models.inputs import Inputs
-from rib.models.state import network_in_state
 from rib.monitoring.event_file import EventFile
-from rib.training.finetune import write_history
+from rib.training.finetune import accuracy_of, write_history
 
 TRACKERS = (EventFile,)  # classes like this one
 MONITORED_IMAGES, BATCH = 200, 50
@@ -28,7 +23,6 @@ MONITORED_IMAGES, BATCH = 200, 50
 class Watch:
     """Reports a training; see rib.training.finetune for what it is called with. If anything fails here, it warns once."""
 
-    run: Run
     model_folder: Path
     view: DatasetView
     log_file: str  # of the job; trackers write to the folder of the same name without ending
@@ -62,17 +56,14 @@ class Watch:
 
     def _accuracies(self, changed: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, float]:
         """Accuracy, 0 to 1, on the first images of each monitored dataset in the order of nested subsets."""
-        preprocessing = read_json(self.model_folder / "model.json")["preprocessing"]
         splits = {path.parent.name: path for path in self.monitored if path.suffix == ".parquet"}
-        state, found = {self.run.method: self.history.with_name("monitored.safetensors")}, {}
-        safetensors.torch.save_file(dict(changed), state[self.run.method])
+        state, found = self.history.with_name("monitored.safetensors"), {}
+        safetensors.torch.save_file(dict(changed), state)
         # A network is built with random weights, of which training must not notice.
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
             for folder in (path.parent for path in self.monitored if path.suffix == ".json"):
                 files = DatasetFiles(folder.parent.name, folder, split=splits.get(folder.parent.name))
                 dataset = first_images(load_dataset(files, self.view, SELECT), MONITORED_IMAGES)
-                inputs = Inputs.of(dataset, preprocessing, device)
-                network = network_in_state(self.model_folder, dict.fromkeys(state, 1.0), state, inputs)
-                right = correct(network, inputs, dataset, BATCH, f"monitoring {dataset.name}")
-                found[dataset.name] = right.float().mean().item()
+                what = f"monitoring {dataset.name}"
+                found[dataset.name] = accuracy_of(state, self.model_folder, dataset, BATCH, device, what)
         return found

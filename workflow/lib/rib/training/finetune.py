@@ -5,8 +5,6 @@ then cosine to zero, the pretrained 1000-way head kept, cross-entropy on the cla
 the last step kept. The recipe chooses the optimiser; that of the paper is SGD with momentum, without augmentation.
 """
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +18,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from rib.base.errors import UserError
-from rib.base.files import write_json, write_text
+from rib.base.files import read_json, write_json, write_text
 from rib.base.progress import Progress, log
 from rib.config.run import Run
 from rib.data.prepared import PreparedDataset
@@ -107,8 +105,15 @@ def finetune(
     if not changed:
         log.warning("%s: the weights equal the pretrained ones", run)
     safetensors.torch.save_file(xor_compress(changed, pretrained), checkpoint)
-    fit = measure_fit(run, model_folder, checkpoint, images, preprocessing, device)
-    found = {"train_images": n, "steps": steps, "images": steps and training.images_seen(steps, n), "fit": fit}
+    part = first_images(images, FIT_IMAGES)
+    fit = accuracy_of(checkpoint, model_folder, part, FIT_BATCH, device, f"fit of {run}")
+    log.info("%s: %.1f %% of %d training images are correct", run, 100 * fit, len(part.labels))
+    found = {
+        "train_images": n,
+        "steps": steps,
+        "images": steps and training.images_seen(steps, n),
+        "fit": round(fit, 6),
+    }
     write_json(manifest, {"device": device.type, "label_space": images.space.digest, **found, **method.facts})
 
 
@@ -146,30 +151,19 @@ def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
         raise ValueError("the network has no gradient checkpointing; set compute.gradient_checkpointing to false")
 
 
-def measure_fit(
-    run: Run,
-    model_folder: Path,
-    checkpoint: Path,
-    images: PreparedDataset,
-    preprocessing: Mapping,
-    device: torch.device,
+def accuracy_of(
+    checkpoint: Path, model_folder: Path, images: PreparedDataset, batch_size: int, device: torch.device, what: str
 ) -> float:
-    """Accuracy of the stored checkpoint on the training images, as it is evaluated: 0 to 1, of at most 5,000 images."""
-    part = first_images(images, FIT_IMAGES)
-    inputs = Inputs.of(part, preprocessing, device)
-    network = network_in_state(model_folder, {run.method: 1.0}, {run.method: checkpoint}, inputs)
-    fit = correct(network, inputs, part, FIT_BATCH, f"fit of {run}").float().mean().item()
-    log.info("%s: %.1f %% of %d training images are correct", run, 100 * fit, len(part.labels))
-    return round(fit, 6)
+    """Accuracy of a stored checkpoint on images, as it is evaluated: 0 to 1; `what` labels the progress bar."""
+    inputs = Inputs.of(images, read_json(model_folder / "model.json")["preprocessing"], device)
+    network = network_in_state(model_folder, {"own": 1.0}, {"own": checkpoint}, inputs)
+    return correct(network, inputs, images, batch_size, what).float().mean().item()
 
 
 def write_history(rows: list[dict], path: Path) -> None:
     """Write one row per epoch, all or none: epoch, lr (of the last step), and mean loss, cross-entropy and accuracy."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    lines = [HISTORY, *(map(str, row.values()) for row in rows)]
+    write_text(path, "".join(",".join(line) + "\n" for line in lines))
 
 
 class DivergenceError(Exception):
