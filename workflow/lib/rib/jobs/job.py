@@ -108,13 +108,20 @@ def _stopped_by(number: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def private(name: str, log_file: str, outputs: Mapping[str, str], resumes: str | None) -> Iterator[dict[str, Path]]:
-    """Where a job writes its outputs: in a private folder of this process; see `job` for when it is kept."""
+    """Where a job writes its outputs: in a private folder of this process, marked (MARK); see `job` for when it is kept.
+
+    It is empty at first, unless the job may resume. Stale folders of others (see `begun`) are removed.
+    """
     folder, done = WORK / name, False
     staged = {key: folder / Path(path).name for key, path in outputs.items()}
     if len(set(staged.values())) != len(staged):
         raise ValueError(f"the outputs of a job must have different file names: {sorted(outputs.values())}")
     with only_one(name):
-        private_folder(folder, [log_file, *outputs.values()], keep=resumes is not None)
+        if resumes is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / MARK, "\n".join([log_file, *outputs.values()]))
+        sweep()
         try:
             yield staged
             done = True
@@ -149,15 +156,6 @@ def only_one(name: str) -> Iterator[None]:
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
-
-
-def private_folder(folder: Path, mark: Sequence[str], keep: bool) -> None:
-    """Create a job's private folder, marked (MARK) and emptied unless `keep`, and remove stale ones (see `begun`)."""
-    if not keep:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / MARK, "\n".join(mark))
-    sweep()
 
 
 def sweep() -> None:
