@@ -104,7 +104,7 @@ class Catalog:
             UserError: A name cannot be resolved, or its short form is taken.
         """
         records = {name: self.records.get(name, {}).get("source", {}) for name in names}
-        self._resolve([name for name, source in records.items() if not source.keys() & {"revision", "digest"}])
+        self.records.update(resolve(name for name in names if not records[name].keys() & {"revision", "digest"}))
         found = {model.record: name for name, model in self.models.items() if model.record}
         for name in names:
             if name not in found:
@@ -117,16 +117,12 @@ class Catalog:
                 self.models[short], found[name] = Model(name=short, **entry[short]), short
         return found
 
-    def _resolve(self, names: Iterable[str]) -> None:
-        if missing := sorted(set(names)):
-            self.records.update(resolve(missing))
-
     def _with_records(self, entries: object) -> object:
         """Entries of models with the facts of the records that they name."""
         if not isinstance(entries, dict):
             return entries
         names = {key: str(own["record"]) for key, own in entries.items() if isinstance(own, dict) and "record" in own}
-        self._resolve(name for name in names.values() if name not in self.records)
+        self.records.update(resolve(name for name in names.values() if name not in self.records))
         return entries | {key: self.records[name] | entries[key] for key, name in names.items()}
 
     @cached_property

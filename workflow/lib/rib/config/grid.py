@@ -67,15 +67,12 @@ class Grid:
 
     def datasets_read(self) -> list[Dataset]:
         """Datasets that jobs read: evaluated ones, the pretraining proxy if used, and those for pretraining models."""
-        read = {**self.datasets}
+        trained = [how[key] for model in self.models.values() if (how := model.pretrain) for key in ("dataset", "test")]
         methods = any(method.reference != "no" for method in self.methods.values())
         fitted = any(self.head(model) == "fitted" for model in self.models)
-        if self.reference and (methods or fitted or any(map(self.excludes_proxy, self.datasets))):
-            read.setdefault(self.reference.name, self.reference.dataset)
-        for model in self.models.values():
-            for key in ("dataset", "test") if model.pretrain else ():
-                read.setdefault(model.pretrain[key], self.catalog.datasets[model.pretrain[key]])
-        return list(read.values())
+        proxy = self.reference and (methods or fitted or any(map(self.excludes_proxy, self.datasets)))
+        names = dict.fromkeys([*self.datasets, *([self.reference.name] if proxy else []), *trained])
+        return [self.catalog.datasets[name] for name in names]
 
     def evaluation_groups(self) -> dict[str, list[str]]:
         """Datasets of each evaluation group, in the order of the catalogue."""
@@ -174,14 +171,10 @@ class Grid:
 
     def geometry(self, model: str) -> Geometry:
         """Input geometry of a model; models with the same geometry share prepared data."""
-        preprocessing = self.models[model].preprocessing
-        size = self.setting("image_size")
-        return Geometry(
-            size=preprocessing["input_size"] if size == "native" else size,
-            crop_pct=preprocessing["crop_pct"] if self.family.crop_pct is None else self.family.crop_pct,
-            interpolation=preprocessing["interpolation"],
-            crop_mode=preprocessing["crop_mode"] if self.family.crop_pct is None else "center",
-        )
+        shown, size = self.models[model].preprocessing, self.setting("image_size")
+        own = {"size": shown["input_size"] if size == "native" else size, "interpolation": shown["interpolation"]}
+        crop = {key: shown[key] for key in ("crop_pct", "crop_mode")}
+        return Geometry(**own, **(crop if self.family.crop_pct is None else {"crop_pct": self.family.crop_pct}))
 
     def arguments(self, model: str) -> dict:
         """Arguments of the library's create_model, with the input size if the network has to be built for it."""

@@ -191,9 +191,8 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
         entry, table = known[name], read_table(path)
         parts = [(key, part if isinstance(part, dict) else {"value": part}) for key, part in entry["columns"].items()]
         if name == "accuracy":
-            runs = table[[*RUN_COLUMNS, "fit", "unfinished"]].drop_duplicates()
-            table = table.pivot(index=RUN_COLUMNS, columns="dataset", values="accuracy").reset_index()
-            table = table.merge(runs, on=RUN_COLUMNS)
+            runs = [*RUN_COLUMNS, "fit", "unfinished"]
+            table = table.pivot(index=runs, columns="dataset", values="accuracy").reset_index()
             datasets = [dataset for dataset in about["datasets"] if dataset in table]
             parts += [(about["datasets"][name]["label"], {"value": name, "form": "number"}) for name in datasets]
         if "fit" in table:
