@@ -20,7 +20,7 @@ from rib.config.entries import CURVE, EXTERNAL, FINETUNE, MERGES, SELECT, Datase
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
 from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve
 from rib.config.run import ALL, METHODS, TARGETS
-from rib.config.schema import is_number, known_name, number, read_yaml, show, validated
+from rib.config.schema import is_number, known_name, load_schema, number, read_yaml, show, validated
 from rib.config.settings import BASE, RECIPE, TRAINING, Setting, algorithm_settings, check_settings, signature_of
 
 PROJECT_CATALOG = shipped("catalog")
@@ -127,7 +127,9 @@ class Catalog:
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
-        return {name: Recipe(name=name, **entry) for name, entry in self._entries("recipes").items()}
+        order = load_schema("recipes")["additionalProperties"]["properties"]
+        entries = {name: {key: own[key] for key in order} for name, own in self._entries("recipes").items()}
+        return {name: Recipe(own.pop("label"), own.pop("source"), own) for name, own in entries.items()}
 
     @cached_property
     def methods(self) -> dict[str, Method]:

@@ -23,7 +23,6 @@ OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
 # What a model is, without its label and style.
 MODEL_FACTS = ("name", "library", "architecture", "source", "tokenizer", "weights", "pretrain", "preprocessing")
 MODEL_FACTS += ("pretraining", "licence")
-OF_RECIPE = ("name", "label", "source")  # what does not change training
 
 
 @dataclass(frozen=True)
@@ -190,9 +189,8 @@ class Grid:
     def training(self, method: str) -> dict:
         """How a method is trained (rib.training.settings.TrainingSettings)."""
         how = self.methods[method]
-        recipe = {key: value for key, value in vars(self.catalog.recipes[how.recipe]).items() if key not in OF_RECIPE}
         shared = {key: self.setting(key) for key in self.config["training"] if key not in LENGTH}
-        return {**recipe, **dict.fromkeys(LENGTH), **how.length, **shared}
+        return {**self.catalog.recipes[how.recipe].training, **dict.fromkeys(LENGTH), **how.length, **shared}
 
     def compute(self) -> dict:
         """Settings of torch (rib.models.device.ComputeSettings)."""
