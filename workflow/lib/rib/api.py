@@ -126,12 +126,11 @@ def evaluate(
     UserError if they are missing, or a logit is not finite. Example: `rib.evaluate(network, ["noto", "openmoji"])`.
     """
     stages = _Stages(_settings(network), datasets=as_list(datasets))
-    known = {"manifests": [], "view": stages.view, "compute": stages.compute}
-    known |= {"datasets": list(map(stages.dataset, stages.grid.datasets))}
+    known = {"view": stages.view, "compute": stages.compute, "datasets": [*map(stages.dataset, stages.grid.datasets)]}
     with tempfile.TemporaryDirectory() as folder:
         known |= stages.current(network, method, target, Path(folder, OUTPUTS["checkpoint"]))
         rows, size = Path(folder, "rows.parquet"), stages.grid.config["compute"]["evaluation_batch_size"]
-        evaluation.evaluate(**known, batch_size=size, rows=rows, manifest=rows.with_suffix(".json"))
+        evaluation.evaluate(**known, manifests=[], batch_size=size, rows=rows, manifest=rows.with_suffix(".json"))
         return pd.read_parquet(rows)
 
 
@@ -301,13 +300,13 @@ class _Stages:
         known |= {"workers": self.workers, "corrupt_allowed": self.grid.config["corrupt_images"]}
         folder, proxy = self.kept(f"prepare/{name}", prepare.prepare, known, known["layout"]), None
         if self.grid.excludes_proxy(name):
-            whole = self.grid.reference.name
+            whole = self.grid.reference.dataset.name
             proxy = folder if name == whole else self.dataset(whole).folder
         return view.DatasetFiles(name, folder, proxy)
 
     def reference(self) -> view.DatasetFiles | None:
         """The dataset with the pretraining proxy, if there is one."""
-        return replace(self.dataset(self.grid.reference.name), proxy=None) if self.grid.reference else None
+        return replace(self.dataset(self.grid.reference.dataset.name), proxy=None) if self.grid.reference else None
 
     def model(self) -> Path:
         """Folder of the model, converted or trained here."""

@@ -62,7 +62,7 @@ class Grid:
         if self.reference is None or self.reference.images_per_class is None:
             return False
         group = self.catalog.datasets[dataset].source_group
-        return dataset == self.reference.name or group == self.reference.dataset.source_group is not None
+        return dataset == self.reference.dataset.name or group == self.reference.dataset.source_group is not None
 
     def datasets_read(self) -> list[Dataset]:
         """Datasets that jobs read: evaluated ones, the pretraining proxy if used, and those for pretraining models."""
@@ -70,7 +70,7 @@ class Grid:
         methods = any(method.reference != "no" for method in self.methods.values())
         fitted = any(self.head(model) == "fitted" for model in self.models)
         proxy = self.reference and (methods or fitted or any(map(self.excludes_proxy, self.datasets)))
-        names = dict.fromkeys([*self.datasets, *([self.reference.name] if proxy else []), *trained])
+        names = dict.fromkeys([*self.datasets, *([self.reference.dataset.name] if proxy else []), *trained])
         return [self.catalog.datasets[name] for name in names]
 
     def evaluation_groups(self) -> dict[str, list[str]]:
@@ -128,10 +128,6 @@ class Grid:
     def methods_of(self, model: str) -> list[str]:
         """Methods that, with all of their parents, support a model."""
         return [name for name in self.methods if self.misfit(name, model) is None]
-
-    def shared_methods(self) -> list[str]:
-        """Methods that are run on every model of the grid."""
-        return [name for name in self.methods if all(name in self.methods_of(model) for model in self.models)]
 
     def runs(self) -> list[Run]:
         """All runs with RI: of each model the pretrained one, then targets x methods x sizes x seeds (the first of a merge over them)."""
@@ -208,7 +204,7 @@ class Grid:
     def view_of(self, model: str) -> dict:
         """View of the datasets and the pretraining proxy for a model."""
         view, how = self.view_at(self.geometry(model)), self.models[model].pretrain
-        if how and self.reference and how["dataset"] == self.reference.name:
+        if how and self.reference and how["dataset"] == self.reference.dataset.name:
             # Images that were not used for pretraining must not be part of the proxy.
             return {**view, "pretraining_size": str(how["size"])}
         return view
@@ -250,7 +246,7 @@ class Grid:
             **{key: value for key, value in self.config.items() if key not in UNRECORDED},
             "compute": {key: value for key, value in self.config["compute"].items() if key not in OF_MACHINE},
             "datasets": list(self.datasets),
-            "reference": self.reference and self.reference.name,
+            "reference": self.reference and self.reference.dataset.name,
             "models": list(self.models),
             "methods": list(self.methods),
             "method_settings": {

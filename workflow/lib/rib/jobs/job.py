@@ -108,7 +108,7 @@ def _stopped_by(number: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def private(name: str, log_file: str, outputs: Mapping[str, str], resumes: str | None) -> Iterator[dict[str, Path]]:
-    """Where a job writes its outputs: in a private folder of this process, marked (MARK); see `job` for when it is kept.
+    """Where a job writes its outputs: a private folder of this process, marked (MARK); see `job` for when it is kept.
 
     It is empty at first, unless the job may resume. A process of a killed run that still runs the same job is waited
     for, and stale folders of others (see `begun`) are removed.

@@ -87,8 +87,17 @@ def count_jobs(config: Mapping) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         file.write_text(json.dumps(config), encoding="utf-8")
-        options = ["--dry-run", "--forceall", "--quiet", "rules", "--configfile", file]
-        command = [sys.executable, "-m", "snakemake", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--dry-run",
+            "--forceall",
+            "--quiet",
+            "rules",
+            "--configfile",
+            file,
+        ]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     table = re.search(r"^job +count\n-.*\n((?:\w+ +\d+\n)+)", done.stdout, re.MULTILINE)
     if done.returncode or table is None:
@@ -182,7 +191,7 @@ def _seen(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
     """Images of a dataset that a run uses: without the pretraining proxy, within the budget."""
     images = counts[name]
     if grid.excludes_proxy(name):
-        whole = counts[grid.reference.name] or 1
+        whole = counts[grid.reference.dataset.name] or 1
         classes = len(grid.catalog.label_space(grid.reference.dataset).keys)
         images = round(images * (1 - min(1, grid.reference.images_per_class * classes / whole)))
     budget = grid.config["budget"]["max_images_per_dataset"]
