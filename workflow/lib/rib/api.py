@@ -57,11 +57,10 @@ __all__ += ["load_dataset", "load_model", "load_run", "robustness_improvement"]
 CHOICES = {"datasets": "default", "targets": "default", "methods": [], "seeds": [0], "protocol": "paper"}
 CHOICES |= {"external": []}
 # Files of the outputs of jobs, by argument.
-OUTPUTS = {"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "recipe": "recipe.json"}
-OUTPUTS |= {"weights": "weights.safetensors", "description": "model.json", "checkpoint": "checkpoint.safetensors"}
-OUTPUTS |= {"history": "history.csv", "saved": "state.safetensors", "rescue": "rescue.safetensors"}
-OUTPUTS |= {"manifest": "manifest.json", "tower": "tower.safetensors", "tokens": "tokens.safetensors"}
-OUTPUTS |= {"fisher": "fisher.safetensors"}
+OUTPUTS = {name: f"{name}.json" for name in ("classes", "recipe", "manifest")}
+OUTPUTS |= {name: f"{name}.safetensors" for name in ("weights", "checkpoint", "rescue", "tower", "tokens", "fisher")}
+OUTPUTS |= {"images": "images.npy", "index": "index.parquet", "history": "history.csv"}
+OUTPUTS |= {"description": "model.json", "saved": "state.safetensors"}
 
 
 def list_models(family: str | None = None, **settings) -> list[str]:

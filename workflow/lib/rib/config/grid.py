@@ -99,9 +99,7 @@ class Grid:
 
     def conditions(self) -> list[str]:
         """Conditions of all results that are not columns of the tables, as short phrases."""
-        found = [f"protocol {self.config['protocol']}"]
-        if self.config["leak_free"]:
-            found.append("leak-free")
+        found = [f"protocol {self.config['protocol']}", *["leak-free"] * self.config["leak_free"]]
         if (budget := self.config["budget"]["max_images_per_dataset"]) != ALL:
             found.append(f"at most {budget} images per dataset")
         if labels := [entry.label for name, entry in self.datasets.items() if self.excludes_proxy(name)]:

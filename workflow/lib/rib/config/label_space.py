@@ -42,7 +42,7 @@ class LabelSpace:
 
     @classmethod
     def from_json(cls, value: dict) -> "LabelSpace":
-        indices, also = (tuple(map(tuple, value.get(key, ()))) for key in ("indices", "also"))
+        indices, also = (tuple(map(tuple, rows)) for rows in (value["indices"], value.get("also", ())))
         return cls(tuple(value["keys"]), indices, tuple(value["names"]), value["num_classes"], also)
 
     def restricted(self, labels: Collection[int]) -> "LabelSpace":

@@ -87,17 +87,8 @@ def count_jobs(config: Mapping) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         file.write_text(json.dumps(config), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--dry-run",
-            "--forceall",
-            "--quiet",
-            "rules",
-            "--configfile",
-            file,
-        ]
+        options = ["--dry-run", "--forceall", "--quiet", "rules", "--configfile", file]
+        command = [sys.executable, "-m", "snakemake", *options]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     table = re.search(r"^job +count\n-.*\n((?:\w+ +\d+\n)+)", done.stdout, re.MULTILINE)
     if done.returncode or table is None:

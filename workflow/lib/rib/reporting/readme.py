@@ -74,8 +74,7 @@ def recipe_table(catalog: Catalog) -> str:
     """Recipes: name, label, what differs from the schema's defaults, and source."""
     known, rows = load_schema("recipes")["additionalProperties"]["properties"], []
     for name, recipe in catalog.recipes.items():
-        own = recipe.training.items()
-        settings = (f"{key} {value}" for key, value in own if value != known[key].get("default"))
+        settings = (f"{key} {value}" for key, value in recipe.training.items() if value != known[key].get("default"))
         rows.append((f"`{name}`", markdown(recipe.label), ", ".join(settings), markdown(recipe.source)))
     return _table(("recipe", "label", "settings other than the defaults", "source"), rows)
 
