@@ -50,7 +50,7 @@ def estimate(tmp_path, with_entries):
 
     def make(**choices):
         chosen = resolve_grid(validated({"family": "f", **choices}, "config", "config.yaml"), catalog)
-        return plan(chosen, catalog, tmp_path / "results", {"finetune": 3}), chosen
+        return plan(chosen, tmp_path / "results", {"finetune": 3}), chosen
 
     return make
 

@@ -115,7 +115,7 @@ def test_a_big_file_is_read_once(big, monkeypatch):
     def unread(*_):
         raise AssertionError("read again")
 
-    monkeypatch.setattr(hashing, "read_hash", unread)
+    monkeypatch.setattr(hashing, "sha256", unread)
     counted = []
     assert hashing.remembered_hash(big, counted.append) == sha256(big) and counted == [big.stat().st_size]
 
@@ -171,7 +171,7 @@ def test_a_manifest_lists_its_files_beside_it_and_those_of_its_datasets():
 
 
 def test_hashes_are_those_of_hashlib_and_missing_files_have_none(monkeypatch):
-    monkeypatch.setattr(hashing, "CHUNK", 4)
+    monkeypatch.setattr("rib.base.files.CHUNK", 4)
     one, other = made("a.bin", "0123456789"), made("b.bin", "")
     Path("link.bin").symlink_to(one)
     Path("dangling.bin").symlink_to("nowhere")
@@ -183,7 +183,7 @@ def test_hashes_are_those_of_hashlib_and_missing_files_have_none(monkeypatch):
         zip(files[:6], (digest, empty, digest, None, None, None), strict=True)
     )
     counted = []
-    assert hashing.read_hash(one, counted.append) == digest and counted == [4, 4, 2]
+    assert hashing.sha256(one, counted.append) == digest and counted == [4, 4, 2]
 
 
 def test_progress_counts_every_byte(progress):
@@ -230,14 +230,14 @@ def test_a_note_that_says_nothing_is_no_hindrance(big, note):
 def test_a_file_that_changes_while_it_is_read_is_not_remembered(folder, monkeypatch):
     monkeypatch.setattr(hashing, "REMEMBERED", 1)
     monkeypatch.setattr(hashing, "SETTLED", -1.0)
-    path, read = made("big.npy", "many pixels"), hashing.read_hash
+    path, read = made("big.npy", "many pixels"), hashing.sha256
 
     def meanwhile(*arguments):
         found = read(*arguments)
         path.write_text("more pixels than there were")
         return found
 
-    monkeypatch.setattr(hashing, "read_hash", meanwhile)
+    monkeypatch.setattr(hashing, "sha256", meanwhile)
     hashing.remembered_hash(path, lambda number: None)
     assert not hashing.MEMORY.exists()
 
@@ -262,7 +262,7 @@ def test_small_files_are_always_read(folder, monkeypatch):
 
 def test_a_job_reads_a_big_input_once(big, monkeypatch):
     Path("manifest.json").write_text(json.dumps({"files": {"big.npy": sha256(big)}}))
-    monkeypatch.setattr(hashing, "read_hash", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(hashing, "sha256", lambda *_: pytest.fail("read again"))
     integrity.refuse_changed([Path("manifest.json")])
     assert hashing.hashes([big], "looking", remember=True) == {big: sha256(big)}
     assert hashing.MEMORY.parts[0] == "work", "which is nobody's result"

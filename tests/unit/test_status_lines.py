@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from filelock import FileLock
 
-from rib.jobs.job import MARK, begun, private_folder, sweep
+from rib.jobs import job
+from rib.jobs.job import MARK, begun, sweep
 from rib.records import provenance
 from rib.reporting.status import at_work, log_of, print_status, status
 from tiny.records import FACTS
@@ -102,7 +103,8 @@ def test_jobs_that_make_no_files_are_not_counted(here):
 def test_a_mark_is_never_read_half_written(here):
     def begin_again():
         for _ in range(200):
-            private_folder(here / "work/again", ["logs/a.log", "results/a"], keep=True)
+            with job.private("again", "logs/a.log", {"a": "results/a"}, "state") as staged:
+                (staged["a"].parent / "state").write_text("kept")
 
     with ThreadPoolExecutor(1) as pool:
         beginning = pool.submit(begin_again)

@@ -4,7 +4,7 @@ FIGURE = f"{REPORTS}/figures/{{figure}}"
 STYLE = WORKFLOW / "lib/rib/figures/rib.mplstyle"
 # Content and labels of figures.
 SHOWN = {name: method for name, method in GRID.methods.items() if name not in [*CURVES, *GRID.over_targets]}
-SHARED = [name for name in GRID.shared_methods() if name in SHOWN]
+SHARED = [name for name in SHOWN if all(name in GRID.methods_of(model) for model in GRID.models)]
 EXAMPLE_METHOD = next((name for name in ("ft", *SHARED) if name in SHARED), None)
 EXAMPLE_TARGET = next((name for name in (GRID.family.example_target, *GRID.targets) if name in GRID.targets), None)
 HAS_FIGURES = bool(EXAMPLE_METHOD and EXAMPLE_TARGET)

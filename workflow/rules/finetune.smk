@@ -23,12 +23,12 @@ def training_inputs(w):
     """Inputs of a job that trains a run, by name."""
     geometry, start = geometry_of(w.model), GRID.methods[w.method].parents
     uses_proxy = GRID.reference is not None and GRID.methods[w.method].reference != "no"
-    whole = [GRID.reference.name] if uses_proxy and GRID.reference.images_per_class is None else []
+    whole = [GRID.reference.dataset.name] if uses_proxy and GRID.reference.images_per_class is None else []
     return {
         "model": f"{MODEL}/manifest.json".format(model=w.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
         **dataset_inputs("target", w.target, geometry),
-        "reference": prepared("manifest.json", GRID.reference.name, geometry) if uses_proxy else [],
+        "reference": prepared("manifest.json", GRID.reference.dataset.name, geometry) if uses_proxy else [],
         "reference_split": next(iter(splits_of(geometry, whole)), []),
         "manifests": checkpoint_files("manifest.json", w, start),
         "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, start)),

@@ -21,7 +21,7 @@ def files_at(geometry, datasets):
 def proxy_of(geometry, datasets):
     """Manifest of the dataset that contains the pretraining proxy, if one of the given datasets excludes it."""
     excluded = any(map(GRID.excludes_proxy, datasets))
-    return prepared("manifest.json", GRID.reference.name, geometry) if excluded else []
+    return prepared("manifest.json", GRID.reference.dataset.name, geometry) if excluded else []
 
 
 def preparation(w):

@@ -57,11 +57,10 @@ __all__ += ["load_dataset", "load_model", "load_run", "robustness_improvement"]
 CHOICES = {"datasets": "default", "targets": "default", "methods": [], "seeds": [0], "protocol": "paper"}
 CHOICES |= {"external": []}
 # Files of the outputs of jobs, by argument.
-OUTPUTS = {"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "recipe": "recipe.json"}
-OUTPUTS |= {"weights": "weights.safetensors", "description": "model.json", "checkpoint": "checkpoint.safetensors"}
-OUTPUTS |= {"history": "history.csv", "saved": "state.pt", "rescue": "rescue.safetensors"}
-OUTPUTS |= {"manifest": "manifest.json", "tower": "tower.safetensors", "tokens": "tokens.safetensors"}
-OUTPUTS |= {"fisher": "fisher.safetensors"}
+OUTPUTS = {name: f"{name}.json" for name in ("classes", "recipe", "manifest")}
+OUTPUTS |= {name: f"{name}.safetensors" for name in ("weights", "checkpoint", "rescue", "tower", "tokens", "fisher")}
+OUTPUTS |= {"images": "images.npy", "index": "index.parquet", "history": "history.csv"}
+OUTPUTS |= {"description": "model.json", "saved": "state.pt"}
 
 
 def list_models(family: str | None = None, **settings) -> list[str]:
@@ -126,12 +125,11 @@ def evaluate(
     UserError if they are missing, or a logit is not finite. Example: `rib.evaluate(network, ["noto", "openmoji"])`.
     """
     stages = _Stages(_settings(network), datasets=as_list(datasets))
-    known = {"manifests": [], "view": stages.view, "compute": stages.compute}
-    known |= {"datasets": list(map(stages.dataset, stages.grid.datasets))}
+    known = {"view": stages.view, "compute": stages.compute, "datasets": [*map(stages.dataset, stages.grid.datasets)]}
     with tempfile.TemporaryDirectory() as folder:
         known |= stages.current(network, method, target, Path(folder, OUTPUTS["checkpoint"]))
         rows, size = Path(folder, "rows.parquet"), stages.grid.config["compute"]["evaluation_batch_size"]
-        evaluation.evaluate(**known, batch_size=size, rows=rows, manifest=rows.with_suffix(".json"))
+        evaluation.evaluate(**known, manifests=[], batch_size=size, rows=rows, manifest=rows.with_suffix(".json"))
         return pd.read_parquet(rows)
 
 
@@ -301,13 +299,13 @@ class _Stages:
         known |= {"workers": self.workers, "corrupt_allowed": self.grid.config["corrupt_images"]}
         folder, proxy = self.kept(f"prepare/{name}", prepare.prepare, known, known["layout"]), None
         if self.grid.excludes_proxy(name):
-            whole = self.grid.reference.name
+            whole = self.grid.reference.dataset.name
             proxy = folder if name == whole else self.dataset(whole).folder
         return view.DatasetFiles(name, folder, proxy)
 
     def reference(self) -> view.DatasetFiles | None:
         """The dataset with the pretraining proxy, if there is one."""
-        return replace(self.dataset(self.grid.reference.name), proxy=None) if self.grid.reference else None
+        return replace(self.dataset(self.grid.reference.dataset.name), proxy=None) if self.grid.reference else None
 
     def model(self) -> Path:
         """Folder of the model, converted or trained here."""

@@ -7,7 +7,7 @@ processor time, which other work on the machine doesn't change; seeds are averag
 of all.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +21,7 @@ STAGES = ["finetune", "merge", "evaluate"]
 JOB = ["stage", "model", "target", "method", "size", "seed", "seconds", "images", "megabytes", "device"]
 
 
-def jobs_of(records: Iterable[str]) -> pd.DataFrame:
+def jobs_of(records: Sequence[str]) -> pd.DataFrame:
     """One row per job: stage, model, target, method, size, seed, seconds, images, megabytes, device.
 
     Images are those of its manifest, in training counted once per epoch, and megabytes those of its outputs. Without a record
@@ -31,14 +31,12 @@ def jobs_of(records: Iterable[str]) -> pd.DataFrame:
         records: paths `.../<stage>/<model>/<target>/<method>/<size>/<seed>/...provenance.json`; if a file was not
             pulled, the gathered record is used.
     """
-    gathered = provenance.load()
-    lines = []
+    made, lines = provenance.of_jobs(records), []
     for path in records:
-        found = provenance.read(Path(path)) or next(iter(gathered.get(path, [])), None)
         manifest = Path(path.replace(provenance.ENDING, "manifest.json"))
         said = read_json(manifest) if manifest.is_file() else {}
         device, spent = said.get("device", ""), (float("nan"), float("nan"))
-        if found:
+        if found := made.get(path):
             spent = found["seconds" if device == "cuda" else "cpu_seconds"], sum(found["sizes"].values()) / 1e6
         lines.append((*Path(path).parts[-7:-1], spent[0], said.get("images", 0), spent[1], device))
     return pd.DataFrame(lines, columns=JOB)
@@ -82,7 +80,7 @@ def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
 
 def write_costs(
     *,
-    records: Iterable[str],
+    records: Sequence[str],
     fisher: Mapping[str, Sequence[str]],
     parents: Mapping[str, Sequence[str]],
     conditions: str,

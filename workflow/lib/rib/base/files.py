@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from rib.base.progress import log
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+CHUNK = 1 << 20  # bytes read at once
+
 
 def from_home(path: str, where: str) -> Path:
     """Expand `~` at the start of a path; raise a UserError if the home folder is unknown."""
@@ -27,15 +30,19 @@ def from_home(path: str, where: str) -> Path:
         raise UserError(f"{where}: the home folder in {path} is unknown; write the full path.") from error
 
 
-def file_hash(path: Path, algorithm: str = "sha256") -> bytes:
-    """Digest of a file, read in chunks to limit memory."""
+def file_hash(path: Path, algorithm: str, count: Callable[[int], object] = lambda size: None) -> bytes:
+    """Digest of a file, read in chunks to limit memory; `count` is called with the bytes of each."""
+    digest = hashlib.new(algorithm)
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).digest()
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            count(len(chunk))
+    return digest.digest()
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file as hex."""
-    return file_hash(path).hex()
+def sha256(path: Path, count: Callable[[int], object] = lambda size: None) -> str:
+    """SHA-256 of a file as hex; see `file_hash`."""
+    return file_hash(path, "sha256", count).hex()
 
 
 def verify_digest(path: Path, pinned: str, what: str) -> None:

@@ -20,7 +20,7 @@ from rib.config.entries import CURVE, EXTERNAL, FINETUNE, MERGES, SELECT, Datase
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
 from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve
 from rib.config.run import ALL, METHODS, TARGETS
-from rib.config.schema import is_number, known_name, number, read_yaml, show, validated
+from rib.config.schema import is_number, known_name, load_schema, number, read_yaml, show, validated
 from rib.config.settings import BASE, RECIPE, TRAINING, Setting, algorithm_settings, check_settings, signature_of
 
 PROJECT_CATALOG = shipped("catalog")
@@ -104,7 +104,7 @@ class Catalog:
             UserError: A name cannot be resolved, or its short form is taken.
         """
         records = {name: self.records.get(name, {}).get("source", {}) for name in names}
-        self._resolve([name for name, source in records.items() if not source.keys() & {"revision", "digest"}])
+        self.records.update(resolve(name for name in names if not records[name].keys() & {"revision", "digest"}))
         found = {model.record: name for name, model in self.models.items() if model.record}
         for name in names:
             if name not in found:
@@ -117,21 +117,19 @@ class Catalog:
                 self.models[short], found[name] = Model(name=short, **entry[short]), short
         return found
 
-    def _resolve(self, names: Iterable[str]) -> None:
-        if missing := sorted(set(names)):
-            self.records.update(resolve(missing))
-
     def _with_records(self, entries: object) -> object:
         """Entries of models with the facts of the records that they name."""
         if not isinstance(entries, dict):
             return entries
         names = {key: str(own["record"]) for key, own in entries.items() if isinstance(own, dict) and "record" in own}
-        self._resolve(name for name in names.values() if name not in self.records)
+        self.records.update(resolve(name for name in names.values() if name not in self.records))
         return entries | {key: self.records[name] | entries[key] for key, name in names.items()}
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
-        return {name: Recipe(name=name, **entry) for name, entry in self._entries("recipes").items()}
+        order = load_schema("recipes")["additionalProperties"]["properties"]
+        entries = {name: {key: own[key] for key in order} for name, own in self._entries("recipes").items()}
+        return {name: Recipe(own.pop("label"), own.pop("source"), own) for name, own in entries.items()}
 
     @cached_property
     def methods(self) -> dict[str, Method]:

@@ -51,10 +51,6 @@ class Reference:
     dataset: Dataset
     images_per_class: int | None  # size of the part; None for a whole dataset of role reference
 
-    @property
-    def name(self) -> str:
-        return self.dataset.name
-
 
 def choose_reference(config: Mapping, family: Family, catalog: Catalog) -> Reference | None:
     """The pretraining proxy of config or family, if any; raise a UserError if it is unknown or has another role."""

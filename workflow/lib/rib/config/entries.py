@@ -103,19 +103,9 @@ class Model:
 class Recipe:
     """Optimiser and schedule of training; the learning rate and the number of epochs depend on method and family too."""
 
-    name: str
     label: str
-    optimizer: str
-    momentum: float
-    weight_decay: float
-    decay_norm_and_bias: bool
-    layer_decay: float | None
-    clip_norm: float | None
-    label_smoothing: float
-    augmentation: list[str]
-    warmup_steps: int
-    warmup_fraction: float
     source: str
+    training: dict  # the other keys of the entry, in the order of the schema: settings of rib.training.settings
 
 
 @dataclass(frozen=True)

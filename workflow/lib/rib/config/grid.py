@@ -23,7 +23,6 @@ OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
 # What a model is, without its label and style.
 MODEL_FACTS = ("name", "library", "architecture", "source", "tokenizer", "weights", "pretrain", "preprocessing")
 MODEL_FACTS += ("pretraining", "licence")
-OF_RECIPE = ("name", "label", "source")  # what does not change training
 
 
 @dataclass(frozen=True)
@@ -63,19 +62,16 @@ class Grid:
         if self.reference is None or self.reference.images_per_class is None:
             return False
         group = self.catalog.datasets[dataset].source_group
-        return dataset == self.reference.name or group == self.reference.dataset.source_group is not None
+        return dataset == self.reference.dataset.name or group == self.reference.dataset.source_group is not None
 
     def datasets_read(self) -> list[Dataset]:
         """Datasets that jobs read: evaluated ones, the pretraining proxy if used, and those for pretraining models."""
-        read = {**self.datasets}
+        trained = [how[key] for model in self.models.values() if (how := model.pretrain) for key in ("dataset", "test")]
         methods = any(method.reference != "no" for method in self.methods.values())
         fitted = any(self.head(model) == "fitted" for model in self.models)
-        if self.reference and (methods or fitted or any(map(self.excludes_proxy, self.datasets))):
-            read.setdefault(self.reference.name, self.reference.dataset)
-        for model in self.models.values():
-            for key in ("dataset", "test") if model.pretrain else ():
-                read.setdefault(model.pretrain[key], self.catalog.datasets[model.pretrain[key]])
-        return list(read.values())
+        proxy = self.reference and (methods or fitted or any(map(self.excludes_proxy, self.datasets)))
+        names = dict.fromkeys([*self.datasets, *([self.reference.dataset.name] if proxy else []), *trained])
+        return [self.catalog.datasets[name] for name in names]
 
     def evaluation_groups(self) -> dict[str, list[str]]:
         """Datasets of each evaluation group, in the order of the catalogue."""
@@ -103,9 +99,7 @@ class Grid:
 
     def conditions(self) -> list[str]:
         """Conditions of all results that are not columns of the tables, as short phrases."""
-        found = [f"protocol {self.config['protocol']}"]
-        if self.config["leak_free"]:
-            found.append("leak-free")
+        found = [f"protocol {self.config['protocol']}", *["leak-free"] * self.config["leak_free"]]
         if (budget := self.config["budget"]["max_images_per_dataset"]) != ALL:
             found.append(f"at most {budget} images per dataset")
         if labels := [entry.label for name, entry in self.datasets.items() if self.excludes_proxy(name)]:
@@ -132,10 +126,6 @@ class Grid:
     def methods_of(self, model: str) -> list[str]:
         """Methods that, with all of their parents, support a model."""
         return [name for name in self.methods if self.misfit(name, model) is None]
-
-    def shared_methods(self) -> list[str]:
-        """Methods that are run on every model of the grid."""
-        return [name for name in self.methods if all(name in self.methods_of(model) for model in self.models)]
 
     def runs(self) -> list[Run]:
         """All runs with RI: of each model the pretrained one, then targets x methods x sizes x seeds (the first of a merge over them)."""
@@ -174,14 +164,10 @@ class Grid:
 
     def geometry(self, model: str) -> Geometry:
         """Input geometry of a model; models with the same geometry share prepared data."""
-        preprocessing = self.models[model].preprocessing
-        size = self.setting("image_size")
-        return Geometry(
-            size=preprocessing["input_size"] if size == "native" else size,
-            crop_pct=preprocessing["crop_pct"] if self.family.crop_pct is None else self.family.crop_pct,
-            interpolation=preprocessing["interpolation"],
-            crop_mode=preprocessing["crop_mode"] if self.family.crop_pct is None else "center",
-        )
+        shown, size = self.models[model].preprocessing, self.setting("image_size")
+        own = {"size": shown["input_size"] if size == "native" else size, "interpolation": shown["interpolation"]}
+        crop = {key: shown[key] for key in ("crop_pct", "crop_mode")}
+        return Geometry(**own, **(crop if self.family.crop_pct is None else {"crop_pct": self.family.crop_pct}))
 
     def arguments(self, model: str) -> dict:
         """Arguments of the library's create_model, with the input size if the network has to be built for it."""
@@ -197,9 +183,8 @@ class Grid:
     def training(self, method: str) -> dict:
         """How a method is trained (rib.training.settings.TrainingSettings)."""
         how = self.methods[method]
-        recipe = {key: value for key, value in vars(self.catalog.recipes[how.recipe]).items() if key not in OF_RECIPE}
         shared = {key: self.setting(key) for key in self.config["training"] if key not in LENGTH}
-        return {**recipe, **dict.fromkeys(LENGTH), **how.length, **shared}
+        return {**self.catalog.recipes[how.recipe].training, **dict.fromkeys(LENGTH), **how.length, **shared}
 
     def compute(self) -> dict:
         """Settings of torch (rib.models.device.ComputeSettings)."""
@@ -217,7 +202,7 @@ class Grid:
     def view_of(self, model: str) -> dict:
         """View of the datasets and the pretraining proxy for a model."""
         view, how = self.view_at(self.geometry(model)), self.models[model].pretrain
-        if how and self.reference and how["dataset"] == self.reference.name:
+        if how and self.reference and how["dataset"] == self.reference.dataset.name:
             # Images that were not used for pretraining must not be part of the proxy.
             return {**view, "pretraining_size": str(how["size"])}
         return view
@@ -259,7 +244,7 @@ class Grid:
             **{key: value for key, value in self.config.items() if key not in UNRECORDED},
             "compute": {key: value for key, value in self.config["compute"].items() if key not in OF_MACHINE},
             "datasets": list(self.datasets),
-            "reference": self.reference and self.reference.name,
+            "reference": self.reference and self.reference.dataset.name,
             "models": list(self.models),
             "methods": list(self.methods),
             "method_settings": {

@@ -42,8 +42,7 @@ class LabelSpace:
 
     @classmethod
     def from_json(cls, value: dict) -> "LabelSpace":
-        indices = tuple(tuple(row) for row in value["indices"])
-        also = tuple(tuple(row) for row in value.get("also", ()))
+        indices, also = (tuple(map(tuple, rows)) for rows in (value["indices"], value.get("also", ())))
         return cls(tuple(value["keys"]), indices, tuple(value["names"]), value["num_classes"], also)
 
     def restricted(self, labels: Collection[int]) -> "LabelSpace":

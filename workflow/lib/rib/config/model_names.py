@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,13 +74,15 @@ def read_lock(path: Path) -> dict[str, dict]:
     return found
 
 
-def resolve(names: Collection[str]) -> dict[str, dict]:
-    """Find out the facts of names that the lock file lacks, and add them to it.
+def resolve(names: Iterable[str]) -> dict[str, dict]:
+    """Find out the facts of names that the lock file lacks, if there are any, and add them to it.
 
     Raises:
         UserError: A name doesn't exist or can't be used, or the hub can't be asked; the lock file is then unchanged.
     """
-    shown = f"{next(iter(names))} and {len(names) - 1} more" if len(names) > 1 else next(iter(names))
+    if not (names := sorted(set(names))):
+        return {}
+    shown = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
     print(f"Resolving {shown} into {LOCK} (once)", file=sys.stderr)
     RECORDS.mkdir(parents=True, exist_ok=True)
     with FileLock(RECORDS / "lock"), tempfile.TemporaryDirectory() as folder:  # one process at a time

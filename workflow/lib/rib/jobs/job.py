@@ -108,19 +108,35 @@ def _stopped_by(number: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def private(name: str, log_file: str, outputs: Mapping[str, str], resumes: str | None) -> Iterator[dict[str, Path]]:
-    """Where a job writes its outputs: in a private folder of this process; see `job` for when it is kept."""
+    """Where a job writes its outputs: a private folder of this process, marked (MARK); see `job` for when it is kept.
+
+    It is empty at first, unless the job may resume. A process of a killed run that still runs the same job is waited
+    for, and stale folders of others (see `begun`) are removed.
+    """
     folder, done = WORK / name, False
     staged = {key: folder / Path(path).name for key, path in outputs.items()}
     if len(set(staged.values())) != len(staged):
         raise ValueError(f"the outputs of a job must have different file names: {sorted(outputs.values())}")
-    with only_one(name):
-        private_folder(folder, [log_file, *outputs.values()], keep=resumes is not None)
-        try:
-            yield staged
-            done = True
-        finally:
-            if done or not (resumes and (folder / resumes).is_file() and (folder / resumes).stat().st_size):
-                shutil.rmtree(folder, ignore_errors=True)
+    WORK.mkdir(exist_ok=True)
+    lock = FileLock(_lock(folder))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("a process of an earlier run is still running this job; waiting until it ends")
+        lock.acquire()
+    try:
+        if resumes is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / MARK, "\n".join([log_file, *outputs.values()]))
+        sweep()
+        yield staged
+        done = True
+    finally:
+        if done or not (resumes and (folder / resumes).is_file() and (folder / resumes).stat().st_size):
+            shutil.rmtree(folder, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _processor_seconds() -> float:
@@ -132,32 +148,6 @@ def _peak_memory() -> int:
     """Peak memory of this process in bytes; for a forked job this includes the memory inherited at the fork."""
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-@contextlib.contextmanager
-def only_one(name: str) -> Iterator[None]:
-    """Wait until no process of a killed run is still running the same job."""
-    WORK.mkdir(exist_ok=True)
-    lock = FileLock(_lock(WORK / name))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("a process of an earlier run is still running this job; waiting until it ends")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
-def private_folder(folder: Path, mark: Sequence[str], keep: bool) -> None:
-    """Create a job's private folder, marked (MARK) and emptied unless `keep`, and remove stale ones (see `begun`)."""
-    if not keep:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / MARK, "\n".join(mark))
-    sweep()
 
 
 def sweep() -> None:

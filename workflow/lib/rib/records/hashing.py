@@ -5,19 +5,19 @@ The hash of a large file is cached with its size and times, so that the next job
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 
+from rib.base.files import sha256
 from rib.base.progress import Progress
 
 MEMORY = Path("work/checked")
-CHUNK = 1 << 20  # bytes read at once
 REMEMBERED = 16 << 20  # bytes from which hashing takes longer than the cache lookup (about 12 ms)
 SETTLED = 2.0  # seconds; coarsest resolution of file times, below which a second change could go unnoticed
 
@@ -33,7 +33,7 @@ def hashes(files: Iterable[Path], what: str, remember: bool = False) -> dict[Pat
 
     `what` labels the progress bar; with `remember`, large files with unchanged size and times are not read again.
     """
-    hash_of = remembered_hash if remember else read_hash
+    hash_of = remembered_hash if remember else sha256
     files = list(dict.fromkeys(files))
     total, lock = sum(path.stat().st_size for path in files if path.is_file()), Lock()
     with Progress(desc=what, total=total, unit="B") as progress, ThreadPoolExecutor() as pool:
@@ -47,28 +47,18 @@ def hashes(files: Iterable[Path], what: str, remember: bool = False) -> dict[Pat
         return dict(zip(files, each, strict=True))
 
 
-def read_hash(path: Path, count: Callable[[int], object]) -> str:
-    """SHA-256 of a file's bytes, as hex."""
-    digest = sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            count(len(chunk))
-    return digest.hexdigest()
-
-
 def remembered_hash(path: Path, count: Callable[[int], object]) -> str:
     """SHA-256 of a file; a large file with unchanged size and times is not read again."""
     before = _signature(path)
     if before["size"] < REMEMBERED:
-        return read_hash(path, count)
-    note = MEMORY / f"{sha256(str(path).encode()).hexdigest()[:16]}.json"
+        return sha256(path, count)
+    note = MEMORY / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.json"
     with contextlib.suppress(OSError, ValueError, KeyError):
         known = json.loads(note.read_text(encoding="utf-8"))
         if known["signature"] == before:
             count(before["size"])
             return known["sha256"]
-    digest = read_hash(path, count)
+    digest = sha256(path, count)
     if _signature(path) == before and time.time() - max(before["changed"], before["modified"]) / 1e9 > SETTLED:
         note.parent.mkdir(parents=True, exist_ok=True)
         temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")  # concurrent jobs read the same files

@@ -74,8 +74,7 @@ def save(records: Mapping[str, Iterable[dict]]) -> None:
 
 def as_lines(records: Mapping[str, Iterable[dict]]) -> str:
     """Records by path in lines, sorted, so that equal records give equal bytes."""
-    lines = [_with_digest({"path": name, **record}, "") for name in sorted(records) for record in records[name]]
-    return "".join(lines)
+    return "".join(_with_digest({"path": name, **record}, "") for name in sorted(records) for record in records[name])
 
 
 def of_jobs(paths: Iterable[str]) -> dict[str, dict]:

@@ -131,8 +131,7 @@ def _left_beside(record: Path) -> list[str]:
     # Several jobs may write to one folder, with different prefixes; at most one has none.
     others = [file.name.removesuffix(provenance.ENDING) for file in record.parent.glob(f"?*.{provenance.ENDING}")]
     mine = (file for file in record.parent.glob(f"{prefix}*") if prefix or not file.name.startswith(tuple(others)))
-    mine = (file for file in mine if file.is_file() and file != record)
-    return sorted(str(file) for file in mine if file.suffix not in (".dvc", ".tmp"))
+    return sorted(str(it) for it in mine if it.is_file() and it != record and it.suffix not in (".dvc", ".tmp"))
 
 
 def _of_inputs(

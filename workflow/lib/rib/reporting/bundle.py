@@ -127,11 +127,12 @@ def _refuse_hostile(file: Path, size: int) -> None:
         if facts.num_rows > size or unpacked > DENSEST * size:
             raise ValueError(f"{file.name} of {size} bytes unpacks to {facts.num_rows} rows")
         schema = pq.read_schema(file)
-        texts = [field.name for field in schema if not pa.types.is_primitive(field.type)]
-        if odd := [name for name in texts if not _is_text(schema.field(name).type)]:
-            raise ValueError(f"{file.name} has the column {odd[0][:50]!r} of another type than numbers and texts")
+        kinds = {field.name: field.type for field in schema if not pa.types.is_primitive(field.type)}
+        for name, kind in kinds.items():
+            if (kind.value_type if pa.types.is_dictionary(kind) else kind) not in (pa.string(), pa.large_string()):
+                raise ValueError(f"{file.name} has the column {name[:50]!r} of another type than numbers and texts")
         # A text that is repeated takes no memory here.
-        table = pq.read_table(file, columns=texts, read_dictionary=texts)
+        table = pq.read_table(file, columns=[*kinds], read_dictionary=[*kinds])
         for part in (part for column in table.columns for part in column.chunks):
             longest = pc.max(pc.binary_length(part.dictionary)).as_py() or 0
             if longest * facts.num_rows > DENSEST * size:
@@ -141,7 +142,3 @@ def _refuse_hostile(file: Path, size: int) -> None:
             words = texts[pd.to_numeric(texts, errors="coerce").isna()]
             if FORMULA.match(column) or words.str.match(FORMULA).any():
                 raise ValueError(f"a cell of {file.name} begins as a formula")
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return (kind.value_type if pa.types.is_dictionary(kind) else kind) in (pa.string(), pa.large_string())

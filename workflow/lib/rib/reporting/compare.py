@@ -17,9 +17,9 @@ import pandas as pd
 from rib.analysis import tables
 from rib.analysis.bootstrap import object_weights
 from rib.analysis.comparison import DRAWS, effects_of, tables_of, write_comparison
-from rib.analysis.counts import COLUMNS, State, count, read_indexes, read_rows_of
+from rib.analysis.counts import COLUMNS, count, read_indexes, read_rows_of
 from rib.analysis.fit import mark_tables, read_table
-from rib.analysis.ri import Ood, ood_accuracies, ood_parts
+from rib.analysis.ri import ood_accuracies, ood_parts
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, refuse_full_disk, write_table, write_text
 from rib.config.run import NO_TARGET, RUN_COLUMNS, Run, run_of
@@ -179,9 +179,18 @@ def rank_all(
     if many or not alike or not all(shared.values()) or any(in_ri <= {target} for target in shared["target"]):
         why = f"they share too few datasets, targets or seeds, differ in leak_free, or are more than {MOST}"
         return pd.DataFrame(columns=ENTRY), [*notes, f"The methods of these bundles are not ranked together: {why}."]
-    scored, found = {}, []
+    scored, found, targets = {}, [], {*shared["target"], NO_TARGET}
     for bundle in bundles:
-        scored |= shared_runs(bundle, shared, merged[bundle.name], which, replicates, seed)
+        left = [(path, run) for path in bundle.rows if (run := run_of(path)).method not in merged[bundle.name]]
+        indexes = read_indexes(path for name, path in bundle.indexes.items() if name in shared["dataset"])
+        counts = count(read_rows_of(path for path, run in left if run.target in targets), indexes)
+        ood = ood_accuracies(counts, object_weights(counts.objects, replicates, seed), **which)
+        # With bundle/model/method in place of the method, and no model, all are compared with one another.
+        scored |= {
+            ("", f"{bundle.name}/{state[0]}/{state[1]}", *state[2:]): (ood[state], after - before)
+            for state, (before, after) in ood_parts(counts, **which).items()
+            if state[4] in shared["seed"] and state[5] is None
+        }
     fits = [read_table(path).assign(bundle=one.name) for one in bundles for path in one.claims if path.stem == "fit"]
     unfinished = pd.concat(fits).query("unfinished == 'yes'")
     for size in sorted({state[3] for state in scored}):
@@ -204,29 +213,3 @@ def over_other_seeds(runs: Collection[Run], shared: Collection[int]) -> list[str
         found.setdefault(run.method, set()).add(run.seed)
     seeds = set().union(*found.values())
     return sorted(name for name, own in found.items() if own != seeds and not seeds.issubset(shared))
-
-
-def shared_runs(
-    bundle: Bundle,
-    shared: Mapping[str, Collection],
-    merged: Collection[str],
-    which: Mapping,
-    replicates: int,
-    seed: int,
-) -> dict[State, tuple[Ood, np.ndarray]]:
-    """Accuracies of a bundle's runs with shared targets and seeds on shared datasets, and what each object adds to RI.
-
-    `merged` are methods to be left out, since they merge seeds that are not shared.
-
-    Their states have bundle/model/method in place of the method, and no model, so that all are compared with one another.
-    """
-    targets = {*shared["target"], NO_TARGET}
-    runs = {path: run_of(path) for path in bundle.rows}
-    rows = read_rows_of(path for path, run in runs.items() if run.target in targets and run.method not in merged)
-    counts = count(rows, read_indexes(path for name, path in bundle.indexes.items() if name in shared["dataset"]))
-    ood = ood_accuracies(counts, object_weights(counts.objects, replicates, seed), **which)
-    return {
-        ("", f"{bundle.name}/{state[0]}/{state[1]}", *state[2:]): (ood[state], after - before)
-        for state, (before, after) in ood_parts(counts, **which).items()
-        if state[4] in shared["seed"] and state[5] is None
-    }

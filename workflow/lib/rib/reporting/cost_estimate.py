@@ -45,37 +45,37 @@ class Plan:
 
 def print_plan(config: Mapping, catalog: Sequence[str], results: str) -> None:
     """Print the estimated cost of a grid: config.yaml, validated, catalogue folders and, see `plan`, results."""
-    known = Catalog(catalog, config["external"])
-    grid = resolve_grid(config, known)
-    print("\n".join(lines(plan(grid, known, Path(results), count_jobs(config)), grid)))
+    grid = resolve_grid(config, Catalog(catalog, config["external"]))
+    print("\n".join(lines(plan(grid, Path(results), count_jobs(config)), grid)))
 
 
-def plan(grid: Grid, catalog: Catalog, results: Path, jobs: Mapping[str, int]) -> Plan:
+def plan(grid: Grid, results: Path, jobs: Mapping[str, int]) -> Plan:
     """Estimate the cost of a grid: `jobs` by rule; throughput was measured in `results`, the family's folder."""
-    found = Plan(jobs=dict(jobs))
-    counts = {dataset.name: _images(dataset, catalog, results, found) for dataset in grid.datasets_read()}
-    _add_bytes(found, grid, counts)
-    rates = catalog.table("throughput.csv", ("architecture", EVALUATE, TRAIN), (EVALUATE, TRAIN))
+    found, runs = Plan(jobs=dict(jobs)), [*grid.runs(), *grid.runs_over_targets()]
+    counts = {dataset.name: _images(dataset, grid, results, found) for dataset in grid.datasets_read()}
+    _add_bytes(found, grid, counts, runs)
+    rates = grid.catalog.table("throughput.csv", ("architecture", EVALUATE, TRAIN), (EVALUATE, TRAIN))
     stated = {row["architecture"]: row for row in rates}
     for name, model in grid.models.items():
         found.rates[name] = _rates(name, model, grid, stated, results)
         if model.pretrain:
             images = images_of(str(model.pretrain["size"]), counts[model.pretrain["dataset"]])
             _add_images(found, name, {TRAIN: model.pretrain["epochs"] * images})
-    for run in [*grid.runs(), *grid.runs_over_targets()]:
-        _add_run(found, grid, run, counts)
+    seen = {name: _seen(grid, name, counts) for name in grid.datasets}
+    for run in runs:
+        _add_run(found, grid, run, seen)
     found.disk["rows per image"] = ROW * found.images[EVALUATE]
     return found
 
 
-def _images(dataset: Dataset, catalog: Catalog, results: Path, found: Plan) -> int:
+def _images(dataset: Dataset, grid: Grid, results: Path, found: Plan) -> int:
     """Number of images of a dataset: as prepared, else from its entry, else from its folder."""
     for manifest in sorted(results.glob(f"prepare/{dataset.name}/*/manifest.json")):
         return read_json(manifest)["n"]
     if dataset.images or dataset.about_images:
         return dataset.images or dataset.about_images
-    if catalog.families[dataset.family].one_image_per_class:
-        return len(catalog.label_space(dataset).keys)
+    if grid.family.one_image_per_class:
+        return len(grid.catalog.label_space(dataset).keys)
     if dataset.sources[0]["kind"] == "folder":
         return len(files_of(Path(dataset.sources[0]["path"])))
     found.unknown.append(f"{dataset.label} has an unknown number of images until it is prepared")
@@ -97,9 +97,9 @@ def count_jobs(config: Mapping) -> dict[str, int]:
     return {rule: int(number) for rule, number in counts.items() if rule not in ("all", "total")}
 
 
-def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
-    raw, unsized = 0, []
-    sources = {(e.raw, part["file"]): part for e in grid.datasets_read() for part in e.sources}
+def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int], runs: Sequence[Run]) -> None:
+    raw, unsized, datasets = 0, [], grid.datasets_read()
+    sources = {(e.raw, part["file"]): part for e in datasets for part in e.sources}
     for (folder, file), part in sources.items():
         here = Path("data/raw") / folder / file
         size = here.stat().st_size if here.is_file() else part.get("size")
@@ -115,18 +115,14 @@ def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
     for name, model in grid.models.items():
         if model.source and not (Path("data/raw") / name / model.source["file"]).is_file():
             found.download += model.source.get("size", weights[name])
-    arrays = {
-        (d.name, grid.geometry(model)): counts[d.name] * grid.geometry(model).size ** 2 * 3
-        for d in grid.datasets_read()
-        if d.storage == "array"
-        for model in grid.models
-    }
-    encoded = sum(part.get("size", 0) for d in grid.datasets_read() if d.storage == "encoded" for part in d.sources)
-    runs = [run for run in [*grid.runs(), *grid.runs_over_targets()] if run.method != PRETRAINED]
-    stored = sum(weights[run.model] * grid.methods[run.method].cost_of("storage") for run in runs)
+    images = sum(counts[d.name] for d in datasets if d.storage == "array")
+    pixels = sum(geometry.size**2 for geometry in set(map(grid.geometry, grid.models)))
+    encoded = sum(part.get("size", 0) for d in datasets if d.storage == "encoded" for part in d.sources)
+    tuned = [run for run in runs if run.method != PRETRAINED]
+    stored = sum(weights[run.model] * grid.methods[run.method].cost_of("storage") for run in tuned)
     found.disk = {
         "archives": raw,
-        "prepared images": sum(arrays.values()) + encoded,
+        "prepared images": 3 * pixels * images + encoded,
         "pretrained weights": sum((1 + bool(model.source)) * weights[name] for name, model in grid.models.items()),
         "checkpoints, at most": round(stored),
     }
@@ -151,24 +147,23 @@ def _measured(results: Path, stage: str, model: str) -> float | None:
     for record in results.glob(f"*/{stage}/{model}/**/*provenance.json"):
         file = record.with_name(record.name.replace("provenance.json", "manifest.json"))
         if file.is_file() and (made := provenance.read(record)) and made["rule"] != "import_checkpoint":
-            manifest = read_json(file)
-            parts = [manifest["images"]] if stage == "finetune" else [d["n"] for d in manifest["datasets"].values()]
-            total += sum(parts)
+            facts = read_json(file)
+            total += facts["images"] if stage == "finetune" else sum(d["n"] for d in facts["datasets"].values())
             seconds += made["seconds"]
     return total / seconds if seconds else None
 
 
-def _add_run(found: Plan, grid: Grid, run: Run, counts: Mapping[str, int]) -> None:
+def _add_run(found: Plan, grid: Grid, run: Run, seen: Mapping[str, int]) -> None:
     """Add the images of one run: those it trains on in all epochs, and those it is evaluated on."""
     scored = grid.not_trained_on if run.method in grid.over_targets else grid.datasets
-    seen = {name: _seen(grid, name, counts) for name in grid.datasets}
-    test = 1 - sum(grid.split_fractions.values()) if grid.split_fractions else 1
+    split = grid.split_fractions
+    train, test = (split["train"], 1 - sum(split.values())) if split else (1, 1)
     method = grid.methods.get(run.method)  # None for the pretrained model
     states = method.settings["steps"] + 1 if method and method.form == "curve" else 1
     states += len(method.parents) if method and method.form == ENSEMBLE else 0
     passes = {TRAIN: 0, EVALUATE: round(states * test * sum(seen[name] for name in scored))}
     if method and method.trains:
-        whole = math.ceil(seen[run.target] * (grid.split_fractions["train"] if grid.split_fractions else 1))
+        whole = math.ceil(seen[run.target] * train)
         images, how = images_of(run.size, whole), grid.training(run.method)
         counted = whole if how["subset_length"] == "steps" else images
         passes[TRAIN] += how["steps"] * how["batch_size"] if how["steps"] else how["epochs"] * counted
@@ -187,7 +182,7 @@ def _seen(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
     """Images of a dataset that a run uses: without the pretraining proxy, within the budget."""
     images = counts[name]
     if grid.excludes_proxy(name):
-        whole = counts[grid.reference.name] or 1
+        whole = counts[grid.reference.dataset.name] or 1
         classes = len(grid.catalog.label_space(grid.reference.dataset).keys)
         images = round(images * (1 - min(1, grid.reference.images_per_class * classes / whole)))
     budget = grid.config["budget"]["max_images_per_dataset"]
@@ -204,18 +199,18 @@ def _hours(found: Plan, kind: str) -> str:
 def lines(found: Plan, grid: Grid) -> list[str]:
     """Text lines of a plan."""
     jobs = ", ".join(f"{count:,} {rule}" for rule, count in found.jobs.items())
+    disk = ", ".join(f"{what} {in_bytes(size)}" for what, size in found.disk.items())
     text = [
         f"Family {grid.family.title}: {len(grid.models)} models, {len(grid.methods)} methods, {len(grid.targets)} targets, "
         f"{len(grid.seeds)} seeds, {len(grid.sizes)} sizes; {len(grid.datasets)} datasets in {len(grid.evaluation_groups())} evaluation groups.",
         f"Numbers depend on: {'; '.join(grid.conditions())}.",
         f"Jobs       {sum(found.jobs.values()):,} ({jobs})",
+        f"Training   {found.images[TRAIN]:,} images, {_hours(found, TRAIN)}",
+        f"Evaluation {found.images[EVALUATE]:,} images, {_hours(found, EVALUATE)}",
+        f"Download   {in_bytes(found.download)} not downloaded yet",
+        f"Disk       {in_bytes(sum(found.disk.values()))} ({disk})",
+        "Models     published weights and their licence",
     ]
-    for kind, what in ((TRAIN, "Training"), (EVALUATE, "Evaluation")):
-        text.append(f"{what:<11}{found.images[kind]:,} images, {_hours(found, kind)}")
-    text.append(f"Download   {in_bytes(found.download)} not downloaded yet")
-    disk = ", ".join(f"{what} {in_bytes(size)}" for what, size in found.disk.items())
-    text.append(f"Disk       {in_bytes(sum(found.disk.values()))} ({disk})")
-    text.append("Models     published weights and their licence")
     for name, model in grid.models.items():
         size = model.source and in_bytes(model.source.get("size", FLOAT * (model.parameters or 0)))
         text.append(f"  {name}: {', '.join([size or 'trained here', model.licence, *['gated'] * model.gated])}")

@@ -25,11 +25,10 @@ from rib.base.progress import duration
 from rib.config.run import RUN_COLUMNS
 from rib.records import provenance
 from rib.reporting.questions import QUESTIONS
-from rib.reporting.views import page_views
+from rib.reporting.views import KINDS, labels_of, page_views
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 CLOCK = "%Y-%m-%d %H:%M UTC"
-DATASET_COLUMNS = ("target", "dataset", "first", "second")  # table columns with names of datasets
 PIXELS = 0.6  # page pixels per pixel of a figure
 MOST_ROWS = 200  # of a table before it is sorted, filtered or copied, when a script adds the others
 
@@ -79,7 +78,7 @@ def write_page(
         cells: what explains each cell of RI (rib.analysis.cells), if it is known.
     """
     tables = page_tables({"mri": mri, "ri": ri, "accuracy": accuracy, **analyses}, columns, about)
-    fits, labels = read_table(fit), {name: _labels(about[name]) for name in ("models", "methods", "datasets")}
+    fits, labels = read_table(fit), {name: labels_of(about[name]) for name in ("models", "methods", "datasets")}
     if not (made := list(provenance.of_jobs(records).values())):
         raise UserError(f"each record of the run is missing, or {provenance.DAMAGED}; `snakemake verify` names them.")
     run, means, accuracies = run_facts(made), read_table(mri), read_table(accuracy)
@@ -151,19 +150,20 @@ def changes_inside(path: Path, about: Mapping) -> list[str]:
 
 
 def _figures(paths: Sequence[Path], captions: Iterable[Path], questions: Mapping[str, str]) -> list[dict[str, object]]:
+    texts = [path.read_text(encoding="utf-8").strip() for path in captions]
     with ThreadPoolExecutor() as pool:
-        images, found = pool.map(_webp, paths), []
-    for path, caption_file, (width, data) in zip(paths, captions, images, strict=True):
-        caption = caption_file.read_text(encoding="utf-8").strip()
-        found.append({
+        images = pool.map(_webp, paths)
+    return [
+        {
             "name": path.stem,
             "width": width,
             "question": questions.get(path.stem, next(iter(QUESTIONS))),
             "data": data,
-            "alt": caption.split(". ")[0],
-            "caption": publish_parts(caption, writer="html5", settings_overrides={"raw_enabled": False})["body"],
-        })  # fmt: skip
-    return found
+            "alt": text.split(". ")[0],
+            "caption": publish_parts(text, writer="html5", settings_overrides={"raw_enabled": False})["body"],
+        }
+        for path, text, (width, data) in zip(paths, texts, images, strict=True)
+    ]
 
 
 def _webp(path: Path) -> tuple[int, str]:
@@ -191,9 +191,8 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
         entry, table = known[name], read_table(path)
         parts = [(key, part if isinstance(part, dict) else {"value": part}) for key, part in entry["columns"].items()]
         if name == "accuracy":
-            runs = table[[*RUN_COLUMNS, "fit", "unfinished"]].drop_duplicates()
-            table = table.pivot(index=RUN_COLUMNS, columns="dataset", values="accuracy").reset_index()
-            table = table.merge(runs, on=RUN_COLUMNS)
+            runs = [*RUN_COLUMNS, "fit", "unfinished"]
+            table = table.pivot(index=runs, columns="dataset", values="accuracy").reset_index()
             datasets = [dataset for dataset in about["datasets"] if dataset in table]
             parts += [(about["datasets"][name]["label"], {"value": name, "form": "number"}) for name in datasets]
         if "fit" in table:
@@ -202,10 +201,10 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
         lines = _labelled(table, about).to_dict("records")
         rows = [[cell for _, part in parts for cell in _cells(line, part)] for line in lines]
         note = f"{entry['note']} {few[0].upper()}{few[1:]}." if (few := few_objects(table)) else entry["note"]
-        found.append({"title": entry["title"], "note": note, "file": path.name, "header": header, "rows": rows})
         if (question := entry.get("question")) not in QUESTIONS:
             raise UserError(f"{columns}: the table '{name}' has no question; give one of {', '.join(QUESTIONS)}.")
-        found[-1]["question"] = question
+        shown = {"title": entry["title"], "note": note, "file": path.name, "question": question}
+        found.append({**shown, "header": header, "rows": rows})
     return found
 
 
@@ -248,18 +247,12 @@ def catalogue_rows(accuracy: pd.DataFrame, about: Mapping) -> dict[str, list[lis
 
 def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
     """Replace names by labels where possible, and mark methods of unfinished runs."""
-    named = {"models": ("model", "other_model"), "methods": ("method", "other", "chosen"), "datasets": DATASET_COLUMNS}
-    kinds = {column: kind for kind, columns in named.items() for column in columns}
-    for column in set(kinds) & set(table):
-        labels = _labels(about[kinds[column]])
+    for column in set(KINDS) & set(table):
+        labels = labels_of(about[KINDS[column]])
         table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})
     if "unfinished" in table:
         table["method"] += [f" {UNFINISHED}" * bool(number) for number in table["unfinished"]]
     return table
-
-
-def _labels(entries: Mapping[str, Mapping]) -> dict[str, str]:
-    return {name: entry["label"] for name, entry in entries.items()}
 
 
 # How values are written, by form.

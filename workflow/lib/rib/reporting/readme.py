@@ -13,7 +13,6 @@ from rib.analysis.fit import read_table, whole_percent
 from rib.base.text import markdown
 from rib.config.catalog import Catalog
 from rib.config.entries import MERGES, SELECT
-from rib.config.grid import OF_RECIPE
 from rib.config.run import SEEDS, TARGETS, VARIANTS, largest
 from rib.config.schema import load_schema
 
@@ -75,8 +74,7 @@ def recipe_table(catalog: Catalog) -> str:
     """Recipes: name, label, what differs from the schema's defaults, and source."""
     known, rows = load_schema("recipes")["additionalProperties"]["properties"], []
     for name, recipe in catalog.recipes.items():
-        own = {key: value for key, value in vars(recipe).items() if key not in OF_RECIPE}
-        settings = (f"{key} {value}" for key, value in own.items() if value != known[key].get("default"))
+        settings = (f"{key} {value}" for key, value in recipe.training.items() if value != known[key].get("default"))
         rows.append((f"`{name}`", markdown(recipe.label), ", ".join(settings), markdown(recipe.source)))
     return _table(("recipe", "label", "settings other than the defaults", "source"), rows)
 

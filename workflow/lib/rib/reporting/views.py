@@ -14,7 +14,9 @@ from rib.config.run import NO_TARGET, PRETRAINED
 MEAN = "mRI"  # in place of a target
 RUN = ["model", "method", "target"]
 TIPS = [f"{column}:N" for column in RUN]
-KINDS = {"target": "datasets", "dataset": "datasets", "method": "methods", "model": "models"}
+# What columns of tables name; rows of a view are sorted by the last of its columns first.
+KINDS = dict.fromkeys(("target", "dataset", "first", "second"), "datasets")
+KINDS |= {"method": "methods", "other": "methods", "chosen": "methods", "model": "models", "other_model": "models"}
 MOST_ROWS = 80  # of a matrix; with more it begins with one model, or one method of it
 CHANGES = ["#542788", "#f7f7f7", "#b35806"]  # as in the figures
 CELL = alt.Step(68), alt.Step(26)  # pixels
@@ -61,6 +63,10 @@ def with_intervals(accuracy: DataFrame, confidence: float) -> DataFrame:
     return found.assign(low=low, high=high)
 
 
+def labels_of(entries: Mapping[str, Mapping]) -> dict[str, str]:
+    return {name: entry["label"] for name, entry in entries.items()}
+
+
 def _labelled(table: DataFrame, about: Mapping) -> DataFrame:
     """Labels in place of names, in the order of the run; the column `run` keeps the names."""
     table = table.assign(run=["/".join(names) for names in table[RUN].itertuples(index=False)])
@@ -68,7 +74,7 @@ def _labelled(table: DataFrame, about: Mapping) -> DataFrame:
         order = {PRETRAINED: -1, **{name: place for place, name in enumerate(about[kind])}, MEAN: len(about[kind])}
         if column in table:
             table = table.sort_values(column, key=lambda names, order=order: names.map(order), kind="stable")
-            labels = {name: entry["label"] for name, entry in about[kind].items()}
+            labels = labels_of(about[kind])
             table[column] = [labels.get(name, name) for name in table[column]]
     return table.reset_index(drop=True)
 
