@@ -23,7 +23,6 @@ import pandas as pd
 from scipy.stats import norm, rankdata
 
 from rib.analysis.fit import read_table
-from rib.base.files import write_table
 from rib.base.progress import log
 from rib.config.run import PRETRAINED
 
@@ -196,7 +195,7 @@ def _tested(
             yield (run, statistic, value, *sure, p, len(orders), exact, n)
 
 
-def write_tables(
+def distance_tables(
     *,
     models: Sequence[str],
     features: Sequence[Path],
@@ -204,10 +203,8 @@ def write_tables(
     accuracy: Path,
     ri: Path,
     choices: Mapping,
-    conditions: str,
-    outputs: Mapping[str, Path],
-) -> None:
-    """Write the tables `distances` and `association`.
+) -> dict[str, pd.DataFrame]:
+    """The tables `distances` and `association`.
 
     Args:
         features, compression: CSV of each model's distances in feature space and by compression.
@@ -217,5 +214,4 @@ def write_tables(
     parts = {model: pd.concat(map(pd.read_csv, paths)) for model, *paths in measured}
     distances = pd.concat(parts, names=["model"]).reset_index("model")
     associated = association_table(distances, read_table(accuracy), read_table(ri), **choices)
-    for name, table in (("distances", distances), ("association", associated)):
-        write_table(outputs[name], table.assign(conditions=conditions))
+    return {"distances": distances, "association": associated}
