@@ -106,12 +106,12 @@ def to_targets(
     distances: pd.DataFrame, targets: Sequence[str], ood_datasets: Sequence[str], in_distribution: str | None
 ) -> dict[str, float]:
     """Distance of each target to the in-distribution dataset, or its mean distance to the others, of one model and kind."""
-    matrix, others = _matrix(distances), [in_distribution] if in_distribution else ood_datasets
+    matrix, others = matrix_of(distances), [in_distribution] if in_distribution else ood_datasets
     own = {name: [other for other in others if other != name] for name in targets}
     return {name: float(matrix.loc[name, columns].to_numpy().mean()) for name, columns in own.items()}
 
 
-def _matrix(distances: pd.DataFrame) -> pd.DataFrame:
+def matrix_of(distances: pd.DataFrame) -> pd.DataFrame:
     """Symmetric distance matrix of one model and kind, NaN on the diagonal."""
     turned = distances.rename(columns={"first": "second", "second": "first"})
     return pd.concat([distances, turned]).pivot(index="first", columns="second", values="value")
@@ -175,7 +175,7 @@ def association_table(
 
 def _renamed(distances: pd.DataFrame, names: Sequence[str], cells: Sequence[tuple[str, str]]) -> Permuted:
     """Function from permutations (b, datasets) of the datasets' names to the distances (b, cells) of pairs of names."""
-    matrix = _matrix(distances).loc[names, names].to_numpy()
+    matrix = matrix_of(distances).loc[names, names].to_numpy()
     rows, columns = ([names.index(cell[side]) for cell in cells] for side in (0, 1))
     return lambda orders: matrix[orders[:, rows], orders[:, columns]]
 

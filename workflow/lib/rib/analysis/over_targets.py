@@ -33,7 +33,6 @@ def over_targets_table(
     """The table of merges over targets from their rows and those of the pretrained models.
 
     Args:
-        indexes: index of each dataset; folder names identify it.
         datasets: those that are scored; rows of others are ignored.
         fit: settings of `fit_table`.
 

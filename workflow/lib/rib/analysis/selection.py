@@ -133,7 +133,6 @@ def selections(
     Args:
         rule, variants, groups: see `choices_of`.
         rows: for the rule target, rows of the variants on the select split of their target.
-        indexes: index of each dataset; folder names identify it.
     """
     select = select_accuracies(rows, indexes, replicates, seed) if rows else {}
     found = []

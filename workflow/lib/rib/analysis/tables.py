@@ -146,8 +146,7 @@ def grid_tables(
         fit: settings of `fit_table`.
         in_distribution: datasets of the table in_distribution, like mri.csv with change, before and after; none: no table.
         compared: names of the runs that means, curves and counts are of, pretrained models' among them; None: all.
-        indexes: index of each dataset; folder names identify it.
-        datasets: the same datasets, of which the targets' training images tell what classes are seen.
+        datasets: those of the indexes, of which the targets' training images tell what classes are seen.
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
