@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rib.analysis.comparison import COLUMNS, write_comparison
+from rib.analysis.comparison import COLUMNS, comparison_tables
 from rib.analysis.fit import mark_tables
-from rib.analysis.tables import write_tables
+from rib.analysis.tables import grid_tables
 from rib.base.files import sha256, write_json
 from rib.data.view import DatasetFiles, DatasetView
 from rib.records import provenance
 from rib.reporting.bundle import RECORDS, write_bundle
+from tiny.tables import write
 
 IMAGES = 40
 CLASSES = {"keys": ["a", "b"], "indices": [[0], [1]], "names": ["a", "b"], "num_classes": 1000}
@@ -68,7 +69,8 @@ def _made(methods, datasets, targets, config, model) -> Path:
     outputs = {name: tables / f"{name}.csv" for name in (*TABLES, *COLUMNS)}
     outputs |= {"mri_json": tables / "mri.json", "counts": tables / "counts.npz"}
     manifests = [path.with_suffix(".manifest.json") for path in rows]
-    write_tables(
+    write(
+        grid_tables,
         rows=rows,
         indexes=[folder / "index.parquet" for folder in prepared],
         manifests=manifests,
@@ -78,7 +80,7 @@ def _made(methods, datasets, targets, config, model) -> Path:
         outputs=outputs,
         **SETTINGS,
     )
-    write_comparison(counts=outputs["counts"], fit=outputs["fit"], outputs=outputs, **SETTINGS)
+    write(comparison_tables, counts=outputs["counts"], fit=outputs["fit"], outputs=outputs, **SETTINGS)
     mark_tables(tables.glob("*.csv"), outputs["fit"])
     page.write_text("<p>page</p>")
     facts = [folder / name for folder in prepared for name in ("index.parquet", "classes.json", "manifest.json")]

@@ -12,6 +12,7 @@ from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
 from rib.data.view import DatasetFiles, DatasetView
+from tiny.tables import write
 
 MODELS, METHODS, SEEDS, IMAGES, CLASSES = 14, [f"method{i}" for i in range(12)], 3, 1000, 200
 DATASETS = [f"dataset{i}" for i in range(8)]
@@ -66,7 +67,8 @@ def write_tables(folder: Path) -> None:
     means |= {"replicates": 2000, "confidence": 0.95, "seed": 0}
     of_rows = {**means, "rows": rows, "indexes": [path / "index.parquet" for path in prepared]}
     of_counts = {**means, "counts": outputs["counts"], "fit": outputs["fit"]}
-    tables.write_tables(
+    write(
+        tables.grid_tables,
         **of_rows,
         manifests=[path.with_suffix(".manifest.json") for path in rows],
         datasets=[DatasetFiles(path.parent.name, path, pixels=False) for path in prepared],
@@ -74,9 +76,8 @@ def write_tables(folder: Path) -> None:
         fit={"can_fit": METHODS, "threshold": 0.9, "whole_targets": True},
         outputs=outputs,
     )
-    comparison.write_comparison(**of_counts, outputs=outputs)
-    of_models = {name: outputs[name] for name in ("model_comparisons", "model_ranks")}
-    model_comparison.write_model_comparisons(**of_counts, methods=METHODS, **of_models)
+    write(comparison.comparison_tables, **of_counts, outputs=outputs)
+    write(model_comparison.model_tables, **of_counts, methods=METHODS, outputs=outputs)
     classes = [path / "classes.json" for path in prepared]
-    samples.write_tables(**of_rows, classes=classes, real_labels=[], outputs=outputs)
+    write(samples.sample_tables, **of_rows, classes=classes, real_labels=[], outputs=outputs)
     (folder / "seconds").write_text(f"{time.perf_counter() - begun:.0f}")

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from rib.analysis import association
+from tiny.tables import write
 
 NAMES = ["a", "b", "c", "d", "e"]
 TARGETS = ["a", "b", "c", "d"]
@@ -358,7 +359,8 @@ def test_written_tables_have_all_distances_and_their_association(tmp_path, table
         part.assign(conditions="c").to_csv(tmp_path / f"{name}.csv", index=False)
     outputs = {name: tmp_path / f"{name}_out.csv" for name in ("distances", "association")}
     choices = {**CHOICES, "confidence": 0.9}
-    association.write_tables(
+    write(
+        association.distance_tables,
         models=["m"],
         features=files[:1],
         compression=files[1:],

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from rib.analysis.cka import Kernel, cka, hsic, jackknife_interval, mean_over, plain_cka, write_cka, write_cka_epochs
+from rib.analysis.cka import Kernel, cka, cka_table, epoch_table, hsic, jackknife_interval, mean_over, plain_cka
 from rib.base.errors import UserError
+from tiny.tables import write
 
 RNG = np.random.default_rng(0)
 PAIR = ("m/none/pretrained/all/0", "m/a/ft/all/0")
@@ -152,14 +153,14 @@ def test_too_few_images_no_run_and_features_of_no_head_are_refused(tmp_path):
     x = RNG.normal(size=(10, 3))
     before, after = (stored(tmp_path, run, "a", {"pre_logits": x}) for run in PAIR)
     with pytest.raises(UserError, match="no fine-tuned run"):
-        write_cka(features=[before], **settings)
+        write(cka_table, features=[before], **settings)
     save_file({"snapshot1": x.astype(np.float32)}, after)
     save_file({"stage4": x.astype(np.float32)}, before)
     with pytest.raises(UserError, match="'pre_logits'"):
-        write_cka_epochs(before=[before], after=[after], snapshots=1, **settings)
+        write(epoch_table, before=[before], after=[after], snapshots=1, **settings)
     few = [stored(tmp_path, run, "a", {"pre_logits": x[:4]}) for run in PAIR]
     with pytest.raises(UserError, match="4 images"):
-        write_cka(features=few, **settings)
+        write(cka_table, features=few, **settings)
 
 
 # The whole table, against the naive reference
@@ -222,7 +223,7 @@ def check_lines(table, features, keys):
 def test_every_line_of_the_table_is_that_of_the_naive_reference(tmp_path):
     features, paths = made_runs(tmp_path, ("pre_logits", "stage2", "stage1"))
     settings = {"ood_datasets": ["a", "b"], "conditions": "protocol paper", "confidence": 0.9}
-    write_cka(features=iter(paths), **settings, table=tmp_path / "t.csv")
+    write(cka_table, features=iter(paths), **settings, table=tmp_path / "t.csv")
     table = pd.read_csv(tmp_path / "t.csv", dtype={"size": str})
     assert list(table) == [
         *("model", "method", "target", "size", "seed", "dataset", "layer", "depth"),
@@ -246,7 +247,7 @@ def test_every_snapshot_is_compared_with_the_pretrained_models_last_features(tmp
     before = [path for path in paths if "/pretrained/" in str(path)]
     after = [path for path in paths if path not in before]
     settings = {"ood_datasets": ["a", "b"], "conditions": "c", "confidence": 0.9, "table": tmp_path / "t.csv"}
-    write_cka_epochs(before=iter(before), after=iter(after), snapshots=2, **settings)
+    write(epoch_table, before=iter(before), after=iter(after), snapshots=2, **settings)
     table = pd.read_csv(tmp_path / "t.csv", dtype={"size": str})
     assert list(table)[5:7] == ["dataset", "trained"] and len(table) == 3 * 2 * 4
     assert table["trained"].tolist() == ([50] * 4 + [100] * 4) * 3, "percent of all steps"
@@ -257,7 +258,7 @@ def test_a_run_need_not_have_every_dataset_and_without_others_there_is_no_mean(t
     _, paths = made_runs(tmp_path, ("stage1",))
     own = [path for path in paths if "/m/" in str(path) and (path.stem == "a" or "pretrained" in str(path))]
     settings = {"ood_datasets": ["a"], "conditions": "c", "confidence": 0.9, "table": tmp_path / "t.csv"}
-    write_cka(features=own, **settings)
+    write(cka_table, features=own, **settings)
     table = pd.read_csv(tmp_path / "t.csv")
     assert table[["method", "dataset"]].to_numpy().tolist() == [["ft", "a"], ["lwf", "a"], ["lwf", "others"]]
 
@@ -271,7 +272,7 @@ def test_images_of_another_order_or_object_are_other_images(tmp_path):
         changed = index.assign(**{column: index[column].to_numpy()[::-1]})
         changed.to_parquet(after.with_suffix(".index.parquet"))
         with pytest.raises(UserError, match=r"m/a/ft/all/0/a\.safetensors"):
-            write_cka(features=[before, after], **settings)
+            write(cka_table, features=[before, after], **settings)
 
 
 def test_four_images_must_be_left_without_any_object():
@@ -307,7 +308,7 @@ def test_layers_are_numbered_from_the_input_and_lines_follow_them(tmp_path):
     names = ["pre_logits", "stage4", "stage1", "stage3", "stage2"]
     layers = {name: RNG.normal(size=(10, 2)) for name in names}
     paths = [stored(tmp_path, run, "a", layers) for run in PAIR]
-    write_cka(features=paths, ood_datasets=["a"], conditions="", confidence=0.9, table=tmp_path / "t.csv")
+    write(cka_table, features=paths, ood_datasets=["a"], conditions="", confidence=0.9, table=tmp_path / "t.csv")
     table = pd.read_csv(tmp_path / "t.csv")
     assert table["layer"].tolist() == ["stage1", "stage2", "stage3", "stage4", "pre_logits"]
     assert table["depth"].tolist() == [1, 2, 3, 4, 5] and table["cka"].tolist() == [1.0] * 5

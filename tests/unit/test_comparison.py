@@ -15,6 +15,7 @@ from rib.analysis.ri import Ood, ood_accuracies, ood_parts
 from rib.analysis.tables import mri_tables, ri_table
 from rib.config.run import PRETRAINED, RUN_COLUMNS
 from tiny.rows import by_runs
+from tiny.tables import write
 
 DATASETS = {"a": 9, "b": 7, "c": 12}
 TARGETS = ["a", "b"]
@@ -72,7 +73,8 @@ def written(path, tables, unfinished=(), **more):
     fit.to_csv(path / "fit.csv", index=False)
     names = comparison.COLUMNS
     settings = {"source_groups": None, "conditions": "protocol paper", "replicates": 300, "confidence": 0.95, "seed": 0}
-    comparison.write_comparison(
+    write(
+        comparison.comparison_tables,
         counts=path / "counts.npz",
         fit=path / "fit.csv",
         ood_datasets=list(DATASETS),

@@ -6,12 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rib.analysis.cost import cost_table, jobs_of, write_costs
-from rib.analysis.training import write_training
+from rib.analysis.cost import cost_of, cost_table, jobs_of
+from rib.analysis.training import training_table
 from rib.config.catalog import Catalog
 from rib.config.run import METHODS
 from rib.records import provenance
 from tiny.records import FACTS
+from tiny.tables import write
 
 ROOT = Path(__file__).parents[2]
 PARENTS = {"ft": [], "wise": ["ft"], "probe": [], "lp_ft": ["probe"]}
@@ -87,7 +88,7 @@ def test_a_methods_devices_are_those_of_all_its_jobs(records, tmp_path):
 
 def test_the_table_of_a_grid_without_methods_has_no_lines(tmp_path):
     path = record(tmp_path / "results/f/paper/evaluate/net/none/pretrained/all/0/s.provenance.json", 5.0, "cpu")
-    write_costs(records=[path], fisher={}, parents={}, conditions="protocol paper", table=tmp_path / "cost.csv")
+    write(cost_of, records=[path], fisher={}, parents={}, conditions="protocol paper", table=tmp_path / "cost.csv")
     head = "model,method,size,device,jobs,finetune,merge,evaluate,seconds,images,megabytes"
     assert (tmp_path / "cost.csv").read_text().startswith(head)
 
@@ -143,7 +144,7 @@ def test_a_job_is_read_off_its_path_its_record_and_its_manifest(records, tmp_pat
 
 def test_the_written_table_has_hundredths_of_seconds(records, tmp_path):
     how = {"parents": PARENTS, "conditions": "protocol paper", "table": tmp_path / "cost.csv"}
-    write_costs(records=records, fisher={}, **how)
+    write(cost_of, records=records, fisher={}, **how)
     text = (tmp_path / "cost.csv").read_text()
     # two targets: 400 images of ft each, 2 MB of ft and 2 MB of the merge each
     assert "net,wise,all,cpu,9,300.00,1.00,11.00,312.00,800,8.00,protocol paper\n" in text
@@ -157,7 +158,7 @@ def test_the_fisher_information_that_a_merge_needs_is_part_of_its_merge_and_of_n
     base, table = tmp_path / "results/f/paper", tmp_path / "cost.csv"
     runs = [(target, seed) for target in TARGETS for seed in SEEDS]
     paths = [record(base / f"fisher/net/{t}/ft/all/{seed}/20.provenance.json", 7.0, "cpu") for t, seed in runs]
-    write_costs(records=records, fisher={"wise": paths}, parents=PARENTS, conditions="c", table=table)
+    write(cost_of, records=records, fisher={"wise": paths}, parents=PARENTS, conditions="c", table=table)
     costs = pd.read_csv(table).set_index("method")
     assert costs.loc["wise", "merge"] == 1 + 2 * 7 and costs.loc["wise", "megabytes"] == 8 + 2 * 2
     assert costs.loc["wise", "jobs"] == 9 + 2 and costs.loc["wise", "images"] == 800
@@ -173,7 +174,7 @@ def test_histories_are_gathered_with_their_run_every_epoch_and_eight_digits(tmp_
             f"epoch,lr,loss,cross_entropy,accuracy,more\n1,1.23456789e-07,3.5,2.5,0.{seed}25,x\n2,0,1.25,1,0.75,x\n"
         )
         paths.append(str(path))
-    write_training(histories=iter(paths), conditions="protocol paper", table=tmp_path / "training.csv")
+    write(training_table, histories=iter(paths), conditions="protocol paper", table=tmp_path / "training.csv")
     assert (tmp_path / "training.csv").read_text().splitlines() == [
         "model,method,target,size,seed,epoch,lr,loss,cross_entropy,accuracy,conditions",
         "net,ft,a,0.5,0,1,1.2345679e-07,3.5,2.5,2.5,protocol paper",
@@ -181,7 +182,7 @@ def test_histories_are_gathered_with_their_run_every_epoch_and_eight_digits(tmp_
         "net,ft,a,0.5,3,1,1.2345679e-07,3.5,2.5,32.5,protocol paper",
         "net,ft,a,0.5,3,2,0,1.25,1,75,protocol paper",
     ]
-    write_training(histories=[], conditions="protocol paper", table=tmp_path / "none.csv")
+    write(training_table, histories=[], conditions="protocol paper", table=tmp_path / "none.csv")
     assert len(pd.read_csv(tmp_path / "none.csv")) == 0
 
 

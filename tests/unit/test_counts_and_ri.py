@@ -10,7 +10,7 @@ import pytest
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import COLUMNS, EVERY, STATE, count, read_counts
 from rib.analysis.ri import ood_accuracies, ood_parts
-from rib.analysis.tables import ri_table, write_tables
+from rib.analysis.tables import grid_tables, ri_table
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
@@ -18,6 +18,7 @@ from rib.config.run import RUN_COLUMNS
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
 from tiny.rows import by_runs, write_rows
+from tiny.tables import write
 
 DATASETS = ["a", "b", "c"]
 TARGETS = ["a", "b"]
@@ -61,7 +62,7 @@ def write_indexes(folder, rows):
 
 
 def prepared(folder):
-    """The arguments of `write_tables` that say what the rows are of."""
+    """The arguments of `grid_tables` that say what the rows are of."""
     indexes = sorted(folder.glob("prepare/*/*/index.parquet"))
     datasets = [DatasetFiles(path.parts[-3], path.parent, pixels=False) for path in indexes]
     return {"indexes": indexes, "datasets": datasets, "view": DatasetView(None, 1, "all", None)}
@@ -105,7 +106,8 @@ def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
         manifests.append(tmp_path / f"{device}.json")
         manifests[-1].write_text(f'{{"device": "{device}", "fit": {{}}}}')
     with pytest.raises(UserError, match="cpu and cuda.*compute.device"):
-        write_tables(
+        write(
+            grid_tables,
             rows=write_rows(tmp_path, scored(rows)),
             **write_indexes(tmp_path, rows),
             manifests=manifests,
@@ -178,7 +180,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def grid(files):
-    """The folder, the rows, and the tables that `write_tables` makes of them, by name."""
+    """The folder, the rows, and the tables that `grid_tables` makes of them, by name."""
     return *files, written(files[0], "plain")
 
 
@@ -188,7 +190,8 @@ def written(folder, name, **choices):
     outputs = {table: folder / f"{name}_{table}.csv" for table in tables}
     usual = {"ood_datasets": ["a", "b", "c"], "source_groups": None, "replicates": 30, "confidence": 0.9, "seed": 5}
     usual["fit"] = NO_THRESHOLD
-    write_tables(
+    write(
+        grid_tables,
         rows=[path for name in ("one", "two") for path in sorted(folder.rglob(f"{name}.parquet"))],
         **prepared(folder),
         manifests=sorted(folder.rglob("*.manifest.json")),

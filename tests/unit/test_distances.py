@@ -23,6 +23,7 @@ from rib.data.splits import TEST
 from rib.data.stored_features import read_features
 from rib.data.subsets import balanced_order, subset
 from rib.data.view import DatasetFiles, load_dataset
+from tiny.tables import write
 from tiny.training import SPACE, VIEW, prepared_folder, rows_of, split_file
 
 
@@ -301,7 +302,7 @@ def test_as_many_images_as_the_smallest_set_has_but_no_fewer_than_six(tmp_path):
         order = balanced_order(dataset)[:6]
         assert (sample.features == values[order]).all() and sample.features.dtype == np.float64
         assert (sample.labels == dataset.labels[order]).all()
-    distances.write_distances(datasets=list(paths), features=list(paths.values()), table=tmp_path / "d.csv")
+    write(distances.distances_of, datasets=list(paths), features=list(paths.values()), table=tmp_path / "d.csv")
     expected = distances.distance_table(samples)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "d.csv"), expected, atol=1e-6)
 
@@ -357,7 +358,7 @@ def prepared(tmp_path):
 def test_written_compression_is_of_as_many_images_as_fit(tmp_path, prepared, megabytes, held_out):
     """Of datasets that are split the test part is taken."""
     files = prepared(held_out)
-    compression.write_compression(datasets=files, view=SMALL, megabytes=megabytes, table=tmp_path / "t.csv")
+    write(compression.compression_of, datasets=files, view=SMALL, megabytes=megabytes, table=tmp_path / "t.csv")
     loaded = [load_dataset(one, SMALL, TEST) for one in files]
     n = min(int(megabytes * 1e6 / 192), *(len(dataset.labels) for dataset in loaded))
     assert n == (len(rows_of("test", 30)) if held_out else 30 if megabytes == 1 else 10)
@@ -373,6 +374,6 @@ def test_a_budget_of_less_than_an_image_is_refused(tmp_path, prepared):
     large = replace(VIEW, geometry=Geometry(224, 1.0, "bicubic"))
     for view, megabytes, needed in ((SMALL, 0.000191, "8 px.* 0.00 MB"), (large, 0.1, "224 px.* 0.15 MB")):
         with pytest.raises(UserError, match=f"compressed_megabytes.*{needed}"):
-            compression.write_compression(datasets=prepared(False), view=view, megabytes=megabytes, table=table)
-    compression.write_compression(datasets=prepared(False), view=SMALL, megabytes=0.000193, table=table)
+            write(compression.compression_of, datasets=prepared(False), view=view, megabytes=megabytes, table=table)
+    write(compression.compression_of, datasets=prepared(False), view=SMALL, megabytes=0.000193, table=table)
     assert pd.read_csv(table)["n"].tolist() == [1] * 3

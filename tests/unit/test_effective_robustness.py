@@ -8,11 +8,12 @@ import pytest
 from scipy import stats
 
 from rib.analysis.baselines import baselines as published
-from rib.analysis.effective_robustness import Line, line_table, robustness_table, write_tables
+from rib.analysis.effective_robustness import Line, line_table, robustness_table, robustness_tables
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.grid import resolve_grid
 from rib.config.schema import validated
+from tiny.tables import write
 
 INSIDE = np.array([58.0, 66.0, 70.0, 74.5, 79.0, 84.0])
 OUTSIDE = np.array([45.0, 52.0, 59.0, 62.0, 69.0, 72.5])
@@ -164,8 +165,13 @@ def test_the_tables_are_written_with_their_conditions(tmp_path, baselines):
     runs.assign(conditions="c").to_csv(tmp_path / "accuracy.csv", index=False)
     outputs = {name: tmp_path / f"{name}.csv" for name in ("effective_robustness", "baseline_lines")}
     stated = baselines.to_dict("records")
-    write_tables(
-        accuracy=tmp_path / "accuracy.csv", baselines=stated, confidence=0.9, conditions="paper", outputs=outputs
+    write(
+        robustness_tables,
+        accuracy=tmp_path / "accuracy.csv",
+        baselines=stated,
+        confidence=0.9,
+        conditions="paper",
+        outputs=outputs,
     )
     table, lines = (pd.read_csv(path, dtype={"size": str}) for path in outputs.values())
     expected = robustness_table(runs, baselines, 0.9).assign(conditions="paper")

@@ -9,10 +9,11 @@ import timm
 import torch
 
 from rib.analysis.cka import Kernel, cka, jackknife_interval
-from rib.analysis.stir import write_stir
+from rib.analysis.stir import stir_table
 from rib.base.errors import UserError
 from rib.base.progress import Progress
 from rib.evaluation.inversion import invert, representation_of, starts
+from tiny.tables import write
 from tiny.training import CPU
 
 IMAGES, SIDE, WIDTH = 60, 4, 8
@@ -129,7 +130,7 @@ def test_every_number_of_the_table_is_that_of_its_features(tmp_path):
         paths.append(path)
         indexes.append(path.with_suffix(".parquet"))
     settings = {"layer": "stage4", "steps": 7, "conditions": "c", "confidence": 0.9}
-    write_stir(features=iter(paths), indexes=iter(indexes), table=tmp_path / "stir.csv", **settings)
+    write(stir_table, features=iter(paths), indexes=iter(indexes), table=tmp_path / "stir.csv", **settings)
     table = pd.read_csv(tmp_path / "stir.csv", dtype={"size": str})
     assert list(table) == [
         *("model", "method", "target", "size", "seed", "dataset", "layer", "reference", "n"),
@@ -161,7 +162,7 @@ def test_every_number_of_the_table_is_that_of_its_features(tmp_path):
     safetensors.numpy.save_file(few, paths[0])
     pd.DataFrame({"object_id": objects[:4]}).to_parquet(indexes[0])
     with pytest.raises(UserError, match=r"^t: .*4 images"):
-        write_stir(features=paths[:1], indexes=indexes[:1], table=tmp_path / "none.csv", **settings)
+        write(stir_table, features=paths[:1], indexes=indexes[:1], table=tmp_path / "none.csv", **settings)
     with pytest.raises(UserError, match="no fine-tuned run"):
-        write_stir(features=[], indexes=[], table=tmp_path / "none.csv", **settings)
+        write(stir_table, features=[], indexes=[], table=tmp_path / "none.csv", **settings)
     assert not (tmp_path / "none.csv").exists()

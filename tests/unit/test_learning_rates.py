@@ -6,7 +6,8 @@ import json
 import pandas as pd
 import pytest
 
-from rib.analysis.learning_rates import choose, write_choice
+from rib.analysis.learning_rates import choice_table, choose
+from tiny.tables import write
 
 RATES = [0.0001, 0.0003, 0.001]
 
@@ -65,15 +66,16 @@ def test_the_table_has_each_runs_fit_and_last_loss(tmp_path):
             paths.append(folder / name)
     variants = {f"ft-lr{lr}": {"method": "ft", "recipe": "adamw", "can_fit": True, "lr": float(lr)} for lr in (1, 2)}
     manifests, histories = files.values()
-    write_choice(
+    write(
+        choice_table,
         variants=variants,
         threshold=0.95,
         manifests=manifests,
         histories=histories,
         conditions="c",
-        table=tmp_path / "table.csv",
+        table=tmp_path / "learning_rates.csv",
     )
-    table = pd.read_csv(tmp_path / "table.csv")
+    table = pd.read_csv(tmp_path / "learning_rates.csv")
     assert table["lr"].tolist() == [1, 1, 2, 2] and table["target"].tolist() == ["a", "b"] * 2
     assert table["fit"].tolist() == [50, 50, 97.5, 97.5] and set(table["loss"]) == {0.25}
     assert table["chosen"].tolist() == ["no", "no", "yes", "yes"] and set(table["conditions"]) == {"c"}

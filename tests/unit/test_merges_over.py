@@ -13,12 +13,13 @@ from rib.analysis.bootstrap import object_weights
 from rib.analysis.cost import cost_table
 from rib.analysis.counts import COLUMNS
 from rib.analysis.fit import fit_table
-from rib.analysis.over_targets import write_over_targets
+from rib.analysis.over_targets import over_targets_table
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, parent_of
 from rib.evaluation.recipes import store_recipe, write_recipe
 from rib.methods import greedy_soup, soup
 from tiny.grids import grid, project_catalog
+from tiny.tables import write
 
 SOUP = {"algorithm": "soup", "recipes": None, "settings": {}}
 TWO = {"models": ["efficientnet_lite0"], "targets": ["noto", "openmoji"], "seeds": [4, 2]}
@@ -306,7 +307,8 @@ def tabulated(tmp_path):
         fit = {} if method == "pretrained" else {"ft, target a": 1.0, "ft, target z": 0.9 if seed else 1.0}
         manifests.append(folder / "g.manifest.json")
         manifests[-1].write_text(json.dumps({"device": "cpu", "fit": fit}))
-    write_over_targets(
+    write(
+        over_targets_table,
         rows=rows,
         indexes=[tmp_path / f"{name}/none/index.parquet" for name in OBJECTS],
         manifests=manifests,

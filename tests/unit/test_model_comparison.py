@@ -10,11 +10,12 @@ from scipy import stats
 
 from rib.analysis.bootstrap import estimate, object_weights, over_runs, p_over_runs
 from rib.analysis.counts import Counts, write_counts
-from rib.analysis.model_comparison import MEASURES, kendall_tau, write_model_comparisons
+from rib.analysis.model_comparison import MEASURES, kendall_tau, model_tables
 from rib.analysis.ri import ood_accuracies, ood_parts
 from rib.analysis.tables import mri_tables
 from rib.base.errors import UserError
 from rib.config.run import PRETRAINED, RUN_COLUMNS
+from tiny.tables import write
 
 SETTINGS = {"source_groups": None, "conditions": "protocol paper", "replicates": 200, "confidence": 0.9, "seed": 3}
 PLACES = {"a": np.array([0, 1, 2, 3]), "b": np.array([2, 3, 4, 5, 6]), "c": np.array([0, 4, 7])}
@@ -58,7 +59,7 @@ def written(folder, counts, methods=("ft",), unfinished=(), **more):
         "methods": methods,
         "ood_datasets": list(PLACES),
     }
-    write_model_comparisons(**given, **{**SETTINGS, "draws": 4000, **more}, **paths)
+    write(model_tables, **given, **{**SETTINGS, "draws": 4000, **more}, outputs=paths)
     return [pd.read_csv(path, dtype={"size": str}) for path in paths.values()]
 
 

@@ -16,6 +16,7 @@ from rib.base.errors import UserError
 from rib.config.label_space import LabelSpace
 from rib.config.run import Run
 from tiny.rows import by_runs
+from tiny.tables import write
 
 
 def calibration_error(confidence, right):
@@ -94,7 +95,7 @@ def written(tmp_path, paths, **choices):
     }
     outputs = {name: tmp_path / f"{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")}
     indexes, classes = (sorted(tmp_path.glob(f"prepare/*/*/{name}")) for name in ("index.parquet", "classes.json"))
-    samples.write_tables(rows=paths, indexes=indexes, classes=classes, **settings, outputs=outputs)
+    write(samples.sample_tables, rows=paths, indexes=indexes, classes=classes, **settings, outputs=outputs)
     return [pd.read_csv(outputs[name]) for name in ("samples", "flips")]
 
 

@@ -11,6 +11,7 @@ from rib.analysis import samples
 from rib.analysis.scores import compared_scores, real_accuracies, real_answers
 from rib.base.errors import UserError
 from rib.config.label_space import LabelSpace, imagenet_wnids, read_real_labels, read_timm_list
+from tiny.tables import write
 
 NAMES = tuple("abcdefgh")
 ALSO = ((1,), (), (), (7, 0), (), (), (), ())
@@ -66,7 +67,9 @@ def written(grid, tmp_path, real_labels=()):
     indexes, classes = (sorted(tmp_path.glob(f"prepare/*/*/{name}")) for name in ("index.parquet", "classes.json"))
     outputs = {name: tmp_path / f"{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")}
     choices = {"ood_datasets": list(SPACES), "source_groups": None, "conditions": "paper", "real_labels": real_labels}
-    samples.write_tables(rows=grid[0], indexes=indexes, classes=classes, **choices, **STATISTICS, outputs=outputs)
+    write(
+        samples.sample_tables, rows=grid[0], indexes=indexes, classes=classes, **choices, **STATISTICS, outputs=outputs
+    )
     return [pd.read_csv(outputs[name]) for name in ("scores", "mean_scores")]
 
 

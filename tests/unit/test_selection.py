@@ -10,13 +10,14 @@ import pytest
 from rib.analysis.bootstrap import object_weights
 from rib.analysis.counts import EVERY, Counts, write_counts
 from rib.analysis.fit import mark_tables
-from rib.analysis.selection import choices_of, gains_of, select_accuracies, selection_table, write_selection
+from rib.analysis.selection import choices_of, gains_of, select_accuracies, selection_table, selections
 from rib.base.errors import UserError
 from rib.base.files import write_table
 from rib.reporting.page import page_tables
 from tiny.grids import grid
 from tiny.project import ROOT
 from tiny.rows import write_rows
+from tiny.tables import write
 
 VARIANTS = {"ft": ["ft-lr1", "ft-lr2", "ft-lr3"], "lora": ["lora-rank1", "lora-rank2"]}
 NAMES = [name for own in VARIANTS.values() for name in own]
@@ -279,7 +280,7 @@ def test_the_table_has_each_models_choices_and_the_fit_of_what_was_chosen(tmp_pa
     how |= {"source_groups": None, "conditions": "c", "replicates": 100, "confidence": 0.95, "seed": 0}
     written = [tmp_path / "one.csv", tmp_path / "two.csv"]
     for path in written:
-        write_selection(counts=tmp_path / "counts.npz", **how, table=path)
+        write(selections, counts=tmp_path / "counts.npz", **how, table=path)
     mark_tables(written, tmp_path / "fit.csv")
     assert written[0].read_bytes() == written[1].read_bytes()
     table = pd.read_csv(written[0])

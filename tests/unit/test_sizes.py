@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from rib.analysis.sizes import write_sizes
+from rib.analysis.sizes import size_tables
 from rib.figures import pretraining_sizes, train_subsets, write_figure
+from tiny.tables import write
 
 METHODS = {
     "ft": {"label": "FT", "colour": "#d55e00", "marker": "o"},
@@ -62,12 +63,19 @@ def files(tmp_path):
     return {**tables, **trainings, **here, "stated": {}, "conditions": "protocol paper"}
 
 
+def write_sizes(files):
+    """Write both tables, from the arguments of `size_tables` and the tables' paths."""
+    names = ("sizes", "pretraining_sizes")
+    settings = {name: value for name, value in files.items() if name not in names}
+    write(size_tables, **settings, outputs={name: files[name] for name in names})
+
+
 def read(path):
     return pd.read_csv(path, dtype={"size": str})
 
 
 def test_every_ri_has_its_numbers_of_images_and_mri_their_mean(files):
-    write_sizes(**files)
+    write_sizes(files)
     table, ri = read(files["sizes"]), read(files["ri"])
     assert list(table)[:7] == ["model", "method", "target", "size", "seed", "train_images", "pretraining_images"]
     assert len(table) == 3 * 2 * 3 * (2 + 1)
@@ -85,7 +93,7 @@ def test_every_ri_has_its_numbers_of_images_and_mri_their_mean(files):
 
 
 def test_pretraining_sizes_has_accuracies_whose_difference_is_mri(files):
-    write_sizes(**files)
+    write_sizes(files)
     table = read(files["pretraining_sizes"])
     assert list(table["pretraining_images"]) == sorted(table["pretraining_images"])
     assert set(table["model"]) == {"m5", "m50"} and len(table) == 2 * 2 * 3
@@ -95,7 +103,7 @@ def test_pretraining_sizes_has_accuracies_whose_difference_is_mri(files):
 
 
 def test_published_models_have_the_number_that_they_state(files):
-    write_sizes(**{**files, "stated": {"published": 20}})
+    write_sizes({**files, "stated": {"published": 20}})
     table, sizes = read(files["pretraining_sizes"]), read(files["sizes"])
     assert list(dict.fromkeys(table["model"])) == ["m5", "published", "m50"] and len(table) == 3 * 2 * 3
     published = table[table["model"] == "published"]
@@ -106,7 +114,7 @@ def test_published_models_have_the_number_that_they_state(files):
 def test_the_same_input_gives_the_same_bytes(files):
     written = []
     for _ in range(2):
-        write_sizes(**files)
+        write_sizes(files)
         written.append([files[name].read_bytes() for name in ("sizes", "pretraining_sizes")])
     assert written[0] == written[1]
 
@@ -115,7 +123,7 @@ def test_sizes_that_look_like_numbers_are_kept_as_they_are_written(files):
     for name in ("ri", "mri", "ood"):
         table = read(files[name])
         table[table["size"] == "10"].assign(size="010").to_csv(files[name], index=False)
-    write_sizes(**{**files, "runs": [{**run, "size": run["size"].replace("10", "010")} for run in files["runs"]]})
+    write_sizes({**files, "runs": [{**run, "size": run["size"].replace("10", "010")} for run in files["runs"]]})
     for name, lines in (("sizes", 18), ("pretraining_sizes", 4)):
         table = read(files[name])
         assert len(table) == lines and set(table["size"]) == {"010"}
@@ -129,7 +137,7 @@ def spans(axes):
 
 
 def test_train_subsets_has_a_panel_per_model_and_the_tables_intervals(files):
-    write_sizes(**files)
+    write_sizes(files)
     table = read(files["sizes"])
     figure, shown = train_subsets.draw(table, models=LABELS, methods=METHODS, confidence=0.95)
     assert [axes.get_title() for axes in figure.axes] == list(LABELS.values())
@@ -151,7 +159,7 @@ def test_train_subsets_has_a_panel_per_model_and_the_tables_intervals(files):
 
 
 def test_pretraining_sizes_draws_before_after_and_mri(files):
-    write_sizes(**files)
+    write_sizes(files)
     table = read(files["pretraining_sizes"])
     how = {"models": LABELS, "series": dict.fromkeys(PRETRAINED_ON, "Net on digits")}
     whole = table[table["size"] == "all"]
@@ -209,7 +217,7 @@ def test_models_of_one_number_stand_side_by_side_below_it():
 
 
 def test_only_figures_of_every_size_are_given_all_of_them(files, tmp_path):
-    write_sizes(**files)
+    write_sizes(files)
     made = {ending: tmp_path / f"x.{ending}" for ending in ("png", "pdf", "csv")}
     settings = {"models": LABELS, "methods": METHODS, "confidence": 0.95}
     for figure, table, more, shown in (

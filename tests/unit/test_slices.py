@@ -6,9 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rib.analysis.slices import mean_corruption_errors, write_slices
+from rib.analysis.slices import mean_corruption_errors, slice_tables
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS
+from tiny.tables import write
 
 RUNS = [("m", "none", "pretrained"), ("m", "a", "ft"), ("k", "none", "pretrained"), ("k", "a", "ft")]
 SETS = {"a": 30, "c": 40, "plain": 10}  # images in the index, of which every fifth is not scored
@@ -50,7 +51,7 @@ def written(grid, tmp_path, *slices, table="accuracy_by_slice", errors=None):
     rows, indexes, *_ = grid
     tables = {name: tmp_path / f"{name}.csv" for name in ("accuracy_by_slice", "corruptions", "mce")}
     choices = {"slices": slices, "relative_errors": errors or {}, "conditions": "protocol paper"}
-    write_slices(rows=rows, indexes=indexes, **choices, outputs=tables)
+    write(slice_tables, rows=rows, indexes=indexes, **choices, outputs=tables)
     return pd.read_csv(tables[table])
 
 

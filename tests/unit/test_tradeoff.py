@@ -8,10 +8,11 @@ from scipy import stats
 from rib.analysis.bootstrap import object_weights, over_runs
 from rib.analysis.counts import Counts
 from rib.analysis.ri import ood_accuracies
-from rib.analysis.tables import mri_tables, write_tradeoff_epochs
+from rib.analysis.tables import mri_tables, tradeoff_table
 from rib.base.errors import UserError
 from rib.figures import tradeoff, tradeoff_epochs
 from tiny.rows import write_rows
+from tiny.tables import write
 
 PRETRAINED = ("m", "pretrained", "none", "all", 0, None)
 CURVE = [("m", "curve", target, "all", 0, alpha) for target in ("a", "b") for alpha in (0.0, 1.0)]
@@ -127,7 +128,8 @@ def test_in_the_course_of_training_the_pretrained_model_is_at_zero_percent(tmp_p
         for place in range(4)
     ]
     rows = write_rows(tmp_path, pd.DataFrame(parts).astype({"alpha": float}))
-    write_tradeoff_epochs(
+    write(
+        tradeoff_table,
         rows=rows,
         indexes=sorted(tmp_path.glob("*/view/index.parquet")),
         choices={"ood_datasets": ["a", "b"], "source_groups": None},
@@ -139,7 +141,8 @@ def test_in_the_course_of_training_the_pretrained_model_is_at_zero_percent(tmp_p
     assert set(table["method"]) == {"ft"} and table["trained"].tolist() == [0, 50, 100]
     assert table["on_target"].tolist() == [25, 50, 75] and table["mri"].tolist() == [0, 25, 50]
     with pytest.raises(UserError, match="no fine-tuned run is chosen"):
-        write_tradeoff_epochs(
+        write(
+            tradeoff_table,
             rows=[path for path in rows if "pretrained" in path.parts],  # no snapshot
             indexes=sorted(tmp_path.glob("*/view/index.parquet")),
             choices={"ood_datasets": ["a", "b"], "source_groups": None},

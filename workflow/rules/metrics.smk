@@ -39,7 +39,7 @@ TRAINED_ON = {
 
 
 def tabulation(function, **settings):
-    """Settings of a job that writes tables with a function of rib.analysis, `module:function`."""
+    """Settings of a job that writes the tables of a function of rib.analysis, `module:function`."""
     source = WORKFLOW / "lib/rib/analysis" / f"{function.split(':')[0]}.py"
     return {"function": f"rib.analysis.{function}", **settings, "code": digest("tabulate", source)}
 
@@ -72,7 +72,7 @@ rule compute_metrics:
         runtime=720 if LARGE_DATASETS else 30,
     params:
         cfg=tabulation(
-            "tables:write_tables", fit=FIT, in_distribution=IN_DISTRIBUTION_DATASETS, **MEANS_OF_RI, **TRAINED_ON
+            "tables:grid_tables", fit=FIT, in_distribution=IN_DISTRIBUTION_DATASETS, **MEANS_OF_RI, **TRAINED_ON
         ),
     script:
         str(WORKFLOW / "scripts/tabulate.py")

@@ -1,4 +1,4 @@
-"""Write tables with the function that the rule names, and mark runs whose training is unfinished."""
+"""Write the tables of the function that the rule names, which may also write files, and mark unfinished runs."""
 
 import pkgutil
 from pathlib import Path
@@ -6,13 +6,17 @@ from pathlib import Path
 from _run import arguments, dataset_group, named_inputs, run
 
 with run(snakemake, warm="tables") as out:
-    function = pkgutil.resolve_name(snakemake.params.cfg["function"])
+    cfg = snakemake.params.cfg
+    function = pkgutil.resolve_name(cfg["function"])
     from rib.analysis.fit import mark_tables
+    from rib.analysis.writing import write_tables
 
     given = {}
-    if "view" in snakemake.params.cfg:
+    if "view" in cfg:
         folders = {path.parts[-3]: path.parent for path in map(Path, snakemake.input.indexes)}
         given["datasets"] = dataset_group(snakemake, folders)
-    function(**arguments(function, snakemake, out, **given))
+    tables = function(**arguments(function, snakemake, out, **given))
+    if tables is not None:
+        write_tables(tables, out, **{key: cfg[key] for key in ("conditions",) if key in cfg})
     if fit := out.get("fit") or named_inputs(snakemake).get("fit"):
         mark_tables([path for path in out.values() if path.suffix == ".csv"], fit)

@@ -24,7 +24,7 @@ use rule compute_metrics as compare_methods with:
     log:
         f"{LOGS}/comparison.log",
     params:
-        cfg=tabulation("comparison:write_comparison", **MEANS_OF_RI),
+        cfg=tabulation("comparison:comparison_tables", **MEANS_OF_RI),
 
 
 use rule compare_published as write_summary with:

@@ -19,7 +19,7 @@ use rule compare_published as count_costs with:
     params:
         # RECORDS_BY_STAGE and FISHER_RECORDS are defined in report.smk, which is included later.
         cfg=lambda w: tabulation(
-            "cost:write_costs",
+            "cost:cost_of",
             records=[path for stage in ("finetune", "merge", "evaluate") for path in RECORDS_BY_STAGE[stage]],
             fisher={name: paths for name, paths in FISHER_RECORDS.items() if name in COSTED},
             parents=COSTED,

@@ -48,7 +48,7 @@ use rule compute_metrics as measure_distances with:
         mem_mb=8000,
         runtime=240,
     params:
-        cfg=tabulation("distances:write_distances", datasets=DISTANCE_SETS),
+        cfg=tabulation("distances:distances_of", datasets=DISTANCE_SETS),
 
 
 # Once for all models with the same geometry.
@@ -69,7 +69,7 @@ use rule compute_metrics as compress_datasets with:
         runtime=240,
     params:
         cfg=lambda w: tabulation(
-            "compression:write_compression",
+            "compression:compression_of",
             excludes_proxy=TRAINED_ON["excludes_proxy"],
             split=DISTANCE_SETS if GRID.split_fractions else [],
             view=view_at(w.geometry),
@@ -93,7 +93,7 @@ use rule compute_metrics as associate_distances with:
         runtime=60,
     params:
         cfg=tabulation(
-            "association:write_tables",
+            "association:distance_tables",
             models=list(GRID.models),
             choices={
                 "targets": GRID.targets,

@@ -25,4 +25,4 @@ use rule compare_published as compare_with_baselines with:
     log:
         f"{LOGS}/effective_robustness.log",
     params:
-        cfg=tabulation("effective_robustness:write_tables", baselines=BASELINES, **STATISTICS),
+        cfg=tabulation("effective_robustness:robustness_tables", baselines=BASELINES, **STATISTICS),

@@ -66,7 +66,7 @@ use rule compute_metrics as compute_cka_epochs with:
     resources:
         **KERNELS,
     params:
-        cfg=tabulation("cka:write_cka_epochs", snapshots=len(KEPT), ood_datasets=GRID.ood, **STATISTICS),
+        cfg=tabulation("cka:epoch_table", snapshots=len(KEPT), ood_datasets=GRID.ood, **STATISTICS),
 
 
 def snapshot_inputs(w):
@@ -110,4 +110,4 @@ use rule compute_metrics as tabulate_tradeoff_epochs with:
     log:
         f"{LOGS}/tradeoff_epochs.log",
     params:
-        cfg=tabulation("tables:write_tradeoff_epochs", choices=IN_RI, conditions=CONDITIONS),
+        cfg=tabulation("tables:tradeoff_table", choices=IN_RI, conditions=CONDITIONS),

@@ -17,4 +17,4 @@ use rule compute_metrics as compare_models with:
     log:
         f"{LOGS}/models.log",
     params:
-        cfg=tabulation("model_comparison:write_model_comparisons", methods=SHARED, **MEANS_OF_RI),
+        cfg=tabulation("model_comparison:model_tables", methods=SHARED, **MEANS_OF_RI),

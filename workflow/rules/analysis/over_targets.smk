@@ -37,7 +37,7 @@ if GRID.over_targets:
             f"{LOGS}/over_targets.log",
         params:
             cfg=tabulation(
-                "over_targets:write_over_targets",
+                "over_targets:over_targets_table",
                 datasets=GRID.not_trained_on,
                 fit=FIT,
                 conditions=CONDITIONS,

@@ -17,4 +17,4 @@ use rule compute_cka_epochs as compute_cka with:
     log:
         f"{LOGS}/cka.log",
     params:
-        cfg=tabulation("cka:write_cka", ood_datasets=GRID.ood, **STATISTICS),
+        cfg=tabulation("cka:cka_table", ood_datasets=GRID.ood, **STATISTICS),

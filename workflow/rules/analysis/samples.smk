@@ -33,7 +33,7 @@ use rule compute_metrics as compare_samples with:
         f"{LOGS}/samples.log",
     params:
         cfg=tabulation(
-            "samples:write_tables",
+            "samples:sample_tables",
             real_labels=[name for name, dataset in GRID.datasets.items() if dataset.real_labels],
             **MEANS_OF_RI,
         ),

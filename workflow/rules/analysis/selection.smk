@@ -34,4 +34,4 @@ if GRID.selection:
         log:
             f"{LOGS}/selection.log",
         params:
-            cfg=tabulation("selection:write_selection", **GRID.selection, **MEANS_OF_RI),
+            cfg=tabulation("selection:selections", **GRID.selection, **MEANS_OF_RI),

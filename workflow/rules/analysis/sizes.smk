@@ -38,7 +38,7 @@ use rule compare_published as tabulate_sizes with:
         f"{LOGS}/sizes.log",
     params:
         cfg=tabulation(
-            "sizes:write_sizes",
+            "sizes:size_tables",
             runs=[{key: vars(run)[key] for key in ("model", "target", "size")} for run in COUNTED],
             stated=PRETRAINING_IMAGES,
             trained_here=list(SERIES),

@@ -23,4 +23,4 @@ use rule compare_samples as compare_slices with:
     log:
         f"{LOGS}/slices.log",
     params:
-        cfg=tabulation("slices:write_slices", slices=CONFIG["slices"], relative_errors=ALEXNET, conditions=CONDITIONS),
+        cfg=tabulation("slices:slice_tables", slices=CONFIG["slices"], relative_errors=ALEXNET, conditions=CONDITIONS),

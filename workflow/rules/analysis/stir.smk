@@ -55,4 +55,4 @@ use rule compute_metrics as compute_stir with:
         mem_mb=2000,
         runtime=60,
     params:
-        cfg=tabulation("stir:write_stir", **{key: CONFIG["stir"][key] for key in ("layer", "steps")}, **STATISTICS),
+        cfg=tabulation("stir:stir_table", **{key: CONFIG["stir"][key] for key in ("layer", "steps")}, **STATISTICS),

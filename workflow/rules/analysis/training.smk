@@ -24,4 +24,4 @@ use rule compare_published as gather_histories with:
     log:
         f"{LOGS}/training.log",
     params:
-        cfg=tabulation("training:write_training", conditions=CONDITIONS),
+        cfg=tabulation("training:training_table", conditions=CONDITIONS),

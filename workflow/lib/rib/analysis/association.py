@@ -23,7 +23,6 @@ import pandas as pd
 from scipy.stats import norm, rankdata
 
 from rib.analysis.fit import read_table
-from rib.base.files import write_table
 from rib.base.progress import log
 from rib.config.run import PRETRAINED
 
@@ -107,12 +106,12 @@ def to_targets(
     distances: pd.DataFrame, targets: Sequence[str], ood_datasets: Sequence[str], in_distribution: str | None
 ) -> dict[str, float]:
     """Distance of each target to the in-distribution dataset, or its mean distance to the others, of one model and kind."""
-    matrix, others = _matrix(distances), [in_distribution] if in_distribution else ood_datasets
+    matrix, others = matrix_of(distances), [in_distribution] if in_distribution else ood_datasets
     own = {name: [other for other in others if other != name] for name in targets}
     return {name: float(matrix.loc[name, columns].to_numpy().mean()) for name, columns in own.items()}
 
 
-def _matrix(distances: pd.DataFrame) -> pd.DataFrame:
+def matrix_of(distances: pd.DataFrame) -> pd.DataFrame:
     """Symmetric distance matrix of one model and kind, NaN on the diagonal."""
     turned = distances.rename(columns={"first": "second", "second": "first"})
     return pd.concat([distances, turned]).pivot(index="first", columns="second", values="value")
@@ -176,7 +175,7 @@ def association_table(
 
 def _renamed(distances: pd.DataFrame, names: Sequence[str], cells: Sequence[tuple[str, str]]) -> Permuted:
     """Function from permutations (b, datasets) of the datasets' names to the distances (b, cells) of pairs of names."""
-    matrix = _matrix(distances).loc[names, names].to_numpy()
+    matrix = matrix_of(distances).loc[names, names].to_numpy()
     rows, columns = ([names.index(cell[side]) for cell in cells] for side in (0, 1))
     return lambda orders: matrix[orders[:, rows], orders[:, columns]]
 
@@ -196,7 +195,7 @@ def _tested(
             yield (run, statistic, value, *sure, p, len(orders), exact, n)
 
 
-def write_tables(
+def distance_tables(
     *,
     models: Sequence[str],
     features: Sequence[Path],
@@ -204,10 +203,8 @@ def write_tables(
     accuracy: Path,
     ri: Path,
     choices: Mapping,
-    conditions: str,
-    outputs: Mapping[str, Path],
-) -> None:
-    """Write the tables `distances` and `association`.
+) -> dict[str, pd.DataFrame]:
+    """The tables `distances` and `association`.
 
     Args:
         features, compression: CSV of each model's distances in feature space and by compression.
@@ -217,5 +214,4 @@ def write_tables(
     parts = {model: pd.concat(map(pd.read_csv, paths)) for model, *paths in measured}
     distances = pd.concat(parts, names=["model"]).reset_index("model")
     associated = association_table(distances, read_table(accuracy), read_table(ri), **choices)
-    for name, table in (("distances", distances), ("association", associated)):
-        write_table(outputs[name], table.assign(conditions=conditions))
+    return {"distances": distances, "association": associated}

@@ -22,7 +22,6 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from rib.base.errors import UserError
-from rib.base.files import write_table
 from rib.base.progress import Progress
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
 
@@ -31,7 +30,6 @@ DEPTHS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, PRE_LOGITS: 5}  # 
 OTHERS = "others"  # dataset column of the mean over all datasets other than the target
 FEWEST = 4  # minimum number of images for the unbiased estimator
 CLOSEST = 1 - 1e-12  # upper limit, since artanh(1) is infinite
-Files = Mapping[Run, Mapping[str, Path]]  # of features, by dataset
 
 
 @dataclass(frozen=True)
@@ -128,57 +126,47 @@ def mean_over(parts: Sequence[tuple[np.ndarray, Sequence[str]]]) -> np.ndarray:
     return np.r_[np.mean([values[0] for values, _ in parts]), np.mean(left, axis=0)]
 
 
-def write_cka(
-    *, features: Iterable[Path], ood_datasets: Collection[str], conditions: str, confidence: float, table: Path
-) -> None:
-    """Write the CKA of every fine-tuned run with its pretrained model, per dataset and layer.
+def cka_table(*, features: Iterable[Path], ood_datasets: Collection[str], confidence: float) -> pd.DataFrame:
+    """The CKA of every fine-tuned run with its pretrained model, per dataset and layer.
 
     Args:
         features: outputs of the features jobs, <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors, of
             fine-tuned runs and pretrained models, on the same datasets.
         ood_datasets: datasets that `others` averages over, except the target.
-        table: written as CSV: model, method, target, size, seed, dataset, layer, depth (1 is nearest to the input), n,
-            cka, ci_low, ci_high, biased (the plain estimator, for comparison with published numbers).
+
+    Returns:
+        model, method, target, size, seed, dataset, layer, depth (1 is nearest to the input), n, cka, ci_low, ci_high,
+        biased (the plain estimator, for comparison with published numbers).
 
     Raises:
         UserError: there is no fine-tuned run, or too few images.
     """
-    runs = by_run(features)
-    before = {run: paths for run, paths in runs.items() if run.method == PRETRAINED}
-    tuned = {run: paths for run, paths in runs.items() if run.method != PRETRAINED}
     names = {layer: {"layer": layer, "depth": depth} for layer, depth in DEPTHS.items()}
-    found = _table(before, tuned, names, None, ood_datasets, confidence)
-    write_table(table, found.assign(conditions=conditions))
+    return _table(features, names, None, ood_datasets, confidence)
 
 
-def write_cka_epochs(
-    *,
-    before: Iterable[Path],
-    after: Iterable[Path],
-    snapshots: int,
-    ood_datasets: Collection[str],
-    conditions: str,
-    confidence: float,
-    table: Path,
-) -> None:
-    """Write the CKA of the head's input with that of the pretrained model, at several times in training.
+def epoch_table(
+    *, before: Iterable[Path], after: Iterable[Path], snapshots: int, ood_datasets: Collection[str], confidence: float
+) -> pd.DataFrame:
+    """The CKA of the head's input with that of the pretrained model, at several times in training.
 
     Args:
-        before: features of the pretrained models, as for `write_cka`.
+        before: features of the pretrained models, as for `cka_table`.
         after: outputs of the epochs jobs, with the same paths: features by snapshot.
         snapshots: number of snapshots, at equal distances in training.
-        table: written as CSV, as in `write_cka` but with trained (percent of the steps) instead of layer and depth.
+
+    Returns:
+        As `cka_table`, but with trained (percent of the steps) instead of layer and depth.
 
     Raises:
         UserError: there is no fine-tuned run, too few images, or no `pre_logits` among the pretrained features.
     """
     names = {f"snapshot{number}": {"trained": 100 * number / snapshots} for number in range(1, snapshots + 1)}
-    found = _table(by_run(before), by_run(after), names, PRE_LOGITS, ood_datasets, confidence)
-    write_table(table, found.assign(conditions=conditions))
+    return _table([*before, *after], names, PRE_LOGITS, ood_datasets, confidence)
 
 
 def _table(
-    before: Files, tuned: Files, names: Mapping, against: str | None, ood_datasets: Collection[str], confidence: float
+    features: Iterable[Path], names: Mapping, against: str | None, ood_datasets: Collection[str], confidence: float
 ) -> pd.DataFrame:
     """Compare runs with their pretrained models: one row per run, name and dataset.
 
@@ -186,10 +174,12 @@ def _table(
         names: names of the features in the runs' files, in order, each with further columns of its rows.
         against: see `compare`.
     """
+    runs = by_run(features)
+    tuned = {run: paths for run, paths in runs.items() if run.method != PRETRAINED}
     if not tuned:
         raise UserError("representations: no fine-tuned run is chosen; choose methods and targets in config.yaml.")
     found: dict[tuple, dict[str, tuple]] = {}
-    cells = [(run.model, dataset, path) for run, paths in before.items() for dataset, path in paths.items()]
+    cells = [(run.model, *part) for run in runs if run not in tuned for part in runs[run].items()]
     for model, dataset, path in Progress(cells, desc="CKA", unit="dataset"):
         after = {run: paths[dataset] for run, paths in tuned.items() if run.model == model and dataset in paths}
         for key, value in compare(path, after, against):

@@ -35,7 +35,6 @@ from rib.analysis.bootstrap import FEWEST_SEEDS, object_weights, over_runs, p_ov
 from rib.analysis.counts import State, read_counts
 from rib.analysis.fit import read_table
 from rib.analysis.ri import Ood, ood_accuracies, ood_parts, ri_objects
-from rib.base.files import write_table
 from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED
 
@@ -258,20 +257,18 @@ def few_objects(table: pd.DataFrame) -> str:
     return few if fewest < FEWEST_OBJECTS else ""
 
 
-def write_comparison(
+def comparison_tables(
     *,
     counts: Path,
     fit: Path,
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
-    conditions: str,
     replicates: int,
     confidence: float,
     seed: int,
     draws: int = DRAWS,
-    outputs: Mapping[str, Path],
-) -> None:
-    """Write comparisons, comparisons_ri, ranking and seeds_ri from a grid's counts, without curves, and `fit_table`."""
+) -> dict[str, pd.DataFrame]:
+    """comparisons, comparisons_ri, ranking and seeds_ri from a grid's counts, without curves, and `fit_table`."""
     found = []
     unfinished = read_table(fit).query("unfinished == 'yes'")
     for of_model in read_counts(counts):
@@ -288,9 +285,10 @@ def write_comparison(
                 of_rows = [objects.get(target, objects[None]) for target in table.get("target", [None] * len(table))]
                 tables[name] = table.assign(model=model, size=size, objects=of_rows)
             found.append(tables)
+    whole = {}
     for name, columns in COLUMNS.items():
         tables = [tables[name][columns] for tables in found if len(tables[name])]
-        table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
-        if name.startswith("comparisons") and (note := few_objects(table)):
+        whole[name] = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+        if name.startswith("comparisons") and (note := few_objects(whole[name])):
             log.warning("%s: %s", name, note)
-        write_table(outputs[name], table.assign(conditions=conditions))
+    return whole

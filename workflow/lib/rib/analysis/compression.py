@@ -3,13 +3,11 @@
 import itertools
 import lzma
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from rib.base.errors import UserError
-from rib.base.files import write_table
 from rib.base.progress import Progress
 from rib.data.splits import TEST
 from rib.data.subsets import subset
@@ -46,8 +44,8 @@ def compression_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["first", "second", "distance", "value", "n", "note"])
 
 
-def write_compression(*, datasets: Sequence[DatasetFiles], view: DatasetView, megabytes: float, table: Path) -> None:
-    """Write `compression_table` as CSV, for as many images as the smallest dataset has and the budget allows.
+def compression_of(*, datasets: Sequence[DatasetFiles], view: DatasetView, megabytes: float) -> pd.DataFrame:
+    """`compression_table` of as many images as the smallest dataset has and the budget allows.
 
     The test split is used where there is one. Raises a UserError if no image fits the budget, `megabytes` of pixels.
     """
@@ -60,4 +58,4 @@ def write_compression(*, datasets: Sequence[DatasetFiles], view: DatasetView, me
         )
     chosen = [subset(dataset, str(n)) for dataset in loaded]
     images = {part.name: part.images[slice(None) if part.rows is None else part.rows] for part in chosen}
-    write_table(table, compression_table(images))
+    return compression_table(images)

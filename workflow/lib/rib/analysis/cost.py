@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.base.files import read_json, write_table
+from rib.base.files import read_json
 from rib.base.progress import log
 from rib.config.run import PRETRAINED
 from rib.records import provenance
@@ -78,19 +78,13 @@ def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
     return {method}.union(*(_with_needed(parent, parents) for parent in parents.get(method, ())))
 
 
-def write_costs(
-    *,
-    records: Sequence[str],
-    fisher: Mapping[str, Sequence[str]],
-    parents: Mapping[str, Sequence[str]],
-    conditions: str,
-    table: Path,
-) -> None:
-    """Write `cost_table` of the jobs with these records (see `jobs_of`).
+def cost_of(
+    *, records: Sequence[str], fisher: Mapping[str, Sequence[str]], parents: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """`cost_table` of the jobs with these records (see `jobs_of`).
 
     Args:
         fisher: records of the Fisher information that a merge needs, by method.
     """
     merging = [jobs_of(paths).assign(method=method, stage="merge") for method, paths in fisher.items()]
-    jobs = pd.concat([jobs_of(records), *merging], ignore_index=True)
-    write_table(table, cost_table(jobs, parents).assign(conditions=conditions), "%.2f")
+    return cost_table(pd.concat([jobs_of(records), *merging], ignore_index=True), parents)

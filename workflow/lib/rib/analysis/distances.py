@@ -22,7 +22,6 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 from rib.base.errors import UserError
-from rib.base.files import write_table
 from rib.base.progress import Progress
 from rib.data.stored_features import read_features
 from rib.data.subsets import balanced_order
@@ -175,6 +174,6 @@ def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
     return samples
 
 
-def write_distances(*, datasets: Sequence[str], features: Sequence[Path], table: Path) -> None:
-    """Write `distance_table` of one model as CSV, from its features of each dataset before fine-tuning."""
-    write_table(table, distance_table(equal_samples(dict(zip(datasets, features, strict=True)))))
+def distances_of(*, datasets: Sequence[str], features: Sequence[Path]) -> pd.DataFrame:
+    """`distance_table` of one model, from its features of each dataset before fine-tuning."""
+    return distance_table(equal_samples(dict(zip(datasets, features, strict=True))))

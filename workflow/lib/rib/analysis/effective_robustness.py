@@ -22,7 +22,6 @@ from scipy.stats import linregress, t
 
 from rib.analysis.fit import read_table
 from rib.base.errors import UserError
-from rib.base.files import write_table
 from rib.config.run import PRETRAINED, RUN_COLUMNS
 
 FEWEST = 3  # minimum number of models for a line and its confidence interval
@@ -119,15 +118,12 @@ def line_table(baselines: pd.DataFrame) -> pd.DataFrame:
     return pairs.assign(**{key: [getattr(line, key) for line in lines] for key in columns})
 
 
-def write_tables(
-    *, accuracy: Path, baselines: Iterable[Mapping], confidence: float, conditions: str, outputs: Mapping[str, Path]
-) -> None:
-    """Write `robustness_table` as CSV `effective_robustness`, and `line_table` as `baseline_lines`.
+def robustness_tables(*, accuracy: Path, baselines: Iterable[Mapping], confidence: float) -> dict[str, pd.DataFrame]:
+    """`robustness_table` as `effective_robustness`, and `line_table` as `baseline_lines`.
 
     Args:
         baselines: model, dataset, in_distribution, id, ood (percent) of each published pair of accuracies.
     """
-    measured, stated = read_table(accuracy), pd.DataFrame(baselines)
-    robustness = robustness_table(measured, stated, confidence)
-    write_table(outputs["effective_robustness"], robustness.assign(conditions=conditions))
-    write_table(outputs["baseline_lines"], line_table(stated).assign(conditions=conditions))
+    stated = pd.DataFrame(baselines)
+    robustness = robustness_table(read_table(accuracy), stated, confidence)
+    return {"effective_robustness": robustness, "baseline_lines": line_table(stated)}

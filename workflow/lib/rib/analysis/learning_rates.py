@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.base.files import read_json, write_table
+from rib.base.files import read_json
 from rib.config.run import run_of
 
 GROUP = ["model", "method", "recipe"]
@@ -34,16 +34,10 @@ def choose(runs: pd.DataFrame, threshold: float | None) -> pd.DataFrame:
     return pd.concat(parts).sort_values([*GROUP, "lr", "target", "size", "seed"], kind="stable")
 
 
-def write_choice(
-    *,
-    variants: Mapping[str, Mapping],
-    threshold: float | None,
-    manifests: Sequence[Path],
-    histories: Sequence[Path],
-    conditions: str,
-    table: Path,
-) -> None:
-    """Write `choose` of all fine-tuning runs as CSV.
+def choice_table(
+    *, variants: Mapping[str, Mapping], threshold: float | None, manifests: Sequence[Path], histories: Sequence[Path]
+) -> pd.DataFrame:
+    """`choose` of all fine-tuning runs.
 
     Args:
         variants: `method`, `recipe`, `can_fit` and `lr` of each swept method.
@@ -53,5 +47,4 @@ def write_choice(
     for manifest, history in zip(manifests, histories, strict=True):
         run, loss = run_of(manifest), pd.read_csv(history)["loss"].iloc[-1]
         lines.append({**vars(run), **variants[run.method], "fit": 100 * read_json(manifest)["fit"], "loss": loss})
-    columns = [*GROUP, "lr", "target", "size", "seed", "fit", "loss", "chosen"]
-    write_table(table, choose(pd.DataFrame(lines), threshold)[columns].assign(conditions=conditions), "%.8g")
+    return choose(pd.DataFrame(lines), threshold)[[*GROUP, "lr", "target", "size", "seed", "fit", "loss", "chosen"]]

@@ -17,7 +17,6 @@ from rib.analysis.counts import Counts, read_counts, read_states
 from rib.analysis.fit import read_table
 from rib.analysis.ri import ood_accuracies, ood_parts, ri_objects
 from rib.base.errors import UserError
-from rib.base.files import write_table
 from rib.config.run import NO_TARGET, PRETRAINED
 
 # As weights of the mean accuracy on the other datasets before and after fine-tuning.
@@ -107,22 +106,19 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
     return table.assign(**dict(zip(("tau", "tau_low", "tau_high"), tau, strict=True)))
 
 
-def write_model_comparisons(
+def model_tables(
     *,
     counts: Path,
     fit: Path,
     methods: Collection[str],
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
-    conditions: str,
     replicates: int,
     confidence: float,
     seed: int,
     draws: int = DRAWS,
-    model_comparisons: Path,
-    model_ranks: Path,
-) -> None:
-    """Write both tables, by method and size, from the counts of a grid with at least two models.
+) -> dict[str, pd.DataFrame]:
+    """Tables of comparisons and ranks, by method and size, from the counts of a grid with at least two models.
 
     Args:
         fit: CSV file of `rib.analysis.fit.fit_table`, which says what is unfinished.
@@ -145,5 +141,4 @@ def write_model_comparisons(
     compared["objects"] = ri_objects(first, {state[2] for state in first.states} - {NO_TARGET}, *which.values())[None]
     compared = compared.sort_values([*KEY, *PAIR[:2]], kind="stable")[[*KEY, *PAIR]]
     ranks = {key: rank(effects, *key, confidence) for key in dict.fromkeys(name[:2] for name in effects.columns)}
-    for path, found in ((model_comparisons, compared), (model_ranks, pd.concat(ranks, names=KEY).reset_index(KEY))):
-        write_table(path, found.assign(conditions=conditions))
+    return {"model_comparisons": compared, "model_ranks": pd.concat(ranks, names=KEY).reset_index(KEY)}

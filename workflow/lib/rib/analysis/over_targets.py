@@ -13,35 +13,33 @@ from rib.analysis.counts import count, read_indexes, read_rows_of
 from rib.analysis.fit import fit_table
 from rib.analysis.ri import ood_accuracies
 from rib.analysis.tables import accuracy_table, read_fits
-from rib.base.files import write_table
 from rib.config.run import PRETRAINED
 
 KEY = ["model", "method", "size", "seed"]
 NUMBERS = ["datasets", "images", "before", "after", "difference", "ci_low", "ci_high"]
 
 
-def write_over_targets(
+def over_targets_table(
     *,
     rows: Iterable[Path],
     indexes: Iterable[Path],
     manifests: Iterable[Path],
     datasets: Collection[str],
     fit: Mapping,
-    conditions: str,
     replicates: int,
     confidence: float,
     seed: int,
-    table: Path,
-) -> None:
-    """Write the table of merges over targets from their rows and those of the pretrained models.
+) -> pd.DataFrame:
+    """The table of merges over targets from their rows and those of the pretrained models.
 
     Args:
-        indexes: index of each dataset; folder names identify it.
         datasets: those that are scored; rows of others are ignored.
         fit: settings of `fit_table`.
-        table: written as CSV, one row per run: model, method, size, seed, numbers of datasets and images, mean accuracy
-            over datasets before and after (percent), difference (percentage points) with its confidence interval over
-            objects, unfinished (1 if a parent is, else 0), conditions.
+
+    Returns:
+        One row per run: model, method, size, seed, numbers of datasets and images, mean accuracy over datasets before
+        and after (percent), difference (percentage points) with its confidence interval over objects, unfinished (1 if a
+        parent is, else 0).
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
@@ -56,5 +54,4 @@ def write_over_targets(
     ]
     marks = fit_table(fits, accuracy_table(counts), **fit)[[*KEY, "unfinished"]]
     found = pd.DataFrame(lines, columns=[*KEY, *NUMBERS]).merge(marks, on=KEY)
-    found["unfinished"] = (found["unfinished"] == "yes").astype(int)
-    write_table(table, found.assign(conditions=conditions))
+    return found.assign(unfinished=(found["unfinished"] == "yes").astype(int))

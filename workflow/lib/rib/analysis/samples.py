@@ -28,7 +28,7 @@ from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import EVERY, Index, different_images, read_indexes
 from rib.analysis.ri import Groups, on_other_datasets
 from rib.analysis.scores import REAL, SCORES, compared_scores, real_accuracies, real_answers
-from rib.base.files import read_json, write_table
+from rib.base.files import read_json
 from rib.base.progress import Progress
 from rib.config.label_space import LabelSpace, read_real_labels
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
@@ -135,7 +135,7 @@ class ObjectMeans:
             return totals[:, :-1] / totals[:, -1:]
 
 
-def write_tables(
+def sample_tables(
     *,
     rows: Iterable[Path],
     indexes: Collection[Path],
@@ -143,25 +143,24 @@ def write_tables(
     real_labels: Collection[str],
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
-    conditions: str,
     replicates: int,
     confidence: float,
     seed: int,
-    outputs: Mapping[str, Path],
-) -> None:
-    """Write the tables samples, flips, scores and mean_scores from the evaluation rows of a grid.
+) -> dict[str, pd.DataFrame]:
+    """The tables samples, scores, flips and mean_scores from the evaluation rows of a grid.
 
     Args:
         rows: Parquet files of all runs except curves; folder names identify the run (see `run_of`).
         indexes, classes: index and label space of each dataset; folder names identify it.
         real_labels: datasets that are also scored with ReaL labels.
-        outputs: CSV files by name. `samples` has one row per fine-tuned run and dataset: model, method, target, size,
-            seed, dataset, n, agreement, right_to_wrong, wrong_to_right, ece_before, ece_after and their floors
-            (percent). `flips` has one row per model, method and size: means of the three shares over targets, seeds and
-            the datasets other than the target, each with its confidence interval over objects (percent). `scores` has
-            the rows of samples.csv: `SCORES`, then `REAL`, empty for datasets without ReaL labels. `mean_scores` has
-            the rows of flips.csv: the same means of `SCORES`, with intervals. Top-5 is empty if one of the datasets has
-            fewer than six classes.
+
+    Returns:
+        `samples` has one row per fine-tuned run and dataset: model, method, target, size, seed, dataset, n, agreement,
+        right_to_wrong, wrong_to_right, ece_before, ece_after and their floors (percent). `flips` has one row per model,
+        method and size: means of the three shares over targets, seeds and the datasets other than the target, each with
+        its confidence interval over objects (percent). `scores` has the rows of `samples`: `SCORES`, then `REAL`, empty
+        for datasets without ReaL labels. `mean_scores` has the rows of `flips`: the same means of `SCORES`, with
+        intervals. Top-5 is empty if one of the datasets has fewer than six classes.
 
     Raises:
         UserError: the ReaL labels don't have an image of a dataset in `real_labels`.
@@ -206,7 +205,9 @@ def write_tables(
     each = pd.DataFrame(lines, columns=[*keys, *SHARES, *CALIBRATION, *SCORES, *REAL]).astype({"n_real": "Int64"})
     columns = [f"{name}{part}" for name in (*SHARES, *SCORES) for part in ("", "_low", "_high")]
     by_group = pd.DataFrame(means, columns=[*GROUP, *columns])
-    write_table(outputs["samples"], each[[*keys, *SHARES, *CALIBRATION]].assign(conditions=conditions))
-    write_table(outputs["scores"], each[[*keys, *SCORES, *REAL]].assign(conditions=conditions))
-    write_table(outputs["flips"], by_group[[*GROUP, *columns[: 3 * len(SHARES)]]].assign(conditions=conditions))
-    write_table(outputs["mean_scores"], by_group[[*GROUP, *columns[3 * len(SHARES) :]]].assign(conditions=conditions))
+    return {
+        "samples": each[[*keys, *SHARES, *CALIBRATION]],
+        "scores": each[[*keys, *SCORES, *REAL]],
+        "flips": by_group[[*GROUP, *columns[: 3 * len(SHARES)]]],
+        "mean_scores": by_group[[*GROUP, *columns[3 * len(SHARES) :]]],
+    }

@@ -22,7 +22,6 @@ import pandas as pd
 from rib.analysis.bootstrap import object_weights, over_runs
 from rib.analysis.counts import EVERY, Counts, count, read_counts, read_indexes, read_rows_of
 from rib.analysis.ri import Groups, on_other_datasets, ood_accuracies
-from rib.base.files import write_table
 from rib.config.run import MEAN, NO_TARGET
 
 DECIMALS = 9  # percentage points; a smaller difference is a rounding error
@@ -115,7 +114,7 @@ def selection_table(
     return pd.DataFrame(lines, columns=TABLE)
 
 
-def write_selection(
+def selections(
     *,
     counts: Path,
     rule: str,
@@ -123,24 +122,21 @@ def write_selection(
     groups: Mapping[str, str],
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
-    conditions: str,
     replicates: int,
     confidence: float,
     seed: int,
-    table: Path,
     rows: Sequence[Path] = (),
     indexes: Sequence[Path] = (),
-) -> None:
-    """Write `selection_table` of all models as CSV.
+) -> pd.DataFrame:
+    """`selection_table` of all models.
 
     Args:
         rule, variants, groups: see `choices_of`.
         rows: for the rule target, rows of the variants on the select split of their target.
-        indexes: index of each dataset; folder names identify it.
     """
     select = select_accuracies(rows, indexes, replicates, seed) if rows else {}
     found = []
     for of_model in read_counts(counts):
         gains = gains_of(of_model, object_weights(of_model.objects, replicates, seed), ood_datasets, source_groups)
         found.append(selection_table(choices_of(gains, select, rule, variants, groups), rule, variants, confidence))
-    write_table(table, pd.concat(found).assign(conditions=conditions))
+    return pd.concat(found)

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from rib.analysis.counts import different_images, read_indexes
 from rib.analysis.samples import read_rows, right
 from rib.base.errors import UserError
-from rib.base.files import write_table
 from rib.base.progress import Progress
 from rib.config.run import PRETRAINED, RUN_COLUMNS, by_run
 from rib.data.prepared import INDEX_COLUMNS
@@ -25,23 +24,18 @@ CORRUPTION = ["corruption", "severity"]
 Errors = Mapping[str, Mapping[str, float]]  # AlexNet's, in percent, by dataset that states them and corruption
 
 
-def write_slices(
-    *,
-    rows: Iterable[Path],
-    indexes: Sequence[Path],
-    slices: Sequence[str],
-    relative_errors: Errors,
-    conditions: str,
-    outputs: Mapping[str, Path],
-) -> None:
-    """Write accuracies before and after fine-tuning by the values of columns of the indexes, one run at a time.
+def slice_tables(
+    *, rows: Iterable[Path], indexes: Sequence[Path], slices: Sequence[str], relative_errors: Errors
+) -> dict[str, pd.DataFrame]:
+    """Accuracies before and after fine-tuning by the values of columns of the indexes, one run at a time.
 
     Args:
-        rows, indexes: see `rib.analysis.samples.write_tables`.
+        rows, indexes: see `rib.analysis.samples.sample_tables`.
         slices: columns; if empty, all that the layouts gave.
-        outputs: CSV files by name. `accuracy_by_slice` is by fine-tuned run, dataset, column and value: n images,
-            accuracies and change (percent); `corruptions` the same by corruption and severity, for datasets that have
-            both; `mce` that of `mean_corruption_errors`.
+
+    Returns:
+        `accuracy_by_slice` by fine-tuned run, dataset, column and value: n images, accuracies and change (percent);
+        `corruptions`, the same by corruption and severity, for datasets that have both; `mce` of `mean_corruption_errors`.
 
     Raises:
         UserError: no index has a column that is asked for, two runs were scored on different images, or see
@@ -61,11 +55,10 @@ def write_slices(
     found = list(_compared(rows, parts))
     single = [(*run, name, *columns, *rest) for run, name, columns, *rest in found if columns != CORRUPTION]
     double = [(*run, name, *rest) for run, name, columns, *rest in found if columns == CORRUPTION]
-    table = pd.DataFrame(double, columns=[*RUN_COLUMNS, "dataset", *CORRUPTION, *ACCURACIES])
-    write_table(outputs["mce"], mean_corruption_errors(table, relative_errors).assign(conditions=conditions))
-    write_table(outputs["corruptions"], table.assign(conditions=conditions))
-    table = pd.DataFrame(single, columns=[*RUN_COLUMNS, "dataset", "slice", "value", *ACCURACIES])
-    write_table(outputs["accuracy_by_slice"], table.assign(conditions=conditions))
+    corruptions = pd.DataFrame(double, columns=[*RUN_COLUMNS, "dataset", *CORRUPTION, *ACCURACIES])
+    by_slice = pd.DataFrame(single, columns=[*RUN_COLUMNS, "dataset", "slice", "value", *ACCURACIES])
+    mce = mean_corruption_errors(corruptions, relative_errors)
+    return {"accuracy_by_slice": by_slice, "corruptions": corruptions, "mce": mce}
 
 
 def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.DataFrame:

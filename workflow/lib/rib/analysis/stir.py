@@ -9,32 +9,26 @@ from safetensors.numpy import load_file
 
 from rib.analysis.cka import Kernel, cka, jackknife_interval
 from rib.base.errors import UserError
-from rib.base.files import write_table
 from rib.config.run import RUN_COLUMNS, run_of
 
 # The network that was inverted, and the one that sees the inversions.
 REFERENCES = {"pretrained": ("before", "after"), "fine-tuned": ("after", "before")}
 
 
-def write_stir(
-    *,
-    features: Iterable[Path],
-    indexes: Iterable[Path],
-    layer: str,
-    steps: int,
-    conditions: str,
-    confidence: float,
-    table: Path,
-) -> None:
-    """Write STIR of every fine-tuned run and its pretrained model, in both directions.
+def stir_table(
+    *, features: Iterable[Path], indexes: Iterable[Path], layer: str, steps: int, confidence: float
+) -> pd.DataFrame:
+    """STIR of every fine-tuned run and its pretrained model, in both directions.
 
     Args:
         features: outputs of the stir jobs, <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
         steps: descent steps of each inversion.
-        table: written as CSV, one row per run and reference: model, method, target, size, seed, dataset, layer,
-            reference (the network that was inverted), n, stir, ci_low, ci_high; cka, cka_low, cka_high of both
-            networks on the images themselves; fidelity (STIR of the reference with itself), mean residual and number of
-            passes (forward and backward, per image) of the inversion.
+
+    Returns:
+        One row per run and reference: model, method, target, size, seed, dataset, layer, reference (the network that was
+        inverted), n, stir, ci_low, ci_high; cka, cka_low, cka_high of both networks on the images themselves; fidelity
+        (STIR of the reference with itself), mean residual and number of passes (forward and backward, per image) of the
+        inversion.
 
     Raises:
         UserError: there is no fine-tuned run, or too few images.
@@ -57,4 +51,4 @@ def write_stir(
         raise UserError("stir: no fine-tuned run is chosen; choose methods and targets of representations in config.")
     columns = [*RUN_COLUMNS, "dataset", "layer", "reference", "n", "stir", "ci_low", "ci_high"]
     columns += ["cka", "cka_low", "cka_high", "fidelity", "residual", "passes"]
-    write_table(table, pd.DataFrame(lines, columns=columns).assign(conditions=conditions))
+    return pd.DataFrame(lines, columns=columns)

@@ -13,7 +13,7 @@ from rib.analysis.coverage import Coverage, coverage, label_spaces
 from rib.analysis.fit import fit_table, marked
 from rib.analysis.ri import Ood, ood_accuracies
 from rib.base.errors import UserError
-from rib.base.files import read_json, write_json, write_table
+from rib.base.files import read_json, write_json
 from rib.base.progress import Progress, log
 from rib.config.run import ALL, RUN_COLUMNS, Run, run_of
 from rib.data.view import DatasetFiles, DatasetView
@@ -122,7 +122,7 @@ def read_fits(manifests: Iterable[Path]) -> dict[Run, dict[str, float]]:
     return {run_of(path): facts["fit"] for path, facts in evaluated.items()}
 
 
-def write_tables(
+def grid_tables(
     *,
     rows: Iterable[Path],
     indexes: Iterable[Path],
@@ -131,7 +131,6 @@ def write_tables(
     view: DatasetView,
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
-    conditions: str,
     replicates: int,
     confidence: float,
     seed: int,
@@ -139,15 +138,15 @@ def write_tables(
     outputs: Mapping[str, Path],
     in_distribution: Collection[str] = (),
     compared: Collection[str] | None = None,
-) -> None:
-    """Write accuracy, fit, ri, mri, mri_json, ood, curves, classes, worst_classes and counts from the evaluation rows of a grid.
+) -> dict[str, pd.DataFrame]:
+    """accuracy, fit, ri, mri, ood, curves, classes and worst_classes from the evaluation rows of a grid.
 
     Args:
+        outputs: where counts and mri_json are written; without an output there is no table classes.
         fit: settings of `fit_table`.
         in_distribution: datasets of the table in_distribution, like mri.csv with change, before and after; none: no table.
         compared: names of the runs that means, curves and counts are of, pretrained models' among them; None: all.
-        indexes: index of each dataset; folder names identify it.
-        datasets: the same datasets, of which the targets' training images tell what classes are seen.
+        datasets: those of the indexes, of which the targets' training images tell what classes are seen.
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
@@ -184,20 +183,19 @@ def write_tables(
         inside, _ = mri_tables(ood_accuracies(shared, weights, in_distribution), confidence)
         names = {"mri": "change", "ood_before": "before", "ood_after": "after"}
         tables["in_distribution"] = inside.rename(columns=names)
-    for name, table in tables.items():
-        write_table(outputs[name], table.assign(conditions=conditions))
     write_json(outputs["mri_json"], json_by_method(mri))
+    return tables
 
 
-def write_tradeoff_epochs(
-    *, rows: Iterable[Path], indexes: Iterable[Path], choices: Mapping, conditions: str, table: Path
-) -> None:
-    """Write accuracy on the target and mRI in the course of training, from rows of pretrained models and of snapshots.
+def tradeoff_table(*, rows: Iterable[Path], indexes: Iterable[Path], choices: Mapping) -> pd.DataFrame:
+    """Accuracy on the target and mRI in the course of training, from rows of pretrained models and of snapshots.
 
     Args:
         rows: alpha of a snapshot is the share of training.
-        table: CSV with model, method, size, trained (percent of all steps; at 0 the pretrained model), and means over targets
-            and seeds: on_target (percent), mri (percentage points).
+
+    Returns:
+        model, method, size, trained (percent of all steps; at 0 the pretrained model), and means over targets and seeds:
+        on_target (percent), mri (percentage points).
     """
     counts = count(read_rows_of(rows), read_indexes(indexes))
     lines = []
@@ -207,8 +205,7 @@ def write_tradeoff_epochs(
     if not lines:
         raise UserError("representations: no fine-tuned run is chosen; choose methods and targets in config.yaml.")
     keys = ["model", "method", "size", "trained"]
-    means = pd.DataFrame(lines, columns=[*keys, "on_target", "mri"]).groupby(keys).mean().reset_index()
-    write_table(table, means.assign(conditions=conditions))
+    return pd.DataFrame(lines, columns=[*keys, "on_target", "mri"]).groupby(keys).mean().reset_index()
 
 
 def json_by_method(mri: pd.DataFrame) -> dict:

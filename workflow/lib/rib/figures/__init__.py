@@ -123,16 +123,14 @@ def _chosen(fit: pd.DataFrame, settings: Mapping) -> pd.DataFrame:
 def _marked(settings: Mapping, methods: Collection[str]) -> dict:
     """Settings in which the labels of the given methods are marked."""
 
-    def mark(name: str, label: str | Mapping) -> str | dict:
-        if name not in methods:
-            return label
-        return f"{label} {UNFINISHED}" if isinstance(label, str) else {**label, "label": mark(name, label["label"])}
+    def mark(label: str | Mapping) -> str | dict:
+        return f"{label} {UNFINISHED}" if isinstance(label, str) else {**label, "label": mark(label["label"])}
 
     found = dict(settings)
     if "methods" in settings:
-        found["methods"] = {name: mark(name, label) for name, label in settings["methods"].items()}
-    if "method_label" in settings:
-        found["method_label"] = mark(settings["method"], settings["method_label"])
+        found["methods"] = {name: mark(look) if name in methods else look for name, look in settings["methods"].items()}
+    if settings.get("method") in methods:
+        found["method_label"] = mark(settings["method_label"])
     return found
 
 

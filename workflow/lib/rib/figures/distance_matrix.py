@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from rib.analysis.association import matrix_of
 from rib.figures import Drawn, Labels, text_colour
 
 
@@ -20,12 +21,14 @@ def draw(distances: pd.DataFrame, *, models: Labels, datasets: Labels, kinds: La
     for line, (model, label) in zip(panels, models.items(), strict=True):
         for axes, (kind, title) in zip(line, kinds.items(), strict=True):
             part = distances[(distances["model"] == model) & (distances["distance"] == kind)]
-            grid = np.full((len(names), len(names)), np.nan)
-            for first, second, value in part[["first", "second", "value"]].itertuples(index=False):
-                row, column = sorted((names.index(first), names.index(second)), reverse=True)
-                grid[row, column] = value
+            matrix = matrix_of(part).reindex(index=names, columns=names)
+            grid = np.where(np.tri(len(names), k=-1), matrix, np.nan)
             image = axes.imshow(grid, cmap="Blues", aspect="equal")
-            _write_cells(axes, image, grid)
+            spread = np.nanmax(grid) - np.nanmin(grid)  # up to three decimals, as needed to distinguish the values
+            digits = np.clip(2 - np.floor(np.log10(spread)), 0, 3) if spread > 0 else 1
+            for row, column in np.argwhere(~np.isnan(grid)):
+                text, colour = f"{grid[row, column]:.{int(digits)}f}", text_colour(image, grid[row, column])
+                axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=colour)
             axes.set_title(f"{title}, n = {part['n'].iloc[0]}", fontsize=8)
             axes.set_xticks(range(len(names) - 1), list(datasets.values())[:-1], rotation=40, ha="right", fontsize=7)
             axes.set_yticks(range(1, len(names)), list(datasets.values())[1:], fontsize=7)
@@ -36,12 +39,3 @@ def draw(distances: pd.DataFrame, *, models: Labels, datasets: Labels, kinds: La
         line[0].set_ylabel(label, fontsize=9)
     figure.supxlabel("darker: larger distance (range per panel); n: images of each dataset", fontsize=7)
     return figure, distances[distances["model"].isin(list(models))]
-
-
-def _write_cells(axes, image, grid: np.ndarray) -> None:
-    """Write each distance, with up to three decimals as needed to distinguish the values."""
-    spread = np.nanmax(grid) - np.nanmin(grid)
-    digits = np.clip(2 - np.floor(np.log10(spread)), 0, 3) if spread > 0 else 1
-    for row, column in np.argwhere(~np.isnan(grid)):
-        text, colour = f"{grid[row, column]:.{int(digits)}f}", text_colour(image, grid[row, column])
-        axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=colour)

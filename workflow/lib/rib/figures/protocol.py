@@ -101,12 +101,7 @@ def _table(axes, shown: pd.DataFrame, left_out: Mapping[str, str], datasets: Lab
         axes.text(25, y, label, fontsize=7 * min(1, WIDEST / len(label)), va="center", color=FAINT if why else NEUTRAL)
         for name, x in columns.items():
             text = f"{row[name]:+.1f}" if name == "change" else f"{row[name]:.1f}"
-            changed = _colour(row[name]) if name == "change" else NEUTRAL
-            axes.text(x, y, text, fontsize=7, ha="right", va="center", color=FAINT if why else changed)
+            rounded = round(row[name], 1) if name == "change" else 0
+            colour = FAINT if why else GAIN if rounded > 0 else LOSS if rounded < 0 else NEUTRAL
+            axes.text(x, y, text, fontsize=7, ha="right", va="center", color=colour)
     axes.text(65, 45 - (len(shown) + 1) * step, NOTE, fontsize=6.5, ha="right", va="center", color="#525252")
-
-
-def _colour(change: float) -> str:
-    """Colour of a change, by its rounded value."""
-    rounded = round(change, 1)
-    return GAIN if rounded > 0 else LOSS if rounded < 0 else NEUTRAL

@@ -11,7 +11,7 @@ from rib.figures.tradeoff import COLUMNS, draw_panels
 
 
 def draw(tradeoff_epochs: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, accuracy: str) -> Drawn:
-    """A line per method from the pretrained model to the end of training; columns of `write_tradeoff_epochs`."""
+    """A line per method from the pretrained model to the end of training; columns of `rib.analysis.tables.tradeoff_table`."""
     start, end = (tradeoff_epochs[tradeoff_epochs["trained"] == percent] for percent in (0, 100))
     points = pd.concat([start.assign(method=PRETRAINED), end]).reindex(columns=COLUMNS)
     note = textwrap.fill(f"fine-tuned on {', '.join(targets.values())}; dots at each tenth of the steps", 60)

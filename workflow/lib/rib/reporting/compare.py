@@ -16,10 +16,11 @@ import pandas as pd
 
 from rib.analysis import tables
 from rib.analysis.bootstrap import object_weights
-from rib.analysis.comparison import DRAWS, effects_of, tables_of, write_comparison
+from rib.analysis.comparison import DRAWS, comparison_tables, effects_of, tables_of
 from rib.analysis.counts import COLUMNS, count, read_indexes, read_rows_of
 from rib.analysis.fit import mark_tables, read_table
 from rib.analysis.ri import ood_accuracies, ood_parts
+from rib.analysis.writing import write_tables
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, refuse_full_disk, write_table, write_text
 from rib.config.run import NO_TARGET, RUN_COLUMNS, Run, run_of
@@ -33,7 +34,7 @@ TEMPLATE = Path(__file__).with_name("compare.html.jinja")
 ROUNDING = 1e-5  # between numbers with six decimals that two machines computed
 MOST = 150  # entries of a ranking; for more, the letters of ties take too long
 ENTRY = ["bundle", "model", "method"]
-SETTINGS = ("ood_datasets", "source_groups", "conditions", "replicates", "confidence", "seed")
+SETTINGS = ("ood_datasets", "source_groups", "replicates", "confidence", "seed")
 
 
 def compare(*, bundles: Sequence[str], statistics: Mapping, log_file: str, folder: str) -> None:
@@ -123,7 +124,7 @@ def compute_again(bundle: Bundle) -> Path:
     proxies = {name: bundle.indexes[bundle.config["reference"]].parent for name in cfg["excludes_proxy"]}  # noqa: C420
     outputs = {path.stem: folder / path.name for path in bundle.claims}
     outputs |= {"mri_json": folder / "mri.json", "counts": folder / "counts.npz"}
-    tables.write_tables(
+    made = tables.grid_tables(
         rows=bundle.rows,
         indexes=bundle.indexes.values(),
         manifests=[path.with_suffix(".manifest.json") for path in bundle.rows],
@@ -132,7 +133,9 @@ def compute_again(bundle: Bundle) -> Path:
         outputs=outputs,
         **settings | {key: cfg[key] for key in ("fit", "in_distribution")},
     )
-    write_comparison(counts=outputs["counts"], fit=outputs["fit"], outputs=outputs, **settings)
+    write_tables(made, outputs, conditions=cfg["conditions"])
+    compared = comparison_tables(counts=outputs["counts"], fit=outputs["fit"], **settings)
+    write_tables(compared, outputs, conditions=cfg["conditions"])
     mark_tables(folder.glob("*.csv"), outputs["fit"])
     return folder
 
