@@ -24,7 +24,7 @@ def state_inputs(w):
 
 def evaluation_inputs(w, datasets):
     """Inputs of an evaluate_run job, by name; one function, since every input function slows down large dry-runs."""
-    geometry = geometry_of(w.model)
+    geometry = GEOMETRY_OF[w.model]
     return {
         **state_inputs(w),
         "evaluation_group": f"{GROUP}/manifest.json".format(evaluation_group=w.evaluation_group, geometry=geometry),
@@ -37,7 +37,7 @@ def evaluation_settings(w, datasets, **more):
     """Settings of a job that scores a run on datasets of an evaluation group."""
     return {
         "parents": parents_of(w),
-        "view": view_of(w.model),
+        "view": VIEW_OF[w.model],
         "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
         "split": datasets if GRID.split_fractions else [],
         "batch_size": BATCH_SIZE,

@@ -21,7 +21,7 @@ def checkpoint_files(file, w, parents):
 
 def training_inputs(w):
     """Inputs of a job that trains a run, by name."""
-    geometry, start = geometry_of(w.model), GRID.methods[w.method].parents
+    geometry, start = GEOMETRY_OF[w.model], GRID.methods[w.method].parents
     uses_proxy = GRID.reference is not None and GRID.methods[w.method].reference != "no"
     whole = [GRID.reference.name] if uses_proxy and GRID.reference.images_per_class is None else []
     return {
@@ -39,7 +39,7 @@ def training_inputs(w):
 def monitored_inputs(w):
     """Datasets whose accuracy is shown in the course of training. None is made for the sake of a training that is done."""
     done = Path(f"{CHECKPOINT}/manifest.json".format(**w)).exists() or not GRID.methods[w.method].trains
-    geometry, names = geometry_of(w.model), CONFIG["monitor"]
+    geometry, names = GEOMETRY_OF[w.model], CONFIG["monitor"]
     files = [prepared("manifest.json", name, geometry) for name in names] + splits_of(geometry, names)
     return {"monitored": ancient([path for path in files if not done or Path(path).exists()])}
 
@@ -75,7 +75,7 @@ rule finetune:
         runtime=lambda w: 2880 if w.target in LARGE_DATASETS else 240,
     params:
         cfg=lambda w: method_settings(
-            "finetune", w, training=GRID.training(w.method), view=view_of(w.model), compute=COMPUTE | CHECKPOINTING
+            "finetune", w, training=GRID.training(w.method), view=VIEW_OF[w.model], compute=COMPUTE | CHECKPOINTING
         ),
     script:
         str(WORKFLOW / "scripts/finetune.py")

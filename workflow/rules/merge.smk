@@ -67,8 +67,8 @@ rule merge_weights:
 
 def selection_inputs(w):
     """Inputs of a job that chooses weights, by name."""
-    images = {"watched": ancient(prepared("images.npy", w.target, geometry_of(w.model)))}
-    return {**state_inputs(w), **dataset_inputs("target", w.target, geometry_of(w.model)), **images, "recipe": []}
+    images = {"watched": ancient(prepared("images.npy", w.target, GEOMETRY_OF[w.model]))}
+    return {**state_inputs(w), **dataset_inputs("target", w.target, GEOMETRY_OF[w.model]), **images, "recipe": []}
 
 
 # Score candidates on the select split of the target; the recipe contains their accuracies.
@@ -91,7 +91,7 @@ rule select_weights:
         runtime=60,
     params:
         cfg=lambda w: method_settings(
-            "select_weights", w, view=view_of(w.model), batch_size=BATCH_SIZE, compute=COMPUTE
+            "select_weights", w, view=VIEW_OF[w.model], batch_size=BATCH_SIZE, compute=COMPUTE
         ),
     script:
         "../scripts/select_weights.py"

@@ -108,7 +108,7 @@ rule write_page:
             "upstream": UPSTREAM,
             "analyses": list(MORE_TABLES),
             "more_files": {title: [Path(path).name for path in paths] for title, paths in MORE_FILES.items()},
-            "prepared": {e.label: prepared("manifest.json", e.name, geometry_of(FIRST_MODEL)) for e in DATASETS_READ},
+            "prepared": {e.label: prepared("manifest.json", e.name, GEOMETRY_OF[FIRST_MODEL]) for e in DATASETS_READ},
             "questions": {Path(path).stem: REGISTRY.figures[Path(path).stem].question for path in PNGS},
             "colours": {name: style["colour"] for name, style in METHOD_STYLES.items()},
             "about": ABOUT,

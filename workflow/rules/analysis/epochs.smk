@@ -37,7 +37,7 @@ use rule finetune as keep_snapshots with:
 
 use rule compute_features as compute_epoch_features with:
     input:
-        unpack(lambda w: dataset_inputs("dataset", w.dataset, geometry_of(w.model))),
+        unpack(lambda w: dataset_inputs("dataset", w.dataset, GEOMETRY_OF[w.model])),
         model=f"{MODEL}/manifest.json",
         weights=ancient(MODEL_WEIGHTS),
         manifest=f"{SNAPSHOTS}/manifest.json",

@@ -25,8 +25,7 @@ use rule compute_features as invert_representation with:
 
 use rule compute_features as cross_inversions with:
     input:
-        unpack(state_inputs),
-        unpack(lambda w: dataset_inputs("dataset", w.dataset, geometry_of(w.model))),
+        unpack(network_inputs),
         before=lambda w: f"{INVERTED}.manifest.json".format(**{**w, **vars(PRETRAINED_RUNS[w.model])}),
         inverted_before=lambda w: ancient(f"{INVERTED}.safetensors".format(**{**w, **vars(PRETRAINED_RUNS[w.model])})),
         after=f"{INVERTED}.manifest.json",
