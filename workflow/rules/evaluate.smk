@@ -1,10 +1,10 @@
 # Evaluate one run on one evaluation group: one row per image, from which all results are computed.
 
 
-def rows_of(runs, stage="evaluate"):
-    """Files with the rows of the given runs, for all evaluation groups."""
+def rows_of(runs, stage="evaluate", groups=EVALUATION_GROUPS):
+    """Files with the rows of the given runs, for all evaluation groups or the given ones."""
     path = f"{RUNS}/{stage}/{RUN_PATH}/{{group}}.parquet"
-    return [path.format(**vars(run), group=group) for run in runs for group in EVALUATION_GROUPS]
+    return [path.format(**vars(run), group=group) for run in runs for group in groups]
 
 
 def state_inputs(w):

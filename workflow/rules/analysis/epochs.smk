@@ -27,10 +27,7 @@ use rule finetune as keep_snapshots with:
     input:
         unpack(training_inputs),
     output:
-        **{name: f"{SNAPSHOTS}/{name}.safetensors" for name in KEPT},
-        history=f"{SNAPSHOTS}/history.csv",
-        manifest=f"{SNAPSHOTS}/manifest.json",
-        provenance=f"{SNAPSHOTS}/provenance.json",
+        **job_files(SNAPSHOTS, inside=True, **{name: f"{name}.safetensors" for name in KEPT}, history="history.csv"),
     log:
         f"{RUN_LOGS}/snapshots/{RUN_PATH}.log",
 
