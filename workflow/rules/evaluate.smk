@@ -9,14 +9,14 @@ def rows_of(runs, stage="evaluate", groups=EVALUATION_GROUPS):
 
 def state_inputs(w):
     """Inputs from which a run's weights are made, by name."""
-    methods = parents_of(w)
+    parents = PARENTS[w.method]
     merged = w.method != PRETRAINED and GRID.methods[w.method].form in MERGES
     return {
         "model": f"{MODEL}/manifest.json".format(model=w.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
         "recipe": f"{MERGE}/recipe.json".format(**w) if merged else [],
-        "manifests": checkpoint_files("manifest.json", w, methods),
-        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, methods)),
+        "manifests": checkpoint_files("manifest.json", w, parents),
+        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, parents)),
         "fisher_manifests": fisher_files("manifest.json", w),
         "fisher": ancient(fisher_files("safetensors", w)),
     }
@@ -36,7 +36,7 @@ def evaluation_inputs(w, datasets):
 def evaluation_settings(w, datasets, **more):
     """Settings of a job that scores a run on datasets of an evaluation group."""
     return {
-        "parents": parents_of(w),
+        "parents": PARENTS[w.method],
         "view": VIEW_OF[w.model],
         "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
         "split": datasets if GRID.split_fractions else [],

@@ -47,7 +47,7 @@ use rule compute_features as export_run with:
         cfg=lambda w: network_settings(
             "export:export_run",
             w,
-            parents=parents_of(w),
+            parents=PARENTS[w.method],
             published=GRID.models[w.model].weights,
             label_names=(
                 list(CATALOG.family_label_space(FAMILY).names) if GRID.family.classes["format"] == "own" else None
@@ -57,7 +57,7 @@ use rule compute_features as export_run with:
                 "config": {key: ABOUT["config"][key] for key in ("method_settings", "reference", "statistics")},
                 "training": {
                     parent["method"]: GRID.training(parent["method"])
-                    for parent in map(parent_of, parents_of(w))
+                    for parent in map(parent_of, PARENTS[w.method])
                     if GRID.methods[parent["method"]].trains
                 },
             },

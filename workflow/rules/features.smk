@@ -77,7 +77,7 @@ rule compute_features:
         cfg=lambda w: network_settings(
             "features:compute_features",
             w,
-            parents=parents_of(w),
+            parents=PARENTS[w.method],
             layers=CONFIG["representations"]["layers"],
             limit=CONFIG["representations"]["images"],
         ),
@@ -100,5 +100,5 @@ use rule compute_features as compute_fisher with:
         runtime=240,
     params:
         cfg=lambda w: network_settings(
-            "fisher:compute_fisher", w, parents=parents_of(w), fisher_images=int(w.fisher_images)
+            "fisher:compute_fisher", w, parents=PARENTS[w.method], fisher_images=int(w.fisher_images)
         ),

@@ -6,12 +6,9 @@ CHECKPOINT = f"{RUNS}/finetune/{RUN_PATH}"
 CHECKPOINTING = {"gradient_checkpointing": CONFIG["compute"]["gradient_checkpointing"]}
 CHECKPOINT_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form not in MERGES]
 TRAINED_RUNS = [run for run in CHECKPOINT_RUNS if GRID.methods[run.method].trains]
-PARENTS = {name: GRID.parents_of(name) if m.form in MERGES else [name] for name, m in GRID.methods.items()}
-
-
-def parents_of(w):
-    """Keys of the checkpoints that make up a run's weights: none, the method itself, or the parents of a merge."""
-    return [] if w.method == PRETRAINED else PARENTS[w.method]
+# Keys of the checkpoints that make up a run's weights, by method: none, the method itself, or the parents of a merge.
+PARENTS = {PRETRAINED: []}
+PARENTS |= {name: GRID.parents_of(name) if m.form in MERGES else [name] for name, m in GRID.methods.items()}
 
 
 def checkpoint_files(file, w, parents):

@@ -7,26 +7,23 @@ MERGE = f"{RUNS}/merge/{RUN_PATH}"
 FISHER = f"{RUNS}/fisher/{RUN_PATH}/{{fisher_images}}"
 MERGED_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form in MERGES]
 MERGED_RUNS += GRID.runs_over_targets()
-
-
-def on_loading(w):
-    """File of the algorithm that makes a run's network when it is loaded, in a list; empty for other methods."""
-    loaded = w.method != PRETRAINED and GRID.methods[w.method].form in LOADED
-    return [CATALOG.algorithm_file(GRID.methods[w.method].algorithm)] if loaded else []
+# File of the algorithm, in a list, of methods whose network it makes when a run is loaded.
+ON_LOADING = {name: [CATALOG.algorithm_file(m.algorithm)] for name, m in GRID.methods.items() if m.form in LOADED}
 
 
 def loading_settings(stage, w, *modules):
     """Settings of a job that loads a run: the algorithm that makes its network, if any, and the digest of all code."""
-    return {"algorithm": local(path) for path in on_loading(w)} | {"code": digest(stage, *modules, *on_loading(w))}
+    files = ON_LOADING.get(w.method, [])
+    return {"algorithm": local(path) for path in files} | {"code": digest(stage, *modules, *files)}
 
 
 def fisher_files(ending, w):
     """A file of the Fisher information of each parent, if the algorithm asks for it."""
-    if not any(map(takes_fisher, on_loading(w))):
+    if not any(map(takes_fisher, ON_LOADING.get(w.method, []))):
         return []
     run = {key: getattr(w, key) for key in RUN_COLUMNS}  # of wildcards or a run
     run["fisher_images"] = GRID.methods[w.method].settings["fisher_images"]
-    return [f"{FISHER}.{ending}".format(**{**run, **parent_of(key)}) for key in parents_of(w)]
+    return [f"{FISHER}.{ending}".format(**{**run, **parent_of(key)}) for key in PARENTS[w.method]]
 
 
 def refuse_parents(name):
@@ -46,7 +43,7 @@ for MERGED in dict.fromkeys(run.method for run in MERGED_RUNS):
 
 rule merge_weights:
     input:
-        manifests=lambda w: checkpoint_files("manifest.json", w, parents_of(w)),
+        manifests=lambda w: checkpoint_files("manifest.json", w, PARENTS[w.method]),
     output:
         recipe=f"{MERGE}/recipe.json",
         provenance=f"{MERGE}/provenance.json",
@@ -60,7 +57,7 @@ rule merge_weights:
     params:
         # The recipe of what is computed on loading doesn't depend on the algorithm's code.
         cfg=lambda w: method_settings("merge_weights", w, form=GRID.methods[w.method].form)
-        | ({"code": digest("merge_weights")} if on_loading(w) else {}),
+        | ({"code": digest("merge_weights")} if w.method in ON_LOADING else {}),
     script:
         "../scripts/merge_weights.py"
 

@@ -20,7 +20,7 @@ use rule compute_features as invert_representation with:
         mem_mb=8000,
         runtime=720,
     params:
-        cfg=lambda w: network_settings("inversion:invert_run", w, parents=parents_of(w), settings=CONFIG["stir"]),
+        cfg=lambda w: network_settings("inversion:invert_run", w, parents=PARENTS[w.method], settings=CONFIG["stir"]),
 
 
 use rule compute_features as cross_inversions with:
@@ -37,7 +37,9 @@ use rule compute_features as cross_inversions with:
     wildcard_constraints:
         method=ONE_STATE,
     params:
-        cfg=lambda w: network_settings("inversion:cross_features", w, parents=parents_of(w), settings=CONFIG["stir"]),
+        cfg=lambda w: network_settings(
+            "inversion:cross_features", w, parents=PARENTS[w.method], settings=CONFIG["stir"]
+        ),
 
 
 use rule compute_metrics as compute_stir with:
