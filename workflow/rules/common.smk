@@ -25,8 +25,8 @@ from rib.base.errors import UserError  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
 from rib.config.entries import MERGES  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
-from rib.config.run import PRETRAINED, parent_of  # noqa: E402
-from rib.config.schema import read_yaml, validated  # noqa: E402
+from rib.config.run import LOADED, PRETRAINED, RUN_COLUMNS, parent_of  # noqa: E402
+from rib.config.schema import known_name, read_yaml, validated  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from start_run import start_run  # noqa: E402
 
@@ -53,7 +53,6 @@ REPORTS = f"reports/{FAMILY}"
 LOGS = f"logs/{FAMILY}"
 RUN_LOGS = f"{LOGS}/{CONFIG['protocol']}"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
-ENCODED = "encoded"  # instead of a geometry: photos as published, decoded when used
 GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
 GEOMETRY_OF = {model: GRID.geometry(model).key for model in GRID.models}
 VIEW_OF = {model: GRID.view_of(model) for model in GRID.models}

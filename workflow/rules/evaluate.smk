@@ -9,14 +9,13 @@ def rows_of(runs, stage="evaluate", groups=EVALUATION_GROUPS):
 
 def state_inputs(w):
     """Inputs from which a run's weights are made, by name."""
-    parents = PARENTS[w.method]
     merged = w.method != PRETRAINED and GRID.methods[w.method].form in MERGES
     return {
         "model": f"{MODEL}/manifest.json".format(model=w.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
         "recipe": f"{MERGE}/recipe.json".format(**w) if merged else [],
-        "manifests": checkpoint_files("manifest.json", w, parents),
-        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, parents)),
+        "manifests": checkpoint_files("manifest.json", w, PARENTS[w.method]),
+        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, PARENTS[w.method])),
         "fisher_manifests": fisher_files("manifest.json", w),
         "fisher": ancient(fisher_files("safetensors", w)),
     }

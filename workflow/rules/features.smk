@@ -1,7 +1,5 @@
 # Compute the features of one run on one dataset, for analyses that compare representations or datasets.
 
-from rib.config.schema import known_name
-
 
 def compared_runs():
     """Fine-tuned runs whose representations are compared with the pretrained model (config, representations).

@@ -1,7 +1,5 @@
 # Fine-tune one pretrained model on one target with one method. Only changed tensors are stored.
 
-from rib.config.schema import known_name
-
 CHECKPOINT = f"{RUNS}/finetune/{RUN_PATH}"
 CHECKPOINTING = {"gradient_checkpointing": CONFIG["compute"]["gradient_checkpointing"]}
 CHECKPOINT_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form not in MERGES]

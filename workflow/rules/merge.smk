@@ -1,9 +1,9 @@
 # Merges of weights are stored as recipes over checkpoints, and computed on loading.
 
-from rib.config.run import LOADED, RUN_COLUMNS
 from rib.config.settings import constant, takes_fisher
 
 MERGE = f"{RUNS}/merge/{RUN_PATH}"
+RECIPE = {name: f"{MERGE}/{name}.json" for name in ("recipe", "provenance")}
 FISHER = f"{RUNS}/fisher/{RUN_PATH}/{{fisher_images}}"
 MERGED_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form in MERGES]
 MERGED_RUNS += GRID.runs_over_targets()
@@ -26,27 +26,26 @@ def fisher_files(ending, w):
     return [f"{FISHER}.{ending}".format(**{**run, **parent_of(key)}) for key in PARENTS[w.method]]
 
 
-def refuse_parents(name):
+def refuse_parents():
     """Raise a UserError if a merge can't be made of its parents, before anything is trained."""
-    method, number = GRID.methods[name], len(PARENTS[name])
-    least = constant(CATALOG.algorithm_file(method.algorithm), "FEWEST_PARENTS", 1)
-    if number < least:
-        raise UserError(f"method '{method.name}' merges at least {least} parents, but has {number}; add others.")
-    for parent in method.parents:
-        if GRID.methods[parent].algorithm == "visual_prompt":
-            raise UserError(f"method '{method.name}': its parent '{parent}' trains a padding prompt; choose another.")
+    for name in dict.fromkeys(run.method for run in MERGED_RUNS):
+        method, number = GRID.methods[name], len(PARENTS[name])
+        least = constant(CATALOG.algorithm_file(method.algorithm), "FEWEST_PARENTS", 1)
+        if number < least:
+            raise UserError(f"method '{name}' merges at least {least} parents, but has {number}; add others.")
+        for parent in method.parents:
+            if GRID.methods[parent].algorithm == "visual_prompt":
+                raise UserError(f"method '{name}': its parent '{parent}' trains a padding prompt; choose another.")
 
 
-for MERGED in dict.fromkeys(run.method for run in MERGED_RUNS):
-    refuse_parents(MERGED)
+refuse_parents()
 
 
 rule merge_weights:
     input:
         manifests=lambda w: checkpoint_files("manifest.json", w, PARENTS[w.method]),
     output:
-        recipe=f"{MERGE}/recipe.json",
-        provenance=f"{MERGE}/provenance.json",
+        **RECIPE,
     log:
         f"{RUN_LOGS}/merge/{RUN_PATH}.log",
     wildcard_constraints:
@@ -73,8 +72,7 @@ rule select_weights:
     input:
         unpack(selection_inputs),
     output:
-        recipe=f"{MERGE}/recipe.json",
-        provenance=f"{MERGE}/provenance.json",
+        **RECIPE,
     log:
         f"{RUN_LOGS}/merge/{RUN_PATH}.log",
     wildcard_constraints:
