@@ -7,38 +7,18 @@
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/download.smk"
-include: "workflow/rules/prepare.smk"
-include: "workflow/rules/split.smk"
-include: "workflow/rules/models.smk"
-include: "workflow/rules/pretrain.smk"
-include: "workflow/rules/text.smk"
-include: "workflow/rules/finetune.smk"
-include: "workflow/rules/external.smk"
-include: "workflow/rules/merge.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/metrics.smk"
-include: "workflow/rules/published.smk"
-include: "workflow/rules/figures.smk"
-include: "workflow/rules/features.smk"
 
 
-for ANALYSIS_FILE in sorted((WORKFLOW / "rules/analysis").glob("*.smk")):
+# The files of rules, in the order in which they use each other's functions and settings.
+STAGES = [
+    *("download", "prepare", "split", "models", "pretrain", "text", "finetune", "external", "merge", "evaluate"),
+    *("metrics", "published", "figures", "features"),
+    *(f"analysis/{file.stem}" for file in sorted((WORKFLOW / "rules/analysis").glob("*.smk"))),
+    *("report", "export", "status", "paper", "bundles", "preview", "track", "pull", "plan", "verify", "accept"),
+]
+for STAGE in STAGES:
 
-    include: ANALYSIS_FILE
-
-
-include: "workflow/rules/report.smk"
-include: "workflow/rules/export.smk"
-include: "workflow/rules/status.smk"
-include: "workflow/rules/paper.smk"
-include: "workflow/rules/bundles.smk"
-include: "workflow/rules/preview.smk"
-include: "workflow/rules/track.smk"
-include: "workflow/rules/pull.smk"
-include: "workflow/rules/plan.smk"
-include: "workflow/rules/verify.smk"
-include: "workflow/rules/accept.smk"
+    include: WORKFLOW / f"rules/{STAGE}.smk"
 
 
 # Rows of what is trained come before the next training, so that there is something to look at.

@@ -6,7 +6,7 @@ BUNDLE = f"{REPORTS}/{FAMILY}.rib.zip"
 
 def files_of_bundle(w):
     """Files of a bundle besides the rows: facts of runs and datasets (the pretraining proxy's too), tables, and the page."""
-    geometry, proxied = geometry_of(FIRST_MODEL), any(map(GRID.excludes_proxy, GRID.datasets))
+    geometry, proxied = GEOMETRY_OF[FIRST_MODEL], any(map(GRID.excludes_proxy, GRID.datasets))
     datasets = dict.fromkeys([*GRID.datasets, *([GRID.reference.dataset.name] if proxied else [])])
     parts = ("manifest.json", "index.parquet", "classes.json")
     facts = [prepared(part, name, geometry) for name in datasets for part in parts]

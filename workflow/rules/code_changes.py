@@ -90,18 +90,15 @@ def made_again(
         write_text(mirror / "config.yaml", json.dumps(config, indent=1))
         rules = {path: provenance.read(Path(path))["rule"] for path in records}
         for rule in dict.fromkeys(rules.values()):
-            _run(mirror, rule, [path for path in records if rules[path] == rule], options)
+            own = [path for path in records if rules[path] == rule]
+            log.info("%s: %d jobs", rule, len(own))
+            # Allowing only one rule prevents that inputs are made again.
+            command = [sys.executable, "-m", "snakemake", *own, "--allowed-rules", rule, "--force", *options]
+            done = subprocess.run(command, cwd=mirror, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            log.debug("%s", done.stdout)
+            if done.returncode:
+                raise UserError(
+                    f"a sampled job of {rule} fails with the current code ({', '.join(own)}); nothing was accepted. See "
+                    "its output in logs/accept.log."
+                )
         yield mirror
-
-
-def _run(mirror: Path, rule: str, records: Sequence[str], options: Sequence[str]) -> None:
-    log.info("%s: %d jobs", rule, len(records))
-    # Allowing only one rule prevents that inputs are made again.
-    command = [sys.executable, "-m", "snakemake", *records, "--allowed-rules", rule, "--force", *options]
-    done = subprocess.run(command, cwd=mirror, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    log.debug("%s", done.stdout)
-    if done.returncode:
-        raise UserError(
-            f"a sampled job of {rule} fails with the current code ({', '.join(records)}); nothing was accepted. See "
-            "its output in logs/accept.log."
-        )

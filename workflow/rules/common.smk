@@ -5,7 +5,6 @@ import gc
 import os
 import re
 import sys
-from functools import cache
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -26,8 +25,8 @@ from rib.base.errors import UserError  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
 from rib.config.entries import MERGES  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
-from rib.config.run import PRETRAINED, parent_of  # noqa: E402
-from rib.config.schema import read_yaml, validated  # noqa: E402
+from rib.config.run import LOADED, PRETRAINED, RUN_COLUMNS, parent_of  # noqa: E402
+from rib.config.schema import known_name, read_yaml, validated  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from start_run import start_run  # noqa: E402
 
@@ -54,8 +53,10 @@ REPORTS = f"reports/{FAMILY}"
 LOGS = f"logs/{FAMILY}"
 RUN_LOGS = f"{LOGS}/{CONFIG['protocol']}"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
-ENCODED = "encoded"  # instead of a geometry: photos as published, decoded when used
 GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
+GEOMETRY_OF = {model: GRID.geometry(model).key for model in GRID.models}
+VIEW_OF = {model: GRID.view_of(model) for model in GRID.models}
+VIEW_AT = {key: GRID.view_at(geometry) for key, geometry in GEOMETRIES.items()}
 EVALUATION_GROUPS = GRID.evaluation_groups()
 LARGE_DATASETS = {name for name, entry in CATALOG.datasets.items() if entry.storage == "encoded"} & set(GRID.datasets)
 DATASETS_READ = GRID.datasets_read()
@@ -108,21 +109,6 @@ def memory_of(datasets, usual):
 def threads_for(datasets):
     """Threads of a job that reads the given datasets; encoded photos are decoded by worker threads."""
     return max(THREADS, CONFIG["compute"]["decode_workers"]) if LARGE_DATASETS.intersection(datasets) else THREADS
-
-
-@cache
-def geometry_of(model):
-    return GRID.geometry(model).key
-
-
-@cache
-def view_at(geometry):
-    return GRID.view_at(GEOMETRIES[geometry])
-
-
-@cache
-def view_of(model):
-    return GRID.view_of(model)
 
 
 def job_files(path, inside=False, **endings):

@@ -43,29 +43,29 @@ class Progress:
         self.left = Counter(_kind(job) for job in self.jobs.values() if not job.rule.norun)
         self.took: dict[tuple, list[float]] = defaultdict(list)
         self.started: dict[int, float] = {}
-        self.done = self.failed = self.most = 0
+        self.failed = self.most = 0
         self.bar = tqdm(total=len(self.jobs), unit="job", leave=False, bar_format=BAR, disable=None)
 
     def start(self, number: int) -> None:
         self.started[number] = time.monotonic()
         self.most = max(self.most, len(self.started))
-        self.draw()
+        self.bar.set_postfix_str(self.state())
 
     def fail(self, number: int) -> None:
         self.started.pop(number, None)
         self.failed += 1
-        self.draw()
+        self.bar.set_postfix_str(self.state())
 
     def finish(self, number: int) -> str:
         """Count a finished job and return a line about it; empty for a job without commands."""
         seconds, job = time.monotonic() - self.started.pop(number, time.monotonic()), self.jobs.get(number)
-        self.done += 1
+        self.bar.n += 1
         if job is None or job.rule.norun:
             return ""
         self.left[_kind(job)] -= 1
         self.took[_kind(job)].append(seconds)
-        self.draw()
-        line = f"[{self.done}/{len(self.jobs)}] {_named(job)}: {seconds:.0f} s"
+        self.bar.set_postfix_str(self.state())
+        line = f"[{self.bar.n}/{len(self.jobs)}] {_named(job)}: {seconds:.0f} s"
         return f"{line}; {self.state()}" if self.bar.disable else line
 
     def state(self) -> str:
@@ -76,10 +76,6 @@ class Progress:
         failed = f", {self.failed} failed" if self.failed else ""
         time_left = f"{'at least' if unknown else 'about'} {duration(seconds)} left" if seconds else "time left unknown"
         return f"{len(self.started)} running{failed}{f', {time_left}' if known or unknown else ''}"
-
-    def draw(self) -> None:
-        self.bar.n = self.done
-        self.bar.set_postfix_str(self.state())
 
 
 def _kind(job) -> tuple:

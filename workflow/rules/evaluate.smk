@@ -1,22 +1,21 @@
 # Evaluate one run on one evaluation group: one row per image, from which all results are computed.
 
 
-def rows_of(runs, stage="evaluate"):
-    """Files with the rows of the given runs, for all evaluation groups."""
+def rows_of(runs, stage="evaluate", groups=EVALUATION_GROUPS):
+    """Files with the rows of the given runs, for all evaluation groups or the given ones."""
     path = f"{RUNS}/{stage}/{RUN_PATH}/{{group}}.parquet"
-    return [path.format(**vars(run), group=group) for run in runs for group in EVALUATION_GROUPS]
+    return [path.format(**vars(run), group=group) for run in runs for group in groups]
 
 
 def state_inputs(w):
     """Inputs from which a run's weights are made, by name."""
-    methods = parents_of(w)
     merged = w.method != PRETRAINED and GRID.methods[w.method].form in MERGES
     return {
         "model": f"{MODEL}/manifest.json".format(model=w.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
         "recipe": f"{MERGE}/recipe.json".format(**w) if merged else [],
-        "manifests": checkpoint_files("manifest.json", w, methods),
-        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, methods)),
+        "manifests": checkpoint_files("manifest.json", w, PARENTS[w.method]),
+        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, PARENTS[w.method])),
         "fisher_manifests": fisher_files("manifest.json", w),
         "fisher": ancient(fisher_files("safetensors", w)),
     }
@@ -24,7 +23,7 @@ def state_inputs(w):
 
 def evaluation_inputs(w, datasets):
     """Inputs of an evaluate_run job, by name; one function, since every input function slows down large dry-runs."""
-    geometry = geometry_of(w.model)
+    geometry = GEOMETRY_OF[w.model]
     return {
         **state_inputs(w),
         "evaluation_group": f"{GROUP}/manifest.json".format(evaluation_group=w.evaluation_group, geometry=geometry),
@@ -36,8 +35,8 @@ def evaluation_inputs(w, datasets):
 def evaluation_settings(w, datasets, **more):
     """Settings of a job that scores a run on datasets of an evaluation group."""
     return {
-        "parents": parents_of(w),
-        "view": view_of(w.model),
+        "parents": PARENTS[w.method],
+        "view": VIEW_OF[w.model],
         "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
         "split": datasets if GRID.split_fractions else [],
         "batch_size": BATCH_SIZE,

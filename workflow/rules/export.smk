@@ -16,10 +16,10 @@ def export_inputs(w):
     """Inputs of an export job, by name; a UserError if runs of the method can't be exported."""
     if w.method in NOT_EXPORTED:
         raise UserError(f"{NOT_EXPORTED[w.method]}; choose another method.")
-    files, entry = state_inputs(w), GRID.models[w.model]
+    files, entry = network_inputs(w), GRID.models[w.model]
     made = [path for path in (files["model"], *files["manifests"], files["recipe"]) if path]
     return {
-        **files | dataset_inputs("dataset", w.target, geometry_of(w.model)),
+        **files,
         "archive": ancient(archive_files(entry)[0]) if entry.library == "open_clip" else [],
         "tables": [TABLES["accuracy"], TABLES["ri"]],
         "records": [re.sub(r"\w+\.json$", "provenance.json", path) for path in made],
@@ -47,19 +47,19 @@ use rule compute_features as export_run with:
         cfg=lambda w: network_settings(
             "export:export_run",
             w,
-            parents=parents_of(w),
+            parents=PARENTS[w.method],
             published=GRID.models[w.model].weights,
             label_names=(
                 list(CATALOG.family_label_space(FAMILY).names) if GRID.family.classes["format"] == "own" else None
             ),
-            about=ABOUT
-            | {"config": {key: ABOUT["config"][key] for key in ("method_settings", "reference", "statistics")}}
-            | {
+            about={
+                **ABOUT,
+                "config": {key: ABOUT["config"][key] for key in ("method_settings", "reference", "statistics")},
                 "training": {
                     parent["method"]: GRID.training(parent["method"])
-                    for parent in map(parent_of, parents_of(w))
+                    for parent in map(parent_of, PARENTS[w.method])
                     if GRID.methods[parent["method"]].trains
-                }
+                },
             },
         ),
 

@@ -35,5 +35,5 @@ use rule finetune as import_checkpoint with:
         method=of_form("external"),
     params:
         cfg=lambda w: method_settings(
-            "finetune", w, settings=weights_settings(w), training=None, view=view_of(w.model), compute=COMPUTE
+            "finetune", w, settings=weights_settings(w), training=None, view=VIEW_OF[w.model], compute=COMPUTE
         ),

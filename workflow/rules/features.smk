@@ -1,7 +1,5 @@
 # Compute the features of one run on one dataset, for analyses that compare representations or datasets.
 
-from rib.config.schema import known_name
-
 
 def compared_runs():
     """Fine-tuned runs whose representations are compared with the pretrained model (config, representations).
@@ -43,7 +41,7 @@ def network_settings(function, w, **more):
     source = WORKFLOW / "lib/rib/evaluation" / f"{function.split(':')[0]}.py"
     return {
         "function": f"rib.evaluation.{function}",
-        "view": view_of(w.model),
+        "view": VIEW_OF[w.model],
         "batch_size": BATCH_SIZE,
         "compute": COMPUTE,
         **more,
@@ -51,11 +49,15 @@ def network_settings(function, w, **more):
     }
 
 
+def network_inputs(w):
+    """Inputs of a job that passes images of its dataset, else of the target, through a run's network, by name."""
+    return {**state_inputs(w), **dataset_inputs("dataset", w.get("dataset", w.target), GEOMETRY_OF[w.model])}
+
+
 # Other rules that pass a dataset's images through a network inherit from this one.
 rule compute_features:
     input:
-        unpack(state_inputs),
-        unpack(lambda w: dataset_inputs("dataset", w.dataset, geometry_of(w.model))),
+        unpack(network_inputs),
     output:
         **job_files(FEATURES, features="safetensors", index="index.parquet"),
     log:
@@ -64,7 +66,7 @@ rule compute_features:
         method=f"{PRETRAINED}|{ONE_STATE}",
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
-    threads: lambda w: threads_for([w.dataset])
+    threads: lambda w: threads_for([w.get("dataset", w.target)])
     resources:
         gpu=GPU,
         mem_mb=lambda w: memory_of([w.dataset], 4000),
@@ -73,7 +75,7 @@ rule compute_features:
         cfg=lambda w: network_settings(
             "features:compute_features",
             w,
-            parents=parents_of(w),
+            parents=PARENTS[w.method],
             layers=CONFIG["representations"]["layers"],
             limit=CONFIG["representations"]["images"],
         ),
@@ -83,9 +85,6 @@ rule compute_features:
 
 # Of the parents of a merge that asks for it, on the images that they were trained on.
 use rule compute_features as compute_fisher with:
-    input:
-        unpack(state_inputs),
-        unpack(lambda w: dataset_inputs("dataset", w.target, geometry_of(w.model))),
     output:
         **job_files(FISHER, fisher="safetensors"),
     log:
@@ -93,12 +92,11 @@ use rule compute_features as compute_fisher with:
     wildcard_constraints:
         method=of_form("finetune", "external"),
         fisher_images="[0-9]+",
-    threads: lambda w: threads_for([w.target])
     resources:
         gpu=GPU,
         mem_mb=lambda w: memory_of([w.target], 4000),
         runtime=240,
     params:
         cfg=lambda w: network_settings(
-            "fisher:compute_fisher", w, parents=parents_of(w), fisher_images=int(w.fisher_images)
+            "fisher:compute_fisher", w, parents=PARENTS[w.method], fisher_images=int(w.fisher_images)
         ),

@@ -109,7 +109,7 @@ if PUBLISHABLE := {name: label for name, label in DATASET_LABELS.items() if GRID
         question="trust",
         inputs={
             "rows": rows_of([PRETRAINED_RUNS[FIRST_MODEL]]),
-            "images": [prepared("manifest.json", name, geometry_of(FIRST_MODEL)) for name in PUBLISHABLE],
+            "images": [prepared("manifest.json", name, GEOMETRY_OF[FIRST_MODEL]) for name in PUBLISHABLE],
         },
         settings={"datasets": PUBLISHABLE, "model_label": MODEL_LABELS[FIRST_MODEL], "objects": 8},
     )

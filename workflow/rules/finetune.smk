@@ -1,17 +1,12 @@
 # Fine-tune one pretrained model on one target with one method. Only changed tensors are stored.
 
-from rib.config.schema import known_name
-
 CHECKPOINT = f"{RUNS}/finetune/{RUN_PATH}"
 CHECKPOINTING = {"gradient_checkpointing": CONFIG["compute"]["gradient_checkpointing"]}
 CHECKPOINT_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form not in MERGES]
 TRAINED_RUNS = [run for run in CHECKPOINT_RUNS if GRID.methods[run.method].trains]
-PARENTS = {name: GRID.parents_of(name) if m.form in MERGES else [name] for name, m in GRID.methods.items()}
-
-
-def parents_of(w):
-    """Keys of the checkpoints that make up a run's weights: none, the method itself, or the parents of a merge."""
-    return [] if w.method == PRETRAINED else PARENTS[w.method]
+# Keys of the checkpoints that make up a run's weights, by method: none, the method itself, or the parents of a merge.
+PARENTS = {PRETRAINED: []}
+PARENTS |= {name: GRID.parents_of(name) if m.form in MERGES else [name] for name, m in GRID.methods.items()}
 
 
 def checkpoint_files(file, w, parents):
@@ -21,7 +16,7 @@ def checkpoint_files(file, w, parents):
 
 def training_inputs(w):
     """Inputs of a job that trains a run, by name."""
-    geometry, start = geometry_of(w.model), GRID.methods[w.method].parents
+    geometry, start = GEOMETRY_OF[w.model], GRID.methods[w.method].parents
     uses_proxy = GRID.reference is not None and GRID.methods[w.method].reference != "no"
     whole = [GRID.reference.dataset.name] if uses_proxy and GRID.reference.images_per_class is None else []
     return {
@@ -39,7 +34,7 @@ def training_inputs(w):
 def monitored_inputs(w):
     """Datasets whose accuracy is shown in the course of training. None is made for the sake of a training that is done."""
     done = Path(f"{CHECKPOINT}/manifest.json".format(**w)).exists() or not GRID.methods[w.method].trains
-    geometry, names = geometry_of(w.model), CONFIG["monitor"]
+    geometry, names = GEOMETRY_OF[w.model], CONFIG["monitor"]
     files = [prepared("manifest.json", name, geometry) for name in names] + splits_of(geometry, names)
     return {"monitored": ancient([path for path in files if not done or Path(path).exists()])}
 
@@ -75,7 +70,7 @@ rule finetune:
         runtime=lambda w: 2880 if w.target in LARGE_DATASETS else 240,
     params:
         cfg=lambda w: method_settings(
-            "finetune", w, training=GRID.training(w.method), view=view_of(w.model), compute=COMPUTE | CHECKPOINTING
+            "finetune", w, training=GRID.training(w.method), view=VIEW_OF[w.model], compute=COMPUTE | CHECKPOINTING
         ),
     script:
         str(WORKFLOW / "scripts/finetune.py")

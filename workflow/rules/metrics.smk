@@ -26,13 +26,13 @@ FIT = {
 COUNTS = f"{REPORTS}/tables/counts.npz"
 # Labels and objects of the images that rows are of, which are the same at all geometries.
 MANIFESTS, INDEXES, CLASSES = (
-    [prepared(file, name, geometry_of(FIRST_MODEL)) for name in GRID.datasets]
+    [prepared(file, name, GEOMETRY_OF[FIRST_MODEL]) for name in GRID.datasets]
     for file in ("manifest.json", "index.parquet", "classes.json")
 )
 INDEXED = {"prepared": MANIFESTS, "indexes": ancient(INDEXES)}
 # Settings of the job that reads which classes the targets' training images are of.
 TRAINED_ON = {
-    "view": view_at(geometry_of(FIRST_MODEL)),
+    "view": VIEW_AT[GEOMETRY_OF[FIRST_MODEL]],
     "excludes_proxy": [name for name in GRID.datasets if GRID.excludes_proxy(name)],
     "split": list(GRID.datasets) if GRID.split_fractions else [],
 }
@@ -57,8 +57,8 @@ rule compute_metrics:
         manifests=beside("manifest", ROWS),
         rows=ancient(ROWS),
         classes=ancient(CLASSES),
-        proxy=proxy_of(geometry_of(FIRST_MODEL), GRID.datasets),
-        splits=splits_of(geometry_of(FIRST_MODEL), GRID.datasets),
+        proxy=proxy_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
+        splits=splits_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
     output:
         **TABLES,
         counts=COUNTS,

@@ -7,7 +7,7 @@ TRAINED_HERE = [name for name, model in CATALOG.models.items() if model.pretrain
 def fitted_on(w):
     """The reference dataset on which a model's head is fitted; empty for other heads."""
     fitted = GRID.head(w.model) == "fitted"
-    return prepared("manifest.json", GRID.reference.dataset.name, geometry_of(w.model)) if fitted else []
+    return prepared("manifest.json", GRID.reference.dataset.name, GEOMETRY_OF[w.model]) if fitted else []
 
 
 rule convert_model:

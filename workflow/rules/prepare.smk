@@ -8,9 +8,9 @@ MANY_IMAGES = {name for name, entry in CATALOG.datasets.items() if (entry.images
 
 
 def prepared(file, dataset, geometry):
-    """A file of a prepared dataset; encoded datasets are the same for all geometries."""
+    """A file of a prepared dataset; encoded ones (photos as published, decoded when used) have no geometry."""
     encoded = CATALOG.datasets[dataset].storage == "encoded"
-    return f"{PREPARED}/{file}".format(dataset=dataset, geometry=ENCODED if encoded else geometry)
+    return f"{PREPARED}/{file}".format(dataset=dataset, geometry="encoded" if encoded else geometry)
 
 
 def files_at(geometry, datasets):

@@ -4,8 +4,8 @@
 def pretraining_inputs(w):
     """Inputs of a pretrain_model job, by name."""
     how = CATALOG.models[w.model].pretrain
-    manifests = {key: prepared("manifest.json", how[key], geometry_of(w.model)) for key in ("dataset", "test")}
-    return {**manifests, "watched": ancient(files_at(geometry_of(w.model), [how["dataset"], how["test"]]))}
+    manifests = {key: prepared("manifest.json", how[key], GEOMETRY_OF[w.model]) for key in ("dataset", "test")}
+    return {**manifests, "watched": ancient(files_at(GEOMETRY_OF[w.model], [how["dataset"], how["test"]]))}
 
 
 rule pretrain_model:

@@ -1,5 +1,7 @@
 # Tables, figures and a page of the runs that are finished now; can be used during a run, and starts no job of the grid.
 
+from functools import cache
+
 from report_jobs import finished_runs, preview_jobs
 
 PREVIEW = f"{REPORTS}/preview"

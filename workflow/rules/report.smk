@@ -13,26 +13,20 @@ MORE_TABLES, MORE_FILES = map(REGISTRY.chosen_parts, ("tables", "files"))
 ALL_TABLES = [*TABLES.values(), *MORE_TABLES.values(), *(path for paths in MORE_FILES.values() for path in paths)]
 
 
-rule tables:
-    input:
-        ALL_TABLES,
+# `snakemake distances` and the like make what an optional analysis adds to a run.
+PARTS = [("tables", ALL_TABLES), ("figures", ALL_FIGURES)]
+PARTS += [
+    (name, [*adds.tables.values(), *(figure_files(*adds.figures) if HAS_FIGURES else [])])
+    for name, adds in REGISTRY.analyses.items()
+    if adds.optional
+]
+for PART, FILES in PARTS:
 
-
-rule figures:
-    input:
-        ALL_FIGURES,
-
-
-# `snakemake distances` and the like: what an optional analysis adds to a run.
-for OPTIONAL, ADDS in REGISTRY.analyses.items():
-    if ADDS.optional:
-
-        rule:
-            name:
-                OPTIONAL
-            input:
-                list(ADDS.tables.values()),
-                figure_files(*ADDS.figures) if HAS_FIGURES else [],
+    rule:
+        name:
+            PART
+        input:
+            FILES,
 
 
 def facts_of(entries, *keys):
@@ -108,7 +102,7 @@ rule write_page:
             "upstream": UPSTREAM,
             "analyses": list(MORE_TABLES),
             "more_files": {title: [Path(path).name for path in paths] for title, paths in MORE_FILES.items()},
-            "prepared": {e.label: prepared("manifest.json", e.name, geometry_of(FIRST_MODEL)) for e in DATASETS_READ},
+            "prepared": {e.label: prepared("manifest.json", e.name, GEOMETRY_OF[FIRST_MODEL]) for e in DATASETS_READ},
             "questions": {Path(path).stem: REGISTRY.figures[Path(path).stem].question for path in PNGS},
             "colours": {name: style["colour"] for name, style in METHOD_STYLES.items()},
             "about": ABOUT,

@@ -68,8 +68,7 @@ def common_targets(cells: Iterable[tuple[str, ...]]) -> tuple[list[str], set[tup
     own: dict[tuple, set[str]] = {}
     for *method, target in cells:
         own.setdefault(tuple(method), set()).add(target)
-    counts = Counter(chain.from_iterable(own.values()))
-    order = sorted(counts, key=lambda target: (-counts[target], target))
+    order = [target for target, _ in Counter(sorted(chain.from_iterable(own.values()))).most_common()]
     choices = [order[: number + 1] for number in range(len(order))]
     best = max(choices, key=lambda some: len(some) * sum(part.issuperset(some) for part in own.values()))
     return best, {(*method, target) for method, part in own.items() if part.issuperset(best) for target in best}

@@ -40,6 +40,6 @@ rule split_dataset:
         mem_mb=lambda w: memory_of([w.dataset], 2000),
         runtime=60,
     params:
-        cfg=lambda w: {"fractions": GRID.split_fractions, "view": view_at(w.geometry), "code": digest("split_dataset")},
+        cfg=lambda w: {"fractions": GRID.split_fractions, "view": VIEW_AT[w.geometry], "code": digest("split_dataset")},
     script:
         "../scripts/split_dataset.py"

@@ -49,10 +49,6 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
         print(notice, file=sys.stderr)
     os.environ[PARENT_RUN] = str(os.getpid())
     os.environ[fork_server.WARM] = str(SOCKETS) if config["compute"]["warm_start"] else ""
-    _before_graph(workflow)
-
-
-def _before_graph(workflow) -> None:
     prepare = workflow._prepare_dag
 
     def start_and_prepare(*arguments, **more):

@@ -2,9 +2,7 @@
 
 TRACKED = [
     "data/raw/*",
-    f"results/{FAMILY}/prepare/*",
-    f"results/{FAMILY}/models/*",
-    f"results/{FAMILY}/text/*",
+    *(f"results/{FAMILY}/{stage}/*" for stage in ("prepare", "models", "text")),
     *(
         f"{RUNS}/{stage}/*"
         for stage in ("split", "finetune", "merge", "evaluate", "evaluate_over_targets", "select", "features")

@@ -30,8 +30,7 @@ use rule compute_metrics as compare_methods with:
 use rule compare_published as write_summary with:
     input:
         **{name: COMPARISON[name] for name in ("seeds_ri", "comparisons", "comparisons_ri")},
-        mri=TABLES["mri"],
-        fit=TABLES["fit"],
+        **{name: TABLES[name] for name in ("mri", "fit")},
     output:
         **table_files("summary", **SUMMARY),
     log:

@@ -72,7 +72,7 @@ use rule compute_metrics as compress_datasets with:
             "compression:compression_of",
             excludes_proxy=TRAINED_ON["excludes_proxy"],
             split=DISTANCE_SETS if GRID.split_fractions else [],
-            view=view_at(w.geometry),
+            view=VIEW_AT[w.geometry],
             megabytes=CONFIG["distances"]["compressed_megabytes"],
         ),
 
@@ -80,7 +80,7 @@ use rule compute_metrics as compress_datasets with:
 use rule compute_metrics as associate_distances with:
     input:
         features=expand(f"{DISTANCES_OF}.csv", model=GRID.models),
-        compression=[COMPRESSION_OF.format(geometry=geometry_of(model)) + ".csv" for model in GRID.models],
+        compression=[COMPRESSION_OF.format(geometry=GEOMETRY_OF[model]) + ".csv" for model in GRID.models],
         accuracy=TABLES["accuracy"],
         ri=TABLES["ri"],
         fit=TABLES["fit"],

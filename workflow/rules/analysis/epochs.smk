@@ -27,17 +27,14 @@ use rule finetune as keep_snapshots with:
     input:
         unpack(training_inputs),
     output:
-        **{name: f"{SNAPSHOTS}/{name}.safetensors" for name in KEPT},
-        history=f"{SNAPSHOTS}/history.csv",
-        manifest=f"{SNAPSHOTS}/manifest.json",
-        provenance=f"{SNAPSHOTS}/provenance.json",
+        **job_files(SNAPSHOTS, inside=True, **{name: f"{name}.safetensors" for name in KEPT}, history="history.csv"),
     log:
         f"{RUN_LOGS}/snapshots/{RUN_PATH}.log",
 
 
 use rule compute_features as compute_epoch_features with:
     input:
-        unpack(lambda w: dataset_inputs("dataset", w.dataset, geometry_of(w.model))),
+        unpack(lambda w: dataset_inputs("dataset", w.dataset, GEOMETRY_OF[w.model])),
         model=f"{MODEL}/manifest.json",
         weights=ancient(MODEL_WEIGHTS),
         manifest=f"{SNAPSHOTS}/manifest.json",

@@ -4,13 +4,9 @@ OVER_TARGETS = f"{REPORTS}/tables/merges_over_targets.csv"
 SCORED_OVER_TARGETS = f"{RUNS}/evaluate_over_targets/{RUN_PATH}/{{evaluation_group}}"
 # The datasets by evaluation group, and rows of the merges and of the pretrained models on them.
 LEFT = {group: [name for name in names if name in GRID.not_trained_on] for group, names in EVALUATION_GROUPS.items()}
-OVER_TARGETS_ROWS, BEFORE_ROWS = (
-    [path.format(**vars(run), evaluation_group=group) for run in runs for group in LEFT if LEFT[group]]
-    for path, runs in (
-        (f"{SCORED_OVER_TARGETS}.parquet", GRID.runs_over_targets()),
-        (f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}.parquet", PRETRAINED_RUNS.values()),
-    )
-)
+LEFT_GROUPS = [group for group in LEFT if LEFT[group]]
+OVER_TARGETS_ROWS = rows_of(GRID.runs_over_targets(), "evaluate_over_targets", LEFT_GROUPS)
+BEFORE_ROWS = rows_of(PRETRAINED_RUNS.values(), groups=LEFT_GROUPS)
 
 if GRID.over_targets:
 

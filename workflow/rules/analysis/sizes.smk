@@ -26,10 +26,7 @@ if COUNTED and EXAMPLE_METHOD and (SERIES or len(set(PRETRAINING_IMAGES.values()
 
 use rule compare_published as tabulate_sizes with:
     input:
-        ri=TABLES["ri"],
-        mri=TABLES["mri"],
-        ood=TABLES["ood"],
-        fit=TABLES["fit"],
+        **{name: TABLES[name] for name in ("ri", "mri", "ood", "fit")},
         manifests=[f"{CHECKPOINT}/manifest.json".format(**vars(run)) for run in COUNTED],
         descriptions=expand(f"{MODEL}/model.json", model=SERIES),
     output:

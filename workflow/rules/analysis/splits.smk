@@ -8,7 +8,7 @@ if GRID.split_fractions:
 
     use rule compare_published as count_splits with:
         input:
-            splits=splits_of(geometry_of(FIRST_MODEL), GRID.datasets),
+            splits=splits_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
         output:
             **table_files("splits", table=SPLIT_COUNTS),
         log:

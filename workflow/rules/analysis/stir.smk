@@ -20,13 +20,12 @@ use rule compute_features as invert_representation with:
         mem_mb=8000,
         runtime=720,
     params:
-        cfg=lambda w: network_settings("inversion:invert_run", w, parents=parents_of(w), settings=CONFIG["stir"]),
+        cfg=lambda w: network_settings("inversion:invert_run", w, parents=PARENTS[w.method], settings=CONFIG["stir"]),
 
 
 use rule compute_features as cross_inversions with:
     input:
-        unpack(state_inputs),
-        unpack(lambda w: dataset_inputs("dataset", w.dataset, geometry_of(w.model))),
+        unpack(network_inputs),
         before=lambda w: f"{INVERTED}.manifest.json".format(**{**w, **vars(PRETRAINED_RUNS[w.model])}),
         inverted_before=lambda w: ancient(f"{INVERTED}.safetensors".format(**{**w, **vars(PRETRAINED_RUNS[w.model])})),
         after=f"{INVERTED}.manifest.json",
@@ -38,7 +37,9 @@ use rule compute_features as cross_inversions with:
     wildcard_constraints:
         method=ONE_STATE,
     params:
-        cfg=lambda w: network_settings("inversion:cross_features", w, parents=parents_of(w), settings=CONFIG["stir"]),
+        cfg=lambda w: network_settings(
+            "inversion:cross_features", w, parents=PARENTS[w.method], settings=CONFIG["stir"]
+        ),
 
 
 use rule compute_metrics as compute_stir with:
