@@ -9,8 +9,8 @@ The name of a tensor gives one of four forms, so that the file is enough to rest
 """
 
 import copy
-from collections import OrderedDict, UserDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,14 +62,23 @@ def _compress(name: str, tensor: Tensor, before: Tensor | None) -> tuple[str, Te
     return name + XOR, torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
-class Lazy(UserDict[str, Tensor]):
-    """Tensors by name, each made when it is asked for and not kept, so that few are in memory at a time.
+class Lazy(Mapping[str, Tensor]):
+    """Tensors by name, each made when it is asked for and not kept, so that few are in memory at a time."""
 
-    Made of functions by name, which return the tensors.
-    """
+    def __init__(self, make: Mapping[str, Callable[[], Tensor]]):
+        self.make = make
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.data[name]()
+        return self.make[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.make
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.make)
+
+    def __len__(self) -> int:
+        return len(self.make)
 
 
 def read_tensors(path: Path) -> Lazy:

@@ -5,6 +5,8 @@ then cosine to zero, the pretrained 1000-way head kept, cross-entropy on the cla
 the last step kept. The recipe chooses the optimiser; that of the paper is SGD with momentum, without augmentation.
 """
 
+import csv
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -162,8 +164,11 @@ def accuracy_of(
 
 def write_history(rows: list[dict], path: Path) -> None:
     """Write one row per epoch, all or none: epoch, lr (of the last step), and mean loss, cross-entropy and accuracy."""
-    lines = [HISTORY, *(map(str, row.values()) for row in rows)]
-    write_text(path, "".join(",".join(line) + "\n" for line in lines))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 class DivergenceError(Exception):
