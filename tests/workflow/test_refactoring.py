@@ -73,8 +73,8 @@ def test_a_module_that_all_use_is_accepted_but_for_what_tells_times(finished_cop
     products = finished_copy.products()
     finished_copy.edit(
         "workflow/lib/rib/base/files.py",
-        "return hashlib.file_digest(file, algorithm).digest()",
-        "return (hashlib.file_digest(file, algorithm)).digest()",
+        "return digest.digest()",
+        "return (digest).digest()",
     )
     printed = accept(finished_copy, RIB_ACCEPT_SAMPLE="1")
     assert "only the code has changed for 41 jobs" in printed and "41 jobs accepted" in printed
