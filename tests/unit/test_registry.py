@@ -7,7 +7,8 @@ import pytest
 from rib.base.errors import UserError
 from rib.base.plugins import load_module
 
-Registry = load_module(Path(__file__).parents[2] / "workflow/rules/registry.py").Registry
+MODULE = load_module(Path(__file__).parents[2] / "workflow/rules/registry.py")
+Registry, shades_of = MODULE.Registry, MODULE.shades_of
 DRAW = "def draw(table, more=None, *, labels: dict, size: str = 'all'): ...\n"
 
 
@@ -97,3 +98,13 @@ def test_an_optional_analysis_is_part_of_a_run_that_names_it(registry, chosen, e
 def test_an_analysis_that_is_unknown_or_not_optional_cannot_be_chosen(registry, name):
     with pytest.raises(UserError, match=f"config, analyses: .*'{name}'.*extra"):
         with_analyses(registry([name])).chosen()
+
+
+@pytest.mark.parametrize("names", [1, 2, 3, 6])
+def test_methods_of_one_colour_have_different_shades_of_which_the_first_is_the_colour(names):
+    given = ["#cc79a7"] * names + ["#56b4e9", "#cc79a7"]
+    shades = shades_of(given)
+    assert len(set(shades)) == len(shades) and (shades[0], shades[names]) == ("#cc79a7", "#56b4e9")
+    for alike in (shades[:names] + shades[-1:], shades[names : names + 1]):
+        light = [sum(bytes.fromhex(shade[1:])) for shade in alike]
+        assert light == sorted(light, reverse=True) and light[-1] > 0.3 * light[0]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from rib.reporting.views import MEAN, page_views, shades_of, with_intervals
+from rib.reporting.views import MEAN, page_views, with_intervals
 
 RUN = ["model", "method", "target", "size", "seed"]
 HOSTILE = "'; alert(1) //</script>\""
@@ -51,16 +51,6 @@ def test_views_are_the_same_bytes_each_time():
     colours = {"ft": "#123456", "ewc": "#654321"}
     first, second = (json.dumps(page_views(*tables(), about(), colours)) for _ in range(2))
     assert first == second and len(json.loads(first)) == 3
-
-
-@pytest.mark.parametrize("names", [1, 2, 3, 6])
-def test_methods_of_one_colour_have_different_shades_of_which_the_first_is_the_colour(names):
-    given = ["#cc79a7"] * names + ["#56b4e9", "#cc79a7"]
-    shades = shades_of(given)
-    assert len(set(shades)) == len(shades) and (shades[0], shades[names]) == ("#cc79a7", "#56b4e9")
-    for alike in (shades[:names] + shades[-1:], shades[names : names + 1]):
-        light = [sum(bytes.fromhex(shade[1:])) for shade in alike]
-        assert light == sorted(light, reverse=True) and light[-1] > 0.3 * light[0]
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

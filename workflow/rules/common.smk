@@ -20,7 +20,7 @@ from console import Console  # noqa: E402
 
 CONSOLE = Console(workflow)  # first, because everything after it may raise an error
 
-from registry import Registry  # noqa: E402
+from registry import Registry, shades_of  # noqa: E402
 from rib.base.errors import UserError  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
 from rib.config.entries import MERGES  # noqa: E402

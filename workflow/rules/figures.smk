@@ -11,7 +11,11 @@ HAS_FIGURES = bool(EXAMPLE_METHOD and EXAMPLE_TARGET)
 MODEL_LABELS = {name: model.label for name, model in GRID.models.items()}
 MODEL_STYLES = {name: {"label": model.label, **model.style} for name, model in GRID.models.items()}
 METHOD_LABELS = {name: method.label for name, method in SHOWN.items()}
-METHOD_STYLES = {name: {"label": method.label, **method.style} for name, method in SHOWN.items()}
+SHADES = shades_of([method.style["colour"] for method in SHOWN.values()])
+METHOD_STYLES = {
+    name: {"label": method.label, **method.style, "colour": colour}
+    for (name, method), colour in zip(SHOWN.items(), SHADES)
+}
 DATASET_LABELS = {name: dataset.label for name, dataset in GRID.datasets.items()}
 TARGET_LABELS = {name: DATASET_LABELS[name] for name in GRID.targets}
 # Settings that several figures share.

@@ -88,3 +88,10 @@ class Registry:
     def chosen_parts(self, part: str) -> dict[str, str] | dict[str, list[str]]:
         """The `tables` by name, or the `files` by title, of all analyses that are part of the run."""
         return {name: made for entry in self.chosen() for name, made in getattr(entry, part).items()}
+
+
+def shades_of(colours: Sequence[str]) -> list[str]:
+    """Colours #rrggbb, each darker than an equal one before."""
+    darker = [1 - colours[:place].count(own) / (1.6 * colours.count(own)) for place, own in enumerate(colours)]
+    parts = [[int(own[at : at + 2], 16) for at in (1, 3, 5)] for own in colours]
+    return ["#" + "".join(f"{round(part * by):02x}" for part in own) for own, by in zip(parts, darker, strict=True)]

@@ -53,7 +53,7 @@ def draw(
     total = mri[(mri["model"] == model) & (mri["method"] == method)].iloc[0]
 
     figure, axes = plt.subplots(figsize=(7.2, 3.5))
-    axes.set(xlim=(0, 100), ylim=(0, 50))
+    axes.set(xlim=(-0.5, 99.5), ylim=(0, 50))  # with the whole line around the boxes
     axes.axis("off")
     _box(axes, (0, 31, 17, 12), f"pretrained\n{model_label}")
     _box(axes, (0, 9, 17, 14), f"{method_label} on\n{datasets[target]}\n({counted(n, 'image')})")

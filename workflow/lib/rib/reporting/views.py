@@ -116,8 +116,7 @@ def _tradeoff(changes: DataFrame, means: DataFrame, accuracy: DataFrame, about: 
     table = pd.concat([table, origin.assign(method=PRETRAINED, target=MEAN, ri=0.0, unfinished=0)], ignore_index=True)
     table = table.assign(on=_shown(table, *columns, ".1f"), change=_shown(table, "ri", "ci_low", "ci_high", "+.1f"))
     base, params = _chart(_labelled(table, about), model=None, method=None, target=MEAN)
-    shades = zip(colours, shades_of(list(colours.values())), strict=True)
-    named = {about["methods"][name]["label"]: colour for name, colour in shades} | {PRETRAINED: "#252525"}
+    named = {about["methods"][name]["label"]: own for name, own in colours.items()} | {PRETRAINED: "#252525"}
     scale = alt.Scale(domain=list(named), range=list(named.values())) if colours else alt.Undefined
     bottom = {"title": None, "legend": alt.Legend(orient="bottom", symbolLimit=0)}
     colour, inside = (kind("method:N", scale=scale, **bottom) for kind in (alt.Color, alt.Fill))
@@ -135,13 +134,6 @@ def _tradeoff(changes: DataFrame, means: DataFrame, accuracy: DataFrame, about: 
     )
     said = "Accuracy on the target against the change of accuracy on the other datasets, with confidence intervals."
     return _spec(chart.properties(width="container", height=340), params, said)
-
-
-def shades_of(colours: Sequence[str]) -> list[str]:
-    """Colours #rrggbb, each darker than an equal one before."""
-    darker = [1 - colours[:place].count(own) / (1.6 * colours.count(own)) for place, own in enumerate(colours)]
-    parts = [[int(own[at : at + 2], 16) for at in (1, 3, 5)] for own in colours]
-    return ["#" + "".join(f"{round(part * by):02x}" for part in own) for own, by in zip(parts, darker, strict=True)]
 
 
 def _ri_matrix(changes: DataFrame, about: Mapping) -> dict:
