@@ -6,7 +6,9 @@ import pytest
 
 from rib.analysis.classes import WORST, class_table, worst_classes
 from rib.analysis.counts import Counts
+from rib.analysis.fit import marked
 from rib.config.label_space import LabelSpace
+from rib.config.run import RUN_COLUMNS
 
 STATES = [
     ("m", "ft", "a", "all", 0, None),
@@ -79,6 +81,8 @@ def test_a_grid_without_fine_tuning_has_empty_tables():
     table = class_table(COUNTS.of([3]), SPACES, None)
     assert table.empty and worst_classes(table, ["a", "b"]).empty
     assert list(worst_classes(table, ["a"]).columns)[:5] == ["model", "method", "size", "class", "name"]
+    runs = pd.DataFrame([("m", "ft", "a", "all", 0, 99.0, "")], columns=[*RUN_COLUMNS, "fit", "unfinished"])
+    assert marked(table, runs).empty
 
 
 @pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [1, 0, 2, 3, 4]])

@@ -45,9 +45,10 @@ def class_table(counts: Counts, spaces: Mapping[str, LabelSpace], source_groups:
                 np.full(len(n), own, object) for own in (*group, dataset, space.keys, space.names, outputs[dataset])
             ]
             parts.append([own[n > 0] for own in (*known, n.astype(int), before, after, after - before)])
+    if not parts:
+        return pd.DataFrame(columns=COLUMNS)
     # One table of all: making one of each part would take longer than the counting.
-    columns = map(np.concatenate, zip(*parts, strict=True)) if parts else [[]] * len(COLUMNS)
-    return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+    return pd.DataFrame(dict(zip(COLUMNS, map(np.concatenate, zip(*parts, strict=True)), strict=True)))
 
 
 def worst_classes(classes: pd.DataFrame, ood_datasets: Collection[str]) -> pd.DataFrame:
