@@ -13,7 +13,8 @@ REGISTRY.figure(
     inputs={name: TABLES[name] for name in ("mri", "curves")},
     settings={
         **STYLED_MEANS,
-        "methods": {n: {"label": m.label, **m.style} for n, m in GRID.methods.items() if n not in GRID.over_targets},
+        "methods": METHOD_STYLES
+        | {name: {"label": GRID.methods[name].label, **GRID.methods[name].style} for name in CURVES},
         "averages": {} if CURVES else AVERAGES,
         **ON_TARGET,
     },
