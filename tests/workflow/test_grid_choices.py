@@ -227,8 +227,8 @@ from rib.methods.base import FineTuning
 @algorithm
 class Breaks(FineTuning):
     def penalty(self, rows, logits):
-        self.steps = getattr(self, "steps", 0) + 1
-        return float("nan") if self.steps > 7 else 0.0
+        self.calls = getattr(self, "calls", 0) + 1
+        return float("nan") if self.calls > 7 else 0.0
 """
 
 
