@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from rib.config.run import PRETRAINED
@@ -26,21 +28,7 @@ def draw(
     for (model, method), axes in panels.items():
         states = {target: PRETRAINED if target == "none" else method for target in rows}
         grid = np.array([[shown.get((model, states[t], t, d), np.nan) for d in datasets] for t in rows])
-        image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-        for (row, target), (column, dataset) in itertools.product(enumerate(rows), enumerate(datasets)):
-            value, group = grid[row, column], source_groups.get(target)
-            shares = target != dataset and group is not None and group == source_groups.get(dataset)
-            text = f"{value:.0f}{SHARED if shares else ''}" if value == value else ""
-            axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=text_colour(image, value))
-            if target == dataset:
-                axes.add_patch(
-                    Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor="black", lw=1.4)
-                )
-        axes.set_xticks(range(len(datasets)), list(datasets.values()), rotation=40, ha="right", fontsize=7)
-        axes.set_yticks(range(len(rows)), list(rows.values()), fontsize=7)
-        axes.tick_params(length=0)
-        axes.grid(False)
-        axes.axhline(0.5, color="black", linewidth=1.2)
+        image = _panel(axes, grid, rows, datasets, source_groups)
         axes.set_title(f"{models[model]}, {methods[method]}", fontsize=8)
     figure.supylabel("fine-tuned on", fontsize=8)
     figure.supxlabel(f"evaluated on    (outlined: the target itself    {SHARED} shares its source images)", fontsize=8)
@@ -48,3 +36,20 @@ def draw(
     bar.set_label("top-1 accuracy (%)", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return figure, shown.reset_index()
+
+
+def _panel(axes: Axes, grid: np.ndarray, rows: Labels, datasets: Labels, groups: Labels) -> AxesImage:
+    image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for (row, target), (column, dataset) in itertools.product(enumerate(rows), enumerate(datasets)):
+        value = grid[row, column]
+        shares = target != dataset and target in groups and groups[target] == groups.get(dataset)
+        text = f"{value:.0f}{SHARED if shares else ''}" if value == value else ""
+        axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=text_colour(image, value))
+        if target == dataset:
+            axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor="black", lw=1.4))
+    axes.set_xticks(range(len(datasets)), list(datasets.values()), rotation=40, ha="right", fontsize=7)
+    axes.set_yticks(range(len(rows)), list(rows.values()), fontsize=7)
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.axhline(0.5, color="black", linewidth=1.2)
+    return image

@@ -4,6 +4,7 @@ import textwrap
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.markers import TICKDOWN, TICKUP
 
 from rib.figures import Drawn, Labels
@@ -29,12 +30,7 @@ def draw(samples: pd.DataFrame, *, models: Labels, methods: Labels, datasets: La
     errors = on_other_datasets.groupby(["model", "method", "dataset"], sort=False)[list(MARKS)].mean()
     figure, panels = run_panels(errors, models, methods, panel=(1.8, 0.45 + 0.2 * len(datasets)), margin=(1.2, 0.9))
     for run, axes in panels.items():
-        own = errors.loc[run].reindex(list(datasets))
-        places = np.flatnonzero(own["ece_after"].notna())  # datasets with results
-        own = own.iloc[places]
-        axes.hlines(places, own["ece_before"], own["ece_after"], color=GREY, linewidth=1.2, zorder=1)
-        for name, style in MARKS.items():
-            axes.scatter(own[name], places, zorder=2, **style)
+        _dumbbells(axes, errors.loc[run].reindex(list(datasets)))
         axes.set_title(f"{models[run[0]]},\n{methods[run[1]]}", fontsize=8)
         axes.tick_params(labelsize=7)
         name_rows(axes, list(datasets.values()))
@@ -44,3 +40,12 @@ def draw(samples: pd.DataFrame, *, models: Labels, methods: Labels, datasets: La
     figure.supxlabel(f"expected calibration error (%)\n{note}", fontsize=8)
     figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure, errors.reset_index()
+
+
+def _dumbbells(axes: Axes, errors: pd.DataFrame) -> None:
+    """Connect the error before and after with a line, for each dataset with results."""
+    places = np.flatnonzero(errors["ece_after"].notna())
+    errors = errors.iloc[places]
+    axes.hlines(places, errors["ece_before"], errors["ece_after"], color=GREY, linewidth=1.2, zorder=1)
+    for name, style in MARKS.items():
+        axes.scatter(errors[name], places, zorder=2, **style)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rib.figures import Drawn, Labels, Styles
@@ -13,7 +14,6 @@ TICKS = {"stage1": "¼", "stage2": "½", "stage3": "¾", "stage4": "all", "pre_l
 OWN, OTHERS = "target", "others"
 COLUMNS = {OWN: "on the target", OTHERS: "on the other datasets (mean)"}
 SIDESTEP = 0.05  # horizontal shift between lines, so that points don't overlap
-POINTS = {"markersize": 4.5, "linewidth": 1.2, "elinewidth": 0.8, "capsize": 2}
 
 
 def draw(cka: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, confidence: float) -> Drawn:
@@ -51,15 +51,18 @@ def draw_lines(
     figure, panels = plt.subplots(len(models), 2, figsize=size, sharex=True, sharey=True, squeeze=False)
     for line, (model, label) in zip(panels, models.items(), strict=True):
         for axes, (place, title) in zip(line, COLUMNS.items(), strict=True):
-            rows = shown[(shown["model"] == model) & (shown["dataset"] == place)]
-            for number, (method, style) in enumerate(methods.items()):
-                part = rows[rows["method"] == method].sort_values(along[-1])
-                where = part[along[-1]] + SIDESTEP * (number - (len(methods) - 1) / 2)
-                whiskers = [part["cka"] - part["ci_low"], part["ci_high"] - part["cka"]]
-                axes.fill_between(where, part["ci_low"], part["ci_high"], color=style["colour"], alpha=0.2, linewidth=0)
-                look = {"color": style["colour"], "marker": style["marker"], "label": style["label"], **POINTS}
-                axes.errorbar(where, part["cka"], whiskers, **look)
+            _panel(axes, shown[(shown["model"] == model) & (shown["dataset"] == place)], along[-1], methods)
             axes.set_title(f"{label}, {title}", loc="left")
         line[0].set_ylabel("Linear CKA with\npretrained (debiased)")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(methods)))
     return figure, panels, shown
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, along: str, methods: Styles) -> None:
+    for place, (method, style) in enumerate(methods.items()):
+        part = rows[rows["method"] == method].sort_values(along)
+        where = part[along] + SIDESTEP * (place - (len(methods) - 1) / 2)
+        whiskers = [part["cka"] - part["ci_low"], part["ci_high"] - part["cka"]]
+        look = {"color": style["colour"], "marker": style["marker"], "label": style["label"]}
+        axes.fill_between(where, part["ci_low"], part["ci_high"], color=style["colour"], alpha=0.2, linewidth=0)
+        axes.errorbar(where, part["cka"], whiskers, **look, markersize=4.5, linewidth=1.2, elinewidth=0.8, capsize=2)

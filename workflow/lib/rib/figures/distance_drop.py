@@ -48,18 +48,7 @@ def draw(
             part = distances[(distances["model"] == model) & (distances["distance"] == kind)]
             apart = to_targets(part, list(targets), ood_datasets, in_distribution)
             points = [(model, kind, name, apart[name], *means.loc[(model, name)]) for name in targets]
-            axes.axhline(0, color="#525252", linewidth=0.8)
-            for place, (*_, name, distance, value, low, high) in enumerate(points):
-                look = {
-                    "color": COLOURS[place % len(COLOURS)],
-                    "marker": MARKERS[place % len(MARKERS)],
-                    "markersize": 5,
-                }
-                whiskers = [[value - low], [high - value]]
-                axes.errorbar(distance, value, whiskers, linestyle="none", label=targets[name], **look, **EDGES)
-            axes.margins(x=0.12)
-            axes.xaxis.set_major_locator(MaxNLocator(4))
-            axes.tick_params(labelsize=7)
+            _points(axes, points, targets)
             axes.set_title(_correlations(association, model, method, kind), fontsize=7)
             lines += points
         row[0].set_ylabel(f"{label}\nRI (percentage points)", fontsize=8)
@@ -70,6 +59,17 @@ def draw(
     to = f"distance to {in_distribution_label}" if in_distribution else "mean distance to the other datasets"
     figure.supxlabel(f"horizontal axis: {to}; whiskers: {confidence:.0%} confidence intervals of RI", fontsize=7)
     return figure, pd.DataFrame(lines, columns=["model", "distance", "target", "value", "ri", "ci_low", "ci_high"])
+
+
+def _points(axes, points: Sequence[tuple], targets: Labels) -> None:
+    axes.axhline(0, color="#525252", linewidth=0.8)
+    for place, (*_, name, apart, value, low, high) in enumerate(points):
+        look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 5}
+        whiskers = [[value - low], [high - value]]
+        axes.errorbar(apart, value, whiskers, linestyle="none", label=targets[name], **look, **EDGES)
+    axes.margins(x=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.tick_params(labelsize=7)
 
 
 def _correlations(association: pd.DataFrame, model: str, method: str, kind: str) -> str:
