@@ -11,6 +11,9 @@ information: the variant ewc_released.
 
 from typing import Literal
 
+import numpy as np
+from torch import Tensor
+
 from rib.methods import Count, NonNegative, algorithm
 from rib.methods.base import Task
 from rib.methods.l2_sp import L2StartingPoint
@@ -29,3 +32,7 @@ class ElasticWeightConsolidation(L2StartingPoint):
         super().setup(task)
         images = task.reference or task.target
         self.importance = fisher_diagonal(self.model, images, self.fisher, self.fisher_images, task.seed)
+
+    def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        terms = zip(self.importance, self.anchors, strict=True)
+        return self.weight / 2 * sum((f * (parameter - start).square()).sum() for f, (parameter, start) in terms)

@@ -21,8 +21,6 @@ class L2StartingPoint(FineTuning):
     def setup(self, task: Task) -> None:
         super().setup(task)
         self.anchors = [(parameter, parameter.detach().clone()) for _, parameter in self.trainable()]
-        self.importance = [1.0] * len(self.anchors)  # of each tensor, or of each of its values
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        terms = zip(self.importance, self.anchors, strict=True)
-        return self.weight / 2 * sum((f * (parameter - start).square()).sum() for f, (parameter, start) in terms)
+        return self.weight / 2 * sum((parameter - start).square().sum() for parameter, start in self.anchors)
