@@ -88,10 +88,3 @@ def test_of_safetensors_only_the_part_without_torch_is_used():
         for node in imports(path):
             names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             assert all(name.split(".")[0] != "safetensors" or name == "safetensors.numpy" for name in names), path
-
-
-def test_scripts_are_thin_and_the_snakefile_is_an_outline():
-    limits = {ROOT / "Snakefile": 80, **dict.fromkeys((ROOT / "workflow/scripts").glob("[a-z]*.py"), 25)}
-    assert len(limits) > 15
-    for path, limit in limits.items():
-        assert len(path.read_text().splitlines()) <= limit, path.name

@@ -55,7 +55,3 @@ def test_globals_are_capitals(file):
     text = RULES.get(file) or (WORKFLOW.parent / "Snakefile").read_text()
     found = re.findall(r"^(?:for )?(\w+)(?:, \w+)* (?:=|in) ", text, re.MULTILINE)
     assert [name for name in found if name != name.upper()] == []
-
-
-def test_what_rules_share_is_short():
-    assert len(RULES["common.smk"].splitlines()) <= 150
