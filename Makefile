@@ -11,7 +11,9 @@ TESTS := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 EXAMPLE ?= default_run
 EVERY ?= 20
 KEPT = $(patsubst %,figures/%.png,ri_matrix ranking tradeoff cost) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost comparisons)
-FAMILY = $(shell sed -n 's/^family: *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
+choice = $(shell sed -n 's/^$(1): *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
+FAMILY = $(call choice,family)
+REPORTS = reports/$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),/held_out)
 
 .PHONY: run watch test test-slow torture security bench mutation lint format environment docs site example lock records clean help
 
@@ -19,8 +21,8 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
 
 run: $(VENV)/run.done ## run the workflow on config.yaml: tables, figures and pages in reports/
-	@snakemake --report reports/$(FAMILY)/report.html --report-after-run
-	@echo "Open reports/$(FAMILY)/index.html (results) or reports/$(FAMILY)/report.html (how they were made)."
+	@snakemake --report $(REPORTS)/report.html --report-after-run
+	@echo "Open $(REPORTS)/index.html (results) or $(REPORTS)/report.html (how they were made)."
 
 test: $(VENV)/test.done ## run all tests except the slow ones, in parallel
 	@$(TESTS) -m "not slow"
@@ -86,7 +88,7 @@ site: $(VENV)/test.done ## build README.md and docs/ as a site in build/site; a 
 
 example: $(VENV)/run.done ## keep the figures and tables of a finished run that README and docs show (EXAMPLE=default_run), then run docs
 	@mkdir -p reports/$(EXAMPLE)
-	@cd reports/$(FAMILY) && cp $(KEPT) $$(ls tables/seeds_ri.csv 2>/dev/null) ../$(EXAMPLE)/
+	@cp $(addprefix $(REPORTS)/,$(KEPT)) $$(ls $(REPORTS)/tables/seeds_ri.csv 2>/dev/null) reports/$(EXAMPLE)/
 	@$(MAKE) --no-print-directory docs
 
 lock: ## update the pinned versions and hashes in envs/ from the .in files

@@ -3,7 +3,8 @@
 #   data/raw/<dataset or model>/                                                     archives as published
 #   results/<family>/prepare/<dataset>/<geometry>/, <models or text>/<model>/        arrays and index; pretrained weights
 #   results/<family>/<protocol>/<stage>/<model>/<target>/<method>/<size>/<seed>/     checkpoints, recipes, rows, exports
-#   reports/<family>/                                                                tables, figures, the page
+#   results/<family>/<protocol>/metrics/<digest of the grid>/                        tables, figures and page of a grid
+#   reports/<family>/, reports/<family>/held_out/                                    copies of those of one grid
 
 
 include: "workflow/rules/common.smk"
@@ -29,9 +30,7 @@ for RULE in workflow.rules:
 rule all:
     default_target: True
     input:
-        ALL_TABLES,
-        ALL_FIGURES,
-        PAGE,
+        PUBLICATION.values(),
 
 
-CONSOLE.follow(f"Made: checkpoints and rows in {RUNS}/; tables, figures and {PAGE} in {REPORTS}/.")
+CONSOLE.follow(f"Made: checkpoints and rows in {RUNS}/; tables, figures and index.html in {REPORTS}/.")

@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
+import yaml
+from snakemake.utils import update_config
 
+from rib.config.catalog import Catalog
+from rib.config.grid import resolve_grid
+from rib.config.schema import validated
 from tiny import forked
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +35,8 @@ TABLES = dict.fromkeys(
     ),
     1,
 )
+# The page, and its publication with tables and figures.
+PAGE = {"write_page": 1, "publish_grid": 1}
 # What Snakemake says of a mistake, besides the sentence that tells of it.
 NOISE = ("Traceback", "Exception", "Error", "CalledProcess", "Exiting", "Shutting down", "Complete log")
 # Variables of the environment, which nothing that a run writes may contain.
@@ -72,6 +79,16 @@ class Project:
         if self.family == "tiny" and not any(choice.startswith("catalog=") for choice in config):
             words.append("catalog=mine")
         return self.fork("snakemake", *words, check=check, **environment)
+
+    def of_grid(self, *config: str) -> str:
+        """Folder of what is made of a grid, relative to the project's; `config` are extra key=value choices."""
+        choices = yaml.safe_load((self.folder / "config.yaml").read_text())
+        for choice in (f"family={self.family}", *config):
+            key, _, value = choice.partition("=")
+            update_config(choices, {key: yaml.safe_load(value)})
+        folders = [self.folder / "workflow/catalog", *self.folder.glob("mine")]
+        grid = resolve_grid(validated(choices, "config", "config.yaml"), Catalog(folders))
+        return f"results/{self.family}/{grid.config['protocol']}/metrics/{grid.digest}"
 
     def run(self, *words: str, check: bool = True, **environment: str) -> str:
         """Run a command here and return all it printed; without `check` it must fail."""

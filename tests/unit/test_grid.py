@@ -36,6 +36,51 @@ def test_all_takes_the_whole_catalogue():
     assert {chosen.geometry(model).size for model in chosen.models} == {224, 240, 260}
 
 
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"targets": ["noto"]},
+        {"datasets": ["noto", "twemoji", "openmoji"]},
+        {"methods": ["ft"]},
+        {"seeds": [1]},
+        {"leak_free": True},
+        {"statistics": {"replicates": 100}},
+        {"method_settings": {"ft": {"lr": 0.1}}},
+    ],
+    ids=str,
+)
+def test_the_digest_of_a_grid_follows_each_choice_that_moves_a_table(choices):
+    assert grid(**choices).digest != grid().digest
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"analyses": ["distances"]},
+        {"distances": {"compressed_megabytes": 1}},
+        {"monitor": ["noto"]},
+        {"pull": ["reports"]},
+        {"archives": ["shelf"]},
+        {"compute": {"warm_start": False, "jobs_per_gpu": 2, "decode_workers": 8}},
+        {"targets": list(grid().targets)},  # what `default` means
+    ],
+    ids=str,
+)
+def test_the_digest_of_a_grid_does_not_follow_what_is_shown_of_it_or_how_it_is_run(choices):
+    assert grid(**choices).digest == grid().digest
+
+
+def test_a_part_of_an_evaluation_group_is_evaluated_beside_the_whole_group():
+    (whole,) = grid().evaluation_groups()
+    part = grid(datasets=["noto", "openmoji"])
+    other_part = grid(datasets=["noto", "twemoji"])
+    (name,), (other_name,) = part.evaluation_groups(), other_part.evaluation_groups()
+    assert whole == "emoji" and len({whole, name, other_name}) == 3
+    assert part.group_of("noto") == name
+    named = grid(datasets=list(grid().datasets))
+    assert list(named.evaluation_groups()) == ["emoji"], "it is the same group"
+
+
 def test_sizes_and_seeds_multiply_the_fine_tuned_runs_only():
     choices = {"models": ["efficientnet_lite0"], "methods": ["ft"], "targets": ["noto"]}
     chosen = grid(**choices, train_subset=[0.5, "all", "50"], seeds=[3, 4])

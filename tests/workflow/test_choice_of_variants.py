@@ -15,7 +15,7 @@ SWEEP = (
     "methods=[lora]",
     "method_settings={lora: {rank: [1, 2], lr: 0.01}}",
 )
-TABLE = "reports/tiny/tables/selection.csv"
+TABLE = "reports/tiny/held_out/tables/selection.csv"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def rows(project, stage, variant, target):
 
 def test_the_choice_is_the_variant_that_is_best_on_the_targets_select_split(selected):
     table = pd.read_csv(selected.folder / TABLE).set_index("target")
-    ri = pd.read_csv(selected.folder / "reports/tiny/tables/ri.csv")
+    ri = pd.read_csv(selected.folder / "reports/tiny/held_out/tables/ri.csv")
     for target in ("red", "green"):
         split = read_split(selected.folder / f"results/tiny/held_out/split/{target}/160px-bicubic-crop1.parquet")
         right = {}

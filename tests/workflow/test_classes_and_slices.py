@@ -23,8 +23,9 @@ def test_where_a_part_of_the_classes_is_trained_on_ri_is_split_by_class(finished
     assert whole["ri_seen"].tolist() == whole["ri"].tolist() and set(whole["n_seen"]) == {60}
     assert whole[["ri_unseen", "unseen_low", "unseen_high", "n_unseen"]].isna().all(axis=None)
     config = ("train_subset=[3]", "targets=[red]", "methods=[ft]")
-    finished_copy.snakemake("reports/tiny/tables/ri.csv", "--cores", "2", config=config)
-    (line,) = pd.read_csv(finished_copy.folder / "reports/tiny/tables/ri.csv").to_dict("records")
+    table = f"{finished_copy.of_grid(*config)}/tables/ri.csv"
+    finished_copy.snakemake(table, "--cores", "2", config=config)
+    (line,) = pd.read_csv(finished_copy.folder / table).to_dict("records")
     assert (line["n_seen"], line["n_unseen"]) == (3 * 3 * 4, 3 * 2 * 4)
     assert line["ri"] == pytest.approx(0.6 * line["ri_seen"] + 0.4 * line["ri_unseen"], abs=1e-5)
     assert line["seen_low"] <= line["ri_seen"] <= line["seen_high"]
@@ -40,22 +41,22 @@ def test_slices_of_a_layout_split_accuracies(finished_copy):
         re.sub(r"(?s)(\ngreen:.*?)layout: class_folders", rf"\1layout: sliced\n  {key}", entry.read_text())
     )
     finished_copy.snakemake("slices", "--cores", "2", config=(*config, "slices=[severity]"))
-    table = pd.read_csv(folder / "reports/tiny/tables/accuracy_by_slice.csv")
+    table = pd.read_csv(folder / "reports/tiny/slices/tables/accuracy_by_slice.csv")
     assert table[["dataset", "slice", "value", "n"]].to_numpy().tolist() == [
         ["green", "severity", k, 4] for k in (1, 2, 3, 4, 5)
     ]
-    (mce,) = pd.read_csv(folder / "reports/tiny/tables/mce.csv").to_dict("records")
+    (mce,) = pd.read_csv(folder / "reports/tiny/slices/tables/mce.csv").to_dict("records")
     for run, column in (("none/pretrained", "before"), ("red/ft", "after")):
         rows = rows_of(folder / f"results/tiny/paper/evaluate/tiny_cnn/{run}/all/0/tiny.parquet")
         right = (rows["rank"] == 0)[rows["dataset"] == "green"]
         expected = 100 * right.groupby(rows["severity"]).mean()
         assert table[column].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
         assert mce[column] == pytest.approx(100 * (100 - expected.mean()) / 81.9324, abs=1e-5)  # AlexNet's error in fog
-    by_corruption = pd.read_csv(folder / "reports/tiny/tables/corruptions.csv")
+    by_corruption = pd.read_csv(folder / "reports/tiny/slices/tables/corruptions.csv")
     assert by_corruption[["severity", "n", "after"]].equals(
         table.rename(columns={"value": "severity"})[["severity", "n", "after"]]
     )
-    (folder / "reports/tiny/tables/accuracy_by_slice.csv").unlink()
+    (folder / "reports/tiny/slices/tables/accuracy_by_slice.csv").unlink()
     printed = finished_copy.snakemake("slices", "--cores", "1", config=(*config, "slices=[colour]"), check=False)
     assert "no column 'colour'; choose from corruption, severity" in printed and "Traceback" not in printed
-    assert not (folder / "reports/tiny/tables/accuracy_by_slice.csv").exists()
+    assert not (folder / "reports/tiny/slices/tables/accuracy_by_slice.csv").exists()

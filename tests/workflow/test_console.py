@@ -13,12 +13,15 @@ import pytest
 
 from tiny.project import NOISE
 
-FIGURES = [f"reports/tiny/figures/{name}.png" for name in ("radar", "ri_matrix")]
 PAGES = ("Job stats", "input:", "output:", "jobid:", "Finished jobid", "SNAKEMAKE", "Building DAG")
 
 
+def figures(project, *names):
+    return [f"{project.of_grid()}/figures/{name}.png" for name in names or ("radar", "ri_matrix")]
+
+
 def test_each_finished_job_is_one_line_with_what_is_left(finished_copy):
-    printed = finished_copy.snakemake(*FIGURES, "--force", "--cores", "1")
+    printed = finished_copy.snakemake(*figures(finished_copy), "--force", "--cores", "1")
     assert re.findall(r"^\[(\d)/2\] plot_figure \w+: \d+ s; 0 running", printed, re.M) == ["1", "2"]
     assert "2 jobs: 2 plot_figure" in printed and not [word for word in PAGES if word in printed]
     assert "rule plot_figure:" in max((finished_copy.folder / ".snakemake/log").glob("*.log")).read_text()
@@ -27,7 +30,7 @@ def test_each_finished_job_is_one_line_with_what_is_left(finished_copy):
 def test_a_terminal_shows_one_bar_above_which_the_lines_stay(finished_copy):
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # lines and columns
-    command = [sys.executable, "-m", "snakemake", *FIGURES, "--force", "--cores", "1"]
+    command = [sys.executable, "-m", "snakemake", *figures(finished_copy), "--force", "--cores", "1"]
     with subprocess.Popen(
         [*command, "--config", "family=tiny", "catalog=mine"], cwd=finished_copy.folder, stdout=end, stderr=end
     ) as run:
@@ -52,7 +55,7 @@ def _read(terminal):
 
 
 def test_dry_runs_look_as_snakemakes(finished_copy):
-    printed = finished_copy.snakemake(*FIGURES, "--force", "-n")
+    printed = finished_copy.snakemake(*figures(finished_copy), "--force", "-n")
     assert re.search(r"^total +2$", printed, re.M) and "rule plot_figure:" in printed
     assert "Nothing to be done" in finished_copy.snakemake("-n")
 
@@ -65,10 +68,10 @@ def test_results_can_be_touched(finished_copy):
 
 def test_jobs_that_fail_beside_others_are_told_at_the_end(finished_copy):
     for name in ("ood", "ri"):
-        table = finished_copy.folder / f"reports/tiny/tables/{name}.csv"
+        table = finished_copy.folder / f"{finished_copy.of_grid()}/tables/{name}.csv"
         table.write_text(table.read_text().replace("tiny_cnn", "better_cnn"))
-    figures = [f"reports/tiny/figures/{name}.png" for name in ("before_after", "ri_matrix")]
-    printed = finished_copy.snakemake(*figures, "--keep-going", "--cores", "1", check=False)
+    drawn = figures(finished_copy, "before_after", "ri_matrix")
+    printed = finished_copy.snakemake(*drawn, "--keep-going", "--cores", "1", check=False)
     last = printed.strip().splitlines()[-2:]
     assert "tables/ood.csv: " in last[0] and "tables/ri.csv: " in last[1], printed
     assert all(line.startswith("plot_figure ") for line in last)

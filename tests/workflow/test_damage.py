@@ -21,7 +21,7 @@ MADE_FROM = {
     ARRAY: "results/tiny/paper/finetune/tiny_cnn/green/ft/all/0/checkpoint.safetensors",
     WEIGHTS: CHECKPOINT,
     CHECKPOINT: ROWS.replace("lwf", "ft"),
-    ROWS: "reports/tiny/tables/mri.csv",
+    ROWS: "tables/mri.csv",  # in the folder of the grid
 }
 
 
@@ -36,7 +36,7 @@ def damage(path):
 def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
     before = finished_copy.state()
     printed = finished_copy.snakemake("verify", "--cores", "1")
-    assert "verified 48 jobs" in printed and "all files match their records" in printed
+    assert "verified 49 jobs" in printed and "all files match their records" in printed
     assert finished_copy.state() == before
 
     folder = finished_copy.folder
@@ -61,11 +61,12 @@ def test_of_a_grid_that_was_never_run_nothing_differs(project):
 
 
 def test_nothing_is_built_on_an_edited_table(finished_copy):
-    table = finished_copy.folder / "reports/tiny/tables/ood.csv"
+    grid = finished_copy.of_grid()
+    table = finished_copy.folder / grid / "tables/ood.csv"
     table.write_text(table.read_text().replace("tiny_cnn", "better_cnn"))
-    figure = "reports/tiny/figures/before_after.png"
+    figure = f"{grid}/figures/before_after.png"
     printed = finished_copy.snakemake(figure, "--cores", "1", check=False)
-    sentence = "reports/tiny/tables/ood.csv: does not match the manifest or record"
+    sentence = f"{grid}/tables/ood.csv: does not match the manifest or record"
     assert sentence in printed.strip().splitlines()[-1] and printed.count(sentence) == 1
     assert not [word for word in NOISE if word in printed]
     assert not (finished_copy.folder / figure).exists(), "Snakemake takes outputs away before a job"
@@ -74,10 +75,11 @@ def test_nothing_is_built_on_an_edited_table(finished_copy):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", MADE_FROM, ids=lambda path: path.rpartition("/")[2])
 def test_nothing_is_built_on_a_damaged_file(finished_copy, path):
+    made = MADE_FROM[path] if path != ROWS else f"{finished_copy.of_grid()}/{MADE_FROM[path]}"
     damage(finished_copy.folder / path)
-    printed = finished_copy.snakemake(MADE_FROM[path], "--force", "--cores", "1", check=False)
+    printed = finished_copy.snakemake(made, "--force", "--cores", "1", check=False)
     assert f"{path}: does not match the manifest or record next to it" in printed, printed[-2000:]
-    assert not (finished_copy.folder / MADE_FROM[path]).exists(), "Snakemake takes outputs away before a job"
+    assert not (finished_copy.folder / made).exists(), "Snakemake takes outputs away before a job"
 
 
 @pytest.mark.attack("memory")

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tiny.project import jobs_of_run
 
-TABLES = "reports/tiny/tables"
+TABLES = "reports/tiny/distances/tables"
 
 
 def test_distances_are_a_target_of_their_own_and_part_of_the_run_where_config_says_so(finished_copy):
@@ -22,10 +22,11 @@ def test_distances_are_a_target_of_their_own_and_part_of_the_run_where_config_sa
     assert set(pairs["n"]) == {6} and pairs["exact"].all()
     assert set(pairs["permutations"]) == {4}  # two targets and two other datasets, each among themselves
     assert association.query("level == 'targets'")["value"].isna().all()  # of two targets
-    figures = finished_copy.folder / "reports/tiny/figures"
+    figures = finished_copy.folder / "reports/tiny/distances/figures"
     assert all((figures / f"{name}.png").is_file() for name in ("distance_drop", "distance_matrix"))
     config = (compressed, "analyses=[distances]")
-    assert jobs_of_run(finished_copy.snakemake("--cores", "1", config=config)) == {"write_page": 1}
+    made = jobs_of_run(finished_copy.snakemake("--cores", "1", config=config))
+    assert made == {"write_page": 1, "publish_grid": 1}
     page = (finished_copy.folder / "reports/tiny/index.html").read_text()
     assert "Distances between datasets" in page and "Distance and change of accuracy" in page
     assert "Nothing to be done" in finished_copy.snakemake("distances", config=config)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tiny.project import TABLES, Project, copy_project, jobs
+from tiny.project import PAGE, TABLES, Project, copy_project, jobs
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_the_default_grid(emoji):
         **TABLES,
         "compare_models": 1,
         "plot_figure": 13,
-        "write_page": 1,
+        **PAGE,
     }
 
 

@@ -49,7 +49,8 @@ cli.main({arguments!r})
 
 @pytest.mark.parametrize(("given", "limited"), [([], False), (["--max-jobs-per-timespan", "90/1s"], True)])
 def test_jobs_start_as_fast_as_they_can_unless_the_user_limits_them(finished_copy, given, limited):
-    arguments = ["--force", "reports/tiny/tables/training.csv", *given, "--config", "family=tiny", "catalog=mine"]
+    table = f"{finished_copy.of_grid()}/tables/training.csv"
+    arguments = ["--force", table, *given, "--config", "family=tiny", "catalog=mine"]
     printed = finished_copy.run(sys.executable, "-c", SHOW_LIMIT.format(arguments=arguments))
     assert f"limited: {limited}" in printed
 
@@ -315,7 +316,7 @@ def test_without_sockets_a_job_runs_by_itself_at_once(script, monkeypatch):
 @pytest.mark.attack("shared machines")
 def test_nothing_is_left_after_a_run(finished_copy):
     """Neither of this run, nor of one that was killed with its servers."""
-    work, table = finished_copy.folder / "work", "reports/tiny/tables/training.csv"
+    work, table = finished_copy.folder / "work", f"{finished_copy.of_grid()}/tables/training.csv"
     (work / "warm-here-1").mkdir(mode=0o700, parents=True)
     with contextlib.chdir(work), socket.socket(socket.AF_UNIX) as dead:  # an address has 107 bytes at most
         dead.bind("warm-here-1/networks.sock")

@@ -32,7 +32,7 @@ def held_out(tmp_path_factory):
     folder = copy_project(tmp_path_factory.mktemp("held_out") / "project")
     family.make(folder / "mine", images_per_class=12)
     project = Project(folder)
-    project.snakemake("tables", "reports/tiny/figures/tradeoff.png", config=HELD_OUT)
+    project.snakemake("tables", config=HELD_OUT)
     return project
 
 
@@ -66,7 +66,7 @@ def test_held_out_scores_images_that_no_dataset_of_their_source_trained_on(held_
 
 def test_held_out_splits_every_class_alike_and_the_report_has_the_counts(held_out):
     """Of 12 images per class 7.2, 2.4 and 2.4, of the 60 of a dataset 36, 12 and 12."""
-    table = pd.read_csv(held_out.folder / "reports/tiny/tables/splits.csv").set_index("dataset")
+    table = pd.read_csv(held_out.folder / "reports/tiny/held_out/tables/splits.csv").set_index("dataset")
     assert table[["train", "select", "test"]].to_numpy().tolist() == [[36, 12, 12]] * 4
     scored = rows(held_out, "tiny_vit/red/ft/all/0")
     assert (scored.groupby("dataset").size() == table["test"]).all()
@@ -95,12 +95,12 @@ def test_a_curve_is_one_run_with_a_state_per_alpha(held_out):
         whole = rows(held_out, f"tiny_vit/{run}/all/0")
         assert (end["prediction"] == whole["prediction"]).all()
         np.testing.assert_allclose(end["confidence"], whole["confidence"], atol=1e-3)
-    tables = held_out.folder / "reports/tiny/tables"
+    tables = held_out.folder / "reports/tiny/held_out/tables"
     curves, ri = pd.read_csv(tables / "curves.csv"), pd.read_csv(tables / "ri.csv").set_index("method")["ri"]
     assert len(curves) == 11 and curves["ri"].iloc[0] == 0 and "wise_ft_curve" not in ri.index
     assert curves["ri"].iloc[-1] == pytest.approx(ri["ft"], abs=1e-5)
     assert ((curves["ood_low"] <= curves["ood"]) & (curves["ood"] <= curves["ood_high"])).all()
-    assert (held_out.folder / "reports/tiny/figures/tradeoff.png").stat().st_size > 100
+    assert (held_out.folder / "reports/tiny/held_out/figures/tradeoff.png").stat().st_size > 100
 
 
 def test_the_reference_dataset_is_used_and_not_evaluated(held_out):
@@ -154,24 +154,23 @@ def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
 def test_figures_show_the_largest_size_in_whatever_order_sizes_are_given(finished_copy):
     """What the rule hands on; one more fine-tuning."""
     config = ("train_subset=[5,all]", "targets=[red]", "methods=[linear_probe]")
-    figure = finished_copy.folder / "reports/tiny/figures/before_after"
-    finished_copy.snakemake(f"{figure.relative_to(finished_copy.folder)}.png", "--cores", "1", config=config)
+    grid = finished_copy.of_grid(*config)
+    finished_copy.snakemake(f"{grid}/figures/before_after.png", "--cores", "1", config=config)
+    figure = finished_copy.folder / grid / "figures/before_after"
     assert set(pd.read_csv(figure.with_suffix(".csv"))["size"]) == {"all"}
     cfg = json.loads(figure.with_suffix(".provenance.json").read_text())["cfg"]
     assert (cfg["size"], cfg["sizes"]) == ("all", ["5", "all"])
-    ood = pd.read_csv(finished_copy.folder / "reports/tiny/tables/ood.csv", dtype={"size": str})
+    ood = pd.read_csv(finished_copy.folder / grid / "tables/ood.csv", dtype={"size": str})
     assert set(ood["size"]) == {"5", "all"}
 
 
 def test_the_tables_of_a_leak_free_run_agree(finished_copy):
     """Jobs of four rules leave out the same images: those of `copy`, which shares its sources with the target `red`."""
-    tables = finished_copy.folder / "reports/tiny/tables"
-    before = pd.read_csv(tables / "mri.csv").set_index("method")["mri"]
+    before = pd.read_csv(finished_copy.folder / "reports/tiny/tables/mri.csv").set_index("method")["mri"]
     names = ("mri", "ranking", "summary", "flips")
-    finished_copy.snakemake(
-        *(f"reports/tiny/tables/{name}.csv" for name in names), "--cores", "1", config=("leak_free=true",)
-    )
-    made = {name: pd.read_csv(tables / f"{name}.csv").set_index("method") for name in names}
+    files = {name: f"{finished_copy.of_grid('leak_free=true')}/tables/{name}.csv" for name in names}
+    finished_copy.snakemake(*files.values(), "--cores", "1", config=("leak_free=true",))
+    made = {name: pd.read_csv(finished_copy.folder / file).set_index("method") for name, file in files.items()}
     mri = made["mri"]["mri"]
     assert (mri - before).abs().max() > 0.1 and all("leak-free" in text for text in made["mri"]["conditions"])
     flipped = made["flips"]["wrong_to_right"] - made["flips"]["right_to_wrong"]
@@ -181,9 +180,11 @@ def test_the_tables_of_a_leak_free_run_agree(finished_copy):
 
 def test_held_out_is_free_of_leaks_so_that_leak_free_leaves_nothing_more_out(held_out, tmp_path):
     shutil.copytree(held_out.folder, tmp_path / "copy", symlinks=True)
-    table = "reports/tiny/tables/ri.csv"
-    Project(tmp_path / "copy").snakemake(table, "--cores", "1", config=(*HELD_OUT, "leak_free=true"))
-    plain, free = (pd.read_csv(folder / table) for folder in (held_out.folder, tmp_path / "copy"))
+    copy, config = Project(tmp_path / "copy"), (*HELD_OUT, "leak_free=true")
+    table = f"{copy.of_grid(*config)}/tables/ri.csv"
+    copy.snakemake(table, "--cores", "1", config=config)
+    plain = pd.read_csv(held_out.folder / "reports/tiny/held_out/tables/ri.csv")
+    free = pd.read_csv(copy.folder / table)
     assert set(free["conditions"]) == {"protocol held_out; leak-free"} != set(plain["conditions"])
     pd.testing.assert_frame_equal(plain.drop(columns="conditions"), free.drop(columns="conditions"))
     # `copy` is scored on the test sources of `red` and counts

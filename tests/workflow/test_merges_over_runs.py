@@ -20,7 +20,7 @@ CHOICES = (
     MERGES,
 )
 CONFIG = (*CHOICES, "method_settings={ft: {lr: [0.001, 0.003]}}")
-TABLES = "reports/tiny/tables"
+TABLES = "reports/tiny/held_out/tables"
 
 
 def parents(printed, rule, run):

@@ -19,11 +19,11 @@ def test_each_published_number_has_a_difference_and_a_verdict(finished_copy, acc
     finished_copy.edit("mine/datasets.yaml", "blue:\n", "blue:\n  images: 20\n")
     printed = finished_copy.snakemake("published", "--cores", "1")
     assert "2 of 3 published numbers within 0.2 points" in printed
-    table = pd.read_csv(finished_copy.folder / "reports/tiny/tables/published.csv").set_index("dataset")
+    table = pd.read_csv(finished_copy.folder / "reports/tiny/published/tables/published.csv").set_index("dataset")
     assert table["verdict"].to_dict() == {"red": "within", "green": "outside", "blue": "within"}
     assert table.loc["green", "difference"] == pytest.approx(3, abs=1e-3) and set(table["images"]) == {20}
     finished_copy.snakemake("published", "--cores", "1", config=("budget={max_images_per_dataset: 10}",))
-    table = pd.read_csv(finished_copy.folder / "reports/tiny/tables/published.csv").set_index("dataset")
+    table = pd.read_csv(finished_copy.folder / "reports/tiny/published/tables/published.csv").set_index("dataset")
     assert table.loc["blue", "verdict"] == "not comparable: the budget leaves images out"
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tiny.project import methods
+from tiny.project import PAGE, methods
 
 LWF = "workflow/lib/rib/methods/lwf.py"
 RUN = "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0"
@@ -78,7 +78,7 @@ def test_a_module_that_all_use_is_accepted_but_for_what_tells_times(finished_cop
     )
     printed = accept(finished_copy, RIB_ACCEPT_SAMPLE="1")
     assert "only the code has changed for 41 jobs" in printed and "41 jobs accepted" in printed
-    assert set(finished_copy.planned()) == {"count_costs", "plot_figure", "write_page"}
+    assert set(finished_copy.planned()) == {"count_costs", "plot_figure", *PAGE}
     finished_copy.snakemake()
     assert finished_copy.products() == products and "Nothing to be done" in finished_copy.snakemake("-n")
     assert "jobs were run with earlier code" in (finished_copy.folder / "reports/tiny/index.html").read_text()

@@ -67,7 +67,7 @@ def test_representations_compare_each_layer_with_the_pretrained_models(finished_
     config = ("models=[tiny_vit]", "datasets=[red,blue]", "targets=[red]", "methods=[ft,linear_probe]")
     made = jobs_of_run(finished_copy.snakemake("--cores", "1", "representations", config=config))
     assert made["compute_features"] == 3 * 2 and made["compute_cka"] == made["plot_figure"] == 1
-    reports = finished_copy.folder / "reports/tiny"
+    reports = finished_copy.folder / "reports/tiny/representations"
     table = pd.read_csv(reports / "tables/cka.csv", dtype={"size": str})
     assert len(table) == 2 * 5 * 3 and set(table["dataset"]) == {"red", "blue", "others"}
     assert (table["ci_low"] <= table["cka"]).all() and (table["cka"] <= table["ci_high"]).all()
@@ -83,7 +83,7 @@ def test_representations_compare_each_layer_with_the_pretrained_models(finished_
 def test_epochs_train_again_to_the_same_weights_and_compare_ten_times(finished_copy):
     """The run that is looked at must be the run whose results are reported."""
     config = ("datasets=[red,blue]", "targets=[red]", "methods=[ft,linear_probe]", "models=[tiny_vit]")
-    tables = "reports/tiny/tables"
+    tables = f"{finished_copy.of_grid(*config)}/tables"
     finished_copy.snakemake("--cores", "1", "epochs", "representations", f"{tables}/mri.csv", config=config)
     results = finished_copy.folder / "results/tiny/paper"
     for method in ("ft", "linear_probe"):
@@ -91,11 +91,11 @@ def test_epochs_train_again_to_the_same_weights_and_compare_ten_times(finished_c
         last = results / f"snapshots/{run}/snapshot10.safetensors"
         assert last.read_bytes() == (results / f"finetune/{run}/checkpoint.safetensors").read_bytes()
         assert last.read_bytes() != last.with_name("snapshot1.safetensors").read_bytes()
-    table = pd.read_csv(finished_copy.folder / "reports/tiny/tables/cka_epochs.csv")
+    table = pd.read_csv(finished_copy.folder / "reports/tiny/epochs/tables/cka_epochs.csv")
     assert len(table) == 2 * 10 * 3 and set(table["trained"]) == set(range(10, 101, 10))
     own = table.query("dataset == 'red'").set_index(["method", "trained"])["cka"]
     assert own["linear_probe"].min() > 1 - 1e-6 and own["ft", 100] < own["ft", 50] < 0.99999
-    whole = pd.read_csv(finished_copy.folder / "reports/tiny/tables/cka.csv").query("layer == 'pre_logits'")
+    whole = pd.read_csv(finished_copy.folder / "reports/tiny/representations/tables/cka.csv").query("layer == 'pre_logits'")
     last = table.query("trained == 100").set_index(["method", "dataset"])["cka"]
     assert last.to_dict() == pytest.approx(whole.set_index(["method", "dataset"])["cka"].to_dict(), abs=1e-6)
     path, ends = (pd.read_csv(finished_copy.folder / f"{tables}/{name}.csv") for name in ("tradeoff_epochs", "mri"))
@@ -107,7 +107,7 @@ def test_epochs_train_again_to_the_same_weights_and_compare_ten_times(finished_c
             assert found[name.removesuffix("_before")].to_dict() == pytest.approx(expected, abs=2e-6)
     assert (path.query("trained == 0")["mri"] == 0).all()
     assert path.query("method == 'ft'")["on_target"].nunique() > 2
-    assert (finished_copy.folder / "reports/tiny/figures/tradeoff_epochs.png").stat().st_size > 1000
+    assert (finished_copy.folder / "reports/tiny/epochs/figures/tradeoff_epochs.png").stat().st_size > 1000
 
 
 def test_stir_inverts_each_network_once_and_reports_both_directions(finished_copy):
@@ -115,10 +115,10 @@ def test_stir_inverts_each_network_once_and_reports_both_directions(finished_cop
     planned = finished_copy.planned("stir", config=(*config, "representations={methods: [lwf, wise_ft]}"))
     assert planned["invert_representation"] == 3 and planned["cross_inversions"] == 2 and "finetune" not in planned
     finished_copy.snakemake("--cores", "1", "stir", config=(*config, "representations={methods: [wise_ft]}"))
-    table = pd.read_csv(finished_copy.folder / "reports/tiny/tables/stir.csv")
+    table = pd.read_csv(finished_copy.folder / "reports/tiny/stir/tables/stir.csv")
     assert list(table["reference"]) == ["pretrained", "fine-tuned"] and set(table["passes"]) == {32}
     assert table[["stir", "cka", "fidelity"]].abs().to_numpy().max() <= 1 and (table["residual"] > 0).all()
     path = finished_copy.folder / "results/tiny/paper/inversions/tiny_cnn/none/pretrained/all/0/red.safetensors"
     images = safetensors.numpy.load_file(path)["inverted"]
     assert images.shape == (8, 3, 160, 160) and images.min() >= 0 and images.max() <= 1
-    assert (finished_copy.folder / "reports/tiny/figures/stir.png").stat().st_size > 1000
+    assert (finished_copy.folder / "reports/tiny/stir/figures/stir.png").stat().st_size > 1000

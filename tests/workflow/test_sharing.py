@@ -10,7 +10,7 @@ import pytest
 
 from rib.base.files import file_hash, sha256
 from rib.records import provenance
-from tiny.project import TABLES, Project, jobs, methods
+from tiny.project import PAGE, TABLES, Project, jobs, methods
 
 CHECKPOINT_RECORD = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/provenance.json"
 
@@ -70,13 +70,13 @@ def test_a_colleague_has_all_bytes_and_nothing_to_do(shared, colleague):
     before = colleague.state()
     for word, nothing in (("-n", "Nothing to be done"), ("--summary", "no update")):
         printed = colleague.snakemake(word)
-        assert "48 jobs match their records" in printed and nothing in printed
+        assert "49 jobs match their records" in printed and nothing in printed
         assert "missing provenance" not in printed and "update pending" not in printed
         assert colleague.state() == before, "a look writes nothing"
     printed = colleague.snakemake("--cores", "1")
-    assert "Nothing to be done" in printed and "Adopted the outputs of 48 jobs" in printed
+    assert "Nothing to be done" in printed and "Adopted the outputs of 49 jobs" in printed
     again = colleague.snakemake("-n")
-    assert "Nothing to be done" in again and "48 jobs" not in again
+    assert "Nothing to be done" in again and "49 jobs" not in again
 
 
 def test_git_holds_records_and_dvc_files_only(shared):
@@ -90,7 +90,7 @@ def test_git_holds_records_and_dvc_files_only(shared):
 def test_one_setting_or_module_of_lwf_re_runs_lwf_and_what_hangs_on_it(colleague):
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
     printed = colleague.snakemake("-n")
-    assert jobs(printed) == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 11, "write_page": 1}
+    assert jobs(printed) == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 11, **PAGE}
     assert methods(printed, "finetune") == methods(printed, "evaluate_run") == {"lwf"}
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 3.0", "temperature: 2.0")
     assert colleague.planned() == {}
@@ -167,7 +167,7 @@ def test_an_accepted_refactoring_reaches_a_colleague(shared, tmp_path):
     shared.snakemake("accept", RIB_ACCEPT_SAMPLE="1")
     share(shared, "LwF refactored")
     printed = clone(shared, tmp_path / "other").snakemake("-n")
-    assert "Nothing to be done" in printed and "48 jobs match their records" in printed
+    assert "Nothing to be done" in printed and "49 jobs match their records" in printed
 
 
 def test_an_edited_result_is_not_tracked(finished_copy):
@@ -210,14 +210,14 @@ def test_tracking_a_part_does_not_take_the_rest_away(shared, tmp_path):
 
 
 @pytest.mark.slow
-def test_with_rows_and_reports_alone_tables_figures_and_page_can_be_made_again(shared, tmp_path):
+def test_with_what_is_made_of_a_grid_alone_figures_and_page_can_be_made_again(shared, tmp_path):
     shared.git("clone", "-q", ".", str(tmp_path / "reader"))
     reader = Project(tmp_path / "reader")
     reader.dvc("remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage"))
-    reader.snakemake("pull", config=("pull=[results/tiny/paper/evaluate,reports]",))
+    reader.snakemake("pull", config=("pull=[results/tiny/paper/metrics,reports]",))
     assert "Nothing to be done" in reader.snakemake("-n")
     reader.edit("workflow/lib/rib/figures/radar.py", "markersize=4.5", "markersize=5.5")
-    assert reader.planned() == {"plot_figure": 1, "write_page": 1}
+    assert reader.planned() == {"plot_figure": 1, **PAGE}
     page = reader.folder / "reports/tiny/index.html"
     jobs = re.search(r"\d+ jobs", page.read_text())[0]
     reader.snakemake()

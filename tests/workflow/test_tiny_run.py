@@ -16,7 +16,7 @@ import torch
 
 from rib.base.files import sha256
 from rib.models.checkpoint import xor_decompress
-from tiny.project import TABLES, jobs, methods, rows_of
+from tiny.project import PAGE, TABLES, jobs, methods, rows_of
 
 METHODS = ["ft", "linear_probe", "lwf", "wise_ft"]
 
@@ -140,7 +140,7 @@ def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
 def test_an_argument_that_scripts_share_re_runs_the_stages_that_use_it(finished_copy):
     finished_copy.edit("workflow/scripts/_run.py", '"states": states', '"states": (states)')
     planned = finished_copy.planned()
-    assert set(planned) - MADE_OF_ROWS == {"evaluate_run", "write_page"}
+    assert set(planned) - MADE_OF_ROWS == {"evaluate_run", *PAGE}
 
 
 def test_a_column_of_the_mri_table_re_runs_tables_figures_and_the_page(finished_copy):
@@ -148,16 +148,17 @@ def test_a_column_of_the_mri_table_re_runs_tables_figures_and_the_page(finished_
         f"{LIBRARY}/analysis/tables.py", 'names = ["model", "method", "size"]', 'names = [*["model", "method", "size"]]'
     )
     planned = finished_copy.planned()
-    assert planned["compute_metrics"] == 1 and set(planned) <= {*MADE_OF_ROWS, "write_page"}
+    assert planned["compute_metrics"] == 1 and set(planned) <= {*MADE_OF_ROWS, *PAGE}
 
 
 def test_a_threshold_of_the_family_takes_the_rank_of_methods_that_did_not_get_there(finished_copy):
     """Two epochs do not fit the images. Nothing is trained or scored again."""
     family = finished_copy.folder / "mine/families/tiny.yaml"
     family.write_text("fit_threshold: 0.99\n" + family.read_text())
-    assert set(finished_copy.planned()) <= {*MADE_OF_ROWS, "write_page"}
-    tables = finished_copy.folder / "reports/tiny/tables"
-    finished_copy.snakemake("--cores", "1", *(f"reports/tiny/tables/{name}" for name in ("summary.md", "training.csv")))
+    assert set(finished_copy.planned()) <= {*MADE_OF_ROWS, *PAGE}
+    folder = f"{finished_copy.of_grid()}/tables"
+    finished_copy.snakemake("--cores", "1", f"{folder}/summary.md", f"{folder}/training.csv")
+    tables = finished_copy.folder / folder
     fit, ranking, ri, training = (pd.read_csv(tables / f"{name}.csv") for name in ("fit", "ranking", "ri", "training"))
     assert set(fit[fit["unfinished"] == "yes"]["method"]) == {"ft", "wise_ft"} and fit["fit"].notna().all()
     assert set(ranking["method"]) == {"linear_probe", "lwf"} and set(ri["method"]) == set(fit["method"])
@@ -169,7 +170,7 @@ def test_a_threshold_of_the_family_takes_the_rank_of_methods_that_did_not_get_th
 def test_editing_the_lwf_module_re_runs_lwf_and_what_depends_on_it(finished_copy):
     finished_copy.edit(f"{LIBRARY}/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
     printed = finished_copy.snakemake("-n")
-    assert jobs(printed) == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 11, "write_page": 1}
+    assert jobs(printed) == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 11, **PAGE}
     assert methods(printed, "finetune") == methods(printed, "evaluate_run") == {"lwf"}
 
 
@@ -182,7 +183,7 @@ def test_a_setting_of_ft_re_runs_ft_and_its_merge(finished_copy):
 def test_a_new_target_adds_its_own_jobs_only(finished_copy):
     planned = finished_copy.planned(config=("targets=[red,green,blue]",))
     made = {"finetune": 3, "merge_weights": 1, "evaluate_run": 4}
-    assert planned == {**made, **TABLES, "plot_figure": 11, "write_page": 1}
+    assert planned == {**made, **TABLES, "plot_figure": 11, **PAGE}
 
 
 def test_a_new_pinned_digest_re_runs_all_that_is_made_from_the_archive(finished_copy):
@@ -201,12 +202,12 @@ def test_a_pending_download_hides_no_other_work(finished_copy):
 
 def test_how_a_model_is_drawn_is_no_reason_to_train_it_again(finished_copy):
     finished_copy.edit("mine/models.yaml", "label: tiny_cnn", "label: another")
-    assert set(finished_copy.planned()) <= {"plot_figure", "write_summary", "write_page"}
+    assert set(finished_copy.planned()) <= {"plot_figure", "write_summary", *PAGE}
 
 
 def test_editing_the_figures_style_draws_them_again(finished_copy):
     finished_copy.edit("workflow/lib/rib/figures/rib.mplstyle", "font.size: 9", "font.size: 8")
-    assert finished_copy.planned() == {"plot_figure": 12, "write_page": 1}
+    assert finished_copy.planned() == {"plot_figure": 12, **PAGE}
 
 
 def test_a_lost_part_of_a_prepared_dataset_is_made_again(finished_copy):
@@ -262,8 +263,8 @@ def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project)
 
 
 def test_figures_can_be_drawn_again_without_anything_else(finished_copy):
-    shutil.rmtree(finished_copy.folder / "reports/tiny/figures")
-    assert finished_copy.planned("figures") == {"plot_figure": 12}
+    shutil.rmtree(finished_copy.folder / finished_copy.of_grid() / "figures")
+    assert finished_copy.planned("figures") == {"plot_figure": 12, **PAGE}
 
 
 @pytest.mark.slow

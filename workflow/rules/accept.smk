@@ -21,7 +21,7 @@ rule accept:
         "../../envs/torch.yaml"
     params:
         cfg=lambda w: {
-            "changes": code_changes(workflow, GRID_RECORDS, REPORTS, TELL_TIMES),
+            "changes": code_changes(workflow, GRID_RECORDS, [METRICS, REPORTS], TELL_TIMES),
             "mirror": {
                 "linked": FOLDERS[1:],
                 "made": ["data/raw", f"results/{FAMILY}", REPORTS],

@@ -27,7 +27,7 @@ use rule compute_metrics as bundle with:
     params:
         cfg=lambda w: {
             "function": "rib.reporting.bundle:write_bundle",
-            "records": [*GRID_RECORDS, f"{REPORTS}/tables/comparison.provenance.json"],
+            "records": [*GRID_RECORDS, f"{METRICS}/tables/comparison.provenance.json"],
             "config": ABOUT["config"],
             "code": digest("tabulate", REPORTING / "bundle.py"),
         },

@@ -22,14 +22,14 @@ from rib.records.verify import related
 CODE = ("Snakefile", "workflow", "profiles", "envs", "CITATION.cff")
 
 
-def code_changes(workflow, records: Iterable[str], reports: str, without: Iterable[str]) -> dict[str, dict]:
-    """Finished jobs of records, or that those depend on, whose settings differ from the record only in the code digest.
+def code_changes(workflow, records: Iterable[str], folders: Iterable[str], without: Iterable[str]) -> dict[str, dict]:
+    """Finished jobs of records, of folders, or that those depend on, whose settings differ from the record only in the code digest.
 
     Returns:
         `code` (current digest), `kind` (jobs of one kind run the same code) and `model`, by path of the record.
     """
     changes, known = {}, SnakemakeRecords()
-    for path in related([*records, *map(str, provenance.below([Path(reports)]))])[0]:
+    for path in related([*records, *map(str, provenance.below(map(Path, folders)))])[0]:
         made = provenance.read(Path(path))
         if made is None or made["rule"] in without or not workflow.is_rule(made["rule"]):
             continue

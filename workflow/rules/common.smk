@@ -49,7 +49,9 @@ FAMILY = GRID.family.name
 MODEL = f"results/{FAMILY}/models/{{model}}"
 RUNS = f"results/{FAMILY}/{CONFIG['protocol']}"
 RUN_PATH = "{model}/{target}/{method}/{size}/{seed}"
-REPORTS = f"reports/{FAMILY}"
+# Tables, figures and page of this grid, and where they are published; the grid of each folder there is one.
+METRICS = f"{RUNS}/metrics/{GRID.digest}"
+REPORTS = f"reports/{FAMILY}" if CONFIG["protocol"] == "paper" else f"reports/{FAMILY}/{CONFIG['protocol']}"
 LOGS = f"logs/{FAMILY}"
 RUN_LOGS = f"{LOGS}/{CONFIG['protocol']}"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
@@ -115,6 +117,24 @@ def job_files(path, inside=False, **endings):
     """Outputs of a job, by name, with its manifest and record: files at a path with endings, or inside of a folder."""
     endings |= {"manifest": "manifest.json", "provenance": "provenance.json"}
     return {name: f"{path}/{ending}" if inside else f"{path}.{ending}" for name, ending in endings.items()}
+
+
+def copies(files, folder):
+    """Outputs of a job that publishes files of METRICS in a folder of reports/: by their path in METRICS, and its record."""
+    names = [str(Path(file).relative_to(METRICS)) for file in files]
+    return {name: f"{folder}/{name}" for name in names} | {"provenance": f"{folder}/provenance.json"}
+
+
+def publishing(folder):
+    """Settings of a job that publishes files of METRICS in a folder of reports/."""
+    source = WORKFLOW / "lib/rib/reporting/publication.py"
+    return {
+        "function": "rib.reporting.publication:publish",
+        "source": METRICS,
+        "folder": folder,
+        "grids": str(Path(METRICS).parent),
+        "code": digest("look", source),
+    }
 
 
 def beside(kind, paths):

@@ -1,6 +1,6 @@
 # Plot figures from tables, each as PDF, PNG and CSV with the numbers shown. A grid without fine-tuned runs has none.
 
-FIGURE = f"{REPORTS}/figures/{{figure}}"
+FIGURE = f"{METRICS}/figures/{{figure}}"
 STYLE = WORKFLOW / "lib/rib/figures/rib.mplstyle"
 # Content and labels of figures.
 SHOWN = {name: method for name, method in GRID.methods.items() if name not in [*CURVES, *GRID.over_targets]}
@@ -70,7 +70,7 @@ REGISTRY.figure(
     question="trust",
     inputs={
         **{name: TABLES[name] for name in ("accuracy", "ri", "mri")},
-        **({"splits": f"{REPORTS}/tables/splits.csv"} if GRID.split_fractions else {}),
+        **({"splits": f"{METRICS}/tables/splits.csv"} if GRID.split_fractions else {}),
     },
     settings={**EXAMPLE, "size": GRID.shown_size, "left_out": not_in_ri(), **ONE_MODEL, "targets": TARGET_LABELS},
 )

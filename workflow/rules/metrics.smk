@@ -7,15 +7,15 @@ STATISTICS = {"conditions": CONDITIONS, "confidence": CONFIDENCE}
 IN_RI = {"ood_datasets": GRID.ood, "source_groups": GRID.leak_free_groups()}
 MEANS_OF_RI = {**IN_RI, "conditions": CONDITIONS, **CONFIG["statistics"]}
 TABLE_NAMES = ("accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes")
-TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in TABLE_NAMES}
+TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in TABLE_NAMES}
 IN_DISTRIBUTION_DATASETS = [name for name, dataset in GRID.datasets.items() if dataset.role == "in_distribution"]
 if IN_DISTRIBUTION_DATASETS:
-    TABLES["in_distribution"] = f"{REPORTS}/tables/in_distribution.csv"
+    TABLES["in_distribution"] = f"{METRICS}/tables/in_distribution.csv"
     REGISTRY.analysis("in_distribution", tables={"in_distribution": TABLES["in_distribution"]})
 REGISTRY.analysis(
     "classes", tables={"worst_classes": TABLES["worst_classes"]}, files={"Accuracy by class": [TABLES["classes"]]}
 )
-TABLES["mri_json"] = f"{REPORTS}/tables/mri.json"
+TABLES["mri_json"] = f"{METRICS}/tables/mri.json"
 # What decides whether a run is unfinished (rib.analysis.fit).
 FIT = {
     "can_fit": [name for name, method in GRID.methods.items() if method.can_fit],
@@ -23,7 +23,7 @@ FIT = {
     "whole_targets": GRID.split_fractions is None,
 }
 # Correct predictions per run, dataset and object, for comparisons. Stored with the tables, to be pulled with them.
-COUNTS = f"{REPORTS}/tables/counts.npz"
+COUNTS = f"{METRICS}/tables/counts.npz"
 # Labels and objects of the images that rows are of, which are the same at all geometries.
 MANIFESTS, INDEXES, CLASSES = (
     [prepared(file, name, GEOMETRY_OF[FIRST_MODEL]) for name in GRID.datasets]
@@ -46,7 +46,7 @@ def tabulation(function, **settings):
 
 def table_files(job, **tables):
     """Outputs of a job that writes tables, by name, with its record."""
-    return {**tables, "provenance": f"{REPORTS}/tables/{job}.provenance.json"}
+    return {**tables, "provenance": f"{METRICS}/tables/{job}.provenance.json"}
 
 
 # The other rules that write tables inherit from this one; with the input `fit`, unfinished runs are marked. Their files
@@ -62,7 +62,7 @@ rule compute_metrics:
     output:
         **TABLES,
         counts=COUNTS,
-        provenance=f"{REPORTS}/tables/provenance.json",
+        provenance=f"{METRICS}/tables/provenance.json",
     log:
         f"{LOGS}/metrics.log",
     conda:

@@ -26,5 +26,7 @@ use rule status as paper with:
             "made": {key: [Path(path).name for path in paths] for key, paths in PAPER_FILES.items()},
             "family": {key: getattr(GRID.family, key) for key in ("name", "title", "limits")},
             "conditions": GRID.conditions(),
-            "code": digest("look", REPORTING / "paper.py"),
+            "folder": PAPER,
+            "grids": str(Path(METRICS).parent),
+            "code": digest("look", REPORTING / "paper.py", REPORTING / "publication.py"),
         },

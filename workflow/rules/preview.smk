@@ -21,7 +21,7 @@ def preview_of_now():
         workflow,
         [*ALL_TABLES, *ALL_FIGURES, PAGE],
         finished,
-        here=lambda path: f"{PREVIEW}{path.removeprefix(REPORTS)}" if path.startswith(f"{REPORTS}/") else path,
+        here=lambda path: f"{PREVIEW}{path.removeprefix(METRICS)}" if path.startswith(f"{METRICS}/") else path,
         runs_folder=RUNS,
         logs=f"{LOGS}/preview",
         note=f"PREVIEW of {len(finished.runs)} of {len(runs)} runs; means over {partial['targets']}",

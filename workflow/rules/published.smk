@@ -5,8 +5,8 @@ STATED = [
     for row in CATALOG.table("published.csv", ("model", "dataset", "accuracy", "source"), ["accuracy"])
     if row["model"] in GRID.models and row["dataset"] in GRID.datasets
 ]
-STATED_ON = sorted({(row["model"], GRID.datasets[row["dataset"]].evaluation_group) for row in STATED})
-PUBLISHED = f"{REPORTS}/tables/published.csv"
+STATED_ON = sorted({(row["model"], GRID.group_of(row["dataset"])) for row in STATED})
+PUBLISHED = f"{METRICS}/tables/published.csv"
 
 
 def unlike_published():
@@ -54,4 +54,15 @@ use rule compute_metrics as compare_published with:
 
 rule published:
     input:
-        published_table,
+        files=published_table,
+    output:
+        **copies([PUBLISHED], f"{REPORTS}/published"),
+    log:
+        f"{LOGS}/publish_published.log",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    params:
+        cfg=publishing(f"{REPORTS}/published"),
+    script:
+        "../scripts/look.py"

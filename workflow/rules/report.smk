@@ -4,8 +4,8 @@
 report: "../report/workflow.rst"
 
 
-PAGE = f"{REPORTS}/index.html"
-CRATE = f"{REPORTS}/ro-crate-metadata.json"
+PAGE = f"{METRICS}/index.html"
+CRATE = f"{METRICS}/ro-crate-metadata.json"
 REPORTING = WORKFLOW / "lib/rib/reporting"
 PNGS = [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()] if HAS_FIGURES else []
 ALL_FIGURES = figure_files(*REGISTRY.chosen_figures()) if HAS_FIGURES else []
@@ -13,20 +13,45 @@ MORE_TABLES, MORE_FILES = map(REGISTRY.chosen_parts, ("tables", "files"))
 ALL_TABLES = [*TABLES.values(), *MORE_TABLES.values(), *(path for paths in MORE_FILES.values() for path in paths)]
 
 
-# `snakemake distances` and the like make what an optional analysis adds to a run.
-PARTS = [("tables", ALL_TABLES), ("figures", ALL_FIGURES)]
-PARTS += [
-    (name, [*adds.tables.values(), *(figure_files(*adds.figures) if HAS_FIGURES else [])])
-    for name, adds in REGISTRY.analyses.items()
-    if adds.optional
-]
-for PART, FILES in PARTS:
+# What `snakemake tables`, `snakemake figures` and a plain `snakemake` publish together, so that all of it is of one grid.
+GRID_FILES = [*ALL_TABLES, *ALL_FIGURES, PAGE, CRATE]
+PUBLICATION = copies(GRID_FILES, REPORTS)
+PUBLICATIONS = {"publish_grid": (GRID_FILES, REPORTS)}
+# `snakemake distances` and the like publish what an optional analysis adds to a run, in a folder of its own.
+for NAME, ADDED in REGISTRY.analyses.items():
+    if ADDED.optional:
+        FILES = [*ADDED.tables.values(), *(path for paths in ADDED.files.values() for path in paths)]
+        if HAS_FIGURES:
+            FILES += figure_files(*ADDED.figures)
+        PUBLICATIONS[NAME] = (FILES, f"{REPORTS}/{NAME}")
+
+for NAME, (FILES, FOLDER) in PUBLICATIONS.items():
 
     rule:
         name:
-            PART
+            NAME
         input:
-            FILES,
+            files=FILES,
+        output:
+            **copies(FILES, FOLDER),
+        log:
+            f"{LOGS}/publish_{NAME}.log",
+        localrule: True
+        conda:
+            "../../envs/report.yaml"
+        params:
+            cfg=publishing(FOLDER),
+        script:
+            "../scripts/look.py"
+
+
+for NAME in ("tables", "figures"):
+
+    rule:
+        name:
+            NAME
+        input:
+            PUBLICATION.values(),
 
 
 def facts_of(entries, *keys):
@@ -56,7 +81,7 @@ RECORDS_BY_STAGE = {
 }
 # Not inputs of the page, so that it can be made again if only rows and reports were pulled.
 UPSTREAM = [path for paths in RECORDS_BY_STAGE.values() for path in paths]
-SHOWN_RECORDS = [f"{REPORTS}/tables/provenance.json", *beside("provenance", PNGS)]
+SHOWN_RECORDS = [f"{METRICS}/tables/provenance.json", *beside("provenance", PNGS)]
 
 # What pages and model cards say about the choices.
 ABOUT = {
@@ -89,7 +114,7 @@ rule write_page:
     output:
         page=PAGE,
         crate=CRATE,
-        provenance=f"{REPORTS}/index.provenance.json",
+        provenance=f"{METRICS}/index.provenance.json",
     log:
         f"{LOGS}/report.log",
     conda:

@@ -6,10 +6,11 @@ TRACKED = [
     *(
         f"{RUNS}/{stage}/*"
         for stage in ("split", "finetune", "merge", "evaluate", "evaluate_over_targets", "select", "features")
-        + ("fisher", "distances", "export")
+        + ("fisher", "metrics", "export")
     ),
-    *(f"{REPORTS}/{part}" for part in ("tables", "figures", "index.provenance.json")),
-    *(PAGE, CRATE),
+    *(f"{REPORTS}/{name}" for name in ("tables", "figures", "provenance.json", Path(PAGE).name, Path(CRATE).name)),
+    *(folder for _, folder in PUBLICATIONS.values() if folder != REPORTS),
+    f"{REPORTS}/published",
 ]
 
 

@@ -1,7 +1,7 @@
 # Check results and their inputs against the provenance records; starts no jobs.
 
 # Records of the grid's jobs; the jobs that they depend on are found through their inputs.
-GRID_RECORDS = [*UPSTREAM, *SHOWN_RECORDS, f"{REPORTS}/index.provenance.json"]
+GRID_RECORDS = [*UPSTREAM, *SHOWN_RECORDS, f"{METRICS}/index.provenance.json"]
 
 
 use rule status as verify with:
@@ -10,7 +10,7 @@ use rule status as verify with:
     params:
         cfg=lambda w: {
             "function": "rib.records.verify:verify",
-            "records": GRID_RECORDS,
-            "folders": [REPORTS, f"{RUNS}/export"],
+            "records": [*GRID_RECORDS, PUBLICATION["provenance"]],
+            "folders": [METRICS, REPORTS, f"{RUNS}/export"],
             "log_file": "logs/verify.log",
         },

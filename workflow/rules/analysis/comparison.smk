@@ -1,7 +1,7 @@
 # Compare methods: paired comparisons, a ranking with ties, the variation between seeds, and tables for papers.
 
-COMPARISON = {name: f"{REPORTS}/tables/{name}.csv" for name in ("comparisons", "comparisons_ri", "ranking", "seeds_ri")}
-SUMMARY = {ending: f"{REPORTS}/tables/summary.{ending}" for ending in ("md", "tex", "csv")}
+COMPARISON = {name: f"{METRICS}/tables/{name}.csv" for name in ("comparisons", "comparisons_ri", "ranking", "seeds_ri")}
+SUMMARY = {ending: f"{METRICS}/tables/summary.{ending}" for ending in ("md", "tex", "csv")}
 
 REGISTRY.figure("ranking", question="method", inputs={"ranking": COMPARISON["ranking"]}, settings=STYLED_MEANS)
 REGISTRY.analysis(

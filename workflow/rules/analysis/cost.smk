@@ -1,7 +1,7 @@
 # Cost of one mRI of each method that is trained here, from the records of jobs. The records are not inputs, so that the
 # rule also works if only rows and reports were pulled; it depends on the mRI table instead. Outputs differ, as times do.
 
-COST = f"{REPORTS}/tables/cost.csv"
+COST = f"{METRICS}/tables/cost.csv"
 COSTED = {n: [*m.parents] for n, m in SHOWN.items() if all(GRID.methods[k].trains for k in m.parents or [n])}
 
 REGISTRY.figure("cost", question="cost", inputs={"cost": COST, "mri": TABLES["mri"]}, settings=LABELLED_MEANS)

@@ -4,10 +4,10 @@ DISTANCE_SETS = [entry.name for entry in DATASETS_READ]
 # The in-distribution dataset: an evaluated one, else the reference.
 IN_DISTRIBUTION = next((name for name in DISTANCE_SETS if CATALOG.datasets[name].role != "ood"), None)
 DISTANCE_KINDS = {"otdd": "OTDD", "mmd2": "MMD²", "frechet": "Fréchet distance", "ncd": "NCD"}
-DISTANCE_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("distances", "association")}
+DISTANCE_TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in ("distances", "association")}
 FEATURES_BEFORE = f"{RUNS}/features/{{model}}/none/{PRETRAINED}/all/0/{{dataset}}"
-DISTANCES_OF = f"{RUNS}/distances/{{model}}/features"
-COMPRESSION_OF = f"{RUNS}/distances/{{geometry}}/compression"
+DISTANCES_OF = f"{METRICS}/distances/{{model}}/features"
+COMPRESSION_OF = f"{METRICS}/distances/{{geometry}}/compression"
 
 REGISTRY.figure(
     "distance_drop",

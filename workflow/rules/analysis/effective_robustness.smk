@@ -3,7 +3,7 @@
 from rib.analysis.baselines import baselines
 
 BASELINES = baselines(GRID)
-ROBUSTNESS_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("effective_robustness", "baseline_lines")}
+ROBUSTNESS_TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in ("effective_robustness", "baseline_lines")}
 
 if BASELINES:
 

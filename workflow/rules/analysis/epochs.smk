@@ -1,7 +1,7 @@
 # In the course of training: CKA of the features before the head with the pretrained model's, and accuracy on the target with
 # RI. Runs are trained once more and keep their weights at ten times, so that the settings of the ordinary runs don't change.
 
-EPOCH_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("cka_epochs", "tradeoff_epochs")}
+EPOCH_TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in ("cka_epochs", "tradeoff_epochs")}
 SNAPSHOTS = f"{RUNS}/snapshots/{RUN_PATH}"
 KEPT = [f"snapshot{number}" for number in range(1, 11)]  # at equal distances, whatever the number of epochs
 EPOCH_FEATURES = f"{RUNS}/epochs/{RUN_PATH}/{{dataset}}"

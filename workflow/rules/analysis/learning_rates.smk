@@ -2,7 +2,7 @@
 
 from rib.config.sweeps import in_path
 
-LEARNING_RATES = f"{REPORTS}/tables/learning_rates.csv"
+LEARNING_RATES = f"{METRICS}/tables/learning_rates.csv"
 RATED_RUNS = [run for run in TRAINED_RUNS if "lr" in GRID.methods[run.method].settings]
 
 if RATED_RUNS:

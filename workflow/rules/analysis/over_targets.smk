@@ -1,6 +1,6 @@
 # Merges over targets have no target and no RI: accuracy on the datasets that none of their parents was trained on.
 
-OVER_TARGETS = f"{REPORTS}/tables/merges_over_targets.csv"
+OVER_TARGETS = f"{METRICS}/tables/merges_over_targets.csv"
 SCORED_OVER_TARGETS = f"{RUNS}/evaluate_over_targets/{RUN_PATH}/{{evaluation_group}}"
 # The datasets by evaluation group, and rows of the merges and of the pretrained models on them.
 LEFT = {group: [name for name in names if name in GRID.not_trained_on] for group, names in EVALUATION_GROUPS.items()}

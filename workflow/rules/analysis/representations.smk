@@ -1,6 +1,6 @@
 # How fine-tuning changes representations: CKA of each layer with that of the pretrained model, on the same images.
 
-CKA = f"{REPORTS}/tables/cka.csv"
+CKA = f"{METRICS}/tables/cka.csv"
 COMPARED_FEATURES = [*PRETRAINED_FEATURES, *TUNED_FEATURES]
 
 REGISTRY.figure("cka_layers", question="why", inputs={"cka": CKA}, settings=COMPARED_SETTINGS)

@@ -2,7 +2,7 @@
 # runs, one run at a time; with one job per run, start-up would take longer than reading.
 
 SAMPLE_ROWS = rows_of([run for run in GRID.runs() if run.method not in CURVES])
-SAMPLE_TABLES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")}
+SAMPLE_TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")}
 
 REGISTRY.figure("flips", question="why", inputs={"flips": SAMPLE_TABLES["flips"]}, settings=LABELLED_MEANS)
 REGISTRY.figure(
@@ -39,7 +39,7 @@ use rule compute_metrics as compare_samples with:
         ),
 
 
-CELLS = f"{REPORTS}/tables/cells.json"  # what explains each cell of RI, for the page
+CELLS = f"{METRICS}/tables/cells.json"  # what explains each cell of RI, for the page
 
 
 use rule compare_samples as explain_cells with:

@@ -1,9 +1,9 @@
 # Choose a variant of each sweep (config, select) by what is stored; the rule target needs rows of the select splits.
 
-SELECTION = f"{REPORTS}/tables/selection.csv"
+SELECTION = f"{METRICS}/tables/selection.csv"
 SELECT_SPLIT = f"{RUNS}/select/{RUN_PATH}/{{evaluation_group}}"
 SELECT_ROWS = [
-    f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=GRID.datasets[run.target].evaluation_group)
+    f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=GRID.group_of(run.target))
     for run in GRID.runs()
     if CONFIG["select"] == "target" and any(run.method in names for names in GRID.selection["variants"].values())
 ]

@@ -1,6 +1,6 @@
 # Robustness by the numbers of fine-tuning and of pretraining images, if the grid has several or pretrains models.
 
-SIZES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("sizes", "pretraining_sizes")}
+SIZES = {name: f"{METRICS}/tables/{name}.csv" for name in ("sizes", "pretraining_sizes")}
 # Models that differ only in the size of their pretraining data have the same architecture and dataset.
 SERIES = {name: f"{m.architecture} on {m.pretrain['dataset']}" for name, m in GRID.models.items() if m.pretrain}
 PRETRAINING_IMAGES = {name: model.pretraining_images for name, model in GRID.models.items() if model.pretraining_images}

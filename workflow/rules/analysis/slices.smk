@@ -1,6 +1,6 @@
 # Accuracy by slices, columns that a layout adds to a dataset's index: snakemake slices --config slices='[severity]'
 
-SLICES = {name: f"{REPORTS}/tables/{name}.csv" for name in ("accuracy_by_slice", "corruptions", "mce")}
+SLICES = {name: f"{METRICS}/tables/{name}.csv" for name in ("accuracy_by_slice", "corruptions", "mce")}
 # AlexNet's errors in percent by corruption, to which those of a dataset are relative.
 ERRORS = ("corruption", "error", "source")
 ALEXNET = {

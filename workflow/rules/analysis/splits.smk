@@ -1,6 +1,6 @@
 # Protocol held_out: number of images in the splits of each dataset.
 
-SPLIT_COUNTS = f"{REPORTS}/tables/splits.csv"
+SPLIT_COUNTS = f"{METRICS}/tables/splits.csv"
 
 if GRID.split_fractions:
 

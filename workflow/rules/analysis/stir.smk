@@ -1,6 +1,6 @@
 # Shared invariances of fine-tuned and pretrained networks: STIR, by representation inversion.
 
-STIR = f"{REPORTS}/tables/stir.csv"
+STIR = f"{METRICS}/tables/stir.csv"
 INVERTED = f"{RUNS}/inversions/{RUN_PATH}/{{dataset}}"
 CROSSED = f"{RUNS}/stir/{RUN_PATH}/{{dataset}}"
 # Each run is compared on its target.

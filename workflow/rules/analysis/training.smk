@@ -1,6 +1,6 @@
 # Training history by epoch.
 
-TRAINING = f"{REPORTS}/tables/training.csv"
+TRAINING = f"{METRICS}/tables/training.csv"
 
 REGISTRY.figure(
     "training",

@@ -1,6 +1,8 @@
 """The grid of a run: the choices of config, resolved with the catalogue. No torch."""
 
+import hashlib
 import itertools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +22,9 @@ from rib.config.sweeps import Variants, in_path, resolve_methods
 UNRECORDED = ("catalog", "archives", "external", "bundles", "monitor")  # keys of config that are no settings of results
 # Settings of the machine, on which results do not depend.
 OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
+# Choices, besides those of UNRECORDED, on which no table of a plain run depends: what a page shows, what is pulled, and
+# settings of optional analyses.
+NOT_OF_GRID = ("analyses", "pull", "representations", "distances", "slices", "stir")
 # What a model is, without its label and style.
 MODEL_FACTS = ("name", "library", "architecture", "source", "tokenizer", "weights", "pretrain", "preprocessing")
 MODEL_FACTS += ("pretraining", "licence")
@@ -74,11 +79,30 @@ class Grid:
         return [self.catalog.datasets[name] for name in names]
 
     def evaluation_groups(self) -> dict[str, list[str]]:
-        """Datasets of each evaluation group, in the order of the catalogue."""
+        """Datasets of each evaluation group, in the order of the catalogue.
+
+        A group of which only a part is evaluated has a name of its own, since its rows are others than the whole group's.
+        """
         groups: dict[str, list[str]] = {}
-        for name, dataset in self.datasets.items():
-            groups.setdefault(dataset.evaluation_group, []).append(name)
+        for name in self.datasets:
+            groups.setdefault(self.group_of(name), []).append(name)
         return groups
+
+    def group_of(self, dataset: str) -> str:
+        """Name of the evaluation group of an evaluated dataset (see `evaluation_groups`)."""
+        group = self.datasets[dataset].evaluation_group
+        of_family = self.catalog.datasets_of(self.family, *EVALUATED)
+        in_group = {name: entry for name, entry in of_family.items() if entry.evaluation_group == group}
+        usual = [name for name, entry in in_group.items() if not entry.optional] or list(in_group)
+        evaluated = [name for name in in_group if name in self.datasets]
+        if evaluated == usual:
+            return group
+        return f"{group}_{_short_digest(evaluated)}"
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the choices on which tables of a plain run depend, in the path of the folder that has them."""
+        return _short_digest({key: value for key, value in self.resolved().items() if key not in NOT_OF_GRID})
 
     def split_before(self, dataset: str) -> list[str]:
         """Evaluated datasets with the same source images that are split before this one; references are split last."""
@@ -257,6 +281,12 @@ class Grid:
             "train_subset": self.sizes,
             "training": {key: self.setting(key) for key in self.config["training"] if key not in LENGTH},
         }
+
+
+def _short_digest(value: object) -> str:
+    """The first 8 hexadecimal digits of the SHA-256 of a value as JSON, keys sorted."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:

@@ -114,9 +114,10 @@ def private(name: str, log_file: str, outputs: Mapping[str, str], resumes: str |
     for, and stale folders of others (see `begun`) are removed.
     """
     folder, done = WORK / name, False
-    staged = {key: folder / Path(path).name for key, path in outputs.items()}
+    shared = os.path.commonpath([Path(path).parent for path in outputs.values()]) if outputs else ""
+    staged = {key: folder / Path(path).relative_to(shared) for key, path in outputs.items()}
     if len(set(staged.values())) != len(staged):
-        raise ValueError(f"the outputs of a job must have different file names: {sorted(outputs.values())}")
+        raise ValueError(f"the outputs of a job must have different names: {sorted(outputs.values())}")
     WORK.mkdir(exist_ok=True)
     lock = FileLock(_lock(folder))
     try:
@@ -127,7 +128,8 @@ def private(name: str, log_file: str, outputs: Mapping[str, str], resumes: str |
     try:
         if resumes is None:
             shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        for output_folder in {folder, *(path.parent for path in staged.values())}:
+            output_folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / MARK, "\n".join([log_file, *outputs.values()]))
         sweep()
         yield staged

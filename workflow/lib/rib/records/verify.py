@@ -110,7 +110,7 @@ def _of_record(path: str, gathered: list[dict] | None) -> str:
     """What is wrong with a job's own record; empty if nothing is."""
     if (own := provenance.read(Path(path))) is None:
         return f"it {provenance.DAMAGED}"
-    if {Path(file).parent for file in own["outputs"]} - {Path(path).parent}:
+    if not all(Path(file).is_relative_to(Path(path).parent) for file in own["outputs"]):
         return "another job's"
     differs = gathered and provenance.contradicts(own, gathered)
     return f"differs from {provenance.FILE} and is not newer" if differs else ""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rib.base.files import write_text
 from rib.base.text import markdown
+from rib.reporting.publication import remove_other_grids
 
 PAPERS = "imagenet"  # the family of the paper
 
@@ -17,6 +18,8 @@ def write_paper(
     made: Mapping[str, Sequence[str]],
     family: Mapping[str, str],
     conditions: Sequence[str],
+    folder: str,
+    grids: str,
     outputs: Mapping[str, Path],
 ) -> None:
     """Copy the files, and list them by what they stand for.
@@ -25,6 +28,8 @@ def write_paper(
         parts: rows of paper_map.csv: of_paper, shows, tables, state.
         made: file names by `of_paper`; without figures if the run draws none of this kind.
         family: name, title and limits.
+        folder: where the outputs will be.
+        grids: folder with the folders of all grids (rib.reporting.publication).
         outputs: `readme`, and a path for each file by its name.
     """
     for path in files:
@@ -40,3 +45,5 @@ def write_paper(
     depend = f"Numbers depend on: {'; '.join(conditions)}."
     text = "\n\n".join(["# The paper's figures and tables", stands, depend, "\n".join(rows)])
     write_text(outputs["readme"], text + "\n")
+    published = {Path(folder) / path.name for path in files}
+    remove_other_grids(Path(folder), published, Path(grids))
