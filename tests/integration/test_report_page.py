@@ -149,8 +149,7 @@ def test_a_view_is_filtered_and_shows_number_and_interval_below_the_pointer(page
 
 
 def test_a_cell_of_ri_opens_what_explains_it(page, finished):
-    tables = finished[0].folder / finished[0].of_grid() / "tables"
-    facts = json.loads((tables / "cells.json").read_text())["cells"]
+    facts = json.loads((finished[0].folder / "reports/tiny/tables/cells.json").read_text())["cells"]
     matrix, panel = view(page, "ri_matrix"), page.find_element(By.ID, "cell")
     chosen = lambda: "/".join(Select(own).first_selected_option.get_attribute("value") for own in selects)  # noqa: E731
     selects = panel.find_elements(By.TAG_NAME, "select")

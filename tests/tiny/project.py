@@ -16,7 +16,7 @@ import yaml
 from snakemake.utils import update_config
 
 from rib.config.catalog import Catalog
-from rib.config.grid import resolve_grid
+from rib.config.grid import Grid, resolve_grid
 from rib.config.schema import validated
 from tiny import forked
 
@@ -82,13 +82,17 @@ class Project:
 
     def of_grid(self, *config: str) -> str:
         """Folder of what is made of a grid, relative to the project's; `config` are extra key=value choices."""
+        grid = self.grid(*config)
+        return f"results/{self.family}/{grid.config['protocol']}/metrics/{grid.digest}"
+
+    def grid(self, *config: str) -> Grid:
+        """The grid of the project's config.yaml; `config` are extra key=value choices."""
         choices = yaml.safe_load((self.folder / "config.yaml").read_text())
         for choice in (f"family={self.family}", *config):
             key, _, value = choice.partition("=")
             update_config(choices, {key: yaml.safe_load(value)})
         folders = [self.folder / "workflow/catalog", *self.folder.glob("mine")]
-        grid = resolve_grid(validated(choices, "config", "config.yaml"), Catalog(folders))
-        return f"results/{self.family}/{grid.config['protocol']}/metrics/{grid.digest}"
+        return resolve_grid(validated(choices, "config", "config.yaml"), Catalog(folders))
 
     def run(self, *words: str, check: bool = True, **environment: str) -> str:
         """Run a command here and return all it printed; without `check` it must fail."""

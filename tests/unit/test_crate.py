@@ -26,7 +26,8 @@ def crate(tmp_path_factory):
             "read": {"red": {"label": "R", "licence": "MIT"}},
         }
         path = FOLDER / "ro-crate-metadata.json"
-        write_crate(records=records, about=about, folder=FOLDER, crate=path)
+        published = [str(file) for file in FOLDER.rglob("*.*")]
+        write_crate(records=records, about=about, folder=FOLDER, published=published, crate=path)
         graph = json.loads(path.read_text())["@graph"]
         entities = {entity["@id"]: entity for entity in graph}
         assert len(entities) == len(graph)

@@ -1,4 +1,4 @@
-"""The rule files: one word per stage, no common noun as a global, and common.smk stays short."""
+"""The rule files: one word per stage, and no common noun as a global."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ RULES = {
     path.relative_to(WORKFLOW / "rules").as_posix(): path.read_text() for path in (WORKFLOW / "rules").rglob("*.smk")
 }
 # Rules from which others inherit: the script is named after what all of them do, not after the rule.
-SHARED = {"compute_metrics": "tabulate", "compute_features": "run_network", "status": "look"}
+SHARED = {"compute_metrics": "tabulate", "compute_features": "run_network", "status": "look", "published": "publish"}
 BLOCKS = re.compile(r"^( *)rule (\w+):\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
 
 

@@ -90,7 +90,7 @@ def test_git_holds_records_and_dvc_files_only(shared):
 def test_one_setting_or_module_of_lwf_re_runs_lwf_and_what_hangs_on_it(colleague):
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
     printed = colleague.snakemake("-n")
-    assert jobs(printed) == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 11, **PAGE}
+    assert jobs(printed) == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 12, **PAGE}
     assert methods(printed, "finetune") == methods(printed, "evaluate_run") == {"lwf"}
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 3.0", "temperature: 2.0")
     assert colleague.planned() == {}

@@ -48,7 +48,8 @@ def with_clip(project):
 
 def test_flyp_and_lipsum_ft_through_the_workflow(with_clip):
     """Towers are stored only for them; what is evaluated is the zero-shot classifier; the API makes the same bytes."""
-    rows = [f"results/tiny/paper/evaluate/clip/red/{name}/all/0/tiny.parquet" for name in ("flyp", "lipsum_ft")]
+    group = with_clip.grid(*CHOICES[1:]).group_of("red")
+    rows = [f"results/tiny/paper/evaluate/clip/red/{name}/all/0/{group}.parquet" for name in ("flyp", "lipsum_ft")]
     both = (*CHOICES, "methods=[flyp,lipsum_ft]")
     planned = with_clip.planned(*rows, config=both)
     assert [planned[rule] for rule in ("convert_model", "store_text", "finetune")] == [1, 1, 2]

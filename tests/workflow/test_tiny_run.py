@@ -183,7 +183,7 @@ def test_a_setting_of_ft_re_runs_ft_and_its_merge(finished_copy):
 def test_a_new_target_adds_its_own_jobs_only(finished_copy):
     planned = finished_copy.planned(config=("targets=[red,green,blue]",))
     made = {"finetune": 3, "merge_weights": 1, "evaluate_run": 4}
-    assert planned == {**made, **TABLES, "plot_figure": 11, **PAGE}
+    assert planned == {**made, **TABLES, "plot_figure": 12, **PAGE}, "what is made of a grid has a folder of its own"
 
 
 def test_a_new_pinned_digest_re_runs_all_that_is_made_from_the_archive(finished_copy):
@@ -262,9 +262,12 @@ def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project)
     assert planned["evaluate_run"] == 1 and planned["compute_metrics"] == 1 and "plot_figure" not in planned
 
 
-def test_figures_can_be_drawn_again_without_anything_else(finished_copy):
-    shutil.rmtree(finished_copy.folder / finished_copy.of_grid() / "figures")
-    assert finished_copy.planned("figures") == {"plot_figure": 12, **PAGE}
+def test_figures_can_be_drawn_again_and_nothing_before_them_is(finished_copy):
+    figures = finished_copy.folder / finished_copy.of_grid() / "figures"
+    shutil.rmtree(figures)
+    assert finished_copy.planned() == {}, "they are published"
+    planned = finished_copy.planned(*(f"{finished_copy.of_grid()}/figures/{name}.png" for name in ("radar", "cost")))
+    assert planned == {"plot_figure": 2}
 
 
 @pytest.mark.slow

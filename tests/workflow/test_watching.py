@@ -64,7 +64,8 @@ def test_monitoring_makes_what_it_needs_changes_no_result_and_repeats_no_trainin
     # A dataset that is not yet prepared is made for those who need it, but not for a training that is done.
     more = ("datasets=[red,green,blue]", "monitor=[blue]")
     assert "Nothing to be done" in project.snakemake(training, "-n", config=more)
-    planned = project.planned(training, "results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/tiny.parquet", config=more)
+    rows = f"results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/{project.grid(*more).group_of('red')}.parquet"
+    planned = project.planned(training, rows, config=more)
     assert planned["prepare"] == 1 and "finetune" not in planned
     project.snakemake(training, "--cores", "1", "--forcerun", "finetune", config=("datasets=[red,green]",))
     again = {path.name: path.read_bytes() for path in (project.folder / training).parent.iterdir()}

@@ -82,7 +82,7 @@ wildcard_constraints:
     target="[A-Za-z0-9_]+",
     size="[A-Za-z0-9_.]+",
     seed="[0-9]+",
-    evaluation_group="[A-Za-z0-9_]+",
+    evaluation_group="|".join(EVALUATION_GROUPS),
     geometry="[A-Za-z0-9_.-]+",
     figure="[a-z0-9_]+",
 
@@ -127,13 +127,11 @@ def copies(files, folder):
 
 def publishing(folder):
     """Settings of a job that publishes files of METRICS in a folder of reports/."""
-    source = WORKFLOW / "lib/rib/reporting/publication.py"
     return {
-        "function": "rib.reporting.publication:publish",
         "source": METRICS,
         "folder": folder,
         "grids": str(Path(METRICS).parent),
-        "code": digest("look", source),
+        "code": digest("publish", WORKFLOW / "lib/rib/reporting/publication.py"),
     }
 
 

@@ -23,13 +23,13 @@ def unlike_published():
 
 
 def published_table(w):
-    """The table, if there are published accuracies."""
+    """The table, if there are published accuracies, in a list."""
     if not STATED:
         raise UserError(
             "the catalogue's published.csv has no accuracy of these models on these datasets; choose others, or add "
             "the file to your own catalogue folder."
         )
-    return PUBLISHED
+    return [PUBLISHED]
 
 
 # Rules that read only tables and records inherit its resources.
@@ -65,4 +65,4 @@ rule published:
     params:
         cfg=publishing(f"{REPORTS}/published"),
     script:
-        "../scripts/look.py"
+        "../scripts/publish.py"

@@ -10,11 +10,14 @@ REPORTING = WORKFLOW / "lib/rib/reporting"
 PNGS = [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()] if HAS_FIGURES else []
 ALL_FIGURES = figure_files(*REGISTRY.chosen_figures()) if HAS_FIGURES else []
 MORE_TABLES, MORE_FILES = map(REGISTRY.chosen_parts, ("tables", "files"))
-ALL_TABLES = [*TABLES.values(), *MORE_TABLES.values(), *(path for paths in MORE_FILES.values() for path in paths)]
+# Some are both a table of the page and a file that it links to.
+ALL_TABLES = list(
+    dict.fromkeys([*TABLES.values(), *MORE_TABLES.values(), *(path for paths in MORE_FILES.values() for path in paths)])
+)
 
 
 # What `snakemake tables`, `snakemake figures` and a plain `snakemake` publish together, so that all of it is of one grid.
-GRID_FILES = [*ALL_TABLES, *ALL_FIGURES, PAGE, CRATE]
+GRID_FILES = [*ALL_TABLES, COUNTS, *([CELLS] if HAS_FIGURES else []), *ALL_FIGURES, PAGE, CRATE]
 PUBLICATION = copies(GRID_FILES, REPORTS)
 PUBLICATIONS = {"publish_grid": (GRID_FILES, REPORTS)}
 # `snakemake distances` and the like publish what an optional analysis adds to a run, in a folder of its own.
@@ -42,7 +45,7 @@ for NAME, (FILES, FOLDER) in PUBLICATIONS.items():
         params:
             cfg=publishing(FOLDER),
         script:
-            "../scripts/look.py"
+            "../scripts/publish.py"
 
 
 for NAME in ("tables", "figures"):
@@ -131,6 +134,7 @@ rule write_page:
             "questions": {Path(path).stem: REGISTRY.figures[Path(path).stem].question for path in PNGS},
             "colours": {name: style["colour"] for name, style in METHOD_STYLES.items()},
             "about": ABOUT,
+            "published": GRID_FILES,
             "code": digest(
                 "write_page",
                 *sorted(REPORTING.glob("page*")),

@@ -23,8 +23,8 @@ UNRECORDED = ("catalog", "archives", "external", "bundles", "monitor")  # keys o
 # Settings of the machine, on which results do not depend.
 OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
 # Choices, besides those of UNRECORDED, on which no table of a plain run depends: what a page shows, what is pulled, and
-# settings of optional analyses.
-NOT_OF_GRID = ("analyses", "pull", "representations", "distances", "slices", "stir")
+# settings of analyses that have tables of their own.
+NOT_OF_GRID = ("analyses", "pull", "select", "representations", "distances", "slices", "stir")
 # What a model is, without its label and style.
 MODEL_FACTS = ("name", "library", "architecture", "source", "tokenizer", "weights", "pretrain", "preprocessing")
 MODEL_FACTS += ("pretraining", "licence")

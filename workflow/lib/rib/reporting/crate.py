@@ -1,11 +1,11 @@
 """A Process Run Crate: the jobs of a run as RO-Crate metadata beside its page, from the provenance records.
 
-Each job is an action with its rule as instrument, its inputs, outputs and times. Files of the page's folder are parts of the
-crate; those elsewhere in the project are works that it names by their hash (RFC 6920). Source: https://w3id.org/ro/wfrun/process/0.5
+Each job is an action with its rule as instrument, its inputs, outputs and times. Files that are published with the page are
+parts of the crate; others in the project are works that it names by their hash (RFC 6920). Source: https://w3id.org/ro/wfrun/process/0.5
 """
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,21 +16,28 @@ SPECIFICATION = "https://w3id.org/ro/crate/1.1"
 PROFILE = {"@id": "https://w3id.org/ro/wfrun/process/0.5", "name": "Process Run Crate", "version": "0.5"}
 
 
-def write_crate(*, records: Iterable[str], about: Mapping, folder: Path, crate: Path) -> None:
+def write_crate(
+    *, records: Iterable[str], about: Mapping, folder: Path, published: Collection[str], crate: Path
+) -> None:
     """Write the crate of the jobs with records, and of all that they depend on.
 
-    `about` are the choices of the run (see `rib.reporting.page.write_page`), `folder` is that of the page.
+    Args:
+        about: the choices of the run (see `rib.reporting.page.write_page`).
+        folder: that of the page.
+        published: files of this folder that are published with the page.
     """
     jobs = {path: lines[0] for path, lines in related(records)[0].items() if lines}
     files, actions, tools = {"index.html": {"name": "The page of the run"}}, {}, {}
     for path, record in jobs.items():
         for name, digest in (record["inputs"] | record["outputs"]).items():
-            entry = files.setdefault(_file_id(name, digest, folder), {"name": name, "identifier": _by_hash(digest)})
+            entry = files.setdefault(
+                _file_id(name, digest, folder, published), {"name": name, "identifier": _by_hash(digest)}
+            )
             entry |= {"contentSize": str(record["sizes"][name])} if name in record["sizes"] else {}
         version = record.get("commit") or "unknown"
         tool = f"#{quote(record['rule'])}-{quote(version)}"
         tools[tool] = {"name": record["rule"], "softwareVersion": version, "applicationSuite": "ImageNet-RIB"}
-        ids = ([_file_id(*pair, folder) for pair in record[key].items()] for key in ("inputs", "outputs"))
+        ids = ([_file_id(*pair, folder, published) for pair in record[key].items()] for key in ("inputs", "outputs"))
         used, made = ([{"@id": name} for name in dict.fromkeys(names)] for names in ids)
         what = {"name": f"{record['rule']} {record['job']}".strip(), "startTime": record["started"]}
         what |= {"endTime": record["ended"], "instrument": {"@id": tool}, "object": used, "result": made}
@@ -55,10 +62,11 @@ def write_crate(*, records: Iterable[str], about: Mapping, folder: Path, crate: 
     write_json(crate, {"@context": f"{SPECIFICATION}/context", "@graph": graph})
 
 
-def _file_id(name: str, digest: str, folder: Path) -> str:
-    """Identifier of a file: its path in the folder, or else its hash."""
-    own = Path(name)
-    return quote(str(own.relative_to(folder))) if own.is_relative_to(folder) else _by_hash(digest)
+def _file_id(name: str, digest: str, folder: Path, published: Collection[str]) -> str:
+    """Identifier of a file: its path in the folder if it is published, or else its hash."""
+    if name in published:
+        return quote(str(Path(name).relative_to(folder)))
+    return _by_hash(digest)
 
 
 def _by_hash(digest: str) -> str:
