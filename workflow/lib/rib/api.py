@@ -209,7 +209,6 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
     project = path_argument(project, "project")
     text_argument(str(run) if isinstance(run, Path) else run, "run", "a run")
     _refuse_arguments(settings, "family", "models")
-    family = Path(run).parts[0]
     stages_folder, named, rows = _finished_run(project, Path(run))
     path = Path(str(named))
     recipe = stages_folder / "merge" / path / OUTPUTS["recipe"]
@@ -221,7 +220,7 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
     _refuse_changed(*manifests, *(path.with_suffix(".manifest.json") for path in rows))
     records = read_lock(project / LOCK)  # of models by name
     name = next((name for name in records if parse_name(name).short == named.model), named.model)
-    stages = _Stages(_resolved(settings) | {"family": family, "models": [name]}, records)
+    stages = _Stages(_resolved(settings) | {"family": stages_folder.parent.name, "models": [name]}, records)
     if isinstance(merge := states[0].weights, Merge):
         file = stages.grid.catalog.algorithm_file(str(merge.algorithm))
         of_images = f"{merge.settings['fisher_images']}.safetensors" if takes_fisher(file) else ""
@@ -247,8 +246,12 @@ def _finished_run(project: Path, run: Path) -> tuple[Path, Run, list[Path]]:
     stages_folder = project / "results" / family / protocol
     # Merges over targets are in a folder of their own.
     folders_of_rows = [stages_folder / stage / Path(*run.parts[2:]) for stage in ("evaluate", "evaluate_over_targets")]
-    rows = [path for folder in folders_of_rows if folder.is_dir() for path in sorted(folder.iterdir())]
-    rows = [path for path in rows if path.suffix == ".parquet"]
+    rows = []
+    try:
+        for folder in filter(Path.is_dir, folders_of_rows):
+            rows += sorted(path for path in folder.iterdir() if path.suffix == ".parquet")
+    except OSError as error:  # a name is too long, or a folder not readable
+        raise missing from error
     if not rows:
         raise missing
     return stages_folder, Run(model, target, method, size, int(seed)), rows
@@ -299,6 +302,8 @@ def _change(network: nn.Module, reference: nn.Module) -> str | None:
         return f"the network was changed since it was loaded ({place})"
     if name := changed_tensor(network, reference):
         return f"the network's weights were changed since it was loaded ('{name}')"
+    if has_global_hooks():
+        return "the network was changed since it was loaded (torch has forward hooks of all modules)"
     return None
 
 
