@@ -55,7 +55,7 @@ def test_two_loads_do_not_differ_also_after_use(architecture):
 
 def test_equal_networks_do_not_differ(networks):
     network, reference = networks
-    network(torch.zeros(1, 3, 2, 2))
+    network.eval()(torch.zeros(1, 3, 2, 2))
     network.requires_grad_(False)
     network.note = "mine"
     assert structural_difference(network, reference, ignored=["note"]) is None
