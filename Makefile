@@ -57,7 +57,7 @@ watch: $(VENV)/run.done ## show how far the run is, again and again; for example
 environment: $(VENV)/run.done ## only create the environment
 
 # The marker file is written last, so that an interrupted installation is repeated.
-$(VENV)/run.done: envs/requirements-torch.txt envs/requirements.txt envs/requirements-npm.txt
+$(VENV)/run.done: envs/requirements-torch.txt envs/requirements.txt envs/requirements-npm.txt envs/link_library.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than Python 3.11; install a newer one and run: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@echo "Creating the environment in $(VENV) (once; a few minutes, 1 to 6 GB with torch)"
@@ -65,6 +65,7 @@ $(VENV)/run.done: envs/requirements-torch.txt envs/requirements.txt envs/require
 	@$(PIP) -r envs/requirements-torch.txt
 	@$(PIP) $(LOCKED) -r envs/requirements.txt
 	@command -v npm >/dev/null || $(PIP) $(LOCKED) -r envs/requirements-npm.txt
+	@$(VENV)/bin/python envs/link_library.py
 	@touch $@
 
 $(VENV)/test.done: $(VENV)/run.done envs/requirements-dev.txt

@@ -2,49 +2,56 @@
 
 `settings` are keys of config.yaml (docs/configuration.md) and `cache`, the folder for downloads and checkpoints, by default the
 environment variable RIB_CACHE or else the user's cache folder. What was made with the same settings and code is not made again.
+Relative paths are resolved when a function is called; a network keeps the folders with which it was loaded.
 
-All functions raise a UserError if a name is unknown or of another family, or a file was changed or can't be fetched.
+All functions raise a UserError if an argument is of another type, a name is unknown or of another family, or a file was changed
+or can't be fetched.
 """
 
-import hashlib
+import contextlib
+import copy
 import inspect
-import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import pandas as pd
-import safetensors.torch
+import torch
 from filelock import FileLock
 from platformdirs import user_cache_path
-from torch import nn
+from torch import Tensor, nn
 
-from rib.analysis import bootstrap, counts, ri, tables
+from rib.analysis import bootstrap, counts, ri, row_schema, tables
 from rib.base.errors import UserError
-from rib.base.files import sha256, write_json
-from rib.base.text import redacted
+from rib.base.files import read_json, sha256, write_json
+from rib.base.text import presentable
+from rib.config.arguments import path_argument, text_argument, texts_argument, whole_argument
 from rib.config.catalog import PROJECT_CATALOG, Catalog
 from rib.config.choices import as_list
 from rib.config.entries import EVALUATED, Dataset, Model
 from rib.config.grid import resolve_grid
 from rib.config.label_space import LabelSpace
 from rib.config.model_names import LOCK, parse_name, read_lock
-from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, parent_of, run_of
-from rib.config.schema import known_name, validated
+from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, parent_of
+from rib.config.schema import known_name, show, validated
 from rib.config.settings import takes_fisher
 from rib.data import download, folders, images, prepare, prepared, variables, view
-from rib.evaluation import evaluate as evaluation
+from rib.data.splits import TEST
 from rib.evaluation import fisher as fisher_information
+from rib.evaluation.evaluate import rows_of_networks
 from rib.evaluation.recipes import State, run_states, write_recipe
 from rib.evaluation.run_on_dataset import RunOnDataset
+from rib.jobs.cache_key import cache_key
 from rib.jobs.code_digest import digest
 from rib.models import checkpoint, convert, device
+from rib.models.inputs import Inputs
 from rib.models.merge import Merge
 from rib.models.network import load
+from rib.models.state import for_inference
+from rib.models.structure import changed_tensor, has_global_hooks, structural_difference
 from rib.records.hashing import differing
 from rib.records.integrity import files_of
 from rib.training import finetune as training
@@ -61,23 +68,32 @@ OUTPUTS = {name: f"{name}.json" for name in ("classes", "recipe", "manifest")}
 OUTPUTS |= {name: f"{name}.safetensors" for name in ("weights", "checkpoint", "rescue", "tower", "tokens", "fisher")}
 OUTPUTS |= {"images": "images.npy", "index": "index.parquet", "history": "history.csv"}
 OUTPUTS |= {"description": "model.json", "saved": "state.pt"}
+PATHS = ("catalog", "archives")  # settings that are a path or several
+NOTHING: Mapping = MappingProxyType({})
+# What rib notes of a network, as attributes.
+NOTED = ("preprocessing", "run", "settings", "files")
+RUN_PATH = "<family>/<protocol>/<model>/<target>/<method>/<size>/<seed>"
 
 
 def list_models(family: str | None = None, **settings) -> list[str]:
     """Models of the catalogue, or those meant for a family: `rib.list_models("emoji")`."""
-    return [name for name, entry in _catalog(settings, family).models.items() if family in (None, *entry.families)]
+    if family is not None:
+        text_argument(family, "family", "a family")
+    models = _catalog(_resolved(settings), family).models
+    return [name for name, entry in models.items() if family in (None, *entry.families)]
 
 
 def list_datasets(family: str, **settings) -> list[str]:
     """Datasets of a family on which networks are evaluated, without optional ones: `rib.list_datasets("emoji")`."""
-    catalog = _catalog(settings, family)
-    found = catalog.datasets_of(catalog.families[family], *EVALUATED)
-    return [name for name, entry in found.items() if not entry.optional]
+    text_argument(family, "family", "a family")
+    catalog = _catalog(_resolved(settings), family)
+    datasets = catalog.datasets_of(catalog.families[family], *EVALUATED)
+    return [name for name, entry in datasets.items() if not entry.optional]
 
 
 def list_methods(**settings) -> list[str]:
     """Methods of the catalogue: `rib.list_methods()`."""
-    return list(_catalog(settings).methods)
+    return list(_catalog(_resolved(settings)).methods)
 
 
 def load_model(name: str, family: str, **settings) -> nn.Module:
@@ -86,7 +102,10 @@ def load_model(name: str, family: str, **settings) -> nn.Module:
     It takes images (N, 3, size, size) float32, normalised by its attribute `preprocessing` (input_size in pixels; mean and
     std of each RGB channel, in 0..1), and returns logits (N, outputs). Example: `rib.load_model("efficientnet_lite0", "emoji")`.
     """
-    stages = _Stages({**settings, "family": family, "models": [name]})
+    text_argument(name, "name", "a model")
+    text_argument(family, "family", "a family")
+    _refuse_arguments(settings, "models")
+    stages = _Stages(_resolved(settings) | {"family": family, "models": [name]})
     run = Run(stages.name, NO_TARGET, PRETRAINED, ALL, 0)
     return stages.network(run, stages.model(), run_states(PRETRAINED, None), {})
 
@@ -96,6 +115,7 @@ def load_dataset(name: str, network: nn.Module) -> prepared.PreparedDataset:
 
     Example: `rib.load_dataset("noto", network)`.
     """
+    text_argument(name, "name", "a dataset")
     stages = _Stages(_settings(network), datasets=[name])
     return view.load_whole(stages.dataset(name), stages.view)
 
@@ -103,15 +123,21 @@ def load_dataset(name: str, network: nn.Module) -> prepared.PreparedDataset:
 def finetune(network: nn.Module, target: str, method: str = "ft", seed: int = 0, **settings) -> nn.Module:
     """The network that a method makes of a pretrained one on a dataset, in evaluation mode; see `load_model`.
 
-    Methods that it starts from or merges are trained first. Raises a UserError if the method can't be used, has several
-    networks, or diverges. Example: `rib.finetune(network, "noto", "lora", training={"epochs": 3})`.
+    Methods that it starts from or merges are trained first. Raises a UserError if the network was changed since it was
+    loaded or is not a pretrained one, or if the method can't be used, has several networks, or diverges.
+    Example: `rib.finetune(network, "noto", "lora", training={"epochs": 3})`.
     """
-    known = _catalog(_settings(network) | settings).methods
+    text_argument(target, "target", "a dataset")
+    text_argument(method, "method", "a method")
+    whole_argument(seed, "seed")
+    _refuse_arguments(settings, "family", "models")
+    settings = _settings(network) | _resolved(settings)
+    known = _catalog(settings).methods
     base = max((name for name in known if f"{method}-".startswith(f"{name}-")), key=len, default=method)
     choices = {"datasets": [target], "targets": [target], "methods": [base], "seeds": [seed]}
-    stages = _Stages(_settings(network) | settings, **choices)
+    stages = _Stages(settings, **choices)
     known_name(method, stages.grid.methods, "method with one value of each setting", "finetune")
-    stages.current(network)
+    stages.refuse_other_than_pretrained(network)
     run = Run(stages.name, target, method, stages.grid.sizes[0], seed)
     return stages.network(run, stages.model(), *stages.trained(run))
 
@@ -121,29 +147,51 @@ def evaluate(
 ) -> pd.DataFrame:
     """Rows of a network on datasets: one per image, with the columns of rib.evaluation.evaluate.
 
-    A network that you have trained is scored as it is now; `method` and `target` then name what was done, for RI. Raises a
-    UserError if they are missing, or a logit is not finite. Example: `rib.evaluate(network, ["noto", "openmoji"])`.
+    The given network is scored, in evaluation mode, as it is now: with its weights, modules, hooks and attributes of this
+    moment. Nothing is kept, so each call computes. `method` and `target` name in the rows, for RI, what was done to it; a
+    network that was changed since rib made it needs them. Raises a UserError if they are missing, the network doesn't return
+    logits (N, outputs), or one is not finite. Example: `rib.evaluate(network, ["noto", "openmoji"])`.
     """
-    stages = _Stages(_settings(network), datasets=as_list(datasets))
-    known = {"view": stages.view, "compute": stages.compute, "datasets": [*map(stages.dataset, stages.grid.datasets)]}
-    with tempfile.TemporaryDirectory() as folder:
-        known |= stages.current(network, method, target, Path(folder, OUTPUTS["checkpoint"]))
-        rows, size = Path(folder, "rows.parquet"), stages.grid.config["compute"]["evaluation_batch_size"]
-        evaluation.evaluate(**known, manifests=[], batch_size=size, rows=rows, manifest=rows.with_suffix(".json"))
-        return pd.read_parquet(rows)
+    names = texts_argument(datasets, "datasets", "datasets")
+    stages = _Stages(_settings(network), datasets=names)
+    reference = stages.network(network.run, **network.files)
+    run = stages.run_of_rows(network, _change(network, reference), method, target)
+    chosen_device = device.start(stages.compute)
+    _refuse_misplaced(network, chosen_device.type)
+    files = [stages.dataset(name) for name in stages.grid.datasets]
+    loaded = [view.load_dataset(dataset, stages.view, TEST) for dataset in files]
+    facts = read_json(network.files["model_folder"] / OUTPUTS["description"])
+    pixels = [Inputs.of(dataset, facts["preprocessing"], chosen_device) for dataset in loaded]
+    with contextlib.ExitStack() as stack:
+        if structural_difference(network, reference, NOTED) or has_global_hooks():
+            # Fusing BatchNorm is known to change nothing for networks as rib builds them only.
+            scored = stack.enter_context(_in_evaluation_mode(network))
+        else:
+            weights = network.files["states"][0].weights
+            scored = for_inference(copy.deepcopy(network).eval(), weights, pixels[0])
+        logits = _checked_logits(scored, facts["num_classes"])
+        batch_size = stages.grid.config["compute"]["evaluation_batch_size"]
+        return rows_of_networks(run, [None], [logits], loaded, pixels, batch_size).to_pandas()
 
 
 def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.DataFrame, pd.DataFrame]:
     """RI of each run, and mRI of each method, in percentage points with confidence intervals, as in ri.csv and mri.csv.
 
-    The rows of `evaluate` are of fine-tuned networks and of those that they started from, on the same datasets, else a
-    UserError; the network is any of the family, to find the datasets. Example: `rib.robustness_improvement(rows, network)`.
+    The rows of `evaluate` are of fine-tuned networks and of those that they started from, on the same images; a UserError
+    names the column and the row of what is missing, of another type, out of range or there twice. The network is any of the
+    family, to find the datasets. Example: `rib.robustness_improvement(rows, network)`.
     """
-    stages = _Stages(_settings(network), datasets=list(rows["dataset"].unique()))
-    if missing := set(rows["model"]) - set(rows["model"][rows["method"] == PRETRAINED]):
-        raise UserError(f"the rows of the pretrained {min(missing)} are missing; evaluate it on the same datasets.")
-    paths = {name: stages.dataset(name).folder / OUTPUTS["index"] for name in stages.grid.datasets}
-    indexes = {name: pd.read_parquet(path, columns=counts.INDEX_COLUMNS) for name, path in paths.items()}
+    rows = row_schema.checked_rows(rows)
+    stages = _Stages(_settings(network), datasets=rows["dataset"].unique().tolist())
+    folder_of = {name: stages.dataset(name).folder for name in stages.grid.datasets}
+    indexes = {
+        name: pd.read_parquet(folder / OUTPUTS["index"], columns=counts.INDEX_COLUMNS)
+        for name, folder in folder_of.items()
+    }
+    spaces = {name: LabelSpace.from_json(read_json(folder / OUTPUTS["classes"])) for name, folder in folder_of.items()}
+    images_of = {name: len(index) for name, index in indexes.items()}
+    classes_of = {name: len(space.keys) for name, space in spaces.items()}
+    row_schema.check_upper_limits(rows, images_of, classes_of)
     counted, how = counts.count(counts.rows_of(rows), indexes), stages.grid.config["statistics"]
     weights = bootstrap.object_weights(counted.objects, how["replicates"], how["seed"])
     ood = ri.ood_accuracies(counted, weights, stages.grid.ood, stages.grid.leak_free_groups())
@@ -153,32 +201,82 @@ def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.D
 def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.DataFrame]:
     """The network and the rows of a finished run of a project folder.
 
-    The run is as in the paths of its results, <family>/<protocol>/<model>/<target>/<method>/<size>/<seed>; the settings are
-    those of the project that differ from the family's defaults, such as catalog and image_size. Raises a UserError if
-    it has several networks. Example: `rib.load_run(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
+    The run is as in the paths of its results, <family>/<protocol>/<model>/<target>/<method>/<size>/<seed>, without wildcards;
+    the settings are those of the project that differ from the family's defaults, such as catalog and image_size. Raises a
+    UserError if there is no such run or it has several networks.
+    Example: `rib.load_run(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
     """
-    parts = Path(run).parts
-    place, path = Path(project, "results", *parts[:2]), Path(*parts[2:])
-    rows = sorted(place.glob(f"evaluate*/{path}/*.parquet"))  # of merges over targets in evaluate_over_targets
-    if len(parts) != 7 or not rows:
-        raise UserError(f"{project} has no finished run {run}; correct a name, or run it.")
-    found, recipe = run_of(rows[0]), place / "merge" / path / OUTPUTS["recipe"]
-    states = run_states(found.method, recipe if recipe.is_file() else None)
-    trained = {name: replace(found, **parent_of(name)) for name in states[0].weights if name != PRETRAINED}
-    checkpoints = {name: place / f"finetune/{part}" / OUTPUTS["checkpoint"] for name, part in trained.items()}
-    model = place.parent / "models" / found.model
+    project = path_argument(project, "project")
+    text_argument(str(run) if isinstance(run, Path) else run, "run", "a run")
+    _refuse_arguments(settings, "family", "models")
+    stages_folder, named, rows = _finished_run(project, Path(run))
+    path = Path(str(named))
+    recipe = stages_folder / "merge" / path / OUTPUTS["recipe"]
+    states = run_states(named.method, recipe if recipe.is_file() else None)
+    trained = {name: replace(named, **parent_of(name)) for name in states[0].weights if name != PRETRAINED}
+    checkpoints = {name: stages_folder / f"finetune/{part}" / OUTPUTS["checkpoint"] for name, part in trained.items()}
+    model = stages_folder.parent / "models" / named.model
     manifests = [path.with_name(OUTPUTS["manifest"]) for path in (model / OUTPUTS["weights"], *checkpoints.values())]
     _refuse_changed(*manifests, *(path.with_suffix(".manifest.json") for path in rows))
-    records = read_lock(Path(project, LOCK))  # of models by name
-    name = next((name for name in records if parse_name(name).short == found.model), found.model)
-    stages = _Stages({**settings, "family": parts[0], "models": [name]}, records)
+    records = read_lock(project / LOCK)  # of models by name
+    name = next((name for name in records if parse_name(name).short == named.model), named.model)
+    stages = _Stages(_resolved(settings) | {"family": stages_folder.parent.name, "models": [name]}, records)
     if isinstance(merge := states[0].weights, Merge):
         file = stages.grid.catalog.algorithm_file(str(merge.algorithm))
         of_images = f"{merge.settings['fisher_images']}.safetensors" if takes_fisher(file) else ""
-        fisher = {name: place / f"fisher/{part}" / of_images for name, part in trained.items() if of_images}
+        fisher = {name: stages_folder / f"fisher/{part}" / of_images for name, part in trained.items() if of_images}
         _refuse_changed(*(path.with_suffix(".manifest.json") for path in fisher.values()))
         states = [State(None, replace(merge, algorithm=file, fisher=fisher))]
-    return stages.network(found, model, states, checkpoints), pd.concat(map(pd.read_parquet, rows), ignore_index=True)
+    table = pd.concat(map(pd.read_parquet, rows), ignore_index=True)
+    return stages.network(named, model, states, checkpoints), table
+
+
+def _finished_run(project: Path, run: Path) -> tuple[Path, Run, list[Path]]:
+    """Folder of the stages of a run's protocol, the run, and the files of its rows.
+
+    Raises:
+        UserError: the run is not named in full, or the project has no rows of it.
+    """
+    missing = UserError(f"{project} has no finished run {run}; name it as {RUN_PATH}, or run it.")
+    if len(run.parts) != len(RUN_PATH.split("/")) or ".." in run.parts or run.is_absolute():
+        raise missing
+    family, protocol, model, target, method, size, seed = run.parts
+    if not seed.isdecimal():
+        raise missing
+    stages_folder = project / "results" / family / protocol
+    # Merges over targets are in a folder of their own.
+    folders_of_rows = [stages_folder / stage / Path(*run.parts[2:]) for stage in ("evaluate", "evaluate_over_targets")]
+    rows = []
+    try:
+        for folder in filter(Path.is_dir, folders_of_rows):
+            rows += sorted(path for path in folder.iterdir() if path.suffix == ".parquet")
+    except OSError as error:  # a name is too long, or a folder not readable
+        raise missing from error
+    if not rows:
+        raise missing
+    return stages_folder, Run(model, target, method, size, int(seed)), rows
+
+
+def _resolved(settings: Mapping) -> dict:
+    """Settings with absolute paths; those of another type are left for their schema to refuse."""
+    resolved = dict(settings)
+    if resolved.get("cache") is None:
+        resolved.pop("cache", None)
+    else:
+        resolved["cache"] = str(path_argument(resolved["cache"], "cache"))
+    for key in PATHS:
+        value = resolved.get(key)
+        if isinstance(value, str | os.PathLike):
+            resolved[key] = str(path_argument(value, key))
+        elif isinstance(value, list | tuple) and all(isinstance(path, str | os.PathLike) for path in value):
+            resolved[key] = [str(path_argument(path, key)) for path in value]
+    return resolved
+
+
+def _refuse_arguments(settings: Mapping, *names: str) -> None:
+    """Raise a UserError if settings have what is an argument of functions, or not for them."""
+    for name in sorted(settings.keys() & set(names)):
+        raise UserError(f"'{name}' is an argument of functions, or of the workflow only; leave it out.")
 
 
 def _catalog(settings: Mapping, family: str | None = None) -> Catalog:
@@ -192,10 +290,64 @@ def _catalog(settings: Mapping, family: str | None = None) -> Catalog:
 
 def _settings(network: nn.Module) -> dict:
     """The settings that a network was loaded with."""
-    if not hasattr(network, "settings"):
+    if not isinstance(network, nn.Module) or not isinstance(getattr(network, "run", None), Run):
         kind = type(network).__name__
         raise UserError(f"a {kind} was not loaded by rib; copy its weights into one of rib.load_model.")
     return network.settings
+
+
+def _change(network: nn.Module, reference: nn.Module) -> str | None:
+    """A clause on what a network differs in from the reference, which it was when it was loaded; None if in nothing."""
+    if place := structural_difference(network, reference, NOTED):
+        return f"the network was changed since it was loaded ({place})"
+    if name := changed_tensor(network, reference):
+        return f"the network's weights were changed since it was loaded ('{name}')"
+    if has_global_hooks():
+        return "the network was changed since it was loaded (torch has forward hooks of all modules)"
+    return None
+
+
+def _refuse_misplaced(network: nn.Module, kind: str) -> None:
+    """Raise a UserError if a network can't take images (float32) on a kind of device."""
+    tensors = [*network.parameters(), *network.buffers()]
+    for tensor in tensors:
+        if tensor.device.type != kind:
+            raise UserError(
+                f"the network has tensors on {tensor.device.type}, but computes on {kind} (compute.device); call "
+                f"network.to('{kind}') first."
+            )
+    types = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    if types and torch.float32 not in types:
+        raise UserError("the network's weights are not float32, as its images are; call network.float() first.")
+
+
+@contextlib.contextmanager
+def _in_evaluation_mode(network: nn.Module) -> Iterator[nn.Module]:
+    """The network itself in evaluation mode; each of its modules is then in its mode of before."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield network
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _checked_logits(network: nn.Module, outputs: int) -> Callable[[Tensor], Tensor]:
+    """A network's function, with a UserError if it doesn't return logits (N, outputs)."""
+
+    def logits_of(pixels: Tensor) -> Tensor:
+        logits = network(pixels)
+        wanted = (len(pixels), outputs)
+        if not isinstance(logits, Tensor) or logits.shape != wanted:
+            kind = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            raise UserError(
+                f"of {len(pixels)} images the network returns {kind}; let it return logits {wanted}, as it did when "
+                "it was loaded."
+            )
+        return logits
+
+    return logits_of
 
 
 def _refuse_changed(*manifests: Path) -> None:
@@ -207,64 +359,90 @@ def _refuse_changed(*manifests: Path) -> None:
 class _Stages:
     """Stages of the workflow for one model, each run when its outputs are first needed."""
 
-    def __init__(self, settings: Mapping, records: Mapping[str, dict] = MappingProxyType({}), **choices):
-        if fixed := sorted(settings.keys() & (CHOICES | choices).keys()):
-            raise UserError(f"'{fixed[0]}' is an argument of functions, or of the workflow only; leave it out.")
+    def __init__(self, settings: Mapping, records: Mapping[str, dict] = NOTHING, **choices):
+        """Stages with settings (see `_resolved`), among them family and models, and choices that are arguments.
+
+        Args:
+            records: facts of models by name, besides those of the catalogue.
+        """
+        _refuse_arguments(settings, *CHOICES, *choices)
         cache = settings.get("cache") or os.environ.get("RIB_CACHE") or user_cache_path("imagenet-rib")
-        self.cache, catalog = Path(str(cache)), _catalog(settings)
+        self.cache = path_argument(cache, "cache")
+        self.settings = {**settings, "cache": str(self.cache)}
+        catalog = _catalog(settings)
         catalog.records.update(records)
-        own = {key: value for key, value in settings.items() if key != "cache"}
-        config = validated(CHOICES | choices | own, "config", "settings")
-        self.settings, self.grid = settings, resolve_grid(config, catalog)
+        of_config = {key: value for key, value in settings.items() if key != "cache"}
+        config = validated(CHOICES | choices | of_config, "config", "settings")
+        self.grid = resolve_grid(config, catalog)
         (self.name,) = self.grid.models
         self.geometry, self.workers = self.grid.geometry(self.name), config["compute"]["decode_workers"]
         self.view = view.DatasetView(**self.grid.view_of(self.name) | {"geometry": self.geometry}, workers=self.workers)
         self.compute = device.ComputeSettings(**self.grid.compute())
         variables.set_from(config)
 
-    def network(self, run: Run, folder: Path, states: Sequence[State], checkpoints: Mapping[str, Path]) -> nn.Module:
+    def network(
+        self, run: Run, model_folder: Path, states: Sequence[State], checkpoints: Mapping[str, Path]
+    ) -> nn.Module:
         """The network of a run, with what it was made from as attributes."""
         if len(states) > 1:
             raise UserError(f"'{run.method}' is a curve of {len(states)} networks; choose a method with one.")
-        network, facts = load(folder, device.start(self.compute))
+        network, facts = load(model_folder, device.start(self.compute))
         network = checkpoint.apply(network, states[0].weights, checkpoints).eval()
         used = {"input_size": self.geometry.size, "crop_pct": self.geometry.crop_pct}
         network.preprocessing, network.run, network.settings = facts["preprocessing"] | used, run, self.settings
-        network.files = {"model_folder": folder, "states": states, "checkpoints": checkpoints}
+        network.files = {"model_folder": model_folder, "states": states, "checkpoints": checkpoints}
         return network
 
-    def current(
-        self, network: nn.Module, method: str | None = None, target: str | None = None, file: Path | None = None
-    ):
-        """Run, states and checkpoints of a network as it is now; what was trained since it was loaded is written to a file."""
-        of, now = {"run": network.run, **network.files}, network.state_dict()
-        loaded = self.network(network.run, *network.files.values()).state_dict()
-        if now.keys() == loaded.keys() and not checkpoint.changed_tensors(loaded, now):
-            return of
-        if not (method and target and file):
+    def refuse_other_than_pretrained(self, network: nn.Module) -> None:
+        """Raise a UserError unless training, which starts from files, would start from the network as it is."""
+        if network.run.method != PRETRAINED:
             raise UserError(
-                "the network's weights were changed since it was loaded; to score it, give evaluate a method and a target "
-                "as its names; to fine-tune, load it again."
+                f"the network is that of {network.run}, but methods start from pretrained ones; give finetune a network "
+                "of rib.load_model."
             )
-        start = load(network.files["model_folder"], device.start(self.compute))[0].state_dict()
-        if now.keys() != start.keys():
-            raise UserError("the network has other tensors than the pretrained one; merge adapters into it first.")
-        safetensors.torch.save_file(checkpoint.changed_tensors(start, now), file)
-        run = replace(network.run, method=method, target=target)
-        return of | {"run": run, "states": [State(None, {method: 1.0})], "checkpoints": {method: file}}
+        if change := _change(network, self.network(network.run, **network.files)):
+            raise UserError(f"{change}; to fine-tune, load it again with rib.load_model.")
 
-    def kept(self, place: str, function: Callable, known: Mapping, *code: str, **outputs: str) -> Path:
+    def run_of_rows(self, network: nn.Module, change: str | None, method: str | None, target: str | None) -> Run:
+        """What the rows of a network are called: what it was made as, or what the user calls it.
+
+        Args:
+            change: what was changed since the network was made, if anything was.
+        """
+        if method is None and target is None:
+            if change:
+                raise UserError(f"{change}; to score it, give evaluate a method and a target as its names.")
+            return network.run
+        text_argument(method, "method", "what was done to the network, along with the target")
+        text_argument(target, "target", "the dataset that it was trained on, along with the method")
+        if method == PRETRAINED or not presentable(method):
+            raise UserError(f"'method' is {show(method)}, which can't be the name of what was done; choose another.")
+        known_name(target, self.grid.catalog.datasets_of(self.grid.family, *EVALUATED), "target", "evaluate")
+        return replace(network.run, method=method, target=target)
+
+    def kept(
+        self, place: str, function: Callable, known: Mapping, *code: str, keyed: Mapping = NOTHING, **outputs: str
+    ) -> Path:
         """Folder of the cache with all outputs of a job's function, compared with their digests.
 
-        The function takes those of the `known` arguments that it has, and loads files of `code`; `outputs` are names of
-        further outputs, by argument.
+        Args:
+            place: the folder's place in the cache, without its key.
+            known: arguments by name, of which the function takes those that it has.
+            code: files that the function loads.
+            keyed: what else the result depends on; or, by an argument's name, what stands for it in the key.
+            outputs: names of further outputs, by argument.
         """
         known = {"view": self.view, "compute": self.compute, **known}
         known = {name: known[name] for name in inspect.signature(function).parameters if name in known}
-        made_with = [known, digest(Path(inspect.getfile(function)), *map(Path, code))]
-        text = redacted(json.dumps(made_with, sort_keys=True, default=repr)).replace(str(self.cache), "")
-        folder = self.cache / place / hashlib.sha256(text.encode()).hexdigest()[:16]
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        code_used = digest(Path(inspect.getfile(function)), *map(Path, code))
+        key = cache_key([{**known, **keyed}, code_used], self.cache)
+        folder = self.cache / place / key
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{folder.parent} can't be made ({error.strerror}); choose another folder as cache."
+            ) from error
         with FileLock(f"{folder}.lock"):
             if not folder.exists():
                 part = folder.with_suffix(".part")
@@ -282,13 +460,19 @@ class _Stages:
 
     def archives(self, entry: Dataset | Model) -> list[Path]:
         """Published files of a dataset or model."""
-        made, known = [], {"what": entry.name, "partial": self.cache / "partial"}
+        archives = []
         for source in entry.sources:
-            known["source"] = {**source, "urls": self.grid.catalog.urls.get((entry.raw, source["file"]))}
+            given = dict(source)
             if source["kind"] == "folder":
-                known["source"]["listing"] = folders.listing(Path(source["path"]))
-            made.append(self.kept(f"raw/{entry.raw}", download.download, known, target=source["file"]) / source["file"])
-        return made
+                given["listing"] = folders.listing(Path(source["path"]))
+            # URLs may contain passwords that change; a file that has URLs has a digest.
+            keyed = {"source": {key: value for key, value in given.items() if key != "urls"}}
+            given["urls"] = self.grid.catalog.urls.get((entry.raw, source["file"]))
+            known = {"what": entry.name, "partial": self.cache / "partial", "source": given}
+            place = f"raw/{entry.raw}"
+            folder = self.kept(place, download.download, known, keyed=keyed, target=source["file"])
+            archives.append(folder / source["file"])
+        return archives
 
     def dataset(self, name: str) -> view.DatasetFiles:
         """A dataset at the model's geometry."""
@@ -297,7 +481,9 @@ class _Stages:
         named = {key: known[key] for key in ("source_group", "icons", "exclude")}
         known["dataset"] = images.DatasetSource(name, self.archives(entry), space, geometry, **named)
         known |= {"workers": self.workers, "corrupt_allowed": self.grid.config["corrupt_images"]}
-        folder, proxy = self.kept(f"prepare/{name}", prepare.prepare, known, known["layout"]), None
+        limits = {"limits": self.grid.config["limits"]}  # of photos, which it has from the environment
+        folder = self.kept(f"prepare/{name}", prepare.prepare, known, known["layout"], keyed=limits)
+        proxy = None
         if self.grid.excludes_proxy(name):
             whole = self.grid.reference.dataset.name
             proxy = folder if name == whole else self.dataset(whole).folder

@@ -1,6 +1,6 @@
 """Evaluation of one run on one evaluation group: one row per image, from which all results are computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,19 +64,46 @@ def evaluate(
     loaded = [load_dataset(files, view, part) for files in datasets]
     pixels = [Inputs.of(dataset, preprocessing, device) for dataset in loaded]
     models = [network_in_state(model_folder, state.weights, checkpoints, pixels[0]) for state in states]
-    progress = Progress(desc=f"evaluating {run}", total=sum(len(dataset.labels) for dataset in loaded), unit="image")
-    tables = []
-    for dataset, inputs in zip(loaded, pixels, strict=True):
-        found = score(models, inputs, dataset, batch_size, progress)
-        for state, scores in zip(states, found, strict=True):
-            if not scores["energy"].isfinite().all():
-                raise UserError(f"evaluating {run} on {dataset.name}: a logit is not finite; don't use these weights.")
-            tables.append(_rows(dataset, scores, run, state.alpha))
-    progress.close()
-    pq.write_table(pa.concat_tables(tables).unify_dictionaries(), rows, **ENCODING)
+    alphas = [state.alpha for state in states]
+    table = rows_of_networks(run, alphas, models, loaded, pixels, batch_size)
+    pq.write_table(table, rows, **ENCODING)
     facts = {dataset.name: {"n": len(dataset.labels), "label_space": dataset.space.digest} for dataset in loaded}
     fit = {method: read_json(path)["fit"] for method, path in zip(checkpoints, manifests, strict=bool(manifests))}
     write_json(manifest, {"device": device.type, "datasets": facts, "fit": fit})
+
+
+def rows_of_networks(
+    run: Run,
+    alphas: Sequence[float | None],
+    networks: Sequence[Callable[[Tensor], Tensor]],
+    datasets: Sequence[PreparedDataset],
+    pixels: Sequence[Inputs],
+    batch_size: int,
+) -> pa.Table:
+    """Rows of the networks of a run, one per network and image, as `evaluate` writes them.
+
+    Args:
+        run: what the rows are called.
+        alphas: one for each network, None unless the run is a curve.
+        networks: in evaluation mode; they return logits (N, outputs) of images (N, 3, H, W).
+        datasets: those that are scored.
+        pixels: the images of each dataset as inputs of the networks.
+        batch_size: images per forward pass.
+
+    Raises:
+        UserError: a logit is not finite.
+    """
+    images = sum(len(dataset.labels) for dataset in datasets)
+    progress = Progress(desc=f"evaluating {run}", total=images, unit="image")
+    tables = []
+    for dataset, inputs in zip(datasets, pixels, strict=True):
+        scores_of_networks = score(networks, inputs, dataset, batch_size, progress)
+        for alpha, scores in zip(alphas, scores_of_networks, strict=True):
+            if not scores["energy"].isfinite().all():
+                raise UserError(f"evaluating {run} on {dataset.name}: a logit is not finite; don't use these weights.")
+            tables.append(_rows(dataset, scores, run, alpha))
+    progress.close()
+    return pa.concat_tables(tables).unify_dictionaries()
 
 
 def _rows(dataset: PreparedDataset, scores: Mapping[str, Tensor], run: Run, alpha: float | None) -> pa.Table:

@@ -1,6 +1,6 @@
 """Scores of images by networks: predictions, ranks, probabilities and margins."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,11 @@ from rib.models.inputs import Inputs
 
 @torch.inference_mode()
 def score(
-    models: Sequence[nn.Module], inputs: Inputs, dataset: PreparedDataset, batch_size: int, progress: Progress
+    models: Sequence[Callable[[Tensor], Tensor]],
+    inputs: Inputs,
+    dataset: PreparedDataset,
+    batch_size: int,
+    progress: Progress,
 ) -> list[dict[str, Tensor]]:
     """Score every network on every image, from the logits of the dataset's classes; each batch is read once.
 
