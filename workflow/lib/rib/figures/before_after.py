@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from rib.base.rounding import percent
 from rib.figures import Drawn, Labels, counted
 
 # Light and dark shades of one hue, distinguishable in greyscale by lightness and hatching.
@@ -51,7 +52,7 @@ def draw(
         style = {**style, "label": style["label"].format(method=method_label)}
         axes.bar(places, rows["accuracy"], WIDTH * 0.95, yerr=whiskers, **EDGES, **style)
         for place, value, top in zip(places, rows["accuracy"], rows["ci_high"], strict=True):
-            axes.annotate(f"{value:.1f}", (place, top), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+            axes.annotate(percent(value), (place, top), (0, 2), textcoords="offset points", ha="center", fontsize=8)
         if paper:  # next to the bars, without covering whiskers and numbers
             axes.plot(places + side * 0.68 * WIDTH, rows["paper"], label=PAPER_LABEL if side > 0 else None, **PAPER)
     names, fontsize = list(models.values()), None
