@@ -31,7 +31,8 @@ class Finished(NamedTuple):
     compared: set[str]  # those that means are of: of methods that are finished on all `targets`
     targets: list[str]
     outdated: int  # number of runs that have rows, but would be made again
-    selectable: set[str]  # those of `compared` whose variant is scored on the select split wherever `select` needs it
+    # those of `compared` whose variant is scored on the select split, wherever `select` needs that
+    selectable: set[str]
 
 
 def finished_runs(
@@ -71,8 +72,9 @@ def finished_runs(
     compared = {str(run) for key in among for run in cells[key]} | {before[model] for model, *_ in among}
     shown = {str(run) for own in cells.values() for run in own} | {*before.values()}
     unscored = {run_of(path) for path in map(Path, select_rows) if path not in valid}
-    unscored_variants = {(run.model, run.method, run.size) for run in unscored if str(run) in compared}
-    selectable = compared - {str(run) for run in runs if (run.model, run.method, run.size) in unscored_variants}
+    variant_of = {run: (run.model, run.method, run.size) for run in runs}
+    unscored_variants = {variant_of[run] for run in unscored if str(run) in compared}
+    selectable = compared - {str(run) for run in runs if variant_of[run] in unscored_variants}
     return Finished(shown, compared, targets, outdated, selectable)
 
 

@@ -35,8 +35,10 @@ Variants = Mapping[str, Sequence[str]]  # by method, in the order of the grid
 class Choice(NamedTuple):
     """A choice among the variants of a method, for one model, size and target."""
 
-    best: np.ndarray  # (datasets or 1, replicates) index of the variant that each dataset, or all of them, choose
-    ri: np.ndarray  # (seeds, replicates) RI of the choice in percentage points; NaN without images to choose by
+    # (datasets or 1, replicates) index of the variant that each dataset, or all of them, choose
+    best: np.ndarray
+    # (seeds, replicates) RI of the choice in percentage points; NaN without images to choose by
+    ri: np.ndarray
     variants: Sequence[str]  # those chosen among
 
 
@@ -74,8 +76,9 @@ def choices_of(
 
     Args:
         gains, select: of `gains_of`, and for the rule target of `select_accuracies`.
-        variants: a choice is among those with gains, and for the rule target with accuracies: in a whole grid all of a
-            method that the model has, in a preview the finished ones, if there are at least two.
+        variants: a choice is among those with gains, and for the rule target with accuracies:
+            in a whole grid all of a method that the model has, in a preview the finished ones,
+            if there are at least two.
         groups: source group of each dataset in an RI, its own name if it shares no source images.
 
     Returns:
@@ -150,5 +153,6 @@ def selections(
     found = []
     for of_model in read_counts(counts):
         gains = gains_of(of_model, object_weights(of_model.objects, replicates, seed), ood_datasets, source_groups)
-        found.append(selection_table(choices_of(gains, select, rule, variants, groups), rule, confidence))
+        choices = choices_of(gains, select, rule, variants, groups)
+        found.append(selection_table(choices, rule, confidence))
     return pd.concat(found)

@@ -65,9 +65,9 @@ def slice_tables(
 def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.DataFrame:
     """mCE (percent) before and after of each run and dataset of `relative_errors`.
 
-    It is the mean over exactly the corruptions for which AlexNet's error is given. Others of the dataset do not count.
-    A dataset that lacks one of them, at one of the severities 1 to 5, has no mCE, and the log says why: a mean over
-    other corruptions could not be compared with anything.
+    It is the mean over exactly the corruptions for which AlexNet's error is given. Others of the
+    dataset do not count. A dataset that lacks one of them, at one of the severities 1 to 5, has no
+    mCE, and the log says why: a mean over other corruptions could not be compared with anything.
 
     Args:
         table: run, dataset, corruption, severity, and accuracies before and after (percent).
@@ -79,8 +79,8 @@ def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.D
         missing = _missing_corruptions(table[of_dataset], alexnet)
         if missing:
             log.warning(
-                "%s has no mCE, which is the mean over all corruptions of its file of relative_errors, each at "
-                "severities 1 to 5; missing are %s. Evaluate these images, too.",
+                "%s has no mCE, which is the mean over all corruptions of its file of relative_errors, "
+                "each at severities 1 to 5; missing are %s. Evaluate these images, too.",
                 dataset,
                 ", ".join(missing),
             )
@@ -88,7 +88,8 @@ def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.D
             counted |= of_dataset & table["corruption"].isin(list(alexnet))
     groups = table[counted].groupby([*keys, "corruption"], sort=False)
     errors = 100 - groups[["before", "after"]].mean()
-    alexnet_errors = [relative_errors[dataset][corruption] for *_, dataset, corruption in errors.index]
+    kinds = [(dataset, corruption) for *_, dataset, corruption in errors.index]
+    alexnet_errors = [relative_errors[dataset][corruption] for dataset, corruption in kinds]
     relative = 100 * errors.div(np.array(alexnet_errors, float), axis=0)
     means = relative.groupby(keys, sort=False).mean().reset_index()
     return means.assign(change=means["after"] - means["before"])

@@ -28,8 +28,8 @@ class Watch:
     log_file: str  # of the job; trackers write to the folder of the same name without ending
     monitored: Sequence[Path] = ()  # manifests of prepared datasets
     monitored_splits: Sequence[Path] = ()  # their splits, under protocol held_out
-    monitored_related: Sequence[Path] = ()  # those of the manifests whose datasets share images with the proxy
-    monitored_proxy_folder: Path | None = None  # prepared dataset that holds the pretraining proxy, for these
+    monitored_related: Sequence[Path] = ()  # manifests of those that share images with the proxy
+    monitored_proxy_folder: Path | None = None  # prepared dataset that holds the pretraining proxy
     history: Path | None = None  # in the job's private folder, whose name identifies its settings and inputs
     warned: bool = False
 
@@ -74,14 +74,16 @@ class Watch:
             for files in self._datasets():
                 label = f"monitoring {files.name}"
                 try:
-                    dataset = first_images(load_dataset(files, self.view, SELECT), MONITORED_IMAGES)
-                    accuracies[files.name] = accuracy_of(state, self.model_folder, dataset, BATCH, device, label)
+                    whole = load_dataset(files, self.view, SELECT)
+                    images = first_images(whole, MONITORED_IMAGES)
+                    accuracy = accuracy_of(state, self.model_folder, images, BATCH, device, label)
+                    accuracies[files.name] = accuracy
                 except Exception as error:
                     self._warn(error)
         return accuracies
 
     def _datasets(self) -> list[DatasetFiles]:
-        """The monitored datasets, without images of the pretraining proxy, as their splits and evaluations are."""
+        """The monitored datasets, without images of the pretraining proxy, as their splits are."""
         split_of = {path.parent.name: path for path in self.monitored_splits}
         datasets = []
         for manifest in self.monitored:
