@@ -61,7 +61,7 @@ def draw(
     axes.set_xticks(np.arange(len(models)), names, fontsize=fontsize)
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("Mean OOD accuracy (%)")
-    means = f"Mean over {counted(targets, 'target')} of the other {counted(datasets - 1, 'dataset')}"
+    means = f"Mean over {counted(targets, 'target')} of the other {counted(datasets - 1, 'OOD dataset')}"
     axes.set_xlabel(f"{means}; whiskers: {confidence:.0%} confidence intervals", fontsize=7)
     axes.set_ylim(0, 1.25 * shown[["ci_high", "paper"]].max().max())
     handles = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] == PAPER_LABEL)

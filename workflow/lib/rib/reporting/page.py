@@ -131,8 +131,10 @@ def answer(mri: pd.DataFrame, about: Mapping) -> str:
     above, below = (rows["ci_low"] > 0).sum(), (rows["ci_high"] < 0).sum()
     pairs = f"{len(rows)} {'unfinished' if unfinished.all() else 'finished'} pairs of model and method"
     counts = f"; of {pairs} {above} have an interval above 0, {below} below" * (len(rows) > 1)
+    changes = " to ".join(dict.fromkeys(ends))
     return (
-        f"Fine-tuning changed mean accuracy on the other datasets by {' to '.join(dict.fromkeys(ends))} percentage points "
+        "Fine-tuning changed mean accuracy on the out-of-distribution datasets other than the target by "
+        f"{changes} percentage points "
         f"({100 * about['config']['statistics']['confidence']:g}\N{NO-BREAK SPACE}% confidence intervals){counts}."
     )
 
@@ -196,7 +198,7 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
             datasets = [dataset for dataset in about["datasets"] if dataset in table]
             parts += [(about["datasets"][name]["label"], {"value": name, "form": "number"}) for name in datasets]
         if "fit" in table:
-            parts.append(("Fit (%)", {"value": "fit", "form": "number"}))
+            parts.append(("Fit (%)", {"value": "fit", "form": "fit"}))
         header = [text for key, part in parts for text in ([key, interval] if "interval" in part else [key])]
         lines = _labelled(table, about).to_dict("records")
         rows = [[cell for _, part in parts for cell in _cells(line, part)] for line in lines]
