@@ -174,7 +174,7 @@ def label(text):
 
 
 def test_a_bundle_of_another_version_is_one_sentence(made):
-    assert re.search("bundle of version 2; make one of version 1", refused(forged(made[0], fact(version=2))))
+    assert re.search("bundle of version 1; make one of version 2", refused(forged(made[0], fact(version=1))))
 
 
 FILES = {

@@ -38,7 +38,7 @@ def draw_ranking(seeds):
 def test_ranking_has_intervals_in_order_and_a_line_at_zero():
     figure, shown = draw_ranking(1)
     (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["WiSE", "FT (fit 99 %)", "LwF (fit 80 %)"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["WiSE", "FT (fit 99.9 %)", "LwF (fit 80.0 %)"]
     bars = [line for line in axes.lines if line.get_linewidth() == 3]
     assert [list(bar.get_xdata()) for bar in bars] == [[3, 5.5], [2, 4], [-2, 0.5]]
     assert [to_hex(bar.get_color()) for bar in bars] == ["#cc79a7", "#d55e00", "#009e73"]

@@ -274,8 +274,42 @@ def test_written_accuracies_are_pandas_counts_in_the_order_of_states(grid):
     for line in table.itertuples():
         n, correct = right.loc[(line.model, line.method, line.target, line.size, line.seed, line.dataset)]
         assert (line.n, line.correct) == (n, correct) and line.accuracy == pytest.approx(100 * correct / n, abs=1e-6)
-    assert list(table) == [*RUN_COLUMNS, "dataset", "n", "correct", "accuracy", "conditions"]
+    assert list(table) == [*RUN_COLUMNS, "dataset", "role", "n", "correct", "accuracy", "conditions"]
     assert set(table["conditions"]) == {"protocol paper"}
+
+
+def ri_by_role(accuracy):
+    """RI of each fine-tuned run from accuracy.csv alone: mean change over its rows with the role ood, by run."""
+    before = accuracy[accuracy["method"] == "pretrained"].set_index(["model", "dataset"])
+    percent_before = 100 * before["correct"] / before["n"]
+    counted = accuracy[(accuracy["method"] != "pretrained") & (accuracy["role"] == "ood")]
+    start = [
+        percent_before[model, dataset] for model, dataset in zip(counted["model"], counted["dataset"], strict=True)
+    ]
+    change = 100 * counted["correct"] / counted["n"] - start
+    return change.groupby([counted[key] for key in RUN_COLUMNS]).mean()
+
+
+def test_ri_follows_from_the_rows_of_accuracy_with_the_role_ood(files):
+    """`c` is evaluated only, `val` in distribution, and the target `outside` is not evaluated."""
+    tables = written(files[0], "roles", in_distribution=["val"])
+    found, expected = ri_by_role(tables["accuracy"]), tables["ri"].set_index(RUN_COLUMNS)["ri"]
+    assert len(found) == len(expected) == 2 * 10
+    assert found.round(6).to_dict() == pytest.approx(expected.to_dict(), abs=1e-9)
+    role = tables["accuracy"].groupby(["target", "dataset"])["role"].unique().map(list)
+    for target, of_datasets in {"a": "target ood ood", "b": "ood target ood"}.items():
+        assert [role[target, name] for name in "abc"] == [[word] for word in of_datasets.split()]
+    for target in ("none", "outside"):
+        assert all(role[target, name] == ["ood"] for name in "abc")
+    assert all(role[target, "val"] == ["in_distribution"] for target in ("none", "a", "b", "outside"))
+
+
+def test_a_variant_of_a_dataset_is_neither_ood_nor_in_distribution(files):
+    tables = written(files[0], "variant", ood_datasets=["a", "b"], in_distribution=["val"])
+    accuracy = tables["accuracy"]
+    assert set(accuracy[accuracy["dataset"] == "c"]["role"]) == {"variant"}
+    expected = tables["ri"].set_index(RUN_COLUMNS)["ri"].to_dict()
+    assert ri_by_role(accuracy).round(6).to_dict() == pytest.approx(expected, abs=1e-9)
 
 
 def test_written_ri_and_its_intervals_are_those_of_the_definitions(grid, replicates):
@@ -436,7 +470,9 @@ def test_written_tables_are_leak_free_where_groups_are_given(grid, caplog):
         assert line.ri == pytest.approx(expected["after"] - expected["before"], abs=1e-6)
         assert line.n == {"a": 11 + 6, "b": 8, "outside": 11 + 8 + 6}[line.target]
     assert " b, 8 images" in caplog.text and " outside, 25 images" in caplog.text
-    pd.testing.assert_frame_equal(made["accuracy"], usual["accuracy"])
+    pd.testing.assert_frame_equal(made["accuracy"].drop(columns="role"), usual["accuracy"].drop(columns="role"))
+    shared = made["accuracy"][made["accuracy"]["role"] == "shared"]
+    assert set(zip(shared["target"], shared["dataset"], strict=True)) == {("b", "c")}
 
 
 def test_leak_free_keeps_the_objects_that_the_target_lacks():

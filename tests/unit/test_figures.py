@@ -122,9 +122,9 @@ def test_radar_closes_a_line_before_and_a_dashed_one_after(accuracy):
 
 def test_ri_matrix_writes_each_value_with_its_interval_fit_and_marks(ri, mri):
     figure, _ = ri_matrix.draw(ri, mri, **{**RI_MATRIX, "methods": {"ft": "FT", "lwf": "LwF"}})
-    assert texts(figure)[:3] == ["+5.0†", "+4.0 to +6.0", "fit 99"]
-    assert texts(figure)[3:8] == ["-12.5‡", "-13.5 to -11.5", "fit 99", "-3.8†", "-5.0 to -2.0"]
-    assert texts(figure)[-3:] == ["+1.5", "+1.0 to +2.0", "fit 100"]
+    assert texts(figure)[:3] == ["+5.0†", "+4.0 to +6.0", "fit 99.9"]
+    assert texts(figure)[3:8] == ["-12.5‡", "-13.5 to -11.5", "fit 99.9", "-3.8†", "-5.0 to -2.0"]
+    assert texts(figure)[-3:] == ["+1.5", "+1.0 to +2.0", "fit 100.0"]
     (image,) = figure.axes[0].images
     np.testing.assert_allclose(image.get_array(), [[5, -12.5, -3.75], [1, 2, 1.5]])
     assert image.norm.vmin == -image.norm.vmax == -12.5

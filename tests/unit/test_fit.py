@@ -212,7 +212,7 @@ def test_the_ranking_says_who_has_no_rank_and_why(monkeypatch, fit):
     settings = {"models": {"m": "Net"}, "methods": LOOKS, "confidence": 0.95}
     texts = said(monkeypatch, fit, "ranking", inputs, settings)
     reason = "not ranked, since training is unfinished: Net, full fine-tuning on Set A"
-    assert "LwF (fit 42 %)" in texts and any(reason in " ".join(text.split()) for text in texts)
+    assert "LwF (fit 42.9 %)" in texts and any(reason in " ".join(text.split()) for text in texts)
     inputs["ranking"] = inputs["ranking"][:0]
     texts = said(monkeypatch, fit, "ranking", inputs, settings)
     assert "no method is ranked" in texts and any(reason in " ".join(text.split()) for text in texts)

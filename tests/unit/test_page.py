@@ -73,7 +73,7 @@ def test_tables_have_labels_signs_and_values_to_sort_by(tables):
         ("Net", "Net"),
         ("full fine-tuning †", "full fine-tuning †"),
         ("all", "all"),
-        (f"{minus}1.2", -1.25),
+        (f"{minus}1.3", -1.25),
         (f"{minus}2.0 to +0.0", -2.0),
     ]
     assert ri["rows"][0][5] == ("+0.0", -0.04)
@@ -302,7 +302,7 @@ def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
     table = shown_table(tmp_path, csv, f"{{Method: method, Images: n, Change: {change}, P: {{value: p, form: p}}}}")
     assert table["header"] == ["Method", "Images", "Change", "95 % confidence interval", "P"]
     assert [[shown for shown, _ in row] for row in table["rows"]] == [
-        ["full fine-tuning", "3", "\N{MINUS SIGN}1.2", "\N{MINUS SIGN}2.0 to +0.0", "0.012"],
+        ["full fine-tuning", "3", "\N{MINUS SIGN}1.3", "\N{MINUS SIGN}2.0 to +0.0", "0.012"],
         ["full fine-tuning", "4", "\N{EN DASH}", "\N{EN DASH}", "0.5"],
     ]
 

@@ -43,9 +43,9 @@ def example(tmp_path, monkeypatch):
 
 def test_the_comparison_has_the_best_first(example):
     assert readme.comparison().splitlines()[2:] == [
-        "| `wise_ft-alpha0.5` | +3.0 [+2.0, +4.0] | 50 | not ranked |",
-        "| `ft` | +1.0 [+0.5, +2.0] | 99 | ab |",
-        "| `lwf` | -1.0 [-2.3, +0.0] | 100 | b |",
+        "| `wise_ft-alpha0.5` | +3.0 [+2.0, +4.0] | 50.0 | not ranked |",
+        "| `ft` | +1.0 [+0.5, +2.0] | 99.9 | ab |",
+        "| `lwf` | -1.0 [-2.3, +0.0] | 100.0 | b |",
     ]
 
 

@@ -134,13 +134,38 @@ def test_mce_of_alexnet_itself_is_100_and_of_a_perfect_model_0():
     assert found["before"].tolist() == pytest.approx([100, 100]) and found["after"].tolist() == [0, 0]
 
 
-def test_an_error_of_alexnet_that_is_missing_is_named():
-    with pytest.raises(UserError, match="datasets.yaml, c: .*relative_errors lacks 'frost'; add"):
-        mean_corruption_errors(accuracies(["fog", "frost"]), {"c": ALEXNET})
+def test_corruptions_without_an_error_of_alexnet_do_not_count_in_mce():
+    """As the extra corruptions of ImageNet-C, which may also have fewer severities."""
+    counted = accuracies()
+    extra = accuracies(["frost"], severities=[1, 2])
+    found = mean_corruption_errors(pd.concat([extra, counted], ignore_index=True), {"c": ALEXNET})
+    pd.testing.assert_frame_equal(found, mean_corruption_errors(counted, {"c": ALEXNET}))
 
 
-def test_without_all_severities_there_is_no_mce(grid, tmp_path):
-    assert mean_corruption_errors(accuracies(severities=[1, 3, 5]), {"c": ALEXNET}).empty
+@pytest.mark.parametrize(
+    ("table", "missing"),
+    [
+        (accuracies(["fog"]), "missing are snow."),
+        (accuracies(severities=[1, 3, 5]), "missing are fog (severity 2, 4), snow (severity 2, 4)."),
+        (accuracies()[lambda t: (t["corruption"] == "fog") | (t["severity"] < 5)], "missing are snow (severity 5)."),
+        (accuracies(datasets=["other"]), "missing are fog, snow."),
+    ],
+)
+def test_without_all_corruptions_of_the_file_there_is_no_mce_and_the_log_says_why(table, missing, caplog):
+    found = mean_corruption_errors(table, {"c": ALEXNET})
+    assert found.empty and list(found)[-4:] == ["dataset", "before", "after", "change"]
+    (line,) = caplog.messages
+    assert line.startswith("c has no mCE") and missing in line
+
+
+def test_a_dataset_without_all_corruptions_takes_no_mce_from_another():
+    table = accuracies()
+    lacking = table[(table["dataset"] == "c") | (table["corruption"] == "fog")]
+    found = mean_corruption_errors(lacking, {"c": ALEXNET, "other": ALEXNET})
+    pd.testing.assert_frame_equal(found, mean_corruption_errors(table, {"c": ALEXNET}))
+
+
+def test_datasets_without_corruptions_have_no_mce(grid, tmp_path):
     assert written(grid, tmp_path, table="mce", errors={"a": ALEXNET}).empty
 
 
@@ -148,7 +173,7 @@ def test_the_catalogue_states_alexnets_error_for_each_corruption_that_it_needs(c
     for entry in catalog.datasets.values():
         if entry.relative_errors:
             rows = catalog.table(entry.relative_errors, ("corruption", "error", "source"), ["error"])
-            assert {row["corruption"] for row in rows} >= set(entry.settings["corruptions"])
+            assert {row["corruption"] for row in rows} == set(entry.settings["corruptions"])
             assert all(0 < float(row["error"]) < 100 and row["source"] for row in rows)
             assert entry.settings["severities"] == [1, 2, 3, 4, 5]
 

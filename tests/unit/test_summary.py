@@ -89,7 +89,7 @@ def test_markdown_has_a_table_per_model_with_intervals_and_bold_where_nothing_ti
     assert rows[0] == ["Method", "Set|A#1", "Set $B~^\\", "mRI", "Fit (%)"]
     assert [(cell[0], cell[-1]) for cell in rows[1]] == [(":", "-"), *[("-", ":")] * 4]
     interval = f"{minus}12.3 [{minus}13.3, {minus}11.1]"
-    assert rows[2] == ["full {fine}-tuning", "**+20.0** [+19.0, +21.3]", interval, "+3.8 [+2.8, +4.8]", "99"]
+    assert rows[2] == ["full {fine}-tuning", "**+20.0** [+19.0, +21.3]", interval, "+3.8 [+2.8, +4.8]", "99.9"]
     assert rows[3][-1] == "" and "†" not in text
     assert rows[4][0] == "probe|pipe" and text.count("**") == 2 * 2, "only ft on a, in both models"
     assert re.search(r"95 % .*\(mean of 2 seeds\)", text) and "Protocol paper; 10 % of images." in text

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
+from rib.base.rounding import points
 from rib.reporting.views import MEAN, page_views, with_intervals
 
 RUN = ["model", "method", "target", "size", "seed"]
@@ -64,7 +65,7 @@ def test_each_number_is_shown_with_its_interval_if_it_is_no_mean_of_several(seed
     for names, numbers_of_run in means.iterrows():
         row, (value, low, high) = (
             shown["/".join(names)],
-            (f"{round(number, 1) + 0.0:+.1f}" for number in numbers_of_run),
+            map(points, numbers_of_run),
         )
         assert row["shown"] == (f"{value}, {low} to {high}" if seeds == 1 else value) and row["text"] == value
     assert [row["text"][-1] == "†" for row in rows if row["target"] == MEAN].count(True) == 1

@@ -15,6 +15,8 @@ import timm
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rib.data.split_dataset import split_dataset
+from rib.data.splits import read_split
 from rib.data.view import DatasetFiles, load_dataset
 from rib.evaluation.score import correct
 from rib.methods.ft import FullFineTuning
@@ -62,13 +64,14 @@ def place(tmp_path):
         prepared_folder(tmp_path / name / "32px", random_images(9, 32, seed))
         monitored.append(tmp_path / name / "32px/manifest.json")
     (tmp_path / "split/more").mkdir(parents=True)
-    monitored.append(split_file(tmp_path / "split/more/32px.parquet", 9))
+    split_file(tmp_path / "split/more/32px.parquet", 9)
     return tmp_path, monitored
 
 
 def watch_of(place, job="digest", **more):
     folder, monitored = place
     given = {"model_folder": folder / "model", "view": VIEW, "monitored": monitored}
+    given |= {"monitored_splits": [folder / "split/more/32px.parquet"]}
     given |= {"log_file": str(folder / "logs/run/0.log"), "history": folder / "work" / job / "history.csv"}
     return Watch(**given | more)
 
@@ -121,6 +124,32 @@ def test_monitored_accuracy_is_that_of_the_evaluated_checkpoint(place):
         network = network_in_state(folder / "model", {"x": 1.0}, {"x": folder / "c.safetensors"}, inputs)
         right = correct(network, inputs, dataset, 4, "").float().mean().item()
         assert shown(place)[f"monitor/{name}"][-1] == (EPOCHS, pytest.approx(right))
+
+
+def test_a_monitored_dataset_that_holds_the_pretraining_proxy_is_shown_without_its_images(place, monkeypatch, caplog):
+    """Under protocol held_out its split has no source image of the proxy, so these belong to no part."""
+    # given: `more` holds the proxy, one image of each of three classes, and its split was made of the other six
+    folder, (_, more) = place
+    view = replace(VIEW, images_per_class=1)
+    files = DatasetFiles("more", more.parent, proxy=more.parent)
+    split = folder / "split/more/32px.parquet"
+    split_dataset(files=files, view=view, fractions={"train": 0.4, "select": 0.3}, earlier=(), table=split)
+    in_split = set(read_split(split))
+    assert len(in_split) == 6
+    # when: it is monitored beside another dataset
+    shown_sources = {}
+
+    def score(state, model_folder, dataset, *more):
+        shown_sources[dataset.name] = set(dataset.index["source_id"].to_pylist())
+        return 0.5
+
+    monkeypatch.setattr(watching, "accuracy_of", score)
+    caplog.set_level(logging.WARNING, "rib")
+    trained(watch_of(place, view=view, monitored_related=[more], monitored_proxy_folder=more.parent))
+    # then: both have a curve, and no image of the proxy is scored
+    assert not caplog.records
+    assert {"monitor/other", "monitor/more"} <= shown(place).keys()
+    assert shown_sources["more"] == {source for source, part in read_split(split).items() if part == "select"}
 
 
 def test_at_most_200_images_are_monitored(place, monkeypatch):
@@ -212,7 +241,8 @@ def test_what_fails_in_monitoring_does_not_end_a_training(place, caplog):
     caplog.set_level(logging.WARNING, "rib")
     rows, *_ = trained(watch_of(place))
     assert rows == trained()[0] and len(caplog.records) == 1
-    assert [step for step, _ in shown(place)["train/loss"]] == [1, 2, 3]
+    for tag in ("train/loss", "monitor/more"):
+        assert [step for step, _ in shown(place)[tag]] == [1, 2, 3], "what can be shown is shown"
 
 
 def test_another_tracker_is_added_as_docs_say(place, monkeypatch):

@@ -1,5 +1,8 @@
 """A variant chosen on held-out images, end to end on the tiny family."""
 
+import itertools
+import re
+
 import pandas as pd
 import pytest
 
@@ -70,6 +73,31 @@ def test_rows_of_the_select_split_are_an_evaluation_of_their_own(selected):
     assert (
         selected.planned("tables", config=SWEEP).keys().isdisjoint({"evaluate_run", "score_select_split", "finetune"})
     )
+
+
+def test_a_preview_during_a_sweep_chooses_among_the_variants_that_are_finished(tmp_path):
+    """Of three learning rates two are finished, with merges; the select split of the second's merge is not scored."""
+    # given
+    folder = copy_project(tmp_path / "project")
+    family.make(folder / "mine", images_per_class=12)
+    project = Project(folder)
+    config = (*SWEEP[:3], "methods=[ft,wise_ft]", "method_settings={ft: {lr: [0.01, 0.02, 0.03]}}", "select=target")
+    finished = [f"{method}-lr{rate}" for method in ("ft", "wise_ft") for rate in (0.01, 0.02)]
+    rows = ["evaluate/tiny_vit/none/pretrained/all/0/tiny.parquet"]
+    for variant, target in itertools.product(finished, ("red", "green")):
+        stages = ("evaluate",) if variant == "wise_ft-lr0.02" else ("evaluate", "select")
+        rows += [f"{stage}/tiny_vit/{target}/{variant}/all/0/tiny.parquet" for stage in stages]
+    project.snakemake(*(f"results/tiny/held_out/{path}" for path in rows), "--cores", "2", config=config)
+    # when
+    project.snakemake("preview", "--cores", "1", config=config)
+    # then: figures and tables are there, ft is chosen among two, and of the merges there is only one
+    preview = folder / "reports/tiny/preview"
+    page = (preview / "index.html").read_text()
+    assert "left out:" not in page, re.search("left out:.*", page)[0]
+    assert (preview / "figures/tradeoff.png").is_file()
+    table = pd.read_csv(preview / "tables/selection.csv")
+    assert table["target"].tolist() == ["green", "red", "mean"] and set(table["method"]) == {"ft"}
+    assert set(table["variants"]) == {2} and set(table["chosen"].dropna()) <= {"ft-lr0.01", "ft-lr0.02"}
 
 
 @pytest.mark.parametrize(

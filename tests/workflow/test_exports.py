@@ -15,6 +15,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from rib.base.files import sha256
+from rib.base.rounding import fit_percent, points
 from rib.models.network import create
 from tiny.project import Project, jobs_of_run
 
@@ -97,8 +98,9 @@ def test_the_card_has_the_numbers_of_the_tables_and_the_hashes_of_what_was_expor
     found = {result.dataset_type: result.metric_value for result in card.data.eval_results}
     assert found == pytest.approx(dict(zip(accuracy["dataset"], accuracy["accuracy"] / 100, strict=True)), abs=1e-6)
     (row,) = ri.itertuples()
-    assert f"**{row.ri:+.1f} percentage points**" in card.text
-    assert f"{row.ci_low:+.1f} to {row.ci_high:+.1f}" in card.text and f"{row.fit:.1f} %" in card.text
+    assert f"**{points(row.ri)} percentage points**" in card.text
+    assert f"{points(row.ci_low)} to {points(row.ci_high)}" in card.text
+    assert f"{fit_percent(row.fit)} %" in card.text
     for file in ("models/tiny_cnn/weights.safetensors", "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"):
         assert sha256(project.folder / "results/tiny" / file) in card.text
     assert str(project.folder) not in card.text and not re.search(r"\d\d:\d\d", card.text)

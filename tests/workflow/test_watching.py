@@ -9,10 +9,12 @@ import urllib.request
 from contextlib import suppress
 
 from rib.base.files import read_json
-from tiny.project import ROOT
+from tiny import family
+from tiny.project import ROOT, Project, copy_project
 from tiny.waiting import wait_until
 
 RUN = "paper/finetune/tiny_cnn/red/ft/all/0"
+HELD_OUT = "held_out/finetune/tiny_cnn/red/ft/all/0"
 MONITOR = ("datasets=[red,green]", "monitor=[green]")
 
 
@@ -70,6 +72,25 @@ def test_monitoring_makes_what_it_needs_changes_no_result_and_repeats_no_trainin
     project.snakemake(training, "--cores", "1", "--forcerun", "finetune", config=("datasets=[red,green]",))
     again = {path.name: path.read_bytes() for path in (project.folder / training).parent.iterdir()}
     assert {name for name in made if made[name] != again[name]} == {"provenance.json"}
+
+
+def test_a_dataset_that_holds_the_pretraining_proxy_is_monitored_under_held_out(tmp_path):
+    # given: twelve images per class, of which the proxy is two of green's
+    folder = copy_project(tmp_path / "project")
+    family.make(folder / "mine", images_per_class=12)
+    project = Project(folder)
+    project.edit("mine/families/tiny.yaml", "reference: memory", "reference: {part_of: green, images_per_class: 2}")
+    held_out = ("protocol=held_out", "methods=[ft]")
+    training = f"results/tiny/{HELD_OUT}/manifest.json"
+    # when
+    project.snakemake(training, "--cores", "1", config=(*held_out, "monitor=[green,blue]"))
+    # then: both have curves, the record says nothing of them, and the training is not repeated without them
+    (events,) = (folder / f"logs/tiny/{HELD_OUT}").glob("events.out.tfevents.*")
+    assert b"monitor/green" in events.read_bytes() and b"monitor/blue" in events.read_bytes()
+    assert "cannot be watched" not in (folder / f"logs/tiny/{HELD_OUT}.log").read_text()
+    record = read_json((folder / training).with_name("provenance.json"))
+    assert not any("green" in path or "blue" in path for path in record["inputs"])
+    assert "Nothing to be done" in project.snakemake(training, "-n", config=held_out)
 
 
 def test_an_unknown_dataset_is_refused_in_a_sentence(project):

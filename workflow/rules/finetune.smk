@@ -35,8 +35,17 @@ def monitored_inputs(w):
     """Datasets whose accuracy is shown in the course of training. None is made for the sake of a training that is done."""
     done = Path(f"{CHECKPOINT}/manifest.json".format(**w)).exists() or not GRID.methods[w.method].trains
     geometry, names = GEOMETRY_OF[w.model], CONFIG["monitor"]
-    files = [prepared("manifest.json", name, geometry) for name in names] + splits_of(geometry, names)
-    return {"monitored": ancient([path for path in files if not done or Path(path).exists()])}
+    related = [name for name in names if GRID.excludes_proxy(name)]
+    files = {
+        "monitored": [prepared("manifest.json", name, geometry) for name in names],
+        "monitored_splits": splits_of(geometry, names),
+        "monitored_related": [prepared("manifest.json", name, geometry) for name in related],
+    }
+    proxy = proxy_of(geometry, related)
+    if done:
+        files = {role: [path for path in paths if Path(path).exists()] for role, paths in files.items()}
+        proxy = proxy if proxy and Path(proxy).exists() else []
+    return {role: ancient(paths) for role, paths in files.items()} | {"monitored_proxy": ancient(proxy)}
 
 
 for NAME in CONFIG["monitor"]:

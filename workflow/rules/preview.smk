@@ -11,7 +11,7 @@ PREVIEW = f"{REPORTS}/preview"
 def preview_of_now():
     """Arguments of rib.reporting.preview.write_preview: what is finished, and the jobs of its reports."""
     runs, of = GRID.runs(), {"model": MODEL_LABELS, "method": RUN_LABELS["methods"], "target": TARGET_LABELS}
-    finished = finished_runs(workflow, runs, rows_of, UPSTREAM)
+    finished = finished_runs(workflow, runs, rows_of, SELECT_ROWS, UPSTREAM)
     partial = {"finished": len(finished.runs), "runs": len(runs), "outdated": finished.outdated, "counts": []}
     partial["targets"] = ", ".join(TARGET_LABELS[name] for name in finished.targets)
     for kind, name in [(kind, name) for kind, names in of.items() for name in names]:

@@ -31,10 +31,20 @@ class Finished(NamedTuple):
     compared: set[str]  # those that means are of: of methods that are finished on all `targets`
     targets: list[str]
     outdated: int  # number of runs that have rows, but would be made again
+    # those of `compared` whose variant is scored on the select split, wherever `select` needs that
+    selectable: set[str]
 
 
-def finished_runs(workflow, runs: Sequence[Run], rows_of: Callable, records: Iterable[str]) -> Finished:
-    """The finished ones of a grid's runs, by the records of all its jobs, in order of stages; a UserError without any."""
+def finished_runs(
+    workflow, runs: Sequence[Run], rows_of: Callable, select_rows: Sequence[str], records: Iterable[str]
+) -> Finished:
+    """The finished ones of a grid's runs; a UserError without any.
+
+    Args:
+        rows_of: files with the rows of given runs.
+        select_rows: files with rows of the select split, of the runs among which a variant is chosen by them.
+        records: of all jobs of the grid, in order of stages.
+    """
     hashes: dict[str, str | None] = {}  # of outputs, None if a run would make them again
     for path in records:
         if made := provenance.read(Path(path)):
@@ -42,8 +52,9 @@ def finished_runs(workflow, runs: Sequence[Run], rows_of: Callable, records: Ite
             same = all(hashes.get(file, digest) == digest for file, digest in made["inputs"].items())
             hashes |= made["outputs"] if same and repr(now) == repr(made["cfg"]) else dict.fromkeys(made["outputs"])
     rows = {run: rows_of([run]) for run in runs}
-    valid = {Path(file): hashes[file] for files in rows.values() for file in files if hashes.get(file)}
-    valid = valid.keys() - differing(valid, "checking rows", remember=True)
+    needed = [*chain.from_iterable(rows.values()), *select_rows]
+    recorded = {Path(file): hashes[file] for file in needed if hashes.get(file)}
+    valid = recorded.keys() - differing(recorded, "checking rows", remember=True)
     done = {run for run, files in rows.items() if valid.issuperset(map(Path, files))}
     cells: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
@@ -60,7 +71,11 @@ def finished_runs(workflow, runs: Sequence[Run], rows_of: Callable, records: Ite
     outdated = sum(all(map(Path.is_file, map(Path, files))) for files in rows.values()) - len(done)
     compared = {str(run) for key in among for run in cells[key]} | {before[model] for model, *_ in among}
     shown = {str(run) for own in cells.values() for run in own} | {*before.values()}
-    return Finished(shown, compared, targets, outdated)
+    unscored = {run_of(path) for path in map(Path, select_rows) if path not in valid}
+    variant_of = {run: (run.model, run.method, run.size) for run in runs}
+    unscored_variants = {variant_of[run] for run in unscored if str(run) in compared}
+    selectable = compared - {str(run) for run in runs if variant_of[run] in unscored_variants}
+    return Finished(shown, compared, targets, outdated, selectable)
 
 
 def common_targets(cells: Iterable[tuple[str, ...]]) -> tuple[list[str], set[tuple[str, ...]]]:
@@ -100,6 +115,12 @@ def preview_jobs(
             add(str(file))
         cfg = dict(rule.params.cfg(w) if callable(rule.params.cfg) else rule.params.cfg)
         runs = finished.runs if name in PER_CELL else finished.compared
+        if "variants" in cfg:
+            runs = finished.selectable
+            cfg["variants"] = finished_sweeps(cfg["variants"], runs)
+            if not cfg["variants"]:
+                left_out[name] = "no sweep has two finished variants"
+                return
         lists = {key: [*map(str, it)] for key, it in given.items() if not isinstance(it, str)}
         kept = {key: [it for it in files if _is_of(it, runs_folder, runs)] for key, files in lists.items()}
         tuned = {key: any(f"/{PRETRAINED}/" not in it for it in files) for key, files in kept.items()}
@@ -129,6 +150,13 @@ def preview_jobs(
     return jobs, left_out
 
 
+def finished_sweeps(variants: Mapping[str, Sequence[str]], runs: Iterable[str]) -> dict[str, list[str]]:
+    """The variants of each method that runs are of, for methods that have at least two."""
+    methods = {name.split("/")[2] for name in runs}
+    finished = {base: [name for name in names if name in methods] for base, names in variants.items()}
+    return {base: names for base, names in finished.items() if len(names) > 1}
+
+
 def _is_of(path: str, runs_folder: str, runs: set[str]) -> bool:
     """Whether a file is of one of the runs, or of none of the grid's: <stage>/<model>/<target>/<method>/<size>/<seed>/<file>."""
     inside = Path(path).parts[len(Path(runs_folder).parts) :] if path.startswith(f"{runs_folder}/") else ()
@@ -138,11 +166,12 @@ def _is_of(path: str, runs_folder: str, runs: set[str]) -> bool:
 def of_runs(settings: Mapping, runs: Iterable[str], targets: int) -> dict:
     """Settings whose `models`, `methods` and `targets`, also inside of others, are those of runs.
 
-    A list of methods has those that all models share; a number of targets becomes `targets`.
+    A list of methods has those that all models share; a number of targets becomes `targets`. `averages` are by method.
     """
     tuned = [run.split("/")[:3] for run in runs if f"/{PRETRAINED}/" not in run]
     models = {model for model, _, method in tuned if settings.get("method", method) == method}
     known = {"models": models, "methods": {run[2] for run in tuned}, "targets": {run[1] for run in tuned}}
+    known["averages"] = known["methods"]
     shared = known["methods"].intersection(*({run[2] for run in tuned if run[0] == model} for model in models))
 
     def part(key: str, value):

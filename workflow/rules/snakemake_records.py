@@ -121,10 +121,12 @@ def _unlock_unless_at_work(store: FilePersistence) -> None:
 
 def _inputs_of_results(store: FilePersistence, job) -> list[str]:
     """Inputs whose set is recorded and compared: what is only monitored may change without repeating a job."""
-    found = list(_all_inputs(store, job))
-    for path in job.input.get(MONITORED, ()):
-        found.remove(path)
-    return found
+    inputs_of_results = list(_all_inputs(store, job))
+    for name in MONITORED:
+        files = job.input.get(name, ())
+        for path in [files] if isinstance(files, str) else files:
+            inputs_of_results.remove(path)
+    return inputs_of_results
 
 
 _all_inputs = FilePersistence._input

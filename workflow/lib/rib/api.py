@@ -177,6 +177,9 @@ def evaluate(
 def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.DataFrame, pd.DataFrame]:
     """RI of each run, and mRI of each method, in percentage points with confidence intervals, as in ri.csv and mri.csv.
 
+    RI is the mean change of accuracy over the out-of-distribution datasets other than the target; datasets in distribution
+    do not count.
+
     The rows of `evaluate` are of fine-tuned networks and of those that they started from, on the same images; a UserError
     names the column and the row of what is missing, of another type, out of range or there twice. The network is any of the
     family, to find the datasets. Example: `rib.robustness_improvement(rows, network)`.

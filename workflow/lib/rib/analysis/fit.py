@@ -48,11 +48,6 @@ def read_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"size": str})
 
 
-def whole_percent(fit: float) -> str:
-    """A fit in whole percent, rounded down so that 100 means all images; an unknown one is empty."""
-    return f"{int(fit)}" if fit == fit else ""
-
-
 def mark_tables(tables: Iterable[Path], fit: Path) -> None:
     """Add the columns fit and unfinished to the tables that have the columns model and method.
 

@@ -1,9 +1,10 @@
 """Accuracies, RI and mRI from counts. Pure functions, no torch.
 
-Definitions (arXiv 2410.21582, section 3), all in percentage points, with the pretrained model's accuracy A_pre(j) on
+RI is the mean change of accuracy over the out-of-distribution datasets other than the target; datasets in distribution do
+not count. Definitions (arXiv 2410.21582, section 3), all in percentage points, with the pretrained model's accuracy A_pre(j) on
 dataset j and the accuracy A_i(j) after fine-tuning on target i:
 
-    RI_i       = mean over datasets j != i of A_i(j) - A_pre(j)
+    RI_i       = mean over OOD datasets j != i of A_i(j) - A_pre(j)
     ood_before = mean over targets i of the mean over j != i of A_pre(j)
     ood_after  = mean over targets i of the mean over j != i of A_i(j)
     mRI        = mean over i of RI_i = ood_after - ood_before

@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,16 @@ TABLE = ["model", "method", "rule", "size", "target", "chosen", "chosen_share", 
 Key = tuple[str, str, str, str]  # model, method, size, target
 Gains = dict[Key, dict[str, list[np.ndarray]]]  # by dataset in the RI, (replicates,) for each seed
 Variants = Mapping[str, Sequence[str]]  # by method, in the order of the grid
+
+
+class Choice(NamedTuple):
+    """A choice among the variants of a method, for one model, size and target."""
+
+    # (datasets or 1, replicates) index of the variant that each dataset, or all of them, choose
+    best: np.ndarray
+    # (seeds, replicates) RI of the choice in percentage points; NaN without images to choose by
+    ri: np.ndarray
+    variants: Sequence[str]  # those chosen among
 
 
 def gains_of(counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: Groups) -> Gains:
@@ -60,21 +71,27 @@ def select_accuracies(
 
 def choices_of(
     gains: Gains, select: Mapping[Key, Sequence[np.ndarray]], rule: str, variants: Variants, groups: Mapping[str, str]
-) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
+) -> dict[Key, Choice]:
     """Choose the variant with the highest score in every replicate, the first of equal ones.
 
     Args:
         gains, select: of `gains_of`, and for the rule target of `select_accuracies`.
-        variants: methods that a model does not have are ignored.
+        variants: a choice is among those with gains, and for the rule target with accuracies:
+            in a whole grid all of a method that the model has, in a preview the finished ones,
+            if there are at least two.
         groups: source group of each dataset in an RI, its own name if it shares no source images.
 
     Returns:
-        By method, not variant: (datasets or 1, replicates) index of the variant that each dataset, or all of them, choose;
-        (seeds, replicates) RI of the choice in percentage points, NaN where there are no images to choose by.
+        By method, not variant.
     """
+    scored = gains.keys() & select.keys() if rule == "target" else gains.keys()
     found = {}
-    for method, names in variants.items():
-        for model, _, size, target in sorted(key for key in gains if key[1] == names[0]):
+    for method, all_names in variants.items():
+        cells = {(model, size, target) for model, name, size, target in scored if name in all_names}
+        for model, size, target in sorted(cells):
+            names = [name for name in all_names if (model, name, size, target) in scored]
+            if len(names) < min(2, len(all_names)):
+                continue  # a preview has only one of several variants, so there is no choice
             keys = [(model, name, size, target) for name in names]
             every = np.array([list(gains[key].values()) for key in keys])  # (variants, datasets, seeds, replicates)
             means = every.mean(axis=2)
@@ -89,13 +106,11 @@ def choices_of(
             best = np.round(scores, DECIMALS).argmax(axis=0)
             taken = np.take_along_axis(every, best[None, :, None], axis=0)[0]
             ri = np.where(np.isnan(scores).any(axis=0)[:, None], np.nan, taken).mean(axis=0)
-            found[model, method, size, target] = best, ri
+            found[model, method, size, target] = Choice(best, ri, names)
     return found
 
 
-def selection_table(
-    choices: Mapping[Key, tuple[np.ndarray, np.ndarray]], rule: str, variants: Variants, confidence: float
-) -> pd.DataFrame:
+def selection_table(choices: Mapping[Key, Choice], rule: str, confidence: float) -> pd.DataFrame:
     """One row per model, method, size and target, and one for mRI (target `mean`), with the columns `TABLE`.
 
     chosen is the variant that most datasets choose without resampling, chosen_share the percentage of replicates and
@@ -104,8 +119,8 @@ def selection_table(
     lines = []
     for (model, method, size), group in itertools.groupby(choices.items(), lambda item: item[0][:3]):
         named = f"{rule} (upper bound)" if rule == "oracle" else rule
-        run, names, found = (model, method, named, size), variants[method], []
-        for (*_, target), (best, ri) in group:
+        run, found = (model, method, named, size), []
+        for (*_, target), (best, ri, names) in group:
             chosen = np.bincount(best[:, 0]).argmax()
             share = 100 * (best[:, 1:] == chosen).mean()
             lines.append((*run, target, names[chosen], share, len(names), *over_runs(ri[None], confidence)))
@@ -138,5 +153,6 @@ def selections(
     found = []
     for of_model in read_counts(counts):
         gains = gains_of(of_model, object_weights(of_model.objects, replicates, seed), ood_datasets, source_groups)
-        found.append(selection_table(choices_of(gains, select, rule, variants, groups), rule, variants, confidence))
+        choices = choices_of(gains, select, rule, variants, groups)
+        found.append(selection_table(choices, rule, confidence))
     return pd.concat(found)

@@ -1,7 +1,8 @@
 """Accuracy by slices of datasets, such as the severity of a corruption: columns that a layout adds to the index.
 
 The mean corruption error of a dataset, mCE (Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4.1), is 100 times the
-mean over corruptions of (sum over severities of error / sum over severities of AlexNet's error), in percent.
+mean over corruptions of (sum over severities of error / sum over severities of AlexNet's error), in percent. The
+corruptions are those of the catalogue's file of AlexNet's errors, fifteen for ImageNet-C.
 """
 
 import itertools
@@ -15,12 +16,13 @@ import pyarrow.parquet as pq
 from rib.analysis.counts import different_images, read_indexes
 from rib.analysis.samples import read_rows, right
 from rib.base.errors import UserError
-from rib.base.progress import Progress
+from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED, RUN_COLUMNS, by_run
 from rib.data.prepared import INDEX_COLUMNS
 
 ACCURACIES = ["n", "before", "after", "change"]
 CORRUPTION = ["corruption", "severity"]
+SEVERITIES = {1, 2, 3, 4, 5}  # AlexNet's errors are means over these
 Errors = Mapping[str, Mapping[str, float]]  # AlexNet's, in percent, by dataset that states them and corruption
 
 
@@ -38,8 +40,7 @@ def slice_tables(
         `corruptions`, the same by corruption and severity, for datasets that have both; `mce` of `mean_corruption_errors`.
 
     Raises:
-        UserError: no index has a column that is asked for, two runs were scored on different images, or see
-            `mean_corruption_errors`.
+        UserError: no index has a column that is asked for, or two runs were scored on different images.
     """
     there = {path: [name for name in pq.read_schema(path).names if name not in INDEX_COLUMNS] for path in indexes}
     known = sorted({name for names in there.values() for name in names})
@@ -62,25 +63,49 @@ def slice_tables(
 
 
 def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.DataFrame:
-    """mCE (percent) before and after of each run and dataset of `relative_errors` that has all severities.
+    """mCE (percent) before and after of each run and dataset of `relative_errors`.
+
+    It is the mean over exactly the corruptions for which AlexNet's error is given. Others of the
+    dataset do not count. A dataset that lacks one of them, at one of the severities 1 to 5, has no
+    mCE, and the log says why: a mean over other corruptions could not be compared with anything.
 
     Args:
         table: run, dataset, corruption, severity, and accuracies before and after (percent).
-
-    Raises:
-        UserError: AlexNet's error is missing for a corruption.
     """
     keys = [*RUN_COLUMNS, "dataset"]
-    severities = table.groupby(["dataset", "corruption"])["severity"].nunique().groupby("dataset").min()
-    whole = relative_errors.keys() & severities[severities == 5].index  # AlexNet's errors are means over all five
-    groups = table[table["dataset"].isin(list(whole))].groupby([*keys, "corruption"], sort=False)
+    counted = pd.Series(False, index=table.index)
+    for dataset, alexnet in relative_errors.items():
+        of_dataset = table["dataset"] == dataset
+        missing = _missing_corruptions(table[of_dataset], alexnet)
+        if missing:
+            log.warning(
+                "%s has no mCE, which is the mean over all corruptions of its file of relative_errors, "
+                "each at severities 1 to 5; missing are %s. Evaluate these images, too.",
+                dataset,
+                ", ".join(missing),
+            )
+        else:
+            counted |= of_dataset & table["corruption"].isin(list(alexnet))
+    groups = table[counted].groupby([*keys, "corruption"], sort=False)
     errors = 100 - groups[["before", "after"]].mean()
-    if missing := [(name, kind) for *_, name, kind in errors.index if kind not in relative_errors[name]]:
-        dataset, corruption = missing[0]
-        raise UserError(f"datasets.yaml, {dataset}: the file of relative_errors lacks '{corruption}'; add its error.")
-    alexnet = [relative_errors[dataset][corruption] for *_, dataset, corruption in errors.index]
-    means = (100 * errors.div(np.array(alexnet, float), axis=0)).groupby(keys, sort=False).mean().reset_index()
+    kinds = [(dataset, corruption) for *_, dataset, corruption in errors.index]
+    alexnet_errors = [relative_errors[dataset][corruption] for dataset, corruption in kinds]
+    relative = 100 * errors.div(np.array(alexnet_errors, float), axis=0)
+    means = relative.groupby(keys, sort=False).mean().reset_index()
     return means.assign(change=means["after"] - means["before"])
+
+
+def _missing_corruptions(table: pd.DataFrame, alexnet: Mapping[str, float]) -> list[str]:
+    """What a dataset's table lacks for its mCE: `frost`, or `fog (severity 4, 5)`."""
+    severities = table.groupby("corruption")["severity"].agg(set).to_dict()
+    missing = []
+    for corruption in alexnet:
+        lacking = SEVERITIES - severities.get(corruption, set())
+        if lacking == SEVERITIES:
+            missing.append(corruption)
+        elif lacking:
+            missing.append(f"{corruption} (severity {', '.join(map(str, sorted(lacking)))})")
+    return missing
 
 
 def _compared(rows: Iterable[Path], indexes: Iterable[tuple[str, pd.DataFrame]]) -> Iterator[tuple]:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from rib.analysis.bootstrap import FEWEST_SEEDS
-from rib.analysis.fit import UNFINISHED, read_table, whole_percent
+from rib.analysis.fit import UNFINISHED, read_table
 from rib.base.files import write_table, write_text
+from rib.base.rounding import MINUS, fit_percent, points
 from rib.base.text import markdown
 from rib.config.run import ALL, PRETRAINED
 
 MRI = "mri"  # the last column
 NUMBERS = ["value", "ci_low", "ci_high", "fit", "unfinished"]
-MINUS = "\N{MINUS SIGN}"
 LATEX = str.maketrans(
     {char: f"\\{char}" for char in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", UNFINISHED: r"\dag{}"}
@@ -115,7 +115,7 @@ def write_summary(
         lines = []
         for _, size, method in own:
             named, found = [labels["methods"][method], size], [cells[model, size, method, name] for name in columns]
-            lines.append([*named[: len(heads)], *found, whole_percent(found[-1].fit)])
+            lines.append([*named[: len(heads)], *found, fit_percent(found[-1].fit)])
         table = pd.DataFrame(lines, columns=[*heads, *columns.values(), "Fit (%)"])
         texts["md"] += [f"## {markdown(labels['models'][model])}\n", _markdown(table, len(heads))]
         caption = f"{labels['models'][model]}. {note}".translate(LATEX)
@@ -136,7 +136,7 @@ def _markdown(table: pd.DataFrame, heads: int) -> str:
 
 
 def _in_markdown(cell: Cell) -> str:
-    value, low, high = (f"{number:+.1f}".replace("-", MINUS) for number in (cell.value, cell.low, cell.high))
+    value, low, high = (points(number).replace("-", MINUS) for number in (cell.value, cell.low, cell.high))
     return f"{f'**{value}**' if cell.best else value}{UNFINISHED * bool(cell.unfinished)} [{low}, {high}]"
 
 
@@ -148,9 +148,9 @@ def _latex(table: pd.DataFrame, heads: int, caption: str, label: str) -> str:
 
 def _in_latex(cell: Cell) -> str:
     """The confidence interval as a subscript, to keep columns narrow."""
-    value = f"\\mathbf{{{cell.value:+.1f}}}" if cell.best else f"{cell.value:+.1f}"
+    value = f"\\mathbf{{{points(cell.value)}}}" if cell.best else points(cell.value)
     mark = r"^{\dag}" if cell.unfinished else ""
-    return f"${value}{mark}_{{[{cell.low:+.1f}, {cell.high:+.1f}]}}$"
+    return f"${value}{mark}_{{[{points(cell.low)}, {points(cell.high)}]}}$"
 
 
 def _shown(table: pd.DataFrame, of_cell: Callable[[Cell], str], escape: Callable[[str], str]) -> pd.DataFrame:

@@ -8,14 +8,14 @@ import pandas as pd
 
 from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs, spread
 from rib.analysis.classes import class_table, worst_classes
-from rib.analysis.counts import STATE, Counts, State, count, read_indexes, read_rows_of, write_counts
+from rib.analysis.counts import EVERY, STATE, Counts, State, count, read_indexes, read_rows_of, write_counts
 from rib.analysis.coverage import Coverage, coverage, label_spaces
 from rib.analysis.fit import fit_table, marked
-from rib.analysis.ri import Ood, ood_accuracies
+from rib.analysis.ri import Groups, Ood, on_other_datasets, ood_accuracies
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress, log
-from rib.config.run import ALL, RUN_COLUMNS, Run, run_of
+from rib.config.run import ALL, NO_TARGET, RUN_COLUMNS, Run, run_of
 from rib.data.view import DatasetFiles, DatasetView
 
 
@@ -30,10 +30,59 @@ def accuracy_table(counts: Counts) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", "correct", "accuracy"])
 
 
+def roles_of(
+    counts: Counts,
+    target: str,
+    ood_datasets: Collection[str],
+    in_distribution: Collection[str],
+    source_groups: Groups,
+) -> dict[str, str]:
+    """What each dataset is for runs on a target, as in the column `role` of accuracy.csv.
+
+    Args:
+        target: `none` for pretrained models.
+        ood_datasets, in_distribution: datasets that count in RI, and those in distribution.
+        source_groups: for leak-free results, source group by dataset.
+
+    Returns:
+        By dataset:
+        `target`: the target itself;
+        `ood`: it counts in RI;
+        `shared`: leak-free, it has source images of the target, so only its other images count, if any;
+        `in_distribution`: it does not count;
+        `variant`: neither does it, since it is a variant of a dataset that is evaluated too.
+    """
+    whole = set(ood_datasets)
+    if target != NO_TARGET:
+        counted = on_other_datasets(counts.places, target, ood_datasets, source_groups)
+        whole = {name for name, objects in counted.items() if objects is EVERY}
+    roles = {}
+    for name in counts.datasets:
+        if name == target:
+            roles[name] = "target"
+        elif name in whole:
+            roles[name] = "ood"
+        elif name in ood_datasets:
+            roles[name] = "shared"
+        else:
+            roles[name] = "in_distribution" if name in in_distribution else "variant"
+    return roles
+
+
+def with_roles(accuracy: pd.DataFrame, counts: Counts, **datasets) -> pd.DataFrame:
+    """An `accuracy_table` with the column role, before the column n; `datasets`: see `roles_of`."""
+    roles = {target: roles_of(counts, target, **datasets) for target in accuracy["target"].unique()}
+    cells = zip(accuracy["target"], accuracy["dataset"], strict=True)
+    role = [roles[target][dataset] for target, dataset in cells]
+    table = accuracy.copy()
+    table.insert(table.columns.get_loc("n"), "role", role)
+    return table
+
+
 def ri_table(ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
     """One row per run, without curves: model, method, target, size, seed, n, ri, ci_low, ci_high (percentage points).
 
-    n is the number of images of the other datasets.
+    n is the number of images of the datasets in the RI.
     """
     runs = {state[:-1]: pair for state, pair in ood.items() if state[-1] is None}
     lines = [(*run, pair.images, *estimate(pair.change, confidence)) for run, pair in runs.items()]
@@ -144,7 +193,8 @@ def grid_tables(
     Args:
         outputs: where counts and mri_json are written; without an output there is no table classes.
         fit: settings of `fit_table`.
-        in_distribution: datasets of the table in_distribution, like mri.csv with change, before and after; none: no table.
+        in_distribution: datasets of the table in_distribution, like mri.csv with change, before and after; none: no
+            table. They do not count in RI.
         compared: names of the runs that means, curves and counts are of, pretrained models' among them; None: all.
         datasets: those of the indexes, of which the targets' training images tell what classes are seen.
 
@@ -166,7 +216,7 @@ def grid_tables(
     if source_groups:
         for target, images in ri.groupby("target")["n"].first().items():
             log.info("leak-free: for the target %s, %d images of other datasets remain", target, images)
-    accuracy = accuracy_table(counts)
+    accuracy = with_roles(accuracy_table(counts), counts, in_distribution=in_distribution, **choices)
     classes, fits = class_table(counts, label_spaces(datasets), source_groups), fit_table(fits, accuracy, **fit)
     tables = {
         "accuracy": accuracy,

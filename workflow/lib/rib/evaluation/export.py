@@ -14,6 +14,7 @@ from torch import nn
 
 from rib.base.errors import UserError
 from rib.base.files import refuse_full_disk, write_text
+from rib.base.rounding import fit_percent, percent, points
 from rib.base.text import markdown
 from rib.config.model_names import licence_terms
 from rib.config.run import PRETRAINED, parent_of
@@ -79,6 +80,7 @@ def export_run(
     options = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(templates[0].parent), **options)
     environment.filters |= {"markdown": markdown, "licence_terms": licence_terms}
+    environment.filters |= {"points": points, "percent": percent, "fit_percent": fit_percent}
     card = environment.get_template(templates[0].name).render(
         **{"run": source.run, "weights": source.weights, "facts": facts, "shown": shown, "about": about},
         parts=list(dict.fromkeys([source.run.method, *merged])),

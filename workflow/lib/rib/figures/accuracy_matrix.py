@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
+from rib.base.rounding import whole_percent
 from rib.config.run import PRETRAINED
 from rib.figures import SHARED, Drawn, Labels, text_colour
 from rib.figures._panels import run_panels
@@ -43,7 +44,7 @@ def _panel(axes: Axes, grid: np.ndarray, rows: Labels, datasets: Labels, groups:
     for (row, target), (column, dataset) in itertools.product(enumerate(rows), enumerate(datasets)):
         value = grid[row, column]
         shares = target != dataset and target in groups and groups[target] == groups.get(dataset)
-        text = f"{value:.0f}{SHARED if shares else ''}" if value == value else ""
+        text = f"{whole_percent(value)}{SHARED if shares else ''}" if value == value else ""
         axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=text_colour(image, value))
         if target == dataset:
             axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor="black", lw=1.4))

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from rib.base.rounding import percent
 from rib.figures import Drawn, Labels, counted
 
 # Light and dark shades of one hue, distinguishable in greyscale by lightness and hatching.
@@ -51,7 +52,7 @@ def draw(
         style = {**style, "label": style["label"].format(method=method_label)}
         axes.bar(places, rows["accuracy"], WIDTH * 0.95, yerr=whiskers, **EDGES, **style)
         for place, value, top in zip(places, rows["accuracy"], rows["ci_high"], strict=True):
-            axes.annotate(f"{value:.1f}", (place, top), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+            axes.annotate(percent(value), (place, top), (0, 2), textcoords="offset points", ha="center", fontsize=8)
         if paper:  # next to the bars, without covering whiskers and numbers
             axes.plot(places + side * 0.68 * WIDTH, rows["paper"], label=PAPER_LABEL if side > 0 else None, **PAPER)
     names, fontsize = list(models.values()), None
@@ -60,7 +61,7 @@ def draw(
     axes.set_xticks(np.arange(len(models)), names, fontsize=fontsize)
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("Mean OOD accuracy (%)")
-    means = f"Mean over {counted(targets, 'target')} of the other {counted(datasets - 1, 'dataset')}"
+    means = f"Mean over {counted(targets, 'target')} of the other {counted(datasets - 1, 'OOD dataset')}"
     axes.set_xlabel(f"{means}; whiskers: {confidence:.0%} confidence intervals", fontsize=7)
     axes.set_ylim(0, 1.25 * shown[["ci_high", "paper"]].max().max())
     handles = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] == PAPER_LABEL)

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from rib.base.rounding import percent, whole_percent
 from rib.figures import GAIN, LOSS, Drawn, Labels
 from rib.figures._panels import name_rows
 
@@ -53,7 +54,7 @@ def _draw_flips(axes: Axes, rows: pd.DataFrame) -> None:
     for side, align, (name, style) in zip((-1, 1), ("right", "left"), BARS.items(), strict=True):
         axes.barh(places, side * rows[name], 0.7, xerr=_whiskers(rows, name)[::side], **edges, **style)
         for place, value, end in zip(places, rows[name], rows[f"{name}_high"], strict=True):
-            axes.annotate(f"{value:.1f}", (side * end, place), (side * 3, 0), ha=align, va="center", **NUMBER)
+            axes.annotate(percent(value), (side * end, place), (side * 3, 0), ha=align, va="center", **NUMBER)
     axes.axvline(0, color="black", linewidth=0.8)
 
 
@@ -63,7 +64,7 @@ def _draw_agreement(axes: Axes, rows: pd.DataFrame) -> None:
     axes.errorbar(rows["agreement"], places, xerr=_whiskers(rows, "agreement"), **style)
     for place, value in zip(places, rows["agreement"], strict=True):
         align = "right" if value > 75 else "left"  # a number to the right would not fit into the panel
-        axes.annotate(f"{value:.0f}", (value, place), (0, 4), ha=align, va="bottom", **NUMBER)
+        axes.annotate(whole_percent(value), (value, place), (0, 4), ha=align, va="bottom", **NUMBER)
 
 
 def _whiskers(rows: pd.DataFrame, name: str) -> np.ndarray:

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from rib.base.rounding import percent, points, rounded
 from rib.config.run import PRETRAINED, images_of
 from rib.figures import GAIN, LOSS, Drawn, Labels, counted
 
@@ -61,12 +62,12 @@ def draw(
     _arrow(axes, (17, 37), (24, 37), "before")
     _arrow(axes, (17, 16), (24, 16), "after")
     _table(axes, shown, {**left_out, target: "target"}, datasets)
-    change = f"mean change on\nthe other datasets\n{mine[target]:+.1f} points"
+    change = f"mean change on\nthe other OOD datasets\n{points(mine[target])} points"
     _box(axes, (72, 27, 27, 15), f"RI of {datasets[target]}:\n{change}")
     _arrow(axes, (66, 34), (72, 34))
     _arrow(axes, (85.5, 27), (85.5, 20), f"repeat for each of {len(targets)} targets" if len(targets) > 1 else "")
-    mean = f"mRI: mean over {counted(len(targets), 'target')}\n{total['mri']:+.1f} points"
-    _box(axes, (72, 4, 27, 16), f"{mean}\n({total['ci_low']:+.1f} to {total['ci_high']:+.1f})")
+    mean = f"mRI: mean over {counted(len(targets), 'target')}\n{points(total['mri'])} points"
+    _box(axes, (72, 4, 27, 16), f"{mean}\n({points(total['ci_low'])} to {points(total['ci_high'])})")
     return figure, shown
 
 
@@ -100,8 +101,8 @@ def _table(axes, shown: pd.DataFrame, left_out: Mapping[str, str], datasets: Lab
         label = datasets[row["dataset"]] + (f" ({why})" if why else "")
         axes.text(25, y, label, fontsize=7 * min(1, WIDEST / len(label)), va="center", color=FAINT if why else NEUTRAL)
         for name, x in columns.items():
-            text = f"{row[name]:+.1f}" if name == "change" else f"{row[name]:.1f}"
-            rounded = round(row[name], 1) if name == "change" else 0
-            colour = FAINT if why else GAIN if rounded > 0 else LOSS if rounded < 0 else NEUTRAL
+            text = points(row[name]) if name == "change" else percent(row[name])
+            change = rounded(row[name]) if name == "change" and row[name] == row[name] else 0
+            colour = FAINT if why else GAIN if change > 0 else LOSS if change < 0 else NEUTRAL
             axes.text(x, y, text, fontsize=7, ha="right", va="center", color=colour)
     axes.text(65, 45 - (len(shown) + 1) * step, NOTE, fontsize=6.5, ha="right", va="center", color="#525252")

@@ -10,7 +10,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.analysis.comparison import few_objects
-from rib.analysis.fit import whole_percent
+from rib.base.rounding import fit_percent
 from rib.figures import Drawn, Labels, Styles
 from rib.figures._panels import name_rows
 
@@ -55,7 +55,7 @@ def draw(ranking: pd.DataFrame, *, models: Labels, methods: Styles, confidence: 
 
 
 def _named(row: Mapping, methods: Styles) -> str:
-    return methods[row["method"]]["label"] + (f" (fit {fit} %)" if (fit := whole_percent(row["fit"])) else "")
+    return methods[row["method"]]["label"] + (f" (fit {fit} %)" if (fit := fit_percent(row["fit"])) else "")
 
 
 def _draw_method(axes, place: int, row: Mapping, style: Mapping) -> None:

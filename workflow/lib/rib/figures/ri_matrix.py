@@ -8,7 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from rib.analysis.fit import UNFINISHED, whole_percent
+from rib.analysis.fit import UNFINISHED
+from rib.base.rounding import fit_percent, points
 from rib.figures import CHANGES, SHARED, Drawn, Labels, text_colour
 
 
@@ -64,7 +65,7 @@ def draw(
 
 def _write_cell(axes, image, row: int, column: int, cell: pd.Series, mark: str) -> None:
     style = {"ha": "center", "va": "center", "color": text_colour(image, cell["ri"])}
-    axes.text(column, row - 0.22, f"{cell['ri']:+.1f}{mark}{UNFINISHED * bool(cell['unfinished'])}", **style)
-    axes.text(column, row + 0.1, f"{cell['ci_low']:+.1f} to {cell['ci_high']:+.1f}", **style, fontsize=5.5)
-    if fit := whole_percent(cell["fit"]):
+    axes.text(column, row - 0.22, f"{points(cell['ri'])}{mark}{UNFINISHED * bool(cell['unfinished'])}", **style)
+    axes.text(column, row + 0.1, f"{points(cell['ci_low'])} to {points(cell['ci_high'])}", **style, fontsize=5.5)
+    if fit := fit_percent(cell["fit"]):
         axes.text(column, row + 0.34, f"fit {fit}", **style, fontsize=5.5, alpha=0.75)

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from rib.base.rounding import whole_percent
 from rib.figures import Drawn, Labels, Styles
 
 # By reference, the network that was inverted. CKA is the same for both.
@@ -47,7 +48,7 @@ def draw(stir: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels
     least, most = 100 * shown["residual"].min(), 100 * shown["residual"].max()
     figure.supxlabel(
         f"Fine-tuned on {what}; {stir['n'].max()} images; whiskers: {confidence:.0%} confidence intervals;\n"
-        f"residual of the inversions: {least:.0f} to {most:.0f} % of the representation's norm",
+        f"residual of the inversions: {whole_percent(least)} to {whole_percent(most)} % of the representation's norm",
         fontsize=7,
     )
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=7)

@@ -7,7 +7,8 @@ from pathlib import Path
 from rib.jobs.fork_server import delegate
 from rib.jobs.job import job
 
-MONITORED = "monitored"  # input of trainings on which no result depends: it is in no record, and repeats no job
+# Inputs of trainings on which no result depends: they are in no record, and repeat no job.
+MONITORED = ("monitored", "monitored_splits", "monitored_related", "monitored_proxy")
 
 
 def run(snakemake, resumes: str | None = None, warm: str = "") -> AbstractContextManager[dict[str, Path]]:
@@ -21,7 +22,7 @@ def run(snakemake, resumes: str | None = None, warm: str = "") -> AbstractContex
         rule=snakemake.rule,
         name="/".join(snakemake.wildcards),
         cfg=snakemake.params.cfg,
-        inputs={name: value for name, value in named_inputs(snakemake).items() if name != MONITORED},
+        inputs={name: value for name, value in named_inputs(snakemake).items() if name not in MONITORED},
         outputs=dict(snakemake.output.items()),
         log_file=snakemake.log[0],
         resumes=resumes,

@@ -26,7 +26,10 @@ class Watch:
     model_folder: Path
     view: DatasetView
     log_file: str  # of the job; trackers write to the folder of the same name without ending
-    monitored: Sequence[Path] = ()  # manifests of prepared datasets, and their splits under protocol held_out
+    monitored: Sequence[Path] = ()  # manifests of prepared datasets
+    monitored_splits: Sequence[Path] = ()  # their splits, under protocol held_out
+    monitored_related: Sequence[Path] = ()  # manifests of those that share images with the proxy
+    monitored_proxy_folder: Path | None = None  # prepared dataset that holds the pretraining proxy
     history: Path | None = None  # in the job's private folder, whose name identifies its settings and inputs
     warned: bool = False
 
@@ -45,25 +48,47 @@ class Watch:
                 if self.monitored:
                     self._track(rows, "monitor", self._accuracies(changed, device))
         except Exception as error:  # hours of training must not be lost for what is only shown
-            if not self.warned:
-                log.warning("training continues, but cannot be watched for now: %s", error)
-            self.warned = True
+            self._warn(error)
         self.clock, self.images = time.monotonic(), images
+
+    def _warn(self, error: Exception) -> None:
+        """Say once that something is not shown."""
+        if not self.warned:
+            log.warning("training continues, but cannot be watched for now: %s", error)
+        self.warned = True
 
     def _track(self, rows: list[dict], group: str, values: Mapping[str, float]) -> None:
         for tracker in self.trackers:
             tracker.write(rows[-1]["epoch"], {f"{group}/{key}": values[key] for key in values if key != "epoch"})
 
     def _accuracies(self, changed: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, float]:
-        """Accuracy, 0 to 1, on the first images of each monitored dataset in the order of nested subsets."""
-        splits = {path.parent.name: path for path in self.monitored if path.suffix == ".parquet"}
-        state, found = self.history.with_name("monitored.safetensors"), {}
+        """Accuracy, 0 to 1, on the first images of each monitored dataset in the order of nested subsets.
+
+        A dataset that cannot be scored is left out, with a warning, and the others are shown.
+        """
+        state = self.history.with_name("monitored.safetensors")
         safetensors.torch.save_file(dict(changed), state)
+        accuracies = {}
         # A network is built with random weights, of which training must not notice.
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-            for folder in (path.parent for path in self.monitored if path.suffix == ".json"):
-                files = DatasetFiles(folder.parent.name, folder, split=splits.get(folder.parent.name))
-                dataset = first_images(load_dataset(files, self.view, SELECT), MONITORED_IMAGES)
-                what = f"monitoring {dataset.name}"
-                found[dataset.name] = accuracy_of(state, self.model_folder, dataset, BATCH, device, what)
-        return found
+            for files in self._datasets():
+                label = f"monitoring {files.name}"
+                try:
+                    whole = load_dataset(files, self.view, SELECT)
+                    images = first_images(whole, MONITORED_IMAGES)
+                    accuracy = accuracy_of(state, self.model_folder, images, BATCH, device, label)
+                    accuracies[files.name] = accuracy
+                except Exception as error:
+                    self._warn(error)
+        return accuracies
+
+    def _datasets(self) -> list[DatasetFiles]:
+        """The monitored datasets, without images of the pretraining proxy, as their splits are."""
+        split_of = {path.parent.name: path for path in self.monitored_splits}
+        datasets = []
+        for manifest in self.monitored:
+            folder = manifest.parent
+            name = folder.parent.name
+            proxy = self.monitored_proxy_folder if manifest in self.monitored_related else None
+            datasets.append(DatasetFiles(name, folder, proxy, split_of.get(name)))
+        return datasets

@@ -23,6 +23,7 @@ from rib.analysis.ri import ood_accuracies, ood_parts
 from rib.analysis.writing import write_tables
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, refuse_full_disk, write_table, write_text
+from rib.base.rounding import percent
 from rib.config.run import NO_TARGET, RUN_COLUMNS, Run, run_of
 from rib.data.view import DatasetFiles, DatasetView
 from rib.jobs.job import WORK, private
@@ -59,7 +60,13 @@ def compare(*, bundles: Sequence[str], statistics: Mapping, log_file: str, folde
     found = {"ranking": ranking, "settings": settings, "claims": pd.concat(claims)}
     options = {"autoescape": True, "undefined": jinja2.StrictUndefined}
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE.parent), **options)
-    shown = {"bundles": list(zip(opened, runs, paths, strict=True)), "notes": notes, "tables": found, "views": None}
+    shown = {
+        "bundles": list(zip(opened, runs, paths, strict=True)),
+        "notes": notes,
+        "tables": found,
+        "views": None,
+        "percent": percent,
+    }
     text = templates.get_template(TEMPLATE.name).render(shown)
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, table in found.items():

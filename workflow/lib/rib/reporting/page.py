@@ -22,6 +22,7 @@ from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
 from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json, write_text
 from rib.base.progress import duration
+from rib.base.rounding import MINUS, fit_percent, percent, points
 from rib.config.run import RUN_COLUMNS
 from rib.records import provenance
 from rib.reporting.questions import QUESTIONS
@@ -34,7 +35,6 @@ MOST_ROWS = 200  # of a table before it is sorted, filtered or copied, when a sc
 
 Cell = tuple[str, object]  # displayed text, and sort key: a number, a text, or None for running text
 NONE: Cell = ("\N{EN DASH}", float("-inf"))  # missing number
-MINUS = "\N{MINUS SIGN}"
 bundle = cache(vl_convert.javascript_bundle)  # takes seconds
 
 
@@ -131,8 +131,10 @@ def answer(mri: pd.DataFrame, about: Mapping) -> str:
     above, below = (rows["ci_low"] > 0).sum(), (rows["ci_high"] < 0).sum()
     pairs = f"{len(rows)} {'unfinished' if unfinished.all() else 'finished'} pairs of model and method"
     counts = f"; of {pairs} {above} have an interval above 0, {below} below" * (len(rows) > 1)
+    changes = " to ".join(dict.fromkeys(ends))
     return (
-        f"Fine-tuning changed mean accuracy on the other datasets by {' to '.join(dict.fromkeys(ends))} percentage points "
+        "Fine-tuning changed mean accuracy on the out-of-distribution datasets other than the target by "
+        f"{changes} percentage points "
         f"({100 * about['config']['statistics']['confidence']:g}\N{NO-BREAK SPACE}% confidence intervals){counts}."
     )
 
@@ -142,7 +144,7 @@ def changes_inside(path: Path, about: Mapping) -> list[str]:
     table, found = read_table(path), []
     for method, rows in table[table["size"] == about["shown_size"]].groupby("method", sort=False):
         before, after = (
-            f"{part.min():.1f}" if len(part) == 1 else f"{part.min():.1f} to {part.max():.1f}"
+            percent(part.min()) if len(part) == 1 else f"{percent(part.min())} to {percent(part.max())}"
             for part in (rows["before"], rows["after"])
         )
         found.append(f"{about['methods'][method]['label']}: {before} % before, {after} % after")
@@ -196,7 +198,7 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
             datasets = [dataset for dataset in about["datasets"] if dataset in table]
             parts += [(about["datasets"][name]["label"], {"value": name, "form": "number"}) for name in datasets]
         if "fit" in table:
-            parts.append(("Fit (%)", {"value": "fit", "form": "number"}))
+            parts.append(("Fit (%)", {"value": "fit", "form": "fit"}))
         header = [text for key, part in parts for text in ([key, interval] if "interval" in part else [key])]
         lines = _labelled(table, about).to_dict("records")
         rows = [[cell for _, part in parts for cell in _cells(line, part)] for line in lines]
@@ -257,8 +259,9 @@ def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
 
 # How values are written, by form.
 FORMS = {
-    "signed": lambda value: f"{round(value, 1) + 0.0:+.1f}".replace("-", MINUS),  # a difference; no negative zero
-    "number": "{:.1f}".format,
+    "signed": lambda value: points(value).replace("-", MINUS),  # a difference
+    "number": percent,
+    "fit": fit_percent,
     "decimals": lambda value: f"{value:.3f}".replace("-", MINUS),  # of order 1, for which one decimal is too coarse
     "count": "{:,.0f}".format,  # pandas reads those of a column with missing values as floats
     "p": "{:.2g}".format,

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from rib.analysis.fit import read_table, whole_percent
+from rib.analysis.fit import read_table
+from rib.base.rounding import fit_percent, points
 from rib.base.text import markdown
 from rib.config.catalog import Catalog
 from rib.config.entries import MERGES, SELECT
@@ -64,9 +65,9 @@ def comparison() -> str:
     best = mri.sort_values("mri", ascending=False, kind="stable")
     names = (f"`{name}`" for name in best["method"])
     shown = best[["mri", "ci_low", "ci_high"]].to_numpy()
-    values = (f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in shown)
+    values = (f"{points(value)} [{points(low)}, {points(high)}]" for value, low, high in shown)
     ties = best["method"].map(ranking.set_index("method")["ties"]).fillna("not ranked")
-    fits = map(whole_percent, best["fit"])
+    fits = map(fit_percent, best["fit"])
     return _table(("method", "mRI", "fit (%)", "ties"), zip(names, values, fits, ties, strict=True))
 
 
@@ -102,7 +103,7 @@ def headline(catalog: Catalog) -> str:
     ends = f"{images.min()} to {images.max()}"
     found = f"{methods} methods on {targets} targets; {len(images)} datasets of {ends} images."
     for what, row in (("Highest RI", shown.iloc[-1]), ("Lowest RI", shown.iloc[0])):
-        value, low, high = (f"{row[key]:+.1f}" for key in ("ri", "ci_low", "ci_high"))
+        value, low, high = (points(row[key]) for key in ("ri", "ci_low", "ci_high"))
         unfinished = "; training unfinished" * bool(row.get("unfinished", 0))
         run = (catalog.models[row["model"]], catalog.methods[row["method"]], catalog.datasets[row["target"]])
         names = markdown(", ".join(entry.label for entry in run))
@@ -116,7 +117,9 @@ def _by_coverage(row: Mapping) -> str:
     keys = [name for which in ("seen", "unseen") for name in (f"ri_{which}", f"{which}_low", f"{which}_high")]
     seen, low, high, unseen, least, most = (row.get(key, float("nan")) for key in keys)
     differ = seen * unseen < 0 or low > most or least > high
-    return f"; {seen:+.1f} on classes that the target has, {unseen:+.1f} on those that it lacks" if differ else ""
+    if not differ:
+        return ""
+    return f"; {points(seen)} on classes that the target has, {points(unseen)} on those that it lacks"
 
 
 def graph(rulegraph: str) -> str:

@@ -1,6 +1,6 @@
 """Interactive views of the page as Vega-Lite specifications: trade-off, RI and accuracies. Equal input gives equal bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
 
 import altair as alt
@@ -9,6 +9,7 @@ import pandas as pd
 from pandas import DataFrame
 
 from rib.analysis.fit import UNFINISHED
+from rib.base.rounding import fit_percent, percent, points
 from rib.config.run import NO_TARGET, PRETRAINED
 
 MEAN = "mRI"  # in place of a target
@@ -101,10 +102,10 @@ def _spec(chart: alt.TopLevelMixin, params: list[alt.Parameter], description: st
     return {**made, "params": [param.param.to_dict() for param in params] + made.get("params", [])}
 
 
-def _shown(table: DataFrame, value: str, low: str, high: str, form: str) -> list[str]:
-    """Number and interval, as a hover shows them."""
-    rows = (table[[value, low, high]].round(1) + 0.0).itertuples(index=False)  # no negative zero
-    return [f"{a:{form}}" + (f", {b:{form}} to {c:{form}}" if b == b else "") for a, b, c in rows]
+def _shown(table: DataFrame, value: str, low: str, high: str, text_of: Callable[[float], str]) -> list[str]:
+    """Number and interval, as a hover shows them; Vega gets their text, since it would round in its own way."""
+    rows = table[[value, low, high]].itertuples(index=False)
+    return [text_of(a) + (f", {text_of(b)} to {text_of(c)}" if b == b else "") for a, b, c in rows]
 
 
 def _tradeoff(changes: DataFrame, means: DataFrame, accuracy: DataFrame, about: Mapping, colours: Mapping) -> dict:
@@ -114,7 +115,7 @@ def _tradeoff(changes: DataFrame, means: DataFrame, accuracy: DataFrame, about: 
     table = changes.merge(pd.concat([part[[*RUN, *columns]] for part in (runs, means)]), on=RUN)
     origin = means.drop_duplicates("model")[["model", "on_target_before"]].set_axis(["model", "on_target"], axis=1)
     table = pd.concat([table, origin.assign(method=PRETRAINED, target=MEAN, ri=0.0, unfinished=0)], ignore_index=True)
-    table = table.assign(on=_shown(table, *columns, ".1f"), change=_shown(table, "ri", "ci_low", "ci_high", "+.1f"))
+    table = table.assign(on=_shown(table, *columns, percent), change=_shown(table, "ri", "ci_low", "ci_high", points))
     base, params = _chart(_labelled(table, about), model=None, method=None, target=MEAN)
     named = {about["methods"][name]["label"]: own for name, own in colours.items()} | {PRETRAINED: "#252525"}
     scale = alt.Scale(domain=list(named), range=list(named.values())) if colours else alt.Undefined
@@ -138,19 +139,20 @@ def _tradeoff(changes: DataFrame, means: DataFrame, accuracy: DataFrame, about: 
 
 def _ri_matrix(changes: DataFrame, about: Mapping) -> dict:
     limit = max(1.0, changes["ri"].abs().max())
-    rounded = zip(changes["ri"].round(1) + 0.0, changes["unfinished"], strict=True)
-    marks = [f"{ri:+.1f}{UNFINISHED * (n > 0)}" for ri, n in rounded]
-    table = changes.assign(text=marks, shown=_shown(changes, "ri", "ci_low", "ci_high", "+.1f"))
+    numbers = zip(changes["ri"], changes["unfinished"], strict=True)
+    marks = [f"{points(ri)}{UNFINISHED * (n > 0)}" for ri, n in numbers]
+    table = changes.assign(text=marks, shown=_shown(changes, "ri", "ci_low", "ci_high", points))
+    table["fitted"] = changes["fit"].map(fit_percent)
     table = _labelled(table.assign(dark=(~changes["ri"].between(-0.65 * limit, 0.85 * limit)).astype(int)), about)
     table["row"] = table["method"] if table["model"].nunique() == 1 else table["model"] + ", " + table["method"]
-    tips = [*TIPS, alt.Tooltip("shown:N", title="RI"), alt.Tooltip("fit:Q", title="fit (%)", format=".1f")]
+    tips = [*TIPS, alt.Tooltip("shown:N", title="RI"), alt.Tooltip("fitted:N", title="fit (%)")]
     colours, first = alt.Scale(domain=[-limit, 0, limit], range=CHANGES), _first(table, "model")
     return _matrix(table, "ri", "target", colours, "RI (points)", tips, model=first, method=None, target=None)
 
 
 def _accuracy_matrix(accuracy: DataFrame, about: Mapping) -> dict:
-    values, shown = accuracy["accuracy"], _shown(accuracy, "accuracy", "low", "high", ".1f")
-    table = accuracy.assign(text=values.map("{:.1f}".format), shown=shown, dark=(values > 70).astype(int))
+    values, shown = accuracy["accuracy"], _shown(accuracy, "accuracy", "low", "high", percent)
+    table = accuracy.assign(text=values.map(percent), shown=shown, dark=(values > 70).astype(int))
     table = _labelled(table, about)
     own = [""] * len(table) if table["model"].nunique() == 1 else table["model"] + ", "
     on = [f" on {target}" * (target != NO_TARGET) for target in table["target"]]

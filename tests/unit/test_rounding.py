@@ -1,0 +1,101 @@
+"""Numbers as people read them: one rounding, in every place that shows a number of a table."""
+
+import random
+import re
+from decimal import ROUND_HALF_UP, Decimal
+
+import pandas as pd
+import pytest
+
+from rib.analysis.summary import Cell, _in_latex, _in_markdown
+from rib.base.files import write_table
+from rib.base.rounding import MINUS, fit_percent, percent, points, whole_percent
+from rib.figures import ri_matrix
+from rib.reporting.page import FORMS
+from rib.reporting.views import _shown
+from tiny.project import ROOT
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (-9.95, "-10.0"),
+        (9.95, "+10.0"),
+        (0.25, "+0.3"),
+        (-0.25, "-0.3"),
+        (1.05, "+1.1"),
+        (-0.04, "+0.0"),
+        (-0.05, "-0.1"),
+        (0.0, "+0.0"),
+        (-9.9499996, "-10.0"),  # -9.950000 in the table
+        (12.3, "+12.3"),
+        (float("nan"), "nan"),
+    ],
+)
+def test_a_difference_is_rounded_half_away_from_zero_from_its_six_decimals(value, shown):
+    assert points(value) == shown
+
+
+def test_all_numbers_are_rounded_as_a_reader_rounds_the_text_of_the_table(tmp_path):
+    rng = random.Random(0)
+    values = [rng.randint(-10_000, 10_000) / 100 for _ in range(2000)] + [rng.uniform(-100, 100) for _ in range(2000)]
+    write_table(tmp_path / "table.csv", pd.DataFrame({"ri": values}))
+    texts = (tmp_path / "table.csv").read_text().split()[1:]
+    for value, text in zip(values, texts, strict=True):
+        expected = Decimal(text).quantize(Decimal("0.1"), ROUND_HALF_UP)
+        assert Decimal(points(value)) == Decimal(percent(value)) == expected
+        assert points(float(text)) == points(value)
+
+
+@pytest.mark.parametrize(
+    ("fit", "shown"),
+    [
+        (98.67, "98.7"),
+        (98.65, "98.7"),
+        (99.94, "99.9"),
+        (99.96, "99.9"),
+        (99.9999, "99.9"),
+        (100.0, "100.0"),
+        (0, "0.0"),
+    ],
+)
+def test_a_fit_is_rounded_too_but_only_all_images_are_100(fit, shown):
+    assert fit_percent(fit) == shown
+
+
+def test_an_unknown_fit_is_empty():
+    assert fit_percent(float("nan")) == ""
+
+
+def test_a_number_in_whole_percent_is_rounded_half_away_from_zero():
+    assert [whole_percent(value) for value in (0.5, 1.5, 98.67, 99.5)] == ["1", "2", "99", "100"]
+
+
+def test_summary_page_views_and_figures_show_the_same_text():
+    """The mean of -9.9 and -10.0, of which Python's format, pandas and this module made different texts."""
+    # given
+    value, low, high, fit = -9.95, -10.25, -9.65, 98.67
+    cell = Cell(value, low, high, fit, 0, 0)
+    run = {"model": "m", "method": "ft", "target": "a", "seed": 0, "fit": fit, "unfinished": 0}
+    ri = pd.DataFrame([{**run, "ri": value, "ci_low": low, "ci_high": high}])
+    # when
+    labels = {"models": {"m": "M"}, "methods": {"ft": "FT"}, "targets": {"a": "A"}}
+    figure, _ = ri_matrix.draw(ri, ri.rename(columns={"ri": "mri"}), **labels, shared=[], confidence=0.95)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    # then
+    assert _in_latex(cell) == "$-10.0_{[-10.3, -9.7]}$"
+    assert _in_markdown(cell).replace(MINUS, "-") == "-10.0 [-10.3, -9.7]"
+    assert FORMS["signed"](value) == f"{MINUS}10.0" and FORMS["fit"](fit) == "98.7"
+    assert _shown(ri, "ri", "ci_low", "ci_high", points) == ["-10.0, -10.3 to -9.7"]
+    assert texts[:3] == ["-10.0", "-10.3 to -9.7", "fit 98.7"]
+
+
+def test_nothing_that_people_read_is_rounded_in_another_way():
+    library = ROOT / "workflow/lib/rib"
+    files = [*library.glob("figures/*.py"), *library.glob("reporting/*"), library / "analysis/summary.py"]
+    allowed = ("cost_estimate.py",)  # hours of devices
+    other = re.compile(r"\+?\.1f|\.round\(1\)|round\([^()]*, 1\)|toFixed|%\+?\.\d+f")
+    for path in files:
+        if path.is_file() and path.name not in allowed:
+            lines = [line for line in path.read_text().splitlines() if other.search(line)]
+            assert not lines, f"{path}: use rib.base.rounding for {lines}"

@@ -1,0 +1,55 @@
+"""Numbers in percent and percentage points as people read them: one rounding for all but CSV files.
+
+Tables (CSV) have six decimals. Figures, pages, summaries, README and model cards show one, rounded
+from those six with halves away from zero, as a reader of the table would round: -9.95 is shown as
+-10.0. Python's format rounds the binary number, which for -9.95 is a little nearer to zero, to
+-9.9; and NumPy and pandas round halves to even digits.
+
+A fit is shown with one decimal, too. One below 100 is never shown as 100.0, which says that all
+images are right. It may be shown as the family's threshold if it is just below: the mark of
+unfinished training tells, not the number.
+"""
+
+from decimal import ROUND_HALF_UP, Decimal
+
+TABLE_DECIMALS = 6  # of numbers in tables, see rib.base.files.write_table
+MINUS = "\N{MINUS SIGN}"  # for text that is read rather than computed with
+UNKNOWN = "nan"
+
+
+def rounded(value: float, decimals: int = 1) -> Decimal:
+    """A number rounded half away from zero, from the six decimals that tables have.
+
+    It is never a negative zero.
+    """
+    in_table = Decimal(f"{value:.{TABLE_DECIMALS}f}")
+    return in_table.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP) + 0
+
+
+def points(value: float) -> str:
+    """A difference in percentage points with sign and one decimal: `+1.2`, `-10.0`, `+0.0`.
+
+    An unknown one is `nan`.
+    """
+    return f"{rounded(value):+}" if value == value else UNKNOWN
+
+
+def percent(value: float) -> str:
+    """A number in percent with one decimal: `98.7`; `nan` if unknown."""
+    return f"{rounded(value)}" if value == value else UNKNOWN
+
+
+def whole_percent(value: float) -> str:
+    """A number in percent where a figure has no room for a decimal: `99`; `nan` if unknown."""
+    return f"{rounded(value, 0)}" if value == value else UNKNOWN
+
+
+def fit_percent(fit: float) -> str:
+    """A fit in percent with one decimal: `98.7`, and `100.0` only if all images are right.
+
+    An unknown one is empty.
+    """
+    if fit != fit:
+        return ""
+    highest = Decimal("100.0") if fit >= 100 else Decimal("99.9")
+    return f"{min(rounded(fit), highest)}"
