@@ -34,4 +34,4 @@ rule all:
         PAGE,
 
 
-CONSOLE.follow(f"Made: checkpoints and rows in {RUNS}/; tables, figures and {PAGE} in {REPORTS}/.")
+CONSOLE.follow()

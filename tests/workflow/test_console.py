@@ -24,6 +24,27 @@ def test_each_finished_job_is_one_line_with_what_is_left(finished_copy):
     assert "rule plot_figure:" in max((finished_copy.folder / ".snakemake/log").glob("*.log")).read_text()
 
 
+def last_words(printed):
+    """The line of a run that says what was made."""
+    return re.findall(r"^Made: .*$", printed, re.M)
+
+
+def test_the_last_line_names_what_this_call_made(finished_copy):
+    """Not what other calls make: there was no page in any of these."""
+    (figure,) = last_words(finished_copy.snakemake(FIGURES[0], "--force", "--cores", "1"))
+    assert FIGURES[0] in figure and "index.html" not in figure and "results/" not in figure
+    (finished_copy.folder / "reports/tiny/tables/ranking.csv").unlink()
+    (tables,) = last_words(finished_copy.snakemake("tables", "--cores", "1"))
+    assert "reports/tiny/tables/" in tables and "index.html" not in tables and "results/" not in tables
+    assert last_words(finished_copy.snakemake("figures", "-n")) == []
+    assert last_words(finished_copy.snakemake("--touch", "--cores", "1")) == []
+
+
+def test_the_last_line_names_the_page_where_it_was_made(finished):
+    (line,) = last_words(finished[1])
+    assert "reports/tiny/index.html" in line and "results/tiny/" in line and "reports/tiny/figures/" in line
+
+
 def test_a_terminal_shows_one_bar_above_which_the_lines_stay(finished_copy):
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # lines and columns

@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from functools import partial
+from os.path import commonpath
 from pathlib import Path
 from statistics import fmean
 
@@ -23,6 +25,7 @@ from rib.base.errors import UserError
 from rib.base.progress import duration
 from rib.jobs.job import reason
 from rib.jobs.parent_run import end_jobs
+from rib.records import provenance
 
 FAILED = {LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR}
 SHOWN = {None, LogEvent.RUN_INFO, LogEvent.SHELLCMD, LogEvent.DEBUG_DAG}  # and, during a run, finished jobs
@@ -33,6 +36,8 @@ ENDING = ("Complete log", "Elapsed time")
 COMMAND = "CalledProcessError"
 AFTER_FAILURE = ("Exiting because a job execution failed", "Shutting down")
 BAR = "{n_fmt}/{total_fmt} jobs |{bar}| {elapsed}{postfix}"
+BESIDE_RESULTS = (provenance.ENDING, "manifest.json")  # endings of files that are not counted as made
+NAMED_FILES = 3  # more files of a folder are counted
 
 
 class Progress:
@@ -88,6 +93,39 @@ def _named(job) -> str:
     return f"{job.rule.name} {'/'.join(job.wildcards)}".rstrip()
 
 
+def closing_line(outputs: Iterable[str]) -> str:
+    """Where to look after a run: files by name, or many files of a folder as their number.
+
+    Args:
+        outputs: of the jobs that ran, at least one.
+    """
+    paths = sorted(set(outputs))
+    results = [path for path in paths if not path.endswith(BESIDE_RESULTS)] or paths
+    by_place = defaultdict(list)
+    for path in results:
+        by_place[_place(path)].append(path)
+    named = []
+    for _, files in sorted(by_place.items()):
+        if len(files) > NAMED_FILES:
+            named.append(f"{len(files)} files in {commonpath(files)}/")
+        else:
+            named.extend(files)
+    return f"Made: {', '.join(named)}."
+
+
+def _place(path: str) -> tuple[int, str]:
+    """Position and name of the place where the closing line counts a file, in the order of the stages.
+
+    Reports are counted by folder: tables, figures and the page. Everything else is counted together.
+    """
+    roots = provenance.MADE
+    root = next((root for root in roots if path.startswith(root)), None)
+    if root is None:
+        return len(roots), str(Path(path).parent)
+    is_report = root == roots[-1]
+    return roots.index(root), str(Path(path).parent) if is_report else root
+
+
 class Console(logging.Formatter):
     """Replaces Snakemake's filter and formatter of the terminal, except in jobs and if the user has a logger plugin."""
 
@@ -95,6 +133,7 @@ class Console(logging.Formatter):
         super().__init__()
         self.workflow = workflow
         self.progress: Progress | None = None
+        self.made = ""  # closing line of a rule's own, in place of closing_line
         self.said_last = False  # whether the last job to fail ran alone, so that its message was printed last
         self.stopped = self.over = False
         shown = workflow.is_main_process
@@ -147,9 +186,8 @@ class Console(logging.Formatter):
             return ""
         return (error and _user_error(sys.exc_info()[1])) or self.usual.format(record)
 
-    def follow(self, made: str) -> None:
-        """Handle signals when the run starts, and print messages when it ends: `made` if it succeeds."""
-        self.made = made  # a rule may replace it
+    def follow(self) -> None:
+        """Handle signals when the run starts, and print messages when it ends."""
         self.workflow.onstart(lambda log: self._handle_signals())
         if self.handler:
             self.workflow.onsuccess(lambda log: self._succeed())
@@ -158,7 +196,9 @@ class Console(logging.Formatter):
     def _succeed(self) -> None:
         if self.progress:
             self.progress.bar.close()
-            print(self.made)
+            if not self.workflow.touch:  # which only renews times
+                outputs = [path for job in self.progress.jobs.values() for path in job.output]
+                print(self.made or closing_line(outputs))
 
     def _fail(self) -> None:
         """Print the final messages of a run that was stopped or failed."""
