@@ -121,6 +121,13 @@ def test_what_is_not_known_is_listed_in_place_of_a_number(estimate, tmp_path):
 
 
 TABLE = "Building DAG\njob         count\n--------  -------\nall             1\nfinetune       12\ntotal          13\n\nend\n"
+WITH_REASONS = (
+    "job         count  reason\n"
+    "--------  -------  ------------------------------\n"
+    "finetune       12  11 not made yet, 1 not finished\n"
+    "all             1\n"
+    "total          13\n"
+)
 
 
 @pytest.fixture
@@ -135,8 +142,9 @@ def dry_run(monkeypatch):
 
 
 def test_jobs_are_counted_from_the_table_of_a_dry_run(dry_run):
-    dry_run(0, TABLE)
-    assert count_jobs({}) == {"finetune": 12}
+    for table in (TABLE, WITH_REASONS):
+        dry_run(0, table)
+        assert count_jobs({}) == {"finetune": 12}
 
 
 @pytest.mark.parametrize(("status", "printed"), [(1, TABLE), (0, "no table")])

@@ -1,8 +1,8 @@
 """Terminal output of a run: progress, one line per finished job, and finally the error messages of failed jobs.
 
-Dry-runs and runs with --verbose use Snakemake's own output, and its log file always contains everything. A logger
-plugin does not help: snakemake-logger-plugin-rich 0.5 shows remaining time and finished jobs only with all of
-Snakemake's output, and prints the full logs of failed jobs.
+Dry-runs show a line per rule. Calls with --verbose show Snakemake's own output, and its log file always contains
+everything. A logger plugin does not help: snakemake-logger-plugin-rich 0.5 shows remaining time and finished jobs
+only with all of Snakemake's output, and prints the full logs of failed jobs.
 """
 
 import logging
@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from os.path import commonpath
 from pathlib import Path
@@ -19,6 +19,7 @@ from statistics import fmean
 
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
+from tabulate import tabulate
 from tqdm import tqdm
 
 from rib.base.errors import UserError
@@ -37,6 +38,29 @@ COMMAND = "CalledProcessError"
 AFTER_FAILURE = ("Exiting because a job execution failed", "Shutting down")
 BAR = "{n_fmt}/{total_fmt} jobs |{bar}| {elapsed}{postfix}"
 BESIDE_RESULTS = (provenance.ENDING, "manifest.json")  # endings of files that are not counted as made
+# What Snakemake says at the end of a dry-run about the list of jobs, which is not shown.
+ABOUT_LIST = ("Reasons:", "Rules with provenance triggered jobs")
+END_OF_DRY_RUN = "This was a dry-run"
+SHORT_END = "This was a dry-run; with --verbose it lists every job with its files."
+# Texts in which Snakemake advises to wipe the metadata of files, which would keep results unseen; what is said instead.
+PROVENANCE_HINT = "Some jobs were triggered by provenance information"
+ACCEPT_HINT = (
+    "If only code changed, and in a way that changes no result, `snakemake accept` compares a sample and keeps the rest."
+)
+INCOMPLETE_FILES = "Incomplete files:\n"
+INCOMPLETE_HINT = "These files are not finished; call again with --rerun-incomplete to make them: {}."
+CHANGED = "settings or code changed"
+# Snakemake's reasons to run a job, the first that applies counts; and how the table of a dry-run says them.
+REASONS = {
+    "forced": "forced",
+    "output files have to be generated": "not made yet",
+    "incomplete output files": "not finished",
+    "params have changed since last execution": CHANGED,
+    "code has changed since last execution": CHANGED,
+    "set of input files has changed since last execution": "has other inputs",
+    "updated input files": "an input is newer",
+    "input files updated by another job": "an input is made again",
+}
 NAMED_FILES = 3  # more files of a folder are counted
 
 
@@ -126,6 +150,30 @@ def _place(path: str) -> tuple[int, str]:
     return roots.index(root), str(Path(path).parent) if is_report else root
 
 
+def dry_run_table(counts: Mapping[str, int], reasons: Mapping[str, Mapping[str, int]]) -> str:
+    """Table of the jobs of a dry-run, a line per rule.
+
+    Args:
+        counts: jobs by rule, the last entry their total, as Snakemake counts them.
+        reasons: jobs by reason, by rule.
+    """
+    lines = []
+    for rule, count in counts.items():
+        jobs_by_reason = reasons.get(rule, {})
+        if len(jobs_by_reason) == 1:
+            why = next(iter(jobs_by_reason))
+        else:
+            why = ", ".join(f"{number} {reason}" for reason, number in jobs_by_reason.items())
+        lines.append({"job": rule, "count": count, "reason": why})
+    return tabulate(lines, headers="keys")
+
+
+def reason_to_run(names: Iterable[str]) -> str | None:
+    """The reason of a job that the table of a dry-run shows, from Snakemake's; None for a target such as `all`."""
+    given = set(names)
+    return next((short for name, short in REASONS.items() if name in given), None)
+
+
 class Console(logging.Formatter):
     """Replaces Snakemake's filter and formatter of the terminal, except in jobs and if the user has a logger plugin."""
 
@@ -136,6 +184,7 @@ class Console(logging.Formatter):
         self.made = ""  # closing line of a rule's own, in place of closing_line
         self.said_last = False  # whether the last job to fail ran alone, so that its message was printed last
         self.stopped = self.over = False
+        self.has_table = False  # whether the table of a dry-run was shown
         shown = workflow.is_main_process
         self.handler = next((each for each in logger.handlers if shown and each.name == "DefaultStreamHandler"), None)
         if self.handler:
@@ -149,8 +198,10 @@ class Console(logging.Formatter):
             return True  # also with --quiet
         if not all(each.filter(record) for each in self.filters):
             return False
-        if self.workflow.output_settings.verbose or self.workflow.dryrun or record.levelno >= logging.WARNING:
+        if self.workflow.output_settings.verbose or record.levelno >= logging.WARNING:
             return True
+        if self.workflow.dryrun and str(record.msg).startswith(ABOUT_LIST):
+            return False
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_INFO and self.progress:
             self.progress.start(record.jobid)
@@ -167,6 +218,11 @@ class Console(logging.Formatter):
 
     def _text(self, record: logging.LogRecord) -> str:
         event, error = getattr(record, "event", None), getattr(record, "exception", None)
+        if self.workflow.dryrun and not self.workflow.output_settings.verbose:
+            if event == LogEvent.RUN_INFO:
+                return self._table(record.stats)
+            if str(record.msg).startswith(END_OF_DRY_RUN):
+                return SHORT_END
         if not self.workflow.dryrun and event == LogEvent.RUN_INFO:
             jobs = list(self.workflow.dag.needrun_jobs())
             if not any(job.output for job in jobs):  # status, plan and verify print their own output
@@ -181,10 +237,32 @@ class Console(logging.Formatter):
             if self.progress and event == LogEvent.JOB_ERROR:
                 self.progress.fail(record.jobid)
         text = str(record.msg)
+        if text.startswith(PROVENANCE_HINT):
+            changed = any(CHANGED in of_rule for of_rule in self._reasons().values())
+            return ACCEPT_HINT if changed else ""
+        if INCOMPLETE_FILES in text:
+            return INCOMPLETE_HINT.format(", ".join(text.partition(INCOMPLETE_FILES)[2].split()))
         of_job = event in FAILED or (error == "RuleException" and COMMAND in text) or text.startswith(AFTER_FAILURE)
         if self.over or of_job:
             return ""
         return (error and _user_error(sys.exc_info()[1])) or self.usual.format(record)
+
+    def _table(self, counts: Mapping[str, int]) -> str:
+        """Table of the jobs of a dry-run; empty if it was shown, since Snakemake tells the numbers twice."""
+        if self.has_table:
+            return ""
+        self.has_table = True
+        return dry_run_table(counts, self._reasons())
+
+    def _reasons(self) -> Mapping[str, Mapping[str, int]]:
+        """Jobs that a dry-run would run, by reason, by rule."""
+        dag = self.workflow.dag
+        reasons: dict[str, Counter] = defaultdict(Counter)
+        for job in dag.needrun_jobs(exclude_finished=False):
+            reason = reason_to_run(dag.reason(job).get_names())
+            if reason and not job.rule.norun:
+                reasons[job.rule.name][reason] += 1
+        return reasons
 
     def follow(self) -> None:
         """Handle signals when the run starts, and print messages when it ends."""

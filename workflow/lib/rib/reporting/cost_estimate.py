@@ -90,10 +90,10 @@ def count_jobs(config: Mapping) -> dict[str, int]:
         options = ["--dry-run", "--forceall", "--quiet", "rules", "--configfile", file]
         command = [sys.executable, "-m", "snakemake", *options]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    table = re.search(r"^job +count\n-.*\n((?:\w+ +\d+\n)+)", done.stdout, re.MULTILINE)
+    table = re.search(r"^job +count.*\n-.*\n((?:\w+ +\d+.*\n)+)", done.stdout, re.MULTILINE)
     if done.returncode or table is None:
         raise UserError(f"the jobs cannot be counted because the dry-run fails: {done.stdout.strip()[-500:]}")
-    counts = dict(line.split() for line in table[1].splitlines())
+    counts = dict(line.split()[:2] for line in table[1].splitlines())
     return {rule: int(number) for rule, number in counts.items() if rule not in ("all", "total")}
 
 
