@@ -77,6 +77,15 @@ def test_conditions_name_the_budget_and_what_is_left_out():
     assert "73" not in plain and "leak-free" not in plain
 
 
+def test_leak_free_without_effect_is_said_and_is_no_condition():
+    """Under held_out, no scored image shares its source with one that was trained on."""
+    held_out = grid(family="imagenet", protocol="held_out", leak_free=True)
+    assert "leak-free" not in "; ".join(held_out.conditions())
+    (notice,) = set(held_out.notices) - set(grid(family="imagenet", protocol="held_out").notices)
+    assert "leak_free" in notice and "held_out" in notice
+    assert not [said for said in grid(family="imagenet", leak_free=True).notices if "leak_free" in said]
+
+
 def test_fewer_datasets_leave_fewer_default_targets_and_conditions_say_so():
     chosen = grid(datasets=["noto", "twemoji", "fluent_3d"])
     assert chosen.targets == ["noto"] and list(chosen.datasets) == ["noto", "twemoji", "fluent_3d"]
