@@ -129,9 +129,7 @@ def test_a_changed_file_re_runs_its_run_alone(to_change):
 
 def test_a_second_table_runs_only_what_is_new(to_change):
     table(to_change, "more", *(f"tiny_cnn,{target},others,0,red.pth," for target in ("red", "green")))
-    printed = to_change.listed(
-        config=(CHOICES[0], "external=[theirs/weights.csv,theirs/more.csv]", CHOICES[2])
-    )
+    printed = to_change.listed(config=(CHOICES[0], "external=[theirs/weights.csv,theirs/more.csv]", CHOICES[2]))
     new = {("red", "others"), ("green", "others")}
     assert listed(printed, "import_checkpoint") == listed(printed, "evaluate_run") == new
 

@@ -19,7 +19,6 @@ from statistics import fmean
 
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
-from tabulate import tabulate
 from tqdm import tqdm
 
 from rib.base.errors import UserError
@@ -42,11 +41,10 @@ BESIDE_RESULTS = (provenance.ENDING, "manifest.json")  # endings of files that a
 ABOUT_LIST = ("Reasons:", "Rules with provenance triggered jobs")
 END_OF_DRY_RUN = "This was a dry-run"
 SHORT_END = "This was a dry-run; with --verbose it lists every job with its files."
-# Texts in which Snakemake advises to wipe the metadata of files, which would keep results unseen; what is said instead.
+# Texts in which Snakemake advises to wipe the metadata of files, and what is said instead: it would
+# keep results that nobody compared.
 PROVENANCE_HINT = "Some jobs were triggered by provenance information"
-ACCEPT_HINT = (
-    "If only code changed, and in a way that changes no result, `snakemake accept` compares a sample and keeps the rest."
-)
+ACCEPT_HINT = "If only code changed, and no result with it, `snakemake accept` checks a sample and keeps all."
 INCOMPLETE_FILES = "Incomplete files:\n"
 INCOMPLETE_HINT = "These files are not finished; call again with --rerun-incomplete to make them: {}."
 CHANGED = "settings or code changed"
@@ -157,15 +155,17 @@ def dry_run_table(counts: Mapping[str, int], reasons: Mapping[str, Mapping[str, 
         counts: jobs by rule, the last entry their total, as Snakemake counts them.
         reasons: jobs by reason, by rule.
     """
-    lines = []
+    rows = [("job", "count", "reason")]
     for rule, count in counts.items():
         jobs_by_reason = reasons.get(rule, {})
         if len(jobs_by_reason) == 1:
             why = next(iter(jobs_by_reason))
         else:
             why = ", ".join(f"{number} {reason}" for reason, number in jobs_by_reason.items())
-        lines.append({"job": rule, "count": count, "reason": why})
-    return tabulate(lines, headers="keys")
+        rows.append((rule, str(count), why))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    rows.insert(1, tuple("-" * width for width in widths))
+    return "\n".join(f"{rule:<{widths[0]}}  {count:>{widths[1]}}  {why}".rstrip() for rule, count, why in rows)
 
 
 def reason_to_run(names: Iterable[str]) -> str | None:

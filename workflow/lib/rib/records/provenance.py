@@ -220,7 +220,7 @@ def changed(has_other_time: Callable[[str], bool], is_unfinished: Callable[[str]
 def _is_loop(file: str) -> bool:
     """Whether a path is a link that leads back to itself, which nothing can read."""
     try:
-        os.stat(file)
+        Path(file).stat()
     except OSError as error:
         return error.errno == errno.ELOOP
     return False
