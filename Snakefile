@@ -33,4 +33,4 @@ rule all:
         PUBLICATION.values(),
 
 
-CONSOLE.follow(f"Made: checkpoints and rows in {RUNS}/; tables, figures and {REPORTS}/index.html in {REPORTS}/.")
+CONSOLE.follow()

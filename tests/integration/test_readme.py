@@ -23,7 +23,7 @@ from rib.models.checkpoint import xor_decompress
 from rib.reporting import readme
 from tiny import forked
 from tiny.plugins import needs
-from tiny.project import ROOT, Project, copy_project, rows_of
+from tiny.project import ROOT, TABLE_LINE, Project, copy_project, rows_of
 
 PAGES = {path.stem: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 IMAGES = {"photos": 3, "sketches": 3, "toys": 3, "everyday": 12}  # of each class
@@ -217,7 +217,7 @@ def test_another_picture_makes_what_depends_on_it_again(to_change):
 
 
 def planned(project):
-    return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", shell(project, "snakemake -n"), re.M)}
+    return {rule: int(n) for rule, n in re.findall(TABLE_LINE, shell(project, "snakemake -n"), re.M)}
 
 
 @pytest.mark.slow

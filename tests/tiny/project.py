@@ -37,6 +37,8 @@ TABLES = dict.fromkeys(
 )
 # The page, and its publication with tables and figures.
 PAGE = {"write_page": 1, "publish_grid": 1}
+# Rule and number of jobs in a line of the table of a dry-run; the reasons follow.
+TABLE_LINE = r"^(\w+) +(\d+)(?:  .*)?$"
 # What Snakemake says of a mistake, besides the sentence that tells of it.
 NOISE = ("Traceback", "Exception", "Error", "CalledProcess", "Exiting", "Shutting down", "Complete log")
 # Variables of the environment, which nothing that a run writes may contain.
@@ -151,6 +153,10 @@ class Project:
         """Number of jobs of each rule that a dry-run lists."""
         return jobs(self.snakemake("-n", *arguments, config=config))
 
+    def listed(self, *arguments: str, config: tuple[str, ...] = ()) -> str:
+        """All that a dry-run prints, with each job and its files."""
+        return self.snakemake("-n", "--verbose", *arguments, config=config)
+
     def edit(self, path: str, old: str, new: str) -> None:
         """Replace text in a file of the project; the text must be there."""
         text = (self.folder / path).read_text()
@@ -189,7 +195,7 @@ def rows_of(path: Path) -> pd.DataFrame:
 
 def jobs(printed: str) -> dict[str, int]:
     """Number of jobs of each rule that a dry-run has printed."""
-    return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", printed, re.M) if rule not in TARGET_RULES}
+    return {rule: int(n) for rule, n in re.findall(TABLE_LINE, printed, re.M) if rule not in TARGET_RULES}
 
 
 def jobs_of_run(printed: str) -> dict[str, int]:
@@ -199,7 +205,7 @@ def jobs_of_run(printed: str) -> dict[str, int]:
 
 
 def methods(printed: str, rule: str) -> set[str]:
-    """Methods of the jobs of one rule that a dry-run has printed."""
+    """Methods of the jobs of one rule in what Project.listed printed."""
     blocks = re.findall(rf"^rule {rule}:\n((?:    .*\n)+)", printed, re.M)
     return {re.search(r"method=(\w+)", block)[1] for block in blocks}
 

@@ -74,15 +74,20 @@ def test_a_bundle_has_no_weights_and_no_images_and_the_same_bytes_again(made):
 
 def test_methods_of_both_are_ranked_by_the_mri_of_their_own_tables(made, compared):
     ranking = compared[0]["ranking"].set_index(["bundle", "method"])
-    assert set(ranking.index) == {("tiny.1", "ft"), ("tiny.1", "lwf"), ("tiny.2", "lora"), ("tiny.2", "lwf")}
+    assert set(ranking.index) == {
+        ("first.tiny", "ft"),
+        ("first.tiny", "lwf"),
+        ("second.tiny", "lora"),
+        ("second.tiny", "lwf"),
+    }
     assert ranking["mri"].is_monotonic_decreasing
-    for number, bundle in enumerate(made[:2], 1):
+    for bundle in made[:2]:
         own = pd.read_csv(bundle.parent / MRI).set_index("method")["mri"]
         for method, mri in own.items():
-            assert ranking.loc[(f"tiny.{number}", method), "mri"] == pytest.approx(mri, abs=1e-6)
+            assert ranking.loc[(f"{bundle.parent.name}.tiny", method), "mri"] == pytest.approx(mri, abs=1e-6)
     letters = ranking["ties"].map(set)
-    assert letters["tiny.1", "lwf"] & letters["tiny.2", "lwf"], "the same rows tie"
-    assert not letters["tiny.1", "ft"] & letters["tiny.2", "lora"], "far apart"
+    assert letters["first.tiny", "lwf"] & letters["second.tiny", "lwf"], "the same rows tie"
+    assert not letters["first.tiny", "ft"] & letters["second.tiny", "lora"], "far apart"
 
 
 def test_what_differs_and_what_was_checked_is_listed(compared):
@@ -90,8 +95,8 @@ def test_what_differs_and_what_was_checked_is_listed(compared):
     settings = tables["settings"].set_index("setting")
     assert set(settings.index) == {"config.methods", *(f"config.training.{key}" for key in ("epochs", "lr", "a<b>"))}
     assert (
-        settings.loc["config.methods", "tiny.1"] == '["ft", "lwf"]'
-        and settings.loc["config.training.a<b>", "tiny.2"] == '"=1+1"'
+        settings.loc["config.methods", "first.tiny"] == '["ft", "lwf"]'
+        and settings.loc["config.training.a<b>", "second.tiny"] == '"=1+1"'
     )
     claims = tables["claims"]
     assert {"accuracy.csv", "ri.csv", "mri.csv", "ranking.csv"} <= set(claims["table"]) and len(claims) == 2 * 12
@@ -104,11 +109,11 @@ def test_what_differs_and_what_was_checked_is_listed(compared):
 def test_only_what_is_shared_is_ranked(made):
     """Of the first and the third the target red and, for its RI, green; blue is other images."""
     ranking = compare(made[0], made[2])["ranking"].set_index(["bundle", "method"])
-    assert set(ranking.index) == {("tiny.1", "ft"), ("tiny.1", "lwf"), ("tiny.2", "ft")}
+    assert set(ranking.index) == {("first.tiny", "ft"), ("first.tiny", "lwf"), ("third.tiny", "ft")}
     accuracy = pd.read_csv(made[0].parent / "reports/tiny/tables/accuracy.csv")
     on_green = accuracy[accuracy["dataset"] == "green"].set_index(["method", "target"])["accuracy"]
     change = on_green["ft", "red"] - on_green["pretrained", "none"]
-    assert ranking.loc[("tiny.1", "ft"), "mri"] == pytest.approx(change, abs=1e-6)
+    assert ranking.loc[("first.tiny", "ft"), "mri"] == pytest.approx(change, abs=1e-6)
     page = Path("reports/compare/index.html").read_text()
     assert all(f"The {what} is left out" in page for what in ("dataset blue", "target green", "target blue"))
 
@@ -124,8 +129,43 @@ def test_merges_over_seeds_that_are_not_shared_are_left_out():
 def test_bundles_that_share_nothing_are_checked_and_not_ranked(made, tmp_path):
     other = make(tmp_path / "other", {"ft": 0.1}, {"red": 5, "green": 6})
     found = compare(made[0], other)
-    assert not len(found["ranking"]) and set(found["claims"]["bundle"]) == {"tiny.1", "tiny.2"}
+    assert not len(found["ranking"]) and set(found["claims"]["bundle"]) == {"first.tiny", "other.tiny"}
     assert "are not ranked together" in Path("reports/compare/index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a.rib.zip", "b.rib.zip"], ["a", "b"]),
+        (["ours/x.rib.zip", "their results/x.rib.zip", "y.rib.zip"], ["ours.x", "their_results.x", "y"]),
+        # the nearest folder that differs, as in reports/<family>/ of two projects
+        (["ours/reports/x/x.rib.zip", "theirs/reports/x/x.rib.zip"], ["ours.x", "theirs.x"]),
+        (["a/x.rib.zip", "b/x.rib.zip", "x.2.rib.zip"], ["a.x", "b.x", "x.2"]),
+    ],
+)
+def test_bundles_of_one_file_name_are_told_apart_by_their_folders(paths, names):
+    assert comparison.names_of(files(*paths)) == names
+
+
+@pytest.mark.parametrize(
+    ("paths", "why"),
+    [
+        (["ours/x.rib.zip", "ours/x.rib.zip"], "same file"),
+        (["a/x.rib.zip", "b/x.rib.zip", "a.x.rib.zip"], "a.x.rib.zip would both be called a.x; rename"),
+        (["a b/x.rib.zip", "a_b/x.rib.zip"], "rename"),
+    ],
+)
+def test_bundles_that_cannot_be_told_apart_are_refused(paths, why):
+    with pytest.raises(UserError, match=f"^config, bundles: {paths[0]} and .*{why}"):
+        comparison.names_of(files(*paths))
+
+
+def files(*paths):
+    """Empty files."""
+    for path in map(Path, paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return list(map(Path, paths))
 
 
 def refused(path):

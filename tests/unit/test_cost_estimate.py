@@ -1,13 +1,17 @@
 """Cost estimates against sums done by hand."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from rib.base.errors import UserError
+from rib.base.files import write_json
 from rib.config.grid import resolve_grid
 from rib.config.schema import validated
+from rib.records import provenance
 from rib.reporting.cost_estimate import count_jobs, lines, plan
+from tiny.records import FACTS
 
 STATED = "architecture,evaluate,train,source\nnet,1000,100,tests\n"
 TRAINED = {"recipes": {"paper": {"lr": 0.1}}}
@@ -15,8 +19,9 @@ SOURCE = {"kind": "http", "urls": ["http://127.0.0.1/x"], "file": "x.tar", "size
 
 
 @pytest.fixture
-def estimate(tmp_path, with_entries):
+def estimate(tmp_path, with_entries, monkeypatch):
     """Plans a grid of one model on a family of three sets of 1000, 2000 and 3000 images of two classes."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "classes").mkdir()
     (tmp_path / "classes/two.csv").write_text("wnid\nn01440764\nn02206856\n")
     (tmp_path / "throughput.csv").write_text(STATED)
@@ -50,7 +55,7 @@ def estimate(tmp_path, with_entries):
 
     def make(**choices):
         chosen = resolve_grid(validated({"family": "f", **choices}, "config", "config.yaml"), catalog)
-        return plan(chosen, tmp_path / "results", {"finetune": 3}), chosen
+        return plan(chosen, Path("results/f"), {"finetune": 3}), chosen
 
     return make
 
@@ -120,7 +125,61 @@ def test_what_is_not_known_is_listed_in_place_of_a_number(estimate, tmp_path):
     assert "9,000 images, hours unknown" in text and "net: no jobs have run" in text and "3 finetune" in text
 
 
+def record(seconds, **cfg):
+    return {**FACTS, "seconds": seconds, "cfg": cfg, "log": "l", "inputs": {}, "outputs": {}, "sizes": {}}
+
+
+@pytest.fixture
+def nothing_stated(estimate, tmp_path):
+    (tmp_path / "throughput.csv").write_text(STATED.replace("net", "other"))
+
+
+@pytest.mark.usefixtures("nothing_stated")
+def test_runs_that_were_made_elsewhere_and_are_recorded_give_rates(estimate):
+    """As in a clone of a shared project, before results are pulled."""
+    _, chosen = estimate(reference="none")
+    run, view, (group,) = "net/a/ft/all/0", chosen.view_of("net"), chosen.evaluation_groups()
+    trained = record(20.0, view=view, training=chosen.training("ft"))
+    evaluated = record(3.0, view=view)
+    provenance.save(
+        {
+            f"results/f/paper/finetune/{run}/provenance.json": [trained],
+            f"results/f/paper/evaluate/{run}/{group}.provenance.json": [evaluated],
+        }
+    )
+    found, _ = estimate(reference="none")
+    assert found.rates["net"] == ({"train": 10 * 1000 / 20, "evaluate": 6000 / 3}, "as recorded")
+    assert found.hours["train"] == pytest.approx(20 / 3600)
+    found, _ = estimate(reference="none", training={"epochs": 1})
+    assert found.rates["net"][1] == "evaluate as recorded, train a guess from evaluation", "of another training"
+
+
+@pytest.mark.usefixtures("nothing_stated")
+def test_a_model_that_was_only_evaluated_has_a_guess_of_its_training(estimate):
+    run = Path("results/f/paper/evaluate/net/none/pretrained/all/0")
+    run.mkdir(parents=True)
+    provenance.write(run / "x.provenance.json", record(10.0))
+    write_json(run / "x.manifest.json", {"datasets": {"a": {"n": 1000}, "b": {"n": 2500}}})
+    found, chosen = estimate()
+    assert found.rates["net"][0] == {"evaluate": 350, "train": 100}
+    text = "\n".join(lines(found, chosen))
+    assert "hours unknown" not in text and "train a guess from evaluation" in text
+
+
+@pytest.mark.usefixtures("nothing_stated")
+def test_where_nothing_is_trained_the_hours_are_known(estimate):
+    text = "\n".join(lines(*estimate(methods=[])))
+    assert "Training   0 images, 0.0 hours" in text and "Evaluation 5,700 images, hours unknown" in text
+
+
 TABLE = "Building DAG\njob         count\n--------  -------\nall             1\nfinetune       12\ntotal          13\n\nend\n"
+WITH_REASONS = (
+    "job         count  reason\n"
+    "--------  -------  ------------------------------\n"
+    "finetune       12  11 not made yet, 1 not finished\n"
+    "all             1\n"
+    "total          13\n"
+)
 
 
 @pytest.fixture
@@ -135,8 +194,9 @@ def dry_run(monkeypatch):
 
 
 def test_jobs_are_counted_from_the_table_of_a_dry_run(dry_run):
-    dry_run(0, TABLE)
-    assert count_jobs({}) == {"finetune": 12}
+    for table in (TABLE, WITH_REASONS):
+        dry_run(0, table)
+        assert count_jobs({}) == {"finetune": 12}
 
 
 @pytest.mark.parametrize(("status", "printed"), [(1, TABLE), (0, "no table")])

@@ -263,7 +263,7 @@ def choices(draw):
             max_size=3,
             unique=True,
         ),
-        "seeds": st.lists(st.integers(0, 1 << 63), min_size=1, max_size=3, unique=True),
+        "seeds": st.lists(st.integers(0, (1 << 31) - 1), min_size=1, max_size=3, unique=True),
         "image_size": st.sampled_from(["native", 32, 1024, "33"]),
     }
     return {"family": family, **draw(st.fixed_dictionaries({}, optional={**several, **more}))}

@@ -3,7 +3,9 @@
 import itertools
 import math
 
+import pyarrow as pa
 import pytest
+import torch
 
 from rib.base.errors import UserError
 from rib.config.run import Run
@@ -120,6 +122,15 @@ def test_conditions_name_the_budget_and_what_is_left_out():
     assert "73 images" in phrases and "leak-free" in phrases and "paper" in phrases
     plain = "; ".join(grid(family="imagenet").conditions())
     assert "73" not in plain and "leak-free" not in plain
+
+
+def test_leak_free_without_effect_is_said_and_is_no_condition():
+    """Under held_out, no scored image shares its source with one that was trained on."""
+    held_out = grid(family="imagenet", protocol="held_out", leak_free=True)
+    assert "leak-free" not in "; ".join(held_out.conditions())
+    (notice,) = set(held_out.notices) - set(grid(family="imagenet", protocol="held_out").notices)
+    assert "leak_free" in notice and "held_out" in notice
+    assert not [said for said in grid(family="imagenet", leak_free=True).notices if "leak_free" in said]
 
 
 def test_fewer_datasets_leave_fewer_default_targets_and_conditions_say_so():
@@ -319,6 +330,13 @@ def test_a_family_without_datasets_is_explained(with_entries):
         grid(with_entries(families={"mine": {}}), family="mine", targets="all")
 
 
+def test_the_largest_seeds_are_taken_by_what_uses_them():
+    largest = (1 << 31) - 1
+    config = validated({"seeds": [largest], "stir": {"seed": (1 << 64) - 1}}, "config", "config.yaml")
+    pa.array(config["seeds"], pa.int32())  # a column of rows
+    torch.Generator().manual_seed(config["stir"]["seed"])
+
+
 def test_numbers_that_the_command_line_gives_as_text_are_numbers():
     given = {"seeds": ["0", "1"], "training": {"epochs": "3", "steps": "5"}, "image_size": "64", "models": ["1"]}
     config = validated({**given, "compute": {"warm_start": "False"}}, "config", "config.yaml")
@@ -334,6 +352,10 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
         ({"training": {"lr": 1}}, "config.yaml: .*'lr' in 'training'"),
         ({"training": {3: 1}}, "config.yaml: .*3 in 'training'"),
         ({"training": {"momentum": 0.9}}, "config.yaml: .*'momentum' in 'training'"),
+        ({"seeds": [0, 1 << 64]}, "config.yaml: 'seeds.1' is 18446744073709551616.* to 2147483647"),
+        ({"seeds": [1 << 31]}, "config.yaml: 'seeds.0' is 2147483648.* to 2147483647"),
+        ({"stir": {"seed": 1 << 64}}, "config.yaml: 'stir.seed' is 18446744073709551616"),
+        ({"compute": {"threads_per_job": 1 << 31}}, "config.yaml: 'compute.threads_per_job' is 2147483648.* 1024"),
         ({"training": {"subset_length": "images"}}, "config.yaml: 'training.subset_length' is 'images'"),
         ({"training": {"epochs": True}}, "config.yaml: 'training.epochs' is True"),
         ({"training": {"epochs": 0}}, "config.yaml: 'training.epochs' is 0"),

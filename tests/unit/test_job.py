@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -61,6 +62,55 @@ def test_the_manifest_gets_its_name_after_the_files_that_it_lists(start, monkeyp
     assert sorted(named) == sorted(outputs) and named[-1] == "manifest"
 
 
+@pytest.fixture
+def two_disks(monkeypatch):
+    """Renaming from work/ to another folder fails, as between disks."""
+    rename = os.replace
+
+    def replace(old, new):
+        if Path(old).parts[0] == "work" != Path(new).parts[0]:
+            raise OSError(errno.EXDEV, "Invalid cross-device link", str(old), None, str(new))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "replace", replace)
+
+
+OUTPUTS = {"data": "results/data.x", "archive": "results/archive.x", "provenance": "results/provenance.x"}
+
+
+@pytest.mark.usefixtures("two_disks")
+def test_results_may_lie_on_another_disk_than_work(start, tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/.data.x.copy").write_text("of a job that was killed")
+    with start(outputs=OUTPUTS) as out:
+        out["data"].write_text("made")
+        os.utime(out["data"], (1e9, 1e9))
+        out["archive"].symlink_to(tmp_path / "in.txt")
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["archive.x", "data.x", "provenance.x"]
+    assert (tmp_path / "results/data.x").read_text() == "made"
+    assert (tmp_path / "results/data.x").stat().st_mtime == 1e9
+    assert (tmp_path / "results/archive.x").readlink() == tmp_path / "in.txt", "the user's archive is not copied"
+
+
+@pytest.mark.usefixtures("two_disks")
+def test_where_the_other_disk_is_full_nothing_is_half_written(start, tmp_path, monkeypatch, capfd):
+    copy = shutil.copy2
+
+    def copy_until_full(source, target, **options):
+        if source.name == "archive.x":
+            target.write_text("a pa")
+            raise OSError(errno.ENOSPC, "No space left on device", str(source))
+        return copy(source, target, **options)
+
+    monkeypatch.setattr(shutil, "copy2", copy_until_full)
+    with pytest.raises(SystemExit), start(outputs=OUTPUTS) as out:
+        out["data"].write_text("made")
+        out["archive"].write_text("a part and another")
+    assert list((tmp_path / "results").iterdir()) == []
+    printed = capfd.readouterr().err
+    assert "results/.archive.x.copy: no space is left" in printed, "the disk that is full is named"
+
+
 @pytest.mark.parametrize(("outputs", "printed"), [({"data": "x"}, ["warning"]), ({}, ["line", "warning", "done"])])
 def test_a_job_with_outputs_prints_only_what_went_wrong_and_its_log_has_all(start, tmp_path, capfd, outputs, printed):
     with start(outputs=outputs) as out:
@@ -113,6 +163,7 @@ class OutOfMemoryError(RuntimeError):
     [
         (UserError("the disk is a teapot."), "the disk is a teapot."),
         (OSError(errno.ENOSPC, "", "a.npy"), "a.npy: "),
+        (OSError(errno.ELOOP, "", "a.npy"), "a.npy: the link"),
         (MemoryError(), "--cores"),
         (OutOfMemoryError(), "compute.evaluation_batch_size"),
         (KeyError("k"), "KeyError: 'k' "),

@@ -511,6 +511,16 @@ def test_where_all_files_have_another_time_only_sizes_count():
     assert changed([one, other, str(OWN)]) == [one]
 
 
+@CHANGES
+def test_a_link_in_a_loop_is_named_though_it_has_no_size():
+    """Snakemake takes it for a file that nobody asked for, and has nothing to do."""
+    one, other = two_outputs()
+    Path(one).unlink()
+    a_loop(Path(one))
+    assert changed([one]) == changed([one, other, str(OWN)]) == [one]
+    assert changed([one], unfinished=[one]) == []
+
+
 def test_files_that_are_not_here_are_not_changed():
     one, _ = two_outputs()
     Path(one).unlink()

@@ -1,11 +1,13 @@
 """The time left, kind by kind, and which jobs are at work."""
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from rib.jobs import job
+from rib.jobs import job, parent_run
 from rib.jobs.job import MARK, begun, sweep
 from rib.records import provenance
 from rib.reporting.status import at_work, log_of, print_status, status
@@ -52,6 +54,19 @@ def test_a_method_of_which_no_job_has_ended_is_not_guessed_from_a_short_one(here
     left = status({"finetune": [ended, long, other, *more]}, {}, 1)[-1]
     assert "4.0 s" in left and "2 jobs" in left
     assert "missing" in status({"finetune": [ended]}, {}, 1)[-1]
+
+
+def test_the_time_left_is_that_of_the_run_at_work(here, capsys):
+    """Not of the cores that this call could have used."""
+    parent_run.RUNS.mkdir(parents=True)
+    registration = parent_run.RUNS / f"{socket.gethostname()}.1.a"
+    Path(f"{registration}.jobs").write_text("1")
+    cells = {"finetune": [record(here, 8.0, method="ft"), record(here, None, method="ft", target="u")]}
+    with FileLock(f"{registration}.lock"):
+        print_status(cells, 2, "logs/tiny")
+    assert "8.0 s with 1 job at once" in capsys.readouterr().out
+    print_status(cells, 2, "logs/tiny")
+    assert "4.0 s with 2 jobs at once" in capsys.readouterr().out
 
 
 def begin(folder, name, log="logs/a.log", outputs=("results/a",)):

@@ -35,6 +35,11 @@ def a_byte_more_at_the_same_time(path):
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
+def a_loop(path):
+    path.unlink()
+    path.symlink_to(path.name)
+
+
 def an_older_version(path):
     another_byte(path)
     os.utime(path, (1e9, 1e9))
@@ -47,6 +52,7 @@ def an_older_version(path):
         *((path, another_byte) for path in (CHECKPOINT, ROWS, PIXELS, TABLE, ARCHIVE)),
         *((path, a_byte_more_at_the_same_time) for path in (CHECKPOINT, ARCHIVE)),
         (ROWS, an_older_version),
+        (ROWS, a_loop),
     ],
     ids=lambda value: value.rpartition("/")[2] if isinstance(value, str) else value.__name__,
 )

@@ -16,7 +16,7 @@ LOCAL = {"download", "list_group", "merge_weights", "all"}
 
 def asked(project, *config, targets=()):
     """Resources of every job that a dry-run lists, as {name: value}, by rule."""
-    printed = project.snakemake(*targets, "-n", *ON_SLURM, config=config)
+    printed = project.listed(*targets, *ON_SLURM, config=config)
     found = {}
     for block in re.split(r"^ *(?:local)?rule ", printed, flags=re.M)[1:]:
         if line := re.search(r"^ +resources: (.*)$", block, re.M):
@@ -28,7 +28,7 @@ def asked(project, *config, targets=()):
 
 def groups(project, *config):
     """Sizes of the groups of evaluations that a dry-run lists."""
-    printed = project.snakemake("-n", *ON_SLURM, config=config)
+    printed = project.listed(*ON_SLURM, config=config)
     blocks = re.split(r"Group job scores", printed)[1:]
     return [len(re.findall(r"^    rule evaluate_run:", block, re.M)) for block in blocks]
 
@@ -61,7 +61,7 @@ def test_short_evaluations_share_jobs_and_long_ones_do_not(project, imagenet):
 
 
 def test_without_a_cluster_evaluations_are_not_grouped(project):
-    assert "Group job" not in project.snakemake("-n")
+    assert "Group job" not in project.listed()
 
 
 def test_the_profile_takes_over_what_the_default_one_says():

@@ -1,5 +1,6 @@
 """A run shows how far it is and a line per finished job; a mistake is one sentence, and it is always shown."""
 
+import base64
 import fcntl
 import os
 import pty
@@ -11,7 +12,7 @@ import termios
 
 import pytest
 
-from tiny.project import NOISE
+from tiny.project import NOISE, jobs, methods
 
 PAGES = ("Job stats", "input:", "output:", "jobid:", "Finished jobid", "SNAKEMAKE", "Building DAG")
 
@@ -25,6 +26,27 @@ def test_each_finished_job_is_one_line_with_what_is_left(finished_copy):
     assert re.findall(r"^\[(\d)/2\] plot_figure \w+: \d+ s; 0 running", printed, re.M) == ["1", "2"]
     assert "2 jobs: 2 plot_figure" in printed and not [word for word in PAGES if word in printed]
     assert "rule plot_figure:" in max((finished_copy.folder / ".snakemake/log").glob("*.log")).read_text()
+
+
+def last_words(printed):
+    """The line of a run that says what was made."""
+    return re.findall(r"^Made: .*$", printed, re.M)
+
+
+def test_the_last_line_names_what_this_call_made(finished_copy):
+    """Not what other calls make: there was no page in any of these."""
+    (figure,) = last_words(finished_copy.snakemake(FIGURES[0], "--force", "--cores", "1"))
+    assert FIGURES[0] in figure and "index.html" not in figure and "results/" not in figure
+    (finished_copy.folder / "reports/tiny/tables/ranking.csv").unlink()
+    (tables,) = last_words(finished_copy.snakemake("tables", "--cores", "1"))
+    assert "reports/tiny/tables/" in tables and "index.html" not in tables and "results/" not in tables
+    assert last_words(finished_copy.snakemake("figures", "-n")) == []
+    assert last_words(finished_copy.snakemake("--touch", "--cores", "1")) == []
+
+
+def test_the_last_line_names_the_page_where_it_was_made(finished):
+    (line,) = last_words(finished[1])
+    assert "reports/tiny/index.html" in line and "results/tiny/" in line and "reports/tiny/figures/" in line
 
 
 def test_a_terminal_shows_one_bar_above_which_the_lines_stay(finished_copy):
@@ -54,10 +76,31 @@ def _read(terminal):
         return b""
 
 
-def test_dry_runs_look_as_snakemakes(finished_copy):
-    printed = finished_copy.snakemake(*figures(finished_copy), "--force", "-n")
-    assert re.search(r"^total +2$", printed, re.M) and "rule plot_figure:" in printed
+def test_a_dry_run_is_a_table_of_rules_and_with_verbose_a_list_of_jobs(finished_copy):
+    printed = finished_copy.snakemake("-n", config=("seeds=[0,1]",))
+    assert jobs(printed)["finetune"] == 6 and re.search(r"^finetune +6  not made yet$", printed, re.M)
+    assert len(printed.splitlines()) < 30 and "output:" not in printed and "--verbose" in printed
+    every_job = finished_copy.listed(config=("seeds=[0,1]",))
+    assert methods(every_job, "finetune") == {"ft", "linear_probe", "lwf"} and jobs(every_job) == jobs(printed)
     assert "Nothing to be done" in finished_copy.snakemake("-n")
+
+
+@pytest.mark.parametrize("verbose", [(), ("--verbose",)])
+def test_after_a_change_accept_is_advised_and_not_to_wipe_metadata(finished_copy, verbose):
+    """Without metadata a result would be kept that nobody compared."""
+    finished_copy.edit("workflow/lib/rib/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
+    printed = finished_copy.snakemake("-n", *verbose)
+    assert "`snakemake accept`" in printed and "cleanup-metadata" not in printed
+
+
+def test_unfinished_files_are_named_without_the_advice_to_wipe_metadata(finished_copy):
+    """As without the profile, which says --rerun-incomplete."""
+    marker = finished_copy.folder / ".snakemake/incomplete"
+    marker.mkdir(exist_ok=True)
+    (marker / base64.urlsafe_b64encode(FIGURES[0].encode()).decode()).write_text('{"external_jobid": null}')
+    printed = finished_copy.snakemake(FIGURES[0], "-n", "--workflow-profile", "none", check=False)
+    assert f"{FIGURES[0]}." in printed and "--rerun-incomplete" in printed and "cleanup-metadata" not in printed
+    assert not [word for word in NOISE if word in printed]
 
 
 def test_results_can_be_touched(finished_copy):

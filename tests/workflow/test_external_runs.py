@@ -108,7 +108,7 @@ def test_nothing_is_left_to_do_and_all_files_match_their_records(scored):
 
 
 def listed(printed, rule):
-    """Target and method of the jobs of a rule that a dry-run lists."""
+    """Target and method of the jobs of a rule in what Project.listed printed."""
     blocks = re.findall(rf"^rule {rule}:\n((?:    .*\n)+)", printed, re.M)
     return {(re.search(r"target=(\w+)", block)[1], re.search(r"method=(\w+)", block)[1]) for block in blocks}
 
@@ -118,7 +118,7 @@ def test_a_changed_file_re_runs_its_run_alone(to_change):
     torch.save({key: t * 1.01 if "classifier" in key else t for key, t in state.items()}, to_change.folder / "x")
     os.utime(to_change.folder / "x", (1, 1))  # older than what was made of the other
     (to_change.folder / "x").replace(to_change.folder / "theirs/red.pth")
-    printed = to_change.snakemake("-n", config=CHOICES)
+    printed = to_change.listed(config=CHOICES)
     assert listed(printed, "import_checkpoint") == {("red", "theirs")}
     assert listed(printed, "evaluate_run") == {("red", "theirs"), ("red", "half")}
     rows = RUN.format(stage="evaluate", target="red", method="theirs", file="tiny.parquet")
@@ -129,9 +129,7 @@ def test_a_changed_file_re_runs_its_run_alone(to_change):
 
 def test_a_second_table_runs_only_what_is_new(to_change):
     table(to_change, "more", *(f"tiny_cnn,{target},others,0,red.pth," for target in ("red", "green")))
-    printed = to_change.snakemake(
-        "-n", config=(CHOICES[0], "external=[theirs/weights.csv,theirs/more.csv]", CHOICES[2])
-    )
+    printed = to_change.listed(config=(CHOICES[0], "external=[theirs/weights.csv,theirs/more.csv]", CHOICES[2]))
     new = {("red", "others"), ("green", "others")}
     assert listed(printed, "import_checkpoint") == listed(printed, "evaluate_run") == new
 

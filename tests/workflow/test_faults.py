@@ -104,20 +104,39 @@ def test_a_stopped_run_ends_its_jobs_and_goes_on(project, whole, number):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A function that makes a project on a disk of its own, of some megabytes."""
+def another_disk(tmp_path):
+    """A folder that is a disk of its own, of some megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tiny", folder], capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"mounting needs root: {mounted.stderr.strip()}")
-    project = small_run(folder / "project")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def small_disk(another_disk):
+    """A project on a disk of its own, and a function that mounts the disk again with other options."""
+    project = small_run(another_disk / "project")
 
     def mount(options):
-        subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+        subprocess.run(["mount", "-o", f"remount,{options}", another_disk], check=True)
 
-    yield project, mount
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    return project, mount
+
+
+def test_results_may_be_a_link_to_another_disk(project, another_disk):
+    """Archives are links there, and networks files."""
+    for name in ("data/raw", "results"):
+        (another_disk / name).mkdir(parents=True)
+        (project.folder / name).parent.mkdir(exist_ok=True)
+        (project.folder / name).symlink_to(another_disk / name)
+    network = "results/tiny/models/tiny_cnn/manifest.json"
+    project.snakemake(network, "--cores", "1")
+    assert "Nothing to be done" in project.snakemake(network, "-n")
+    assert "all files match their records" in project.snakemake("verify", "--cores", "1")
+    assert not [path for path in another_disk.rglob("*") if path.name.startswith(".")], "copies are renamed"
 
 
 def used(project):

@@ -56,7 +56,7 @@ def test_merges_are_evaluated_from_their_parents_and_an_edit_makes_only_their_ow
     # ft and lwf hardly differ after so few steps, so that their merges may have the same scores.
     assert scores[2] not in scores[:2] and len(set(map(len, scores))) == 1
     merging.edit(TIES, "scaling * update", "update * scaling")
-    printed = merging.snakemake("-n", *files, config=chosen(*names))
+    printed = merging.listed(*files, config=chosen(*names))
     assert methods(printed, "evaluate_run") == {"mine_ties"} and merging.planned(*files, config=chosen(*names)) == {
         "evaluate_run": 1
     }

@@ -32,7 +32,7 @@ def parents(printed, rule, run):
 
 
 def test_each_merge_waits_for_the_checkpoints_of_its_parents(project):
-    printed = project.snakemake("-n", config=CONFIG)
+    printed = project.listed(config=CONFIG)
     seeds = parents(printed, "merge_weights", "tiny_vit/red/soup_seeds-lr0.003/all/1")
     assert seeds == ["red/ft-lr0.003/all/1", "red/ft-lr0.003/all/0"]
     for rule, name in (("merge_weights", "soup_sweep"), ("select_weights", "greedy_soup_sweep")):
@@ -52,7 +52,7 @@ def test_each_merge_waits_for_the_checkpoints_of_its_parents(project):
 
 def test_without_parents_there_is_no_merge(project):
     one = ("models=[tiny_vit]", "targets=[red]", "methods=all", "recipes=[paper]")
-    printed = project.snakemake("-n", config=one)
+    printed = project.listed(config=one)
     for name in ("soup_seeds", "soup_sweep", "greedy_soup_sweep", "soup_targets"):
         assert f"method '{name}' is left out: " in printed and f"method={name}" not in printed
     assert not {"score_over_targets", "tabulate_over_targets"} & jobs(printed).keys()

@@ -17,7 +17,7 @@ def accept(project, check=True, **environment):
 def test_a_refactoring_is_accepted_and_leaves_nothing_to_do(finished_copy):
     products = finished_copy.products()
     finished_copy.edit(LWF, "self.weight * self.temperature**2", "self.temperature**2 * self.weight")
-    assert methods(finished_copy.snakemake("-n"), "finetune") == {"lwf"}
+    assert methods(finished_copy.listed(), "finetune") == {"lwf"}
     printed = accept(finished_copy, RIB_ACCEPT_SAMPLE="1")
     assert "only the code has changed for 2 jobs; re-running 1 in another folder" in printed
     assert "the outputs of 1 sampled jobs are identical: 2 jobs accepted" in printed

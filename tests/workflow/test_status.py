@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 
 def test_done_and_missing_cells_and_the_time_left(finished_copy):
     lock = finished_copy.folder / ".snakemake/locks/0.output.lock"
@@ -16,6 +18,20 @@ def test_done_and_missing_cells_and_the_time_left(finished_copy):
     )
     assert lock.exists(), "who only looks takes no lock away"
     assert re.search(r"^time left: about [\d.]+ s with 2 jobs at once$", printed, re.M)
+
+
+@pytest.mark.parametrize(
+    ("options", "choice", "at_once"),
+    [
+        (("--cores", "4"), "compute={threads_per_job: 2}", "2 jobs"),
+        (("--cores", "1"), "compute={threads_per_job: 2}", "1 job"),
+        (("--cores", "4", "--resources", "gpu=1"), "compute={device: cuda}", "1 job"),
+        (("--cores", "4", "--resources", "gpu=1"), "compute={device: cpu}", "4 jobs"),
+    ],
+)
+def test_threads_and_gpus_limit_the_jobs_at_once(finished_copy, options, choice, at_once):
+    printed = finished_copy.snakemake("status", *options, config=("seeds=[0,1]", choice))
+    assert f" with {at_once} at once" in printed
 
 
 def test_a_grid_that_was_never_run_has_no_rate(project):

@@ -76,7 +76,7 @@ def test_flyp_and_lipsum_ft_through_the_workflow(with_clip):
 
 def test_models_without_a_text_tower_are_left_out_or_refused(with_clip):
     chosen = ("targets=[red]", "image_size=32", "methods=[ft,flyp]")
-    printed = with_clip.snakemake("-n", config=("models=[clip,tiny_cnn]", *chosen))
+    printed = with_clip.listed(config=("models=[clip,tiny_cnn]", *chosen))
     assert "'flyp' is not run on 'tiny_cnn': it trains with texts, but the model has no text tower" in printed
     assert jobs(printed)["finetune"] == 3 and jobs(printed)["store_text"] == 1
     assert methods(printed, "finetune") == {"ft", "flyp"}

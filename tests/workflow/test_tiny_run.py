@@ -169,14 +169,14 @@ def test_a_threshold_of_the_family_takes_the_rank_of_methods_that_did_not_get_th
 
 def test_editing_the_lwf_module_re_runs_lwf_and_what_depends_on_it(finished_copy):
     finished_copy.edit(f"{LIBRARY}/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
-    printed = finished_copy.snakemake("-n")
+    printed = finished_copy.listed()
     assert jobs(printed) == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 11, **PAGE}
     assert methods(printed, "finetune") == methods(printed, "evaluate_run") == {"lwf"}
 
 
 def test_a_setting_of_ft_re_runs_ft_and_its_merge(finished_copy):
     finished_copy.edit("workflow/catalog/methods.yaml", "{lr: 0.001}", "{lr: 0.002}")
-    printed = finished_copy.snakemake("-n")
+    printed = finished_copy.listed()
     assert methods(printed, "finetune") == {"ft"} and methods(printed, "evaluate_run") == {"ft", "wise_ft"}
 
 

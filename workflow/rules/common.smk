@@ -28,6 +28,7 @@ from rib.config.grid import resolve_grid  # noqa: E402
 from rib.config.run import LOADED, PRETRAINED, RUN_COLUMNS, parent_of  # noqa: E402
 from rib.config.schema import known_name, read_yaml, validated  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
+from rib.jobs.parent_run import JOBS_AT_ONCE  # noqa: E402
 from start_run import start_run  # noqa: E402
 
 # Snakemake itself keeps the last of two equal keys, follows every alias, and runs Python in the file if it says so.

@@ -1,8 +1,8 @@
 """Terminal output of a run: progress, one line per finished job, and finally the error messages of failed jobs.
 
-Dry-runs and runs with --verbose use Snakemake's own output, and its log file always contains everything. A logger
-plugin does not help: snakemake-logger-plugin-rich 0.5 shows remaining time and finished jobs only with all of
-Snakemake's output, and prints the full logs of failed jobs.
+Dry-runs show a line per rule. Calls with --verbose show Snakemake's own output, and its log file always contains
+everything. A logger plugin does not help: snakemake-logger-plugin-rich 0.5 shows remaining time and finished jobs
+only with all of Snakemake's output, and prints the full logs of failed jobs.
 """
 
 import logging
@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from functools import partial
+from os.path import commonpath
 from pathlib import Path
 from statistics import fmean
 
@@ -23,6 +25,7 @@ from rib.base.errors import UserError
 from rib.base.progress import duration
 from rib.jobs.job import reason
 from rib.jobs.parent_run import end_jobs
+from rib.records import provenance
 
 FAILED = {LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR}
 SHOWN = {None, LogEvent.RUN_INFO, LogEvent.SHELLCMD, LogEvent.DEBUG_DAG}  # and, during a run, finished jobs
@@ -33,6 +36,30 @@ ENDING = ("Complete log", "Elapsed time")
 COMMAND = "CalledProcessError"
 AFTER_FAILURE = ("Exiting because a job execution failed", "Shutting down")
 BAR = "{n_fmt}/{total_fmt} jobs |{bar}| {elapsed}{postfix}"
+BESIDE_RESULTS = (provenance.ENDING, "manifest.json")  # endings of files that are not counted as made
+# What Snakemake says at the end of a dry-run about the list of jobs, which is not shown.
+ABOUT_LIST = ("Reasons:", "Rules with provenance triggered jobs")
+END_OF_DRY_RUN = "This was a dry-run"
+SHORT_END = "This was a dry-run; with --verbose it lists every job with its files."
+# Texts in which Snakemake advises to wipe the metadata of files, and what is said instead: it would
+# keep results that nobody compared.
+PROVENANCE_HINT = "Some jobs were triggered by provenance information"
+ACCEPT_HINT = "If only code changed, and no result with it, `snakemake accept` checks a sample and keeps all."
+INCOMPLETE_FILES = "Incomplete files:\n"
+INCOMPLETE_HINT = "These files are not finished; call again with --rerun-incomplete to make them: {}."
+CHANGED = "settings or code changed"
+# Snakemake's reasons to run a job, the first that applies counts; and how the table of a dry-run says them.
+REASONS = {
+    "forced": "forced",
+    "output files have to be generated": "not made yet",
+    "incomplete output files": "not finished",
+    "params have changed since last execution": CHANGED,
+    "code has changed since last execution": CHANGED,
+    "set of input files has changed since last execution": "has other inputs",
+    "updated input files": "an input is newer",
+    "input files updated by another job": "an input is made again",
+}
+NAMED_FILES = 3  # more files of a folder are counted
 
 
 class Progress:
@@ -88,6 +115,65 @@ def _named(job) -> str:
     return f"{job.rule.name} {'/'.join(job.wildcards)}".rstrip()
 
 
+def closing_line(outputs: Iterable[str]) -> str:
+    """Where to look after a run: files by name, or many files of a folder as their number.
+
+    Args:
+        outputs: of the jobs that ran, at least one.
+    """
+    paths = sorted(set(outputs))
+    results = [path for path in paths if not path.endswith(BESIDE_RESULTS)] or paths
+    by_place = defaultdict(list)
+    for path in results:
+        by_place[_place(path)].append(path)
+    named = []
+    for _, files in sorted(by_place.items()):
+        if len(files) > NAMED_FILES:
+            named.append(f"{len(files)} files in {commonpath(files)}/")
+        else:
+            named.extend(files)
+    return f"Made: {', '.join(named)}."
+
+
+def _place(path: str) -> tuple[int, str]:
+    """Position and name of the place where the closing line counts a file, in the order of the stages.
+
+    Reports are counted by folder: tables, figures and the page. Everything else is counted together.
+    """
+    roots = provenance.MADE
+    root = next((root for root in roots if path.startswith(root)), None)
+    if root is None:
+        return len(roots), str(Path(path).parent)
+    is_report = root == roots[-1]
+    return roots.index(root), str(Path(path).parent) if is_report else root
+
+
+def dry_run_table(counts: Mapping[str, int], reasons: Mapping[str, Mapping[str, int]]) -> str:
+    """Table of the jobs of a dry-run, a line per rule.
+
+    Args:
+        counts: jobs by rule, the last entry their total, as Snakemake counts them.
+        reasons: jobs by reason, by rule.
+    """
+    rows = [("job", "count", "reason")]
+    for rule, count in counts.items():
+        jobs_by_reason = reasons.get(rule, {})
+        if len(jobs_by_reason) == 1:
+            why = next(iter(jobs_by_reason))
+        else:
+            why = ", ".join(f"{number} {reason}" for reason, number in jobs_by_reason.items())
+        rows.append((rule, str(count), why))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    rows.insert(1, tuple("-" * width for width in widths))
+    return "\n".join(f"{rule:<{widths[0]}}  {count:>{widths[1]}}  {why}".rstrip() for rule, count, why in rows)
+
+
+def reason_to_run(names: Iterable[str]) -> str | None:
+    """The reason of a job that the table of a dry-run shows, from Snakemake's; None for a target such as `all`."""
+    given = set(names)
+    return next((short for name, short in REASONS.items() if name in given), None)
+
+
 class Console(logging.Formatter):
     """Replaces Snakemake's filter and formatter of the terminal, except in jobs and if the user has a logger plugin."""
 
@@ -95,8 +181,10 @@ class Console(logging.Formatter):
         super().__init__()
         self.workflow = workflow
         self.progress: Progress | None = None
+        self.made = ""  # closing line of a rule's own, in place of closing_line
         self.said_last = False  # whether the last job to fail ran alone, so that its message was printed last
         self.stopped = self.over = False
+        self.has_table = False  # whether the table of a dry-run was shown
         shown = workflow.is_main_process
         self.handler = next((each for each in logger.handlers if shown and each.name == "DefaultStreamHandler"), None)
         if self.handler:
@@ -110,8 +198,10 @@ class Console(logging.Formatter):
             return True  # also with --quiet
         if not all(each.filter(record) for each in self.filters):
             return False
-        if self.workflow.output_settings.verbose or self.workflow.dryrun or record.levelno >= logging.WARNING:
+        if self.workflow.output_settings.verbose or record.levelno >= logging.WARNING:
             return True
+        if self.workflow.dryrun and str(record.msg).startswith(ABOUT_LIST):
+            return False
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_INFO and self.progress:
             self.progress.start(record.jobid)
@@ -128,6 +218,11 @@ class Console(logging.Formatter):
 
     def _text(self, record: logging.LogRecord) -> str:
         event, error = getattr(record, "event", None), getattr(record, "exception", None)
+        if self.workflow.dryrun and not self.workflow.output_settings.verbose:
+            if event == LogEvent.RUN_INFO:
+                return self._table(record.stats)
+            if str(record.msg).startswith(END_OF_DRY_RUN):
+                return SHORT_END
         if not self.workflow.dryrun and event == LogEvent.RUN_INFO:
             jobs = list(self.workflow.dag.needrun_jobs())
             if not any(job.output for job in jobs):  # status, plan and verify print their own output
@@ -142,14 +237,35 @@ class Console(logging.Formatter):
             if self.progress and event == LogEvent.JOB_ERROR:
                 self.progress.fail(record.jobid)
         text = str(record.msg)
+        if text.startswith(PROVENANCE_HINT):
+            changed = any(CHANGED in of_rule for of_rule in self._reasons().values())
+            return ACCEPT_HINT if changed else ""
+        if INCOMPLETE_FILES in text:
+            return INCOMPLETE_HINT.format(", ".join(text.partition(INCOMPLETE_FILES)[2].split()))
         of_job = event in FAILED or (error == "RuleException" and COMMAND in text) or text.startswith(AFTER_FAILURE)
         if self.over or of_job:
             return ""
         return (error and _user_error(sys.exc_info()[1])) or self.usual.format(record)
 
-    def follow(self, made: str) -> None:
-        """Handle signals when the run starts, and print messages when it ends: `made` if it succeeds."""
-        self.made = made  # a rule may replace it
+    def _table(self, counts: Mapping[str, int]) -> str:
+        """Table of the jobs of a dry-run; empty if it was shown, since Snakemake tells the numbers twice."""
+        if self.has_table:
+            return ""
+        self.has_table = True
+        return dry_run_table(counts, self._reasons())
+
+    def _reasons(self) -> Mapping[str, Mapping[str, int]]:
+        """Jobs that a dry-run would run, by reason, by rule."""
+        dag = self.workflow.dag
+        reasons: dict[str, Counter] = defaultdict(Counter)
+        for job in dag.needrun_jobs(exclude_finished=False):
+            reason = reason_to_run(dag.reason(job).get_names())
+            if reason and not job.rule.norun:
+                reasons[job.rule.name][reason] += 1
+        return reasons
+
+    def follow(self) -> None:
+        """Handle signals when the run starts, and print messages when it ends."""
         self.workflow.onstart(lambda log: self._handle_signals())
         if self.handler:
             self.workflow.onsuccess(lambda log: self._succeed())
@@ -158,7 +274,9 @@ class Console(logging.Formatter):
     def _succeed(self) -> None:
         if self.progress:
             self.progress.bar.close()
-            print(self.made)
+            if not self.workflow.touch:  # which only renews times
+                outputs = [path for job in self.progress.jobs.values() for path in job.output]
+                print(self.made or closing_line(outputs))
 
     def _fail(self) -> None:
         """Print the final messages of a run that was stopped or failed."""

@@ -16,7 +16,7 @@ from rib.data import variables
 from rib.jobs import fork_server
 from rib.jobs.gpu_lock import JOBS_PER_GPU
 from rib.jobs.job import sweep
-from rib.jobs.parent_run import PARENT_RUN, announce
+from rib.jobs.parent_run import JOBS_AT_ONCE, PARENT_RUN, announce
 from rib.records import provenance
 
 NAMED = 3  # changed files that are named at the start; the others are counted
@@ -53,11 +53,13 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
 
     def start_and_prepare(*arguments, **more):
         workflow._prepare_dag = prepare
+        at_once = jobs_at_once(workflow, config["compute"])
+        os.environ[JOBS_AT_ONCE] = str(at_once)
         targets = workflow.dag_settings.targets
         if not (targets and LOOKS.issuperset(targets)):
             if workflow.executor_plugin is not None and not workflow.dryrun:
                 _lift_rate_limit(workflow.scheduling_settings)
-                _unlock_after_kill()
+                _unlock_after_kill(at_once)
                 sweep()
                 _check_results(SnakemakeRecords(), "Adopted the outputs of {} jobs, which match their records.")
             else:
@@ -67,6 +69,21 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
         return prepare(*arguments, **more)
 
     workflow._prepare_dag = start_and_prepare
+
+
+def jobs_at_once(workflow, compute: Mapping) -> int:
+    """How many jobs with networks this call starts at once: as its cores, nodes and GPUs allow.
+
+    Args:
+        compute: the section of config.yaml.
+    """
+    if not workflow.local_exec:
+        return workflow.nodes
+    at_once = max(1, (workflow._cores or 1) // compute["threads_per_job"])
+    gpus = workflow.global_resources.get("gpu")
+    if gpus is None or gpus.value is None or compute["device"] == "cpu":
+        return at_once
+    return max(1, min(at_once, gpus.value))
 
 
 def _lift_rate_limit(settings) -> None:
@@ -80,10 +97,10 @@ def _lift_rate_limit(settings) -> None:
         settings.max_jobs_per_timespan = None
 
 
-def _unlock_after_kill() -> None:
+def _unlock_after_kill(at_once: int) -> None:
     """Register this run; if no other is active, remove Snakemake's locks and the fork servers' sockets of killed runs."""
     records = SnakemakeRecords()
-    alive = announce(records.locked)
+    alive = announce(records.locked, at_once)
     for folder in () if alive else {*SOCKETS.parent.glob("warm-*")} - {SOCKETS}:
         shutil.rmtree(folder, ignore_errors=True)
     if not records.locked:

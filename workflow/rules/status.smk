@@ -12,7 +12,7 @@ rule status:
         cfg=lambda w: {
             "function": "rib.reporting.status:print_status",
             "records": RECORDS_BY_STAGE,
-            "jobs_at_once": workflow.nodes or workflow.cores,
+            "jobs_at_once": int(os.environ[JOBS_AT_ONCE]),
             "logs": LOGS,
         },
     script:

@@ -123,7 +123,9 @@ class Grid:
 
     def conditions(self) -> list[str]:
         """Conditions of all results that are not columns of the tables, as short phrases."""
-        found = [f"protocol {self.config['protocol']}", *["leak-free"] * self.config["leak_free"]]
+        found = [f"protocol {self.config['protocol']}"]
+        if self.leak_free_groups() is not None:
+            found.append("leak-free")
         if (budget := self.config["budget"]["max_images_per_dataset"]) != ALL:
             found.append(f"at most {budget} images per dataset")
         if labels := [entry.label for name, entry in self.datasets.items() if self.excludes_proxy(name)]:
@@ -329,6 +331,11 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
     named = [parse_name(name).short for name in catalog.records if external]
     known = {"model": [*catalog.models, *named], "target": catalog.datasets_of(family, *EVALUATED)}
     choices.check_external(catalog.external, known, [run for run in grid.runs() if run.method in external])
+    if config["leak_free"] and grid.leak_free_groups() is None:
+        grid.notices.append(
+            "leak_free: true has no effect under protocol held_out, which scores no image that shares its source with "
+            "one that was trained on"
+        )
     for model in models:
         for name in sorted(grid.methods.keys() - set(grid.methods_of(model))):
             grid.notices.append(f"method '{name}' is not run on '{model}': {grid.misfit(name, model)}")

@@ -1,10 +1,12 @@
 """One job: a log file, a private folder to write in, and a provenance record.
 
 A job writes to work/<digest of its settings and inputs>/. Its outputs are renamed to their declared names only when all
-of them are complete, so a job that fails or is killed leaves no partial output.
+of them are complete, so a job that fails or is killed leaves no partial output. That holds where they lie on another
+disk, too.
 """
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -33,6 +35,7 @@ from rib.records import integrity, provenance
 from rib.records.environment import surroundings
 
 WORK = Path("work")  # contains the private folders
+COPY = ".copy"  # ends the hidden name of an output that is being copied to another disk
 MARK = "job"  # file in a private folder that identifies its job: the log file, then the outputs, one per line
 
 
@@ -208,9 +211,47 @@ def _publish(staged: Mapping[str, Path], declared: Mapping[str, str], record: di
         sizes = {path: staged[name].stat().st_size for name, path in declared.items() if path in hashes}
         record = {**record, **surroundings(), "outputs": hashes, "sizes": sizes, "ended": ended}
         provenance.write(staged["provenance"], record)
-    for name, path in sorted(staged.items(), key=lambda item: (item[0] == "manifest", item[0] == "provenance")):
-        Path(declared[name]).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, declared[name])
+    in_order = sorted(staged, key=lambda name: (name == "manifest", name == "provenance"))
+    _rename({staged[name]: Path(declared[name]) for name in in_order})
+
+
+def _rename(targets: Mapping[Path, Path]) -> None:
+    """Rename finished files, in the given order; they get their names whole or not at all.
+
+    `work/` and the results may lie on different disks, between which nothing can be renamed. The files are then
+    copied beside their targets first, all of them before the first is renamed.
+
+    Raises an OSError that names the target if it cannot be written.
+    """
+    to_rename = dict(targets)
+    for source, target in targets.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.replace(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            break
+        del to_rename[source]
+    copies = {source: target.with_name(f".{target.name}{COPY}") for source, target in to_rename.items()}
+    try:
+        for source, copy in copies.items():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            _copy(source, copy)
+        for source, copy in copies.items():
+            os.replace(copy, to_rename[source])
+    finally:
+        for copy in copies.values():
+            copy.unlink(missing_ok=True)
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """Copy a file with its times, a link as a link; raises an OSError that names the copy."""
+    copy.unlink(missing_ok=True)  # a job that was killed may have left a part of it
+    try:
+        shutil.copy2(source, copy, follow_symlinks=False)  # archives are links to the user's
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(copy)) from error
 
 
 def _input_hashes(inputs: Mapping[str, str | Sequence[str]]) -> dict[str, str]:

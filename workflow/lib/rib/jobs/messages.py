@@ -15,6 +15,7 @@ UNWRITABLE = {
     errno.EROFS: "the folder is read-only; make it writable",
     errno.EACCES: "you may not write or read there; change its permissions",
     errno.EPERM: "you may not write or read there; change its permissions",
+    errno.ELOOP: "the link leads back to itself; delete it",
 }
 
 

@@ -17,7 +17,9 @@ import psutil
 from filelock import FileLock
 
 PARENT_RUN = "RIB_PARENT_RUN"  # environment variable: id of the Snakemake process that a job belongs to
+JOBS_AT_ONCE = "RIB_JOBS_AT_ONCE"  # environment variable: how many jobs this call starts at once
 RUNS = Path(".snakemake/runs")  # next to Snakemake's own locks, so that both are deleted together
+LOCKED_FILES = Path(".snakemake/locks")
 POLL = 0.5  # seconds between checks that the owner is alive
 GRACE = 5.0  # seconds that a job has to clean up
 STARTED = 3600.0  # seconds within which every run has locked its outputs
@@ -63,17 +65,45 @@ def end_jobs(running: Callable[[], object]) -> None:
             return
 
 
-def announce(locked: bool) -> list[str]:
-    """Register this process as a run of the current folder until it ends, and return the other runs; see `others`."""
+def announce(locked: bool, jobs_at_once: int) -> list[str]:
+    """Register this process as a run of the current folder until it ends, and return the other runs.
+
+    Args:
+        locked: see `others`.
+        jobs_at_once: how many jobs the run starts at once, which `snakemake status` tells.
+    """
     RUNS.mkdir(parents=True, exist_ok=True)
     own = RUNS / f"{socket.gethostname()}.{os.getpid()}.{token_hex(4)}.lock"
     _held.append(FileLock(own))
     _held[-1].acquire()
-    atexit.register(own.unlink, missing_ok=True)
+    _jobs_file(own).write_text(str(jobs_at_once), encoding="utf-8")
+    atexit.register(_remove, own)
     alive = others(locked)
     for path in set(RUNS.glob("*.*.*.lock")) - {own} - alive.keys():
-        path.unlink(missing_ok=True)
+        _remove(path)
     return list(alive.values())
+
+
+def _jobs_file(registration: Path) -> Path:
+    """File with the number of jobs of a run; not the lock itself, which some file systems lose by writing."""
+    return registration.with_suffix(".jobs")
+
+
+def _remove(registration: Path) -> None:
+    registration.unlink(missing_ok=True)
+    _jobs_file(registration).unlink(missing_ok=True)
+
+
+def jobs_of_others() -> int | None:
+    """How many jobs the other active runs of the current folder start at once; None if there are none."""
+    locked = LOCKED_FILES.is_dir() and any(LOCKED_FILES.iterdir())
+    numbers = []
+    for registration in others(locked):
+        file = _jobs_file(registration)
+        with contextlib.suppress(OSError, ValueError):
+            if file.is_file():  # not a pipe, which would be waited for
+                numbers.append(int(file.read_text(encoding="utf-8")))
+    return sum(numbers) or None
 
 
 def others(locked: bool) -> dict[Path, str]:

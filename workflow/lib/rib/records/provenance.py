@@ -6,6 +6,7 @@ path of the record, and is shared through git. Files shared through DVC are acce
 A record and a line end with a digest of their text, so that any change of either is noticed.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -198,18 +199,31 @@ def _refuse_elsewhere(files: Iterable[str]) -> None:
 def changed(has_other_time: Callable[[str], bool], is_unfinished: Callable[[str], bool]) -> list[str]:
     """Outputs whose time or size is not that of their job, and damaged records. Only the records are read.
 
-    If all files of a job have another time, they were copied as a whole, and only sizes count.
+    A link that leads back to itself in place of an output counts as changed, unlike an output that is missing. If all
+    files of a job have another time, they were copied as a whole, and only sizes count.
     """
     found = []
     for path in below(map(Path, MADE)):
         record, differs = read(path), {}
         found += [] if record else [str(path)]
         for file in record["outputs"] if record else ():
+            if _is_loop(file):
+                found.append(file)
+                continue
             with suppress(OSError):  # it is missing, or another run is making it
                 differs[file] = has_other_time(file), Path(file).stat().st_size != record["sizes"].get(file)
         copied = all(time for time, _ in differs.values()) and has_other_time(str(path))
         found += [file for file, (time, size) in differs.items() if size or (time and not copied)]
     return [file for file in found if not is_unfinished(file)]
+
+
+def _is_loop(file: str) -> bool:
+    """Whether a path is a link that leads back to itself, which nothing can read."""
+    try:
+        Path(file).stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def made_from_others(records: Iterable[str]) -> set[str]:

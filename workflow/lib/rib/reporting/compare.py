@@ -6,6 +6,7 @@ paired. Intervals, tests and ties are those of `rib.analysis.comparison`; Holm's
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,12 +46,11 @@ def compare(*, bundles: Sequence[str], statistics: Mapping, log_file: str, folde
     or hostile, or if a table of it does not follow from its rows.
     """
     paths = [from_home(path, "config, bundles") for path in bundles]
-    stems = [path.name.removesuffix(".rib.zip") for path in paths]
-    wrong = [path for path, stem in zip(paths, stems, strict=True) if not (path.is_file() and NAME.fullmatch(stem))]
+    wrong = [path for path in paths if not (path.is_file() and NAME.fullmatch(_stem(path)))]
     if wrong or not paths:
         what = f"{wrong[0]} is missing or not named by letters, digits, _, . and -" if wrong else "no bundles are given"
         raise UserError(f"config, bundles: {what}; write for example --config bundles='[a.rib.zip, b.rib.zip]'.")
-    names = [f"{stem}.{n}" if stems.count(stem) > 1 else stem for n, stem in enumerate(stems, 1)]
+    names = names_of(paths)
     with private("compare", log_file, {}, resumes=None):
         refuse_full_disk(WORK, sum(path.stat().st_size for path in paths), "comparing bundles")
         opened, images, claims, settings, runs = zip(*map(check, paths, names), strict=True)
@@ -73,6 +73,46 @@ def compare(*, bundles: Sequence[str], statistics: Mapping, log_file: str, folde
         write_table(Path(folder, f"{name}.csv"), table)
     write_text(Path(folder, "index.html"), text)
     print(f"The tables of {len(opened)} bundles follow from their rows; open {folder}/index.html.")
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Names of bundles in tables and on the page: those of the files, with a folder where files have the same name.
+
+    Raises a UserError if two bundles are the same file, or cannot be told apart.
+    """
+    names = []
+    for path in paths:
+        alike = [other for other in paths if _stem(other) == _stem(path)]
+        names.append(_stem(path) if len(alike) == 1 else f"{_folder(path, alike)}.{_stem(path)}")
+    for number, path in enumerate(paths):
+        for earlier, name in zip(paths[:number], names, strict=False):
+            if path.samefile(earlier):
+                raise UserError(f"config, bundles: {earlier} and {path} are the same file; remove one of them.")
+            if name == names[number]:
+                raise UserError(
+                    f"config, bundles: {earlier} and {path} would both be called {name}; rename one of these files."
+                )
+    return names
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".rib.zip")
+
+
+def _folder(path: Path, alike: Sequence[Path]) -> str:
+    """The nearest folder whose name tells a file from others of the same name, or else all of its folders."""
+    parents = {other: _parents(other) for other in alike}
+    for level, folder in enumerate(parents[path]):
+        at_this_level = [folders[level] for folders in parents.values() if level < len(folders)]
+        if at_this_level.count(folder) == 1:
+            return folder
+    return ".".join(reversed(parents[path]))
+
+
+def _parents(path: Path) -> list[str]:
+    """Names of a file's folders, the nearest first, in the characters of a bundle's name."""
+    folders = path.resolve().parts[1:-1]
+    return [re.sub(r"[^A-Za-z0-9_.-]", "_", folder) for folder in reversed(folders)]
 
 
 def check(path: Path, name: str) -> tuple[Bundle, dict[str, str], pd.DataFrame, dict[str, str], dict]:

@@ -1,7 +1,8 @@
 """Estimate the cost of a grid before it is run: jobs, images, hours, download and disk space. No torch.
 
-Hours are images divided by throughput. Throughput is measured if jobs of the model have run here; otherwise it is taken
-from the catalogue's throughput.csv (timm's benchmark, one RTX 3090 at 224 px).
+Hours are images divided by throughput. Throughput is measured if jobs of the model have run here, or elsewhere and are
+recorded in provenance.jsonl; otherwise it is taken from the catalogue's throughput.csv (timm's benchmark, one RTX 3090
+at 224 px), or from that of the other kind of pass.
 """
 
 import json
@@ -10,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,8 @@ STATED_SIDE = 224  # pixels at which throughput.csv was measured
 FLOAT = 4  # bytes of a stored number
 ROW = 9  # bytes of a stored row about one image: 8.7 measured on a million like those of ImageNet-C
 TRAIN, EVALUATE = "train", "evaluate"
+PASSES_OF_TRAINING = 3.5  # evaluations of an image in the time of training on it, as in throughput.csv
+IMPORTED = "import_checkpoint"  # a rule that trains nothing
 
 
 @dataclass
@@ -56,12 +59,14 @@ def plan(grid: Grid, results: Path, jobs: Mapping[str, int]) -> Plan:
     _add_bytes(found, grid, counts, runs)
     rates = grid.catalog.table("throughput.csv", ("architecture", EVALUATE, TRAIN), (EVALUATE, TRAIN))
     stated = {row["architecture"]: row for row in rates}
+    seen = {name: _seen(grid, name, counts) for name in grid.datasets}
+    gathered = provenance.load()
     for name, model in grid.models.items():
-        found.rates[name] = _rates(name, model, grid, stated, results)
+        recorded = _recorded(grid, name, results, seen, gathered)
+        found.rates[name] = _rates(name, model, grid, stated, results, recorded)
         if model.pretrain:
             images = images_of(str(model.pretrain["size"]), counts[model.pretrain["dataset"]])
             _add_images(found, name, {TRAIN: model.pretrain["epochs"] * images})
-    seen = {name: _seen(grid, name, counts) for name in grid.datasets}
     for run in runs:
         _add_run(found, grid, run, seen)
     found.disk["rows per image"] = ROW * found.images[EVALUATE]
@@ -90,10 +95,10 @@ def count_jobs(config: Mapping) -> dict[str, int]:
         options = ["--dry-run", "--forceall", "--quiet", "rules", "--configfile", file]
         command = [sys.executable, "-m", "snakemake", *options]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    table = re.search(r"^job +count\n-.*\n((?:\w+ +\d+\n)+)", done.stdout, re.MULTILINE)
+    table = re.search(r"^job +count.*\n-.*\n((?:\w+ +\d+.*\n)+)", done.stdout, re.MULTILINE)
     if done.returncode or table is None:
         raise UserError(f"the jobs cannot be counted because the dry-run fails: {done.stdout.strip()[-500:]}")
-    counts = dict(line.split() for line in table[1].splitlines())
+    counts = dict(line.split()[:2] for line in table[1].splitlines())
     return {rule: int(number) for rule, number in counts.items() if rule not in ("all", "total")}
 
 
@@ -130,15 +135,82 @@ def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int], runs: Sequenc
         found.unknown.append(f"the entries of {missing} do not state parameters, so their checkpoints are not included")
 
 
-def _rates(name: str, model: Model, grid: Grid, stated: Mapping, results: Path) -> tuple[dict[str, float], str]:
-    """Images/s of a model in training and evaluation, and their origin; unknown rates are omitted."""
+def _rates(
+    name: str,
+    model: Model,
+    grid: Grid,
+    stated: Mapping[str, Mapping],
+    results: Path,
+    recorded: Mapping[str, float],
+) -> tuple[dict[str, float], str]:
+    """Images/s of a model in training and evaluation, and their origin.
+
+    Args:
+        stated: rows of throughput.csv by architecture.
+        results: folder with the family's results.
+        recorded: images/s by kind, as in the gathered records.
+
+    Returns:
+        Images/s by kind, without those that are unknown; and a phrase about where they come from.
+    """
     stages = {TRAIN: "finetune", EVALUATE: "evaluate"}
-    measured = {kind: rate for kind, stage in stages.items() if (rate := _measured(results, stage, name))}
-    if len(measured) == 2 or model.architecture not in stated:
-        return measured, "measured here" if measured else "unknown"
-    scale = (STATED_SIDE / grid.geometry(name).size) ** 2
-    rates = {kind: float(stated[model.architecture][kind]) * scale for kind in (TRAIN, EVALUATE)}
-    return {**rates, **measured}, "stated" if not measured else f"measured here for {next(iter(measured))}, else stated"
+    rates, origins = {}, {}
+    for kind, stage in stages.items():
+        if rate := _measured(results, stage, name):
+            rates[kind], origins[kind] = rate, "measured here"
+        elif kind in recorded:
+            rates[kind], origins[kind] = recorded[kind], "as recorded"
+        elif model.architecture in stated:
+            scale = (STATED_SIDE / grid.geometry(name).size) ** 2
+            rates[kind], origins[kind] = float(stated[model.architecture][kind]) * scale, "stated"
+    if rates.keys() == {EVALUATE}:
+        rates[TRAIN] = rates[EVALUATE] / PASSES_OF_TRAINING
+        origins[TRAIN] = "a guess from evaluation"
+    elif rates.keys() == {TRAIN}:
+        rates[EVALUATE] = rates[TRAIN] * PASSES_OF_TRAINING
+        origins[EVALUATE] = "a guess from training"
+    if len(set(origins.values())) == 1:
+        return rates, origins[TRAIN]
+    return rates, ", ".join(f"{kind} {origin}" for kind, origin in origins.items()) or "unknown"
+
+
+def _recorded(
+    grid: Grid,
+    model: str,
+    results: Path,
+    seen: Mapping[str, int],
+    gathered: Mapping[str, Sequence[Mapping]],
+) -> dict[str, float]:
+    """Images/s of a model's runs of this grid that ran elsewhere, by kind, including start-up.
+
+    How many images a run passed stands in files that may not be here, so only runs count whose
+    training and images are those of the grid.
+
+    Args:
+        results: folder with the family's results, as in the paths of records.
+        seen: images that a run uses, by dataset.
+        gathered: records of provenance.jsonl, by path.
+    """
+    images = {TRAIN: 0, EVALUATE: 0}
+    seconds = {TRAIN: 0.0, EVALUATE: 0.0}
+    folder = results / grid.config["protocol"]
+    view = grid.view_of(model)
+    for run in grid.runs():
+        if run.model != model:
+            continue
+        method = grid.methods.get(run.method)
+        training = grid.training(run.method) if method and method.trains else None
+        for record in gathered.get(f"{folder}/finetune/{run}/{provenance.ENDING}", ()):
+            cfg = record["cfg"]
+            if cfg.get("view") == view and cfg.get("training") == training and training:
+                images[TRAIN] += _trained_images(grid, run, seen)
+                seconds[TRAIN] += record["seconds"]
+        for group, datasets in grid.evaluation_groups().items():
+            for record in gathered.get(f"{folder}/evaluate/{run}/{group}.{provenance.ENDING}", ()):
+                if record["cfg"].get("view") == view:
+                    images[EVALUATE] += _evaluated_images(grid, run, seen, datasets)
+                    seconds[EVALUATE] += record["seconds"]
+    return {kind: images[kind] / seconds[kind] for kind in images if images[kind] and seconds[kind]}
 
 
 def _measured(results: Path, stage: str, model: str) -> float | None:
@@ -146,7 +218,7 @@ def _measured(results: Path, stage: str, model: str) -> float | None:
     total, seconds = 0, 0.0
     for record in results.glob(f"*/{stage}/{model}/**/*provenance.json"):
         file = record.with_name(record.name.replace("provenance.json", "manifest.json"))
-        if file.is_file() and (made := provenance.read(record)) and made["rule"] != "import_checkpoint":
+        if file.is_file() and (made := provenance.read(record)) and made["rule"] != IMPORTED:
             facts = read_json(file)
             total += facts["images"] if stage == "finetune" else sum(d["n"] for d in facts["datasets"].values())
             seconds += made["seconds"]
@@ -156,18 +228,35 @@ def _measured(results: Path, stage: str, model: str) -> float | None:
 def _add_run(found: Plan, grid: Grid, run: Run, seen: Mapping[str, int]) -> None:
     """Add the images of one run: those it trains on in all epochs, and those it is evaluated on."""
     scored = grid.not_trained_on if run.method in grid.over_targets else grid.datasets
-    split = grid.split_fractions
-    train, test = (split["train"], 1 - sum(split.values())) if split else (1, 1)
+    passes = {
+        TRAIN: _trained_images(grid, run, seen),
+        EVALUATE: _evaluated_images(grid, run, seen, scored),
+    }
     method = grid.methods.get(run.method)  # None for the pretrained model
+    _add_images(found, run.model, passes, method.cost_of("training") if method else 1)
+
+
+def _trained_images(grid: Grid, run: Run, seen: Mapping[str, int]) -> int:
+    """Images that a run is trained on, counted once per epoch; 0 if it is not trained."""
+    method = grid.methods.get(run.method)
+    if not (method and method.trains):
+        return 0
+    share = grid.split_fractions["train"] if grid.split_fractions else 1
+    whole = math.ceil(seen[run.target] * share)
+    how = grid.training(run.method)
+    if how["steps"]:
+        return how["steps"] * how["batch_size"]
+    counted = whole if how["subset_length"] == "steps" else images_of(run.size, whole)
+    return how["epochs"] * counted
+
+
+def _evaluated_images(grid: Grid, run: Run, seen: Mapping[str, int], datasets: Iterable[str]) -> int:
+    """Images of datasets that pass through a run's networks when it is evaluated."""
+    method = grid.methods.get(run.method)
+    share = 1 - sum(grid.split_fractions.values()) if grid.split_fractions else 1
     states = method.settings["steps"] + 1 if method and method.form == "curve" else 1
     states += len(method.parents) if method and method.form == ENSEMBLE else 0
-    passes = {TRAIN: 0, EVALUATE: round(states * test * sum(seen[name] for name in scored))}
-    if method and method.trains:
-        whole = math.ceil(seen[run.target] * train)
-        images, how = images_of(run.size, whole), grid.training(run.method)
-        counted = whole if how["subset_length"] == "steps" else images
-        passes[TRAIN] += how["steps"] * how["batch_size"] if how["steps"] else how["epochs"] * counted
-    _add_images(found, run.model, passes, method.cost_of("training") if method else 1)
+    return round(states * share * sum(seen[name] for name in datasets))
 
 
 def _add_images(found: Plan, model: str, passes: Mapping[str, int], training: float = 1) -> None:
@@ -190,6 +279,8 @@ def _seen(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
 
 
 def _hours(found: Plan, kind: str) -> str:
+    if not found.images[kind]:
+        return "0.0 hours of one device"
     without = [name for name, (rates, _) in found.rates.items() if kind not in rates]
     if len(without) == len(found.rates):
         return "hours unknown"

@@ -8,15 +8,22 @@ from statistics import fmean
 
 from rib.base.progress import duration
 from rib.jobs.job import begun, reason
-from rib.jobs.parent_run import is_held
+from rib.jobs.parent_run import is_held, jobs_of_others
 from rib.records import provenance
 
 OF_METHODS = {"finetune", "merge", "evaluate"}  # stages in which the time of a job depends on its method
 
 
 def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int, logs: str) -> None:
-    """Print the progress, see `status`, and jobs that failed, also those of reports, whose logs are in the folder `logs`."""
+    """Print the progress, see `status`, and jobs that failed, also those of reports.
+
+    Args:
+        records: of the jobs of each stage.
+        jobs_at_once: how many jobs this call would start at once; an active run has a number of its own.
+        logs: folder with the logs of reports.
+    """
     running = at_work()
+    jobs_at_once = jobs_of_others() or jobs_at_once
     missing = (log_of(path) for path in chain.from_iterable(records.values()) if not Path(path).is_file())
     of_reports = (str(path) for place in ("*.log", "figures/*.log") for path in sorted(Path(logs).glob(place)))
     said = {log: reason(Path(log)) for log in chain(missing, of_reports) if log not in running}
