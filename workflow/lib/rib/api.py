@@ -143,8 +143,8 @@ def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.D
     if missing := set(rows["model"]) - set(rows["model"][rows["method"] == PRETRAINED]):
         raise UserError(f"the rows of the pretrained {min(missing)} are missing; evaluate it on the same datasets.")
     paths = {name: stages.dataset(name).folder / OUTPUTS["index"] for name in stages.grid.datasets}
-    indexes = {name: pd.read_parquet(path, columns=counts.INDEX_COLUMNS) for name, path in paths.items()}
-    counted, how = counts.count(counts.rows_of(rows), indexes), stages.grid.config["statistics"]
+    objects = counts.read_objects(paths.values(), stages.grid.leak_free_groups())
+    counted, how = counts.count(counts.rows_of(rows), objects), stages.grid.config["statistics"]
     weights = bootstrap.object_weights(counted.objects, how["replicates"], how["seed"])
     ood = ri.ood_accuracies(counted, weights, stages.grid.ood, stages.grid.leak_free_groups())
     return tables.ri_table(ood, how["confidence"]), tables.mri_tables(ood, how["confidence"])[0]
