@@ -48,6 +48,45 @@ def test_class_folders_are_found_below_any_top_folder(prepared, tmp_path, top):
         check(*prepared("class_folders", path), 8)
 
 
+FORMATS = {
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".tif": "TIFF",
+    ".TIFF": "TIFF",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".JPG": "JPEG",
+}
+
+
+def test_photos_of_all_formats_are_read(prepared, tmp_path):
+    files = {f"{WNIDS[i]}/1{ending}": jpeg(i, kind=kind) for i in INDICES for ending, kind in FORMATS.items()}
+    path = zipped(tmp_path / "a.zip", {f"x/{name}": data for name, data in files.items()})
+    index, images, classes = prepared("class_folders", path)
+    assert sorted(index["image_id"]) == sorted(files)
+    exact = index["image_id"].str.endswith((".bmp", ".tif", ".TIFF", ".png"))
+    check(index[exact], images[exact], classes, 4 * len(INDICES))
+
+
+@pytest.mark.parametrize("layout", ["class_folders", "class_tars", "corruptions"])
+def test_what_is_not_read_is_named_with_its_number(prepared, tmp_path, caplog, layout):
+    """Given files in class folders that are no photos, the log says how many of each ending, most frequent first."""
+    caplog.set_level("INFO")
+    names = ["1.png", "a.txt", "b.txt", "c.TXT", "d.heic", "notes"]
+    settings = {}
+    if layout == "class_tars":
+        inside = tar(tmp_path / "inside.tar", {name: jpeg(2, kind="PNG") for name in names}).read_bytes()
+        path = tar(tmp_path / "a.tar", {f"{WNIDS[2]}.tar": inside})
+    elif layout == "corruptions":
+        settings = {"corruptions": ["fog"], "severities": [1]}
+        path = tar(tmp_path / "a.tar", {f"fog/1/{WNIDS[2]}/{name}": jpeg(2, kind="PNG") for name in names})
+    else:
+        path = tar(tmp_path / "a.tar", {f"x/{WNIDS[2]}/{name}": jpeg(2, kind="PNG") for name in names})
+    index, *_ = prepared(layout, path, space=space_of([2]), **settings)
+    assert len(index) == 1
+    assert "set: not read: 3 .txt, 1 without an ending, 1 .heic" in caplog.text
+
+
 def test_a_has_200_classes_and_leaves_out_what_is_none_of_them(prepared, tmp_path):
     space = read_timm_list("imagenet_a")
     path = tar(tmp_path / "a.tar", {f"imagenet-a/{wnid}/1.jpg": jpeg(i) for i, wnid in enumerate(WNIDS)})

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import os
 import signal
 import subprocess
@@ -9,7 +10,9 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
@@ -71,6 +74,72 @@ def test_photos_kept_encoded_give_the_pixels_of_arrays(tmp_path, archive):
     assert index_of(other.images[np.array([0])][0]) == INDICES[0]
 
 
+def photo(seed, kind):
+    """Encoded noise, the same pixels for the same seed."""
+    pixels, buffer = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8), io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@STORAGES
+def test_identical_photos_are_counted_and_have_one_source(tmp_path, caplog, storage, monkeypatch):
+    """Given a PNG, its copy as BMP in its class and a copy in another class, all three are one source image.
+
+    Each photo is decoded once.
+    """
+    caplog.set_level("INFO")
+    files = {f"{WNIDS[i]}/own.png": photo(i, "PNG") for i in INDICES}
+    files |= {f"{WNIDS[2]}/b.png": photo(0, "PNG"), f"{WNIDS[2]}/c.bmp": photo(0, "BMP")}
+    files |= {f"{WNIDS[10]}/a.png": photo(0, "PNG")}
+    decoded = []
+    monkeypatch.setattr(preparation, "decode", lambda data, *more: decoded.append(data) or decode(data, *more))
+    place, archive = folder(tmp_path, "out"), tar(tmp_path / "a.tar", files)
+    index, *_ = run_prepare(place, "class_folders", archive, storage=storage, source_group=None)
+    assert len(decoded) == len(files) == len(index)
+    same = index[index["photo_sha256"].duplicated(keep=False)]
+    assert set(same["image_id"]) == {f"{WNIDS[2]}/b.png", f"{WNIDS[2]}/c.bmp", f"{WNIDS[10]}/a.png"}
+    manifest = read_json(place / "manifest.json")
+    assert (manifest["identical"], manifest["identical_of_other_classes"]) == (3, 3)
+    assert (
+        "set: 3 of 7 images are identical" in caplog.text
+        and "3 images are identical to one of another class" in caplog.text
+    )
+    dataset = PreparedDataset.open(place, "set", GEOMETRY)
+    places, sources = dataset.sources
+    assert len(sources) == 5 and len(set(places[same.index])) == 1
+    assert dataset.joined_index["object_id"].to_pylist().count(sources[places[same.index[0]]]) == 3
+
+
+def test_photos_of_which_only_the_resized_pixels_agree_are_not_identical(tmp_path):
+    files = {f"{WNIDS[i]}/{side}.png": jpeg(i, (side, side), kind="PNG") for i in INDICES for side in (40, 41)}
+    place = folder(tmp_path, "out")
+    index, *_ = run_prepare(place, "class_folders", tar(tmp_path / "a.tar", files))
+    assert index["sha256"].nunique() == 4 and index["photo_sha256"].nunique() == 8
+    assert read_json(place / "manifest.json")["identical"] == 0
+
+
+def test_drawings_are_compared_before_they_are_resized(tmp_path):
+    """Given two pictures that agree at the geometry only, they are not identical."""
+    small, large = (jpeg(2, (side, side), kind="PNG") for side in (64, 256))
+    names = {"1f98a": small, "1f98b": large, "1f98c": small}
+    archive = tar(tmp_path / "a.tar", {f"package/assets/{name}.png": data for name, data in names.items()})
+    space = replace(space_of([2, 10, 101]), keys=tuple(names))
+    index, *_ = run_prepare(folder(tmp_path, "out"), "codepoint_images", archive, space=space, margin=0)
+    assert index["sha256"].nunique() == 1
+    first, second, third = index["photo_sha256"]
+    assert first == third != second
+
+
+def test_a_prepared_dataset_of_an_earlier_version_opens(tmp_path, archive, caplog):
+    place = folder(tmp_path, "out")
+    run_prepare(place, "class_folders", archive)
+    before = PreparedDataset.open(place, "set").sources[1]
+    table = pq.read_table(place / "index.parquet").drop_columns(["photo_sha256"])
+    pq.write_table(table, place / "index.parquet")
+    assert PreparedDataset.open(place, "set").sources[1] == before
+    assert "snakemake --forcerun prepare" in caplog.text
+
+
 @STORAGES
 def test_the_number_of_workers_changes_no_byte(tmp_path, archive, storage):
     places = [folder(tmp_path, str(workers)) for workers in (1, 4)]
@@ -87,8 +156,8 @@ def test_a_killed_job_goes_on_where_it_was_and_gives_the_same_bytes(tmp_path, ar
     run_prepare(whole, "class_folders", archive, storage=storage)
     with killed_after(count):
         run_prepare(place, "class_folders", archive, storage=storage)
-    converted, own = [], preparation._to_bytes
-    monkeypatch.setattr(preparation, "_to_bytes", lambda *args: converted.append(1) or own(*args))
+    converted, own = [], preparation._convert_photo
+    monkeypatch.setattr(preparation, "_convert_photo", lambda *args: converted.append(1) or own(*args))
     run_prepare(place, "class_folders", archive, storage=storage)
     assert digests(whole) == digests(place)
     assert len(converted) == 40 - count // 8 * 8
@@ -370,12 +439,17 @@ def test_what_is_left_out_of_a_folder_is_logged(tmp_path, caplog, make):
 
 
 def test_the_pretraining_proxy_is_left_out_and_sets_that_name_its_images_otherwise_are_refused(tmp_path):
-    def prepared(name, ending):
-        files = {f"x/{WNIDS[i]}/{n}{ending}.jpg": jpeg(i) for i in INDICES for n in range(5)}
+    def prepared(name, ending, first=0):
+        """Five photos of each class; of another first seed, all are others."""
+        files = {
+            f"x/{WNIDS[i]}/{n}{ending}.png": photo(first + 10 * place + n, "PNG")
+            for place, i in enumerate(INDICES)
+            for n in range(5)
+        }
         run_prepare(folder(tmp_path, name), "class_folders", tar(tmp_path / f"{name}.tar", files))
         return DatasetFiles(name, tmp_path / name, tmp_path / "val")
 
-    val, cartoon, renamed = prepared("val", ""), prepared("cartoon", ""), prepared("renamed", "_cartoon")
+    val, cartoon, renamed = prepared("val", ""), prepared("cartoon", "", 100), prepared("renamed", "_cartoon", 200)
     view = replace(VIEW, images_per_class=2)
     proxy, rest = load_proxy(val, view), load_whole(cartoon, view)
     assert np.bincount(proxy.labels).tolist() == [2] * 4 and np.bincount(rest.labels).tolist() == [3] * 4
@@ -386,3 +460,13 @@ def test_the_pretraining_proxy_is_left_out_and_sets_that_name_its_images_otherwi
         load_whole(renamed, view)
     with pytest.raises(UserError, match=r"cartoon: all.*reference\.images_per_class"):
         load_whole(cartoon, replace(view, images_per_class=5))
+
+
+def test_a_photo_of_the_pretraining_proxy_is_left_out_under_another_name_too(tmp_path):
+    """Given a dataset with val's photos under their names and again under others, both copies of the proxy's are left out."""
+    files = {f"{WNIDS[i]}/{n}.png": photo(10 * place + n, "PNG") for place, i in enumerate(INDICES) for n in range(5)}
+    copies = {name.replace(".png", "_copy.png"): data for name, data in files.items()}
+    for name, own in (("val", files), ("both", files | copies)):
+        run_prepare(folder(tmp_path, name), "class_folders", tar(tmp_path / f"{name}.tar", own))
+    rest = load_whole(DatasetFiles("both", tmp_path / "both", tmp_path / "val"), replace(VIEW, images_per_class=2))
+    assert np.bincount(rest.labels).tolist() == [6] * 4

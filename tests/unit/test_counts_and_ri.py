@@ -8,13 +8,15 @@ import pandas as pd
 import pytest
 
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import COLUMNS, EVERY, STATE, count, read_counts
+from rib.analysis.counts import COLUMNS, EVERY, STATE, count, read_counts, read_indexes, read_objects, write_counts
+from rib.analysis.identical import identical_table
 from rib.analysis.ri import ood_accuracies, ood_parts
 from rib.analysis.tables import grid_tables, ri_table
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.config.run import RUN_COLUMNS
+from rib.data.identity import PHOTO
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
 from tiny.rows import by_runs, write_rows
@@ -682,3 +684,119 @@ def test_the_fit_of_every_run_is_that_of_its_manifest(grid):
         ("curve", "a"),
         ("curve", "outside"),
     }
+
+
+# Identical images
+
+
+def indexed(folder, photos, ids=None):
+    """Indexes of datasets with the photos of each image, by dataset; each image is an object and a source of its own."""
+    for name, own in photos.items():
+        place = folder / f"prepare/{name}/32px"
+        place.mkdir(parents=True)
+        names = [f"{name}/{row}" for row in range(len(own))]
+        objects = names if ids is None else ids[name]
+        index = {"object_id": objects, "source_id": names, "label": [0] * len(own), PHOTO: own}
+        pd.DataFrame(index).to_parquet(place / "index.parquet")
+    return [folder / f"prepare/{name}/32px/index.parquet" for name in photos]
+
+
+PHOTOS = {"a": ["1", "2", "2", "3"], "b": ["4", "3", "5"], "c": ["6", "7"]}
+
+
+def answers_of(photos):
+    """Rows of a pretrained and a fine-tuned model, of which each is right on half of the images."""
+    rng, parts = np.random.default_rng(1), []
+    for method, target in (("pretrained", "none"), ("ft", "a")):
+        run = {"model": "m", "method": method, "target": target, "size": "all", "seed": 0, "alpha": np.nan}
+        for name, own in photos.items():
+            answers = {"dataset": name, "row": range(len(own)), "rank": rng.integers(0, 2, len(own))}
+            parts.append(pd.DataFrame({**run, **answers}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_identical_images_of_any_datasets_are_one_object(tmp_path):
+    """Given identical images under several ids, all counts are those of images with one id."""
+    joined = {"a": ["a/0", "a/1", "a/1", "a/3"], "b": ["b/0", "a/3", "b/2"], "c": ["c/0", "c/1"]}
+    found = read_objects(indexed(tmp_path / "photos", PHOTOS))
+    assert {name: own["object_id"].tolist() for name, own in found.items()} == joined
+    declared = {name: [f"{name}{row}" for row in range(len(own))] for name, own in PHOTOS.items()}
+    expected = read_objects(indexed(tmp_path / "declared", declared, joined))
+    rows = answers_of(PHOTOS)
+    one, other = (count(by_runs(rows), indexes) for indexes in (found, expected))
+    assert one.objects == other.objects == 7
+    for part in ("places", "images", "correct"):
+        for name in PHOTOS:
+            assert (getattr(one, part)[name] == getattr(other, part)[name]).all()
+
+
+def test_images_that_differ_have_the_objects_that_their_layout_gave(tmp_path):
+    photos = {name: [f"{name}{row}" for row in range(len(own))] for name, own in PHOTOS.items()}
+    paths = indexed(tmp_path, photos)
+    found, declared = read_objects(paths), read_indexes(paths)
+    assert all(found[name].equals(declared[name]) for name in photos)
+
+
+def test_leak_free_leaves_out_an_identical_image_of_a_dataset_of_other_sources(tmp_path):
+    """Given an image of b that is identical to one of the target a, RI is over the other images of b and c."""
+    paths, rows = indexed(tmp_path, PHOTOS), answers_of(PHOTOS)
+    counts = count(by_runs(rows), read_objects(paths, {}))
+    write_counts(counts, tmp_path / "counts.npz")
+    (stored,) = read_counts(tmp_path / "counts.npz")
+    right = rows.assign(right=100.0 * (rows["rank"] == 0)).set_index(["method", "dataset", "row"])["right"]
+    change = right["ft"] - right["pretrained"]
+    for counted in (counts, stored):
+        found = ood_accuracies(counted, object_weights(counted.objects, 5, 0), source_groups={})
+        (pair,) = found.values()
+        assert pair.images == 4
+        assert pair.change[0] == pytest.approx(np.mean([change["b"][[0, 2]].mean(), change["c"].mean()]))
+        (whole,) = ood_accuracies(counted, object_weights(counted.objects, 5, 0)).values()
+        assert whole.images == 5, "without leak_free it counts"
+
+
+def test_leak_free_keeps_other_images_of_the_object_of_an_identical_one(tmp_path):
+    """Given b has an image of a and, as another drawing, the object of it, then the latter counts."""
+    photos = {"a": ["1", "2"], "b": ["1", "3"], "c": ["4"]}
+    ids = {"a": ["o0", "o1"], "b": ["o5", "o0"], "c": ["o0"]}
+    indexes = read_objects(indexed(tmp_path, photos, ids), {})
+    counts = count(by_runs(answers_of(photos)), indexes)
+    (pair,) = ood_accuracies(counts, object_weights(counts.objects, 5, 0), source_groups={}).values()
+    assert pair.images == 1 + 1 and counts.objects == 2
+
+
+def test_equal_source_ids_of_datasets_without_a_common_group_are_not_shared(tmp_path):
+    photos = {"a": ["1", "2"], "b": ["3", "4"]}
+    paths = indexed(tmp_path, photos)
+    for path in paths:
+        pd.read_parquet(path).assign(source_id=["0", "1"]).to_parquet(path)
+    counts = count(by_runs(answers_of(photos)), read_objects(paths, {}))
+    assert counts.shared == {}
+    assert set(count(by_runs(answers_of(photos)), read_objects(paths, {"a": "g", "b": "g"})).shared) == {("a", "b")}
+
+
+def test_an_index_of_an_earlier_version_is_counted_as_before(tmp_path, caplog):
+    paths, rows = indexed(tmp_path, PHOTOS), answers_of(PHOTOS)
+    for path in paths:
+        pd.read_parquet(path).drop(columns=PHOTO).to_parquet(path)
+    found = count(by_runs(rows), read_objects(paths, {}))
+    assert found.objects == 9 and found.shared == {}
+    assert caplog.text.count("snakemake --forcerun prepare") == 3
+
+
+def test_the_table_of_identical_images_has_those_within_a_dataset_and_of_others(tmp_path):
+    """Given pairs within a, of a and b, and of b and c with other classes, each is counted in its column."""
+    photos = {"a": ["1", "1", "2", "3"], "b": ["2", "4", "5"], "c": ["5", "6"], "old": ["7"]}
+    paths = indexed(tmp_path, photos)
+    old = pd.read_parquet(paths[3]).drop(columns=PHOTO)
+    old.to_parquet(paths[3])
+    pd.read_parquet(paths[2]).assign(label=[1, 1]).to_parquet(paths[2])
+    classes = [path.with_name("classes.json") for path in paths]
+    for path in classes:
+        write_json(path, LabelSpace(("x", "y"), ((0,), (1,)), ("x", "y")).to_json())
+    labels = {"a": "A", "b": "B", "c": "C", "old": "Old"}
+    table = identical_table(datasets=labels, indexes=paths, classes=classes).set_index("dataset")
+    assert table["images"].tolist() == [4, 3, 2, 1]
+    assert table.loc["a", ["identical", "shared", "shared_with", "other_class"]].tolist() == [2, 1, "B 1", 0]
+    assert table.loc["b", ["identical", "shared", "shared_with", "other_class"]].tolist() == [0, 2, "A 1, C 1", 1]
+    assert table.loc["c", ["identical", "shared", "shared_with", "other_class"]].tolist() == [0, 1, "B 1", 1]
+    assert table.loc["old", ["identical", "shared", "other_class"]].isna().all()

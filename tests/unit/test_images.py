@@ -32,9 +32,9 @@ def test_photos_are_resized_and_cropped_as_timm_does_for_evaluation(size, interp
     assert (resize_and_crop(image, Geometry(32, crop, interpolation)) == expected).all()
 
 
-def encoded(image, kind="PNG"):
+def encoded(image, kind="PNG", **options):
     buffer = io.BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -111,6 +111,40 @@ BROKEN, POSTSCRIPT, LINE = b"\x89PNG", encoded(Image.new("L", (4, 4)), "EPS"), e
 def test_an_image_that_is_not_decoded_is_named(data, why):
     with pytest.raises(UserError, match=rf"set/a\.png.*{why}"):
         decode(data, "set/a.png")
+
+
+RAMP = np.linspace(0, 65535, 256).reshape(16, 16)
+PHOTOMETRIC, SAMPLE_FORMAT = 262, 339  # tags of a TIFF
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_values_of_16_bits_keep_their_highest_eight(kind):
+    image = Image.fromarray(RAMP.astype(np.uint16))
+    assert (np.asarray(decode(encoded(image, kind), "x")) == (RAMP.astype(np.uint16) >> 8)[..., None]).all()
+
+
+UNKNOWN = {
+    "floating-point numbers": (np.float32, {}),
+    "integers of 32 bits": (np.int32, {}),
+    "with a sign": (np.uint8, {SAMPLE_FORMAT: 2}),
+    "not 16 bits from black": (np.uint16, {PHOTOMETRIC: 0}),
+}
+
+
+@pytest.mark.attack("data")
+@pytest.mark.parametrize("why", UNKNOWN)
+def test_a_tiff_whose_values_have_no_known_range_is_corrupt_and_not_black(why):
+    """Given a TIFF from 0 to 255 or 65535 in a kind of numbers that has no range, it is refused, with what to do."""
+    kind, tags = UNKNOWN[why]
+    data = encoded(Image.fromarray((RAMP if kind != np.uint8 else RAMP / 257).astype(kind)), "TIFF", tiffinfo=tags)
+    with pytest.raises(CorruptImageError, match=rf"set/a\.tif .*{why}.*8 bits per channel"):
+        decode(data, "set/a.tif")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+def test_of_several_frames_the_first_counts(kind):
+    first, second = Image.new("L", (5, 4), 10), Image.new("L", (5, 4), 200)
+    assert np.unique(decode(encoded(first, kind, save_all=True, append_images=[second]), "x")).tolist() == [10]
 
 
 ICONS = {

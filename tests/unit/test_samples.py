@@ -79,7 +79,9 @@ def grid(tmp_path):
         part[STORED].to_parquet(paths[-1])
     for name, part in indexes_of(rows).items():
         (tmp_path / f"prepare/{name}/32px").mkdir(parents=True)
-        part[["object_id"]].to_parquet(tmp_path / f"prepare/{name}/32px/index.parquet")
+        part.assign(source_id=part["object_id"])[["object_id", "source_id"]].to_parquet(
+            tmp_path / f"prepare/{name}/32px/index.parquet"
+        )
         (tmp_path / f"prepare/{name}/32px/classes.json").write_text(json.dumps(SPACE.to_json()))
     return rows, paths
 
@@ -258,3 +260,26 @@ def test_runs_on_different_images_are_refused():
     message = "m/none/pretrained/all/0 and m/a/ft/all/1 were scored on different images of photos; delete"
     with pytest.raises(UserError, match=message):
         compared(scored, scored.assign(row=[0, 1, 4]), "photos", runs)
+
+
+def test_leak_free_means_are_without_images_that_are_identical_to_one_of_the_target(grid, tmp_path):
+    """Given b's first image is identical to a's, means over targets leave it out where a is the target, and reversed."""
+    rows, paths = grid
+    for name in SIZES:
+        path = tmp_path / f"prepare/{name}/32px/index.parquet"
+        index = pd.read_parquet(path)
+        photos = [f"{name}/{row}" for row in range(len(index))]
+        photos[0] = "of both" if name in ("a", "b") else photos[0]
+        # objects as before, since those of a and b overlap in other images too
+        index.assign(source_id=photos, photo_sha256=photos).to_parquet(path)
+    _, flips = written(tmp_path, paths, source_groups={})
+    before = rows["pretrained", "none", 0]
+    shares = []
+    for target in ("a", "b"):
+        for seed in (0, 1):
+            after, parts = rows["ft", target, seed], []
+            for dataset in set(SIZES) - {target}:
+                kept = (before["dataset"] == dataset) & ~((dataset in ("a", "b")) & (before["row"] == 0))
+                parts.append(100 * (before["prediction"] == after["prediction"])[kept].mean())
+            shares.append(np.mean(parts))
+    assert flips.set_index("method").loc["ft", "agreement"] == pytest.approx(np.mean(shares), abs=1e-5)

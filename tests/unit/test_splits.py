@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from rib.base.errors import UserError
 from rib.config.label_space import LabelSpace
+from rib.data.identity import PHOTO
 from rib.data.prepared import PreparedDataset
-from rib.data.split_dataset import split_dataset
-from rib.data.splits import SELECT, TEST, TRAIN, parts_of, read_split
+from rib.data.split_dataset import EarlierSplit, split_dataset
+from rib.data.splits import LEFT_OUT, SELECT, TEST, TRAIN, parts_of, read_split
 from rib.data.subsets import balanced_order, subset
 from rib.data.view import DatasetFiles, load_dataset, load_proxy, load_whole
 from tiny.training import VIEW
@@ -38,21 +39,26 @@ def of_labels(labels, variants=1):
     return PreparedDataset("d", np.arange(len(labels)), labels, None, index, space)
 
 
-def prepared(folder, labels, variants=1):
-    """A dataset as a prepare job writes it: class by source; pixels, which no split looks at, of one value."""
+def prepared(folder, labels, variants=1, photos=None):
+    """A dataset as a prepare job writes it: class by source; pixels, which no split looks at, of one value.
+
+    `photos` are the identities of its images; without them each is another photo.
+    """
     whole = of_labels(np.array(list(labels.values())), variants)
     whole = replace(whole, index=whole.index.set_column(0, "source_id", [np.repeat(list(labels), variants)]))
     folder.mkdir(parents=True)
-    pq.write_table(whole.index, folder / "index.parquet")
+    photos = photos or [f"{folder.name}/photo {row}" for row in range(len(whole.labels))]
+    pq.write_table(whole.index.append_column(PHOTO, [photos]), folder / "index.parquet")
     np.save(folder / "images.npy", np.zeros((len(whole.labels), 1, 1, 3), np.uint8))
     (folder / "classes.json").write_text(json.dumps(whole.space.to_json()))
     return folder
 
 
-def split_of(folder, earlier=(), budget="all", fractions=FRACTIONS):
-    """The split of a prepared dataset."""
+def split_of(folder, earlier=(), budget="all", fractions=FRACTIONS, same_sources=True):
+    """The split of a prepared dataset, after those of others, which have the same source images or not."""
     files, view, table = DatasetFiles(folder.name, folder), replace(VIEW, budget=budget), folder / "split.parquet"
-    split_dataset(files=files, view=view, fractions=fractions, earlier=list(earlier), table=table)
+    before = [EarlierSplit(path, path.with_name("index.parquet"), same_sources) for path in earlier]
+    split_dataset(files=files, view=view, fractions=fractions, earlier=before, table=table)
     return table
 
 
@@ -167,6 +173,109 @@ def test_splits_are_disjoint_and_complete_and_of_a_proxy_the_train_split_is_take
     assert sum(map(len, parts)) == 4 * 29 and set.union(*map(set, parts)) == set(whole.sources[1])
     assert load_dataset(files, VIEW, TRAIN).sources[1] == load_proxy(files, VIEW).sources[1] == whole.sources[1]
     assert load_proxy(split, VIEW).sources[1] == parts[0]
+
+
+def parts_of_photos(*folders, budget="all"):
+    """The parts in which each photo is, over datasets that were split."""
+    found = collections.defaultdict(set)
+    for folder in folders:
+        parts = read_split(folder / "split.parquet")
+        photos = pq.read_table(folder / "index.parquet")[PHOTO].to_pylist()
+        images = load_whole(DatasetFiles(folder.name, folder), replace(VIEW, budget=budget))
+        rows = range(len(photos)) if images.rows is None else images.rows
+        for source, row in zip(images.index["source_id"].to_pylist(), rows, strict=True):
+            found[photos[row]].add(parts[source])
+    return found
+
+
+def test_two_files_with_one_photo_are_in_one_part(tmp_path):
+    """Given each photo twice under two names, when a dataset is split, then no photo is in two parts, as of single ones."""
+    labels = sources(40)
+    twice = [f"photo {number // 2}" for number in range(len(labels))]
+    folder = prepared(tmp_path / "twice", labels, photos=twice)
+    table = pq.read_table(split_of(folder)).to_pandas()
+    assert {len(parts) for parts in parts_of_photos(folder).values()} == {1}
+    assert list(table["source_id"]) == sorted(labels) and table["images"].sum() == len(labels)
+    assert off(tally(labels, read_split(folder / "split.parquet")), FRACTIONS).max() < 2
+
+
+def test_a_dataset_without_identical_photos_is_split_as_by_its_ids_alone(tmp_path):
+    labels = sources(29)
+    table = pq.read_table(split_of(prepared(tmp_path / "a", labels)))
+    assert table.column_names == ["source_id", "part", "images"]
+    assert dict(zip(*table.select([0, 1]).to_pydict().values(), strict=True)) == parts_of(labels, FRACTIONS, {})
+
+
+def test_a_photo_of_an_earlier_dataset_keeps_its_part_under_any_name(tmp_path):
+    """Given two datasets without common ids that share photos, the first decides, and knows nothing of the second."""
+    first = prepared(tmp_path / "first", sources(20), photos=[f"photo {n}" for n in range(80)])
+    alone = split_of(first).read_bytes()
+    of_both = [f"photo {n}" if n % 2 else f"own {n}" for n in range(80)]
+    second = prepared(tmp_path / "second", sources(20, prefix="other"), photos=of_both)
+    table = split_of(second, [first / "split.parquet"], same_sources=False)
+    assert {len(parts) for parts in parts_of_photos(first, second).values()} == {1}
+    assert off(tally(sources(20, prefix="other"), read_split(table)), FRACTIONS).max() < 1
+    assert split_of(first).read_bytes() == alone
+
+
+def test_equal_ids_of_datasets_with_other_sources_mean_nothing(tmp_path):
+    first = prepared(tmp_path / "first", sources(29))
+    second = prepared(tmp_path / "second", sources(29) | sources(3, prefix="n"))
+    alone = split_of(second).read_bytes()
+    assert split_of(second, [split_of(first)], same_sources=False).read_bytes() == alone
+
+
+@pytest.mark.parametrize("budget", ["all", 50])
+@pytest.mark.parametrize("seed", range(20))
+def test_no_photo_is_trained_on_and_tested_in_any_datasets(tmp_path, seed, budget):
+    """Three datasets have any photos under any ids, of which the first and the last have the same source images."""
+    rng = np.random.default_rng(seed)
+    folders, labels = [], sources(30)
+    for number in range(3):
+        photos = [f"photo {photo}" for photo in rng.integers(0, 300, 2 * len(labels))]
+        folders.append(prepared(tmp_path / str(number), labels, variants=2, photos=photos))
+    tables = []
+    for folder in folders:
+        before = [EarlierSplit(path, path.with_name("index.parquet"), path.parent == folders[0]) for path in tables]
+        tables.append(folder / "split.parquet")
+        view = replace(VIEW, budget=budget)
+        files = DatasetFiles(folder.name, folder)
+        split_dataset(files=files, view=view, fractions=FRACTIONS, earlier=before, table=tables[-1])
+    used = [parts - {LEFT_OUT} for parts in parts_of_photos(*folders, budget=budget).values()]
+    assert max(map(len, used)) == 1
+    first, last = read_split(tables[0]), read_split(tables[2])
+    assert all(last[source] in (first[source], LEFT_OUT) for source in first.keys() & last.keys())
+
+
+def test_a_source_image_that_links_a_trained_and_a_tested_one_is_left_out(tmp_path, caplog):
+    """Given a source with two images, one of which is trained on and the other tested elsewhere, it is in no part."""
+    ids = list(sources(20))
+    first = prepared(tmp_path / "first", sources(20), photos=[f"photo of {source}" for source in ids])
+    parts = read_split(split_of(first))
+    trained, tested = (next(source for source in ids if parts[source] == name) for name in (TRAIN, TEST))
+    photos = [f"photo of {trained}", f"photo of {tested}", *(f"own {n}" for n in range(38))]
+    second = prepared(tmp_path / "second", sources(5, prefix="o"), variants=2, photos=photos)
+    found = read_split(split_of(second, [first / "split.parquet"], same_sources=False))
+    assert [source for source, part in found.items() if part == LEFT_OUT] == ["o0/0"]
+    assert "second: left out 1 source images" in caplog.text
+    split = DatasetFiles("second", second, split=second / "split.parquet")
+    images = sum(len(load_dataset(split, VIEW, name).labels) for name in PARTS)
+    assert images == 40 - 2
+
+
+def test_an_index_that_does_not_know_identical_photos_is_not_split(tmp_path):
+    folder = prepared(tmp_path / "old", sources(29))
+    pq.write_table(pq.read_table(folder / "index.parquet").drop_columns([PHOTO]), folder / "index.parquet")
+    with pytest.raises(UserError, match=r"old/index\.parquet .*snakemake --forcerun prepare"):
+        split_of(folder)
+    assert not (folder / "split.parquet").exists()
+
+
+def test_a_budget_takes_each_photo_before_any_twice(tmp_path):
+    """Given each photo twice, when half of the images are taken, then no photo is taken twice."""
+    folder = prepared(tmp_path / "twice", sources(10), photos=[f"photo {n // 2}" for n in range(40)])
+    taken = load_whole(DatasetFiles("twice", folder), replace(VIEW, budget=20))
+    assert len({row // 2 for row in taken.rows}) == 20
 
 
 def test_a_part_knows_its_images():

@@ -35,11 +35,12 @@ def last_words(printed):
 
 def test_the_last_line_names_what_this_call_made(finished_copy):
     """Not what other calls make: there was no page in any of these."""
-    (figure,) = last_words(finished_copy.snakemake(FIGURES[0], "--force", "--cores", "1"))
-    assert FIGURES[0] in figure and "index.html" not in figure and "results/" not in figure
+    (radar,) = figures(finished_copy, "radar")
+    (line,) = last_words(finished_copy.snakemake(radar, "--force", "--cores", "1"))
+    assert radar in line and "index.html" not in line and "reports/" not in line
     (finished_copy.folder / "reports/tiny/tables/ranking.csv").unlink()
-    (tables,) = last_words(finished_copy.snakemake("tables", "--cores", "1"))
-    assert "reports/tiny/tables/" in tables and "index.html" not in tables and "results/" not in tables
+    (line,) = last_words(finished_copy.snakemake("tables", "--cores", "1"))
+    assert "reports/tiny/tables/" in line and "reports/tiny/index.html" in line and "results/" not in line
     assert last_words(finished_copy.snakemake("figures", "-n")) == []
     assert last_words(finished_copy.snakemake("--touch", "--cores", "1")) == []
 
@@ -97,9 +98,10 @@ def test_unfinished_files_are_named_without_the_advice_to_wipe_metadata(finished
     """As without the profile, which says --rerun-incomplete."""
     marker = finished_copy.folder / ".snakemake/incomplete"
     marker.mkdir(exist_ok=True)
-    (marker / base64.urlsafe_b64encode(FIGURES[0].encode()).decode()).write_text('{"external_jobid": null}')
-    printed = finished_copy.snakemake(FIGURES[0], "-n", "--workflow-profile", "none", check=False)
-    assert f"{FIGURES[0]}." in printed and "--rerun-incomplete" in printed and "cleanup-metadata" not in printed
+    (radar,) = figures(finished_copy, "radar")
+    (marker / base64.urlsafe_b64encode(radar.encode()).decode()).write_text('{"external_jobid": null}')
+    printed = finished_copy.snakemake(radar, "-n", "--workflow-profile", "none", check=False)
+    assert f"{radar}." in printed and "--rerun-incomplete" in printed and "cleanup-metadata" not in printed
     assert not [word for word in NOISE if word in printed]
 
 

@@ -1,5 +1,5 @@
-# Protocol held_out: assign each source image of a dataset to a split. Datasets with shared sources are split in the
-# order of the catalogue, so that a later dataset does not change the splits of earlier ones.
+# Protocol held_out: assign each source image of a dataset to a split. Datasets are split in the order of the catalogue,
+# since they may share sources or have identical images, so that a later dataset does not change splits of earlier ones.
 
 SPLIT = f"{RUNS}/split/{{dataset}}/{{geometry}}"
 
@@ -23,12 +23,29 @@ def dataset_inputs(role, dataset, geometry):
 SPLITS = [path for key in GEOMETRIES for path in splits_of(key, GRID.datasets)]
 
 
+def split_settings(w):
+    """Settings of a job that splits a dataset."""
+    related = GRID.split_before(w.dataset)
+    return {
+        "fractions": GRID.split_fractions,
+        "view": VIEW_AT[w.geometry],
+        "same_sources": [name in related for name in GRID.evaluated_before(w.dataset)],
+        "code": digest("split_dataset"),
+    }
+
+
 rule split_dataset:
     input:
         dataset=lambda w: prepared("manifest.json", w.dataset, w.geometry),
         watched=lambda w: ancient(files_at(w.geometry, [w.dataset])),
         dataset_proxy=lambda w: proxy_of(w.geometry, [w.dataset]),
-        earlier=lambda w: splits_of(w.geometry, GRID.split_before(w.dataset)),
+        earlier=lambda w: splits_of(w.geometry, GRID.evaluated_before(w.dataset)),
+        earlier_prepared=lambda w: [
+            prepared("manifest.json", name, w.geometry) for name in GRID.evaluated_before(w.dataset)
+        ],
+        earlier_indexes=lambda w: ancient(
+            [prepared("index.parquet", name, w.geometry) for name in GRID.evaluated_before(w.dataset)]
+        ),
     output:
         table=f"{SPLIT}.parquet",
         provenance=f"{SPLIT}.provenance.json",
@@ -37,9 +54,9 @@ rule split_dataset:
     conda:
         "../../envs/images.yaml"
     resources:
-        mem_mb=lambda w: memory_of([w.dataset], 2000),
+        mem_mb=lambda w: memory_of([w.dataset, *GRID.evaluated_before(w.dataset)], 2000),
         runtime=60,
     params:
-        cfg=lambda w: {"fractions": GRID.split_fractions, "view": VIEW_AT[w.geometry], "code": digest("split_dataset")},
+        cfg=split_settings,
     script:
         "../scripts/split_dataset.py"

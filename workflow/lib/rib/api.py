@@ -187,15 +187,13 @@ def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.D
     rows = row_schema.checked_rows(rows)
     stages = _Stages(_settings(network), datasets=rows["dataset"].unique().tolist())
     folder_of = {name: stages.dataset(name).folder for name in stages.grid.datasets}
-    indexes = {
-        name: pd.read_parquet(folder / OUTPUTS["index"], columns=counts.INDEX_COLUMNS)
-        for name, folder in folder_of.items()
-    }
+    index_paths = [folder / OUTPUTS["index"] for folder in folder_of.values()]
+    objects_of = counts.read_objects(index_paths, stages.grid.leak_free_groups())
     spaces = {name: LabelSpace.from_json(read_json(folder / OUTPUTS["classes"])) for name, folder in folder_of.items()}
-    images_of = {name: len(index) for name, index in indexes.items()}
+    images_of = {name: len(objects) for name, objects in objects_of.items()}
     classes_of = {name: len(space.keys) for name, space in spaces.items()}
     row_schema.check_upper_limits(rows, images_of, classes_of)
-    counted, how = counts.count(counts.rows_of(rows), indexes), stages.grid.config["statistics"]
+    counted, how = counts.count(counts.rows_of(rows), objects_of), stages.grid.config["statistics"]
     weights = bootstrap.object_weights(counted.objects, how["replicates"], how["seed"])
     ood = ri.ood_accuracies(counted, weights, stages.grid.ood, stages.grid.leak_free_groups())
     return tables.ri_table(ood, how["confidence"]), tables.mri_tables(ood, how["confidence"])[0]

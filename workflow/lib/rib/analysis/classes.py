@@ -27,7 +27,7 @@ def class_table(counts: Counts, spaces: Mapping[str, LabelSpace], source_groups:
     for place, (model, method, _, size, _, alpha) in enumerate(counts.states):
         if alpha is None and method != PRETRAINED:
             groups.setdefault((model, method, size), []).append(place)
-    others = cache(lambda target: on_other_datasets(counts.places, target, None, source_groups))
+    others = cache(lambda target: on_other_datasets(counts.places, target, None, source_groups, counts.shared))
     outputs = {dataset: [" ".join(map(str, row)) for row in spaces[dataset].indices] for dataset in counts.datasets}
     parts = []
     for group, places in groups.items():

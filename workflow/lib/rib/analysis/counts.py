@@ -1,40 +1,45 @@
 """Correct predictions per run, dataset and resampling unit (object), from which all accuracies are computed.
 
-Evaluation rows say which image of a dataset's index they are of; the index has its object and class.
+Evaluation rows say which image of a dataset's index they are of; the index has its object and class. Identical images are
+of one object, also if they are of different datasets.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pyarrow.parquet import ParquetFile
 
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, run_of
+from rib.data.identity import joined_ids, read_identities
 
 STATE = [*RUN_COLUMNS, "alpha"]
 COLUMNS = ["alpha", "dataset", "row", "rank"]  # of rows
 AHEAD = 8  # files whose rows are in memory at once
 INDEX_COLUMNS = ["object_id", "label"]
+SOURCE = "source"  # a further column of an index, for leak-free results: a number of each image's source image
 
 # A scored model state: model, method, target, size, seed, alpha (None unless it is part of a curve).
 State = tuple[str, str, str, str, int, float | None]
 Index = slice | Sequence[int] | np.ndarray
+Shared = Mapping[tuple[str, str], np.ndarray]  # by target and dataset
 EVERY = slice(None)  # index of all states or objects
-SHARED = ("places", "labels", "images")  # what all states share
+OF_ALL_STATES = ("places", "labels", "images")  # what all states have in common
 
 
 @dataclass(frozen=True)
 class Counts:
     """Correct predictions per object, for every state and dataset of a grid.
 
-    An object with images of several classes occurs once for each class.
+    An object with images of several classes occurs once for each class and, in leak-free results, for each source image.
     """
 
     states: list[State]  # sorted states
@@ -44,6 +49,9 @@ class Counts:
     labels: dict[str, np.ndarray]  # by dataset, (n,) class of each object, an index into the dataset's label space
     images: dict[str, np.ndarray]  # by dataset, (n,) uint16 number of images of each object
     correct: dict[str, np.ndarray]  # by dataset, (states, n) uint16 number of correct predictions
+    # For leak-free results, by target and dataset, (n,) bool: objects of the dataset with an image whose source image the
+    # target has too, by its id or since images are identical. Pairs without any are left out.
+    shared: Shared = field(default_factory=dict)
 
     def accuracy_on(self, dataset: str, weights: np.ndarray, states: Index, objects: Index) -> np.ndarray:
         """Accuracies (replicates, states) in percent, with weights (replicates, all objects); NaN where these are 0."""
@@ -97,7 +105,7 @@ def count(parts: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]
     Args:
         parts: runs and evaluation rows of a grid. A part has all rows of its states on its datasets and is reduced before
             the next one is read.
-        indexes: index of each dataset that is counted, at least the columns `INDEX_COLUMNS`.
+        indexes: index of each dataset that is counted, at least the columns `INDEX_COLUMNS` (see `read_objects`).
     """
     scored: dict[str, tuple[Run, np.ndarray, np.ndarray, pd.MultiIndex]] = {}
     found: dict[State, dict[str, np.ndarray]] = {}
@@ -131,7 +139,31 @@ def count(parts: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]
         labels={name: objects.get_level_values("label").to_numpy() for name, (*_, objects) in scored.items()},
         images={name: np.bincount(place[rows]).astype(np.uint16) for name, (_, rows, place, _) in scored.items()},
         correct={dataset: np.stack([found[state][dataset] for state in states]) for dataset in scored},
+        shared=shared_objects(
+            {name: (indexes[name], rows, place) for name, (_, rows, place, _) in scored.items()},
+            {state[STATE.index("target")] for state in states},
+        ),
     )
+
+
+def shared_objects(
+    scored: Mapping[str, tuple[pd.DataFrame, np.ndarray, np.ndarray]], targets: Iterable[str]
+) -> dict[tuple[str, str], np.ndarray]:
+    """`Counts.shared` of the datasets whose indexes have the column `SOURCE`.
+
+    Args:
+        scored: by dataset, its index, the rows of it that were scored, and the place of each row's object.
+    """
+    of_index = {name: parts for name, parts in scored.items() if SOURCE in parts[0]}
+    sources = {name: index[SOURCE].to_numpy()[rows] for name, (index, rows, _) in of_index.items()}
+    shared = {}
+    for target, name in product(sorted(sources.keys() & set(targets)), sources):
+        of_target = np.isin(sources[name], sources[target])
+        if name != target and of_target.any():
+            _, rows, place = of_index[name]
+            objects = np.bincount(place[rows], weights=of_target)
+            shared[target, name] = objects > 0
+    return shared
 
 
 def different_images(dataset: str, run: Run, other: Run) -> UserError:
@@ -143,8 +175,12 @@ def different_images(dataset: str, run: Run, other: Run) -> UserError:
 
 
 def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.MultiIndex]:
-    """Objects of the given rows of an index: place of each row's object (rows of the index,), sorted (object, class)."""
-    groups = index.iloc[rows].groupby(INDEX_COLUMNS, sort=True)
+    """Objects of the given rows of an index: place of each row's object (rows of the index,), sorted (object, class).
+
+    With the column `SOURCE`, an object occurs once for each of its source images, which may leak or not.
+    """
+    keys = [*INDEX_COLUMNS, *([SOURCE] if SOURCE in index else [])]
+    groups = index.iloc[rows].groupby(keys, sort=True)
     place = np.zeros(len(index), np.int64)
     place[rows] = groups.ngroup()
     return place, groups.size().index
@@ -155,16 +191,68 @@ def read_indexes(paths: Iterable[Path], columns: Sequence[str] = INDEX_COLUMNS) 
     return {path.parts[-3]: pd.read_parquet(path, columns=list(columns)) for path in paths}
 
 
+def read_objects(
+    paths: Iterable[Path],
+    source_groups: Mapping[str, str] | None = None,
+    columns: Sequence[str] = INDEX_COLUMNS,
+) -> dict[str, pd.DataFrame]:
+    """Columns of indexes .../{dataset}/{geometry}/index.parquet, by dataset, with the objects of identical images joined.
+
+    Args:
+        source_groups: for leak-free results, source group by dataset; there is then also the column `SOURCE`.
+        columns: `object_id`, and others as they are.
+    """
+    found = read_joined_objects(paths, source_groups, columns)
+    return {path.parts[-3]: index for path, index in found.items()}
+
+
+def read_joined_objects(
+    paths: Iterable[Path],
+    source_groups: Mapping[str, str] | None = None,
+    columns: Sequence[str] = INDEX_COLUMNS,
+) -> dict[Path, pd.DataFrame]:
+    """`read_objects` by path, for indexes of which several are of one dataset.
+
+    Objects that have identical images are one: the first of their ids stands for all.
+    """
+    paths = list(paths)
+    every_photo = pa.concat_arrays([read_identities(path) for path in paths])
+    needed = [*columns, *(["source_id"] if source_groups is not None else [])]
+    indexes = {path: pd.read_parquet(path, columns=needed) for path in paths}
+    objects = _joined([index["object_id"] for index in indexes.values()], every_photo)
+    found = {path: index.assign(object_id=own) for (path, index), own in zip(indexes.items(), objects, strict=True)}
+    if source_groups is None:
+        return found
+    ids = []
+    for path, index in found.items():
+        dataset = path.parts[-3]
+        group = source_groups.get(dataset, dataset)
+        ids.append(f"{group}/" + index["source_id"].astype(str))  # other groups may use the same ids
+    numbers = pd.factorize(pd.concat(_joined(ids, every_photo), ignore_index=True))[0]
+    ends = np.cumsum([len(index) for index in found.values()])[:-1]
+    of_path = zip(found.items(), np.split(numbers, ends), strict=True)
+    return {path: index.drop(columns="source_id").assign(**{SOURCE: own}) for (path, index), own in of_path}
+
+
+def _joined(ids: Sequence[pd.Series], photos: pa.Array) -> list[pd.Series]:
+    """Ids of images of several datasets, in which those with identical images have one id; equal to the given ones if
+    there are none."""
+    joined = joined_ids(pa.array(pd.concat(ids), pa.string()), photos)
+    return [own.map(joined).fillna(own) for own in ids] if joined else list(ids)
+
+
 def write_counts(counts: Counts, path: Path) -> None:
     """Write counts as .npz; the same counts give the same bytes.
 
     The file contains `facts` (JSON: states, datasets, objects), `places/<dataset>`, `labels/<dataset>`,
-    `images/<dataset>` and `correct/<model>/<dataset>` (see `_packed`), each of which can be read separately.
+    `images/<dataset>` and `correct/<model>/<dataset>` (see `_packed`), each of which can be read separately, and
+    `shared/<target>/<dataset>` for pairs that share source images, of leak-free results.
     """
     facts = {"states": counts.states, "datasets": counts.datasets, "objects": counts.objects}
     arrays = {"facts": np.array(json.dumps(facts, default=int))}  # seeds have a type that JSON doesn't support
     for dataset in counts.datasets:
-        arrays |= {f"{part}/{dataset}": getattr(counts, part)[dataset] for part in SHARED}
+        arrays |= {f"{part}/{dataset}": getattr(counts, part)[dataset] for part in OF_ALL_STATES}
+    arrays |= {f"shared/{target}/{dataset}": objects for (target, dataset), objects in counts.shared.items()}
     for model in dict.fromkeys(state[0] for state in counts.states):
         own = counts.of([place for place, state in enumerate(counts.states) if state[0] == model])
         arrays |= {f"correct/{model}/{name}": _packed(it, counts.images[name]) for name, it in own.correct.items()}
@@ -182,14 +270,17 @@ def read_counts(path: Path) -> Iterable[Counts]:
     with np.load(path, allow_pickle=False) as stored:
         facts = json.loads(str(stored["facts"]))
         states = [tuple(state) for state in facts["states"]]
-        shared = {part: {name: stored[f"{part}/{name}"] for name in facts["datasets"]} for part in SHARED}
+        common = {part: {name: stored[f"{part}/{name}"] for name in facts["datasets"]} for part in OF_ALL_STATES}
+        pairs = [tuple(name.split("/")[1:]) for name in stored.files if name.startswith("shared/")]
+        shared = {(target, dataset): stored[f"shared/{target}/{dataset}"] for target, dataset in pairs}
         for model in dict.fromkeys(state[0] for state in states):
             yield Counts(
                 states=[state for state in states if state[0] == model],
                 datasets=facts["datasets"],
                 objects=facts["objects"],
-                correct={name: _unpacked(stored[f"correct/{model}/{name}"], n) for name, n in shared["images"].items()},
-                **shared,
+                correct={name: _unpacked(stored[f"correct/{model}/{name}"], n) for name, n in common["images"].items()},
+                shared=shared,
+                **common,
             )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import count, read_indexes, read_rows_of
+from rib.analysis.counts import count, read_objects, read_rows_of
 from rib.analysis.fit import fit_table
 from rib.analysis.ri import ood_accuracies
 from rib.analysis.tables import accuracy_table, read_fits
@@ -45,7 +45,7 @@ def over_targets_table(
         UserError: the runs were evaluated on different kinds of devices.
     """
     fits = read_fits(manifests)
-    counts = count(read_rows_of(rows), {name: own for name, own in read_indexes(indexes).items() if name in datasets})
+    counts = count(read_rows_of(rows), {name: own for name, own in read_objects(indexes).items() if name in datasets})
     ood, scored = ood_accuracies(counts, object_weights(counts.objects, replicates, seed)), len(counts.datasets)
     lines = [
         (model, method, *of, scored, pair.images, pair.before[0], pair.after[0], *estimate(pair.change, confidence))

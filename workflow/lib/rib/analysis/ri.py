@@ -19,7 +19,7 @@ from functools import cache
 
 import numpy as np
 
-from rib.analysis.counts import EVERY, Counts, Index, State
+from rib.analysis.counts import EVERY, Counts, Index, Shared, State
 from rib.base.errors import UserError
 from rib.config.run import ALL, NO_TARGET, PRETRAINED
 
@@ -55,8 +55,8 @@ def ood_accuracies(
         weights: (replicates, objects), see `object_weights`.
         ood_datasets: out-of-distribution datasets; None for all.
         source_groups: for leak-free results, source group by dataset. Objects of the target are excluded from the other
-            datasets of its source group, before and after fine-tuning; a dataset without remaining objects is dropped
-            from the mean.
+            datasets of its source group, and objects with identical images (`Counts.shared`) from all others, before and
+            after fine-tuning; a dataset without remaining objects is dropped from the mean.
         among: objects that count, (n,) bool by target and size, and dataset (see rib.analysis.coverage); None for all.
             States for which no objects remain are left out.
 
@@ -121,7 +121,7 @@ def _before(state: State) -> State:
 def _by_target(counts: Counts, *which: Collection[str] | None) -> dict[str, dict[str, Index]]:
     """`on_other_datasets` of each target."""
     targets = sorted({state[2] for state in counts.states if state[1] != PRETRAINED})
-    return {target: on_other_datasets(counts.places, target, *which) for target in targets}
+    return {target: on_other_datasets(counts.places, target, *which, shared=counts.shared) for target in targets}
 
 
 def _only(left: Mapping[str, Index], among: Mapping[str, np.ndarray]) -> dict[str, Index]:
@@ -131,24 +131,42 @@ def _only(left: Mapping[str, Index], among: Mapping[str, np.ndarray]) -> dict[st
 
 
 def on_other_datasets(
-    places: Mapping[str, np.ndarray], target: str, ood_datasets: Collection[str] | None, source_groups: Groups
+    places: Mapping[str, np.ndarray],
+    target: str,
+    ood_datasets: Collection[str] | None,
+    source_groups: Groups,
+    shared: Shared | None = None,
 ) -> dict[str, Index]:
     """Datasets in the RI of a target, and which of their objects (`Counts.places`) count: `EVERY` or (n,) bool.
+
+    Args:
+        shared: `Counts.shared`; without source groups it has no effect.
 
     Raises:
         UserError: no objects remain in any dataset.
     """
     others = [name for name in places if name != target and (ood_datasets is None or name in ood_datasets)]
-    groups, left = source_groups or {}, dict.fromkeys(others, EVERY)
-    if target in groups and target in places:
-        for name in (name for name in others if groups.get(name) == groups[target]):
-            shared = np.isin(places[name], places[target])
-            if shared.any():
-                left[name] = ~shared
-    left = {name: kept for name, kept in left.items() if kept is EVERY or kept.any()}
+    left: dict[str, Index] = {}
+    for name in others:
+        leaking = np.zeros(len(places[name]), bool)
+        if source_groups is not None:
+            leaking = _leaking(places, target, name, source_groups, shared or {})
+        if not leaking.all():
+            left[name] = ~leaking if leaking.any() else EVERY
     if not left:
         raise UserError(
             f"leak_free: all datasets were made from the same images as {target}, so none is left to evaluate on; "
             "set leak_free to false or evaluate on more datasets."
         )
     return left
+
+
+def _leaking(
+    places: Mapping[str, np.ndarray], target: str, dataset: str, source_groups: Mapping[str, str], shared: Shared
+) -> np.ndarray:
+    """Which objects of a dataset have an image whose source image the target has too: (n,) bool."""
+    leaking = shared.get((target, dataset), np.zeros(len(places[dataset]), bool))
+    same_group = target in source_groups and source_groups[target] == source_groups.get(dataset)
+    if same_group and target in places:
+        leaking = leaking | np.isin(places[dataset], places[target])
+    return leaking

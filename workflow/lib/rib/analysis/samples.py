@@ -25,7 +25,16 @@ import pandas as pd
 from scipy.stats import binom
 
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import EVERY, Index, different_images, read_indexes
+from rib.analysis.counts import (
+    EVERY,
+    SOURCE,
+    Index,
+    Shared,
+    different_images,
+    read_indexes,
+    read_objects,
+    shared_objects,
+)
 from rib.analysis.ri import Groups, on_other_datasets
 from rib.analysis.scores import REAL, SCORES, compared_scores, real_accuracies, real_answers
 from rib.base.files import read_json
@@ -91,11 +100,20 @@ class ObjectMeans:
     """Means of values of images over images, datasets and runs of one model, method and size.
 
     Args:
-        objects: by dataset, (n,) index of each image's object, in row order, and (objects,) sorted ids.
+        objects: by dataset, (n,) index of each image's object, in row order, and (objects,) sorted ids, of
+            which some may be equal.
         seed: seed of the bootstrap, with the same draws as for RI (rib.analysis.bootstrap.object_weights).
+        shared: for leak-free means, by target and dataset, as `rib.analysis.counts.Counts.shared`.
     """
 
-    def __init__(self, objects: Mapping[str, tuple[np.ndarray, pd.Index]], replicates: int, seed: int):
+    def __init__(
+        self,
+        objects: Mapping[str, tuple[np.ndarray, pd.Index]],
+        replicates: int,
+        seed: int,
+        shared: Shared | None = None,
+    ):
+        self.shared = shared or {}
         every = pd.Index(np.unique(np.concatenate([own for _, own in objects.values()])))
         self.of_image = {dataset: place for dataset, (place, _) in objects.items()}
         self.places = {dataset: every.get_indexer(own) for dataset, (_, own) in objects.items()}
@@ -119,7 +137,7 @@ class ObjectMeans:
         number = 0
         for target, found in runs:
             number += 1
-            others = on_other_datasets(self.places, target, ood_datasets, source_groups)
+            others = on_other_datasets(self.places, target, ood_datasets, source_groups, self.shared)
             for dataset, kept in others.items():
                 part = parts.setdefault((dataset, None if kept is EVERY else target), [kept, 0.0])
                 part[1] = part[1] + found[dataset] / len(others)
@@ -133,6 +151,13 @@ class ObjectMeans:
         totals = np.concatenate([block.astype(np.float64) @ columns for block in blocks])
         with np.errstate(invalid="ignore"):  # a replicate may have no object of the dataset
             return totals[:, :-1] / totals[:, -1:]
+
+
+def _objects_of(index: pd.DataFrame) -> tuple[np.ndarray, pd.Index]:
+    """Index of each image's object (n,), and the objects' sorted ids; with `SOURCE`, once for each source image."""
+    keys = ["object_id", *([SOURCE] if SOURCE in index else [])]
+    groups = index.groupby(keys, sort=True)
+    return groups.ngroup().to_numpy(), groups.size().index.get_level_values("object_id")
 
 
 def sample_tables(
@@ -168,15 +193,17 @@ def sample_tables(
     files = by_run(rows)
     pretrained = {run.model: run for run in files if run.method == PRETRAINED}
     first = pretrained[min(pretrained)]
-    shared, index = read_rows(files[first].values()), read_indexes(indexes, ["object_id"])
-    ids = {name: index[name]["object_id"].iloc[own["row"]] for name, own in shared.items()}
+    shared, index = read_rows(files[first].values()), read_objects(indexes, source_groups, ["object_id"])
+    images = {name: index[name].iloc[own["row"]] for name, own in shared.items()}
+    objects = {name: _objects_of(own) for name, own in images.items()}
     spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
     named = read_indexes([path for path in indexes if path.parts[-3] in real_labels], ["image_id"])
     scored = {name: own["image_id"].iloc[shared[name]["row"]] for name, own in named.items()}
     answers = {name: real_answers(name, own, spaces[name], read_real_labels()) for name, own in scored.items()}
-    resampling = ObjectMeans({name: pd.factorize(own, sort=True) for name, own in ids.items()}, replicates, seed)
     lines, means = [], []
     tuned = sorted((run for run in files if run.method != PRETRAINED), key=lambda run: run.values(GROUP))
+    counted = {name: (own, np.arange(len(own)), objects[name][0]) for name, own in images.items()}
+    resampling = ObjectMeans(objects, replicates, seed, shared_objects(counted, {run.target for run in tuned}))
     progress = Progress(tuned, desc="comparing runs", unit="run")
 
     def per_object(run: Run, before: Mapping[str, pd.DataFrame], errors: Mapping) -> tuple[str, dict[str, np.ndarray]]:

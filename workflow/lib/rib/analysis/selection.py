@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from rib.analysis.bootstrap import object_weights, over_runs
-from rib.analysis.counts import EVERY, Counts, count, read_counts, read_indexes, read_rows_of
+from rib.analysis.counts import EVERY, Counts, count, read_counts, read_objects, read_rows_of
 from rib.analysis.ri import Groups, on_other_datasets, ood_accuracies
 from rib.config.run import MEAN, NO_TARGET
 
@@ -45,7 +45,8 @@ class Choice(NamedTuple):
 def gains_of(counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: Groups) -> Gains:
     """Accuracy after fine-tuning minus before, in percentage points; see `ood_accuracies`."""
     targets = {state[2] for state in counts.states} - {NO_TARGET}
-    left = {target: on_other_datasets(counts.places, target, ood_datasets, source_groups) for target in targets}
+    which = ood_datasets, source_groups, counts.shared
+    left = {target: on_other_datasets(counts.places, target, *which) for target in targets}
     found: Gains = {}
     for name in ood_datasets:
         own = [place for place, s in enumerate(counts.states) if s[2] == NO_TARGET or name in left[s[2]]]
@@ -60,7 +61,7 @@ def select_accuracies(
 ) -> dict[Key, list[np.ndarray]]:
     """Accuracy on the select split of the target, in percent, from its rows: (1 + draws,) for each seed."""
     parts = ((replace(run, target=NO_TARGET), part) for run, part in read_rows_of(rows))  # one state, all targets
-    counts, found = count(parts, read_indexes(indexes)), {}
+    counts, found = count(parts, read_objects(indexes)), {}
     weights = object_weights(counts.objects, draws, (seed, 1))  # other draws than those of the test objects
     for target in counts.datasets:
         accuracies = counts.accuracy_on(target, weights, EVERY, EVERY).T

@@ -8,7 +8,7 @@ import pandas as pd
 
 from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs, spread
 from rib.analysis.classes import class_table, worst_classes
-from rib.analysis.counts import EVERY, STATE, Counts, State, count, read_indexes, read_rows_of, write_counts
+from rib.analysis.counts import EVERY, STATE, Counts, State, count, read_objects, read_rows_of, write_counts
 from rib.analysis.coverage import Coverage, coverage, label_spaces
 from rib.analysis.fit import fit_table, marked
 from rib.analysis.ri import Groups, Ood, on_other_datasets, ood_accuracies
@@ -203,7 +203,7 @@ def grid_tables(
     """
     fits = read_fits(manifests)
     files = Progress(rows, desc="reading rows", unit="file")
-    counts = count(read_rows_of(files), read_indexes(indexes))
+    counts = count(read_rows_of(files), read_objects(indexes, source_groups))
     names = [str(Run(**dict(zip(RUN_COLUMNS, state, strict=False)))) for state in counts.states]
     shared = counts.of([place for place, name in enumerate(names) if compared is None or name in compared])
     write_counts(shared, outputs["counts"])
@@ -213,7 +213,7 @@ def grid_tables(
     of_shared = {state: ood[state] for state in shared.states if state in ood}
     mri, means = mri_tables(of_shared, confidence)
     ri = ri_table(ood, confidence)
-    if source_groups:
+    if source_groups is not None:
         for target, images in ri.groupby("target")["n"].first().items():
             log.info("leak-free: for the target %s, %d images of other datasets remain", target, images)
     accuracy = with_roles(accuracy_table(counts), counts, in_distribution=in_distribution, **choices)
@@ -247,7 +247,7 @@ def tradeoff_table(*, rows: Iterable[Path], indexes: Iterable[Path], choices: Ma
         model, method, size, trained (percent of all steps; at 0 the pretrained model), and means over targets and seeds:
         on_target (percent), mri (percentage points).
     """
-    counts = count(read_rows_of(rows), read_indexes(indexes))
+    counts = count(read_rows_of(rows), read_objects(indexes, choices.get("source_groups")))
     lines = []
     for state, pair in ood_accuracies(counts, object_weights(counts.objects, 0, 0), **choices).items():
         for trained, place, mri in ((0, 0, 0.0), (100 * state[-1], 1, pair.change[0])):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from rib.base.errors import UserError
 from rib.config.geometry import Geometry
@@ -15,6 +16,7 @@ from rib.data.variables import PHOTO_MEGAPIXELS, photo_limit
 
 # Formats that browsers show. Pillow has more, but runs external programs for some of them, such as EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+BLACK_IS_ZERO, SIGNED = 1, 2  # of TIFF's PhotometricInterpretation and SampleFormat
 LONGEST_SHAPE = 1000  # largest aspect ratio; resizing a more extreme one could exhaust the memory
 Image.MAX_IMAGE_PIXELS = None  # `decode` has a limit of its own
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -74,6 +76,10 @@ class Item:
     picture: Photo | np.ndarray  # a photo, or an image drawn by the layout: (size, size, 3) uint8 RGB
     # text or integers by which accuracies can be split, such as a severity; the same names for every image
     slices: Mapping[str, str | int] = field(default_factory=dict)
+    # What a drawing was before it was resized to the geometry, (h, w[, 3]) uint8, by which identical
+    # ones are told; None if it was made at this size. A layout that changes another's `picture`
+    # sets it to None.
+    original: Image.Image | np.ndarray | None = None
 
 
 def photo_item(label: int, image_id: str, group: str, source: str, photo: Photo, **slices: str | int) -> Item:
@@ -82,10 +88,14 @@ def photo_item(label: int, image_id: str, group: str, source: str, photo: Photo,
 
 
 def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
-    """Decode an image to RGB, without its border; transparency becomes white, and the EXIF rotation is not applied.
+    """Decode an image to RGB, without its border; transparency becomes white.
+
+    Of several frames or pages the first counts. The rotation in the EXIF data of a JPEG is not
+    applied; that of a TIFF is part of its format, and is.
 
     Raises:
-        CorruptImageError: the bytes are not a valid image or have too many pixels, or nothing is left without the border.
+        CorruptImageError: the bytes are not a valid image, have too many pixels or values of an
+            unknown range, or nothing is left without the border.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
@@ -93,8 +103,11 @@ def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
             raise ValueError(f"{image.width} x {image.height} is above limits.photo_megapixels in config.yaml")
         if max(image.size) > LONGEST_SHAPE * min(image.size):
             raise ValueError(f"it is {image.width} x {image.height} pixels")
+        _refuse_unknown_range(image)
         if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits to white
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.mode == "La":  # grey that is multiplied by its opacity
+            image = image.convert("LA")
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -109,6 +122,24 @@ def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
     if min(image.size) <= 2 * border:
         raise CorruptImageError(f"the image {name} is smaller than its border of {border} px on each side.")
     return ImageOps.crop(image, border) if border else image
+
+
+def _refuse_unknown_range(image: Image.Image) -> None:
+    """Raise a ValueError if an image's values don't say which of them are black and white.
+
+    They do in a PNG, and in a TIFF of 8 bits or of 16 that count up from black.
+    """
+    how = "save it with 8 bits per channel"
+    if image.mode == "F":
+        raise ValueError(f"its pixels are floating-point numbers, whose range is unknown; {how}")
+    if image.format != "TIFF":
+        return
+    if image.mode == "I" or SIGNED in image.tag_v2.get(SAMPLEFORMAT, ()):
+        raise ValueError(f"its pixels are integers of 32 bits or with a sign, whose range is unknown; {how}")
+    has_16_bits = image.tag_v2.get(BITSPERSAMPLE) == (16,)
+    counts_up = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == BLACK_IS_ZERO
+    if image.mode.startswith("I;16") and not (has_16_bits and counts_up):
+        raise ValueError(f"its grey values are not 16 bits from black to white; {how}")
 
 
 def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:

@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from PIL import Image
 
 from rib.base.errors import UserError
 from rib.base.files import refuse_full_disk, verify_digest, write_json
@@ -25,6 +27,7 @@ from rib.base.plugins import load_module
 from rib.base.progress import Progress, log
 from rib.config.geometry import Geometry
 from rib.data.archives import TooLargeError
+from rib.data.identity import PHOTO, identical_images, identity_of, of_other_classes, read_identities
 from rib.data.images import CorruptImageError, DatasetSource, Item, Photo, decode, resize_and_crop
 from rib.data.prepared import INDEX_COLUMNS
 
@@ -32,7 +35,7 @@ ROW_GROUP = 1 << 12  # index rows in memory
 SAVED_EVERY = 512  # images between two points from which a killed job resumes
 AHEAD = 4  # images per worker that are read ahead of writing
 COLUMNS = {"row": pa.int32(), "image_id": pa.string(), "label": pa.int16()}
-COLUMNS |= dict.fromkeys(["source_id", "object_id", "sha256"], pa.string())
+COLUMNS |= dict.fromkeys(["source_id", "object_id", "sha256", PHOTO], pa.string())
 PLACES = dict.fromkeys(["offset", "length", "border"], pa.int64())  # more columns for encoded photos
 
 
@@ -66,10 +69,10 @@ def prepare(
         workers: decoding threads; their number doesn't change the output.
         images: written as .npy: (n, size, size, 3) uint8, or (bytes,) uint8 for encoded photos.
         index: written as Parquet: row, image_id, label, source_id, object_id, sha256 (of the pixels or the encoded
-            bytes); also offset, length and border for encoded photos, and the layout's slices.
+            bytes), photo_sha256 (see `identity_of`); also offset, length and border for encoded photos, and the layout's slices.
         classes: written as JSON, the label space; labels in the index are indices in it.
         manifest: facts in addition to the files' hashes: n, number of classes with images, digest of the label space, ids
-            of corrupt images left out.
+            of corrupt images left out, numbers of images that are identical to another and to one of another class.
 
     Raises:
         UserError: an archive is not the pinned file; the archives contain no image of the classes, or of only one with
@@ -95,7 +98,30 @@ def prepare(
         written.finish(index, labels, dataset)
     write_json(classes, space.to_json())
     facts = {"n": written.count, "classes": len(written.labels), "label_space": space.digest}
-    write_json(manifest, {**facts, "corrupt": written.corrupt})
+    write_json(manifest, {**facts, "corrupt": written.corrupt, **_identical(index, dataset)})
+
+
+def _identical(index: Path, dataset: DatasetSource) -> dict[str, int]:
+    """Numbers of images that are identical to another of the dataset, and to one of another class; they are logged."""
+    identities = read_identities(index)
+    labels = pq.read_table(index, columns=["label"])["label"].to_numpy().astype(np.int64)
+    identical = int(identical_images(identities).sum())
+    of_others = int(of_other_classes(identities, labels).sum())
+    if identical:
+        said = "%s: %d of %d images are identical to another, which counts as one source image"
+        log.info(said, dataset, identical, len(labels))
+    if of_others:
+        said = "%s: %d images are identical to one of another class, so that one of the labels is wrong or arbitrary"
+        log.warning(said, dataset, of_others)
+    return {"identical": identical, "identical_of_other_classes": of_others}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """An image as it is written."""
+
+    data: bytes  # pixels at a geometry, or an encoded photo
+    photo: str  # see `identity_of`
 
 
 class Written:
@@ -135,12 +161,13 @@ class Written:
         self._file.close()
         self._lines.close()
 
-    def add(self, item: Item, data: bytes) -> None:
+    def add(self, item: Item, converted: Converted) -> None:
+        data = converted.data
         more = () if self.geometry else (self.end, len(data), item.picture.border)
         self._check_slices(item)
-        digest = hashlib.sha256(data).hexdigest()
-        row = [item.image_id, item.label, item.source_id, item.object_id, digest, *more, dict(item.slices)]
-        self._since.append(row)
+        ids = [item.image_id, item.label, item.source_id, item.object_id]
+        digests = [hashlib.sha256(data).hexdigest(), converted.photo]
+        self._since.append([*ids, *digests, *more, dict(item.slices)])
         self.labels.add(item.label)
         self._file.write(data)
         self.end += len(data)
@@ -215,7 +242,7 @@ def _write(
     progress.update(done)
     for item, converted in _converted(islice(items, done, None), written.geometry, dataset.name, workers):
         try:
-            data = converted.result()
+            image = converted.result()
         except (CorruptImageError, TooLargeError) as error:
             written.corrupt.append(item.image_id)
             if len(written.corrupt) > allowed:
@@ -223,7 +250,7 @@ def _write(
                 raise UserError(f"{str(error).removesuffix('.')}{hint}.") from error
             log.warning("%s: left out: %s", dataset, error)
         else:
-            written.add(item, data)
+            written.add(item, image)
         progress.update()
     progress.close()
     found = written.count + len(written.corrupt)
@@ -239,19 +266,21 @@ def _write(
 
 def _converted(
     items: Iterable[Item], geometry: Geometry | None, dataset: str, workers: int
-) -> Iterator[tuple[Item, Future[bytes]]]:
+) -> Iterator[tuple[Item, Future[Converted]]]:
     """Convert images in several threads, a few ahead, and yield them in order."""
     waiting, pool = deque(), ThreadPoolExecutor(workers)
     try:
         for item in items:
             picture = item.picture
             try:
-                photo = isinstance(picture, Photo)
-                arguments = (picture.read(), picture.name, picture.border) if photo else (picture, dataset, 0)
-                waiting.append((item, pool.submit(_to_bytes, *arguments, geometry)))
+                if isinstance(picture, Photo):
+                    job = pool.submit(_convert_photo, picture.read(), picture.name, picture.border, geometry)
+                else:
+                    job = pool.submit(_convert_drawing, picture, item.original, dataset, geometry)
             except TooLargeError as error:
-                waiting.append((item, Future()))
-                waiting[-1][1].set_exception(error)
+                job = Future()
+                job.set_exception(error)
+            waiting.append((item, job))
             if len(waiting) > AHEAD * workers:
                 yield waiting.popleft()
         yield from waiting
@@ -259,14 +288,24 @@ def _converted(
         pool.shutdown(cancel_futures=True)
 
 
-def _to_bytes(picture: np.ndarray | bytes, name: str, border: int, geometry: Geometry | None) -> bytes:
-    """Bytes to write: pixels at a geometry, or those of an encoded photo, which is decoded once to verify it."""
+def _convert_photo(data: bytes, name: str, border: int, geometry: Geometry | None) -> Converted:
+    """A photo at a geometry, or its encoded bytes; it is decoded once in either case, which also verifies it."""
+    image = decode(data, name, border)
+    photo = identity_of(image)
     if geometry is None:
-        if isinstance(picture, np.ndarray):
-            raise UserError(f"{name} is a drawing, not a photo; set the dataset's storage to array.")
-        decode(picture, name, border)
-        return picture
-    if not isinstance(picture, np.ndarray):
-        picture = resize_and_crop(decode(picture, name, border), geometry)
-    assert picture.shape == (geometry.size, geometry.size, 3) and picture.dtype == np.uint8, picture.shape
-    return picture.tobytes()
+        return Converted(data, photo)
+    return Converted(_bytes_at(resize_and_crop(image, geometry), geometry), photo)
+
+
+def _convert_drawing(
+    pixels: np.ndarray, original: Image.Image | np.ndarray | None, dataset: str, geometry: Geometry | None
+) -> Converted:
+    """A drawing at a geometry; its identity is that of its original, if the layout gives one."""
+    if geometry is None:
+        raise UserError(f"{dataset} is a drawing, not a photo; set the dataset's storage to array.")
+    return Converted(_bytes_at(pixels, geometry), identity_of(pixels if original is None else original))
+
+
+def _bytes_at(pixels: np.ndarray, geometry: Geometry) -> bytes:
+    assert pixels.shape == (geometry.size, geometry.size, 3) and pixels.dtype == np.uint8, pixels.shape
+    return pixels.tobytes()

@@ -1,7 +1,8 @@
 """Reading of prepared datasets."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
+from rib.data.identity import PHOTO, joined_ids, read_identities
 from rib.data.images import decode, resize_and_crop
 
+DIGESTS = ["sha256", PHOTO]
 # Columns of the index; others are slices, which a layout adds.
-INDEX_COLUMNS = ["row", "image_id", "label", "source_id", "object_id", "sha256", "offset", "length", "border"]
+INDEX_COLUMNS = ["row", "image_id", "label", "source_id", "object_id", *DIGESTS, "offset", "length", "border"]
 
 
 class EncodedImages:
@@ -58,6 +61,9 @@ class PreparedDataset:
     rows: np.ndarray | None  # (n,) rows of `images` that belong to the dataset; None for all
     index: pa.Table  # one row per image: row, image_id, label, source_id, object_id
     space: LabelSpace
+    # Of identical photos, whose source (object) is the same: the first of their ids by each other one.
+    joined_sources: Mapping[str, str] = field(default_factory=dict)
+    joined_objects: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -78,15 +84,29 @@ class PreparedDataset:
                 raise UserError(
                     f"{folder / part} is missing; delete {folder / 'manifest.json'} and run again to recreate it."
                 )
-        # The hashes are a quarter of the memory that the index of a very large dataset takes.
+        # Each digest is a quarter of the memory that the index of a very large dataset takes.
         stored = pq.read_schema(folder / "index.parquet").names
-        columns = [name for name in stored if name in INDEX_COLUMNS and name != "sha256"]
+        columns = [name for name in stored if name in INDEX_COLUMNS and name not in DIGESTS]
         index = pq.read_table(folder / "index.parquet", columns=columns)
+        identities = read_identities(folder / "index.parquet")
+        joined = {
+            column: joined_ids(index[column], identities) if column in columns else {}
+            for column in ("source_id", "object_id")
+        }
         images = np.load(folder / "images.npy", mmap_mode="r") if pixels else None
         if pixels and images.ndim == 1:
             images = EncodedImages(images, index, geometry, workers, name)
         labels = index["label"].to_numpy().astype(np.int64)
-        return cls(name, images, labels, None, index, LabelSpace.from_json(read_json(folder / "classes.json")))
+        return cls(
+            name,
+            images,
+            labels,
+            None,
+            index,
+            LabelSpace.from_json(read_json(folder / "classes.json")),
+            joined_sources=joined["source_id"],
+            joined_objects=joined["object_id"],
+        )
 
     def take(self, rows: np.ndarray) -> "PreparedDataset":
         """The subset with the given rows (sorted int64)."""
@@ -94,7 +114,26 @@ class PreparedDataset:
         return replace(self, labels=self.labels[rows], rows=chosen, index=self.index.take(rows))
 
     @cached_property
-    def sources(self) -> tuple[np.ndarray, list[str]]:
-        """Index of each image's source (n,), and the list of unique source ids."""
+    def declared_sources(self) -> tuple[np.ndarray, list[str]]:
+        """Index of each image's source id (n,), and the list of unique source ids, as the layout gave them."""
         encoded = self.index["source_id"].combine_chunks().dictionary_encode()
         return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+
+    @cached_property
+    def sources(self) -> tuple[np.ndarray, list[str]]:
+        """Index of each image's source image (n,), and the list of their unique ids; identical photos have one."""
+        places, declared = self.declared_sources
+        names = [self.joined_sources.get(name, name) for name in declared]
+        unique = {name: place for place, name in enumerate(dict.fromkeys(names))}
+        return np.array([unique[name] for name in names], places.dtype)[places], list(unique)
+
+    @property
+    def joined_index(self) -> pa.Table:
+        """The index, in which identical photos have one source id and one object id."""
+        index = self.index
+        for column, joined in (("source_id", self.joined_sources), ("object_id", self.joined_objects)):
+            if joined:
+                names = [joined.get(name, name) for name in index[column].to_pylist()]
+                place = index.column_names.index(column)
+                index = index.set_column(place, column, pa.array(names, pa.string()))
+        return index

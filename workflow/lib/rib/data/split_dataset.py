@@ -1,29 +1,110 @@
 """Splitting a dataset's source images into train, select and test."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rib.data.splits import parts_of, read_split
+from rib.base.progress import log
+from rib.data.identity import identical_to, read_identities
+from rib.data.prepared import PreparedDataset
+from rib.data.splits import LEFT_OUT, parts_of, read_split
 from rib.data.view import DatasetFiles, DatasetView, load_whole
 
 
+@dataclass(frozen=True)
+class EarlierSplit:
+    """A dataset that was split before, whose source images keep their part in later datasets."""
+
+    table: Path  # its split
+    index: Path  # of the prepared dataset
+    same_sources: bool  # whether equal source ids mean the same source image (datasets of one source group)
+
+
 def split_dataset(
-    *, files: DatasetFiles, view: DatasetView, fractions: Mapping[str, float], earlier: Iterable[Path], table: Path
+    *,
+    files: DatasetFiles,
+    view: DatasetView,
+    fractions: Mapping[str, float],
+    earlier: Sequence[EarlierSplit],
+    table: Path,
 ) -> None:
-    """Split a dataset's source images and write the split of each.
+    """Split a dataset's source images and write the part of each.
+
+    Identical photos are one source image, also if they are of several datasets. A source image that links images which
+    earlier datasets have in different parts is left out, since training or testing on it would leak.
 
     Args:
         files: the dataset, not yet split.
         fractions: fractions of source images in `train` and `select`, with a sum below 1; the rest is `test`.
-        earlier: splits of earlier datasets that share sources with this one, in order.
-        table: written as Parquet, one row per source image, sorted by id: source_id, part, images (in the dataset).
+        earlier: in order; the first one that has a source image decides its part.
+        table: written as Parquet, one row per source id, sorted by id: source_id, part, images (in the dataset).
+
+    Raises:
+        UserError: an index does not say which photos are identical, or see `load_whole`.
     """
-    index = load_whole(files, view).index
-    images = index.group_by("source_id").aggregate([("label", "min"), ("label", "count")]).sort_by("source_id")
-    ids, labels, counts = (images[name].to_pylist() for name in ("source_id", "label_min", "label_count"))
-    known = {source: which for path in earlier for source, which in read_split(path).items()}
-    found = parts_of(dict(zip(ids, labels, strict=True)), fractions, known)
-    pq.write_table(pa.table({"source_id": ids, "part": [found[name] for name in ids], "images": counts}), table)
+    dataset = load_whole(files, view)
+    identities = read_identities(files.folder / "index.parquet", required=True)
+    if dataset.rows is not None:
+        identities = identities.take(pa.array(dataset.rows))
+    parts = _parts_given(dataset, identities, earlier)
+    known = {source: given[0] for source, given in parts.items() if len(set(given)) == 1}
+    conflicting = parts.keys() - known.keys()
+    if conflicting:
+        said = "%s: left out %d source images that link images of which earlier datasets train on some and test others"
+        log.warning(said, dataset.name, len(conflicting))
+    labels = _class_of_each_source(dataset)
+    free_or_known = {source: label for source, label in labels.items() if source not in conflicting}
+    found = parts_of(free_or_known, fractions, known) if free_or_known else {}
+    found |= dict.fromkeys(conflicting, LEFT_OUT)
+    _write(dataset, found, table)
+
+
+def _parts_given(
+    dataset: PreparedDataset, identities: pa.Array, earlier: Iterable[EarlierSplit]
+) -> dict[str, list[str]]:
+    """The parts that earlier datasets gave to images of each source image, in their order; no entry for others."""
+    places, sources = dataset.sources
+    _, declared = dataset.declared_sources
+    given: dict[str, list[str]] = {}
+    for split in earlier:
+        part_of_id = {name: part for name, part in read_split(split.table).items() if part != LEFT_OUT}
+        for name in declared if split.same_sources else []:
+            if name in part_of_id:
+                given.setdefault(dataset.joined_sources.get(name, name), []).append(part_of_id[name])
+        part_of_photo = _part_of_each_photo(split.index, part_of_id, identities)
+        rows = np.flatnonzero(identical_to(identities, pa.array(list(part_of_photo), pa.string())))
+        for row in rows:
+            given.setdefault(sources[places[row]], []).append(part_of_photo[identities[row].as_py()])
+        if len(rows):
+            said = "%s: %d images are identical to images of %s, which decides their part"
+            log.info(said, dataset.name, len(rows), split.index.parts[-3])
+    return given
+
+
+def _part_of_each_photo(index: Path, part_of_id: Mapping[str, str], photos: pa.Array) -> dict[str, str]:
+    """The part of those photos, by identity, that are also images of an earlier dataset."""
+    theirs = read_identities(index, required=True)
+    rows = pa.array(np.flatnonzero(identical_to(theirs, photos)))
+    ids = pq.read_table(index, columns=["source_id"])["source_id"].take(rows).to_pylist()
+    pairs = zip(theirs.take(rows).to_pylist(), ids, strict=True)
+    return {photo: part_of_id[name] for photo, name in pairs if name in part_of_id}  # a budget leaves some out
+
+
+def _class_of_each_source(dataset: PreparedDataset) -> dict[str, int]:
+    """The class of each source image; the lowest, if it has images of several."""
+    places, sources = dataset.sources
+    lowest = np.full(len(sources), np.iinfo(np.int64).max)
+    np.minimum.at(lowest, places, dataset.labels)
+    return dict(zip(sources, lowest.tolist(), strict=True))
+
+
+def _write(dataset: PreparedDataset, part_of_source: Mapping[str, str], table: Path) -> None:
+    images = dataset.index.group_by("source_id").aggregate([("label", "count")]).sort_by("source_id")
+    ids, counts = images["source_id"].to_pylist(), images["label_count"].to_pylist()
+    sources = [dataset.joined_sources.get(name, name) for name in ids]
+    parts = [part_of_source[source] for source in sources]
+    pq.write_table(pa.table({"source_id": ids, "part": parts, "images": counts}), table)

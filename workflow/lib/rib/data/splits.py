@@ -3,7 +3,8 @@
 A source image is in the same split in every dataset made from it (ImageNet-Cartoon, -Drawing and -C are made from the
 validation images), so no test image was trained on in another rendition. Datasets that share sources are split one
 after the other, in catalogue order; each source keeps the split that an earlier dataset gave it, and the others are
-assigned as close as possible to the requested fractions. Adding a dataset at the end never changes earlier splits, and
+assigned as close as possible to the requested fractions. Identical photos are one source image, whatever their datasets
+and ids. Adding a dataset at the end never changes earlier splits, and
 datasets with the same sources are split as they would be alone; one with only some of an earlier dataset's sources of a
 class inherits whatever splits those have.
 """
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 from rib.data.subsets import hashed
 
 TRAIN, SELECT, TEST = "train", "select", "test"
+LEFT_OUT = "left_out"  # of a source image whose images other datasets have in different splits
 SEATED = (TRAIN, TEST, SELECT)  # columns of counts; the first of equally underfilled splits gets the next image
 FINEST = 10_000  # largest denominator of a fraction
 

@@ -38,11 +38,14 @@ def first_images(dataset: PreparedDataset, limit: int) -> PreparedDataset:
 
 
 def held_back(dataset: PreparedDataset, share: float) -> np.ndarray:
-    """Mask (n,) of a fraction of each class's images, chosen by source: at least one if a class has two or more."""
+    """Mask (n,) of the images of a fraction of each class's source images: at least one if a class has two or more."""
     places, sources = dataset.sources
-    ranks = rank_within(dataset.labels, np.array([hashed("held back", source) for source in sources])[places])
-    sizes = np.bincount(dataset.labels)[dataset.labels]
-    return ranks < np.where(sizes > 1, np.maximum(1, np.floor(share * sizes)), 0)
+    classes = np.full(len(sources), np.iinfo(np.int64).max)  # of each source; the lowest, if it has images of several
+    np.minimum.at(classes, places, dataset.labels)
+    ranks = rank_within(classes, np.array([hashed("held back", source) for source in sources]))
+    sizes = np.bincount(classes)[classes]
+    held = ranks < np.where(sizes > 1, np.maximum(1, np.floor(share * sizes)), 0)
+    return held[places]
 
 
 def balanced_order(dataset: PreparedDataset) -> np.ndarray:

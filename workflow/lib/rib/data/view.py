@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
 from rib.config.geometry import Geometry
 from rib.config.run import ALL
+from rib.data.identity import identical_to, read_identities
 from rib.data.prepared import PreparedDataset
 from rib.data.splits import TRAIN, read_split
 from rib.data.subsets import first_images, hashed, rank_within, subset
@@ -56,19 +59,7 @@ def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
     """
     dataset = PreparedDataset.open(files.folder, files.name, view.geometry, view.workers, files.pixels)
     if files.proxy:
-        excluded = _proxy_sources(files.proxy / "index.parquet", view.images_per_class)
-        whole = len(dataset.labels)
-        dataset = _where(dataset, lambda source: source not in excluded)
-        if len(dataset.labels) == whole:
-            raise UserError(
-                f"{files.name}: none of its images was made from one of the pretraining proxy, although its entry's "
-                "source_group says so; its file names don't match the source images, so correct its layout."
-            )
-        if not len(dataset.labels):
-            raise UserError(
-                f"{files.name}: all its images belong to the pretraining proxy; lower reference.images_per_class in "
-                "the family's entry."
-            )
+        dataset = _without_proxy(dataset, files.folder, files.proxy, view.images_per_class)
     return dataset if view.budget == ALL else first_images(dataset, view.budget)
 
 
@@ -90,9 +81,38 @@ def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
     return frozenset(pairs["source_id"].filter(chosen).to_pylist())
 
 
+def _without_proxy(dataset: PreparedDataset, folder: Path, proxy: Path, images_per_class: int) -> PreparedDataset:
+    """The images of a whole dataset that the pretraining proxy lacks, as source images and as identical photos.
+
+    Raises:
+        UserError: no image has the id of a source image of the proxy, or none is left.
+    """
+    index = proxy / "index.parquet"
+    proxy_sources = _proxy_sources(index, images_per_class)
+    declared, names = dataset.declared_sources
+    made_from_proxy = np.array([name in proxy_sources for name in names], bool)[declared]
+    if not made_from_proxy.any():
+        raise UserError(
+            f"{dataset.name}: none of its images was made from one of the pretraining proxy, although its entry's "
+            "source_group says so; its file names don't match the source images, so correct its layout."
+        )
+    proxy_ids = pq.read_table(index, columns=["source_id"])["source_id"].combine_chunks()
+    in_proxy = pc.is_in(proxy_ids, value_set=pa.array(sorted(proxy_sources), pa.string()))
+    proxy_photos = read_identities(index).filter(in_proxy)
+    identical = identical_to(read_identities(folder / "index.parquet"), proxy_photos)
+    sources, _ = dataset.sources
+    excluded = np.isin(sources, sources[made_from_proxy | identical])
+    if excluded.all():
+        raise UserError(
+            f"{dataset.name}: all its images belong to the pretraining proxy; lower reference.images_per_class in "
+            "the family's entry."
+        )
+    return dataset.take(np.flatnonzero(~excluded))
+
+
 def _where(dataset: PreparedDataset, holds: Callable[[str], bool]) -> PreparedDataset:
-    """The images whose source satisfies a predicate."""
-    places, sources = dataset.sources
+    """The images whose source id satisfies a predicate."""
+    places, sources = dataset.declared_sources
     return dataset.take(np.flatnonzero(np.array([holds(source) for source in sources], bool)[places]))
 
 

@@ -46,7 +46,7 @@ def compute_features(
             f"config, representations.layers: {source.run.model} has no '{missing[0]}'; choose from {', '.join(found)}."
         )
     _store(source, {name: found[name] for name in chosen}, inputs, features, manifest)
-    pq.write_table(dataset.index.select(INDEX_COLUMNS), index)
+    pq.write_table(dataset.joined_index.select(INDEX_COLUMNS), index)
 
 
 def compute_epoch_features(
@@ -64,7 +64,7 @@ def compute_epoch_features(
         name = f"snapshot{number}"
         found[name] = features_of(model, inputs, source.batch_size, f"features of {source}, {name}")[PRE_LOGITS]
     _store(source, found, inputs, features, manifest)
-    pq.write_table(dataset.index.select(INDEX_COLUMNS), index)
+    pq.write_table(dataset.joined_index.select(INDEX_COLUMNS), index)
 
 
 def _inputs(source: RunOnDataset, limit: int) -> tuple[PreparedDataset, Inputs]:

@@ -135,7 +135,7 @@ def invert_run(
     seconds = time.monotonic() - began
     log.info("inverted %d images in %d passes and %.0f s: mean residual %.3f", n, n * steps, seconds, residual.mean())
     safetensors.torch.save_file({"inverted": images, "residual": residual}, inverted)
-    pq.write_table(dataset.index.select(["image_id", "object_id"]), index)
+    pq.write_table(dataset.joined_index.select(["image_id", "object_id"]), index)
     facts = {"n": n, "passes": n * steps, "residual": round(residual.mean().item(), 6)}
     write_json(manifest, {"device": device.type, **facts})
 

@@ -18,7 +18,7 @@ import pandas as pd
 from rib.analysis import tables
 from rib.analysis.bootstrap import object_weights
 from rib.analysis.comparison import DRAWS, comparison_tables, effects_of, tables_of
-from rib.analysis.counts import COLUMNS, count, read_indexes, read_rows_of
+from rib.analysis.counts import COLUMNS, count, read_indexes, read_joined_objects, read_rows_of
 from rib.analysis.fit import mark_tables, read_table
 from rib.analysis.ri import ood_accuracies, ood_parts
 from rib.analysis.writing import write_tables
@@ -230,9 +230,12 @@ def rank_all(
         why = f"they share too few datasets, targets or seeds, differ in leak_free, or are more than {MOST}"
         return pd.DataFrame(columns=ENTRY), [*notes, f"The methods of these bundles are not ranked together: {why}."]
     scored, found, targets = {}, [], {*shared["target"], NO_TARGET}
-    for bundle in bundles:
+    paths = [{name: bundle.indexes[name] for name in bundle.indexes if name in shared["dataset"]} for bundle in bundles]
+    # Together, so that all bundles have the same objects, also if only some say which photos are identical.
+    objects = read_joined_objects([path for own in paths for path in own.values()], which["source_groups"])
+    for bundle, of_bundle in zip(bundles, paths, strict=True):
         left = [(path, run) for path in bundle.rows if (run := run_of(path)).method not in merged[bundle.name]]
-        indexes = read_indexes(path for name, path in bundle.indexes.items() if name in shared["dataset"])
+        indexes = {name: objects[path] for name, path in of_bundle.items()}
         counts = count(read_rows_of(path for path, run in left if run.target in targets), indexes)
         ood = ood_accuracies(counts, object_weights(counts.objects, replicates, seed), **which)
         # With bundle/model/method in place of the method, and no model, all are compared with one another.

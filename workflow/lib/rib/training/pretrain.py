@@ -54,7 +54,7 @@ def pretrain(
     dataset = load_whole(DatasetFiles(how["dataset"], dataset_folder), view)
     dataset = subset(dataset, str(how["size"]), "pretrain.size")
     test = load_whole(DatasetFiles(how["test"], test_folder), view)
-    if shared := set(dataset.sources[1]) & set(test.sources[1]):
+    if shared := set(dataset.declared_sources[1]) & set(test.declared_sources[1]):
         raise UserError(
             f"pretraining: {test.name} shares {len(shared)} source images with {dataset.name}, such as {min(shared)}; "
             "give the model's entry a test dataset with other images."

@@ -10,7 +10,29 @@ from rib.base.progress import log
 from rib.data.archives import archive_members
 from rib.data.images import DatasetSource, Item, Photo, photo_item
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
+ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+class Unread:
+    """Counts the files of an archive that are not read, by their ending."""
+
+    def __init__(self, dataset: DatasetSource):
+        self.dataset = dataset
+        self.endings: Counter[str] = Counter()
+
+    def is_photo(self, path: PurePosixPath) -> bool:
+        """Whether a file is a photo by its ending, in any case; counts it otherwise."""
+        ending = path.suffix.lower()
+        if ending not in ENDINGS:
+            self.endings[ending] += 1
+        return ending in ENDINGS
+
+    def log(self) -> None:
+        """Name what was not read, if anything, most frequent first."""
+        ordered = sorted(self.endings.items(), key=lambda pair: (-pair[1], pair[0]))
+        named = [f"{number} {ending or 'without an ending'}" for ending, number in ordered]
+        if named:
+            log.info("%s: not read: %s", self.dataset, ", ".join(named))
 
 
 def photos_in_folders(
@@ -27,12 +49,13 @@ def photos_in_folders(
         UserError: a class has no image (unless partial) or, if strict, there are photos in another folder.
     """
     missing, strangers = dict(labels), Counter()
+    unread = Unread(dataset)
     for archive in dataset.archives:
         for name, read in archive_members(archive):
             path = PurePosixPath(name)
             folder = path.parent.name
             image_id = f"{folder}/{path.name}"
-            if path.suffix.lower() not in ENDINGS or image_id in dataset.exclude:
+            if not unread.is_photo(path) or image_id in dataset.exclude:
                 continue
             if folder in labels:
                 missing.pop(folder, None)
@@ -40,6 +63,7 @@ def photos_in_folders(
                 yield photo_item(labels[folder], image_id, dataset.source, f"{folder}/{path.stem}", photo)
             else:
                 strangers[str(path.parent)] += 1
+    unread.log()
     if strangers:
         said = _strangers(strangers, labels, missing, dataset)
         if strict:

@@ -2,6 +2,8 @@
 
 The folders may be at any depth. Published archives may contain ImageNet classes that are not in the dataset. If the
 classes are the family's own and the dataset has all of them, photos in another folder are an error.
+Files with endings other than those of `rib.data.layouts._folders.ENDINGS` are not read; the log
+counts them.
 """
 
 from collections.abc import Iterator

@@ -32,4 +32,5 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
         if codepoint in found:
             image = decode(found[codepoint], f"{dataset}, {codepoint} ({archive.name})")
             source = f"{dataset.source}/{codepoint}"
-            yield Item(codepoint, label, source, codepoint, fit_on_white(image, dataset.geometry, margin))
+            pixels = fit_on_white(image, dataset.geometry, margin)
+            yield Item(codepoint, label, source, codepoint, pixels, original=image)

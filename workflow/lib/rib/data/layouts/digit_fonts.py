@@ -39,7 +39,9 @@ def items(dataset: DatasetSource, *, fonts: list[str]) -> Iterator[Item]:
             if (image_id := f"{name}_{digit}") not in dataset.exclude:
                 source = f"{dataset.source}/{image_id}"
                 ink = _ink(digit, found[name], f"{dataset}: the font '{name}'")
-                yield Item(image_id, label, source, source, to_geometry(on_paper(ink), dataset.geometry))
+                picture = on_paper(ink)
+                pixels = to_geometry(picture, dataset.geometry)
+                yield Item(image_id, label, source, source, pixels, original=picture)
 
 
 def _ink(digit: str, data: bytes, where: str) -> np.ndarray:

@@ -67,7 +67,8 @@ def items(dataset: DatasetSource, *, variant: str, first: int, last: int) -> Ite
             random = np.random.default_rng(list(sha256(f"{variant}/{name}".encode()).digest()))
             picture = VARIANTS[variant](ink, random, ranks[row] - first)
             source = f"{dataset.source_group or 'digits'}/{name}"
-            yield Item(name, labels[line[-1]], source, source, to_geometry(picture, dataset.geometry))
+            pixels = to_geometry(picture, dataset.geometry)
+            yield Item(name, labels[line[-1]], source, source, pixels, original=picture)
 
 
 def class_ranks(digits: np.ndarray) -> np.ndarray:
