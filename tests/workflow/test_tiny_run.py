@@ -70,6 +70,17 @@ def test_methods_are_compared_and_ranked_by_the_mri_of_the_table(finished):
     assert (pd.read_csv(folder / "cost.csv")["seconds"] > 0).all()
 
 
+def test_identical_images_are_counted_on_the_page_and_in_the_manifests(finished):
+    """Given that `copy` has the 20 photos of `red`, each of the two shares 20 with the other."""
+    folder = finished[0].folder
+    table = pd.read_csv(folder / "reports/tiny/tables/identical.csv").set_index("dataset")
+    assert table.loc[["red", "copy", "blue"], "shared"].tolist() == [20, 20, 0]
+    assert table.loc["red", "shared_with"] == "Copy 20" and table["other_class"].sum() == 0
+    assert "Identical images" in (folder / "reports/tiny/index.html").read_text()
+    for path in (folder / "results/tiny/prepare").glob("[!g]*/*/manifest.json"):
+        assert json.loads(path.read_text())["identical"] == 0
+
+
 def test_rows_are_per_image_and_hold_all_that_metrics_need(finished):
     folder = finished[0].folder / "results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0"
     rows = rows_of(folder / "tiny.parquet")

@@ -1,5 +1,6 @@
-# Protocol held_out: assign each source image of a dataset to a split. Datasets are split in the order of the catalogue,
-# since they may share sources or have identical images, so that a later dataset does not change splits of earlier ones.
+# Protocol held_out: assign each source image of a dataset to a split. Datasets may share sources or
+# have identical images, so they are split in the order of the catalogue; a later one does not change
+# splits of earlier ones.
 
 SPLIT = f"{RUNS}/split/{{dataset}}/{{geometry}}"
 

@@ -1,7 +1,7 @@
 """Correct predictions per run, dataset and resampling unit (object), from which all accuracies are computed.
 
-Evaluation rows say which image of a dataset's index they are of; the index has its object and class. Identical images are
-of one object, also if they are of different datasets.
+Evaluation rows say which image of a dataset's index they are of; the index has its object and class.
+Identical images are of one object, also if they are of different datasets.
 """
 
 import json
@@ -25,7 +25,7 @@ STATE = [*RUN_COLUMNS, "alpha"]
 COLUMNS = ["alpha", "dataset", "row", "rank"]  # of rows
 AHEAD = 8  # files whose rows are in memory at once
 INDEX_COLUMNS = ["object_id", "label"]
-SOURCE = "source"  # a further column of an index, for leak-free results: a number of each image's source image
+SOURCE = "source"  # a further column, for leak-free results: a number of each image's source image
 
 # A scored model state: model, method, target, size, seed, alpha (None unless it is part of a curve).
 State = tuple[str, str, str, str, int, float | None]
@@ -39,7 +39,8 @@ OF_ALL_STATES = ("places", "labels", "images")  # what all states have in common
 class Counts:
     """Correct predictions per object, for every state and dataset of a grid.
 
-    An object with images of several classes occurs once for each class and, in leak-free results, for each source image.
+    An object with images of several classes occurs once for each class and, in leak-free results,
+    for each source image.
     """
 
     states: list[State]  # sorted states
@@ -49,8 +50,8 @@ class Counts:
     labels: dict[str, np.ndarray]  # by dataset, (n,) class of each object, an index into the dataset's label space
     images: dict[str, np.ndarray]  # by dataset, (n,) uint16 number of images of each object
     correct: dict[str, np.ndarray]  # by dataset, (states, n) uint16 number of correct predictions
-    # For leak-free results, by target and dataset, (n,) bool: objects of the dataset with an image whose source image the
-    # target has too, by its id or since images are identical. Pairs without any are left out.
+    # For leak-free results, by target and dataset, (n,) bool: objects of the dataset whose source image
+    # the target has too, by its id or since images are identical. Pairs without any are left out.
     shared: Shared = field(default_factory=dict)
 
     def accuracy_on(self, dataset: str, weights: np.ndarray, states: Index, objects: Index) -> np.ndarray:
@@ -105,7 +106,7 @@ def count(parts: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]
     Args:
         parts: runs and evaluation rows of a grid. A part has all rows of its states on its datasets and is reduced before
             the next one is read.
-        indexes: index of each dataset that is counted, at least the columns `INDEX_COLUMNS` (see `read_objects`).
+        indexes: index of each dataset that is counted, see `read_objects`.
     """
     scored: dict[str, tuple[Run, np.ndarray, np.ndarray, pd.MultiIndex]] = {}
     found: dict[State, dict[str, np.ndarray]] = {}
@@ -152,7 +153,7 @@ def shared_objects(
     """`Counts.shared` of the datasets whose indexes have the column `SOURCE`.
 
     Args:
-        scored: by dataset, its index, the rows of it that were scored, and the place of each row's object.
+        scored: by dataset, its index, its scored rows, and the place of each row's object.
     """
     of_index = {name: parts for name, parts in scored.items() if SOURCE in parts[0]}
     sources = {name: index[SOURCE].to_numpy()[rows] for name, (index, rows, _) in of_index.items()}
@@ -177,7 +178,7 @@ def different_images(dataset: str, run: Run, other: Run) -> UserError:
 def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.MultiIndex]:
     """Objects of the given rows of an index: place of each row's object (rows of the index,), sorted (object, class).
 
-    With the column `SOURCE`, an object occurs once for each of its source images, which may leak or not.
+    With the column `SOURCE`, an object occurs once for each of its source images.
     """
     keys = [*INDEX_COLUMNS, *([SOURCE] if SOURCE in index else [])]
     groups = index.iloc[rows].groupby(keys, sort=True)
@@ -196,10 +197,13 @@ def read_objects(
     source_groups: Mapping[str, str] | None = None,
     columns: Sequence[str] = INDEX_COLUMNS,
 ) -> dict[str, pd.DataFrame]:
-    """Columns of indexes .../{dataset}/{geometry}/index.parquet, by dataset, with the objects of identical images joined.
+    """Columns of indexes .../{dataset}/{geometry}/index.parquet, by dataset.
+
+    Objects that have identical images are one: the first of their ids stands for all.
 
     Args:
-        source_groups: for leak-free results, source group by dataset; there is then also the column `SOURCE`.
+        source_groups: for leak-free results, source group by dataset; there is then also the column
+            `SOURCE`.
         columns: `object_id`, and others as they are.
     """
     found = read_joined_objects(paths, source_groups, columns)
@@ -211,32 +215,30 @@ def read_joined_objects(
     source_groups: Mapping[str, str] | None = None,
     columns: Sequence[str] = INDEX_COLUMNS,
 ) -> dict[Path, pd.DataFrame]:
-    """`read_objects` by path, for indexes of which several are of one dataset.
-
-    Objects that have identical images are one: the first of their ids stands for all.
-    """
+    """`read_objects` by path, for indexes of which several are of one dataset."""
     paths = list(paths)
     every_photo = pa.concat_arrays([read_identities(path) for path in paths])
     needed = [*columns, *(["source_id"] if source_groups is not None else [])]
     indexes = {path: pd.read_parquet(path, columns=needed) for path in paths}
     objects = _joined([index["object_id"] for index in indexes.values()], every_photo)
-    found = {path: index.assign(object_id=own) for (path, index), own in zip(indexes.items(), objects, strict=True)}
+    for path, joined in zip(paths, objects, strict=True):
+        indexes[path] = indexes[path].assign(object_id=joined)
     if source_groups is None:
-        return found
+        return indexes
     ids = []
-    for path, index in found.items():
+    for path, index in indexes.items():
         dataset = path.parts[-3]
-        group = source_groups.get(dataset, dataset)
-        ids.append(f"{group}/" + index["source_id"].astype(str))  # other groups may use the same ids
+        group = source_groups.get(dataset, dataset)  # other groups may use the same ids
+        ids.append(f"{group}/" + index["source_id"].astype(str))
     numbers = pd.factorize(pd.concat(_joined(ids, every_photo), ignore_index=True))[0]
-    ends = np.cumsum([len(index) for index in found.values()])[:-1]
-    of_path = zip(found.items(), np.split(numbers, ends), strict=True)
-    return {path: index.drop(columns="source_id").assign(**{SOURCE: own}) for (path, index), own in of_path}
+    ends = np.cumsum([len(index) for index in indexes.values()])[:-1]
+    for path, sources in zip(paths, np.split(numbers, ends), strict=True):
+        indexes[path] = indexes[path].drop(columns="source_id").assign(**{SOURCE: sources})
+    return indexes
 
 
 def _joined(ids: Sequence[pd.Series], photos: pa.Array) -> list[pd.Series]:
-    """Ids of images of several datasets, in which those with identical images have one id; equal to the given ones if
-    there are none."""
+    """Ids of images of several datasets, of which those with identical images are the same."""
     joined = joined_ids(pa.array(pd.concat(ids), pa.string()), photos)
     return [own.map(joined).fillna(own) for own in ids] if joined else list(ids)
 

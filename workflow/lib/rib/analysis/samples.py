@@ -154,7 +154,7 @@ class ObjectMeans:
 
 
 def _objects_of(index: pd.DataFrame) -> tuple[np.ndarray, pd.Index]:
-    """Index of each image's object (n,), and the objects' sorted ids; with `SOURCE`, once for each source image."""
+    """Index of each image's object (n,), and the objects' sorted ids, as `rib.analysis.counts.objects_of`."""
     keys = ["object_id", *([SOURCE] if SOURCE in index else [])]
     groups = index.groupby(keys, sort=True)
     return groups.ngroup().to_numpy(), groups.size().index.get_level_values("object_id")

@@ -105,12 +105,12 @@ class Grid:
         return _short_digest({key: value for key, value in self.resolved().items() if key not in NOT_OF_GRID})
 
     def evaluated_before(self, dataset: str) -> list[str]:
-        """Evaluated datasets that are split before this one, of which it may have images; references are split last."""
+        """Evaluated datasets that are split before this one; references are split last."""
         names = list(self.datasets)
         return names[: names.index(dataset)] if dataset in names else names
 
     def split_before(self, dataset: str) -> list[str]:
-        """Those of `evaluated_before` that have the same source images, with the same ids, as their entries say."""
+        """Those of `evaluated_before` whose entries say that they have the same source images."""
         group = self.catalog.datasets[dataset].source_group
         related = [name for name, entry in self.datasets.items() if entry.source_group == group is not None]
         return related[: related.index(dataset)] if dataset in related else related

@@ -1,8 +1,8 @@
 """Identical photos, which are one source image whatever their files are called.
 
-The identity of a photo is a digest of its decoded pixels before they are resized, so it depends on no file format. It is
-the column `PHOTO` of an index; an index that was made before there was this column has photos of unknown identity, which
-are never identical to others.
+The identity of a photo is a digest of its decoded pixels before they are resized, so it depends on
+no file format. It is the column `PHOTO` of an index. An index that was made before there was this
+column has photos of unknown identity, which are never identical to others.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def read_identities(index: Path, required: bool = False) -> pa.Array:
     """
     if PHOTO in pq.read_schema(index).names:
         return pq.read_table(index, columns=[PHOTO])[PHOTO].combine_chunks().cast(pa.string())
-    what = f"{index} was prepared by an earlier version, which did not note which photos are identical"
+    what = f"{index} was prepared by an earlier version, which did not note identical photos"
     if required:
         raise UserError(f"{what}; {AGAIN}.")
     log.warning("%s, so they count as different ones; %s", what, AGAIN)
@@ -57,11 +57,12 @@ def joined_ids(ids: pa.Array | pa.ChunkedArray, identities: pa.Array) -> dict[st
     """Ids of images that are identical to images of other ids, directly or through others.
 
     Args:
-        ids: (n,) text, such as the source id of each image; images of one id belong together in any case.
+        ids: (n,) text, such as the source id of each image; images of one id belong together.
         identities: (n,) text or null, the identity of each image.
 
     Returns:
-        The first id, in the order of text, by each other id that belongs together with it; empty if there are none.
+        The first id, in the order of text, by each other id that belongs together with it; empty
+        if there are none.
     """
     repeated = pa.array(np.flatnonzero(identical_images(identities)))
     names = ids.take(repeated).to_pylist()
@@ -112,5 +113,8 @@ def identical_to(identities: pa.Array, others: pa.Array) -> np.ndarray:
 
 
 def _numbered(identities: pa.Array) -> np.ndarray:
-    """A number from 0 of each image's photo, the same for identical ones: (n,) int64, -1 if the identity is unknown."""
+    """A number from 0 of each image's photo, the same for identical ones: (n,) int64.
+
+    It is -1 if the identity is unknown.
+    """
     return identities.dictionary_encode().indices.fill_null(-1).to_numpy().astype(np.int64)

@@ -72,7 +72,8 @@ def prepare(
             bytes), photo_sha256 (see `identity_of`); also offset, length and border for encoded photos, and the layout's slices.
         classes: written as JSON, the label space; labels in the index are indices in it.
         manifest: facts in addition to the files' hashes: n, number of classes with images, digest of the label space, ids
-            of corrupt images left out, numbers of images that are identical to another and to one of another class.
+            of corrupt images left out, numbers of images that are identical to another and to one of
+            another class.
 
     Raises:
         UserError: an archive is not the pinned file; the archives contain no image of the classes, or of only one with
@@ -102,7 +103,7 @@ def prepare(
 
 
 def _identical(index: Path, dataset: DatasetSource) -> dict[str, int]:
-    """Numbers of images that are identical to another of the dataset, and to one of another class; they are logged."""
+    """Numbers of images that are identical to another, and to one of another class, with log lines."""
     identities = read_identities(index)
     labels = pq.read_table(index, columns=["label"])["label"].to_numpy().astype(np.int64)
     identical = int(identical_images(identities).sum())
@@ -111,7 +112,7 @@ def _identical(index: Path, dataset: DatasetSource) -> dict[str, int]:
         said = "%s: %d of %d images are identical to another, which counts as one source image"
         log.info(said, dataset, identical, len(labels))
     if of_others:
-        said = "%s: %d images are identical to one of another class, so that one of the labels is wrong or arbitrary"
+        said = "%s: %d images are identical to one of another class: one of the labels is arbitrary"
         log.warning(said, dataset, of_others)
     return {"identical": identical, "identical_of_other_classes": of_others}
 
@@ -289,7 +290,7 @@ def _converted(
 
 
 def _convert_photo(data: bytes, name: str, border: int, geometry: Geometry | None) -> Converted:
-    """A photo at a geometry, or its encoded bytes; it is decoded once in either case, which also verifies it."""
+    """A photo at a geometry, or its encoded bytes; it is decoded once in either case."""
     image = decode(data, name, border)
     photo = identity_of(image)
     if geometry is None:

@@ -61,7 +61,7 @@ class PreparedDataset:
     rows: np.ndarray | None  # (n,) rows of `images` that belong to the dataset; None for all
     index: pa.Table  # one row per image: row, image_id, label, source_id, object_id
     space: LabelSpace
-    # Of identical photos, whose source (object) is the same: the first of their ids by each other one.
+    # Of identical photos, whose source or object is the same: the first of their ids by each other.
     joined_sources: Mapping[str, str] = field(default_factory=dict)
     joined_objects: Mapping[str, str] = field(default_factory=dict)
 
@@ -115,13 +115,13 @@ class PreparedDataset:
 
     @cached_property
     def declared_sources(self) -> tuple[np.ndarray, list[str]]:
-        """Index of each image's source id (n,), and the list of unique source ids, as the layout gave them."""
+        """Index of each image's source id (n,), and the unique source ids, as the layout gave them."""
         encoded = self.index["source_id"].combine_chunks().dictionary_encode()
         return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
 
     @cached_property
     def sources(self) -> tuple[np.ndarray, list[str]]:
-        """Index of each image's source image (n,), and the list of their unique ids; identical photos have one."""
+        """Index of each image's source image (n,), and their unique ids; identical photos have one."""
         places, declared = self.declared_sources
         names = [self.joined_sources.get(name, name) for name in declared]
         unique = {name: place for place, name in enumerate(dict.fromkeys(names))}

@@ -21,7 +21,7 @@ class EarlierSplit:
 
     table: Path  # its split
     index: Path  # of the prepared dataset
-    same_sources: bool  # whether equal source ids mean the same source image (datasets of one source group)
+    same_sources: bool  # whether it is of the same source group, in which equal ids are one source
 
 
 def split_dataset(
@@ -34,14 +34,16 @@ def split_dataset(
 ) -> None:
     """Split a dataset's source images and write the part of each.
 
-    Identical photos are one source image, also if they are of several datasets. A source image that links images which
-    earlier datasets have in different parts is left out, since training or testing on it would leak.
+    Identical photos are one source image, also if they are of several datasets. A source image that
+    links images which earlier datasets have in different parts is left out, since training or
+    testing on it would leak.
 
     Args:
         files: the dataset, not yet split.
         fractions: fractions of source images in `train` and `select`, with a sum below 1; the rest is `test`.
         earlier: in order; the first one that has a source image decides its part.
-        table: written as Parquet, one row per source id, sorted by id: source_id, part, images (in the dataset).
+        table: written as Parquet, one row per source id, sorted by id: source_id, part, images (in
+            the dataset).
 
     Raises:
         UserError: an index does not say which photos are identical, or see `load_whole`.
@@ -54,7 +56,7 @@ def split_dataset(
     known = {source: given[0] for source, given in parts.items() if len(set(given)) == 1}
     conflicting = parts.keys() - known.keys()
     if conflicting:
-        said = "%s: left out %d source images that link images of which earlier datasets train on some and test others"
+        said = "%s: left out %d source images that link images which are in different parts of earlier datasets"
         log.warning(said, dataset.name, len(conflicting))
     labels = _class_of_each_source(dataset)
     free_or_known = {source: label for source, label in labels.items() if source not in conflicting}
@@ -66,19 +68,22 @@ def split_dataset(
 def _parts_given(
     dataset: PreparedDataset, identities: pa.Array, earlier: Iterable[EarlierSplit]
 ) -> dict[str, list[str]]:
-    """The parts that earlier datasets gave to images of each source image, in their order; no entry for others."""
+    """The parts that earlier datasets gave to images of each source image, in their order."""
     places, sources = dataset.sources
     _, declared = dataset.declared_sources
     given: dict[str, list[str]] = {}
     for split in earlier:
-        part_of_id = {name: part for name, part in read_split(split.table).items() if part != LEFT_OUT}
+        parts = read_split(split.table).items()
+        part_of_id = {name: part for name, part in parts if part != LEFT_OUT}
         for name in declared if split.same_sources else []:
             if name in part_of_id:
-                given.setdefault(dataset.joined_sources.get(name, name), []).append(part_of_id[name])
+                source = dataset.joined_sources.get(name, name)
+                given.setdefault(source, []).append(part_of_id[name])
         part_of_photo = _part_of_each_photo(split.index, part_of_id, identities)
         rows = np.flatnonzero(identical_to(identities, pa.array(list(part_of_photo), pa.string())))
         for row in rows:
-            given.setdefault(sources[places[row]], []).append(part_of_photo[identities[row].as_py()])
+            part = part_of_photo[identities[row].as_py()]
+            given.setdefault(sources[places[row]], []).append(part)
         if len(rows):
             said = "%s: %d images are identical to images of %s, which decides their part"
             log.info(said, dataset.name, len(rows), split.index.parts[-3])
@@ -86,12 +91,15 @@ def _parts_given(
 
 
 def _part_of_each_photo(index: Path, part_of_id: Mapping[str, str], photos: pa.Array) -> dict[str, str]:
-    """The part of those photos, by identity, that are also images of an earlier dataset."""
+    """The part of those photos, by identity, that are also images of an earlier dataset.
+
+    Images that a budget leaves out of the earlier dataset may have no part.
+    """
     theirs = read_identities(index, required=True)
     rows = pa.array(np.flatnonzero(identical_to(theirs, photos)))
     ids = pq.read_table(index, columns=["source_id"])["source_id"].take(rows).to_pylist()
     pairs = zip(theirs.take(rows).to_pylist(), ids, strict=True)
-    return {photo: part_of_id[name] for photo, name in pairs if name in part_of_id}  # a budget leaves some out
+    return {photo: part_of_id[name] for photo, name in pairs if name in part_of_id}
 
 
 def _class_of_each_source(dataset: PreparedDataset) -> dict[str, int]:

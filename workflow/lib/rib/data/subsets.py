@@ -38,9 +38,12 @@ def first_images(dataset: PreparedDataset, limit: int) -> PreparedDataset:
 
 
 def held_back(dataset: PreparedDataset, share: float) -> np.ndarray:
-    """Mask (n,) of the images of a fraction of each class's source images: at least one if a class has two or more."""
+    """Mask (n,) of the images of a fraction of each class's source images.
+
+    It is at least one if a class has two or more. A source image of several classes is of the first.
+    """
     places, sources = dataset.sources
-    classes = np.full(len(sources), np.iinfo(np.int64).max)  # of each source; the lowest, if it has images of several
+    classes = np.full(len(sources), np.iinfo(np.int64).max)  # of each source image
     np.minimum.at(classes, places, dataset.labels)
     ranks = rank_within(classes, np.array([hashed("held back", source) for source in sources]))
     sizes = np.bincount(classes)[classes]
