@@ -1,6 +1,6 @@
 # Identical images within a dataset, and of several datasets.
 
-IDENTICAL = f"{REPORTS}/tables/identical.csv"
+IDENTICAL = f"{METRICS}/tables/identical.csv"
 # The datasets that are evaluated or trained on, the pretraining proxy included.
 COMPARED_DATASETS = {entry.name: entry.label for entry in DATASETS_READ}
 
