@@ -57,6 +57,18 @@ def test_inputs_or_settings_that_draw_does_not_take_are_refused(registry, inputs
     assert made.figures == {}
 
 
+def test_a_figure_that_shows_more_has_a_caption_that_says_so(registry, tmp_path):
+    other = tmp_path / "report/captions/with_more/one.rst"
+    given = {"question": "why", "inputs": {"table": "a.csv"}, "settings": {"labels": {}}}
+    with pytest.raises(UserError, match="'one'.*with_more/one.rst"):
+        registry().figure("one", **given, captions="with_more")
+    other.parent.mkdir()
+    other.write_text("How to read it, and more.")
+    made = registry()
+    made.figure("one", **given, captions="with_more")
+    assert made.figures["one"].caption == other
+
+
 @pytest.mark.parametrize("missing", ["lib/rib/figures/one.py", "report/captions/one.rst"])
 def test_a_figure_without_a_module_or_a_caption_is_refused(registry, tmp_path, missing):
     (tmp_path / missing).unlink()

@@ -18,6 +18,21 @@ def test_the_map_names_figures_and_tables_that_exist(row):
     assert row["tables"].split() and set(row["tables"].split()) <= described.keys() | {"ri", "mri", "ood"}
 
 
+def test_only_a_page_with_the_papers_bars_speaks_of_them(project):
+    page, caption = "reports/tiny/index.html", "workflow/report/captions/{}before_after.rst"
+    plain, with_bars = caption.format(""), caption.format("with_paper/")
+    printed = project.listed(page)
+    assert plain in printed and with_bars not in printed
+    (project.folder / "mine/paper.csv").write_text(
+        "family,model,method,ood_before,ood_after,source\ntiny,tiny_cnn,ft,40,41,tests\n"
+    )
+    printed = project.listed(page)
+    assert with_bars in printed and plain not in printed
+    words = {path: (project.folder / path).read_text() for path in (plain, with_bars)}
+    assert "Diamonds" in words[with_bars] and "Diamonds" not in words[plain]
+    assert "the paper" not in words[plain]
+
+
 def test_the_target_collects_what_the_run_has_and_says_what_it_stands_for(finished_copy):
     finished_copy.snakemake("--cores", "1", "paper")
     folder = finished_copy.folder / "reports/tiny/paper"

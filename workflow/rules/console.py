@@ -1,8 +1,9 @@
 """Terminal output of a run: progress, one line per finished job, and finally the error messages of failed jobs.
 
-Dry-runs show a line per rule. Calls with --verbose show Snakemake's own output, and its log file always contains
-everything. A logger plugin does not help: snakemake-logger-plugin-rich 0.5 shows remaining time and finished jobs
-only with all of Snakemake's output, and prints the full logs of failed jobs.
+Dry-runs show a line per rule. Calls with --verbose show Snakemake's own output, and its log file
+always contains everything. A logger plugin does not help: snakemake-logger-plugin-rich 0.5 shows
+remaining time and finished jobs only with all of Snakemake's output, and prints the full logs of
+failed jobs.
 """
 
 import logging
@@ -36,7 +37,8 @@ ENDING = ("Complete log", "Elapsed time")
 COMMAND = "CalledProcessError"
 AFTER_FAILURE = ("Exiting because a job execution failed", "Shutting down")
 BAR = "{n_fmt}/{total_fmt} jobs |{bar}| {elapsed}{postfix}"
-BESIDE_RESULTS = (provenance.ENDING, "manifest.json")  # endings of files that are not counted as made
+# Endings of files beside results, which are not counted as made.
+BESIDE_RESULTS = (provenance.ENDING, "manifest.json")
 # What Snakemake says at the end of a dry-run about the list of jobs, which is not shown.
 ABOUT_LIST = ("Reasons:", "Rules with provenance triggered jobs")
 END_OF_DRY_RUN = "This was a dry-run"
@@ -46,9 +48,10 @@ SHORT_END = "This was a dry-run; with --verbose it lists every job with its file
 PROVENANCE_HINT = "Some jobs were triggered by provenance information"
 ACCEPT_HINT = "If only code changed, and no result with it, `snakemake accept` checks a sample and keeps all."
 INCOMPLETE_FILES = "Incomplete files:\n"
-INCOMPLETE_HINT = "These files are not finished; call again with --rerun-incomplete to make them: {}."
+INCOMPLETE_HINT = "These files are not finished; --rerun-incomplete makes them again: {}."
 CHANGED = "settings or code changed"
-# Snakemake's reasons to run a job, the first that applies counts; and how the table of a dry-run says them.
+# Snakemake's reasons to run a job, the first that applies counts; and the words for them in the table
+# of a dry-run.
 REASONS = {
     "forced": "forced",
     "output files have to be generated": "not made yet",
@@ -136,9 +139,10 @@ def closing_line(outputs: Iterable[str]) -> str:
 
 
 def _place(path: str) -> tuple[int, str]:
-    """Position and name of the place where the closing line counts a file, in the order of the stages.
+    """Position and name of the place where the closing line counts a file.
 
-    Reports are counted by folder: tables, figures and the page. Everything else is counted together.
+    Places are in the order of the stages. Reports are counted by folder: tables, figures and the
+    page. Other files are counted together.
     """
     roots = provenance.MADE
     root = next((root for root in roots if path.startswith(root)), None)
@@ -165,11 +169,12 @@ def dry_run_table(counts: Mapping[str, int], reasons: Mapping[str, Mapping[str, 
         rows.append((rule, str(count), why))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     rows.insert(1, tuple("-" * width for width in widths))
-    return "\n".join(f"{rule:<{widths[0]}}  {count:>{widths[1]}}  {why}".rstrip() for rule, count, why in rows)
+    lines = [f"{rule:<{widths[0]}}  {count:>{widths[1]}}  {why}" for rule, count, why in rows]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def reason_to_run(names: Iterable[str]) -> str | None:
-    """The reason of a job that the table of a dry-run shows, from Snakemake's; None for a target such as `all`."""
+    """The reason of a job for the table of a dry-run, from Snakemake's names; None if it has none."""
     given = set(names)
     return next((short for name, short in REASONS.items() if name in given), None)
 
@@ -248,7 +253,7 @@ class Console(logging.Formatter):
         return (error and _user_error(sys.exc_info()[1])) or self.usual.format(record)
 
     def _table(self, counts: Mapping[str, int]) -> str:
-        """Table of the jobs of a dry-run; empty if it was shown, since Snakemake tells the numbers twice."""
+        """Table of the jobs of a dry-run; empty if it was shown: Snakemake tells the numbers twice."""
         if self.has_table:
             return ""
         self.has_table = True

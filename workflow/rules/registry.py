@@ -43,15 +43,25 @@ class Registry:
         self.figures: dict[str, RegisteredFigure] = {}
         self.analyses: dict[str, Analysis] = {}
 
-    def figure(self, name: str, *, question: str, inputs: Mapping, settings: Mapping) -> None:
+    def figure(
+        self,
+        name: str,
+        *,
+        question: str,
+        inputs: Mapping,
+        settings: Mapping,
+        captions: str = "",
+    ) -> None:
         """Register a figure, drawn by rib/figures/<name>.py, with the caption report/captions/<name>.rst.
+
+        `captions` is a folder in report/captions with another caption, for a run whose figure shows more.
 
         Raises a UserError if one of the files is missing, the question is unknown, or `draw` has other arguments.
         """
         if question not in QUESTIONS:
             raise UserError(f"the figure '{name}' has the question '{question}'; known are {', '.join(QUESTIONS)}.")
         module = self.workflow / f"lib/rib/figures/{name}.py"
-        caption = self.workflow / f"report/captions/{name}.rst"
+        caption = self.workflow / "report/captions" / captions / f"{name}.rst"
         for path in (module, caption):
             if not path.is_file():
                 raise UserError(f"the figure '{name}' is registered, but {path} does not exist; add it.")

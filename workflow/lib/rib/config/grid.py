@@ -338,8 +338,8 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
     choices.check_external(catalog.external, known, [run for run in grid.runs() if run.method in external])
     if config["leak_free"] and grid.leak_free_groups() is None:
         grid.notices.append(
-            "leak_free: true has no effect under protocol held_out, which scores no image that shares its source with "
-            "one that was trained on"
+            "leak_free: true has no effect under protocol held_out, which scores no image that shares "
+            "its source with one that was trained on"
         )
     for model in models:
         for name in sorted(grid.methods.keys() - set(grid.methods_of(model))):

@@ -1,8 +1,8 @@
 """One job: a log file, a private folder to write in, and a provenance record.
 
-A job writes to work/<digest of its settings and inputs>/. Its outputs are renamed to their declared names only when all
-of them are complete, so a job that fails or is killed leaves no partial output. That holds where they lie on another
-disk, too.
+A job writes to work/<digest of its settings and inputs>/. Its outputs are renamed to their declared
+names only when all of them are complete, so a job that fails or is killed leaves no partial output.
+That holds where they lie on another disk, too.
 """
 
 import contextlib
@@ -218,8 +218,8 @@ def _publish(staged: Mapping[str, Path], declared: Mapping[str, str], record: di
 def _rename(targets: Mapping[Path, Path]) -> None:
     """Rename finished files, in the given order; they get their names whole or not at all.
 
-    `work/` and the results may lie on different disks, between which nothing can be renamed. The files are then
-    copied beside their targets first, all of them before the first is renamed.
+    `work/` and the results may lie on different disks, between which nothing can be renamed. The
+    files are then copied beside their targets first, all of them before the first is renamed.
 
     Raises an OSError that names the target if it cannot be written.
     """
@@ -233,7 +233,9 @@ def _rename(targets: Mapping[Path, Path]) -> None:
                 raise
             break
         del to_rename[source]
-    copies = {source: target.with_name(f".{target.name}{COPY}") for source, target in to_rename.items()}
+    copies = {}
+    for source, target in to_rename.items():
+        copies[source] = target.with_name(f".{target.name}{COPY}")
     try:
         for source, copy in copies.items():
             copy.parent.mkdir(parents=True, exist_ok=True)

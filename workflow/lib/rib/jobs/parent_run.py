@@ -66,7 +66,7 @@ def end_jobs(running: Callable[[], object]) -> None:
 
 
 def announce(locked: bool, jobs_at_once: int) -> list[str]:
-    """Register this process as a run of the current folder until it ends, and return the other runs.
+    """Register this process as a run of the current folder until it ends; return the other runs.
 
     Args:
         locked: see `others`.
@@ -85,7 +85,7 @@ def announce(locked: bool, jobs_at_once: int) -> list[str]:
 
 
 def _jobs_file(registration: Path) -> Path:
-    """File with the number of jobs of a run; not the lock itself, which some file systems lose by writing."""
+    """File with the number of jobs of a run; not its lock, which a write to the file may release."""
     return registration.with_suffix(".jobs")
 
 
@@ -95,7 +95,7 @@ def _remove(registration: Path) -> None:
 
 
 def jobs_of_others() -> int | None:
-    """How many jobs the other active runs of the current folder start at once; None if there are none."""
+    """How many jobs the other active runs of the current folder start at once; None without one."""
     locked = LOCKED_FILES.is_dir() and any(LOCKED_FILES.iterdir())
     numbers = []
     for registration in others(locked):

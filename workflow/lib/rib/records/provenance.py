@@ -199,8 +199,9 @@ def _refuse_elsewhere(files: Iterable[str]) -> None:
 def changed(has_other_time: Callable[[str], bool], is_unfinished: Callable[[str], bool]) -> list[str]:
     """Outputs whose time or size is not that of their job, and damaged records. Only the records are read.
 
-    A link that leads back to itself in place of an output counts as changed, unlike an output that is missing. If all
-    files of a job have another time, they were copied as a whole, and only sizes count.
+    A link that leads back to itself in place of an output counts as changed, unlike an output that
+    is missing. If all files of a job have another time, they were copied as a whole, and only sizes
+    count.
     """
     found = []
     for path in below(map(Path, MADE)):

@@ -76,7 +76,7 @@ def compare(*, bundles: Sequence[str], statistics: Mapping, log_file: str, folde
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """Names of bundles in tables and on the page: those of the files, with a folder where files have the same name.
+    """Names of bundles in tables and on the page: of the files, with a folder if files have one name.
 
     Raises a UserError if two bundles are the same file, or cannot be told apart.
     """
@@ -87,7 +87,9 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     for number, path in enumerate(paths):
         for earlier, name in zip(paths[:number], names, strict=False):
             if path.samefile(earlier):
-                raise UserError(f"config, bundles: {earlier} and {path} are the same file; remove one of them.")
+                raise UserError(
+                    f"config, bundles: {earlier} and {path} are the same file; remove one of them.",
+                )
             if name == names[number]:
                 raise UserError(
                     f"config, bundles: {earlier} and {path} would both be called {name}; rename one of these files."
@@ -100,7 +102,7 @@ def _stem(path: Path) -> str:
 
 
 def _folder(path: Path, alike: Sequence[Path]) -> str:
-    """The nearest folder whose name tells a file from others of the same name, or else all of its folders."""
+    """The nearest folder whose name tells a file from others of its name, or else all folders."""
     parents = {other: _parents(other) for other in alike}
     for level, folder in enumerate(parents[path]):
         at_this_level = [folders[level] for folders in parents.values() if level < len(folders)]

@@ -1,8 +1,8 @@
 """Estimate the cost of a grid before it is run: jobs, images, hours, download and disk space. No torch.
 
-Hours are images divided by throughput. Throughput is measured if jobs of the model have run here, or elsewhere and are
-recorded in provenance.jsonl; otherwise it is taken from the catalogue's throughput.csv (timm's benchmark, one RTX 3090
-at 224 px), or from that of the other kind of pass.
+Hours are images divided by throughput. Throughput is measured if jobs of the model have run here, or
+elsewhere and are recorded in provenance.jsonl; otherwise it is taken from the catalogue's
+throughput.csv (timm's benchmark, one RTX 3090 at 224 px), or from that of the other kind of pass.
 """
 
 import json
@@ -28,7 +28,7 @@ STATED_SIDE = 224  # pixels at which throughput.csv was measured
 FLOAT = 4  # bytes of a stored number
 ROW = 9  # bytes of a stored row about one image: 8.7 measured on a million like those of ImageNet-C
 TRAIN, EVALUATE = "train", "evaluate"
-PASSES_OF_TRAINING = 3.5  # evaluations of an image in the time of training on it, as in throughput.csv
+PASSES_OF_TRAINING = 3.5  # evaluations of an image in the time of training on it: throughput.csv
 IMPORTED = "import_checkpoint"  # a rule that trains nothing
 
 
@@ -250,7 +250,12 @@ def _trained_images(grid: Grid, run: Run, seen: Mapping[str, int]) -> int:
     return how["epochs"] * counted
 
 
-def _evaluated_images(grid: Grid, run: Run, seen: Mapping[str, int], datasets: Iterable[str]) -> int:
+def _evaluated_images(
+    grid: Grid,
+    run: Run,
+    seen: Mapping[str, int],
+    datasets: Iterable[str],
+) -> int:
     """Images of datasets that pass through a run's networks when it is evaluated."""
     method = grid.methods.get(run.method)
     share = 1 - sum(grid.split_fractions.values()) if grid.split_fractions else 1

@@ -19,7 +19,7 @@ def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int, logs: 
 
     Args:
         records: of the jobs of each stage.
-        jobs_at_once: how many jobs this call would start at once; an active run has a number of its own.
+        jobs_at_once: how many jobs this call would start at once; a run at work has its own number.
         logs: folder with the logs of reports.
     """
     running = at_work()
