@@ -299,10 +299,12 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
     fractions = choices.choose_split_fractions(config, family)
     recipes = choices.choose("recipes", catalog.recipes, config, family)
     variants = Variants(recipes, config, family, catalog)
-    names, of_methods = choices.choose_methods(
-        *(config, family, catalog, models, reference),
-        lambda method: choices.nothing_to_merge(method, config, datasets, targets, variants.swept),
-    )
+
+    def other_obstacle(method: Method) -> str | None:
+        nothing = choices.nothing_to_merge(method, config, datasets, targets, variants.swept)
+        return nothing or choices.too_many_images(method, config, datasets, catalog)
+
+    names, of_methods = choices.choose_methods(config, family, catalog, models, reference, other_obstacle)
     subsets, budget = config["train_subset"], config["budget"]["max_images_per_dataset"]
     if subsets == "default":  # without those that the budget makes impossible
         subsets = [size for size in family.defaults["train_subset"] if ALL in (size, budget) or size < budget]
