@@ -397,3 +397,13 @@ def test_all_methods_leave_out_what_would_take_days_with_a_notice():
     assert "dawin" not in chosen.methods
     assert any(notice.startswith("method 'dawin' is left out: it is too slow") for notice in chosen.notices)
     assert "dawin" in grid(methods="all").methods
+
+
+def test_trainings_share_fisher_information_where_it_does_not_depend_on_the_target():
+    # With a proxy it is the pretrained model's; without one, and of methods that start elsewhere, it is not shared.
+    with_proxy = grid(family="imagenet", methods=["ewc", "ewc_empirical", "lwf", "replay"])
+    assert with_proxy.reference is not None
+    assert with_proxy.shared_fisher("ewc") == (2000, "sampled")
+    assert with_proxy.shared_fisher("ewc_empirical") == (2000, "empirical")
+    assert with_proxy.shared_fisher("lwf") is None and with_proxy.shared_fisher("replay") is None
+    assert grid(family="emoji", methods=["ewc"]).shared_fisher("ewc") is None

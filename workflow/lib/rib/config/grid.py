@@ -186,6 +186,18 @@ class Grid:
         column, values = ("seed", self.seeds) if how.over == SEEDS else ("target", self.targets)
         return [f"{parent}, {column} {value}" for parent in how.parents for value in values]
 
+    def shared_fisher(self, method: str) -> tuple[int, str] | None:
+        """Most images, and kind, of the Fisher information that a method's trainings on all targets share; None if none.
+
+        It is that of the pretrained model on the pretraining proxy; see rib.methods for which methods
+        have it. Without a proxy it is of the target, and with another start that depends on it.
+        """
+        how = self.methods[method]
+        takes_fisher = how.trains and {"fisher", "fisher_images"} <= how.settings.keys()
+        if not takes_fisher or how.parents or how.reference == "no" or self.reference is None:
+            return None
+        return how.settings["fisher_images"], how.settings["fisher"]
+
     def geometry(self, model: str) -> Geometry:
         """Input geometry of a model; models with the same geometry share prepared data."""
         shown, size = self.models[model].preprocessing, self.setting("image_size")

@@ -64,6 +64,8 @@ def plan(grid: Grid, results: Path, jobs: Mapping[str, int]) -> Plan:
     seen = {name: _seen(grid, name, counts) for name in grid.datasets}
     for run in runs:
         _add_run(found, grid, run, seen)
+    for name, images in _shared_fisher(grid, counts):
+        _add_images(found, name, {TRAIN: images})
     found.disk["rows per image"] = ROW * found.images[EVALUATE]
     return found
 
@@ -168,6 +170,19 @@ def _add_run(found: Plan, grid: Grid, run: Run, seen: Mapping[str, int]) -> None
         counted = whole if how["subset_length"] == "steps" else images
         passes[TRAIN] += how["steps"] * how["batch_size"] if how["steps"] else how["epochs"] * counted
     _add_images(found, run.model, passes, method.cost_of("training") if method else 1)
+
+
+def _shared_fisher(grid: Grid, counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Model and images of each Fisher information that trainings on all targets share: one per seed and kind."""
+    jobs = []
+    for model in grid.models:
+        shared = {grid.shared_fisher(method) for method in grid.methods_of(model)} - {None}
+        images_of_proxy = counts[grid.reference.dataset.name] if shared else 0
+        if shared and grid.reference.images_per_class is not None:
+            classes = len(grid.catalog.label_space(grid.reference.dataset).keys)
+            images_of_proxy = min(images_of_proxy, grid.reference.images_per_class * classes)
+        jobs += [(model, min(most, images_of_proxy)) for most, _ in sorted(shared) for _ in grid.seeds]
+    return jobs
 
 
 def _add_images(found: Plan, model: str, passes: Mapping[str, int], training: float = 1) -> None:
