@@ -153,3 +153,4 @@ def test_fisher_information_that_trainings_share_counts_once_for_each_seed(estim
     few, _ = estimate(**choices, method_settings=variants)
     most, _ = estimate(**choices, method_settings={"ewc": {**variants["ewc"], "fisher_images": 2000}})
     assert most.images["train"] - few.images["train"] == 2 * (100 - 30)
+    assert few.disk["shared Fisher information"] == 2 * 4 * 1000  # of float32 parameters

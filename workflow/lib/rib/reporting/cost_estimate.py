@@ -64,7 +64,11 @@ def plan(grid: Grid, results: Path, jobs: Mapping[str, int]) -> Plan:
     seen = {name: _seen(grid, name, counts) for name in grid.datasets}
     for run in runs:
         _add_run(found, grid, run, seen)
-    for name, images in _shared_fisher(grid, counts):
+    if fisher_jobs := _shared_fisher(grid, counts):
+        found.disk["shared Fisher information"] = sum(
+            FLOAT * (grid.models[name].parameters or 0) for name, _ in fisher_jobs
+        )
+    for name, images in fisher_jobs:
         _add_images(found, name, {TRAIN: images})
     found.disk["rows per image"] = ROW * found.images[EVALUATE]
     return found
