@@ -88,7 +88,15 @@ def test_a_methods_devices_are_those_of_all_its_jobs(records, tmp_path):
 
 def test_the_table_of_a_grid_without_methods_has_no_lines(tmp_path):
     path = record(tmp_path / "results/f/paper/evaluate/net/none/pretrained/all/0/s.provenance.json", 5.0, "cpu")
-    write(cost_of, records=[path], fisher={}, parents={}, conditions="protocol paper", table=tmp_path / "cost.csv")
+    write(
+        cost_of,
+        records=[path],
+        fisher={},
+        shared_fisher={},
+        parents={},
+        conditions="protocol paper",
+        table=tmp_path / "cost.csv",
+    )
     head = "model,method,size,device,jobs,finetune,merge,evaluate,seconds,images,megabytes"
     assert (tmp_path / "cost.csv").read_text().startswith(head)
 
@@ -125,13 +133,14 @@ def test_without_the_pretrained_models_record_nothing_can_be_counted(records, tm
 
 
 def test_a_job_is_read_off_its_path_its_record_and_its_manifest(records, tmp_path):
-    table = jobs_of([records[0], *(path for path in records if "/merge/net/b/wise/all/1/" in path)])
+    (merge,) = [path for path in records if "/merge/net/b/wise/all/1/" in path]
+    table = jobs_of([records[0], merge])
     assert table.to_numpy().tolist() == [
-        ["evaluate", "net", "none", "pretrained", "all", "0", 5.0, 0, 2.0, "cpu"],
-        ["merge", "net", "b", "wise", "all", "1", 0.5, 0, 2.0, ""],
+        ["evaluate", "net", "none", "pretrained", "all", "0", 5.0, 0, 2.0, "cpu", records[0]],
+        ["merge", "net", "b", "wise", "all", "1", 0.5, 0, 2.0, "", merge],
     ]
-    assert list(table)[:-4] == ["stage", "model", "target", "method", "size", "seed"]
-    assert list(table)[-4:] == ["seconds", "images", "megabytes", "device"]
+    assert list(table)[:-5] == ["stage", "model", "target", "method", "size", "seed"]
+    assert list(table)[-5:] == ["seconds", "images", "megabytes", "device", "record"]
     gone = str(tmp_path / "results/f/paper/finetune/m/t/ft/all/3/provenance.json")
     (line,) = jobs_of([gone]).to_dict("records")
     assert (
@@ -144,7 +153,7 @@ def test_a_job_is_read_off_its_path_its_record_and_its_manifest(records, tmp_pat
 
 def test_the_written_table_has_hundredths_of_seconds(records, tmp_path):
     how = {"parents": PARENTS, "conditions": "protocol paper", "table": tmp_path / "cost.csv"}
-    write(cost_of, records=records, fisher={}, **how)
+    write(cost_of, records=records, fisher={}, shared_fisher={}, **how)
     text = (tmp_path / "cost.csv").read_text()
     # two targets: 400 images of ft each, 2 MB of ft and 2 MB of the merge each
     assert "net,wise,all,cpu,9,300.00,1.00,11.00,312.00,800,8.00,protocol paper\n" in text
@@ -158,11 +167,26 @@ def test_the_fisher_information_that_a_merge_needs_is_part_of_its_merge_and_of_n
     base, table = tmp_path / "results/f/paper", tmp_path / "cost.csv"
     runs = [(target, seed) for target in TARGETS for seed in SEEDS]
     paths = [record(base / f"fisher/net/{t}/ft/all/{seed}/20.provenance.json", 7.0, "cpu") for t, seed in runs]
-    write(cost_of, records=records, fisher={"wise": paths}, parents=PARENTS, conditions="c", table=table)
+    fisher = {"fisher": {"wise": paths}, "shared_fisher": {}}
+    write(cost_of, records=records, **fisher, parents=PARENTS, conditions="c", table=table)
     costs = pd.read_csv(table).set_index("method")
     assert costs.loc["wise", "merge"] == 1 + 2 * 7 and costs.loc["wise", "megabytes"] == 8 + 2 * 2
     assert costs.loc["wise", "jobs"] == 9 + 2 and costs.loc["wise", "images"] == 800
     assert costs.loc["ft", "seconds"] == 311
+
+
+def test_fisher_information_that_trainings_share_counts_once_for_all_targets_and_variants(records, tmp_path):
+    # Given: one job for each seed, which two methods share, and a merge of both
+    base = tmp_path / "results/f/paper"
+    shared = [record(base / f"fisher/net/none/pretrained/all/{seed}/20.provenance.json", 7.0, "cpu") for seed in SEEDS]
+    parents = {"ft": [], "probe": [], "wise": ["ft", "probe"]}
+    # When: costs are counted
+    how = {"fisher": {}, "shared_fisher": {"ft": shared, "probe": shared}}
+    costs = cost_of(records=records, **how, parents=parents).set_index("method")
+    # Then: each has it once per mRI, in its training, and so does the merge
+    assert costs.loc["ft", "finetune"] == 300 + 7 and costs.loc["ft", "jobs"] == 2 * 3 + 1 + 1
+    assert costs.loc["probe", "finetune"] == 30 + 7 and costs.loc["ft", "images"] == 800
+    assert costs.loc["wise", "finetune"] == 300 + 30 + 7 and costs.loc["wise", "merge"] == 1
 
 
 def test_histories_are_gathered_with_their_run_every_epoch_and_eight_digits(tmp_path):

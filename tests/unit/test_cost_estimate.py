@@ -204,3 +204,13 @@ def test_a_dry_run_that_fails_is_quoted(dry_run, status, printed):
     dry_run(status, printed)
     with pytest.raises(UserError, match=printed.split()[-1]):
         count_jobs({})
+
+
+def test_fisher_information_that_trainings_share_counts_once_for_each_seed(estimate, with_entries):
+    # 100 of a's images are the proxy; two seeds, and two variants with other weights that share it
+    choices = {"methods": ["ewc"], "seeds": [0, 1], "targets": ["a", "b"]}
+    variants = {"ewc": {"lr": 0.1, "weight": [1.0, 10.0], "fisher_images": 30}}
+    few, _ = estimate(**choices, method_settings=variants)
+    most, _ = estimate(**choices, method_settings={"ewc": {**variants["ewc"], "fisher_images": 2000}})
+    assert most.images["train"] - few.images["train"] == 2 * (100 - 30)
+    assert few.disk["shared Fisher information"] == 2 * 4 * 1000  # of float32 parameters

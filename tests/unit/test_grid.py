@@ -399,3 +399,33 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
 def test_bad_choices_are_refused_with_their_key(choices, place):
     with pytest.raises(UserError, match=place):
         grid(**choices)
+
+
+def test_dawin_is_refused_on_datasets_that_would_take_it_days():
+    # ImageNet-C has 3.75 million images; a budget, or other datasets, make it possible.
+    with pytest.raises(
+        UserError, match="'dawin' cannot be run: .*'imagenet_c' has 3,750,000; .*max_images_per_dataset"
+    ):
+        grid(family="imagenet", methods=["dawin"])
+    assert "dawin" in grid(family="imagenet", methods=["dawin"], budget={"max_images_per_dataset": 100_000}).methods
+    with pytest.raises(UserError, match="'dawin' cannot be run"):
+        grid(family="imagenet", methods=["dawin"], budget={"max_images_per_dataset": 100_001})
+    others = ["imagenet_a", "imagenet_r", "imagenet_val"]
+    assert "dawin" in grid(family="imagenet", datasets=others, targets=["imagenet_r"], methods=["dawin"]).methods
+
+
+def test_all_methods_leave_out_what_would_take_days_with_a_notice():
+    chosen = grid(family="imagenet", methods="all")
+    assert "dawin" not in chosen.methods
+    assert any(notice.startswith("method 'dawin' is left out: it is too slow") for notice in chosen.notices)
+    assert "dawin" in grid(methods="all").methods
+
+
+def test_trainings_share_fisher_information_where_it_does_not_depend_on_the_target():
+    # With a proxy it is the pretrained model's; without one, and of methods that start elsewhere, it is not shared.
+    with_proxy = grid(family="imagenet", methods=["ewc", "ewc_empirical", "lwf", "replay"])
+    assert with_proxy.reference is not None
+    assert with_proxy.shared_fisher("ewc") == (2000, "sampled")
+    assert with_proxy.shared_fisher("ewc_empirical") == (2000, "empirical")
+    assert with_proxy.shared_fisher("lwf") is None and with_proxy.shared_fisher("replay") is None
+    assert grid(family="emoji", methods=["ewc"]).shared_fisher("ewc") is None

@@ -26,15 +26,22 @@ from rib.evaluation.fisher import compute_fisher
 from rib.evaluation.recipes import State, run_states, write_recipe
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.methods import dare, dawin, task_arithmetic, ties
+from rib.methods.base import Task
+from rib.methods.ewc import ElasticWeightConsolidation
 from rib.methods.output_ensemble import OutputEnsemble
 from rib.models.checkpoint import States, apply, read_tensors, xor_compress
+from rib.models.class_logits import class_members
+from rib.models.inputs import Images, Inputs
 from rib.models.merge import Merge
+from rib.models.network import load
 from rib.models.state import network_in_state
+from rib.training.finetune import train
 from tiny.training import (
     COMPUTE,
     CPU,
     MEAN,
     STD,
+    TRAINING,
     VIEW,
     model_folder,
     normalised,
@@ -449,6 +456,35 @@ def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
     for name, expected in total.items():
         torch.testing.assert_close(stored[name], expected, rtol=1e-3, atol=1e-7)
     assert read_json(tmp_path / "manifest.json") == {"device": "cpu", "n": len(rows)}
+
+
+@pytest.mark.parametrize("kind", ["sampled", "empirical"])
+def test_ewc_with_fisher_information_from_a_job_of_its_own_trains_to_the_same_bytes(tmp_path, kind):
+    # Given: the pretrained model's Fisher information on a pretraining proxy, as a job computes and stores it
+    network = resnet(40)
+    folder = model_folder(tmp_path / "model", network)
+    model = load(folder, CPU)[0]
+    proxy, target = random_images(12, 32, seed=1), random_images(10, 32, seed=2)
+    files = DatasetFiles("reference", prepared_folder(tmp_path / "proxy", proxy))
+    run = Run("m", "none", "pretrained", "all", 4)
+    source = RunOnDataset(run, run_states("pretrained", None), {}, folder, files, VIEW, 4, COMPUTE)
+    stored = tmp_path / "fisher.safetensors"
+    compute_fisher(source=source, fisher_images=5, fisher=stored, manifest=tmp_path / "manifest.json", kind=kind)
+
+    def images_of(dataset):
+        inputs = Inputs(dataset.images, MEAN, STD, CPU)
+        return Images(inputs, torch.from_numpy(dataset.labels), class_members(dataset.space, CPU))
+
+    # When: EWC computes it itself, and when it gets it and has no proxy
+    results = []
+    for reference, fisher in ((images_of(proxy), None), (None, safetensors.torch.load_file(stored))):
+        algorithm = ElasticWeightConsolidation(lr=0.01, weight=10.0, fisher=kind, fisher_images=5)
+        algorithm.setup(Task(copy.deepcopy(model), images_of(target), reference, 4, fisher=fisher))
+        results.append(train(algorithm, model.state_dict(), TRAINING, Run("m", "t", "x", "all", 4), CPU))
+    # Then: the weights are the same, bit by bit, and others than without a penalty
+    (history, own), (_, shared) = results
+    assert own.keys() == shared.keys() and all(torch.equal(own[name], shared[name]) for name in own)
+    assert history[-1]["loss"] > history[-1]["cross_entropy"]
 
 
 def test_a_merge_is_fused_for_evaluation_and_an_ensemble_is_not_and_has_no_single_state(tmp_path):

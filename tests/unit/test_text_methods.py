@@ -29,7 +29,7 @@ from tiny.texts import NAMES, SPACE, TEMPLATES, Letters, open_clip_model, photos
 from tiny.training import CPU, RUN, TRAINING, masked, normalised, trained
 
 ADAMW = replace(TRAINING, optimizer="adamw", weight_decay=0.1, clip_norm=1.0, label_smoothing=0.1)
-CAROT = {"lr": 0.001, "orthogonality": 0.2, "distillation": 1.5, "momentum": 0.9, "every": 2}
+CAROT = {"lr": 0.001, "orthogonality": 0.2, "distillation": 1.5, "momentum": 0.9, "interval": 0.1}
 LIPSUM = {"lr": 0.001, "weight": 1.0, "texts": 5, "length": 3}
 METHODS = {
     "flyp": lambda: FinetuneLikeYouPretrain(lr=0.001),
@@ -159,8 +159,8 @@ def similarities(model, rows, tokens):
     return [[scale * sum(a * b for a, b in zip(x, t, strict=True)) for t in texts] for x in images]
 
 
-def test_carots_loss_is_the_papers(clip):
-    """Contrastive loss, squared distance of W^T W from the identity, and divergences from the teacher of both softmaxes."""
+def test_carots_loss_is_the_authors(clip):
+    """Contrastive loss, distance of W^T W from the identity, and divergences from the teacher of both softmaxes."""
     algorithm, _ = ready(CalibratedRobustFineTuning(**CAROT), clip)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -178,9 +178,11 @@ def test_carots_loss_is_the_papers(clip):
             divergence += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / n
     w = algorithm.model.visual.proj.detach().double().tolist()
     width, embedding = len(w), len(w[0])
-    constraint = sum(
-        (sum(w[k][i] * w[k][j] for k in range(width)) - (i == j)) ** 2
-        for i, j in itertools.product(range(embedding), repeat=2)
+    constraint = math.sqrt(
+        sum(
+            (sum(w[k][i] * w[k][j] for k in range(width)) - (i == j)) ** 2
+            for i, j in itertools.product(range(embedding), repeat=2)
+        )
     )
     assert divergence > 0.01
     assert found.item() == pytest.approx(contrastive + 0.2 * constraint + 1.5 * divergence, rel=1e-4)
@@ -191,7 +193,7 @@ def test_carots_loss_is_the_papers(clip):
 
 
 def test_carots_teacher_is_a_moving_average_with_a_rising_momentum(clip):
-    """After every second step; of 20 steps the first four are the warm-up, from 0.05 to 0.9."""
+    """After each tenth of 20 steps; the first four are the warm-up, from 0.05 to 0.9."""
     algorithm, _ = ready(CalibratedRobustFineTuning(**CAROT), clip)
     algorithm.steps = 20
     parts = dict(algorithm.trainable())
@@ -209,6 +211,81 @@ def test_carots_teacher_is_a_moving_average_with_a_rising_momentum(clip):
     tower = algorithm.teacher_text.tower
     assert algorithm.memory[name].data_ptr() == tower.token_embedding.weight.data_ptr()
     assert algorithm.memory.keys() == parts.keys() and "text.logit_scale" in parts
+
+
+def carot_by_hand(model, pixels, batches, captions, settings, lr):
+    """Trains a whole model with CaRot from its definition and plain gradient descent; the captions are given."""
+    teacher = copy.deepcopy(model)
+    steps = len(batches)
+    for step, (rows, tokens) in enumerate(zip(batches, captions, strict=True)):
+        own = torch.arange(len(rows))
+        logits = model.get_logits(pixels[rows], tokens)[0]
+        with torch.no_grad():
+            taught = teacher.get_logits(pixels[rows], tokens)[0]
+        loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        for student_side, teacher_side in ((logits, taught), (logits.T, taught.T)):
+            p, q = teacher_side.softmax(dim=1), student_side.softmax(dim=1)
+            loss = loss + settings["distillation"] * (p * (p / q).log()).sum() / len(rows)
+        w = model.visual.proj
+        excess = w.T @ w - torch.eye(w.shape[1])
+        loss = loss + settings["orthogonality"] * (excess**2).sum().sqrt()
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        alpha = 0.9 if step >= 0.2 * steps else 0.05 + (0.9 - 0.05) * step / (0.2 * steps)
+        with torch.no_grad():
+            for part, gradient in zip(model.parameters(), gradients, strict=True):
+                part -= lr * gradient
+            if (step + 1) % round(settings["interval"] * steps) == 0:
+                for kept, part in zip(teacher.parameters(), model.parameters(), strict=True):
+                    kept.copy_(alpha * kept + (1 - alpha) * part)
+    return model
+
+
+def test_sixteen_steps_of_carot_are_those_of_its_definition(clip):
+    # Given: a method and a whole model with the same weights, batches and captions
+    settings = {**CAROT, "interval": 0.125}
+    algorithm, _ = ready(CalibratedRobustFineTuning(**settings), clip)
+    algorithm.steps = 16
+    rng = np.random.default_rng(0)
+    batches = [rng.permutation(10)[:4] for _ in range(16)]
+    parts = [part.requires_grad_() for _, part in algorithm.trainable()]
+    optimizer = torch.optim.SGD(parts, lr=0.003)
+    captions = []
+    # When: both are trained for 16 steps, in which the teacher is updated eight times
+    for algorithm.step, rows in enumerate(batches):
+        captions.append(algorithm.captions(rows))
+        optimizer.zero_grad()
+        algorithm.logits(rows)
+        algorithm.error(rows, torch.tensor(7.0)).backward()
+        algorithm.update(optimizer)
+    wanted = carot_by_hand(copy.deepcopy(clip), pixels_of(), batches, captions, settings, 0.003)
+    # Then: all weights of both towers agree, and have moved much farther than they differ
+    found = together(algorithm)
+    for key, value in wanted.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[key], value, rtol=1e-3, atol=1e-5, msg=key)
+    assert (wanted.visual.proj - clip.visual.proj).abs().max() > 1e-3
+
+
+def test_carots_constraint_has_a_gradient_of_zero_at_an_orthonormal_projection(clip):
+    algorithm, _ = ready(CalibratedRobustFineTuning(**{**CAROT, "orthogonality": 1e6}), clip)
+    w = algorithm.model.visual.proj
+    with torch.no_grad():
+        w.zero_()
+        w.fill_diagonal_(1.0)  # its columns are unit vectors
+    algorithm.logits(ROWS)
+    algorithm.error(ROWS, torch.tensor(7.0)).backward()
+    assert w.grad.isfinite().all() and w.grad.abs().max() < 1e3
+
+
+def test_carots_teacher_is_updated_in_a_run_of_any_length(clip):
+    algorithm, _ = ready(CalibratedRobustFineTuning(**{**CAROT, "interval": 0.02}), clip)
+    algorithm.steps = 5
+    before = {name: part.clone() for name, part in algorithm.memory.items()}
+    optimizer = torch.optim.SGD([part for _, part in algorithm.trainable()], lr=0.0)
+    with torch.no_grad():
+        algorithm.model.visual.proj += 1.0
+    algorithm.update(optimizer)
+    moved = [name for name in before if not torch.equal(before[name], algorithm.memory[name])]
+    assert moved == ["visual.proj"]
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -312,7 +389,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(method, clip, tmp_path, mon
         ({"distillation": -1}, "distillation is -1; set a number of at least 0"),
         ({"momentum": 1.1}, "momentum is 1.1; set a number from 0 to 1"),
         ({"momentum": -0.1}, "momentum is -0.1; set a number from 0 to 1"),
-        ({"every": 0}, "every is 0; set a whole number from 1"),
+        ({"interval": 0}, "interval is 0; set a number above 0 and at most 1"),
         ({"lr": 0}, "lr is 0"),
     ],
 )

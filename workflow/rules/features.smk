@@ -83,20 +83,40 @@ rule compute_features:
         str(WORKFLOW / "scripts/run_network.py")
 
 
-# Of the parents of a merge that asks for it, on the images that they were trained on.
+def fisher_inputs(w):
+    """Inputs of a job that computes Fisher information, by name."""
+    if w.method == PRETRAINED:
+        return {**state_inputs(w), **reference_inputs("dataset", w.model)}
+    return network_inputs(w)
+
+
+def fisher_dataset(w):
+    """The dataset on whose images Fisher information is computed."""
+    return GRID.reference.dataset.name if w.method == PRETRAINED else w.target
+
+
+# Of the parents of a merge that asks for it, on the images that they were trained on; of the pretrained model, on the
+# pretraining proxy, for methods whose trainings on all targets share it.
 use rule compute_features as compute_fisher with:
+    input:
+        unpack(fisher_inputs),
     output:
         **job_files(FISHER, fisher="safetensors"),
     log:
         f"{RUN_LOGS}/fisher/{RUN_PATH}/{{fisher_images}}.log",
     wildcard_constraints:
-        method=of_form("finetune", "external"),
-        fisher_images="[0-9]+",
+        method=f"{PRETRAINED}|" + of_form("finetune", "external"),
+        fisher_images="[0-9]+(_empirical)?",
+    threads: lambda w: threads_for([fisher_dataset(w)])
     resources:
         gpu=GPU,
-        mem_mb=lambda w: memory_of([w.target], 4000),
+        mem_mb=lambda w: memory_of([fisher_dataset(w)], 4000),
         runtime=240,
     params:
         cfg=lambda w: network_settings(
-            "fisher:compute_fisher", w, parents=PARENTS[w.method], fisher_images=int(w.fisher_images)
+            "fisher:compute_fisher",
+            w,
+            parents=PARENTS[w.method],
+            fisher_images=int(w.fisher_images.partition("_")[0]),
+            kind=w.fisher_images.partition("_")[2] or "sampled",
         ),

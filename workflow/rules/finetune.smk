@@ -1,6 +1,9 @@
 # Fine-tune one pretrained model on one target with one method. Only changed tensors are stored.
 
 CHECKPOINT = f"{RUNS}/finetune/{RUN_PATH}"
+# Fisher information of a run on its target, or of the pretrained model on the pretraining proxy. Its name is the largest
+# number of images, and `_empirical` if labels are the images' own.
+FISHER = f"{RUNS}/fisher/{RUN_PATH}/{{fisher_images}}"
 CHECKPOINTING = {"gradient_checkpointing": CONFIG["compute"]["gradient_checkpointing"]}
 CHECKPOINT_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form not in MERGES]
 TRAINED_RUNS = [run for run in CHECKPOINT_RUNS if GRID.methods[run.method].trains]
@@ -14,20 +17,48 @@ def checkpoint_files(file, w, parents):
     return [f"{CHECKPOINT}/{file}".format(**{**w, **parent_of(key)}) for key in parents]
 
 
+def reference_inputs(role, model):
+    """Inputs of a job that reads the pretraining proxy, by name, with a role in these names."""
+    name, geometry = GRID.reference.dataset.name, GEOMETRY_OF[model]
+    is_whole_dataset = GRID.reference.images_per_class is None
+    return {
+        role: prepared("manifest.json", name, geometry),
+        f"{role}_split": next(iter(splits_of(geometry, [name] if is_whole_dataset else [])), []),
+    }
+
+
+def shared_fisher_files(ending, w):
+    """A file of the Fisher information that a method's trainings of a model and seed share, in a list; none if they don't."""
+    shared = GRID.shared_fisher(w.method)
+    if shared is None:
+        return []
+    images, kind = shared
+    run = {**vars(PRETRAINED_RUNS[w.model]), "seed": w.seed}
+    name = images if kind == "sampled" else f"{images}_{kind}"
+    return [f"{FISHER}.{ending}".format(**run, fisher_images=name)]
+
+
+def shared_fisher_inputs(w):
+    """Inputs of a job that trains with Fisher information from a job of its own, by name; none for other runs."""
+    if not shared_fisher_files("safetensors", w):
+        return {}
+    (manifest,), (fisher,) = (shared_fisher_files(ending, w) for ending in ("manifest.json", "safetensors"))
+    return {"fisher_manifest": manifest, "fisher": ancient(fisher)}
+
+
 def training_inputs(w):
     """Inputs of a job that trains a run, by name."""
     geometry, start = GEOMETRY_OF[w.model], GRID.methods[w.method].parents
     uses_proxy = GRID.reference is not None and GRID.methods[w.method].reference != "no"
-    whole = [GRID.reference.dataset.name] if uses_proxy and GRID.reference.images_per_class is None else []
     return {
         "model": f"{MODEL}/manifest.json".format(model=w.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
         **dataset_inputs("target", w.target, geometry),
-        "reference": prepared("manifest.json", GRID.reference.dataset.name, geometry) if uses_proxy else [],
-        "reference_split": next(iter(splits_of(geometry, whole)), []),
+        **(reference_inputs("reference", w.model) if uses_proxy else {"reference": [], "reference_split": []}),
         "manifests": checkpoint_files("manifest.json", w, start),
         "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, start)),
         **text_inputs(w),
+        **shared_fisher_inputs(w),
     }
 
 

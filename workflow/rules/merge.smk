@@ -4,7 +4,6 @@ from rib.config.settings import constant, takes_fisher
 
 MERGE = f"{RUNS}/merge/{RUN_PATH}"
 RECIPE = {name: f"{MERGE}/{name}.json" for name in ("recipe", "provenance")}
-FISHER = f"{RUNS}/fisher/{RUN_PATH}/{{fisher_images}}"
 MERGED_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form in MERGES]
 MERGED_RUNS += GRID.runs_over_targets()
 # File of the algorithm, in a list, of methods whose network it makes when a run is loaded.

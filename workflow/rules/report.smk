@@ -66,6 +66,15 @@ FISHER_RECORDS = {}  # by method of a merge that needs Fisher information
 for RUN in MERGED_RUNS:
     if PATHS := fisher_files("provenance.json", RUN):
         FISHER_RECORDS.setdefault(RUN.method, []).extend(PATHS)
+SHARED_FISHER_RECORDS = {}  # by method whose trainings on all targets share Fisher information
+for RUN in TRAINED_RUNS:
+    for RECORD in shared_fisher_files("provenance.json", RUN):
+        SHARED_FISHER_RECORDS.setdefault(RUN.method, {})[RECORD] = None
+ALL_FISHER_RECORDS = list(
+    dict.fromkeys(
+        path for group in (FISHER_RECORDS, SHARED_FISHER_RECORDS) for paths in group.values() for path in paths
+    )
+)
 # Records of the jobs behind the tables.
 RECORDS_BY_STAGE = {
     "download": [f"{it}.provenance.json" for e in (*DATASETS_READ, *GRID.models.values()) for it in archive_files(e)],
@@ -76,7 +85,7 @@ RECORDS_BY_STAGE = {
     "models": expand(f"{MODEL}/provenance.json", model=GRID.models),
     **({"text": expand(f"{TEXT}/provenance.json", model=TEXT_MODELS)} if TEXT_MODELS else {}),
     "finetune": [f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in CHECKPOINT_RUNS],
-    **({"fisher": list(dict.fromkeys(sum(FISHER_RECORDS.values(), [])))} if FISHER_RECORDS else {}),
+    **({"fisher": ALL_FISHER_RECORDS} if ALL_FISHER_RECORDS else {}),
     "merge": [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS],
     "evaluate": beside("provenance", ROWS),
     **({"evaluate_over_targets": beside("provenance", OVER_TARGETS_ROWS)} if OVER_TARGETS_ROWS else {}),

@@ -8,7 +8,7 @@ from typing import get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
-from rib.config.run import Run
+from rib.config.run import NO_TARGET, Run
 from rib.jobs.parent_run import end_with_parent
 from rib.jobs.script import named_inputs, run  # noqa: F401
 
@@ -56,7 +56,9 @@ def dataset_files(snakemake, role):
     manifest, proxy, split = (snakemake.input.get(f"{role}{part}") for part in ("", "_proxy", "_split"))
     if not manifest:
         return None
-    name = role if role == "reference" else w.get("dataset", w.get("target"))
+    name = w.get("dataset", w.get("target"))
+    if role == "reference" or name == NO_TARGET:  # what the pretrained model has seen
+        name = "reference"
     proxy, split = Path(proxy).parent if proxy else None, Path(split) if split else None
     return DatasetFiles(name, Path(manifest).parent, proxy, split)
 

@@ -528,11 +528,23 @@ class _Stages:
         known |= {"model_folder": self.model(), "target": self.dataset(run.target)}
         known |= {"reference": self.reference() if method.reference != "no" else None}
         known |= {"text_folder": self.text()} if method.text == "required" else {}
+        known["fisher"] = self.shared_fisher(run)
         saving = self.grid.config["compute"]["gradient_checkpointing"]
         known |= {"compute": replace(self.compute, gradient_checkpointing=saving)}
         known |= {"training": TrainingSettings(**self.grid.training(run.method))}
         folder = self.kept(f"finetune/{run}", training.finetune, known, algorithm)
         return run_states(run.method, None), {run.method: folder / OUTPUTS["checkpoint"]}
+
+    def shared_fisher(self, run: Run) -> Path | None:
+        """File of the Fisher information that trainings on all targets share, if the run's method has one."""
+        if (shared := self.grid.shared_fisher(run.method)) is None:
+            return None
+        fisher_images, kind = shared
+        of = Run(self.name, NO_TARGET, PRETRAINED, ALL, run.seed)
+        how = (self.view, 1, self.compute)
+        source = RunOnDataset(of, run_states(PRETRAINED, None), {}, self.model(), self.reference(), *how)
+        known = {"source": source, "fisher_images": fisher_images, "kind": kind}
+        return self.kept(f"fisher/{of}", fisher_information.compute_fisher, known) / OUTPUTS["fisher"]
 
     def fisher(self, run: Run, parent: str, checkpoints: Mapping[str, Path]) -> Path:
         """File of the Fisher information of a parent of a merge."""

@@ -17,11 +17,12 @@ use rule compare_published as count_costs with:
     log:
         f"{LOGS}/cost.log",
     params:
-        # RECORDS_BY_STAGE and FISHER_RECORDS are defined in report.smk, which is included later.
+        # RECORDS_BY_STAGE and the records of Fisher information are defined in report.smk, which is included later.
         cfg=lambda w: tabulation(
             "cost:cost_of",
             records=[path for stage in ("finetune", "merge", "evaluate") for path in RECORDS_BY_STAGE[stage]],
             fisher={name: paths for name, paths in FISHER_RECORDS.items() if name in COSTED},
+            shared_fisher={name: list(paths) for name, paths in SHARED_FISHER_RECORDS.items()},
             parents=COSTED,
             conditions=CONDITIONS,
         ),

@@ -11,8 +11,9 @@ from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.entries import CURVE, EVALUATED, EXTERNAL, SELECT, Dataset, Family, Method, Model
 from rib.config.model_names import with_styles
-from rib.config.run import LOADED, PRETRAINED, SEEDS, TARGETS, VARIANTS, Run
+from rib.config.run import ALL, LOADED, PRETRAINED, SEEDS, TARGETS, VARIANTS, Run
 from rib.config.schema import known_name
+from rib.config.settings import constant
 
 
 def as_list(value: str | list[str]) -> list[str]:
@@ -218,17 +219,36 @@ def nothing_to_merge(
     return None
 
 
+def too_many_images(method: Method, config: Mapping, datasets: Mapping[str, Dataset], catalog: Catalog) -> str | None:
+    """Reason why a method would take too long to evaluate, if its algorithm limits the images of a dataset.
+
+    Datasets whose entries don't say how many images they have are not counted.
+    """
+    most = constant(catalog.algorithm_file(method.algorithm), "MOST_IMAGES", None)
+    budget = config["budget"]["max_images_per_dataset"]
+    if most is None or (budget != ALL and budget <= most):
+        return None
+    for name, dataset in datasets.items():
+        images = dataset.images or dataset.about_images or 0
+        if images > most:
+            return (
+                f"it is too slow for more than {most:,} images of a dataset, and '{name}' has {images:,}; leave the "
+                f"dataset out, or set budget.max_images_per_dataset to at most {most}"
+            )
+    return None
+
+
 def choose_methods(
     config: Mapping,
     family: Family,
     catalog: Catalog,
     models: Mapping[str, Model],
     reference: Reference | None,
-    unmerged: Callable[[Method], str | None],
+    other_obstacle: Callable[[Method], str | None],
 ) -> tuple[list[str], list[str]]:
     """Methods to run, with their parents first, and notices; raise a UserError if one chosen by name cannot be run.
 
-    `unmerged` says why a method has nothing to merge, or None.
+    `other_obstacle` says why a method cannot be run for other reasons than those here, or None.
     """
     types = sorted({model.type for model in models.values()})
 
@@ -245,7 +265,7 @@ def choose_methods(
         if method.text == "required" and "zero_shot" not in (head_of(model, family) for model in models.values()):
             return "it trains with texts, but no chosen model has a text tower"
         parents = ((parent, obstacle(parent)) for parent in method.parents)
-        return next((f"of '{parent}': {why}" for parent, why in parents if why), None) or unmerged(method)
+        return next((f"of '{parent}': {why}" for parent, why in parents if why), None) or other_obstacle(method)
 
     names = choose("methods", {PRETRAINED: None, **catalog.methods}, config, family)
     names += [name for name, method in catalog.methods.items() if method.form == EXTERNAL and name not in names]

@@ -193,6 +193,18 @@ class Grid:
         column, values = ("seed", self.seeds) if how.over == SEEDS else ("target", self.targets)
         return [f"{parent}, {column} {value}" for parent in how.parents for value in values]
 
+    def shared_fisher(self, method: str) -> tuple[int, str] | None:
+        """Most images, and kind, of the Fisher information that a method's trainings on all targets share; None if none.
+
+        It is that of the pretrained model on the pretraining proxy; see rib.methods for which methods
+        have it. Without a proxy it is of the target, and with another start that depends on it.
+        """
+        how = self.methods[method]
+        takes_fisher = how.trains and {"fisher", "fisher_images"} <= how.settings.keys()
+        if not takes_fisher or how.parents or how.reference == "no" or self.reference is None:
+            return None
+        return how.settings["fisher_images"], how.settings["fisher"]
+
     def geometry(self, model: str) -> Geometry:
         """Input geometry of a model; models with the same geometry share prepared data."""
         shown, size = self.models[model].preprocessing, self.setting("image_size")
@@ -306,10 +318,12 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
     fractions = choices.choose_split_fractions(config, family)
     recipes = choices.choose("recipes", catalog.recipes, config, family)
     variants = Variants(recipes, config, family, catalog)
-    names, of_methods = choices.choose_methods(
-        *(config, family, catalog, models, reference),
-        lambda method: choices.nothing_to_merge(method, config, datasets, targets, variants.swept),
-    )
+
+    def other_obstacle(method: Method) -> str | None:
+        nothing = choices.nothing_to_merge(method, config, datasets, targets, variants.swept)
+        return nothing or choices.too_many_images(method, config, datasets, catalog)
+
+    names, of_methods = choices.choose_methods(config, family, catalog, models, reference, other_obstacle)
     subsets, budget = config["train_subset"], config["budget"]["max_images_per_dataset"]
     if subsets == "default":  # without those that the budget makes impossible
         subsets = [size for size in family.defaults["train_subset"] if ALL in (size, budget) or size < budget]

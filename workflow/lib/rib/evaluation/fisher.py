@@ -1,13 +1,18 @@
-"""Fisher information of a fine-tuned run on the images that it was trained on, for merges that ask for it."""
+"""Fisher information of a network, which merges and methods that train can ask for.
+
+Of a fine-tuned run it is on the images that it was trained on, for merges; of the pretrained model on the pretraining proxy,
+for trainings on all targets.
+"""
 
 from pathlib import Path
 
 import safetensors.torch
 
 from rib.base.files import write_json
+from rib.config.run import PRETRAINED
 from rib.data.splits import TRAIN
 from rib.data.subsets import subset
-from rib.data.view import load_dataset
+from rib.data.view import load_dataset, load_proxy
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models import device as devices
 from rib.models.checkpoint import apply
@@ -16,20 +21,29 @@ from rib.models.inputs import Images
 from rib.models.network import load
 
 
-def compute_fisher(*, source: RunOnDataset, fisher_images: int, fisher: Path, manifest: Path) -> None:
-    """Compute and store the diagonal of a run's Fisher information, with labels sampled from its own softmax.
+def compute_fisher(
+    *, source: RunOnDataset, fisher_images: int, fisher: Path, manifest: Path, kind: str = "sampled"
+) -> None:
+    """Compute and store the diagonal of a run's Fisher information.
 
     Args:
-        source: the run on its target.
-        fisher_images: maximum number of images, evenly spaced over those that it was trained on.
+        source: the run on its target; the pretrained model on the dataset with the pretraining proxy.
+        fisher_images: maximum number of images, evenly spaced over those that it was trained on, or over the proxy.
         fisher: written as .safetensors: float32, at least 0, by parameter and in its shape.
-        manifest: written as JSON: the device, and n, the number of images it was trained on.
+        manifest: written as JSON: the device, and n, the number of images it was trained on, or of the proxy.
+        kind: `sampled` or `empirical`, see rib.models.fisher.
+
+    Raises:
+        UserError: A value is not finite.
     """
     device = devices.start(source.compute)
-    dataset = subset(load_dataset(source.dataset, source.view, TRAIN), source.run.size)
+    if source.run.method == PRETRAINED:
+        dataset = load_proxy(source.dataset, source.view)
+    else:
+        dataset = subset(load_dataset(source.dataset, source.view, TRAIN), source.run.size)
     images = Images.of(dataset, source.preprocessing, device)
     model = apply(load(source.model_folder, device)[0], source.weights, source.checkpoints).eval()
-    found = fisher_diagonal(model, images, "sampled", fisher_images, source.run.seed)
+    found = fisher_diagonal(model, images, kind, fisher_images, source.run.seed)
     names = [name for name, _ in model.named_parameters()]
     tensors = {name: tensor.cpu().contiguous() for name, tensor in zip(names, found, strict=True)}
     for name, tensor in tensors.items():

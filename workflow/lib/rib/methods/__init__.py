@@ -20,7 +20,12 @@ by one, in the network's order, from `states` (rib.models.checkpoint.States), wh
 they are asked for. Buffers are averaged and counters kept without it. If `merge` has a second argument `fisher`, the
 diagonal Fisher information of each parent is computed first, on the parent's training images, at most as many as the setting
 `fisher_images`, which it must have: {parent: {name: tensor}}. `ensemble` makes one network of those of the pretrained model
-and the parents, by name. FEWEST_PARENTS in the module is the smallest number of parents, 1 by default.
+and the parents, by name. FEWEST_PARENTS in the module is the smallest number of parents, 1 by default; MOST_IMAGES is the
+largest number of images of an evaluated dataset, without limit by default.
+
+An algorithm that trains with the Fisher information of its start has the settings `fisher`, `sampled` or `empirical` (see
+rib.models.fisher), and `fisher_images`. If there is a pretraining proxy and it starts from the pretrained model, the workflow
+computes it once for all targets, and the task has it (rib.methods.base.Task).
 
 Settings come from the method's entry in the catalogue. They are checked against their annotations, among them `Literal` with
 texts to choose from and those below, which state a range (see rib.config.ranges).

@@ -26,6 +26,9 @@ class Task:
     reference: Images | None  # the pretraining proxy
     seed: int
     text: Text | None = None  # of an open_clip model, if the method's entry has `text: required`
+    # Diagonal Fisher information of the model's parameters on the proxy, by name and in their shape, if a job of its own
+    # has computed it (rib.config.grid.Grid.shared_fisher)
+    fisher: Mapping[str, Tensor] | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

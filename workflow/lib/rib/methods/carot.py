@@ -1,9 +1,12 @@
 """CaRot: contrastive fine-tuning with an orthogonal visual projection, taught by a moving average of itself.
 
-Source: Oh et al. 2024 (arXiv 2311.01723), section 4. Their code (src/models/carot_loss.py) differs: the constraint is the
-norm, not its square (line 170); the teacher is updated after the first step too (line 218); the example in its README adds
-the norm of the product of both projections (line 162), which is not in the paper. Divergences are means over the batch as
-in the code (line 202), with which the paper's weights were chosen.
+Source: Oh et al. 2024 (arXiv 2311.01723), section 4. The constraint is the Frobenius norm, as in
+the authors' code (MLAI-Yonsei/CaRot, src/models/carot_loss.py:170), since their weights were chosen
+with it; the paper writes its square. Divergences are means over the batch, as there (line 202).
+
+Deviations from their code: the teacher is updated after a share of training instead of every 500
+steps, and not after the first step (line 218); there is no norm of the product of both projections
+(line 162), which their README uses with weight 0.05 and the paper does not have.
 """
 
 import copy
@@ -13,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rib.methods import Count, NonNegative, UpToOne, algorithm
+from rib.methods import NonNegative, Share, UpToOne, algorithm
 from rib.methods.base import Task
 from rib.methods.flyp import TOWER, FinetuneLikeYouPretrain, contrastive_loss
 from rib.methods.lwf import divergence
@@ -24,18 +27,20 @@ FIRST_MOMENTUM, WARM_UP = 0.05, 0.2  # alpha rises linearly from the first, in t
 
 @algorithm
 class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
-    """Minimise FLYP's loss + orthogonality |W^T W - I|_F^2 + distillation * (KL(p_I || q_I) + KL(p_T || q_T)).
+    """Minimise FLYP's loss + orthogonality |W^T W - I|_F + distillation * (KL(p_I || q_I) + KL(p_T || q_T)).
 
-    W (d, e) is the image tower's last projection, to the e features that texts have too. q_I and q_T are the softmax of
-    the similarities of an image to the texts of the batch, and of a text to its images; p_I and p_T are those of the
-    teacher, whose weights psi become alpha psi + (1 - alpha) theta after each so many steps. Divergences are means over the
-    batch. What is stored and what the history says is as for FLYP.
+    W (d, e) is the image tower's last projection, to the e features that texts have too; where the
+    norm is zero, its gradient counts as zero. q_I and q_T are the softmax of the similarities of an
+    image to the texts of the batch, and of a text to its images; p_I and p_T are those of the
+    teacher, whose weights psi become alpha psi + (1 - alpha) theta after each `interval` of
+    training. Divergences are means over the batch. What is stored and what the history says is as
+    for FLYP.
     """
 
     orthogonality: NonNegative  # lambda_OC in the paper
     distillation: NonNegative  # lambda_SD
     momentum: UpToOne  # alpha after a warm-up in the first fifth of training
-    every: Count  # steps between updates of the teacher
+    interval: Share  # of all steps, between updates of the teacher; at least one step
 
     def setup(self, task: Task) -> None:
         super().setup(task)
@@ -56,14 +61,15 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
             teacher = self.teacher_text.similarities(features, captions)
         projection = visual_projection(self.model.visual)
         identity = torch.eye(projection.shape[1], device=projection.device)
-        constraint = (projection.T @ projection - identity).square().sum()
+        constraint = torch.linalg.matrix_norm(projection.T @ projection - identity, ord="fro")
         distilled = divergence(teacher, student, 1.0) + divergence(teacher.T, student.T, 1.0)
         loss = contrastive_loss(student, sigmoid=False)
         return loss + self.orthogonality * constraint + self.distillation * distilled
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         super().update(optimizer)
-        if (self.step + 1) % self.every == 0:
+        steps_between_updates = max(1, round(self.interval * self.steps))
+        if (self.step + 1) % steps_between_updates == 0:
             risen = min(1.0, self.step / (WARM_UP * self.steps))
             alpha = FIRST_MOMENTUM + (self.momentum - FIRST_MOMENTUM) * risen
             with torch.no_grad():

@@ -3,7 +3,8 @@
 Source: Huang, Tian, Maneechotesuwan, Chopra and Kira 2025 (arXiv 2502.15895), equations 3 to 8 and algorithm 1, around
 any optimiser; theirs is Adam. As there, the gradient of omega is that of one step of gradient descent, whatever the
 optimiser. Algorithm 1 normalises it; here by the norms of both vectors, so that it is their cosine, which depends
-neither on the learning rate nor on the size of the network. The recipe's weight decay stays, outside of the projection.
+neither on the learning rate nor on the size of the network. The recipe's weight decay stays, outside of the projection. The
+authors' code (github.com/chengyuehuang511/DiGraP, named in the paper) has not been compared.
 """
 
 import torch

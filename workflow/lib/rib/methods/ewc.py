@@ -1,7 +1,8 @@
 """Elastic weight consolidation: weights that are important to the pretrained model stay near their start.
 
-Importance is the diagonal of the pretrained model's Fisher information, computed on the family's pretraining proxy or,
-without one, on the target.
+Importance is the diagonal of the pretrained model's Fisher information, on the family's pretraining proxy or, without one, on
+the target. On the proxy it does not depend on the target: the workflow computes it once per model and seed, in a job of its
+own, and all trainings get it.
 
 Source: Kirkpatrick et al. 2017 (arXiv 1612.00796), equation 3. Labels are sampled from the model's own softmax over its
 1000 logits. Using the images' labels and their class logits instead gives the empirical Fisher, a different quantity
@@ -12,6 +13,7 @@ information: the variant ewc_released.
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from rib.methods import Count, NonNegative, algorithm
@@ -30,8 +32,13 @@ class ElasticWeightConsolidation(L2StartingPoint):
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-        images = task.reference or task.target
-        self.importance = fisher_diagonal(self.model, images, self.fisher, self.fisher_images, task.seed)
+        if task.fisher is None:
+            images = task.reference or task.target
+            self.importance = fisher_diagonal(self.model, images, self.fisher, self.fisher_images, task.seed)
+        else:
+            self.importance = [
+                torch.empty_like(parameter).copy_(task.fisher[name]) for name, parameter in self.trainable()
+            ]
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
         terms = zip(self.importance, self.anchors, strict=True)

@@ -1,52 +1,86 @@
 """LDIFS: fine-tuning with a penalty on the distance from the pretrained model's features at several depths.
 
-The features are those of rib.models.layers: after each quarter of the depth, averaged over positions, and before the
-head. Without augmentation the pretrained ones are computed once, unless the target is too large.
+Source: Mukhoti et al. 2023 (arXiv 2308.13320), the L_LDIFS objective, in the form of the authors'
+code (omegafragger/ldifs_code, commit 5ffdeef), with their weight of 10 (args.py): features of all
+tokens at five depths, each channel scaled to norm 1 over the tokens, and means of the squared
+differences over channels, tokens and depths (loss/ldifs.py:11-43). The depths are the input of the
+first block and the outputs after each quarter of the blocks (model/modeling.py:95-131).
 
-Source: Mukhoti et al. 2023 (arXiv 2308.13320), the L_LDIFS objective: the squared distance between features that are
-concatenated over depths. The authors' code (loss/ldifs.py:11-41) compares single tokens, scaled to unit norm over tokens,
-and takes means over tokens, channels and depths. `unit` scales too, over channels, so that depths and networks count alike.
+Generalised beyond CLIP's ViTs, which is all that their code has: in a hierarchical network, such
+as a CNN, the positions of feature maps take the place of tokens, and the depths are the input of
+the first of its last four stages and the outputs of these four. There a channel may be zero at all
+positions, after a ReLU, and would jump to norm 1 as soon as it is not: training then oscillates.
+So a norm counts as a tenth of the mean of the norms at its depth at least (SMALLEST).
+
+Without augmentation the pretrained features are computed once, unless they take more than
+LARGEST_STORED; the authors' code computes them in every step, with the same result.
 """
-
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rib.methods import NonNegative, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import pretrained_outputs
-from rib.models.layers import layers_and_output
+from rib.models.layers import is_hierarchical
+from rib.models.token_features import token_features
 
-MOST_STORED = 100_000  # images up to which pretrained features are stored (2 GB for a ViT-L), not recomputed
+LARGEST_STORED = 2 * 2**30  # bytes of pretrained features that are kept in memory
+SMALLEST = 0.1  # norm that counts at least in feature maps, as a fraction of the mean over channels
+TINY = 1e-10  # that of the authors' code, for tokens
 
 
 @algorithm
 class FeatureDistance(FineTuning):
-    """Minimise CE + weight * ||phi(x; theta) - phi(x; start)||^2, mean over the batch, phi the concatenated features."""
+    """Minimise CE + weight * mean over images, depths, tokens and channels of (phi(x; theta) - phi(x; start))^2.
+
+    phi are the features of an image x, scaled so that each channel has norm 1 over the tokens.
+    """
 
     weight: NonNegative  # lambda in the paper
-    features: Literal["raw", "unit"]  # unit: scaled to norm 1 at each depth, so that their distance is at most 4
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-        if self.dropout:
-            raise ValueError(
-                "the features before the head would have another dropout than the logits; set dropout to 0"
-            )
-        self.start = pretrained_outputs(lambda *given: self._phi(*given)[0], task, MOST_STORED, "pretrained features")
+        with torch.no_grad():
+            of_one_image, _ = scaled_features(task.model, task.target.inputs[[0]])
+        most_images = LARGEST_STORED // of_one_image.nbytes
+        self.start = pretrained_outputs(
+            lambda network, images: scaled_features(network, images)[0], task, most_images, "pretrained features"
+        )
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        self.phi, output = self._phi(self.model, self.inputs[rows])  # of the same pass, for the penalty that follows
+        # The features are of the same pass, for the penalty that follows.
+        self.features, output = scaled_features(self.model, self.inputs[rows])
         return self.model.forward_head(output)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        return self.weight * (self.phi - self.start(rows)).square().sum(dim=1).mean()
+        return self.weight * (self.features - self.start(rows)).square().sum(dim=1).mean()
 
-    def _phi(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Concatenated features (N, d) in float32, and the output of `forward_features`."""
-        layers, output = layers_and_output(network, images)
-        parts = [part.float() for part in layers.values()]
-        return torch.cat([F.normalize(part) for part in parts] if self.features == "unit" else parts, dim=1), output
+
+def scaled_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """phi of images (N, 3, H, W), such that the penalty is a squared distance; and the output of `forward_features`.
+
+    Returns:
+        (N, values) float32 of all depths. Those of a depth with T tokens and C channels are divided
+        by the square root of T * C * depths, which takes the means of the penalty.
+    """
+    depths, output = token_features(network, images)
+    smallest = SMALLEST if is_hierarchical(network) else 0.0
+    scaled = []
+    for tokens in depths:
+        values_of_all_depths = tokens.shape[1] * tokens.shape[2] * len(depths)
+        unit = with_unit_channels(tokens.float(), smallest)
+        scaled.append((unit / values_of_all_depths**0.5).flatten(1))
+    return torch.cat(scaled, dim=1), output
+
+
+def with_unit_channels(tokens: Tensor, smallest: float) -> Tensor:
+    """Tokens (N, T, C), each channel of an image divided by its norm over the tokens.
+
+    Args:
+        smallest: norm that counts at least, as a fraction of the mean norm of the image's channels.
+    """
+    norms = torch.linalg.vector_norm(tokens, dim=1, keepdim=True)
+    typical = norms.detach().mean(dim=2, keepdim=True)
+    return tokens / (torch.maximum(norms, smallest * typical) + TINY)

@@ -2,7 +2,8 @@
 
 Source: Jang et al. 2024 (arXiv 2403.19522), section 4: theta = t mean_i theta_i + (1 - t) theta_pre with the ratio
 t = N cos / (1 + (N - 1) cos) of N parents, where cos is the cosine between the updates theta_i - theta_pre of two parents,
-for more than two the mean over pairs. A layer is a weight or a bias. The authors have published no code.
+for more than two the mean over pairs. A layer is a weight or a bias. The authors have published no code. This is the form after
+training; the paper also merges periodically in the course of training, which is not built.
 """
 
 import math

@@ -14,7 +14,8 @@ def fisher_diagonal(model: nn.Module, images: Images, kind: str, most: int, seed
     """Diagonal of the Fisher information of a network in evaluation mode, one tensor per parameter.
 
     At most `most` images are processed, one by one, since the gradient of each is squared, not the mean gradient of a
-    batch. The seed is that of the sampled labels.
+    batch. The seed is that of the sampled labels. `kind` is `sampled`, for labels drawn from the network's softmax over all of
+    its outputs, or `empirical`, for the images' own labels and their class logits.
     """
     generator = torch.Generator().manual_seed(seed)
     parameters = list(model.parameters())

@@ -69,6 +69,12 @@ def plan(grid: Grid, results: Path, jobs: Mapping[str, int]) -> Plan:
             _add_images(found, name, {TRAIN: model.pretrain["epochs"] * images})
     for run in runs:
         _add_run(found, grid, run, seen)
+    if fisher_jobs := _shared_fisher(grid, counts):
+        found.disk["shared Fisher information"] = sum(
+            FLOAT * (grid.models[name].parameters or 0) for name, _ in fisher_jobs
+        )
+    for name, images in fisher_jobs:
+        _add_images(found, name, {TRAIN: images})
     found.disk["rows per image"] = ROW * found.images[EVALUATE]
     return found
 
@@ -262,6 +268,19 @@ def _evaluated_images(
     states = method.settings["steps"] + 1 if method and method.form == "curve" else 1
     states += len(method.parents) if method and method.form == ENSEMBLE else 0
     return round(states * share * sum(seen[name] for name in datasets))
+
+
+def _shared_fisher(grid: Grid, counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Model and images of each Fisher information that trainings on all targets share: one per seed and kind."""
+    jobs = []
+    for model in grid.models:
+        shared = {grid.shared_fisher(method) for method in grid.methods_of(model)} - {None}
+        images_of_proxy = counts[grid.reference.dataset.name] if shared else 0
+        if shared and grid.reference.images_per_class is not None:
+            classes = len(grid.catalog.label_space(grid.reference.dataset).keys)
+            images_of_proxy = min(images_of_proxy, grid.reference.images_per_class * classes)
+        jobs += [(model, min(most, images_of_proxy)) for most, _ in sorted(shared) for _ in grid.seeds]
+    return jobs
 
 
 def _add_images(found: Plan, model: str, passes: Mapping[str, int], training: float = 1) -> None:
