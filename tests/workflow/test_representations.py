@@ -95,7 +95,9 @@ def test_epochs_train_again_to_the_same_weights_and_compare_ten_times(finished_c
     assert len(table) == 2 * 10 * 3 and set(table["trained"]) == set(range(10, 101, 10))
     own = table.query("dataset == 'red'").set_index(["method", "trained"])["cka"]
     assert own["linear_probe"].min() > 1 - 1e-6 and own["ft", 100] < own["ft", 50] < 0.99999
-    whole = pd.read_csv(finished_copy.folder / "reports/tiny/representations/tables/cka.csv").query("layer == 'pre_logits'")
+    whole = pd.read_csv(finished_copy.folder / "reports/tiny/representations/tables/cka.csv").query(
+        "layer == 'pre_logits'"
+    )
     last = table.query("trained == 100").set_index(["method", "dataset"])["cka"]
     assert last.to_dict() == pytest.approx(whole.set_index(["method", "dataset"])["cka"].to_dict(), abs=1e-6)
     path, ends = (pd.read_csv(finished_copy.folder / f"{tables}/{name}.csv") for name in ("tradeoff_epochs", "mri"))

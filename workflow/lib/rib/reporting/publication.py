@@ -8,9 +8,7 @@ from rib.base.progress import log
 from rib.records import provenance
 
 
-def publish(
-    *, files: Sequence[Path], source: str, folder: str, grids: str, outputs: Mapping[str, Path]
-) -> None:
+def publish(*, files: Sequence[Path], source: str, folder: str, grids: str, outputs: Mapping[str, Path]) -> None:
     """Copy files of a grid, and remove from the folder what was published there of other grids.
 
     Args:
