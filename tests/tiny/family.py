@@ -35,6 +35,7 @@ def make(folder: Path, images_per_class: int = IMAGES_PER_CLASS) -> None:
         "description": "synthetic images for tests",
         "classes": {"file": "tiny.csv", "format": "wnids"},
         "reference": REFERENCE,
+        "fit_threshold": "none",  # two epochs fit nothing
         "defaults": {
             "models": ["tiny_cnn"],
             "methods": ["ft", "linear_probe", "lwf", "wise_ft"],

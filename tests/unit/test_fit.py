@@ -242,6 +242,13 @@ def test_methods_that_train_everything_on_the_task_alone_can_fit():
     assert thresholds == {"emoji": 0.95, "imagenet": None, "digits": 0.95}
 
 
+def test_a_family_without_a_threshold_has_a_default_so_that_runs_that_learned_nothing_are_marked(with_entries):
+    catalog = with_entries(families={"mine": {}})
+    threshold = catalog.families["mine"].fit_threshold
+    of_random_weights = table_of(fits_of(0.11), can_fit=["ft"], threshold=threshold)
+    assert of_random_weights.loc["ft", "unfinished"] == "yes"
+
+
 def test_a_family_of_ones_own_has_its_own_threshold(with_entries):
     catalog = with_entries(families={"mine": {"fit_threshold": 0.3}})
     can_fit = [name for name, method in catalog.methods.items() if method.can_fit]

@@ -6,6 +6,7 @@ import math
 import pyarrow as pa
 import pytest
 import torch
+import yaml
 
 from rib.base.errors import UserError
 from rib.config.run import Run
@@ -81,6 +82,26 @@ def test_a_part_of_an_evaluation_group_is_evaluated_beside_the_whole_group():
     assert part.group_of("noto") == name
     named = grid(datasets=list(grid().datasets))
     assert list(named.evaluation_groups()) == ["emoji"], "it is the same group"
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"family": "imagenet"},
+        {"methods": ["lora", "soup"], "method_settings": {"lora": {"rank": [4, 8]}}, "seeds": [0, 1]},
+        {"train_subset": ["all", 10, 0.25]},
+        {"recipes": "all", "methods": "all"},
+        {"family": "imagenet", "reference": "none", "leak_free": True, "training": {"epochs": 3}},
+        {"family": "digits", "image_size": "native"},
+    ],
+    ids=str,
+)
+def test_the_configuration_that_a_page_shows_gives_the_same_grid(choices):
+    shown = grid(**choices)
+    pasted = grid(**yaml.safe_load(yaml.safe_dump(shown.as_config())))
+    assert pasted.runs() == shown.runs() and pasted.methods == shown.methods
+    assert pasted.resolved() == shown.resolved() and pasted.digest == shown.digest
 
 
 def test_sizes_and_seeds_multiply_the_fine_tuned_runs_only():

@@ -18,6 +18,7 @@ CAPTIONS = ROOT / "workflow/report/captions"
 COLUMNS = ROOT / "workflow/report/tables.yaml"
 ABOUT = {
     "config": {"protocol": "paper", "seeds": [0], "statistics": {"confidence": 0.95, "seed": 3}},
+    "config_file": {"protocol": "paper", "seeds": [0], "catalog": []},
     "family": {"title": "Toys & <games>", "description": "drawn twice", "limits": None},
     "targets": ["a"],
     "ood": ["a", "b"],

@@ -98,6 +98,7 @@ SHOWN_RECORDS = [f"{METRICS}/tables/provenance.json", *beside("provenance", PNGS
 # What pages and model cards say about the choices.
 ABOUT = {
     "config": GRID.resolved(),
+    "config_file": {**GRID.as_config(), "catalog": OWN_FOLDERS},
     "family": {key: getattr(GRID.family, key) for key in ("title", "description", "limits")},
     "targets": GRID.targets,
     "ood": GRID.ood,

@@ -58,7 +58,7 @@ class Catalog:
             if not FAMILY_NAME.fullmatch(path.stem):
                 raise UserError(f"{path}: the file name is the name of the family; use only letters, digits and _.")
             _add(entries, path.stem, validated(read_yaml(path), "family", str(path)), path)
-        return {name: Family(name=name, **entry) for name, (entry, _) in entries.items()}
+        return {name: _family(name, entry) for name, (entry, _) in entries.items()}
 
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
@@ -294,6 +294,11 @@ class Catalog:
             if (folder / "classes" / name).is_file():
                 return folder / "classes" / name
         raise UserError(f"the class file classes/{name} is not in any catalogue folder; add it to one.")
+
+
+def _family(name: str, entry: dict) -> Family:
+    threshold = entry["fit_threshold"]
+    return Family(name=name, **{**entry, "fit_threshold": None if threshold == "none" else threshold})
 
 
 def _add(entries: dict, name: str, entry: dict, path: Path) -> None:

@@ -27,7 +27,7 @@ class Family:
     crop_pct: float | None = None
     example_target: str | None = None
     limits: str | None = None
-    fit_threshold: float | None = None
+    fit_threshold: float | None = 0.95  # None marks no run
     reference: str | dict | None = None
 
 

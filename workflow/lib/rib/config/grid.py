@@ -25,6 +25,7 @@ OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
 # Choices, besides those of UNRECORDED, on which no table of a plain run depends: what a page shows, what is pulled, and
 # settings of analyses that have tables of their own.
 NOT_OF_GRID = ("analyses", "pull", "select", "representations", "distances", "slices", "stir")
+OF_CALL = ("archives", "bundles", "pull", "monitor")  # keys of config that are about a call, not about the grid
 # What a model is, without its label and style.
 MODEL_FACTS = ("name", "library", "architecture", "source", "tokenizer", "weights", "pretrain", "preprocessing")
 MODEL_FACTS += ("pretraining", "licence")
@@ -47,6 +48,7 @@ class Grid:
     split_fractions: dict[str, float] | None  # fractions of protocol held_out; None under `paper`
     selection: dict[str, object] | None  # how a variant of each sweep is chosen (see `choose_selection`), if at all
     notices: list[str]  # messages about what was added to the grid or left out, and why
+    entries_of_methods: list[str]  # names of the methods' entries, of which `methods` are the variants
 
     @property
     def shown_size(self) -> str:
@@ -281,6 +283,35 @@ class Grid:
             "compute": self.compute(),
         }
 
+    def as_config(self) -> dict:
+        """A config.yaml that gives this grid: its choices with every `default` and `all` resolved.
+
+        Not resolved are recipes and lengths of trainings, which depend on the method, and what a method's entry and the
+        family say of its settings.
+        """
+        config = self.config
+        named_models = config["models"] not in ("default", "all")
+        shared = {key: self.setting(key) for key in config["training"] if key not in LENGTH}
+        return {
+            **{key: value for key, value in config.items() if key not in OF_CALL},
+            "datasets": list(self.datasets),
+            "reference": self._reference_choice(),
+            "models": config["models"] if named_models else list(self.models),
+            "methods": self.entries_of_methods,
+            "targets": self.targets,
+            "image_size": self.setting("image_size"),
+            "train_subset": [_size_in_config(size) for size in self.sizes],
+            "training": config["training"] | shared,
+        }
+
+    def _reference_choice(self) -> str:
+        """The choice of config that gives the pretraining proxy; a part of a dataset can only be the family's default."""
+        if self.reference is None:
+            return "none"
+        if self.reference.images_per_class is not None:
+            return "default"
+        return self.reference.dataset.name
+
     def resolved(self) -> dict:
         """The configuration with every `default` and `all` resolved, without settings of the machine."""
         return {
@@ -300,6 +331,13 @@ class Grid:
             "train_subset": self.sizes,
             "training": {key: self.setting(key) for key in self.config["training"] if key not in LENGTH},
         }
+
+
+def _size_in_config(size: str) -> str | int | float:
+    """A size of the training subset as config.yaml has it, not as paths have it."""
+    if size == ALL:
+        return size
+    return float(size) if "." in size else int(size)
 
 
 def _short_digest(value: object) -> str:
@@ -345,6 +383,7 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         split_fractions=fractions,
         selection=choices.choose_selection(config, methods, datasets, targets),
         notices=[*notices, *of_targets, *of_methods, *terms(models.values())],
+        entries_of_methods=names,
     )
     external = [name for name, method in methods.items() if method.form == EXTERNAL]
     named = [parse_name(name).short for name in catalog.records if external]

@@ -5,11 +5,15 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 # Libraries that results may depend on: those of networks, then those of images, tables and figures.
 LIBRARIES = ["numpy", "torch", "torchvision", "timm", "safetensors", "open_clip_torch", "peft"]
 LIBRARIES += ["pandas", "scipy", "pyarrow", "pillow", "scikit-image", "resvg_py", "matplotlib"]
+
+
+CATALOGUE_FILES = (".yaml", ".csv", ".py")  # endings of what a catalogue folder may have, besides data
 
 
 def surroundings() -> dict[str, object]:
@@ -31,6 +35,21 @@ def commit() -> str | None:
         return subprocess.run(describe, env=here, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def outside_git(folders: Iterable[str | Path]) -> list[str]:
+    """Sorted paths of catalogue files in folders that git does not track here, so that no commit has them."""
+    outside = []
+    for folder in map(Path, folders):
+        listing = ["git", "--no-optional-locks", "-C", str(folder), "ls-files", "-z"]
+        try:
+            printed = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):  # not in a repository
+            printed = ""
+        tracked = {folder / name for name in printed.split("\0") if name}
+        files = {path for path in folder.rglob("*") if path.suffix in CATALOGUE_FILES and path.is_file()}
+        outside += map(str, files - tracked)
+    return sorted(outside)
 
 
 def processor() -> str:

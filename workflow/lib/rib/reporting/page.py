@@ -25,6 +25,7 @@ from rib.base.progress import duration
 from rib.base.rounding import MINUS, fit_percent, percent, points
 from rib.config.run import RUN_COLUMNS
 from rib.records import provenance
+from rib.records.environment import outside_git
 from rib.reporting.questions import QUESTIONS
 from rib.reporting.views import KINDS, labels_of, page_views
 
@@ -69,7 +70,7 @@ def write_page(
         figures: PNG files, in the order of the page.
         records: paths of the provenance records of the run's jobs; a missing one is replaced by the gathered record.
         captions: reStructuredText file of each figure.
-        about: the choices of the run: `config`, `family`, `models`, `methods`, `datasets`, `fit_threshold` and so on.
+        about: the choices of the run: `config`, `config_file` (a config.yaml that gives it), `family`, `models`, `methods`, `datasets`, `fit_threshold` and so on.
         prepared: manifests of the datasets by label; those that exist list the excluded images.
         partial: of a preview, numbers of `finished`, `outdated` and all `runs`, also as `counts` (what, finished, all); the
             `targets` of means, and reasons by name for what is `left_out`.
@@ -94,7 +95,8 @@ def write_page(
         about=about,
         partial=partial,
         duration=duration,
-        config=yaml.safe_dump(about["config"], sort_keys=False),
+        config=yaml.safe_dump(about["config_file"], sort_keys=False),
+        outside_git=outside_git(about["config_file"]["catalog"]),
         answer=answer(means, about),
         questions=QUESTIONS,
         figures=_figures([*figures], captions, questions or {}),
