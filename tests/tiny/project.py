@@ -32,6 +32,7 @@ TABLES = dict.fromkeys(
         "gather_histories",
         "compare_samples",
         "explain_cells",
+        "describe_data_and_models",
     ),
     1,
 )

@@ -9,7 +9,7 @@ import pytest
 
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import COLUMNS, EVERY, STATE, count, read_counts, read_indexes, read_objects, write_counts
-from rib.analysis.identical import identical_table
+from rib.analysis.data_and_models import identical_table
 from rib.analysis.ri import ood_accuracies, ood_parts
 from rib.analysis.tables import grid_tables, ri_table
 from rib.base.errors import UserError
@@ -794,7 +794,7 @@ def test_the_table_of_identical_images_has_those_within_a_dataset_and_of_others(
     for path in classes:
         write_json(path, LabelSpace(("x", "y"), ((0,), (1,)), ("x", "y")).to_json())
     labels = {"a": "A", "b": "B", "c": "C", "old": "Old"}
-    table = identical_table(datasets=labels, indexes=paths, classes=classes).set_index("dataset")
+    table = identical_table(labels, paths, classes).set_index("dataset")
     assert table["images"].tolist() == [4, 3, 2, 1]
     assert table.loc["a", ["identical", "shared", "shared_with", "other_class"]].tolist() == [2, 1, "B 1", 0]
     assert table.loc["b", ["identical", "shared", "shared_with", "other_class"]].tolist() == [0, 2, "A 1, C 1", 1]

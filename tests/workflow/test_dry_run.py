@@ -25,7 +25,6 @@ def test_the_default_grid(emoji):
         "evaluate_run": models * (1 + (trained + merged) * targets),
         **TABLES,
         "compare_models": 1,
-        "count_identical": 1,
         "plot_figure": 13,
         **PAGE,
     }

@@ -73,12 +73,29 @@ def test_methods_are_compared_and_ranked_by_the_mri_of_the_table(finished):
 def test_identical_images_are_counted_on_the_page_and_in_the_manifests(finished):
     """Given that `copy` has the 20 photos of `red`, each of the two shares 20 with the other."""
     folder = finished[0].folder
-    table = pd.read_csv(folder / "reports/tiny/tables/identical.csv").set_index("dataset")
+    table = pd.read_csv(folder / "reports/tiny/tables/data.csv").set_index("dataset")
     assert table.loc[["red", "copy", "blue"], "shared"].tolist() == [20, 20, 0]
     assert table.loc["red", "shared_with"] == "Copy 20" and table["other_class"].sum() == 0
-    assert "Identical images" in (folder / "reports/tiny/index.html").read_text()
     for path in (folder / "results/tiny/prepare").glob("[!g]*/*/manifest.json"):
         assert json.loads(path.read_text())["identical"] == 0
+
+
+def test_the_page_says_what_ri_is_averaged_over_and_where_heads_are_from(finished):
+    tables = finished[0].folder / "reports/tiny/tables"
+    data = pd.read_csv(tables / "data.csv").set_index("dataset")
+    assert data["role"].to_dict() == {
+        "red": "counts in RI; fine-tuned on",
+        "green": "counts in RI; fine-tuned on",
+        "blue": "counts in RI",
+        "copy": "counts in RI",
+    }
+    assert set(data["images"]) == set(data["evaluated"]) == set(data["objects"]) == {20} == {4 * 5}
+    assert set(data["classes"]) == {5} and data["left_out"].isna().all()
+    (model,) = pd.read_csv(tables / "models.csv").to_dict("records")
+    assert (model["head"], model["pixels"]) == ("published with the weights", 160)
+    page = (finished[0].folder / "reports/tiny/index.html").read_text()
+    assert page.index("<summary>Table: Data</summary>") < page.index("<summary>Table: Models</summary>")
+    assert page.count("<details open><summary>Table: ") == 2, "they are read without a click"
 
 
 def test_rows_are_per_image_and_hold_all_that_metrics_need(finished):
@@ -129,7 +146,7 @@ def test_two_jobs_at_a_time_give_the_same_bytes(finished, project):
 LIBRARY = "workflow/lib/rib"
 # Histories too, since unfinished runs are marked in their table.
 MADE_OF_ROWS = {"compute_metrics", "compare_methods", "compare_samples", "write_summary", "count_costs", "plot_figure"}
-MADE_OF_ROWS |= {"gather_histories", "explain_cells"}
+MADE_OF_ROWS |= {"gather_histories", "explain_cells", "describe_data_and_models"}
 
 
 def test_what_no_result_depends_on_re_runs_nothing(finished_copy):

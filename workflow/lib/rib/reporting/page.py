@@ -112,7 +112,7 @@ def write_page(
         files=more_files,
         run=run,
         cost_per_mri=run["seconds"] / len(means) if len(means) and not partial else None,  # a preview lacks some mRI
-        **catalogue_rows(accuracies, about),
+        method_rows=method_rows(about),
         corrupt={name: read_json(Path(path))["corrupt"] for name, path in prepared.items() if Path(path).is_file()},
         cite=yaml.safe_load(citation.read_text(encoding="utf-8")),
     )
@@ -208,6 +208,7 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
         if (question := entry.get("question")) not in QUESTIONS:
             raise UserError(f"{columns}: the table '{name}' has no question; give one of {', '.join(QUESTIONS)}.")
         shown = {"title": entry["title"], "note": note, "file": path.name, "question": question}
+        shown["open"] = entry.get("open", False)
         found.append({**shown, "header": header, "rows": rows})
     return found
 
@@ -227,26 +228,13 @@ def _cells(line: Mapping, part: Mapping) -> list[Cell]:
     return [cell, NONE if low != low else (f"{write(low)} to {write(high)}", low)]
 
 
-def catalogue_rows(accuracy: pd.DataFrame, about: Mapping) -> dict[str, list[list[Cell]]]:
-    """Rows of the tables of datasets, models and methods."""
-    images = accuracy.drop_duplicates("dataset").set_index("dataset")["n"]
-    return {
-        "dataset_rows": [
-            [(entry["label"], name), (f"{images[name]:,.0f}", images[name]), ("yes" if name in about["targets"] else "no", name),
-             (entry["licence"], name), (entry["origin"], None)]
-            for name, entry in about["datasets"].items()
-        ],
-        "model_rows": [
-            [(entry["label"], name), (entry["architecture"], name), (entry["pretraining"], None), (entry["licence"], name)]
-            for name, entry in about["models"].items()
-        ],
-        "method_rows": [
-            [(entry["label"], name),
-             (", ".join(f"{key} {value}" for key, value in entry["settings"].items()) or "none of its own", None),
-             (entry["source"], None)]
-            for name, entry in about["methods"].items()
-        ],
-    }  # fmt: skip
+def method_rows(about: Mapping) -> list[list[Cell]]:
+    """Rows of the table of methods."""
+    rows = []
+    for name, entry in about["methods"].items():
+        settings = ", ".join(f"{key} {value}" for key, value in entry["settings"].items())
+        rows.append([(entry["label"], name), (settings or "none of its own", None), (entry["source"], None)])
+    return rows
 
 
 def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
