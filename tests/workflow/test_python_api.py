@@ -395,9 +395,13 @@ def test_other_settings_or_code_are_other_results(network, tuned, monkeypatch):
     assert rib.finetune(network, "red").files["checkpoints"]["ft"] != path
 
 
-def test_a_method_that_starts_from_another_and_one_with_a_reference(network):
+def test_a_method_that_starts_from_another_and_one_with_a_reference(network, settings):
     assert set(rib.finetune(network, "red", "lp_ft", training={"epochs": 1}).files["checkpoints"]) == {"lp_ft"}
     assert rib.finetune(network, "red", "replay", training={"epochs": 1}).run.method == "replay"
+    # EWC's Fisher information is of the proxy, and made once for two targets
+    for target in ("red", "green"):
+        assert rib.finetune(network, target, "ewc", training={"epochs": 1}).run.method == "ewc"
+    assert only("fisher/**/fisher.safetensors", settings).is_file()
 
 
 @pytest.mark.parametrize(

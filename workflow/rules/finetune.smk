@@ -43,7 +43,7 @@ def shared_fisher_inputs(w):
     if not shared_fisher_files("safetensors", w):
         return {}
     (manifest,), (fisher,) = (shared_fisher_files(ending, w) for ending in ("manifest.json", "safetensors"))
-    return {"fisher_manifest": manifest, "fisher": ancient(fisher)}
+    return {"fisher_manifest": manifest, "shared_fisher": ancient(fisher)}
 
 
 def training_inputs(w):

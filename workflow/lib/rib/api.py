@@ -528,7 +528,7 @@ class _Stages:
         known |= {"model_folder": self.model(), "target": self.dataset(run.target)}
         known |= {"reference": self.reference() if method.reference != "no" else None}
         known |= {"text_folder": self.text()} if method.text == "required" else {}
-        known["fisher"] = self.shared_fisher(run)
+        known["shared_fisher"] = self.shared_fisher(run)
         saving = self.grid.config["compute"]["gradient_checkpointing"]
         known |= {"compute": replace(self.compute, gradient_checkpointing=saving)}
         known |= {"training": TrainingSettings(**self.grid.training(run.method))}

@@ -69,7 +69,7 @@ def finetune(
     history: Path | None = None,
     snapshots: Sequence[Path] = (),
     text_folder: Path | None = None,
-    fisher: Path | None = None,
+    shared_fisher: Path | None = None,
     watch: Watch | None = None,
 ) -> None:
     """Train, then write the checkpoint and the history.
@@ -78,8 +78,8 @@ def finetune(
 
     Args (`snapshots` and `watch` are those of `train`):
         reference, text_folder: the pretraining proxy and the folder of the model's text tower, if the method uses them.
-        fisher: the Fisher information of the pretrained model on the proxy, if the method uses it and it was computed before
-            (see rib.evaluation.fisher).
+        shared_fisher: the Fisher information of the pretrained model on the proxy, if a job of its own has computed it (see
+            rib.evaluation.fisher).
         start: checkpoint of the method that this one starts from, by method; empty for the pretrained model.
         training, history: None if the method has weights that were trained elsewhere.
         saved, rescue: the training state, written periodically; if training diverges, that after the last finite epoch.
@@ -100,7 +100,7 @@ def finetune(
     n = len(images.labels)
     steps = training.total_steps(n, len(whole.labels)) if training else 0
     text = text_folder and load_text(model_folder, text_folder, device)
-    information = safetensors.torch.load_file(fisher) if fisher else None
+    information = safetensors.torch.load_file(shared_fisher) if shared_fisher else None
     set_up(method, Task(model, *seen, run.seed, text, information), run, compute.gradient_checkpointing)
     if training:
         with rescued(saved, rescue, "the method's or the family's entry"):
