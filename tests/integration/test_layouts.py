@@ -131,6 +131,43 @@ def test_pictures_in_no_folder_and_in_a_folder_below_that_of_their_class_are_nam
         prepared("class_folders", tar(tmp_path / "a.tar", {**files, "saw/old/x.jpg": jpeg(0)}), space=TOOLS)
 
 
+def test_a_folder_below_that_of_the_class_is_an_object(prepared, tmp_path):
+    names = ("hammer/mine/1.jpg", "hammer/mine/2.jpg", "hammer/theirs/1.jpg", "saw/mine/1.jpg")
+    path = tar(tmp_path / "a.tar", {name: jpeg(number) for number, name in enumerate(names)})
+    index, *_ = prepared("class_folders", path, space=TOOLS, objects="subfolders")
+    assert list(index["image_id"]) == list(names) and list(index["label"]) == [0, 0, 0, 1]
+    same = index["object_id"].tolist()
+    assert same[0] == same[1] and len(set(same)) == 3, "an object is of one class"
+    assert index["source_id"].is_unique
+
+
+def test_a_csv_file_names_the_object_of_each_image(prepared, tmp_path):
+    photos = {name: jpeg(number) for number, name in enumerate(("hammer/1.jpg", "hammer/2.jpg", "saw/1.jpg"))}
+    lines = ["image,object", "hammer/1.jpg,mine", "hammer/2.jpg,mine", "saw/1.jpg,yours"]
+    path = tar(tmp_path / "a.tar", {"objects.csv": "\n".join(lines).encode(), **photos})
+    index, *_ = prepared("class_folders", path, space=TOOLS, objects="objects.csv")
+    same = index["object_id"].tolist()
+    assert same[0] == same[1] != same[2]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (None, "no file objects.csv"),
+        ("picture,object\n", "objects.csv.*columns image and object"),
+        ("image,object\nhammer/1.jpg,mine\n", "no object of the image saw/1.jpg"),
+        ("image,object\nhammer/1.jpg,mine\nsaw/1.jpg,\n", "no object of the image saw/1.jpg"),
+    ],
+)
+def test_a_table_of_objects_that_is_missing_or_incomplete_is_one_sentence(prepared, tmp_path, table, said):
+    files = {} if table is None else {"objects.csv": table.encode()}
+    photos = {f"{key}/1.jpg": jpeg(number) for number, key in enumerate(TOOLS.keys)}
+    path = tar(tmp_path / "a.tar", {**files, **photos})
+    with pytest.raises(UserError, match=said) as error:
+        prepared("class_folders", path, space=TOOLS, objects="objects.csv")
+    assert "\n" not in str(error.value)
+
+
 def test_a_dataset_with_some_of_a_familys_own_classes_leaves_out_the_others_and_says_so(prepared, tmp_path, caplog):
     some = LabelSpace(("saw",), ((1,),), ("hand saw",), 2)
     path = tar(tmp_path / "a.tar", {f"{folder}/1.jpg": jpeg(0) for folder in ("hammer", "saw")})

@@ -13,16 +13,18 @@ from rib.data.images import DatasetSource, Item
 from rib.data.layouts._folders import photos_in_folders
 
 
-def items(dataset: DatasetSource, *, partial: bool = False) -> Iterator[Item]:
+def items(dataset: DatasetSource, *, partial: bool = False, objects: str | None = None) -> Iterator[Item]:
     """Yield every image in a folder of the label space, in archive order.
 
     Args:
         dataset: zip or tar; label space keys are folder names; `exclude` has image ids (`<key>/<name>`).
         partial: whether classes may lack images, for a dataset that is scored among more classes than it shows.
+        objects: which images show one object, so that confidence intervals draw them together: `subfolders`
+            (<key>/<object>/<name>), or a CSV file in the archive (columns image, as <key>/<name>, and object).
 
     Raises:
-        UserError: a class has no image (unless partial), or a folder is not a class.
+        UserError: a class has no image (unless partial), a folder is not a class, or an image has no object.
     """
     labels = {key: label for label, key in enumerate(dataset.space.keys)}
     whole_and_own = len(dataset.space.keys) == dataset.space.num_classes and not labels.keys() <= set(imagenet_wnids())
-    return photos_in_folders(dataset, labels, strict=whole_and_own, partial=partial)
+    return photos_in_folders(dataset, labels, strict=whole_and_own, partial=partial, objects=objects)
