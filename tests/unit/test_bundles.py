@@ -80,8 +80,8 @@ def test_methods_of_both_are_ranked_by_the_mri_of_their_own_tables(made, compare
         own = pd.read_csv(bundle.parent / MRI).set_index("method")["mri"]
         for method, mri in own.items():
             assert ranking.loc[(f"tiny.{number}", method), "mri"] == pytest.approx(mri, abs=1e-6)
-    letters = ranking["ties"].map(set)
-    assert letters["tiny.1", "lwf"] & letters["tiny.2", "lwf"], "the same rows tie"
+    letters = ranking["letters"].map(set)
+    assert letters["tiny.1", "lwf"] & letters["tiny.2", "lwf"], "the same rows are not told apart"
     assert not letters["tiny.1", "ft"] & letters["tiny.2", "lora"], "far apart"
 
 
@@ -174,7 +174,7 @@ def label(text):
 
 
 def test_a_bundle_of_another_version_is_one_sentence(made):
-    assert re.search("bundle of version 2; make one of version 1", refused(forged(made[0], fact(version=2))))
+    assert re.search("bundle of version 1; make one of version 2", refused(forged(made[0], fact(version=1))))
 
 
 FILES = {
