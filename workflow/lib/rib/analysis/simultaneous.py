@@ -26,7 +26,7 @@ from scipy.special import nctdtr, ndtr
 
 from rib.analysis.bootstrap import reach_of, variance_of_mean
 
-POWER = 0.8  # with which a difference of the smallest size is told from 0
+POWER = 0.8  # nominal, with which a difference of the smallest size is told from 0
 
 
 def simultaneous_intervals(
@@ -71,11 +71,12 @@ def simultaneous_intervals(
 
 
 def smallest_told(differences: np.ndarray, tests: int, confidence: float) -> float:
-    """The true difference that the test at the corrected level finds with a probability of 80 %.
+    """The true difference that the test at the corrected level finds with a nominal power of 80 %.
 
     The level is that of the first step of Holm's correction, (1 - confidence) / tests.
     Distributions are those of `rib.analysis.bootstrap`: between normal and, from three seeds on,
-    Student's.
+    Student's. With 200 objects the power is 65 to 77 %, by simulation: errors are estimated, and
+    signs of objects are flipped around 0, where contributions spread more than around their mean.
 
     Args:
         differences: (targets, seeds, 1 + replicates) percentage points, of one method from another.

@@ -80,7 +80,7 @@ def _smallest_differences(panels_of: Mapping[str, pd.DataFrame], models: Labels)
         points = rows.loc[0, "smallest_difference"]
         if not np.isnan(points):
             apart = f"two methods {points:.1f} points apart"
-            notes.append(f"{models[model]}: {apart} are told apart in about 4 of 5 cases")
+            notes.append(f"{models[model]}: {apart} are told apart in about 3 of 4 cases")
     return notes
 
 
