@@ -80,13 +80,17 @@ def _made(methods, datasets, targets, config, model) -> Path:
         outputs=outputs,
         **SETTINGS,
     )
-    write(comparison_tables, counts=outputs["counts"], fit=outputs["fit"], outputs=outputs, **SETTINGS)
+    compared = {"counts": outputs["counts"], "fit": outputs["fit"], "compare_to": "ft"}
+    write(comparison_tables, **compared, outputs=outputs, **SETTINGS)
     mark_tables(tables.glob("*.csv"), outputs["fit"])
     page.write_text("<p>page</p>")
     facts = [folder / name for folder in prepared for name in ("index.parquet", "classes.json", "manifest.json")]
     claims = [outputs[name] for name in (*TABLES, *COLUMNS)]
     labels = {name: {"label": name.title()} for name in (*methods, *datasets)}
-    about = {"config": {"reference": None, "methods": list(methods), **config}, "family": {"title": "Tiny"}}
+    about = {
+        "config": {"reference": None, "compare_to": "ft", "methods": list(methods), **config},
+        "family": {"title": "Tiny"},
+    }
     about |= {"models": {model: {"label": "M"}}, "methods": {name: labels[name] for name in methods}}
     about |= {"datasets": {name: labels[name] for name in datasets}}
     made = outputs["mri_json"], outputs["counts"], *(outputs[name] for name in TABLES)

@@ -76,7 +76,7 @@ def write_tables(folder: Path) -> None:
         fit={"can_fit": METHODS, "threshold": 0.9, "whole_targets": True},
         outputs=outputs,
     )
-    write(comparison.comparison_tables, **of_counts, outputs=outputs)
+    write(comparison.comparison_tables, **of_counts, compare_to="ft", outputs=outputs)
     write(model_comparison.model_tables, **of_counts, methods=METHODS, outputs=outputs)
     classes = [path / "classes.json" for path in prepared]
     write(samples.sample_tables, **of_rows, classes=classes, real_labels=[], outputs=outputs)

@@ -85,8 +85,8 @@ def test_methods_of_both_are_ranked_by_the_mri_of_their_own_tables(made, compare
         own = pd.read_csv(bundle.parent / MRI).set_index("method")["mri"]
         for method, mri in own.items():
             assert ranking.loc[(f"{bundle.parent.name}.tiny", method), "mri"] == pytest.approx(mri, abs=1e-6)
-    letters = ranking["ties"].map(set)
-    assert letters["first.tiny", "lwf"] & letters["second.tiny", "lwf"], "the same rows tie"
+    letters = ranking["letters"].map(set)
+    assert letters["first.tiny", "lwf"] & letters["second.tiny", "lwf"], "the same rows are not told apart"
     assert not letters["first.tiny", "ft"] & letters["second.tiny", "lora"], "far apart"
 
 

@@ -78,7 +78,7 @@ def written(path, tables, unfinished=(), **more):
         counts=path / "counts.npz",
         fit=path / "fit.csv",
         ood_datasets=list(DATASETS),
-        **{**settings, "draws": 500, **more},
+        **{**settings, "draws": 500, "compare_to": "ft", **more},
         outputs={name: path / f"{tables}_{name}.csv" for name in names},
     )
     return {name: pd.read_csv(path / f"{tables}_{name}.csv", dtype={"size": str}) for name in names}
@@ -199,7 +199,7 @@ def test_holm_is_the_closure_of_bonferroni(seed):
     assert holm(p) == pytest.approx(expected)
 
 
-def test_items_share_a_letter_if_and_only_if_they_tie():
+def test_items_share_a_letter_if_and_only_if_they_are_not_told_apart():
     rng = np.random.default_rng(0)
     for items in (1, 2, 3, 5, 8):
         for share in (0.0, 0.3, 0.7, 1.0):
@@ -238,28 +238,28 @@ def ranked(effects, confidence=0.95):
 
 def test_methods_far_apart_have_ranks_of_their_own():
     _, table = ranked(made_effects([1.0, 9.0, -5.0], [2, 2, 2]))
-    assert table.index.tolist() == ["m1", "m0", "m2"] and table["ties"].tolist() == ["a", "b", "c"]
+    assert table.index.tolist() == ["m1", "m0", "m2"] and table["letters"].tolist() == ["a", "b", "c"]
     assert table["rank_best"].tolist() == table["rank_worst"].tolist() == [1, 2, 3]
     assert table["pretrained"].tolist() == ["better", "better", "worse"]
 
 
-def test_methods_that_the_test_cannot_tell_apart_tie():
+def test_methods_that_the_test_cannot_tell_apart_share_a_letter():
     compared, table = ranked(made_effects([5.0, 5.1, 20.0, 0.1], [10, 10, 10, 10]))
-    assert table.index.tolist() == ["m2", "m1", "m0", "m3"] and table["ties"].tolist() == ["a", "b", "b", "c"]
+    assert table.index.tolist() == ["m2", "m1", "m0", "m3"] and table["letters"].tolist() == ["a", "b", "b", "c"]
     assert table[["rank_best", "rank_worst"]].to_numpy().tolist() == [[1, 1], [2, 3], [2, 3], [4, 4]]
-    assert table.loc["m3", "pretrained"] == "tied"
+    assert table.loc["m3", "pretrained"] == "not told apart"
     pair = compared[compared["target"].isna() & (compared["method"] == "m0") & (compared["other"] == "m1")].iloc[0]
     assert pair["p_holm"] > 0.05 and pair["difference"] == pytest.approx(-0.1)
 
 
-def test_ties_are_by_the_adjusted_p():
-    """Each pair's own p is below the level, and the adjusted one above it, but for one pair: ties aren't transitive."""
+def test_letters_are_by_the_adjusted_p():
+    """Each pair's own p is below the level, and the adjusted one above it, but for one pair: what is not told apart is not transitive."""
     effects = made_effects([3.0, 2.0, 1.0], [1, 1, 1])
     compared, _ = ranked(effects)
     of_mri = compared[compared["target"].isna()].assign(p=0.01, p_holm=0.06)
     of_mri.loc[(of_mri["method"] == "m0") & (of_mri["other"] == "m2"), "p_holm"] = 0.05
     table = rank(of_mri, 0.95).set_index("method")
-    assert table["ties"].tolist() == ["a", "ab", "b"] and set(table["pretrained"]) == {"tied"}
+    assert table["letters"].tolist() == ["a", "ab", "b"] and set(table["pretrained"]) == {"not told apart"}
     assert table[["rank_best", "rank_worst"]].to_numpy().tolist() == [[1, 2], [1, 3], [2, 3]]
 
 

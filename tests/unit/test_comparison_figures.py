@@ -22,62 +22,112 @@ def texts(axes):
     return [text.get_text() for text in axes.texts]
 
 
-def ranked(seeds=1):
-    lines = [("m", "wise", "all", 4.0, 3.0, 5.5, seeds, 1, 2, "a", np.nan),
-             ("m", "ft", "all", 3.0, 2.0, 4.0, seeds, 1, 3, "ab", 99.9),
-             ("m", "lwf", "all", -1.0, -2.0, 0.5, seeds, 2, 3, "b", 80.0)]  # fmt: skip
-    names = ["model", "method", "size", "mri", "ci_low", "ci_high", "seeds", "rank_best", "rank_worst", "ties", "fit"]
-    low, high = (1.5, 2.5) if seeds > 1 else (np.nan, np.nan)
-    return pd.DataFrame(lines, columns=names).assign(seed_low=low, seed_high=high)
+RANKED = ["model", "method", "size", "mri", "ci_low", "ci_high", "seeds", "reference", "difference", "diff_low",
+          "diff_high", "rank_best", "rank_worst", "letters", "fit"]  # fmt: skip
 
 
-def draw_ranking(seeds):
-    return ranking.draw(ranked(seeds), models={"m": "M", "none": "N"}, methods=LOOKS, confidence=0.95)
+def ranked(seeds=1, model="m"):
+    """ft is the reference; the interval of wise includes 0, that of lwf does not."""
+    lines = [(model, "wise", "all", 4.0, 3.0, 5.5, seeds, "ft", 1.0, -0.5, 2.5, 1, 2, "a", np.nan),
+             (model, "ft", "all", 3.0, 2.0, 4.0, seeds, "ft", 0.0, np.nan, np.nan, 1, 3, "ab", 99.9),
+             (model, "lwf", "all", -1.0, -2.0, 0.5, seeds, "ft", -4.0, -6.0, -2.0, 2, 3, "b", 80.0)]  # fmt: skip
+    return pd.DataFrame(lines, columns=RANKED).assign(smallest_difference=2.34)
 
 
-def test_ranking_has_intervals_in_order_and_a_line_at_zero():
-    figure, shown = draw_ranking(1)
+def draw_ranking(seeds=1, table=None):
+    table = ranked(seeds) if table is None else table
+    return ranking.draw(table, models={"m": "M", "n": "N", "none": "O"}, methods=LOOKS, confidence=0.95)
+
+
+def bars_of(axes):
+    return [line for line in axes.lines if line.get_linewidth() == 3]
+
+
+def markers_of(axes):
+    return [line for line in axes.lines if line.get_marker() in "o^D"]
+
+
+def test_ranking_has_differences_from_the_reference_with_their_intervals_in_order():
+    figure, shown = draw_ranking()
     (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["WiSE", "FT (fit 99.9 %)", "LwF (fit 80.0 %)"]
-    bars = [line for line in axes.lines if line.get_linewidth() == 3]
-    assert [list(bar.get_xdata()) for bar in bars] == [[3, 5.5], [2, 4], [-2, 0.5]]
-    assert [to_hex(bar.get_color()) for bar in bars] == ["#cc79a7", "#d55e00", "#009e73"]
-    assert any(list(line.get_xdata()) == [0, 0] for line in axes.lines) and axes.yaxis_inverted()
-    assert "one seed" in figure.get_supxlabel() and not axes.containers
-    assert len(shown) == 3
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["WiSE", "FT (fit 99.9 %, reference)", "LwF (fit 80.0 %)"]
+    assert [list(bar.get_xdata()) for bar in bars_of(axes)] == [[-0.5, 2.5], [-6, -2]], "the reference has none"
+    assert [to_hex(bar.get_color()) for bar in bars_of(axes)] == ["#cc79a7", "#009e73"]
+    assert [marker.get_xdata()[0] for marker in markers_of(axes)] == [1, 0, -4]
+    assert axes.get_xlabel() == "mRI minus that of FT (percentage points)" and axes.yaxis_inverted()
+    assert "one seed" in figure.get_supxlabel() and len(shown) == 3
+
+
+def test_ranking_fills_the_markers_of_methods_whose_interval_is_off_zero():
+    (axes,) = draw_ranking()[0].axes
+    assert [to_hex(marker.get_markerfacecolor()) for marker in markers_of(axes)] == ["#ffffff", "#ffffff", "#009e73"]
+
+
+def test_ranking_has_lines_at_the_reference_and_at_the_pretrained_model():
+    (axes,) = draw_ranking()[0].axes
+    upright = {tuple(line.get_xdata()): line.get_linestyle() for line in axes.lines if [*line.get_ydata()] == [0, 1]}
+    assert upright[0, 0] == "-" and upright[-3, -3] == ":"
+
+
+def test_ranking_names_the_reference_of_each_panel():
+    """Given a second model whose full fine-tuning is unfinished, then its differences are from the pretrained model."""
+    other = ranked(model="n").query("method != 'ft'")
+    other = other.assign(reference="pretrained", difference=other["mri"], diff_low=other["mri"] - 1)
+    other["diff_high"] = other["mri"] + 1
+    figure, _ = draw_ranking(table=pd.concat([ranked(), other], ignore_index=True))
+    labels = [axes.get_xlabel() for axes in figure.axes]
+    assert labels[0].startswith("mRI minus that of FT") and labels[1].startswith(
+        "mRI minus that of the pretrained model"
+    )
+    dotted = [line for line in figure.axes[1].lines if line.get_linestyle() == ":"]
+    assert not dotted, "the pretrained model is at 0"
+
+
+def test_ranking_has_mri_with_its_own_interval_beside_the_panel():
+    (axes,) = draw_ranking()[0].axes
+    minus = "\N{MINUS SIGN}"
+    assert texts(axes)[:4] == ["mRI", "+4.0 [+3.0, +5.5]", "+3.0 [+2.0, +4.0]", f"{minus}1.0 [{minus}2.0, +0.5]"]
+
+
+def test_ranking_says_what_it_could_tell():
+    assert "M: two methods 2.3 points apart" in draw_ranking()[0].get_supxlabel()
+    of_one = ranked()[:1].assign(smallest_difference=np.nan, reference="pretrained")
+    assert "points apart" not in draw_ranking(table=of_one)[0].get_supxlabel()
 
 
 def test_ranking_notes_few_objects():
     for objects, noted in ((99, True), (100, False)):
-        settings = {"models": {"m": "M"}, "methods": LOOKS, "confidence": 0.95}
-        figure, _ = ranking.draw(ranked().assign(objects=objects), **settings)
+        figure, _ = draw_ranking(table=ranked().assign(objects=objects))
         assert ("fewer than 100 objects (99)" in figure.get_supxlabel()) == noted
 
 
-def test_ranking_joins_methods_that_tie():
-    (axes,) = draw_ranking(1)[0].axes
-    placed = [(text.get_text(), text.get_position()[1]) for text in axes.texts]
+def test_ranking_joins_methods_that_are_not_told_apart():
+    (axes,) = draw_ranking()[0].axes
+    placed = [(text.get_text(), text.get_position()[1]) for text in axes.texts if len(text.get_text()) == 1]
     assert placed == [("a", 0), ("a", 1), ("b", 1), ("b", 2)]
-    joined = [tuple(line.get_ydata()) for line in axes.lines if line.get_linewidth() == 1.2]
+    joined = [tuple(line.get_ydata()) for line in axes.lines if not line.get_clip_on()]
     assert joined == [(0, 1), (1, 2)]
 
 
-def test_all_letters_of_ties_are_in_the_picture():
-    many = pd.concat([ranked()] * 10, ignore_index=True).assign(ties=[*string.ascii_lowercase, "a1", "b1", "c1", "d1"])
+def test_numbers_and_all_letters_are_in_the_picture():
+    letters = [*string.ascii_lowercase, "a1", "b1", "c1", "d1"]
+    many = pd.concat([ranked()] * 10, ignore_index=True).assign(letters=letters, reference="pretrained")
     with plt.style.context(STYLE):
-        figure, _ = ranking.draw(many, models={"m": "M"}, methods=LOOKS, confidence=0.95)
+        figure, _ = draw_ranking(table=many)
         figure.draw_without_rendering()
         (axes,), picture = figure.axes, figure.bbox
-        boxes = [text.get_window_extent() for text in axes.texts]
-    assert all(axes.bbox.x1 < box.x0 and box.x1 <= picture.x1 for box in boxes) and len(boxes) == 30
-    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(sorted(boxes, key=lambda box: box.x0)))
+        boxes = {text: text.get_window_extent() for text in axes.texts}
+    assert all(axes.bbox.x1 < box.x0 and box.x1 <= picture.x1 for box in boxes.values())
+    of_letters = [box for text, box in boxes.items() if text.get_text() in letters]
+    numbers = [box for text, box in boxes.items() if "[" in text.get_text()]
+    assert len(of_letters) == 30 and max(box.x1 for box in numbers) < min(box.x0 for box in of_letters)
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(sorted(of_letters, key=lambda box: box.x0)))
 
 
-def test_ranking_has_a_second_whisker_for_several_seeds():
-    figure, _ = draw_ranking(3)
-    (axes,) = figure.axes
-    ends = [tuple(segment[:, 0]) for lines in axes.collections for segment in lines.get_segments()]
-    assert ends == [(1.5, 2.5)] * 3 and "3 seeds" in figure.get_supxlabel()
+def test_a_ranking_over_seeds_says_so():
+    notes = draw_ranking(3)[0].get_supxlabel()
+    assert "over objects and seeds" in notes and "one seed" not in notes
 
 
 def test_a_ranking_without_methods_says_so():

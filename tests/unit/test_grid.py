@@ -33,6 +33,30 @@ def test_imagenets_default_grid_can_tell_the_optimiser_from_the_size_of_the_set(
     assert {run.size for run in runs if run.method == "ft-adamw"} == {"all", "1000"}
 
 
+@pytest.mark.parametrize(
+    "choices, reference",
+    [
+        ({}, "ft"),
+        ({"methods": ["linear_probe"]}, "pretrained"),
+        ({"method_settings": {"ft": {"lr": [0.1, 0.2]}}}, "pretrained"),
+        ({"methods": ["ft"], "method_settings": {"ft": {"lr": [0.1, 0.2]}}, "compare_to": "ft-lr0.2"}, "ft-lr0.2"),
+        ({"compare_to": "linear_probe"}, "linear_probe"),
+        ({"compare_to": "pretrained"}, "pretrained"),
+    ],
+    ids=str,
+)
+def test_differences_are_from_ft_unless_the_run_lacks_it_or_config_says_otherwise(choices, reference):
+    chosen = grid(**choices)
+    assert chosen.compare_to == chosen.resolved()["compare_to"] == reference
+
+
+@pytest.mark.parametrize("name", ["lora", "wise_ft_curve", "Full fine-tuning"])
+def test_a_reference_that_the_run_lacks_or_that_has_no_mri_is_refused(name):
+    """lora is not among the methods of the run, and a curve is no single method."""
+    with pytest.raises(UserError, match="^config, compare_to: unknown method .*ft.*pretrained"):
+        grid(methods=["ft", "linear_probe", "wise_ft_curve"], compare_to=name)
+
+
 def test_all_takes_the_whole_catalogue():
     chosen = grid(models="all", methods="all", targets="all", image_size="native")
     assert len(chosen.targets) == 8 and len(chosen.models) == 3
@@ -47,6 +71,7 @@ def test_all_takes_the_whole_catalogue():
         {"methods": ["ft"]},
         {"seeds": [1]},
         {"leak_free": True},
+        {"compare_to": "linear_probe"},
         {"statistics": {"replicates": 100}},
         {"method_settings": {"ft": {"lr": 0.1}}},
     ],

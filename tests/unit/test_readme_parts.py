@@ -34,7 +34,7 @@ def example(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "COMPARED", tmp_path)
     lines = ["ft,1.04,0.5,2,99.9", "wise_ft-alpha0.5,3,2,4,50", "lwf,-1,-2.26,0,100"]
     (tmp_path / "mri.csv").write_text("\n".join(["method,mri,ci_low,ci_high,fit", *lines]))
-    (tmp_path / "ranking.csv").write_text("method,ties\nft,ab\nlwf,b\n")
+    (tmp_path / "ranking.csv").write_text("method,letters\nft,ab\nlwf,b\n")
     runs = [("all", -1.0), ("all", 2.04), ("all", 1.0), ("0.5", 30.0), ("10", -40.0)]
     lines = [f"efficientnet_lite0,ft,noto,{size},{seed},{ri},-3,3" for seed, (size, ri) in enumerate(runs)]
     (tmp_path / "ri.csv").write_text("\n".join(["model,method,target,size,seed,ri,ci_low,ci_high", *lines]))

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
@@ -16,7 +17,9 @@ LABELS = {
 }
 RI = {"ft": (20.0, -12.34), "lwf": (5.0, 3.0), "probe": (4.0, 2.9)}
 ENDS = ("", "_low", "_high", "_fit", "_unfinished", "_best")
-HEADER = ",".join(["model", "method", "size", *(column + end for column in ("a", "b", "mri") for end in ENDS)])
+DIFFERENCE = ["reference", "difference", "diff_low", "diff_high"]
+NUMBERS = [column + end for column in ("a", "b", "mri") for end in ENDS]
+HEADER = ",".join(["model", "method", "size", *NUMBERS, *DIFFERENCE])
 FITS = {"ft": 99.99, "lwf": float("nan"), "probe": 70.0}
 P = {("ft", "lwf"): 0.001, ("ft", "probe"): 0.05, ("lwf", "probe"): 0.4}
 
@@ -26,7 +29,7 @@ def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2, unfinis
 
     `unfinished`: methods whose runs on b are.
     """
-    mean, seeds_ri, compared, compared_ri = [], [], [], []
+    mean, seeds_ri, compared, compared_ri, ranking = [], [], [], [], []
     for model in models:
         for size in sizes:
             for method, values in RI.items():
@@ -38,6 +41,11 @@ def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2, unfinis
                 mri = sum(values) / 2
                 fit["unfinished"] = int(method in unfinished)
                 mean.append({**run, "mri": mri, "ci_low": mri - 1, "ci_high": mri + 1, **fit})
+                if method not in unfinished:
+                    reference = "pretrained" if "ft" in unfinished else "ft"
+                    difference = mri - (0 if "ft" in unfinished else sum(RI["ft"]) / 2)
+                    ends = (np.nan, np.nan) if method == reference else (difference - 2, difference + 2.04)
+                    ranking.append({**run, **dict(zip(DIFFERENCE, (reference, difference, *ends), strict=True))})
             for (one, other), p in {**P, **{(name, "pretrained"): 0.9 for name in RI}}.items():
                 pair = {"model": model, "size": size, "method": one, "other": other}
                 if {one, other} & set(unfinished):
@@ -45,6 +53,7 @@ def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2, unfinis
                 compared.append({**pair, "p_holm": 0.3})
                 compared_ri += [{**pair, "target": target, "p_holm": p} for target in "ab"]
     made = {"mri": mean, "seeds_ri": seeds_ri, "comparisons": compared, "comparisons_ri": compared_ri}
+    made["ranking"] = ranking
     known = {**COLUMNS, "mri": ["model", "method", "size", "mri", "ci_low", "ci_high", "seeds"]}
     for name, lines in made.items():
         columns = [key for key in [*known[name], "fit", "unfinished"] if not lines or key in lines[0]]
@@ -86,10 +95,18 @@ def test_markdown_has_a_table_per_model_with_intervals_and_bold_where_nothing_ti
     text = summary()["md"]
     assert re.findall(r"<h2>(.*)</h2>", rendered(text)) == ["Net_1 &amp; Co", "Other"]
     rows, minus = rows_of(text), "\N{MINUS SIGN}"
-    assert rows[0] == ["Method", "Set|A#1", "Set $B~^\\", "mRI", "Fit (%)"]
-    assert [(cell[0], cell[-1]) for cell in rows[1]] == [(":", "-"), *[("-", ":")] * 4]
+    assert rows[0] == ["Method", "Set|A#1", "Set $B~^\\", "mRI", "mRI minus full {fine}-tuning", "Fit (%)"]
+    assert [(cell[0], cell[-1]) for cell in rows[1]] == [(":", "-"), *[("-", ":")] * 5]
     interval = f"{minus}12.3 [{minus}13.3, {minus}11.1]"
-    assert rows[2] == ["full {fine}-tuning", "**+20.0** [+19.0, +21.3]", interval, "+3.8 [+2.8, +4.8]", "99.9"]
+    assert rows[2] == [
+        "full {fine}-tuning",
+        "**+20.0** [+19.0, +21.3]",
+        interval,
+        "+3.8 [+2.8, +4.8]",
+        "reference",
+        "99.9",
+    ]
+    assert rows[3][-2] == f"+0.2 [{minus}1.8, +2.2]"
     assert rows[3][-1] == "" and "†" not in text
     assert rows[4][0] == "probe|pipe" and text.count("**") == 2 * 2, "only ft on a, in both models"
     assert re.search(r"95 % .*\(mean of 2 seeds\)", text) and "Protocol paper; 10 % of images." in text
@@ -97,14 +114,13 @@ def test_markdown_has_a_table_per_model_with_intervals_and_bold_where_nothing_ti
 
 def test_latex_is_booktabs_with_every_name_escaped(summary):
     text = summary()["tex"]
-    assert text.count(r"\begin{tabular}{lrrrr}") == text.count(r"\end{tabular}") == 2
+    assert text.count(r"\begin{tabular}{lrrrrr}") == text.count(r"\end{tabular}") == 2
     assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 2
     body = re.search(r"\\toprule\n(.*?)\\bottomrule", text, re.S)[1].replace("\\midrule\n", "")
     rows = body.strip().splitlines()
-    assert len(rows) == 4 and all(row.endswith(r" \\") and len(re.findall(r"(?<!\\)&", row)) == 4 for row in rows)
-    assert (
-        rows[0] == r"Method & Set|A\#1 & Set \$B\textasciitilde{}\textasciicircum{}\textbackslash{} & mRI & Fit (\%) \\"
-    )
+    assert len(rows) == 4 and all(row.endswith(r" \\") and len(re.findall(r"(?<!\\)&", row)) == 5 for row in rows)
+    first, second = r"Set|A\#1", r"Set \$B\textasciitilde{}\textasciicircum{}\textbackslash{}"
+    assert rows[0] == rf"Method & {first} & {second} & mRI & mRI minus full \{{fine\}}-tuning & Fit (\%) \\"
     assert rows[1].startswith(r"full \{fine\}-tuning & $\mathbf{+20.0}_{[+19.0, +21.3]}$ & $-12.3_{[-13.3, -11.1]}$")
     assert r"LwF 50\%" in text and r"\caption{Net\_1 \& Co. RI" in text and r"95 \% " in text
     assert text.count(r"\mathbf") == 2 and r"\label{tab:rib-net}" in text
@@ -122,11 +138,22 @@ def test_csv_has_values_and_intervals(summary, tmp_path):
     assert line["mri"] == pytest.approx(3.83) and line["mri_best"] == 0 and len(table) == 6
 
 
+def test_differences_from_the_reference_are_in_all_three_files(summary, tmp_path):
+    """Given unfinished full fine-tuning, then the others are compared with the pretrained model, and it has a dash."""
+    text = summary()
+    assert r"$+0.2_{[-1.8, +2.2]}$" in text["tex"]
+    line = pd.read_csv(tmp_path / "summary.csv").set_index(["model", "method"]).loc["net", "lwf"]
+    assert line[DIFFERENCE].tolist() == ["ft", pytest.approx(0.17), pytest.approx(-1.83), pytest.approx(2.21)]
+    rows = rows_of(summary(unfinished=("ft",))["md"])
+    assert rows[0][-2] == "mRI minus pretrained"
+    assert rows[2][-2] == "\N{EN DASH}" and rows[3][-2] == "+4.0 [+2.0, +6.0]"
+
+
 def test_sizes_have_a_column_where_there_are_several(summary):
     made = summary(sizes=("10", "all"))
     rows = rows_of(made["md"])
     assert rows[0][:2] == ["Method", "Size"] and ["LwF 50%", "10"] in [row[:2] for row in rows]
-    assert made["tex"].count(r"\begin{tabular}{llrrrr}") == 2
+    assert made["tex"].count(r"\begin{tabular}{llrrrrr}") == 2
 
 
 def test_one_size_that_is_not_all_has_the_column_too(summary):
@@ -216,7 +243,7 @@ def test_unfinished_cells_are_marked_and_their_method_is_not_compared(summary, t
     """The others are compared among themselves."""
     made = summary(unfinished=("ft",))
     rows = rows_of(made["md"])
-    assert [("†" in cell) for cell in rows[2]] == [False, False, True, True, False] and "**" not in rows[2][1]
+    assert [("†" in cell) for cell in rows[2]] == [False, False, True, True, False, False] and "**" not in rows[2][1]
     assert not any("†" in cell for row in rows[3:] for cell in row) and "†: training unfinished" in made["md"]
     assert r"$-12.3^{\dag}_{[-13.3, -11.1]}$" in made["tex"] and r"\dag{}: training unfinished" in made["tex"]
     table = pd.read_csv(tmp_path / "summary.csv").set_index(["model", "method"])

@@ -17,7 +17,7 @@ def test_bundles_of_a_run_with_different_methods_are_compared(finished_copy, tmp
     ranking, claims, settings = (pd.read_csv(folder / f"{name}.csv") for name in ("ranking", "claims", "settings"))
     assert ranking.groupby("bundle")["method"].count().to_dict() == {"ours": 4, "theirs": 1}
     ft = ranking[ranking["method"] == "ft"]
-    assert ft["mri"].nunique() == 1 and set.intersection(*map(set, ft["ties"])), "the same rows tie"
+    assert ft["mri"].nunique() == 1 and set.intersection(*map(set, ft["letters"])), "the same rows are not told apart"
     assert (claims["largest difference"] < 1e-5).all() and "config.methods" in set(settings["setting"])
     assert finished_copy.planned("bundle", config=("methods=[ft]", both)) == {}, "comparing makes nothing again"
 

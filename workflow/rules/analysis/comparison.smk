@@ -1,4 +1,4 @@
-# Compare methods: paired comparisons, a ranking with ties, the variation between seeds, and tables for papers.
+# Compare methods: differences from a reference, paired comparisons, a ranking, the variation between seeds, and tables for papers.
 
 COMPARISON = {name: f"{METRICS}/tables/{name}.csv" for name in ("comparisons", "comparisons_ri", "ranking", "seeds_ri")}
 SUMMARY = {ending: f"{METRICS}/tables/summary.{ending}" for ending in ("md", "tex", "csv")}
@@ -24,12 +24,12 @@ use rule compute_metrics as compare_methods with:
     log:
         f"{LOGS}/comparison.log",
     params:
-        cfg=tabulation("comparison:comparison_tables", **MEANS_OF_RI),
+        cfg=tabulation("comparison:comparison_tables", compare_to=GRID.compare_to, **MEANS_OF_RI),
 
 
 use rule compare_published as write_summary with:
     input:
-        **{name: COMPARISON[name] for name in ("seeds_ri", "comparisons", "comparisons_ri")},
+        **{name: COMPARISON[name] for name in ("seeds_ri", "comparisons", "comparisons_ri", "ranking")},
         **{name: TABLES[name] for name in ("mri", "fit")},
     output:
         **table_files("summary", **SUMMARY),

@@ -17,6 +17,7 @@ known, and of Student's t with the degrees of freedom of B (S - 1 for each targe
 confidence. Satterthwaite's t for V itself would reject far too often at small p, where V happens to look known.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -61,37 +62,74 @@ def over_runs(values: np.ndarray, confidence: float, limits: tuple = (-np.inf, n
     means = values.mean(axis=(0, 1))
     if values.shape[1] < FEWEST_SEEDS:
         return estimate(means, confidence)
-    error, weight, freedom = _error(values)
-    farthest = stdtrit(freedom, (1 + confidence) / 2)
-    reach = error * brentq(lambda ratio: _tails(ratio, weight, freedom) - (1 - confidence), 0, farthest)
+    variance = variance_of_mean(values)
+    reach = variance.error * reach_of(1 - confidence, variance)
     low, high = np.clip((means[0] - reach, means[0] + reach), *limits)
     return float(means[0]), float(low), float(high)
 
 
 def p_over_runs(values: np.ndarray) -> float:
     """Two-sided p of the hypothesis that the mean of `over_runs` is 0, with at least three seeds."""
-    mean, (error, *parts) = values[..., 0].mean(), _error(values)
-    return _tails(abs(mean) / error, *parts) if error else float(mean == 0)
+    mean, variance = values[..., 0].mean(), variance_of_mean(values)
+    return _tails(abs(mean) / variance.error, variance) if variance.error else float(mean == 0)
 
 
-def _tails(ratio: float, weight: float, freedom: float) -> float:
-    """Both tails beyond a ratio to the standard error: of the normal and, with the weight 0 to 1, of Student's distribution."""
-    return float(2 * ((1 - weight) * ndtr(-ratio) + weight * stdtr(freedom, -ratio)))
+@dataclass(frozen=True)
+class Variance:
+    """Variance of a mean over runs in its parts O, B and C (see the module), in squared units of the values."""
+
+    of_objects: float  # O
+    of_seeds: float  # B; 0 with fewer than three seeds, when the trained networks are fixed
+    shared: float  # C
+    freedom: float  # degrees of freedom of B, from 1
+
+    @property
+    def of_trainings(self) -> float:
+        """What trainings add to the variance over objects."""
+        return max(0.0, self.of_seeds - self.shared)
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean, sqrt(V)."""
+        return float(np.sqrt(self.of_objects + self.of_trainings))
+
+    @property
+    def student_weight(self) -> float:
+        """Weight of Student's tails beside the normal ones, B / (O + B)."""
+        return self.of_seeds / (self.of_objects + self.of_seeds) if self.of_seeds else 0.0
 
 
-def _error(values: np.ndarray) -> tuple[float, float, float]:
-    """Standard error of the mean over runs, sqrt(V), the weight of Student's tails, B / (O + B), and their degrees of freedom."""
+def variance_of_mean(values: np.ndarray) -> Variance:
+    """Variance of the mean of `over_runs`.
+
+    Args:
+        values: (targets, seeds, 1 + replicates), observed and of each replicate of objects.
+    """
     targets, seeds, _ = values.shape
     values = values[..., ~np.isnan(values).any(axis=(0, 1))]  # see `estimate`
     observed, drawn = values[..., 0], values[..., 1:]
-    scale = 1 / seeds / targets**2
     of_objects = drawn.mean(axis=(0, 1)).var()
+    if seeds < FEWEST_SEEDS:
+        return Variance(of_objects, 0.0, 0.0, 1.0)
+    scale = 1 / seeds / targets**2
     of_seeds = scale * observed.var(axis=1, ddof=1)
     shared = scale * (drawn - drawn.mean(axis=1, keepdims=True)).var(axis=2).sum(axis=1) / (seeds - 1)
-    variance = of_objects + max(0.0, of_seeds.sum() - shared.sum())
-    if not (whole := of_seeds.sum()):
-        return float(np.sqrt(variance)), 0.0, seeds - 1
-    return float(np.sqrt(variance)), whole / (of_objects + whole), (seeds - 1) * whole**2 / (of_seeds**2).sum()
+    whole = of_seeds.sum()
+    freedom = (seeds - 1) * whole**2 / (of_seeds**2).sum() if whole else seeds - 1
+    return Variance(of_objects, whole, shared.sum(), freedom)
+
+
+def reach_of(p: float, variance: Variance) -> float:
+    """Standard errors from the mean to the ends of an interval outside of which both tails sum to p."""
+    # Student's tails alone, and a rounding error.
+    farthest = stdtrit(variance.freedom, 1 - p / 2) * (1 + 1e-9)
+    return brentq(lambda ratio: _tails(ratio, variance) - p, 0, farthest)
+
+
+def _tails(ratio: float, variance: Variance) -> float:
+    """Both tails beyond a ratio to the standard error, between those of the normal and of Student's distribution."""
+    weight = variance.student_weight
+    return float(2 * ((1 - weight) * ndtr(-ratio) + weight * stdtr(variance.freedom, -ratio)))
 
 
 def spread(values: np.ndarray, confidence: float) -> tuple[int, float, float, float]:

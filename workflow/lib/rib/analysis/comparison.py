@@ -1,4 +1,11 @@
-"""Paired comparison of the methods of one model: differences of mRI, a ranking with ties, and the spread over seeds.
+"""Paired comparison of the methods of one model: differences of mRI, a ranking, and the spread over seeds.
+
+The ranking has first the difference of each method from a reference method, with simultaneous
+intervals over the ranked methods of a model and size (`rib.analysis.simultaneous`). The reference
+is config's `compare_to` or, where that has no rank for a model and size, the pretrained model. Second
+it has letters of all pairs: methods that share one are not told apart, which does not make them
+equal. How far apart two methods have to be is told by the smallest difference, the median over pairs
+of `rib.analysis.simultaneous.smallest_told`.
 
 Confidence intervals and, from three seeds on, tests are those of `rib.analysis.bootstrap`. All methods share draws of
 objects, so differences are paired. The standard deviation and t-interval over seeds are those with fixed objects.
@@ -35,6 +42,7 @@ from rib.analysis.bootstrap import FEWEST_SEEDS, object_weights, over_runs, p_ov
 from rib.analysis.counts import State, read_counts
 from rib.analysis.fit import read_table
 from rib.analysis.ri import Ood, ood_accuracies, ood_parts, ri_objects
+from rib.analysis.simultaneous import simultaneous_intervals, smallest_told
 from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED
 
@@ -46,12 +54,13 @@ FEWEST_OBJECTS = 100  # with fewer, the test is noted to be liberal
 ROUNDING = 1e-9
 IMAGES = ["ci_low", "ci_high"]
 SEEDS = ["seeds", "seed_sd", "seed_low", "seed_high"]
-RANKS = ["rank_best", "rank_worst", "ties", "pretrained"]
+REFERENCE = ["reference", "difference", "diff_low", "diff_high"]
+RANKS = ["rank_best", "rank_worst", "letters", "pretrained", "smallest_difference"]
 COMPARISON = ["difference", *IMAGES, "p", "p_holm", *SEEDS]
 COLUMNS = {
     "comparisons": ["model", "method", "other", "size", *COMPARISON, "objects"],
     "comparisons_ri": ["model", "method", "other", "target", "size", *COMPARISON, "objects"],
-    "ranking": ["model", "method", "size", "mri", *IMAGES, *SEEDS, *RANKS, "objects"],
+    "ranking": ["model", "method", "size", "mri", *IMAGES, *SEEDS, *REFERENCE, *RANKS, "objects"],
     "seeds_ri": ["model", "method", "target", "size", "ri", *IMAGES, *SEEDS],
 }
 
@@ -172,23 +181,23 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def letters(tied: np.ndarray) -> list[str]:
-    """Compact letter display: two items share a letter if and only if they tie; the first have the first letters.
+def letters(alike: np.ndarray) -> list[str]:
+    """Compact letter display: two items share a letter if and only if they are not told apart; the first have the first letters.
 
     Args:
-        tied: (items, items) bool, symmetric.
+        alike: (items, items) bool, symmetric, whether two are not told apart.
 
     Source: Piepho 2004 (doi 10.1198/1061860043515), insert-and-absorb algorithm.
     """
-    groups = {frozenset(range(len(tied)))}
-    for pair in itertools.combinations(range(len(tied)), 2):
-        if not tied[pair]:
+    groups = {frozenset(range(len(alike)))}
+    for pair in itertools.combinations(range(len(alike)), 2):
+        if not alike[pair]:
             both = {group for group in groups if group.issuperset(pair)}
             split = (groups - both) | {group - {one} for group in both for one in pair}
             groups = {group for group in split if not any(group < other for other in split)}
     ordered = enumerate(sorted(groups, key=sorted))
     named = [(group, string.ascii_lowercase[number % 26] + str(number // 26 or "")) for number, group in ordered]
-    return ["".join(name for group, name in named if item in group) for item in range(len(tied))]
+    return ["".join(name for group, name in named if item in group) for item in range(len(alike))]
 
 
 def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.DataFrame:
@@ -216,12 +225,12 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
 
 
 def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Methods by mRI, best first, from `compare` of all pairs; two tie if their Holm-adjusted p is above 1 - confidence.
+    """Methods by mRI, best first, from `compare` of all pairs; two are told apart if their Holm-adjusted p is at most 1 - confidence.
 
     Returns:
         method, mri with its confidence interval and `spread` over seeds; rank_best (1 + number of better methods) and
-        rank_worst (number of methods minus number of worse methods); ties (letters shared by tied methods); pretrained
-        (better, worse or tied in comparison with the pretrained model).
+        rank_worst (number of methods minus number of worse methods); letters (shared by methods that are not told apart);
+        pretrained (better, worse or not told apart in comparison with the pretrained model).
     """
     own = comparisons[comparisons["other"] == PRETRAINED].rename(columns={"difference": "mri"})
     sign = np.zeros((len(own) + 1, len(own) + 1), int)  # 1 where the first is better than the second
@@ -232,12 +241,52 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     return own.iloc[order][["method", "mri", *IMAGES, *SEEDS]].assign(
         rank_best=1 + (among < 0).sum(axis=1),
         rank_worst=len(order) - (among > 0).sum(axis=1),
-        ties=letters(among == 0),
-        pretrained=[{1: "better", 0: "tied", -1: "worse"}[value] for value in sign[order, -1]],
+        letters=letters(among == 0),
+        pretrained=[{1: "better", 0: "not told apart", -1: "worse"}[value] for value in sign[order, -1]],
     )
 
 
-def tables_of(effects: Effects, confidence: float, draws: int, seed: int) -> dict[str, pd.DataFrame]:
+def differences_from(
+    effects: Effects, methods: Sequence[str], compare_to: str, confidence: float, seed: int
+) -> pd.DataFrame:
+    """Differences of mRI from a reference, with simultaneous intervals over the methods.
+
+    Args:
+        methods: those with a rank.
+        compare_to: the reference; if it is none of them, the pretrained model takes its place.
+        seed: of the draws of trainings.
+
+    Returns:
+        method, reference, difference, diff_low, diff_high (percentage points); of the reference
+        itself the difference is 0, without an interval.
+    """
+    reference = compare_to if compare_to in methods else PRETRAINED
+    others = [name for name in methods if name != reference]
+    table = pd.DataFrame({"method": methods, "reference": reference, "difference": 0.0})
+    table = table.assign(diff_low=np.nan, diff_high=np.nan).set_index("method")
+    if others:
+        values = _mri_values(effects)
+        differences = np.array([values[name] - values[reference] for name in others])
+        intervals = simultaneous_intervals(differences, confidence, seed)
+        table.loc[others, ["difference", "diff_low", "diff_high"]] = np.transpose(intervals)
+    return table.reset_index()
+
+
+def smallest_difference(effects: Effects, methods: Sequence[str], tests: int, confidence: float) -> float:
+    """Median over pairs of methods of `smallest_told`, in percentage points; NaN if there is no pair."""
+    values = _mri_values(effects)
+    pairs = itertools.combinations(methods, 2)
+    told = [smallest_told(values[one] - values[other], tests, confidence) for one, other in pairs]
+    return float(np.median(told)) if told else np.nan
+
+
+def _mri_values(effects: Effects) -> dict[str, np.ndarray]:
+    """Values that mRI is the mean of, (targets, seeds, 1 + replicates), by method."""
+    _, targets = effects.columns[None]
+    return dict(zip(effects.names, effects.values[:, targets], strict=True))
+
+
+def tables_of(effects: Effects, confidence: float, draws: int, seed: int, compare_to: str) -> dict[str, pd.DataFrame]:
     """The tables of one model and size, by name, without the columns model and size; some may be empty."""
     every = compare(effects, confidence, draws, seed)
     own = every[every["other"] == PRETRAINED].rename(columns={"difference": "ri"}).sort_values("method", kind="stable")
@@ -247,7 +296,13 @@ def tables_of(effects: Effects, confidence: float, draws: int, seed: int) -> dic
         "comparisons": tested[tested["target"].isna()],
         "comparisons_ri": tested.dropna(subset=["target"]),
     }
-    return found | {"ranking": rank(found["comparisons"], confidence)}
+    ranking = rank(found["comparisons"], confidence)
+    methods = ranking["method"].tolist()
+    differences = differences_from(effects, methods, compare_to, confidence, seed)
+    tests = len(found["comparisons"])
+    smallest = smallest_difference(effects, methods, tests, confidence)
+    ranking = ranking.assign(**{name: differences[name].to_numpy() for name in REFERENCE}, smallest_difference=smallest)
+    return found | {"ranking": ranking}
 
 
 def few_objects(table: pd.DataFrame) -> str:
@@ -266,9 +321,13 @@ def comparison_tables(
     replicates: int,
     confidence: float,
     seed: int,
+    compare_to: str,
     draws: int = DRAWS,
 ) -> dict[str, pd.DataFrame]:
-    """comparisons, comparisons_ri, ranking and seeds_ri from a grid's counts, without curves, and `fit_table`."""
+    """comparisons, comparisons_ri, ranking and seeds_ri from a grid's counts, without curves, and `fit_table`.
+
+    `compare_to` is the method that differences in the ranking are from, see `differences_from`.
+    """
     found = []
     unfinished = read_table(fit).query("unfinished == 'yes'")
     for of_model in read_counts(counts):
@@ -279,7 +338,7 @@ def comparison_tables(
             model = plain.states[0][0]
             left_out = set(unfinished[(unfinished["model"] == model) & (unfinished["size"] == size)]["method"])
             effects = effects_of(ood, parts, size, left_out)
-            tables = tables_of(effects, confidence, draws, seed)
+            tables = tables_of(effects, confidence, draws, seed, compare_to)
             objects = ri_objects(plain, [*filter(None, effects.columns)], ood_datasets, source_groups)
             for name, table in tables.items():
                 of_rows = [objects.get(target, objects[None]) for target in table.get("target", [None] * len(table))]

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import kendalltau
 
-from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs
-from rib.analysis.comparison import DRAWS, ROUNDING, Effects, compare
+from rib.analysis.bootstrap import LIMITS, object_weights, over_runs
+from rib.analysis.comparison import DRAWS, Effects, compare
 from rib.analysis.counts import Counts, read_counts, read_states
 from rib.analysis.fit import read_table
 from rib.analysis.ri import ood_accuracies, ood_parts, ri_objects
@@ -22,6 +23,7 @@ from rib.config.run import NO_TARGET, PRETRAINED
 # As weights of the mean accuracy on the other datasets before and after fine-tuning.
 MEASURES = {"mri": (-1, 1), "ood_before": (1, 0), "ood_after": (0, 1)}
 FEWEST_MODELS = 5  # for Kendall's tau
+DECIMALS = 9  # of accuracies in percent; what differs by less is a rounding error
 KEY = ["method", "size"]
 PAIR = ["model", "other_model", "measure", "difference", "ci_low", "ci_high", "p", "p_holm", "objects"]
 ACCURACIES = ["ood_before", "before_low", "before_high", "ood_after", "after_low", "after_high"]
@@ -68,8 +70,18 @@ def effects_of(
     )
 
 
-def kendall_tau(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b between two measures of models, (models, n) each: (n,), NaN where all models tie.
+def kendall_tau(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
+    """Kendall's tau-b between two measures of models, (models,) each, and its two-sided p.
+
+    The p value is of the hypothesis that the order after has nothing to do with the order before:
+    of these models and values, every pairing of the two orders is equally likely. It is exact if
+    no two models have equal values, else by the normal approximation.
+
+    There is no interval: resampling objects shuffles models that are close, so the tau of replicates
+    is nearer to 0 than the observed one.
+
+    Returns:
+        tau, -1 to 1, and p, 0 to 1; both NaN if all models have the same value before or after.
 
     Raises:
         UserError: fewer than five models.
@@ -78,17 +90,16 @@ def kendall_tau(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """
     if (models := len(before)) < FEWEST_MODELS:
         raise UserError(f"Kendall's tau of {models} models says next to nothing; compare models from five on.")
-    first, second = np.triu_indices(models, 1)
-    differences = np.stack([side[first] - side[second] for side in (before, after)])
-    signs = np.where(np.abs(differences) < ROUNDING, 0, np.sign(differences))
-    untied = np.sqrt(np.abs(signs).sum(axis=1).prod(axis=0))
-    return np.divide(signs.prod(axis=0).sum(axis=0), untied, where=untied > 0, out=np.full(untied.shape, np.nan))
+    # Values that differ by a rounding error are equal.
+    before_rounded, after_rounded = np.round(before, DECIMALS), np.round(after, DECIMALS)
+    result = kendalltau(before_rounded, after_rounded)
+    return float(result.statistic), float(result.pvalue)
 
 
 def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.DataFrame:
     """Models' accuracies before and after with confidence intervals, their ranks (1 is best), and tau of the ranked models.
 
-    The interval of tau resamples objects, with models and training fixed. With fewer than five models tau is NaN.
+    tau and tau_p are those of `kendall_tau`, NaN with fewer than five ranked models.
     """
     both, models = [(method, size, f"ood_{when}") for when in ("before", "after")], range(len(effects.names))
     sides = [np.array([effects.of(model, column) for model in models]) for column in both]
@@ -98,12 +109,18 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
     ]
     table = pd.DataFrame(lines, columns=["model", *ACCURACIES])
     ranked = np.array([(model, (method, size, "mri")) not in effects.left_out for model in effects.names])
-    ranks = table.loc[ranked, ["ood_before", "ood_after"]].round(9).rank(ascending=False, method="min").astype("Int64")
+    ranks = (
+        table.loc[ranked, ["ood_before", "ood_after"]]
+        .round(DECIMALS)
+        .rank(ascending=False, method="min")
+        .astype("Int64")
+    )
     table = table.join(ranks.set_axis(["rank_before", "rank_after"], axis=1))
-    tau = 3 * (np.nan,)
+    tau, p = np.nan, np.nan
     if ranked.sum() >= FEWEST_MODELS:
-        tau = estimate(kendall_tau(*(side[ranked].mean(axis=(1, 2)) for side in sides)), confidence)
-    return table.assign(**dict(zip(("tau", "tau_low", "tau_high"), tau, strict=True)))
+        accuracies = table.loc[ranked]
+        tau, p = kendall_tau(accuracies["ood_before"].to_numpy(), accuracies["ood_after"].to_numpy())
+    return table.assign(tau=tau, tau_p=p)
 
 
 def model_tables(

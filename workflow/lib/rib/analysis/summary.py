@@ -16,6 +16,8 @@ from rib.config.run import ALL, PRETRAINED
 
 MRI = "mri"  # the last column
 NUMBERS = ["value", "ci_low", "ci_high", "fit", "unfinished"]
+DIFFERENCE = ["reference", "difference", "diff_low", "diff_high"]  # of the ranking
+NO_RANK = "\N{EN DASH}"
 LATEX = str.maketrans(
     {char: f"\\{char}" for char in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", UNFINISHED: r"\dag{}"}
@@ -72,6 +74,7 @@ def write_summary(
     seeds_ri: Path,
     comparisons: Path,
     comparisons_ri: Path,
+    ranking: Path,
     labels: Mapping[str, Mapping[str, str]],
     conditions: str,
     confidence: float,
@@ -80,7 +83,7 @@ def write_summary(
     """Write the tables as Markdown, LaTeX (booktabs) and CSV.
 
     Args:
-        mri: CSV of rib.analysis.tables; the others are of rib.analysis.comparison, and all marked by rib.analysis.fit.
+        mri, ranking: CSV of rib.analysis.tables, and of rib.analysis.comparison with differences from a reference; the others are of rib.analysis.comparison, and all marked by rib.analysis.fit.
         labels: labels of models, methods and targets, in display order.
     """
     values, compared = (
@@ -89,6 +92,7 @@ def write_summary(
     )
     values["value"] = values["ri"].fillna(values["mri"])
     cells = cells_of(values, compared, confidence)
+    differences = read_table(ranking).set_index(["model", "size", "method"])[DIFFERENCE]
     columns = {**labels["targets"], MRI: "mRI"}
     count = int(values["seeds"].max()) if len(values) else 0
     over = "objects and seeds" if count >= FEWEST_SEEDS else "objects, for these trained networks"
@@ -99,7 +103,8 @@ def write_summary(
     note = (
         f"RI per target and their mean, mRI, in percentage points, with {100 * confidence:g} % confidence intervals"
         f"{f' (mean of {count} seeds)' if count > 1 else ''} over {over}; bold: better than every other method (paired "
-        f"test, Holm-adjusted p at most {1 - confidence:.2g}); fit: mean accuracy on the images trained on.{once}{unfinished} "
+        f"test, Holm-adjusted p at most {1 - confidence:.2g}); differences from the reference: with intervals that hold for "
+        f"all methods of a model and size together, for ranked methods; fit: mean accuracy on the images trained on.{once}{unfinished} "
         f"{conditions[:1].upper()}{conditions[1:]}."
     )
     rows = [
@@ -115,8 +120,10 @@ def write_summary(
         lines = []
         for _, size, method in own:
             named, found = [labels["methods"][method], size], [cells[model, size, method, name] for name in columns]
-            lines.append([*named[: len(heads)], *found, fit_percent(found[-1].fit)])
-        table = pd.DataFrame(lines, columns=[*heads, *columns.values(), "Fit (%)"])
+            difference = _difference_of(differences, (model, size, method))
+            lines.append([*named[: len(heads)], *found, difference, fit_percent(found[-1].fit)])
+        minus = _difference_header(differences[differences.index.get_level_values("model") == model], labels["methods"])
+        table = pd.DataFrame(lines, columns=[*heads, *columns.values(), minus, "Fit (%)"])
         texts["md"] += [f"## {markdown(labels['models'][model])}\n", _markdown(table, len(heads))]
         caption = f"{labels['models'][model]}. {note}".translate(LATEX)
         texts["tex"].append(_latex(table, len(heads), caption, f"tab:rib-{model}"))
@@ -127,7 +134,27 @@ def write_summary(
         for model, size, method in rows
     ]
     names = [f"{column}{end}" for column in columns for end in ("", "_low", "_high", "_fit", "_unfinished", "_best")]
-    write_table(outputs["csv"], pd.DataFrame(lines, columns=["model", "method", "size", *names]))
+    table = pd.DataFrame(lines, columns=["model", "method", "size", *names])
+    write_table(outputs["csv"], table.merge(differences.reset_index(), how="left", on=["model", "size", "method"]))
+
+
+def _difference_of(differences: pd.DataFrame, run: tuple[str, str, str]) -> Cell | str:
+    """Difference of a method's mRI from the reference's, `reference` for itself, a dash without a rank.
+
+    `run` is a model, size and method, the index of the differences.
+    """
+    if run not in differences.index:
+        return NO_RANK
+    reference, value, low, high = differences.loc[run]
+    if run[-1] == reference:
+        return "reference"
+    return Cell(value, low, high, fit=float("nan"), unfinished=0, best=0)
+
+
+def _difference_header(differences: pd.DataFrame, methods: Mapping[str, str]) -> str:
+    """Header of a model's differences; sizes may have different references."""
+    names = [methods.get(name, name) for name in dict.fromkeys(differences["reference"])]
+    return f"mRI minus {' or '.join(names)}" if names else "Difference"
 
 
 def _markdown(table: pd.DataFrame, heads: int) -> str:

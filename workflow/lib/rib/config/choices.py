@@ -15,6 +15,8 @@ from rib.config.run import ALL, LOADED, PRETRAINED, SEEDS, TARGETS, VARIANTS, Ru
 from rib.config.schema import known_name
 from rib.config.settings import constant
 
+USUAL_REFERENCE = "ft"  # that differences in the ranking are from, in runs with this method
+
 
 def as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
@@ -320,6 +322,14 @@ def choose_selection(
                 "that shares no source images with either; evaluate on more datasets or choose other targets."
             )
     return {"rule": rule, "variants": variants, "groups": groups}
+
+
+def choose_compare_to(config: Mapping, methods: Mapping[str, Method]) -> str:
+    """The method that differences in the ranking are from; a UserError if it is none of the run's."""
+    with_mri = [name for name, method in methods.items() if method.form != CURVE and method.over != TARGETS]
+    if config["compare_to"] == "default":
+        return USUAL_REFERENCE if USUAL_REFERENCE in with_mri else PRETRAINED
+    return known_name(config["compare_to"], [*with_mri, PRETRAINED], "method", "config, compare_to")
 
 
 def check_external(rows: Mapping[str, Mapping], known: Mapping[str, Collection[str]], runs: Iterable[Run]) -> None:

@@ -46,6 +46,7 @@ class Grid:
     sizes: list[str]  # sizes of the training subset of the target, as written in paths
     seeds: list[int]
     split_fractions: dict[str, float] | None  # fractions of protocol held_out; None under `paper`
+    compare_to: str  # method, or the pretrained model, that differences in the ranking are from
     selection: dict[str, object] | None  # how a variant of each sweep is chosen (see `choose_selection`), if at all
     notices: list[str]  # messages about what was added to the grid or left out, and why
     entries_of_methods: list[str]  # names of the methods' entries, of which `methods` are the variants
@@ -327,6 +328,7 @@ class Grid:
             },
             "recipes": list(dict.fromkeys(method.recipe for method in self.methods.values() if method.recipe)),
             "targets": self.targets,
+            "compare_to": self.compare_to,
             "image_size": self.setting("image_size"),
             "train_subset": self.sizes,
             "training": {key: self.setting(key) for key in self.config["training"] if key not in LENGTH},
@@ -381,6 +383,7 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         sizes=sizes,
         seeds=config["seeds"],
         split_fractions=fractions,
+        compare_to=choices.choose_compare_to(config, methods),
         selection=choices.choose_selection(config, methods, datasets, targets),
         notices=[*notices, *of_targets, *of_methods, *terms(models.values())],
         entries_of_methods=names,

@@ -1,6 +1,7 @@
 """Pretrained models before and after fine-tuning with one method: accuracies, and ranks joined by lines."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -12,19 +13,25 @@ def draw(ranks: pd.DataFrame, *, method: str, method_label: str, models: Styles,
 
     Args:
         ranks: columns method, model, ood_before, before_low, before_high, ood_after, after_low, after_high, rank_before,
-            rank_after (NaN for models that are not ranked), tau, tau_low, tau_high.
+            rank_after (NaN for models that are not ranked), tau, tau_p.
     """
     shown = ranks[(ranks["method"] == method) & ranks["model"].isin(list(models))].reset_index(drop=True)
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, max(3.4, 1.2 + 0.16 * len(shown))), width_ratios=(3, 2))
     _draw_accuracies(left, shown, models)
     _draw_ranks(right, shown, models)
-    tau, low, high = shown.loc[0, ["tau", "tau_low", "tau_high"]]
-    text = f"{tau:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "\N{MINUS SIGN}")
-    correlation = f"Kendall's tau of before and after {text if tau == tau else 'needs five ranked models'}"
+    correlation = f"Kendall's tau of before and after {_tau_text(*shown.loc[0, ['tau', 'tau_p']])}"
     whiskers = f"whiskers: {confidence:.0%} confidence intervals; ranks are of the values drawn, without a test"
     figure.supxlabel(f"{correlation}\n{whiskers}", fontsize=7)
     figure.suptitle(method_label, fontsize=9)
     return figure, shown
+
+
+def _tau_text(tau: float, p: float) -> str:
+    """Kendall's tau with its p; what it needs, if it is missing."""
+    if np.isnan(tau):
+        return "needs five ranked models"
+    signed = f"{tau:+.2f}".replace("-", "\N{MINUS SIGN}")
+    return f"{signed} (p = {p:.2g} if the orders were unrelated)"
 
 
 def _draw_accuracies(axes: Axes, shown: pd.DataFrame, models: Styles) -> None:

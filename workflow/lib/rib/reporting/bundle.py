@@ -24,7 +24,7 @@ from rib.base.text import presentable
 from rib.data.archives import archive_members
 from rib.records import provenance
 
-VERSION = 2  # from 2 on, accuracy.csv has the column role
+VERSION = 2  # from 2 on, accuracy.csv has roles, and ranking.csv differences from a reference
 FACTS, RECORDS = "bundle.json", "provenance.jsonl"
 JOBS = ("compute_metrics", "compare_methods", "write_page")  # rules of the tables, of the comparison and of the page
 FORMULA = re.compile(r"[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes

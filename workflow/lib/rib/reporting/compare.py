@@ -1,7 +1,7 @@
 """Comparison of bundles: their tables are computed again from their rows, and their methods are ranked together.
 
 The ranking is over the datasets, targets and seeds that all bundles share, with the same draws of objects, so differences are
-paired. Intervals, tests and ties are those of `rib.analysis.comparison`; Holm's correction is over all pairs of a size.
+paired. Intervals, tests and letters are those of `rib.analysis.comparison`; Holm's correction is over all pairs of a size.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from rib.analysis.writing import write_tables
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, refuse_full_disk, write_table, write_text
 from rib.base.rounding import percent
-from rib.config.run import NO_TARGET, RUN_COLUMNS, Run, run_of
+from rib.config.run import NO_TARGET, PRETRAINED, RUN_COLUMNS, Run, run_of
 from rib.data.view import DatasetFiles, DatasetView
 from rib.jobs.job import WORK, private
 from rib.jobs.messages import message_of_os_error
@@ -34,7 +34,7 @@ from rib.reporting.page import run_facts
 
 TEMPLATE = Path(__file__).with_name("compare.html.jinja")
 ROUNDING = 1e-5  # between numbers with six decimals that two machines computed
-MOST = 150  # entries of a ranking; for more, the letters of ties take too long
+MOST = 150  # entries of a ranking; for more, the letters take too long
 ENTRY = ["bundle", "model", "method"]
 SETTINGS = ("ood_datasets", "source_groups", "replicates", "confidence", "seed")
 
@@ -183,7 +183,9 @@ def compute_again(bundle: Bundle) -> Path:
         **settings | {key: cfg[key] for key in ("fit", "in_distribution")},
     )
     write_tables(made, outputs, conditions=cfg["conditions"])
-    compared = comparison_tables(counts=outputs["counts"], fit=outputs["fit"], **settings)
+    compared = comparison_tables(
+        counts=outputs["counts"], fit=outputs["fit"], compare_to=bundle.config["compare_to"], **settings
+    )
     write_tables(compared, outputs, conditions=cfg["conditions"])
     mark_tables(folder.glob("*.csv"), outputs["fit"])
     return folder
@@ -208,7 +210,9 @@ def difference(claimed: Path, again: Path) -> tuple[int, int, float]:
 def rank_all(
     bundles: Sequence[Bundle], images: Sequence[Mapping[str, str]], replicates: int, confidence: float, seed: int
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Models and methods of all bundles by mRI over what they share, with ties, and notes on what can't be compared.
+    """Models and methods of all bundles by mRI over what they share, with letters, and notes on what can't be compared.
+
+    Differences are from the pretrained models, whose mRI is 0, so their simultaneous intervals are of mRI.
 
     Columns: bundle, model, method, size and those of `rib.analysis.comparison.rank`.
     """
@@ -253,7 +257,7 @@ def rank_all(
         untested = {"/".join(entry) for entry in unfinished[unfinished["size"] == size][ENTRY].to_numpy()}
         effects = effects_of(ood, parts, size, untested)
         effects = replace(effects, columns={None: effects.columns[None]}, parts=effects.parts[:, -1:])
-        ranked = tables_of(effects, confidence, DRAWS, seed)["ranking"].reset_index(drop=True)
+        ranked = tables_of(effects, confidence, DRAWS, seed, compare_to=PRETRAINED)["ranking"].reset_index(drop=True)
         names = ranked.pop("method").tolist()
         found.append(pd.DataFrame([(*name.split("/"), size) for name in names], columns=[*ENTRY, "size"]).join(ranked))
         without = sorted({state[1] for state in ood} - {*names})

@@ -60,15 +60,16 @@ def method_table(catalog: Catalog) -> str:
 
 
 def comparison() -> str:
-    """Methods of the kept comparison, best first: mRI, fit and ties."""
+    """Methods of the kept comparison, best first: mRI, fit and letters of those that are not told apart."""
     mri, ranking = (read_table(COMPARED / f"{name}.csv") for name in ("mri", "ranking"))
     best = mri.sort_values("mri", ascending=False, kind="stable")
     names = (f"`{name}`" for name in best["method"])
     shown = best[["mri", "ci_low", "ci_high"]].to_numpy()
     values = (f"{points(value)} [{points(low)}, {points(high)}]" for value, low, high in shown)
-    ties = best["method"].map(ranking.set_index("method")["ties"]).fillna("not ranked")
+    letters = best["method"].map(ranking.set_index("method")["letters"]).fillna("not ranked")
     fits = map(fit_percent, best["fit"])
-    return _table(("method", "mRI", "fit (%)", "ties"), zip(names, values, fits, ties, strict=True))
+    header = ("method", "mRI", "fit (%)", "not told apart")
+    return _table(header, zip(names, values, fits, letters, strict=True))
 
 
 def recipe_table(catalog: Catalog) -> str:

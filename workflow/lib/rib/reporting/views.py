@@ -17,7 +17,14 @@ RUN = ["model", "method", "target"]
 TIPS = [f"{column}:N" for column in RUN]
 # What columns of tables name; rows of a view are sorted by the last of its columns first.
 KINDS = dict.fromkeys(("target", "dataset", "first", "second"), "datasets")
-KINDS |= {"method": "methods", "other": "methods", "chosen": "methods", "model": "models", "other_model": "models"}
+KINDS |= {
+    "method": "methods",
+    "other": "methods",
+    "reference": "methods",
+    "chosen": "methods",
+    "model": "models",
+    "other_model": "models",
+}
 MOST_ROWS = 80  # of a matrix; with more it begins with one model, or one method of it
 CHANGES = ["#542788", "#f7f7f7", "#b35806"]  # as in the figures
 CELL = alt.Step(68), alt.Step(26)  # pixels
