@@ -11,7 +11,7 @@ from PIL import Image
 from rib.base.errors import UserError
 from rib.base.progress import duration
 from rib.records import provenance
-from rib.reporting.page import MOST_ROWS, answer, page_tables, run_facts, write_page
+from rib.reporting.page import MOST_ROWS, answer, page_tables, run_facts, with_choices, write_page
 from tiny.project import ROOT
 
 CAPTIONS = ROOT / "workflow/report/captions"
@@ -29,6 +29,7 @@ ABOUT = {
     "models": {"net": {"label": "Net", "architecture": "n", "pretraining": "IN-1K", "licence": "MIT"}},
     "methods": {"ft": {"label": "full fine-tuning", "settings": {"lr": 0.1}, "source": "somewhere", "can_fit": True}},
     "fit_threshold": 0.95,
+    "sweeps": {},
 }
 
 
@@ -357,3 +358,19 @@ def test_texts_of_the_catalogue_make_no_tags_and_no_links(tmp_path, tables, text
     made = page(tmp_path, tables, [record(commit=text)], [], about)
     assert Tags(made).found == Tags(page(tmp_path, tables, [record()], [], usual)).found
     assert "49" not in made.split("<title>")[1].split("</title>")[0]
+
+
+def test_the_answer_is_of_chosen_variants_not_of_the_best_of_all(tmp_path):
+    """Given two variants of which the worse one was chosen on held-out images."""
+    about = {**ABOUT, "sweeps": {"ft": {"label": "full fine-tuning", "variants": ["ft-lr1", "ft-lr2"]}}}
+    about["config"] = {**ABOUT["config"], "select": "target"}
+    row = {"model": "net", "size": "all", "unfinished": 0, "ci_low": -1.0, "ci_high": 9.0}
+    means = pd.DataFrame([{**row, "method": name, "mri": mri} for name, mri in (("ft-lr1", 2.0), ("ft-lr2", 8.0))])
+    chosen = {"model": "net", "method": "ft", "size": "all", "target": "mean", "ri": 2.0, "ci_low": 1.0, "ci_high": 3.0}
+    pd.DataFrame([{**chosen, "target": "a", "ri": 5.0}, chosen]).to_csv(tmp_path / "selection.csv", index=False)
+    said = answer(with_choices(means, tmp_path / "selection.csv", about), about)
+    assert "+2.0 [+1.0, +3.0]" in said and "+8.0" not in said
+    about["config"]["select"] = "oracle"
+    assert "+8.0" in answer(with_choices(means, tmp_path / "selection.csv", about), about), (
+        "an upper bound is no result"
+    )

@@ -160,7 +160,7 @@ def test_a_replicate_that_draws_other_objects_chooses_another_variant():
     counts = counts_of(correct, {"a": [0, 1], "b": [2]})
     weights, variants = np.array([[1, 1, 1], [2, 0, 1], [0, 2, 1]], np.uint8), {"ft": ["ft-lr1", "ft-lr2"]}
     choice = chosen_by("oracle", counts, weights, variants=variants)["ft", "b"]
-    best, ri, _ = choice
+    best, ri, *_ = choice
     assert best.tolist() == [[0, 0, 1]] and ri.tolist() == [[50, 100, 100]]
     line = selection_table({("m", "ft", "all", "b"): choice}, "oracle", 0.95).iloc[0]
     assert (line["chosen"], line["chosen_share"], line["ri"]) == ("ft-lr1", 50, 50)
@@ -180,8 +180,20 @@ def test_a_replicate_without_images_to_choose_by_has_no_ri():
     keys = [("m", name, "all", "t") for name in ("x", "y")]
     gains = {key: {name: [np.full(2, 5.0)] for name in "ab"} for key in keys}
     select = {key: [np.array([score, np.nan])] for key, score in zip(keys, (1.0, 2.0), strict=True)}
-    ((best, ri, _),) = choices_of(gains, select, "target", {"ft": ["x", "y"]}, {}).values()
+    ((best, ri, *_),) = choices_of(gains, select, "target", {"ft": ["x", "y"]}, {}).values()
     assert best[0, 0] == 1 and ri[0].tolist() == pytest.approx([5, np.nan], nan_ok=True)
+
+
+def test_the_table_has_the_accuracy_that_was_chosen_by_and_equal_variants():
+    """Of three variants two are best on the select split; the first of the grid is taken."""
+    names, accuracies = ["x", "y", "z"], [80.0, 90.0, 90.0]
+    gains = {("m", name, "all", "t"): {"a": [np.full(2, 5.0)]} for name in names}
+    select = {("m", name, "all", "t"): [np.full(2, value)] for name, value in zip(names, accuracies, strict=True)}
+    choices = choices_of(gains, select, "target", {"ft": names}, {})
+    line = selection_table(choices, "target", 0.95).iloc[0]
+    assert (line["chosen"], line["tied_with"], line["select_accuracy"]) == ("y", "z", 90)
+    line = selection_table(choices_of(gains, {}, "oracle", {"ft": names}, {}), "oracle", 0.95).iloc[0]
+    assert np.isnan(line["select_accuracy"]), "nothing was held out"
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 2)])

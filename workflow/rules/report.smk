@@ -110,6 +110,11 @@ ABOUT = {
     "models": facts_of(GRID.models, "label", "architecture", "pretraining", "licence", "record"),
     "methods": facts_of(GRID.methods, "label", "settings", "source", "can_fit", "reference"),
     "fit_threshold": GRID.family.fit_threshold,
+    # Of each sweep of which a variant is chosen: its label, and its variants.
+    "sweeps": {
+        name: {"label": CATALOG.methods[name].label, "variants": list(variants)}
+        for name, variants in (GRID.selection or {"variants": {}})["variants"].items()
+    },
 }
 
 

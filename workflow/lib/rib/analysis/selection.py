@@ -30,7 +30,8 @@ from rib.analysis.ri import Groups, on_other_datasets, ood_accuracies
 from rib.config.run import MEAN, NO_TARGET
 
 DECIMALS = 9  # percentage points; a smaller difference is a rounding error
-TABLE = ["model", "method", "rule", "size", "target", "chosen", "chosen_share", "variants", "ri", "ci_low", "ci_high"]
+TABLE = ["model", "method", "rule", "size", "target", "chosen", "tied_with", "select_accuracy"]
+TABLE += ["chosen_share", "variants", "ri", "ci_low", "ci_high"]
 ORACLE = "oracle"
 Key = tuple[str, str, str, str]  # model, method, size, target
 Gains = dict[Key, dict[str, list[np.ndarray]]]  # by dataset in the RI, (replicates,) for each seed
@@ -45,6 +46,7 @@ class Choice(NamedTuple):
     # (seeds, replicates) RI of the choice in percentage points; NaN without images to choose by
     ri: np.ndarray
     variants: Sequence[str]  # those chosen among
+    scores: np.ndarray  # (variants, datasets or 1) by which is chosen, without resampling
 
 
 def gains_of(counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: Groups) -> Gains:
@@ -112,28 +114,39 @@ def choices_of(
             best = np.round(scores, DECIMALS).argmax(axis=0)
             taken = np.take_along_axis(every, best[None, :, None], axis=0)[0]
             ri = np.where(np.isnan(scores).any(axis=0)[:, None], np.nan, taken).mean(axis=0)
-            found[model, method, size, target] = Choice(best, ri, names)
+            found[model, method, size, target] = Choice(best, ri, names, scores[:, :, 0])
     return found
 
 
 def selection_table(choices: Mapping[Key, Choice], rule: str, confidence: float) -> pd.DataFrame:
     """One row per model, method, size and target, and one for mRI (target `mean`), with the columns `TABLE`.
 
-    chosen is the variant that most datasets choose without resampling, chosen_share the percentage of replicates and
-    datasets that choose it, variants their number; ri, ci_low and ci_high are in percentage points, without an interval
-    for the oracle.
+    chosen is the variant that most datasets choose without resampling, tied_with the others with the same score,
+    select_accuracy its accuracy in percent on the select split (rule target), chosen_share the percentage of replicates
+    and datasets that choose it, variants their number; ri, ci_low and ci_high are in percentage points, without an
+    interval for the oracle.
     """
     lines = []
     for (model, method, size), group in itertools.groupby(choices.items(), lambda item: item[0][:3]):
         named = f"{rule} (upper bound)" if rule == ORACLE else rule
         run, found = (model, method, named, size), []
-        for (*_, target), (best, ri, names) in group:
+        for (*_, target), (best, ri, names, scores) in group:
             chosen = np.bincount(best[:, 0]).argmax()
+            accuracy = scores[chosen, 0] if rule == "target" else np.nan
+            choice = (names[chosen], tied_with(scores, names, chosen), accuracy)
             share = 100 * (best[:, 1:] == chosen).mean()
-            lines.append((*run, target, names[chosen], share, len(names), *_estimate(ri[None], rule, confidence)))
+            lines.append((*run, target, *choice, share, len(names), *_estimate(ri[None], rule, confidence)))
             found.append(ri)
-        lines.append((*run, MEAN, None, np.nan, len(names), *_estimate(np.array(found), rule, confidence)))
+        no_choice = (None, None, np.nan, np.nan)
+        lines.append((*run, MEAN, *no_choice, len(names), *_estimate(np.array(found), rule, confidence)))
     return pd.DataFrame(lines, columns=TABLE)
+
+
+def tied_with(scores: np.ndarray, names: Sequence[str], chosen: int) -> str:
+    """Other variants with the score of the chosen one on all datasets that choose; it stands first in the grid."""
+    rounded = np.round(scores, DECIMALS)
+    same = (rounded == rounded[chosen]).all(axis=1)
+    return ", ".join(name for number, name in enumerate(names) if same[number] and number != chosen)
 
 
 def _estimate(values: np.ndarray, rule: str, confidence: float) -> tuple[float, float, float]:

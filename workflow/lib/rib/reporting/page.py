@@ -23,7 +23,7 @@ from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json, write_text
 from rib.base.progress import duration
 from rib.base.rounding import MINUS, fit_percent, percent, points
-from rib.config.run import RUN_COLUMNS
+from rib.config.run import MEAN, RUN_COLUMNS
 from rib.records import provenance
 from rib.records.environment import outside_git
 from rib.reporting.questions import QUESTIONS
@@ -97,7 +97,7 @@ def write_page(
         duration=duration,
         config=yaml.safe_dump(about["config_file"], sort_keys=False),
         outside_git=outside_git(about["config_file"]["catalog"]),
-        answer=answer(means, about),
+        answer=answer(with_choices(means, analyses.get("selection"), about), about),
         questions=QUESTIONS,
         figures=_figures([*figures], captions, questions or {}),
         tables=tables,
@@ -119,6 +119,21 @@ def write_page(
     write_text(page, text)
 
 
+def with_choices(mri: pd.DataFrame, selection: Path | None, about: Mapping) -> pd.DataFrame:
+    """Means in which a chosen variant stands for each sweep; the best of all variants would favour chance.
+
+    An upper bound (rule oracle) chooses by the result itself and stands for nothing.
+    """
+    if selection is None or about["config"]["select"] == "oracle":
+        return mri
+    variants = [name for sweep in about["sweeps"].values() for name in sweep["variants"]]
+    chosen = read_table(selection)
+    chosen = chosen[chosen["target"] == MEAN].dropna(subset=["ri"])
+    chosen = chosen.rename(columns={"ri": "mri"}).reindex(columns=mri.columns)
+    chosen["unfinished"] = chosen["unfinished"].fillna(0)
+    return pd.concat([mri[~mri["method"].isin(variants)], chosen], ignore_index=True)
+
+
 def answer(mri: pd.DataFrame, about: Mapping) -> str:
     """How much survived, in one sentence: lowest and highest mRI of finished runs, or of all if none finished."""
     rows = mri[mri["size"] == about["shown_size"]]
@@ -128,7 +143,8 @@ def answer(mri: pd.DataFrame, about: Mapping) -> str:
     ends = []
     for row in rows.sort_values("mri", kind="stable").iloc[[0, -1]].to_dict("records"):
         value, low, high = (FORMS["signed"](row[key]) for key in ("mri", "ci_low", "ci_high"))
-        names = [about[kind][row[kind[:-1]]]["label"] for kind in ("models", "methods") if len(about[kind]) > 1]
+        known = {"models": about["models"], "methods": {**about["methods"], **about["sweeps"]}}
+        names = [known[kind][row[kind[:-1]]]["label"] for kind in known if len(about[kind]) > 1]
         ends.append(f"{value} [{low}, {high}]" + f" ({', '.join(names)})" * bool(names))
     above, below = (rows["ci_low"] > 0).sum(), (rows["ci_high"] < 0).sum()
     pairs = f"{len(rows)} {'unfinished' if unfinished.all() else 'finished'} pairs of model and method"
@@ -241,6 +257,8 @@ def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
     """Replace names by labels where possible, and mark methods of unfinished runs."""
     for column in set(KINDS) & set(table):
         labels = labels_of(about[KINDS[column]])
+        if KINDS[column] == "methods":
+            labels = labels_of(about.get("sweeps", {})) | labels
         table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})
     if "unfinished" in table:
         table["method"] += [f" {UNFINISHED}" * bool(number) for number in table["unfinished"]]
