@@ -115,7 +115,7 @@ def test_every_replicate_chooses_as_plain_loops_do(rule, seed):
     found = chosen_by(rule, counts_of(correct), weights, (select, other))
     assert list(found) == [(method, target) for method in VARIANTS for target in TARGETS]
     again = 0
-    for (method, target), (best, ris, _) in found.items():
+    for (method, target), (best, ris, *_) in found.items():
         names = VARIANTS[method]
         for row in range(n):
             chosen, ri = slow(correct, weights[row], rule, names, target, held_out, other[row])
