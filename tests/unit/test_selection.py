@@ -203,7 +203,7 @@ def test_the_oracle_has_no_interval(seeds):
     choices = {
         ("m", method, "all", target): one for (method, target), one in chosen_by("oracle", counts, weights).items()
     }
-    table = selection_table(choices, "oracle", VARIANTS, 0.95)
+    table = selection_table(choices, "oracle", 0.95)
     assert table["ri"].notna().all() and table[["ci_low", "ci_high"]].isna().all(axis=None)
 
 
@@ -237,12 +237,12 @@ def test_intervals_over_three_seeds_are_no_narrower_than_over_objects_alone(rule
         found = chosen_by(rule, counts, weights)
         choices = {("m", method, "all", target): choice for (method, target), choice in found.items()}
         table = selection_table(choices, rule, 0.95).set_index(["method", "target"])
-        for key, (_, ri, _) in found.items():
+        for key, (_, ri, *_) in found.items():
             assert ri.shape == (3, len(weights)) and table.loc[key, "ri"] == pytest.approx(ri[:, 0].mean())
             of_objects = ri[:, 1:].mean(axis=0).std()
             assert table.loc[key, "ci_high"] - table.loc[key, "ri"] >= 1.95 * of_objects
         means = [
-            np.mean([ri[:, 1:].mean(axis=0) for (own, _), (_, ri, _) in found.items() if own == m], axis=0)
+            np.mean([ri[:, 1:].mean(axis=0) for (own, _), (_, ri, *_) in found.items() if own == m], axis=0)
             for m in VARIANTS
         ]
         reach = (table["ci_high"] - table["ri"]).xs("mean", level="target")
@@ -255,10 +255,10 @@ def test_the_oracle_is_never_below_a_variant_or_another_rule(seed):
     counts = counts_of(correct)
     held_out = counts_of(drawn(seed, {n: DATASETS[n] for n in TARGETS}, ["none"]), {n: DATASETS[n] for n in TARGETS})
     best = chosen_by("oracle", counts, weights)
-    for key, (_, ri, _) in chosen_by("target", counts, weights, (held_out, weights)).items():
+    for key, (_, ri, *_) in chosen_by("target", counts, weights, (held_out, weights)).items():
         assert (best[key][1].mean(axis=0) >= ri.mean(axis=0) - 1e-9).all()
     for name in VARIANTS["ft"]:
-        for key, (_, ri, _) in chosen_by("oracle", counts, weights, variants={"ft": [name]}).items():
+        for key, (_, ri, *_) in chosen_by("oracle", counts, weights, variants={"ft": [name]}).items():
             assert (best[key][1].mean(axis=0) >= ri.mean(axis=0) - 1e-9).all()
 
 
@@ -277,9 +277,9 @@ def test_leak_free_excludes_from_choice_and_ri_what_shares_sources_with_the_targ
         correct["m", name, "d", "all", 0, None] = {"b": right, "d": [1] * 4}
     counts = counts_of(correct, {"b": [1, 3, 4], "d": [0, 1, 3, 5]})
     how = {"weights": np.ones((1, 8)), "variants": {"ft": ["ft-lr1", "ft-lr2"]}}
-    ((best, ri, _),) = chosen_by("oracle", counts, **how).values()
+    ((best, ri, *_),) = chosen_by("oracle", counts, **how).values()
     assert (best.item(), ri.item()) == (0, pytest.approx(200 / 3))
-    ((best, ri, _),) = chosen_by("oracle", counts, **how, source_groups={"b": "g", "d": "g"}).values()
+    ((best, ri, *_),) = chosen_by("oracle", counts, **how, source_groups={"b": "g", "d": "g"}).values()
     assert (best.item(), ri.item()) == (1, 100)
 
 
@@ -365,15 +365,24 @@ def test_the_table_has_each_models_choices_and_the_fit_of_what_was_chosen(tmp_pa
 
 def test_the_page_has_labels_of_the_method_and_of_its_variants(tmp_path):
     line = {"model": "m", "rule": "oracle (upper bound)", "size": "all", "target": "b", "chosen": "ft-lr1"}
-    line |= {"method": "ft", "chosen_share": 87.5, "variants": 3, "ri": 1.0, "ci_low": 0.5, "ci_high": 2.0}
-    lines = [line, {**line, "target": "mean", "chosen": None, "chosen_share": None}]
+    line |= {
+        "method": "ft",
+        "select_accuracy": 91.0,
+        "tied_with": None,
+        "chosen_share": 87.5,
+        "variants": 3,
+        "ri": 1.0,
+        "ci_low": 0.5,
+        "ci_high": 2.0,
+    }
+    lines = [line, {**line, "target": "mean", "chosen": None, "select_accuracy": None, "chosen_share": None}]
     pd.DataFrame(lines).assign(fit=90.0, unfinished=[1, 0]).to_csv(tmp_path / "selection.csv", index=False)
     about = {"methods": {"ft": {"label": "full"}, "ft-lr1": {"label": "full, lr 1"}}}
     about |= {"models": {}, "datasets": {"b": {"label": "B"}}, "config": {"statistics": {"confidence": 0.95}}}
     (shown,) = page_tables({"selection": tmp_path / "selection.csv"}, ROOT / "workflow/report/tables.yaml", about)
     first, mean = ([text for text, _ in row] for row in shown["rows"])
-    assert first[:7] == ["m", "full †", "oracle (upper bound)", "all", "B", "full, lr 1", "87.5"]
-    assert first[7:] == ["3", "+1.0", "+0.5 to +2.0", "90.0"]
+    assert first[:7] == ["m", "full †", "oracle (upper bound)", "all", "B", "full, lr 1", "91.0"]
+    assert first[7:] == ["\N{EN DASH}", "87.5", "3", "+1.0", "+0.5 to +2.0", "90.0"]
     assert mean[4:7] == ["mean", *["\N{EN DASH}"] * 2]
 
 
