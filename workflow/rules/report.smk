@@ -25,7 +25,7 @@ for NAME, ADDED in REGISTRY.analyses.items():
     if ADDED.optional:
         FILES = [*ADDED.tables.values(), *(path for paths in ADDED.files.values() for path in paths)]
         if HAS_FIGURES:
-            FILES += figure_files(*ADDED.figures)
+            FILES.extend(figure_files(*ADDED.figures))
         PUBLICATIONS[NAME] = (FILES, f"{REPORTS}/{NAME}")
 
 for NAME, (FILES, FOLDER) in PUBLICATIONS.items():
