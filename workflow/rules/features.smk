@@ -105,7 +105,7 @@ use rule compute_features as compute_fisher with:
     log:
         f"{RUN_LOGS}/fisher/{RUN_PATH}/{{fisher_images}}.log",
     wildcard_constraints:
-        method=f"{PRETRAINED}|" + of_form("finetune", "external"),
+        method="|".join([PRETRAINED, of_form("finetune", "external")]),
         fisher_images="[0-9]+(_empirical)?",
     threads: lambda w: threads_for([fisher_dataset(w)])
     resources:
