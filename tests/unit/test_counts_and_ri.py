@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import COLUMNS, EVERY, STATE, count, read_counts, read_indexes, read_objects, write_counts
 from rib.analysis.data_and_models import identical_table
 from rib.analysis.ri import ood_accuracies, ood_parts
-from rib.analysis.tables import grid_tables, ri_table
+from rib.analysis.tables import grid_tables, ri_table, roles_of
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
@@ -475,6 +476,16 @@ def test_written_tables_are_leak_free_where_groups_are_given(grid, caplog):
     pd.testing.assert_frame_equal(made["accuracy"].drop(columns="role"), usual["accuracy"].drop(columns="role"))
     shared = made["accuracy"][made["accuracy"]["role"] == "shared"]
     assert set(zip(shared["target"], shared["dataset"], strict=True)) == {("b", "c")}
+
+
+def test_a_dataset_with_an_image_that_is_identical_to_one_of_the_target_has_the_role_shared():
+    counts = replace(counted(grid_rows(3)), shared={})
+    choices = {"ood_datasets": ["a", "b", "c"], "in_distribution": [], "source_groups": {}}
+    assert roles_of(counts, "b", **choices)["c"] == "ood"
+    twin = np.arange(len(counts.places["c"])) == 0
+    with_twin = replace(counts, shared={("b", "c"): twin})
+    assert roles_of(with_twin, "b", **choices) == {"a": "ood", "b": "target", "c": "shared"}
+    assert roles_of(with_twin, "a", **choices)["c"] == "ood", "it is identical to none of this target"
 
 
 def test_leak_free_keeps_the_objects_that_the_target_lacks():

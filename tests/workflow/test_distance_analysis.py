@@ -37,6 +37,18 @@ def test_what_stands_for_pretraining_is_among_the_datasets_where_the_run_reads_i
     assert planned["compute_features"] == 5 and planned["measure_distances"] == planned["compress_datasets"] == 1
 
 
+def test_images_of_the_proxy_are_left_out_where_their_dataset_is_compared_but_not_evaluated(project):
+    """Of `green`, four images are the proxy; it is compared, since it is the reference, though no run is scored on it."""
+    project.edit("mine/families/tiny.yaml", "reference: memory", "reference: {part_of: green, images_per_class: 2}")
+    project.edit("mine/datasets.yaml", "green:\n", "green:\n  role: in_distribution\n")
+    config = ("datasets=[red,blue]", "targets=[red]", "methods=[replay]")
+    table = f"{project.of_grid(*config)}/distances/160px-bicubic-crop1/compression.csv"
+    project.snakemake(table, "--cores", "1", config=config)
+    made = pd.read_csv(project.folder / table).query("first == 'green' or second == 'green'")
+    whole, proxy = 20, 2 * 5
+    assert set(made["n"]) == {whole - proxy}
+
+
 def test_a_budget_below_one_image_is_said(finished_copy):
     config = ("distances={compressed_megabytes: 0.01}",)
     printed = finished_copy.snakemake("distances", "--cores", "1", config=config, check=False)

@@ -76,11 +76,12 @@ RUN_PATH = "<family>/<protocol>/<model>/<target>/<method>/<size>/<seed>"
 
 
 def list_models(family: str | None = None, **settings) -> list[str]:
-    """Models of the catalogue, or those meant for a family: `rib.list_models("emoji")`."""
+    """Models of the catalogue, or those meant for a family and those of its defaults: `rib.list_models("emoji")`."""
     if family is not None:
         text_argument(family, "family", "a family")
-    models = _catalog(_resolved(settings), family).models
-    return [name for name, entry in models.items() if family in (None, *entry.families)]
+    catalog = _catalog(_resolved(settings), family)
+    usual = () if family is None else catalog.families[family].defaults["models"]
+    return [name for name, entry in catalog.models.items() if family in (None, *entry.families) or name in usual]
 
 
 def list_datasets(family: str, **settings) -> list[str]:

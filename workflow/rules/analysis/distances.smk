@@ -57,7 +57,7 @@ use rule compute_metrics as compress_datasets with:
         manifests=[prepared("manifest.json", name, "{geometry}") for name in DISTANCE_SETS],
         indexes=ancient([prepared("index.parquet", name, "{geometry}") for name in DISTANCE_SETS]),
         watched=ancient(files_at("{geometry}", DISTANCE_SETS)),
-        proxy=proxy_of("{geometry}", GRID.datasets),
+        proxy=proxy_of("{geometry}", DISTANCE_SETS),
         splits=splits_of("{geometry}", DISTANCE_SETS),
     output:
         table=f"{COMPRESSION_OF}.csv",
@@ -70,7 +70,7 @@ use rule compute_metrics as compress_datasets with:
     params:
         cfg=lambda w: tabulation(
             "compression:compression_of",
-            excludes_proxy=TRAINED_ON["excludes_proxy"],
+            excludes_proxy=[name for name in DISTANCE_SETS if GRID.excludes_proxy(name)],
             split=DISTANCE_SETS if GRID.split_fractions else [],
             view=VIEW_AT[w.geometry],
             megabytes=CONFIG["distances"]["compressed_megabytes"],

@@ -48,13 +48,14 @@ def roles_of(
         By dataset:
         `target`: the target itself;
         `ood`: it counts in RI;
-        `shared`: leak-free, it has source images of the target, so only its other images count, if any;
+        `shared`: leak-free, it has source images of the target or images identical to its, so only its other images
+            count, if any;
         `in_distribution`: it does not count;
         `variant`: neither does it, since it is a variant of a dataset that is evaluated too.
     """
     whole = set(ood_datasets)
     if target != NO_TARGET:
-        counted = on_other_datasets(counts.places, target, ood_datasets, source_groups)
+        counted = on_other_datasets(counts.places, target, ood_datasets, source_groups, shared=counts.shared)
         whole = {name for name, objects in counted.items() if objects is EVERY}
     roles = {}
     for name in counts.datasets:

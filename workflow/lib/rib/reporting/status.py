@@ -65,7 +65,7 @@ def status(cells: Mapping[str, Sequence[str]], running: Mapping[str, str], jobs_
         more = f", not counting {_jobs(unknown)} of kinds that have no finished job yet" if unknown else ""
         lines.append(f"time left: {about}{more}")
     else:
-        lines.append("nothing is missing")
+        lines.append("nothing is missing up to the rows of runs; `snakemake -n` says whether tables and page are made")
     return lines
 
 
