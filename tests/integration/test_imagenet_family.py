@@ -34,21 +34,26 @@ CHOICES = (
 
 
 @cache
-def picture(index):
-    return jpeg(index, size=(12, 10))
+def picture(index, wider=0):
+    """A picture of a class; one of another width is another photo."""
+    return jpeg(index, size=(12 + wider, 10))
 
 
 def val_name(number):
     return f"ILSVRC2012_val_{number:08d}.JPEG"
 
 
-def photos(top, indices, per_class=1, name="{wnid}_{n}.JPEG"):
-    return {f"{top}{WNIDS[i]}/{name.format(wnid=WNIDS[i], n=n)}": picture(i) for i in indices for n in range(per_class)}
+def photos(top, indices, wider):
+    return {f"{top}{WNIDS[i]}/{WNIDS[i]}_0.JPEG": picture(i, wider) for i in indices}
 
 
-def of_val(top):
+def of_val(top, wider):
     """Pictures made from the validation images, under their names."""
-    return {f"{top}{WNIDS[i]}/{val_name(n * 1000 + i + 1)}": picture(i) for i in range(1000) for n in range(PER_CLASS)}
+    return {
+        f"{top}{WNIDS[i]}/{val_name(n * 1000 + i + 1)}": picture(i, wider + n)
+        for i in range(1000)
+        for n in range(PER_CLASS)
+    }
 
 
 def objectnet(folders):
@@ -68,21 +73,24 @@ def archives(folder, datasets, spaces):
     ends = {"noise": (0, 3), "blur": (3, 7), "weather": (7, 11), "digital": (11, None)}
     parts = {part: corruptions[slice(*end)] for part, end in ends.items()}
     numbers = "\n".join(str(1000 - (number % 1000)) for number in range(1000 * PER_CLASS))
-    tar(folder / "ILSVRC2012_img_val.tar", {val_name(n + 1): picture(n % 1000) for n in range(1000 * PER_CLASS)})
+    tar(
+        folder / "ILSVRC2012_img_val.tar",
+        {val_name(n + 1): picture(n % 1000, n // 1000) for n in range(1000 * PER_CLASS)},
+    )
     devkit(folder / "ILSVRC2012_devkit_t12.tar.gz", numbers)
     top = "imagenetv2-matched-frequency-format-val"
-    tar(folder / "imagenetv2-matched-frequency.tar.gz", {f"{top}/{i}/x.jpeg": picture(i) for i in range(1000)})
-    for name in ("a", "r"):
+    tar(folder / "imagenetv2-matched-frequency.tar.gz", {f"{top}/{i}/x.jpeg": picture(i, 2) for i in range(1000)})
+    for wider, name in enumerate(("a", "r"), start=3):
         indices = [row[0] for row in read_timm_list(f"imagenet_{name}").indices]
-        files = photos(f"imagenet-{name}/", indices)
+        files = photos(f"imagenet-{name}/", indices, wider)
         tar(folder / f"imagenet-{name}.tar", {f"imagenet-{name}/README.txt": b"x", **files})
-    zipped(folder / "ImageNet-Sketch.zip", photos("sketch/", range(1000)))
+    zipped(folder / "ImageNet-Sketch.zip", photos("sketch/", range(1000), 5))
     encrypted(folder / "objectnet-1.0.zip", objectnet(dict(zip(spaces.keys, spaces.indices, strict=True))), PASSWORD)
-    tar(folder / "imagenet-cartoon.tar.gz", of_val("imagenet-cartoon/"), "w:gz")
-    tar(folder / "imagenet-drawing.tar.gz", of_val("datasets/imagenet-drawing/"), "w:gz")
+    tar(folder / "imagenet-cartoon.tar.gz", of_val("imagenet-cartoon/", 6), "w:gz")
+    tar(folder / "imagenet-drawing.tar.gz", of_val("datasets/imagenet-drawing/", 8), "w:gz")
     for part, names in parts.items():
         files = {
-            f"{c}/{s}/{WNIDS[i]}/{val_name(i + 1)}": picture(i)
+            f"{c}/{s}/{WNIDS[i]}/{val_name(i + 1)}": picture(i, 10)
             for c in names
             for s in range(1, 6)
             for i in (2, 10, 101)

@@ -205,7 +205,8 @@ def test_a_family_of_ones_own_runs_to_its_tables_and_page(tools):
 
 
 def test_with_the_choices_in_config_a_plain_snakemake_has_nothing_to_do(tools):
-    assert "Nothing to be done" in shell(tools, "snakemake -n")
+    printed = shell(tools, "snakemake -n")
+    assert "Nothing to be done" in printed, printed
 
 
 @pytest.mark.slow
@@ -305,7 +306,7 @@ def test_a_figure_is_added(to_change):
     shell(to_change, command)
     shown = pd.read_csv(to_change.folder / "reports/tools/figures/trade_off.csv")
     assert len(shown) == 2 * 3 and shown[["gain", "ri"]].notna().all(axis=None)
-    assert planned(to_change).keys() - {"all", "total"} == {"write_page", "publish_grid"}, "it is part of every run"
+    assert "trade_off" in (to_change.folder / "reports/tools/index.html").read_text(), "it is part of every run"
 
 
 def test_a_checkpoint_is_loaded_as_shown(tools, monkeypatch, capsys):

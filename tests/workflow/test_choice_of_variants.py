@@ -92,7 +92,7 @@ def test_a_preview_during_a_sweep_chooses_among_the_variants_that_are_finished(t
     # when
     project.snakemake("preview", "--cores", "1", config=config)
     # then: figures and tables are there, ft is chosen among two, and of the merges there is only one
-    preview = folder / "reports/tiny/preview"
+    preview = folder / "reports/tiny/held_out/preview"
     page = (preview / "index.html").read_text()
     assert "left out:" not in page, re.search("left out:.*", page)[0]
     assert (preview / "figures/tradeoff.png").is_file()

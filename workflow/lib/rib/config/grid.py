@@ -15,7 +15,7 @@ from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Mod
 from rib.config.geometry import Geometry
 from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, largest
-from rib.config.schema import known_name
+from rib.config.schema import known_name, load_schema
 from rib.config.settings import LENGTH
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
@@ -293,8 +293,8 @@ class Grid:
         config = self.config
         named_models = config["models"] not in ("default", "all")
         shared = {key: self.setting(key) for key in config["training"] if key not in LENGTH}
-        return {
-            **{key: value for key, value in config.items() if key not in OF_CALL},
+        choices_of_grid = {
+            **config,
             "datasets": list(self.datasets),
             "reference": self._reference_choice(),
             "models": config["models"] if named_models else list(self.models),
@@ -304,6 +304,9 @@ class Grid:
             "train_subset": [_size_in_config(size) for size in self.sizes],
             "training": config["training"] | shared,
         }
+        # In the order of the schema, whatever the order of the command line.
+        keys = [key for key in load_schema("config")["properties"] if key not in OF_CALL]
+        return {key: choices_of_grid[key] for key in keys}
 
     def _reference_choice(self) -> str:
         """The choice of config that gives the pretraining proxy; a part of a dataset can only be the family's default."""
