@@ -28,7 +28,7 @@ def exclusions_of(name):
 
 
 # The datasets that are evaluated or trained on, the pretraining proxy included.
-DATASET_FACTS = {
+FACTS_OF_DATASETS = {
     entry.name: {
         "label": entry.label,
         "role": role_of(entry.name),
@@ -38,7 +38,7 @@ DATASET_FACTS = {
     }
     for entry in DATASETS_READ
 }
-MODEL_FACTS = {
+FACTS_OF_MODELS = {
     name: {
         "architecture": model.architecture,
         "pretraining": model.pretraining,
@@ -53,18 +53,21 @@ MODEL_FACTS = {
 use rule compare_published as describe_data_and_models with:
     input:
         accuracy=TABLES["accuracy"],
-        prepared=[prepared("manifest.json", name, GEOMETRY_OF[FIRST_MODEL]) for name in DATASET_FACTS],
-        indexes=ancient([prepared("index.parquet", name, GEOMETRY_OF[FIRST_MODEL]) for name in DATASET_FACTS]),
-        classes=ancient([prepared("classes.json", name, GEOMETRY_OF[FIRST_MODEL]) for name in DATASET_FACTS]),
+        prepared=[prepared("manifest.json", name, GEOMETRY_OF[FIRST_MODEL]) for name in FACTS_OF_DATASETS],
+        indexes=ancient([prepared("index.parquet", name, GEOMETRY_OF[FIRST_MODEL]) for name in FACTS_OF_DATASETS]),
+        classes=ancient([prepared("classes.json", name, GEOMETRY_OF[FIRST_MODEL]) for name in FACTS_OF_DATASETS]),
         descriptions=expand(f"{MODEL}/model.json", model=GRID.models),
     output:
         **table_files("data_and_models", **TRUST_TABLES),
     log:
         f"{LOGS}/data_and_models.log",
     resources:
-        mem_mb=memory_of(DATASET_FACTS, 2000),
+        mem_mb=memory_of(FACTS_OF_DATASETS, 2000),
         runtime=30,
     params:
         cfg=tabulation(
-            "data_and_models:data_and_models", datasets=DATASET_FACTS, models=MODEL_FACTS, conditions=CONDITIONS
+            "data_and_models:data_and_models",
+            datasets=FACTS_OF_DATASETS,
+            models=FACTS_OF_MODELS,
+            conditions=CONDITIONS,
         ),

@@ -46,4 +46,4 @@ def write_paper(
     text = "\n\n".join(["# The paper's figures and tables", stands, depend, "\n".join(rows)])
     write_text(outputs["readme"], text + "\n")
     published = {Path(folder) / path.name for path in files}
-    remove_other_grids(Path(folder), published, Path(grids))
+    remove_other_grids([Path(folder)], published, Path(grids))

@@ -22,17 +22,21 @@ def publish(*, files: Sequence[Path], source: str, folder: str, grids: str, outp
         shutil.copyfile(file, outputs[str(file.relative_to(source))])
     published = {Path(folder) / name for name in outputs}
     _remove_old_page(Path(folder))
-    for part in ("tables", "figures"):
-        remove_other_grids(Path(folder) / part, published, Path(grids))
+    remove_other_grids([Path(folder) / part for part in ("tables", "figures")], published, Path(grids))
 
 
-def remove_other_grids(folder: Path, published: Collection[Path], grids: Path) -> None:
-    """Remove files of earlier publications from a folder, save those that are published now.
+def remove_other_grids(folders: Iterable[Path], published: Collection[Path], grids: Path) -> None:
+    """Remove files of earlier publications from folders, save those that are published now.
 
     A file is of an earlier publication if some grid has one of its name, or a record beside it names it, since earlier
     versions wrote results and their records here. Other files stay, and are named in the log.
     """
     names_of_grids = {path.name for path in grids.rglob("*") if path.is_file()}
+    for folder in folders:
+        _remove_from(folder, published, names_of_grids)
+
+
+def _remove_from(folder: Path, published: Collection[Path], names_of_grids: Collection[str]) -> None:
     records = sorted(folder.glob(f"*{provenance.ENDING}"))
     recorded = {Path(file) for path in records for file in _outputs_of(path)}
     for path in _files_in(folder):
