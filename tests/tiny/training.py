@@ -18,6 +18,7 @@ from rib.base.files import write_json
 from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
 from rib.config.run import ALL, Run
+from rib.data.identity import PHOTO
 from rib.data.view import DatasetView
 from rib.evaluation.recipes import State
 from rib.methods.base import Images, Task
@@ -172,6 +173,7 @@ def prepared_folder(folder: Path, dataset) -> Path:
         "label": pa.array(dataset.labels, pa.int16()),
         "source_id": [f"source{i}" for i in range(n)],
         "object_id": [f"object{i}" for i in range(n)],
+        PHOTO: [f"photo{i}" for i in range(n)],
     }
     pq.write_table(pa.table(index), folder / "index.parquet")
     np.save(folder / "images.npy", dataset.images)
