@@ -199,15 +199,8 @@ def test_a_figure_of_one_method_and_target_is_marked_if_that_run_is_unfinished(m
 
 def test_the_ranking_says_who_has_no_rank_and_why(monkeypatch, fit):
     ranks = {"model": "m", "method": "lwf", "size": "all", "mri": 1.0, "ci_low": 0.0, "ci_high": 2.0}
-    ranks |= {
-        "seeds": 1,
-        "seed_low": None,
-        "seed_high": None,
-        "rank_best": 1,
-        "rank_worst": 1,
-        "ties": "a",
-        "fit": 42.9,
-    }
+    ranks |= {"seeds": 1, "reference": "pretrained", "difference": 1.0, "diff_low": 0.0, "diff_high": 2.0}
+    ranks |= {"letters": "a", "smallest_difference": None, "fit": 42.9}
     inputs = {"ranking": pd.DataFrame([ranks])}
     settings = {"models": {"m": "Net"}, "methods": LOOKS, "confidence": 0.95}
     texts = said(monkeypatch, fit, "ranking", inputs, settings)

@@ -275,7 +275,7 @@ def test_the_cost_of_a_merge_over_seeds_is_that_of_all_its_trainings():
         ]
     lines += [(stage, "m", target, "soup", "all", "0", 3.0) for target in "ab" for stage in ("merge", "evaluate")]
     jobs = pd.DataFrame(lines, columns=["stage", "model", "target", "method", "size", "seed", "seconds"])
-    jobs = jobs.assign(device="", images=0, megabytes=0.0)
+    jobs = jobs.assign(device="", images=0, megabytes=0.0, record=[f"{i}.json" for i in range(len(jobs))])
     table = cost_table(jobs, {"ft": [], "soup": ["ft"]}).set_index("method")
     assert table.loc["ft", ["finetune", "merge", "evaluate", "jobs"]].tolist() == [200, 0, 9, 5]
     assert table.loc["soup", ["finetune", "merge", "evaluate", "jobs"]].tolist() == [600, 6, 11, 11]
