@@ -205,3 +205,10 @@ def test_missing_tensors_are_named_where_timm_does_not_look(missing):
 def test_names_of_a_wrapped_network_are_those_of_the_network(tmp_path, state):
     safetensors.torch.save_file({f"module.{key}": tensor for key, tensor in state.items()}, tmp_path / "w.safetensors")
     assert read_state(tmp_path / "w.safetensors", None, "net").keys() == state.keys()
+
+
+@pytest.mark.attack("weights")
+def test_pickles_are_read_only_where_torchs_advice_is_restated():
+    """torch's errors recommend weights_only=False; tests with damaged files show that these two modules don't."""
+    readers = [path.name for path in (ROOT / "workflow").rglob("*.py") if "torch.load(" in path.read_text()]
+    assert sorted(readers) == ["training_state.py", "weights.py"]
