@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from rib.base.errors import UserError
-from rib.base.files import write_json
+from rib.base.files import read_json, write_json
 from rib.config.catalog import Catalog
 from rib.config.model_names import parse_name
 from rib.models.network import build
@@ -275,3 +275,32 @@ def test_a_saved_training_that_is_not_one_is_told_without_torchs_advice(kind):
         saved.restore()
     assert "weights_only" not in str(refusal.value) and refusal.value.__suppress_context__
     assert not Path("trap").exists()
+
+
+HOSTILE_SIZES = {"crop_pct": [1e-9, 0.0, 0.2], "input_size": [10**9]}
+
+
+@pytest.mark.attack("weights")
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in HOSTILE_SIZES.items() for value in values])
+def test_images_of_absurd_sizes_are_refused_in_catalogue_and_lock(key, value):
+    """Images are resized to input_size / crop_pct."""
+    hostile = entry("timm", {})
+    hostile["preprocessing"][key] = value
+    with pytest.raises(UserError, match=rf"own/models\.yaml: .*net\.preprocessing\.{key}"):
+        _ = own_catalog({"net": hostile}).models
+    write_json(Path("models.lock.json"), {"hf-hub:owner/net": hostile})
+    with pytest.raises(UserError, match=rf"models\.lock\.json: .*owner\.net\.preprocessing\.{key}"):
+        own_catalog({}).add_models(["hf-hub:owner/net"])
+
+
+@pytest.mark.attack("weights")
+def test_a_folder_whose_images_would_be_of_an_absurd_size_is_refused_and_leaves_no_lock():
+    Path("net").mkdir()
+    network = timm.create_model("test_vit", num_classes=1000)
+    timm.models.save_for_hf(network, Path("net"), safe_serialization=True)
+    config = read_json(Path("net/config.json"))
+    config["pretrained_cfg"] |= {"crop_pct": 1e-9, "test_crop_pct": 1e-9}
+    write_json(Path("net/config.json"), config)
+    with pytest.raises(UserError, match=r"config, models, local-dir:net: .*crop_pct"):
+        own_catalog({}).add_models(["local-dir:net"])
+    assert not Path("models.lock.json").exists()

@@ -15,13 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from rib.base.errors import UserError
+from rib.base.files import in_bytes
 from rib.base.progress import log
-from rib.config.model_arguments import check_arguments
+from rib.config.model_arguments import MOST_CLASSES, check_arguments
 from rib.data.archives import WEIGHTS, archive_members
 from rib.models.network import NUM_CLASSES, create
 
 BY_ORDER, WRAPPED = "by_order", "module."
 RESIZING = ("img_size", "force_image_size")  # arguments of create_model that set the side of the input
+# Times the size of a file that its tensors may have. Several names may share a tensor, as tied weights do (twice, of an
+# embedding and a head); in a file where each byte is used more often than this on average, numbers are made up.
+MOST_SHARED = 2
 SHOWN = 600  # characters of what a library says of weights that don't fit
 
 
@@ -62,8 +66,36 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
             f"{name}: {file} is a {type(found).__name__} with {', '.join(others)[:200] or 'no named tensors'}; save "
             "its state dict, tensors by name, as .safetensors and use that file."
         )
+    _refuse_expanded(tensors, file.stat().st_size if data is None else len(data), f"{name}: {file}")
     wrapped = all(key.startswith(WRAPPED) for key in tensors)  # as torch's DistributedDataParallel names them
     return {key.removeprefix(WRAPPED): tensor for key, tensor in tensors.items()} if wrapped else tensors
+
+
+def _refuse_expanded(tensors: Mapping[str, Tensor], size: int, where: str) -> None:
+    """Refuse tensors with more bytes than are stored for them, before anything copies them.
+
+    A pickle states the shape of a tensor beside its storage. With strides of 0, or with overlapping ones, a few bytes
+    are a tensor of any size, which takes no memory until it is copied.
+
+    Args:
+        size: of the file with the tensors, in bytes.
+        where: model and file, for messages.
+    """
+    total = 0
+    for key, tensor in tensors.items():
+        tensor_bytes = tensor.numel() * tensor.element_size()
+        stored_bytes = tensor.untyped_storage().nbytes()
+        if tensor_bytes > stored_bytes:
+            raise UserError(
+                f"{where}: '{key}' has {in_bytes(tensor_bytes)}, but only {in_bytes(stored_bytes)} are stored for it; "
+                "don't use this file, or save its tensors as .safetensors."
+            )
+        total += tensor_bytes
+    if total > MOST_SHARED * size:
+        raise UserError(
+            f"{where}: its tensors have {in_bytes(total)}, more than {MOST_SHARED} times the {in_bytes(size)} of the "
+            "file; don't use this file, or save its tensors as .safetensors."
+        )
 
 
 def _unpickle(file: io.BufferedIOBase) -> object:
@@ -90,7 +122,13 @@ def with_weights(
     """
     check_arguments(library, arguments, name)
     if library == "timm":
-        arguments = {"num_classes": _published_classes(state, architecture), **arguments}
+        classes = _published_classes(state, architecture)
+        if classes > MOST_CLASSES:
+            raise UserError(
+                f"{name}: the weights have a head with {classes} outputs for the architecture {architecture}, more than "
+                f"{MOST_CLASSES}; don't use them."
+            )
+        arguments = {"num_classes": classes, **arguments}
     model = create(library, architecture, arguments)
     if keys == BY_ORDER and len(model.state_dict()) < len(state):
         arguments["num_classes"] = NUM_CLASSES
@@ -213,4 +251,5 @@ def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:
     known = get_pretrained_cfg(architecture)
     classifier = (known and known.classifier) or ()  # several for networks with a head for distillation
     names = [classifier] if isinstance(classifier, str) else classifier
-    return next((len(state[f"{name}.weight"]) for name in names if f"{name}.weight" in state), 0)
+    heads = [state[f"{name}.weight"] for name in names if f"{name}.weight" in state]
+    return next((len(head) for head in heads if head.ndim), 0)  # a scalar is refused when it is loaded
