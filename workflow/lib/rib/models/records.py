@@ -146,18 +146,11 @@ def _preprocessing(record: Mapping, side: int | bool, crop_pct: float, mode: str
 
 def _built(library: str, architecture: str, arguments: Mapping) -> dict:
     """How a network is built, its type and number of parameters, from one without memory for its weights."""
-    import torch
+    from rib.models.foreign_network import foreign_network_facts, network_facts
 
-    from rib.models.network import build
-
-    with torch.device("meta"):
-        network = build(library, architecture, PUBLISHED_CLASSES, arguments=arguments)
-    # Self-attention has projections of its own; attention that only pools features does not count.
-    kinds = {type(layer).__name__ for layer in network.modules() if {"qkv", "q_proj", "out_proj"} & {*dir(layer)}}
-    attention = any("Attention" in kind and "Pool" not in kind for kind in kinds)
-    how = {"library": library, "architecture": architecture, "arguments": dict(arguments)}
-    size = sum(part.numel() for part in network.parameters())
-    return {**how, "type": "vit" if attention else "cnn", "parameters": size}
+    # Without arguments a network is the library's own.
+    facts = (foreign_network_facts if arguments else network_facts)(library, architecture, arguments)
+    return {"library": library, "architecture": architecture, "arguments": dict(arguments), **facts}
 
 
 def _of_folder(name: Name) -> dict:
