@@ -94,6 +94,37 @@ FILES = {
         lambda s: saved(s | {"conv_stem.weight": torch.full_like(s["conv_stem.weight"], 1e300, dtype=torch.float64)}),
         f"{PLACE}.*infinite",
     ),
+    "one number as a tensor": (
+        "w.pth",
+        lambda s: saved(s | {"conv_stem.weight": torch.zeros(1).expand(s["conv_stem.weight"].shape)}),
+        f"{PLACE}.*stored",
+    ),
+    "4 bytes as 8 GB": ("w.pth", lambda s: saved(s | {"x": torch.zeros(1).expand(50_000, 40_000)}), "'x'.*stored"),
+    "4 bytes as 8 GB, old format": (
+        "w.pth",
+        lambda s: saved(s | {"x": torch.zeros(1).expand(50_000, 40_000)}, **OLD),
+        "'x'.*stored",
+    ),
+    "overlapping rows": (
+        "w.pth",
+        lambda s: saved(s | {"x": torch.zeros(2000).as_strided((1000, 1000), (1, 1))}),
+        "'x'.*stored",
+    ),
+    "a thousand names of one tensor": (
+        "w.pth",
+        lambda s: saved(s | dict.fromkeys(map(str, range(1000)), torch.zeros(100_000))),
+        "2 times",
+    ),
+    "a head of no width for a billion classes": (
+        "w.pth",
+        lambda s: saved(s | {"classifier.weight": torch.zeros(10**9, 0)}),
+        "1000000000 outputs",
+    ),
+    "a head of no shape": (
+        "w.pth",
+        lambda s: saved(s | {"classifier.weight": torch.tensor(1.0)}),
+        "classifier.weight.*shape",
+    ),
     "pickled code": ("w.pth", lambda s: saved(s | {"x": Trap()}), "never loaded"),
     "pickled code, old format": ("w.pth", lambda s: saved(s | {"x": Trap()}, **OLD), "never loaded"),
     "plain pickle": ("w.pth", lambda s: pickle.dumps(Trap()), "never loaded"),
@@ -169,6 +200,16 @@ def test_a_plain_state_dict_is_converted(tmp_path, monkeypatch, state, data):
     assert safetensors.torch.load_file("out/weights.safetensors").keys() == state.keys()
 
 
+def test_tied_weights_and_views_of_a_storage_are_read(tmp_path):
+    """Two names of one tensor, as of an embedding and a head, slices of one storage, and a transposed tensor."""
+    embedding, whole = torch.randn(100, 50), torch.randn(300, 20)
+    state = {"embedding": embedding, "head": embedding, "transposed": embedding.T}
+    state |= {"q": whole[:100], "k": whole[100:200], "v": whole[200:], "step": torch.zeros(1, 1).expand(1, 1)}
+    torch.save(state, tmp_path / "w.pth")
+    read = read_state(tmp_path / "w.pth", None, "net")
+    assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
+
+
 @pytest.mark.attack("weights")
 def test_nothing_in_the_project_unpickles_what_was_downloaded():
     for path in [*(ROOT / "workflow").rglob("*.py")]:
@@ -205,3 +246,10 @@ def test_missing_tensors_are_named_where_timm_does_not_look(missing):
 def test_names_of_a_wrapped_network_are_those_of_the_network(tmp_path, state):
     safetensors.torch.save_file({f"module.{key}": tensor for key, tensor in state.items()}, tmp_path / "w.safetensors")
     assert read_state(tmp_path / "w.safetensors", None, "net").keys() == state.keys()
+
+
+@pytest.mark.attack("weights")
+def test_pickles_are_read_only_where_torchs_advice_is_restated():
+    """torch's errors recommend weights_only=False; tests with damaged files show that these two modules don't."""
+    readers = [path.name for path in (ROOT / "workflow").rglob("*.py") if "torch.load(" in path.read_text()]
+    assert sorted(readers) == ["training_state.py", "weights.py"]

@@ -18,7 +18,7 @@ from rib.base.plugins import LIBRARY, shipped
 from rib.base.text import WHY, presentable, redacted
 from rib.config.entries import CURVE, EXTERNAL, FINETUNE, MERGES, SELECT, Dataset, Family, Method, Model, Recipe
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
-from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve
+from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve, validated_models
 from rib.config.run import ALL, METHODS, TARGETS
 from rib.config.schema import is_number, known_name, load_schema, number, read_yaml, show, validated
 from rib.config.settings import BASE, RECIPE, TRAINING, Setting, algorithm_settings, check_settings, signature_of
@@ -113,7 +113,8 @@ class Catalog:
                     raise UserError(
                         f"config, models: '{name}' is called '{short}' here, as another model is; choose one."
                     )
-                entry = validated({short: {"record": name, **entry_of(name, self.records[name])}}, "models", str(LOCK))
+                recorded = {"record": name, **entry_of(name, self.records[name])}
+                entry = validated_models({short: recorded}, str(LOCK))
                 self.models[short], found[name] = Model(name=short, **entry[short]), short
         return found
 
@@ -211,8 +212,11 @@ class Catalog:
         entries: dict[str, tuple[dict, Path]] = {}
         for path in filter(Path.exists, [folder / f"{kind}.yaml" for folder in self.folders]):
             own = read_yaml(path)
-            read = self._with_records(own) if kind == "models" else own
-            for name, entry in validated(read, kind, str(path)).items():
+            if kind == "models":
+                checked = validated_models(self._with_records(own), str(path))
+            else:
+                checked = validated(own, kind, str(path))
+            for name, entry in checked.items():
                 stated = own[name].keys() & {"source", "sources"}  # paths of records are relative to the project
                 for source in [entry.get("source"), *entry.get("sources", [])] if stated else []:
                     if isinstance(source, dict) and source["kind"] in ("file", "folder"):

@@ -20,6 +20,7 @@ from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.plugins import LIBRARY
 from rib.config.entries import Model
+from rib.config.model_arguments import check_arguments
 from rib.config.schema import show, validated
 
 LOCK = Path("models.lock.json")
@@ -96,7 +97,7 @@ def resolve(names: Iterable[str]) -> dict[str, dict]:
             raise UserError(said if explained else f"config, models: {shown} not resolved: {said}")
         facts = read_json(found)
         for name, record in facts.items():
-            validated({parse_name(name).short: entry_of(name, record)}, "models", f"config, models, {name}")
+            validated_models({parse_name(name).short: entry_of(name, record)}, f"config, models, {name}")
         write_json(LOCK, read_lock(LOCK) | facts)
     return facts
 
@@ -110,6 +111,18 @@ def entry_of(name: str, facts: Mapping) -> dict:
         "pretraining": tag if tag and name.startswith(("timm/", "open_clip/")) else "not stated",
         **facts,
     }
+
+
+def validated_models(entries: object, where: str) -> dict[str, dict]:
+    """Entries of models, checked and with defaults filled in; `where` is their file.
+
+    Raises:
+        UserError: An entry doesn't fit the schema, or has an argument that may load something.
+    """
+    filled = validated(entries, "models", where)
+    for name, entry in filled.items():
+        check_arguments(entry["library"], entry["arguments"], f"{where}, {name}")
+    return filled
 
 
 def with_styles(models: Mapping[str, Model]) -> dict[str, Model]:

@@ -5,24 +5,27 @@ The renderer itself would read files that a drawing refers to, and some drawings
 
 import contextlib
 import io
-import os
 import re
-import resource
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection, Pipe
 from xml.etree import ElementTree
 
 import resvg_py
+
+from rib.base.limited_process import (
+    Ask,
+    Limits,
+    ProcessFailedError,
+    TooSlowError,
+    answer_requests,
+    limited_process,
+)
 
 LARGEST = 4 << 20  # characters; parsing takes 30 times the memory
 DEEPEST = 64  # nested elements; at about 250, the renderer's stack overflows
 MOST_OCTAVES = 10  # of feTurbulence; each has half the amplitude of the one before, so more don't change 8 bits
 SECONDS = 10  # processor time for one drawing
 PATIENCE = 60  # seconds to wait for one drawing
-MEMORY = 1 << 30  # bytes of address space
+MEMORY = 1 << 30  # bytes of address space besides those of the renderer itself
 INSIDE = r"(#|data:image/(png|jpe?g|gif|webp)[;,])"  # an SVG within a data URL would not be checked
 OUTSIDE_CSS = re.compile(rf"""@import|url\((?!\s*["']?{INSIDE})""", re.IGNORECASE)
 NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -62,49 +65,28 @@ def renderer() -> Iterator[Draw]:
     The function takes the content of an SVG's root element, its view box and the side in pixels, and returns a PNG on
     white. It raises ValueError if `check` refuses it, or if it fails or exceeds a limit, and then can't be used again.
     """
-    connection, other = Pipe()
-    with other:
-        command = [sys.executable, "-P", "-m", __name__, *map(str, (other.fileno(), SECONDS, MEMORY))]
-        env = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # without the user's passwords
-        process = subprocess.Popen(command, env=env, pass_fds=[other.fileno()], stderr=subprocess.PIPE)
-    with process, connection:
-        try:
-            yield lambda body, view, size: _ask(process, connection, body, view, size)
-        finally:
-            process.kill()
+    limits = Limits(seconds=SECONDS, patience=PATIENCE, memory=MEMORY)
+    with limited_process(__name__, limits) as ask:
+        yield lambda body, view, size: _draw(ask, body, view, size)
 
 
-def _ask(process: subprocess.Popen, connection: Connection, body: str, view: str, size: int) -> bytes:
+def _draw(ask: Ask, body: str, view: str, size: int) -> bytes:
     svg = f'<svg {NAMESPACES} viewBox="{view}" width="{size}" height="{size}">{body}</svg>'
     check(svg)  # a DOCTYPE after the root's start is not well-formed
     try:
-        connection.send_bytes(f"{size}\n{svg}".encode())
-        if connection.poll(PATIENCE):
-            return connection.recv_bytes()
-    except (EOFError, OSError):
-        said = process.stderr.read().decode(errors="replace").strip().rpartition("\n")[2]
-        if (code := process.wait()) != -signal.SIGXCPU:
-            raise ValueError(f"the renderer failed: {said or signal.Signals(-code).name}") from None
-    raise ValueError(f"it takes more than {SECONDS} s")
+        return ask(f"{size}\n{svg}".encode())
+    except TooSlowError:
+        raise ValueError(f"it takes more than {SECONDS} s") from None
+    except ProcessFailedError as error:
+        raise ValueError(f"the renderer failed: {error}") from None
 
 
-def _answer(connection: Connection, seconds: int, memory: int) -> None:
-    """Render drawings until the other end is closed; end this process if one fails."""
-    os.chdir("/")  # `#x.png` is also the name of a file
-    _limit(resource.RLIMIT_AS, memory)
-    _limit(resource.RLIMIT_CORE, 0)
-    with contextlib.suppress(EOFError):
-        while True:
-            side, _, svg = connection.recv_bytes().decode().partition("\n")
-            options = {"width": int(side), "height": int(side), "background": "#ffffff", "skip_system_fonts": True}
-            _limit(resource.RLIMIT_CPU, int(sum(os.times()[:2])) + 1 + seconds)
-            connection.send_bytes(bytes(resvg_py.svg_to_bytes(svg_string=svg, **options)))
-
-
-def _limit(kind: int, value: int) -> None:
-    with contextlib.suppress(ValueError, OSError):  # a stricter limit holds, or the system has none
-        resource.setrlimit(kind, (value, resource.getrlimit(kind)[1]))
+def _render(request: bytes) -> bytes:
+    """The PNG of a request: the side in pixels and, in the next lines, the drawing."""
+    side, _, svg = request.decode().partition("\n")
+    options = {"width": int(side), "height": int(side), "background": "#ffffff"}
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True, **options))
 
 
 if __name__ == "__main__":
-    _answer(Connection(int(sys.argv[1])), *map(int, sys.argv[2:]))
+    answer_requests(_render)

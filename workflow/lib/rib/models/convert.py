@@ -15,10 +15,9 @@ from rib.models import device as devices
 from rib.models.heads import fit_head, load_tokenizer
 from rib.models.network import OpenClipClassifier, embedding_width, write_model
 from rib.models.text import prompt_tokens, set_zero_shot_weights, text_tokens
-from rib.models.weights import read_state, with_weights
+from rib.models.weights import RESIZING, read_state, with_weights
 
 FITTED, ZERO_SHOT = "fitted", "zero_shot"
-RESIZING = ("img_size", "force_image_size")  # arguments of create_model that set the side of the input
 
 
 def convert(

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.base.progress import Progress, log
+from rib.config.model_arguments import TOKENIZER_OPTIONS
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import held_back
 from rib.models.inputs import Inputs, in_batches
 from rib.models.network import head_inputs
 
-TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language"}  # others reach transformers, which may run code
 SELECT_FRACTION = 0.2  # fraction of each class's images on which the penalty is chosen
 POWERS = range(1, -7, -1)  # penalties as powers of ten, strongest first, since each fit starts from the previous one
 STRONGEST, WEAKEST = 4, -8  # limits of the search for a penalty

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
+from rib.config.model_arguments import check_arguments
 from rib.models.device import autocast
 
 NUM_CLASSES = 1000  # ImageNet-1K's
@@ -30,12 +31,16 @@ def build(
     """A network with random weights and a head, in evaluation mode.
 
     The library is `timm`, or `open_clip` for the visual tower of one of its models; for dropout and drop_path see
-    rib.methods.base.FineTuning, for arguments and errors `create`. A UserError too if a rate isn't supported.
+    rib.methods.base.FineTuning, for arguments and errors `create`. A UserError too if a rate isn't supported, or an
+    argument is none that rib.config.model_arguments allows.
     """
+    check_arguments(library, arguments, architecture)
     if library == "open_clip":
         if dropout or drop_path:
             raise UserError(f"{architecture}: open_clip's towers have no dropout or drop_path; set both to 0.")
-        tower = create(library, architecture, arguments).visual
+        # open_clip moves what it has built to the CPU, unless it is told another device.
+        place = {"device": torch.get_default_device()}
+        tower = create(library, architecture, {**arguments, **place}).visual
         model = OpenClipClassifier(tower, embedding_width(architecture, arguments), num_classes)
     else:
         # Not every architecture has these arguments, so they are passed only if set.
@@ -90,7 +95,7 @@ def create(library: str, architecture: str, arguments: Mapping, state: Mapping[s
             arguments |= {"load_weights": bool(state), "pretrained_text": False}
             return module.create_model(f"local-dir:{folder}", **arguments)
     except TypeError as error:
-        shown = {name: value for name, value in arguments.items() if name != "pretrained_cfg_overlay"}
+        shown = {name: value for name, value in arguments.items() if name not in ("pretrained_cfg_overlay", "device")}
         raise UserError(f"{architecture} can't be built with {shown} ({error}); correct these settings.") from error
 
 

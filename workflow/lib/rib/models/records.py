@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, sha256, write_json
+from rib.config.model_arguments import check_arguments
 from rib.config.model_names import RECORDS, Name, parse_name
 from rib.data.download import hub_problem
 
@@ -26,8 +27,6 @@ WEIGHTS = {
     "open_clip": ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
 }
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
-# Arguments of create_model that load files, or give something else than a classifier.
-REFUSED = {"checkpoint_path", "cache_dir", "features_only", "scriptable", "exportable", "no_jit", "out_indices"}
 UNKNOWN = "not stated"
 
 
@@ -122,6 +121,7 @@ def _open_clip_facts(architecture: str, config: Mapping, record: Mapping, argume
 
     if "hf_model_name" in config["text_cfg"] or ":" in config["vision_cfg"].get("timm_model_name", ""):
         raise UserError("it has a tower that open_clip would fetch from elsewhere; choose another model.")
+    check_arguments("open_clip", arguments, "its open_clip_config.json")
     size = config["vision_cfg"]["image_size"]
     side, other = (size, size) if isinstance(size, int) else size
     mode = {"shortest": "center"}.get(record.get("resize_mode") or "shortest", record.get("resize_mode"))
@@ -146,19 +146,11 @@ def _preprocessing(record: Mapping, side: int | bool, crop_pct: float, mode: str
 
 def _built(library: str, architecture: str, arguments: Mapping) -> dict:
     """How a network is built, its type and number of parameters, from one without memory for its weights."""
-    import torch
+    from rib.models.foreign_network import foreign_network_facts, network_facts
 
-    from rib.models.network import build
-
-    place = {"device": "meta"} if library == "open_clip" else {}  # it moves what it has built
-    with torch.device("meta"):
-        network = build(library, architecture, PUBLISHED_CLASSES, arguments={**arguments, **place})
-    # Self-attention has projections of its own; attention that only pools features does not count.
-    kinds = {type(layer).__name__ for layer in network.modules() if {"qkv", "q_proj", "out_proj"} & {*dir(layer)}}
-    attention = any("Attention" in kind and "Pool" not in kind for kind in kinds)
-    how = {"library": library, "architecture": architecture, "arguments": dict(arguments)}
-    size = sum(part.numel() for part in network.parameters())
-    return {**how, "type": "vit" if attention else "cnn", "parameters": size}
+    # Without arguments a network is the library's own.
+    facts = (foreign_network_facts if arguments else network_facts)(library, architecture, arguments)
+    return {"library": library, "architecture": architecture, "arguments": dict(arguments), **facts}
 
 
 def _of_folder(name: Name) -> dict:
@@ -187,8 +179,7 @@ def _configured(name: Name, find: Callable[[str], Path | None]) -> dict:
     file = find("config.json")
     if file and timm.is_model(str(read_json(file).get("architecture"))):
         record, architecture, arguments = load_model_config_from_path(file.parent)
-        if taken := sorted(key for key in arguments if key in REFUSED or key.startswith("pretrained")):
-            raise UserError(f"its config.json sets {taken[0]}; remove it.")
+        check_arguments("timm", arguments, "its config.json")
         known = timm.models.get_pretrained_cfg(architecture)
         return _timm_facts(architecture, {**(known.to_dict() if known else {}), **record}, arguments)
     file = find("open_clip_config.json")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.base.files import read_json
+from rib.config.model_arguments import check_arguments
 from rib.models.device import autocast
 from rib.models.network import create
 
@@ -86,6 +87,7 @@ def text_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> dict[
 def load_text(model_folder: Path, text_folder: Path, device: torch.device) -> Text:
     """The text tower of a models job's network, as rib.models.convert.store_text left it."""
     facts = read_json(model_folder / "model.json")
+    check_arguments("open_clip", facts["arguments"], str(model_folder / "model.json"))
     tower = create("open_clip", facts["architecture"], facts["arguments"]).eval()
     del tower.visual
     tower.load_state_dict(safetensors.torch.load_file(text_folder / "tower.safetensors"), strict=True)

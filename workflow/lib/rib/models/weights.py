@@ -1,11 +1,13 @@
 """Reading of weights that others made, and loading by the library's own conversion of keys."""
 
+import contextlib
 import io
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from unittest.mock import patch
 
 import safetensors.torch
@@ -13,11 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from rib.base.errors import UserError
+from rib.base.files import in_bytes
 from rib.base.progress import log
+from rib.config.model_arguments import MOST_CLASSES, check_arguments
 from rib.data.archives import WEIGHTS, archive_members
 from rib.models.network import NUM_CLASSES, create
 
 BY_ORDER, WRAPPED = "by_order", "module."
+RESIZING = ("img_size", "force_image_size")  # arguments of create_model that set the side of the input
+# Times the size of a file that its tensors may have. Several names may share a tensor, as tied weights do (twice, of an
+# embedding and a head); in a file where each byte is used more often than this on average, numbers are made up.
+MOST_SHARED = 2
 SHOWN = 600  # characters of what a library says of weights that don't fit
 
 
@@ -58,8 +66,36 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
             f"{name}: {file} is a {type(found).__name__} with {', '.join(others)[:200] or 'no named tensors'}; save "
             "its state dict, tensors by name, as .safetensors and use that file."
         )
+    _refuse_expanded(tensors, file.stat().st_size if data is None else len(data), f"{name}: {file}")
     wrapped = all(key.startswith(WRAPPED) for key in tensors)  # as torch's DistributedDataParallel names them
     return {key.removeprefix(WRAPPED): tensor for key, tensor in tensors.items()} if wrapped else tensors
+
+
+def _refuse_expanded(tensors: Mapping[str, Tensor], size: int, where: str) -> None:
+    """Refuse tensors with more bytes than are stored for them, before anything copies them.
+
+    A pickle states the shape of a tensor beside its storage. With strides of 0, or with overlapping ones, a few bytes
+    are a tensor of any size, which takes no memory until it is copied.
+
+    Args:
+        size: of the file with the tensors, in bytes.
+        where: model and file, for messages.
+    """
+    total = 0
+    for key, tensor in tensors.items():
+        tensor_bytes = tensor.numel() * tensor.element_size()
+        stored_bytes = tensor.untyped_storage().nbytes()
+        if tensor_bytes > stored_bytes:
+            raise UserError(
+                f"{where}: '{key}' has {in_bytes(tensor_bytes)}, but only {in_bytes(stored_bytes)} are stored for it; "
+                "don't use this file, or save its tensors as .safetensors."
+            )
+        total += tensor_bytes
+    if total > MOST_SHARED * size:
+        raise UserError(
+            f"{where}: its tensors have {in_bytes(total)}, more than {MOST_SHARED} times the {in_bytes(size)} of the "
+            "file; don't use this file, or save its tensors as .safetensors."
+        )
 
 
 def _unpickle(file: io.BufferedIOBase) -> object:
@@ -77,14 +113,22 @@ def with_weights(
     """The library's network with a published state dict and its own head, in evaluation mode.
 
     Keys are converted by the library, which also resizes position embeddings to another input size. Raises a UserError
-    if a tensor is missing, unexpected, not finite, or has another shape or type.
+    if a tensor is missing, unexpected, not finite, has another shape or type, or is not what the file says once it is
+    loaded, and if an argument is none that rib.config.model_arguments allows.
 
     Args:
         arguments: see rib.models.network.create; `num_classes` (timm) if the head must have so many outputs.
         keys: `by_name`, or `by_order` if the state dict has other names in the same order.
     """
+    check_arguments(library, arguments, name)
     if library == "timm":
-        arguments = {"num_classes": _published_classes(state, architecture), **arguments}
+        classes = _published_classes(state, architecture)
+        if classes > MOST_CLASSES:
+            raise UserError(
+                f"{name}: the weights have a head with {classes} outputs for the architecture {architecture}, more than "
+                f"{MOST_CLASSES}; don't use them."
+            )
+        arguments = {"num_classes": classes, **arguments}
     model = create(library, architecture, arguments)
     if keys == BY_ORDER and len(model.state_dict()) < len(state):
         arguments["num_classes"] = NUM_CLASSES
@@ -100,7 +144,7 @@ def with_weights(
                 f"{name}: '{key}' is {state[key].dtype} in the weights, but {wanted[key].dtype} in {architecture}; don't use them."
             )
     try:
-        model = _load(state, library, architecture, arguments)
+        model, loads = _load(state, library, architecture, arguments)
     except (RuntimeError, KeyError, ValueError, AttributeError, IndexError, AssertionError) as error:
         what = " ".join(str(error).split()).partition(": ")[2] or repr(error)
         what = what if len(what) < SHOWN else f"{what[: SHOWN // 2]} ... {what[-SHOWN // 2 :]}"
@@ -111,27 +155,93 @@ def with_weights(
     for key, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise UserError(f"{name}: '{key}' has NaN or infinite values; don't use these weights.")
+    resized = any(argument in arguments for argument in RESIZING)
+    _check_loaded(model, loads, state, resized, name)
     return model.eval()
 
 
-def _load(state: Mapping[str, Tensor], library: str, architecture: str, arguments: Mapping) -> nn.Module:
-    if library == "timm":
-        overlay = {"state_dict": dict(state), "num_classes": arguments["num_classes"], "custom_load": False}
-        arguments = {**arguments, "pretrained": True, "pretrained_cfg_overlay": overlay}
-        load, differences = nn.Module.load_state_dict, []
+class Load(NamedTuple):
+    """One call of a module's load_state_dict."""
 
-        def recorded(*given, **how):
-            differences.append(load(*given, **how))
-            return differences[-1]
+    module: nn.Module
+    state: Mapping[str, Tensor]  # under the names of the module
+    missing: Sequence[str]
+    unexpected: Sequence[str]
 
-        with patch.object(nn.Module, "load_state_dict", recorded):  # timm loads some architectures without a check
-            loaded = create(library, architecture, arguments)
-        if unused := [key for difference in differences for key in difference.unexpected_keys]:
-            log.warning("%s doesn't use %s", architecture, ", ".join(unused))
-        if missing := [key for difference in differences for key in difference.missing_keys]:
-            raise RuntimeError(f"timm: missing {', '.join(missing)}")
-        return loaded
-    return create(library, architecture, arguments, state)
+
+def _load(
+    state: Mapping[str, Tensor], library: str, architecture: str, arguments: Mapping
+) -> tuple[nn.Module, list[Load]]:
+    """The library's network with a state dict, and what the library loaded into it and its parts, in order."""
+    if library != "timm":
+        with _recorded_loads() as loads:
+            return create(library, architecture, arguments, state), loads
+    overlay = {"state_dict": dict(state), "num_classes": arguments["num_classes"], "custom_load": False}
+    arguments = {**arguments, "pretrained": True, "pretrained_cfg_overlay": overlay}
+    with _recorded_loads() as loads:
+        model = create(library, architecture, arguments)
+    # timm loads some architectures without a check.
+    if unused := [key for load in loads for key in load.unexpected]:
+        log.warning("%s doesn't use %s", architecture, ", ".join(unused))
+    if missing := [key for load in loads for key in load.missing]:
+        raise RuntimeError(f"timm: missing {', '.join(missing)}")
+    return model, loads
+
+
+@contextlib.contextmanager
+def _recorded_loads() -> Iterator[list[Load]]:
+    """A list to which each call of load_state_dict is added, also by the libraries."""
+    loads = []
+    load_state_dict = nn.Module.load_state_dict
+
+    def load_and_record(module, state_dict, *more, **options):
+        difference = load_state_dict(module, state_dict, *more, **options)
+        loads.append(Load(module, dict(state_dict), *difference))
+        return difference
+
+    with patch.object(nn.Module, "load_state_dict", load_and_record):
+        yield loads
+
+
+def _check_loaded(
+    model: nn.Module, loads: Sequence[Load], state: Mapping[str, Tensor], resized: bool, name: str
+) -> None:
+    """Check that a network's tensors are those of its weights file, and that nothing replaced them afterwards.
+
+    This is done once, where foreign weights enter a result: by the job that converts, imports or exports them. Later
+    jobs read what it stored, whose hash is checked. Equal means equal in the network's type of numbers.
+
+    The library may rename tensors and change their shapes before it loads them (heads, position embeddings). What it
+    loaded is compared with the network, and with the file as far as name and shape are the same there. If it renamed
+    any, a name may mean another tensor in the file, so only what it loaded is compared.
+
+    Args:
+        loads: what was loaded; the first load of the whole network counts.
+        resized: whether the network was built for another input size; then the library may resize after loading.
+
+    Raises:
+        UserError: A tensor has other values.
+    """
+    loaded = next((load.state for load in loads if load.module is model), None)
+    if loaded is None:
+        raise UserError(f"{name}: the library loaded none of the weights; correct the model's architecture.")
+    names_are_kept = loaded.keys() <= state.keys()
+    for key, tensor in model.state_dict().items():
+        if key not in loaded:
+            continue
+        fits = loaded[key].shape == tensor.shape
+        replaced = not _same_values(tensor, loaded[key]) if fits else not resized
+        if names_are_kept and state[key].shape == tensor.shape:
+            replaced = replaced or not _same_values(tensor, state[key])
+        if replaced:
+            raise UserError(
+                f"{name}: once loaded, '{key}' is not what the weights file says; "
+                "remove the model's arguments or don't use this model."
+            )
+
+
+def _same_values(tensor: Tensor, given: Tensor) -> bool:
+    return torch.equal(tensor, given.to(tensor.dtype))
 
 
 def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:
@@ -141,4 +251,5 @@ def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:
     known = get_pretrained_cfg(architecture)
     classifier = (known and known.classifier) or ()  # several for networks with a head for distillation
     names = [classifier] if isinstance(classifier, str) else classifier
-    return next((len(state[f"{name}.weight"]) for name in names if f"{name}.weight" in state), 0)
+    heads = [state[f"{name}.weight"] for name in names if f"{name}.weight" in state]
+    return next((len(head) for head in heads if head.ndim), 0)  # a scalar is refused when it is loaded

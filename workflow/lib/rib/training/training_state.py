@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rib.base.errors import UserError
 from rib.base.progress import log
 
 SAVE_EVERY = 300.0  # seconds between two saves
@@ -42,10 +43,14 @@ class TrainingState:
         self.saved = time.monotonic()
 
     def restore(self) -> tuple[int, int, list[dict], list[Tensor], Tensors]:
-        """Restore the saved state and return the arguments of `save_if_due`; start from scratch if none was saved."""
+        """Restore the saved state and return the arguments of `save_if_due`; start from scratch if none was saved.
+
+        Raises:
+            UserError: The file is damaged, or contains other objects than this class saves.
+        """
         if self.path is None or not self.path.is_file():
             return 0, 0, [], [], {}
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        state = self._read()
         self.model.load_state_dict(state["model"], strict=True)
         with torch.no_grad():
             for kind, tensors in self.tensors.items():
@@ -59,3 +64,13 @@ class TrainingState:
         device = next(iter(self.tensors["trainable"].values())).device
         log.info("resuming after epoch %d, step %d", epoch, step)
         return epoch, step, rows, [part.to(device) for part in sums], good
+
+    def _read(self) -> dict:
+        try:
+            return torch.load(self.path, map_location="cpu", weights_only=True)
+        except (MemoryError, OSError):
+            raise
+        except Exception:  # not shown: torch's messages recommend less safe ways to load
+            raise UserError(
+                f"{self.path} is damaged, or is not the saved state of a training; delete it and run again."
+            ) from None

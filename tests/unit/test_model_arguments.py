@@ -1,0 +1,306 @@
+"""Arguments of models: those that change an architecture are passed on, those that may load something are refused."""
+
+import importlib
+import pickle
+import re
+from pathlib import Path
+
+import open_clip
+import pytest
+import timm
+import torch
+import yaml
+
+from rib.base.errors import UserError
+from rib.base.files import read_json, write_json
+from rib.config.catalog import Catalog
+from rib.config.model_names import parse_name
+from rib.models.network import build
+from rib.models.records import _configured, describe
+from rib.models.weights import with_weights
+from rib.training.training_state import TrainingState
+from tiny.architectures import ARCHITECTURES
+from tiny.project import ROOT
+
+CLIP = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+    "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
+}
+
+
+def clip(section, **changes):
+    return {"model_cfg": CLIP | {section: CLIP[section] | changes}}
+
+
+# Arguments by what they would do, and the key that the sentence must name.
+TIMM = {
+    "weights of a file": ({"checkpoint_path": "/tmp/other.pth"}, "checkpoint_path"),
+    "weights of a file beside legitimate arguments": (
+        {"img_size": 64, "checkpoint_path": "other.pth"},
+        "checkpoint_path",
+    ),
+    "a folder of weights": ({"cache_dir": "/tmp"}, "cache_dir"),
+    "other pretrained weights": ({"pretrained": True}, "pretrained"),
+    "a configuration with a file": ({"pretrained_cfg": {"file": "/tmp/other.pth"}}, "pretrained_cfg"),
+    "a configuration with an address": (
+        {"pretrained_cfg_overlay": {"url": "http://127.0.0.1/other.pth"}},
+        "pretrained_cfg_overlay",
+    ),
+    "no classifier": ({"features_only": True}, "features_only"),
+    "a path as a value": ({"global_pool": "/tmp/other.pth"}, "global_pool"),
+    "a file as a value": ({"act_layer": "other.pth"}, "act_layer"),
+    "an address in a list": ({"depths": [1, "http://127.0.0.1/other"]}, "depths"),
+    "a mapping as a value": ({"norm_layer": {"file": "other"}}, "norm_layer"),
+    "a name of a repository": ({"norm_layer": "hf-hub:owner/net"}, "norm_layer"),
+    "a head with absurdly many outputs": ({"num_classes": 10**9}, "num_classes"),
+}
+OPEN_CLIP = {
+    "weights of an image tower": ({"pretrained_image_path": "other.pth"}, "pretrained_image_path"),
+    "weights of a text tower": ({"pretrained_text_path": "other.pth"}, "pretrained_text_path"),
+    "pretrained weights": ({"pretrained": "openai"}, "pretrained"),
+    "unsafe loading": ({"weights_only": False}, "weights_only"),
+    "an image tower of the hub": (clip("vision_cfg", timm_model_name="hf-hub:owner/net"), "timm_model_name"),
+    "a pretrained image tower": (clip("vision_cfg", timm_model_pretrained=True), "timm_model_pretrained"),
+    "a text tower of the hub": (clip("text_cfg", hf_model_name="owner/net"), "hf_model_name"),
+    "a tokenizer that may be code": (
+        clip("text_cfg", tokenizer_kwargs={"trust_remote_code": True}),
+        "trust_remote_code",
+    ),
+    "a path as a tokenizer": (clip("text_cfg", hf_tokenizer_name="/tmp/other"), "hf_tokenizer_name"),
+    "a list in place of a tower": ({"model_cfg": CLIP | {"text_cfg": ["/tmp"]}}, "text_cfg"),
+}
+CASES = [("timm", *case) for case in TIMM.values()] + [("open_clip", *case) for case in OPEN_CLIP.values()]
+NAMES = [*TIMM, *OPEN_CLIP]
+every_argument = pytest.mark.parametrize(("library", "arguments", "key"), CASES, ids=NAMES)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def entry(library, arguments):
+    """An entry of models.yaml with these arguments."""
+    half = [0.5, 0.5, 0.5]
+    return {
+        "families": ["emoji"],
+        "label": "Net",
+        "type": "vit",
+        "pretraining": "none",
+        "library": library,
+        "architecture": "test_vit" if library == "timm" else "ViT-B-32",
+        "arguments": arguments,
+        "preprocessing": {"input_size": 64, "crop_pct": 1.0, "interpolation": "bicubic", "mean": half, "std": half},
+        "licence": "MIT",
+        "source": {"kind": "file", "path": "w.safetensors", "file": "w.safetensors", "digest": f"sha256:{'0' * 64}"},
+    }
+
+
+def own_catalog(models):
+    Path("own").mkdir(exist_ok=True)
+    Path("own/models.yaml").write_text(yaml.safe_dump(models))
+    return Catalog([ROOT / "workflow/catalog", Path("own")])
+
+
+@pytest.mark.attack("weights")
+@every_argument
+def test_the_catalogue_refuses_an_argument_that_may_load_something(library, arguments, key):
+    catalog = own_catalog({"net": entry(library, arguments)})
+    with pytest.raises(UserError, match=rf"own/models\.yaml, net: .*{key}.*(remove|give)"):
+        _ = catalog.models
+
+
+@pytest.mark.attack("weights")
+@every_argument
+def test_the_lock_refuses_an_argument_that_may_load_something(library, arguments, key):
+    name = "hf-hub:owner/net"
+    write_json(Path("models.lock.json"), {name: entry(library, arguments)})
+    with pytest.raises(UserError, match=rf"models\.lock\.json, owner\.net: .*{key}.*(remove|give)"):
+        own_catalog({}).add_models([name])
+
+
+IN_FOLDERS = [
+    (library, arguments, key)
+    for library, arguments, key in CASES
+    if library == "timm" or ("model_cfg" in arguments and key != "timm_model_pretrained")
+]
+
+
+@pytest.mark.attack("weights")
+@pytest.mark.parametrize("name", ["local-dir:net", "hf-hub:owner/net"])
+@pytest.mark.parametrize(("library", "arguments", "key"), IN_FOLDERS, ids=[key for *_, key in IN_FOLDERS])
+def test_a_configuration_of_a_folder_or_the_hub_refuses_it(name, library, arguments, key):
+    Path("net").mkdir()
+    if library == "timm":
+        published = {"input_size": [3, 160, 160]}
+        config = {"architecture": "test_vit", "model_args": arguments, "pretrained_cfg": published}
+        write_json(Path("net/config.json"), config)
+    else:
+        write_json(Path("net/open_clip_config.json"), arguments)
+
+    def find(file):
+        return Path("net") / file if (Path("net") / file).is_file() else None
+
+    with pytest.raises(UserError) as refusal:
+        _configured(parse_name(name), find)
+    assert re.search(f"config.json: .*{key}|fetch from elsewhere", str(refusal.value))
+
+
+@pytest.mark.attack("weights")
+@every_argument
+def test_no_network_is_built_with_it_whatever_asks(library, arguments, key):
+    """Also of a model.json or of a record that somebody changed."""
+    architecture = entry(library, {})["architecture"]
+    with pytest.raises(UserError, match=f"{key}.*(remove|give)"):
+        build(library, architecture, arguments=arguments)
+    with pytest.raises(UserError, match=f"^net: .*{key}.*(remove|give)"):
+        with_weights({"a": torch.zeros(1)}, library, architecture, arguments, "by_name", "net")
+
+
+def test_a_pretrained_tower_of_a_configuration_is_not_loaded():
+    Path("net").mkdir()
+    write_json(Path("net/open_clip_config.json"), clip("vision_cfg", timm_model_pretrained=True))
+    Path("net/open_clip_model.safetensors").write_bytes(b"none")
+    facts = describe(["local-dir:net"])["local-dir:net"]
+    assert facts["arguments"]["model_cfg"]["vision_cfg"]["timm_model_pretrained"] is False
+
+
+USUAL = {
+    "size of the input": {"img_size": [384, 384], "dynamic_img_size": True},
+    "rates": {"drop_rate": 0.1, "drop_path_rate": 0.2, "proj_drop_rate": 0},
+    "layers by name": {"act_layer": "quick_gelu", "norm_layer": "layernorm2d", "aa_layer": "avg"},
+    "pooling": {"global_pool": "", "class_token": False, "reg_tokens": 4, "fc_norm": None},
+    "numbers of layers": {"depths": [3, 3, 27, 3], "dims": (192, 384, 768, 1536), "depth": 40},
+    "Swin's windows": {"window_size": [16, 16], "pretrained_window_sizes": [12, 12, 12, 6]},
+    "layers of layers": {"depth": [[1, 3, 1], [1, 3, 1]], "mlp_ratio": 2.6667},
+    "classes": {"num_classes": 21_843, "in_chans": 3},
+}
+
+
+@pytest.mark.parametrize("arguments", USUAL.values(), ids=USUAL)
+def test_arguments_of_an_architecture_are_taken(arguments):
+    taken = own_catalog({"net": entry("timm", arguments)}).models["net"].arguments
+    assert taken == {key: list(value) if isinstance(value, tuple) else value for key, value in arguments.items()}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_arguments_of_the_architectures_that_users_name_are_taken(architecture):
+    from rib.config.model_arguments import check_arguments
+
+    known = ARCHITECTURES[architecture]
+    check_arguments(known.library, known.arguments, "here")
+
+
+def test_each_configuration_that_open_clip_ships_is_taken_unless_it_fetches_a_tower():
+    from rib.config.model_arguments import check_arguments
+
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        if "hf_model_name" not in config["text_cfg"]:
+            check_arguments("open_clip", {"model_cfg": config}, name)
+
+
+def published_weights():
+    torch.manual_seed(0)
+    return timm.create_model("test_resnet", num_classes=10).state_dict()
+
+
+@pytest.mark.attack("weights")
+@pytest.mark.parametrize("library", ["timm", "open_clip"])
+def test_a_network_that_has_other_weights_after_loading_is_refused(monkeypatch, library):
+    """Whatever replaced them: here the library itself, as its checkpoint_path or pretrained_image_path would."""
+    if library == "timm":
+        of, module = ("timm", "test_resnet", {}), timm
+        state = published_weights()
+    else:
+        of, module = ("open_clip", "net", {"model_cfg": CLIP}), open_clip
+        network = build("open_clip", "net", arguments=of[2])
+        state = {f"visual.{name}": tensor for name, tensor in network.visual.state_dict().items()}
+    with_weights(state, *of, "by_name", "net")  # is taken
+    create_model = module.create_model
+
+    def loads_others(*names, **arguments):
+        network = create_model(*names, **arguments)
+        others = {name: torch.zeros_like(tensor) for name, tensor in network.state_dict().items()}
+        network.load_state_dict(others)
+        return network
+
+    monkeypatch.setattr(module, "create_model", loads_others)
+    with pytest.raises(UserError, match="^net: .*is not what the weights file says; "):
+        with_weights(state, *of, "by_name", "net")
+
+
+@pytest.mark.attack("weights")
+def test_one_tensor_that_the_library_changes_before_it_loads_is_named(monkeypatch):
+    state = published_weights()
+    builder = importlib.import_module("timm.models._builder")
+    load_pretrained = builder.load_pretrained
+
+    def changes(network, pretrained_cfg, **options):
+        pretrained_cfg["state_dict"]["fc.bias"] = torch.ones(10)
+        return load_pretrained(network, pretrained_cfg=pretrained_cfg, **options)
+
+    monkeypatch.setattr(builder, "load_pretrained", changes)
+    with pytest.raises(UserError, match=r"^net: .*'fc\.bias'"):
+        with_weights(state, "timm", "test_resnet", {}, "by_name", "net")
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_resized_position_embeddings_and_other_types_of_numbers_are_what_the_file_says(size):
+    torch.manual_seed(0)
+    state = timm.create_model("test_vit", num_classes=10, img_size=64).state_dict()
+    halves = {name: tensor.half() for name, tensor in state.items()}
+    network = with_weights(halves, "timm", "test_vit", {"img_size": size}, "by_name", "net")
+    for name, tensor in network.state_dict().items():
+        assert name == "pos_embed" or torch.equal(tensor, halves[name].float())
+
+
+class Trap:
+    """Leaves a file when it is unpickled."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("trap"),)
+
+
+@pytest.mark.attack("weights")
+@pytest.mark.parametrize("kind", ["code", "damage", "text"])
+def test_a_saved_training_that_is_not_one_is_told_without_torchs_advice(kind):
+    contents = {"code": lambda: pickle.dumps(Trap()), "damage": lambda: b"PK", "text": lambda: b"<html>"}
+    Path("state.pt").write_bytes(contents[kind]())
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    saved = TrainingState(Path("state.pt"), network, optimizer, {}, {})
+    with pytest.raises(UserError, match=r"state\.pt .*delete it") as refusal:
+        saved.restore()
+    assert "weights_only" not in str(refusal.value) and refusal.value.__suppress_context__
+    assert not Path("trap").exists()
+
+
+HOSTILE_SIZES = {"crop_pct": [1e-9, 0.0, 0.2], "input_size": [10**9]}
+
+
+@pytest.mark.attack("weights")
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in HOSTILE_SIZES.items() for value in values])
+def test_images_of_absurd_sizes_are_refused_in_catalogue_and_lock(key, value):
+    """Images are resized to input_size / crop_pct."""
+    hostile = entry("timm", {})
+    hostile["preprocessing"][key] = value
+    with pytest.raises(UserError, match=rf"own/models\.yaml: .*net\.preprocessing\.{key}"):
+        _ = own_catalog({"net": hostile}).models
+    write_json(Path("models.lock.json"), {"hf-hub:owner/net": hostile})
+    with pytest.raises(UserError, match=rf"models\.lock\.json: .*owner\.net\.preprocessing\.{key}"):
+        own_catalog({}).add_models(["hf-hub:owner/net"])
+
+
+@pytest.mark.attack("weights")
+def test_a_folder_whose_images_would_be_of_an_absurd_size_is_refused_and_leaves_no_lock():
+    Path("net").mkdir()
+    network = timm.create_model("test_vit", num_classes=1000)
+    timm.models.save_for_hf(network, Path("net"), safe_serialization=True)
+    config = read_json(Path("net/config.json"))
+    config["pretrained_cfg"] |= {"crop_pct": 1e-9, "test_crop_pct": 1e-9}
+    write_json(Path("net/config.json"), config)
+    with pytest.raises(UserError, match=r"config, models, local-dir:net: .*crop_pct"):
+        own_catalog({}).add_models(["local-dir:net"])
+    assert not Path("models.lock.json").exists()
