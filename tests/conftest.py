@@ -4,6 +4,7 @@ import os
 import shutil
 import tracemalloc
 
+import pyarrow as pa
 import pytest
 import torch
 from filelock import FileLock
@@ -56,6 +57,16 @@ def peak():
 
     yield taken
     tracemalloc.stop()
+
+
+@pytest.fixture
+def arrow_peak():
+    """Most bytes that Arrow has had allocated since the test began."""
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(pool)
+    yield pool.max_memory
+    pa.set_memory_pool(before)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import contextlib
 import gzip
 import io
+import random
 import tarfile
 import zipfile
 import zlib
@@ -9,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from rib.base.errors import UserError
-from rib.data import unzip
+from rib.data import archives, unzip
 from rib.data.archives import TooLargeError, archive_members
-from rib.data.variables import PHOTO_MEGABYTES
+from rib.data.variables import ARCHIVE_RATIO, PHOTO_MEGABYTES
 from tiny.photos import encrypted, tar, zipped
 
 FILES = {"a/one.txt": b"one", "a/two.txt": b"two" * 1000, "three.txt": b""}
@@ -197,6 +198,57 @@ def test_reading_takes_no_more_memory_than_the_limit_whatever_an_archive_states(
     except UserError as error:
         assert str(error).startswith(f"{path} ")
     assert peak() < 20 << 20
+
+
+ZEROS = 80 << 20  # bytes, of which no archive may unpack as many for nothing
+COMPRESSIONS = ["gz", "bz2", "xz"]
+
+
+@pytest.mark.attack("memory")
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+@pytest.mark.parametrize("members", [1, 10], ids=["a large one", "several"])
+def test_skipped_files_of_a_compressed_tar_count(tmp_path, monkeypatch, kind, members):
+    files = {f"{number}.bin": bytes(ZEROS // members) for number in range(members)}
+    path = tar(tmp_path / "a.tar", files | {"last.jpg": b"x"}, f"w:{kind}")
+    monkeypatch.setenv(ARCHIVE_RATIO, "100")
+    with pytest.raises(UserError, match=f"^{path} of .* more than 67.*limits.archive_ratio"):
+        list(archive_members(path, wanted=["last.jpg"]))
+    monkeypatch.setenv(ARCHIVE_RATIO, "1000000")
+    assert read_all(path, wanted=["last.jpg"]) == [b"x"]
+
+
+@pytest.mark.attack("memory")
+def test_files_of_a_zip_count_by_the_sizes_that_they_state_if_they_are_wanted(tmp_path):
+    files = {f"{number}.jpg": bytes(ZEROS // 4) for number in range(4)}
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    with pytest.raises(UserError, match=f"^{path} .*limits.archive_ratio"):
+        list(archive_members(path))
+    assert [name for name, _ in archive_members(path, wanted=["0.jpg", "3.jpg"])] == ["0.jpg", "3.jpg"]
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+@pytest.mark.parametrize("size", [250 << 10, (250 << 10) + 1])
+@pytest.mark.parametrize("read", [True, False])
+def test_each_byte_of_a_compressed_tar_is_unpacked_once(tmp_path, monkeypatch, kind, size, read):
+    noise = random.Random(0).randbytes(size)  # which no compression makes smaller
+    path = tar(tmp_path / "a.tar", {f"{number}.jpg": noise[number:] for number in range(4)}, f"w:{kind}")
+    monkeypatch.setattr(archives, "FREE", 4 * (size + 2048) + 10240)
+    monkeypatch.setenv(ARCHIVE_RATIO, "0")
+    for number, (_, read_member) in enumerate(archive_members(path)):
+        assert not read or read_member() == noise[number:]
+
+
+def test_an_archive_of_texts_is_within_the_limit(tmp_path, monkeypatch):
+    """A table that unpacks to 20 bytes per byte."""
+    digits = random.Random(0)
+    table = "".join(f"n01440764/image_{n:07},0,0,500,375,{digits.choice('0123456789')}\n" for n in range(30_000))
+    path = tar(tmp_path / "a.tar", {"table.csv": table.encode()}, "w:xz")
+    monkeypatch.setattr(archives, "FREE", 0)
+    assert len(table) > 20 * path.stat().st_size
+    assert read_all(path) == [table.encode()]
 
 
 @pytest.mark.attack("data")

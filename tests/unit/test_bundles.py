@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from rib.base.errors import UserError
@@ -17,11 +18,13 @@ from rib.records import provenance
 from rib.reporting import compare as comparison
 from rib.reporting.bundle import FACTS, FORMULA, RECORDS, write_bundle
 from tiny.bundles import forged, make
+from tiny.parquet import repeated_by_deltas, understated
 
 STATISTICS = {"replicates": 100, "confidence": 0.95, "seed": 0}
 ROWS = "results/tiny/paper/evaluate/m/red/ft/all/0/tiny.parquet"
 MRI = "reports/tiny/tables/mri.csv"
 METRICS, PAGE = "reports/tiny/tables/provenance.json", "reports/tiny/index.provenance.json"
+LONG = "r" * (2 << 20)
 attack = pytest.mark.attack("bundles")
 
 
@@ -237,7 +240,7 @@ FILES = {
     "rows without a column": (table(lambda rows: rows.drop(columns="rank")), "damaged or forged"),
     "rows that are not Parquet": (edit(ROWS, lambda data: b"PAR1" + bytes(99) + b"PAR1"), "damaged or forged"),
     "a Parquet bomb": (table(lambda rows: rows.iloc[[0] * 700_000]), "unpacks to 700000 rows"),
-    "a text that each row repeats": (table(lambda rows: rows.assign(dataset=9_999_999 * "r")), "of 9999999 bytes"),
+    "a text that each row repeats": (table(lambda rows: rows.assign(dataset=9_999_999 * "r")), "unpacks to 12000"),
     "bytes that each row repeats": (
         table(lambda rows: rows.assign(dataset=99_999 * b"r")),
         "column 'dataset' of another",
@@ -266,6 +269,32 @@ FILES = {
 def test_files_that_do_not_belong_are_refused(made, files, said):
     assert said in refused(forged(made[0], files))
     assert not Path("/tmp/rib-outside").exists()
+
+
+SMALL = {
+    "texts of which each repeats the one before": lambda rows: repeated_by_deltas(
+        pa.table(rows.assign(dataset=LONG)), "dataset"
+    ),
+    "a long text that the footer understates": lambda rows: understated(
+        compressed(rows.assign(dataset=[*rows["dataset"][1:], 60 * LONG]))
+    ),
+}
+
+
+def compressed(rows):
+    packed = io.BytesIO()
+    rows.to_parquet(packed, compression="zstd")
+    return packed.getvalue()
+
+
+@pytest.mark.attack("memory")
+@pytest.mark.parametrize("make", SMALL.values(), ids=SMALL.keys())
+def test_a_small_bundle_is_refused_before_its_rows_take_memory(made, arrow_peak, make):
+    hostile = forged(made[0], edit(ROWS, lambda data: make(pd.read_parquet(io.BytesIO(data)))))
+    before = arrow_peak()
+    said = refused(hostile)
+    assert hostile.stat().st_size < 1 << 20 and "tiny.parquet" in said
+    assert arrow_peak() <= max(before, 100 << 20)
 
 
 SETTINGS = {

@@ -5,15 +5,19 @@ import zlib
 import numpy as np
 import pytest
 import timm.data
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from rib.base.errors import UserError
 from rib.config.geometry import Geometry
 from rib.config.schema import validated
+from rib.data import images
 from rib.data.images import CorruptImageError, decode, fit_on_white, resize_and_crop
 from rib.data.layouts.iconify import render
 from rib.data.svg import renderer
 from rib.data.variables import DEFAULTS, PHOTO_MEGAPIXELS
+from tiny.fuzz import fuzzed
 
 
 def noise(width, height):
@@ -30,6 +34,65 @@ def test_photos_are_resized_and_cropped_as_timm_does_for_evaluation(size, interp
     )
     expected = (transform(image).numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
     assert (resize_and_crop(image, Geometry(32, crop, interpolation)) == expected).all()
+
+
+def resized_whole(image, geometry):
+    """What `resize_and_crop` gives, by resizing all of the image."""
+    shorter = int(geometry.size / geometry.crop_pct)
+    if geometry.crop_mode == "squash":
+        size = (shorter, shorter)
+    else:
+        size = tuple(shorter * side // min(image.size) for side in image.size)
+    resized = image.resize(size, images.RESAMPLING[geometry.interpolation])
+    left, top = (round((side - geometry.size) / 2) for side in size)
+    return np.asarray(resized.crop((left, top, left + geometry.size, top + geometry.size)))
+
+
+def geometries(*crop_modes):
+    return st.builds(
+        Geometry,
+        size=st.integers(1, 64),
+        crop_pct=st.sampled_from([0.7, 0.875, 0.9, 0.965, 1.0]),
+        interpolation=st.sampled_from(["bicubic", "bilinear"]),
+        crop_mode=st.sampled_from(crop_modes),
+    )
+
+
+SIDES = st.tuples(st.integers(1, 80), st.integers(1, 80))
+
+
+@fuzzed(300)
+@given(SIDES, geometries("center", "squash"))
+def test_ordinary_photos_have_the_pixels_of_the_whole_resized_photo(size, geometry):
+    image = noise(*size)
+    assert (resize_and_crop(image, geometry) == resized_whole(image, geometry)).all()
+
+
+@fuzzed(600)
+@given(SIDES | st.tuples(st.integers(1, 3), st.integers(1, 900)), geometries("center"), st.booleans())
+def test_what_is_resized_for_a_crop_alone_differs_by_rounding_only(size, geometry, turned):
+    """Black and white noise, in which filters overshoot and a shift of a hundredth pixel is seen."""
+    image = noise(*(reversed(size) if turned else size)).point(lambda value: 255 * (value > 127))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "MOST_RESIZED_PIXELS", 0)
+        cropped_first = resize_and_crop(image, geometry).astype(int)
+    whole = resized_whole(image, geometry).astype(int)
+    assert np.abs(cropped_first - whole).max() <= 2  # each side is rounded once
+
+
+@pytest.mark.attack("memory")
+@pytest.mark.parametrize("size", [(1, 1000), (1000, 1), (2, 1999), (3000, 3)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_of_a_narrow_photo_only_what_the_crop_keeps_is_resized(monkeypatch, size, interpolation):
+    pixels, resize = [], Image.Image.resize
+
+    def counted(image, size, *arguments):
+        pixels.append(max(size[0] * size[1], size[0] * image.height, image.width * size[1]))
+        return resize(image, size, *arguments)
+
+    monkeypatch.setattr(Image.Image, "resize", counted)
+    assert resize_and_crop(noise(*size), Geometry(1024, 0.875, interpolation)).shape == (1024, 1024, 3)
+    assert sum(pixels) <= 2 * 1024**2
 
 
 def encoded(image, kind="PNG", **options):

@@ -12,11 +12,16 @@ from typing import BinaryIO
 
 from rib.base.errors import UserError
 from rib.base.files import in_bytes
-from rib.data.variables import PHOTO_MEGABYTES, photo_limit
+from rib.data.variables import ARCHIVE_RATIO, PHOTO_MEGABYTES, limit, photo_limit
 
 # Bytes of one file in an archive, by kind; the limit of photos is a setting.
 JSON, TABLE, FONT, TAR, WEIGHTS = 128 << 20, 64 << 20, 64 << 20, 4 << 30, 4 << 30
 CHUNK = 1 << 20  # bytes read at once
+# Bytes that any archive may unpack to. A larger one may unpack to limits.archive_ratio bytes for each
+# of its own, by default 100: photos give 1, the drawings of the emoji family at most 8, tables of
+# numbers or texts about 20, and zeros a thousand in gzip and a hundred thousand in xz or bzip2. A tar
+# of a few short files would be above this ratio, since it is filled up with zeros.
+FREE = 64 << 20
 EXTENDED = b"LKxgX"  # types of headers in a tar with long names and further attributes
 # In zipfile's message since Python 3.11.8 and 3.12.2; ObjectNet's zip has overlapping entries.
 OVERLAP = "Overlapped entries"
@@ -40,10 +45,12 @@ def archive_members(
     """Yield the regular files of a zip, wheel or tar archive in archive order: the name, and a function that reads it.
 
     It reads in chunks and raises TooLargeError at the limit, whatever size the archive states. Each file must be read
-    before the next one is requested. Nothing is extracted to disk, so a member named `../x` or a link can't write
+    before the next one is requested. What is unpacked of the whole archive has a limit too: in a compressed tar all
+    bytes count, since those of a file that is skipped are unpacked as well, in a zip the sizes that the wanted files
+    state. Nothing is extracted to disk, so a member named `../x` or a link can't write
     outside a folder. Such members are refused anyway, because the archive can't be trusted. Raises a UserError if the
-    archive is truncated, damaged or in a format that Python can't read, has a member that points outside, or the
-    password is missing or wrong.
+    archive is truncated, damaged or in a format that Python can't read, unpacks to too many bytes, has a member that
+    points outside, or the password is missing or wrong.
 
     Args:
         path: the archive; the compression of a tar is detected from its content.
@@ -57,17 +64,21 @@ def archive_members(
     # Where sizes are read, a MemoryError means damage.
     with _damage_explained(path, UserError), contextlib.nullcontext(file) if file else open(path, "rb") as data:
         is_zip = data.read(2) == b"PK"  # zipfile would take a tar that ends in a zip for that zip
+        unpacked = _Unpacked(path, size=data.seek(0, os.SEEK_END))
         data.seek(0)
         if is_zip:
             with zipfile.ZipFile(data) as archive:
                 for info in archive.infolist():
                     _refuse_hostile(path, info.filename, info.file_size)
                     if not info.is_dir() and take(info.filename):
+                        unpacked.add(min(info.file_size, largest))
                         yield info.filename, partial(_unzip, archive, info, path, password, largest)
         else:
             # Names that are not UTF-8 are escaped in the same way on every machine.
             options = {"encoding": "utf-8", "errors": "backslashreplace", "tarinfo": _Header}
             with tarfile.open(fileobj=data, **options) as archive:
+                if archive.fileobj is not data:  # it is compressed
+                    archive.fileobj = _CountedFile(archive.fileobj, unpacked)
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # tarfile would keep about 1 kB for each of millions of members
                     _refuse_hostile(path, member.name, member.size)
@@ -77,6 +88,51 @@ def archive_members(
                         )
                     if member.isfile() and take(member.name):
                         yield member.name, partial(_untar, archive, member, path, largest)
+
+
+class _Unpacked:
+    """How many bytes of an archive were unpacked.
+
+    Args:
+        path: the archive.
+        size: its size in bytes.
+    """
+
+    def __init__(self, path: Path, size: int):
+        self._path = path
+        self._size = size
+        self._most = max(FREE, limit(ARCHIVE_RATIO) * size)
+        self._count = 0
+
+    def add(self, count: int) -> None:
+        """Count more bytes; raise a UserError if they are too many."""
+        self._count += count
+        if self._count > self._most:
+            raise UserError(
+                f"{self._path} of {in_bytes(self._size)} unpacks to more than {in_bytes(self._most)}; don't use this "
+                "file or, if you trust it, raise limits.archive_ratio in config.yaml."
+            )
+
+
+class _CountedFile:
+    """A compressed file that counts the bytes that are unpacked when it is read, also to reach a place in it."""
+
+    def __init__(self, file: BinaryIO, unpacked: _Unpacked):
+        self._file = file
+        self._unpacked = unpacked
+        self.tell, self.close = file.tell, file.close
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._unpacked.add(len(data))
+        return data
+
+    def seek(self, place: int) -> None:
+        """Unpack all before a place, chunk by chunk; less if the file ends before it."""
+        if place < self.tell():
+            self._file.seek(0)
+        while (left := place - self.tell()) > 0 and self.read(min(CHUNK, left)):
+            pass
 
 
 @contextlib.contextmanager

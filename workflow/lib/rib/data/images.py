@@ -1,6 +1,7 @@
 """Images resized and cropped to a model's geometry, as uint8 RGB arrays."""
 
 import io
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,16 @@ from rib.data.variables import PHOTO_MEGAPIXELS, photo_limit
 # Formats that browsers show. Pillow has more, but runs external programs for some of them, such as EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 BLACK_IS_ZERO, SIGNED = 1, 2  # of TIFF's PhotometricInterpretation and SampleFormat
-LONGEST_SHAPE = 1000  # largest aspect ratio; resizing a more extreme one could exhaust the memory
+LONGEST_SHAPE = 1000  # largest aspect ratio; a photo of a more extreme one shows nothing
 Image.MAX_IMAGE_PIXELS = None  # `decode` has a limit of its own
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+FILTER_RADIUS = 2  # of the bicubic filter in pixels; that of the bilinear one is 1
+# Of a photo that would be enlarged to more pixels than these, only what the crop keeps is resized,
+# since 1 x 1000 pixels would become 4 GB. That may round values to their neighbours, so the bound
+# leaves all ordinary photos as they are: no photo reaches it at 224 pixels, and at 1024 pixels, the
+# largest size, with a crop of 0.875, those do that are more than 73 times as long as wide. The
+# default of limits.photo_megapixels lets a photo have as many pixels.
+MOST_RESIZED_PIXELS = 10**8
 
 
 @dataclass(frozen=True)
@@ -150,9 +158,61 @@ def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
     shorter = int(geometry.size / geometry.crop_pct)
     squash = geometry.crop_mode == "squash"
     width, height = (shorter if squash else shorter * side // min(image.size) for side in image.size)
-    image = image.resize((width, height), RESAMPLING[geometry.interpolation])
     left, top = round((width - geometry.size) / 2), round((height - geometry.size) / 2)
-    return np.asarray(image.crop((left, top, left + geometry.size, top + geometry.size)))
+    window = (left, top, left + geometry.size, top + geometry.size)
+    resample = RESAMPLING[geometry.interpolation]
+    if width * height > max(MOST_RESIZED_PIXELS, image.width * image.height):
+        return np.asarray(resize_window(image, (width, height), window, resample))
+    return np.asarray(image.resize((width, height), resample).crop(window))
+
+
+def resize_window(
+    image: Image.Image,
+    size: tuple[int, int],
+    window: tuple[int, int, int, int],
+    resample: Image.Resampling,
+) -> Image.Image:
+    """Crop an image that was resized, without resizing what is outside the crop.
+
+    Same as `image.resize(size, resample).crop(window)` of an image whose sides are both enlarged,
+    except that a value may be rounded to its neighbour, once for each side: where a pixel of the
+    window lies in the image is computed in another way. So values differ by 2 at most.
+
+    Args:
+        image: the image to resize.
+        size: width and height in pixels that the whole image would have.
+        window: left, top, right and bottom of the crop, in pixels of the resized image, inside it.
+        resample: the filter, bilinear or bicubic.
+    """
+    left, top, right, bottom = window
+    first_column, last_column = _source_span(left, right, image.width, size[0])
+    first_row, last_row = _source_span(top, bottom, image.height, size[1])
+    region = image.crop((first_column, first_row, last_column, last_row))
+    columns = [edge * image.width / size[0] - first_column for edge in (left, right)]
+    rows = [edge * image.height / size[1] - first_row for edge in (top, bottom)]
+    # Pillow resizes columns first if both sides are enlarged, which matters where a filter
+    # overshoots. It might not for this region, so here is one side after the other.
+    box = (columns[0], 0, columns[1], region.height)
+    region = region.resize((right - left, region.height), resample, box)
+    box = (0, rows[0], region.width, rows[1])
+    return region.resize((region.width, bottom - top), resample, box)
+
+
+def _source_span(start: int, end: int, source: int, resized: int) -> tuple[int, int]:
+    """Where the pixels of a side lie from which pixels [start, end) are resized: [first, last).
+
+    Args:
+        start: first pixel of the window, from 0.
+        end: pixel after the window, at most `resized`.
+        source: length of the side in pixels.
+        resized: its length after resizing.
+    """
+    scale = source / resized
+    # A filter reaches further if several pixels become one. One more pixel is for rounding.
+    reach = math.ceil(FILTER_RADIUS * max(scale, 1)) + 1
+    first = max(0, math.floor(start * scale) - reach)
+    last = min(source, math.ceil(end * scale) + reach)
+    return first, last
 
 
 def refuse_margin(margin: float, dataset: str) -> None:

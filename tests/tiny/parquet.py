@@ -1,0 +1,51 @@
+"""Parquet files that take more memory than they state."""
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+END = 8  # bytes after the footer: its length and a mark
+
+
+def repeated_by_deltas(table: pa.Table, column: str) -> bytes:
+    """A file of which each text in a column is stored as what differs from the one before."""
+    buffer = io.BytesIO()
+    encodings = {column: "DELTA_BYTE_ARRAY"}
+    pq.write_table(table, buffer, use_dictionary=False, column_encoding=encodings, compression="zstd")
+    return buffer.getvalue()
+
+
+def understated(data: bytes) -> bytes:
+    """A file whose footer states that each column, and each group of rows, unpacks to a byte."""
+    facts = pq.read_metadata(io.BytesIO(data))
+    groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    sizes = {group.total_byte_size for group in groups} | {chunk.total_uncompressed_size for chunk in chunks}
+    return _with_footer(data, {size: 1 for size in sizes if size >= 1 << 14})
+
+
+def with_other_rows(data: bytes, rows: int, stated: int) -> bytes:
+    """A file of which the footer states another number of rows, though columns have as many values as before."""
+    start = len(data) - END - int.from_bytes(data[-END:-4], "little")
+    # The first field of the footer with this number is that of the file's rows.
+    place = data.index(_varint(rows), start)
+    return data[:place] + _varint(stated, len(_varint(rows))) + data[place + len(_varint(rows)) :]
+
+
+def _with_footer(data: bytes, changed: dict[int, int]) -> bytes:
+    start = len(data) - END - int.from_bytes(data[-END:-4], "little")
+    footer = data[start:]
+    for old, new in changed.items():
+        assert _varint(old) in footer
+        footer = footer.replace(_varint(old), _varint(new, len(_varint(old))))
+    return data[:start] + footer
+
+
+def _varint(number: int, length: int = 1) -> bytes:
+    """A whole number from 0 as Thrift's compact protocol has it, in at least so many bytes."""
+    number, digits = 2 * number, []
+    while number or len(digits) < length:
+        digits.append(number & 127)
+        number >>= 7
+    return bytes([*(digit | 128 for digit in digits[:-1]), digits[-1]])
