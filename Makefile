@@ -1,5 +1,5 @@
 # make run    run the default benchmark; results are in reports/
-# make test   run all tests except the slow ones (make test-slow)
+# make test   run the tests that notice what a change breaks, in five minutes; make test-all and make test-slow have the rest
 # Requires Python 3.11 or newer, make and access to the package registries; all else is installed into .venv.
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ choice = $(shell sed -n 's/^$(1): *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 FAMILY = $(call choice,family)
 REPORTS = reports/$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),/held_out)
 
-.PHONY: run watch test test-slow torture security bench mutation lint format environment docs site example lock records clean help
+.PHONY: run watch test test-all test-slow torture security bench mutation lint format environment docs site example lock records clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -24,10 +24,13 @@ run: $(VENV)/run.done ## run the workflow on config.yaml: tables, figures and pa
 	@snakemake --report $(REPORTS)/report.html --report-after-run
 	@echo "Open $(REPORTS)/index.html (results) or $(REPORTS)/report.html (how they were made)."
 
-test: $(VENV)/test.done ## run all tests except the slow ones, in parallel
+test: $(VENV)/test.done ## run the tests that notice what a change breaks: five minutes on two cores
+	@$(TESTS) -m "not thorough and not slow"
+
+test-all: $(VENV)/test.done ## run all tests that need no server and no other user: twenty minutes
 	@$(TESTS) -m "not slow"
 
-test-slow: $(VENV)/slow.done ## run the slow tests: damaged files, accepted refactorings, remotes, clusters
+test-slow: $(VENV)/slow.done ## run the slow tests: clusters, ssh, kills, memory, simulations, large pages
 	@$(TESTS) -m slow
 
 torture: $(VENV)/test.done ## kill the default run 50 times, and pull, track and accept 20 times; nothing may differ from undisturbed runs

@@ -14,6 +14,8 @@ from integration.conftest import npm_package
 from rib.base.errors import UserError
 from rib.data.download import download
 
+pytestmark = pytest.mark.thorough
+
 NAME, VERSION = "icons-of-mine", "1.0.0"
 
 

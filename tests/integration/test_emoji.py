@@ -17,6 +17,8 @@ from tiny.project import ROOT
 from tiny.published import CATALOG, fetched, made
 from tiny.training import COMPUTE, CPU
 
+pytestmark = pytest.mark.thorough
+
 SPACE = CATALOG.family_label_space("emoji")
 SETS = [name for name, entry in CATALOG.datasets.items() if entry.family == "emoji" and not entry.optional]
 SMALL = ("emojione", "fxemoji")

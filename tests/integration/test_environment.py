@@ -12,6 +12,8 @@ import pytest
 from tiny import family
 from tiny.project import ROOT, copy_project
 
+pytestmark = pytest.mark.thorough
+
 WHERE = "import rib; print(rib.__file__)"
 
 

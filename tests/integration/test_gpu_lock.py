@@ -13,6 +13,8 @@ import pytest
 from rib.jobs.gpu_lock import visible_devices
 from tiny.second_user import as_nobody, give_to_nobody, needs_root
 
+pytestmark = pytest.mark.thorough
+
 FIRST = f"rib-gpu-locks-{os.geteuid()}"
 SECOND = f"home/.cache/rib-gpu-locks-{os.uname().nodename}"
 

@@ -14,6 +14,8 @@ from rib.base.errors import UserError
 from rib.data import http as fetching
 from rib.data.download import ARCHIVES, download
 
+pytestmark = pytest.mark.thorough
+
 DATA = bytes(range(256)) * 400
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
 

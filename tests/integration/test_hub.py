@@ -11,6 +11,8 @@ import pytest
 from tiny.hub import COMMIT, TOKEN, Repository, served
 from tiny.hub import environment as environment_of
 
+pytestmark = pytest.mark.thorough
+
 WEIGHTS = b"weights" * 1000
 OTHER = COMMIT[::-1]
 

@@ -23,6 +23,8 @@ from tiny import family
 from tiny.photos import WNIDS, devkit, encrypted, index_of, jpeg, tar, zipped
 from tiny.project import Project, copy_project, rows_of
 
+pytestmark = pytest.mark.thorough
+
 SMALL = Geometry(size=32, crop_pct=1.0, interpolation="bicubic")
 PASSWORD = "open sesame"
 PER_CLASS = 2  # val's images of each class, and so Cartoon's and Drawing's

@@ -20,6 +20,8 @@ from tiny.hub import COMMIT, Repository, environment, served
 from tiny.project import ROOT, jobs
 from tiny.texts import words
 
+pytestmark = pytest.mark.thorough
+
 # Of 2023 to 2026, of ten families of architectures.
 NAMES = [
     "timm/vit_base_patch14_reg4_dinov2.lvd142m",

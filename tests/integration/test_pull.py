@@ -14,6 +14,8 @@ from dvc_objects.fs.utils import tmp_fname
 from rib.base.errors import UserError
 from rib.records.pull import pull
 
+pytestmark = pytest.mark.thorough
+
 STORE = Path("../storage/files/md5")
 OUTSIDE = Path("../outside.txt")
 FILES = {"results/x/a.txt": "a", "results/x/sub/b.txt": "b", "results/y.txt": "y"}

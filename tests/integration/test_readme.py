@@ -160,6 +160,7 @@ FOR_REAL = {line for page in RUN_FOR_REAL for line in ALL[page]}
 PLANNED = sorted({line for page in ALL.keys() - RUN_FOR_REAL for line in ALL[page]} - FOR_REAL)
 
 
+@pytest.mark.thorough
 def test_commands_plan_a_run(bare, paper):
     planned = {line.removesuffix(" -n") for line in PLANNED if line.startswith("snakemake")}
     for command in planned - {"snakemake preview"}:  # tests/workflow/test_preview.py runs it
@@ -188,12 +189,14 @@ def test_no_command_is_left_out():
     assert (ROOT / CLUSTER).is_file()
 
 
+@pytest.mark.thorough
 @needs("slurm")
 @pytest.mark.parametrize("command", [line for line in commands(PAGES["cluster"]) if line.startswith("snakemake")])
 def test_a_command_plans_a_run_on_a_cluster(paper, bare, command):
     assert shell(paper if "family=imagenet" in command else bare, f"{command} -n --quiet rules")
 
 
+@pytest.mark.thorough
 def test_a_family_of_ones_own_runs_to_its_tables_and_page(tools):
     head = read_json(tools.folder / "results/tools/models/efficientnet_lite0/model.json")["head"]
     assert head["from"] == "fitted" and head["images"] == 2 * IMAGES["everyday"]
@@ -204,6 +207,7 @@ def test_a_family_of_ones_own_runs_to_its_tables_and_page(tools):
     assert "</html>" in (tools.folder / "reports/tools/index.html").read_text()
 
 
+@pytest.mark.thorough
 def test_with_the_choices_in_config_a_plain_snakemake_has_nothing_to_do(tools):
     printed = shell(tools, "snakemake -n")
     assert "Nothing to be done" in printed, printed
@@ -243,6 +247,7 @@ def newest_grid(project) -> Path:
     return max(grids, key=lambda table: table.stat().st_mtime_ns).parents[1]
 
 
+@pytest.mark.thorough
 def test_a_method_is_added_to_what_is_there(to_change):
     text = section("adding", "A method")
     assert write(to_change, files_of(text)) == {"own/methods.yaml", "own/methods/bitfit.py"}
@@ -256,6 +261,7 @@ def test_a_method_is_added_to_what_is_there(to_change):
     assert own and all(name.removesuffix(".xor").endswith("bias") for name in own)
 
 
+@pytest.mark.thorough
 def test_weights_that_were_trained_elsewhere_are_scored(to_change):
     """Those of the runs that are there, so that what is made of them must be the same."""
     text = section("adding", "Weights that were trained elsewhere")
@@ -278,6 +284,7 @@ def test_weights_that_were_trained_elsewhere_are_scored(to_change):
     assert "Their method" in (tables / "summary.md").read_text()
 
 
+@pytest.mark.thorough
 def test_a_dataset_with_a_layout_of_its_own_is_added(to_change):
     text = section("adding", "A dataset with a new archive layout")
     (table,) = (example.content for example in examples(text) if example.language == "csv")
@@ -299,6 +306,7 @@ def test_a_dataset_with_a_layout_of_its_own_is_added(to_change):
     assert list(shop["image_id"]) == ["images/001.jpg", "images/002.jpg"] and list(shop["label"]) == [0, 1]
 
 
+@pytest.mark.thorough
 def test_a_figure_is_added(to_change):
     text = section("adding", "A figure")
     assert len(write(to_change, files_of(text))) == 3
@@ -309,6 +317,7 @@ def test_a_figure_is_added(to_change):
     assert "trade_off" in (to_change.folder / "reports/tools/index.html").read_text(), "it is part of every run"
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_is_loaded_as_shown(tools, monkeypatch, capsys):
     """And gives the predictions that evaluation stored."""
     (shown,) = files_of(section("how-it-works", "Checkpoints"))

@@ -13,6 +13,8 @@ from tiny import remotes
 from tiny.project import Project, methods
 from tiny.waiting import wait_until
 
+pytestmark = pytest.mark.thorough
+
 needs_sshd = pytest.mark.skipif(remotes.SSHD is None, reason="sshd is not installed")
 KINDS = [pytest.param("ssh", marks=needs_sshd), pytest.param("webdav", marks=pytest.mark.slow)]
 # As docs/sharing.md says them.

@@ -8,6 +8,8 @@ import pytest
 
 from tiny.project import ROOT
 
+pytestmark = pytest.mark.thorough
+
 BUILD = "python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going -c docs . build/site"
 
 

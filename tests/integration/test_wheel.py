@@ -15,6 +15,8 @@ import yaml
 from tiny import family
 from tiny.project import ROOT
 
+pytestmark = pytest.mark.thorough
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WORKFLOW_ONLY = ("snakemake", "dvc")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")

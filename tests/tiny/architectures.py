@@ -1,8 +1,9 @@
 """Small networks at random weights of the architecture families that users name, by the libraries' own classes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import pytest
 import timm
 import torch
 from timm.models import register_model
@@ -126,3 +127,11 @@ ARCHITECTURES = {
     "clip_resnet": Architecture("open_clip", "RN50", "cnn", clip({"layers": [1, 1, 1, 1], "width": 8})),
 }
 # fmt: on
+
+# One of each kind, which `make test` tries: attention, windows, convolutions, both; of timm and of open_clip.
+EXAMPLES = {"vit", "swin", "resnet", "clip_vit", "mobileclip2"}
+
+
+def cases(names: Iterable[str]) -> list:
+    """Parameters of a test: architectures by name, of which `make test` tries the examples and `make test-all` all."""
+    return [pytest.param(name, marks=() if name in EXAMPLES else pytest.mark.thorough) for name in names]

@@ -23,7 +23,7 @@ from rib.models.network import OpenClipClassifier, build, create, embedding_widt
 from rib.models.text import prompt_tokens, set_zero_shot_weights
 from rib.models.weights import with_weights
 from rib.training.finetune import checkpoint_gradients
-from tiny.architectures import ARCHITECTURES
+from tiny.architectures import ARCHITECTURES, cases
 from tiny.methods import ALL_ROWS, check_frozen, check_restored, coloured_images, fine_tuned, set_up
 from tiny.training import CPU, HALF, images_of, prepared_folder
 
@@ -53,7 +53,7 @@ TOKENS = {  # before those of the patches: class token, distillation token, regi
     "deit_distilled": 2,
 }
 
-each = pytest.mark.parametrize("name", ARCHITECTURES)
+each = pytest.mark.parametrize("name", cases(ARCHITECTURES))
 
 
 @functools.cache
@@ -110,7 +110,7 @@ def attention_seen(algorithm):
     return seen[0] if len(seen[0]) == 3 else seen[0] + seen[1]
 
 
-@pytest.mark.parametrize("name", TRANSFORMERS + HYBRID)
+@pytest.mark.parametrize("name", cases(TRANSFORMERS + HYBRID))
 def test_lora_moves_queries_and_values_by_their_rank_and_no_keys(name):
     network, images = network_of(name), coloured_images(ARCHITECTURES[name].size)
     algorithm, _, stored = fine_tuned("lora", network, images, epochs=1, lr=1.0, rank=2)
@@ -130,7 +130,7 @@ def test_lora_moves_queries_and_values_by_their_rank_and_no_keys(name):
         assert not k.any() and [torch.linalg.matrix_rank(part) for part in (q, v)] == [2, 2], key
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - {*TRANSFORMERS, *HYBRID}))
+@pytest.mark.parametrize("name", cases(sorted(ARCHITECTURES.keys() - {*TRANSFORMERS, *HYBRID})))
 def test_lora_moves_pointwise_convolutions_where_there_is_no_attention(name):
     _, _, stored = trained(name, "lora")
     names = {key.rpartition(".weight.lora_")[0] for key in stored}
@@ -210,7 +210,7 @@ def letters(texts):
     return torch.tensor([[1 + ord(letter) % 63 for letter in text[-8:]] for text in texts])
 
 
-@pytest.mark.parametrize("name", [name for name, known in ARCHITECTURES.items() if known.library == "open_clip"])
+@pytest.mark.parametrize("name", cases(name for name, known in ARCHITECTURES.items() if known.library == "open_clip"))
 def test_a_zero_shot_head_gives_the_logits_of_the_whole_model_with_its_bias(name, monkeypatch):
     known, names = ARCHITECTURES[name], ["ant", "bee", "cat"]
     monkeypatch.setattr(open_clip, "OPENAI_IMAGENET_TEMPLATES", (lambda name: f"a photo of a {name}",))
@@ -252,23 +252,29 @@ def whole(known, **more):
     }
 
 
-@pytest.mark.parametrize(
-    ("name", "classes"),
-    [(name, 1000) for name in ARCHITECTURES]
-    + [(name, classes) for name, known in ARCHITECTURES.items() if known.library == "timm" for classes in (7, 0)],
-)
-def test_a_published_state_dict_is_loaded_with_its_own_head_or_without_one(name, classes):
-    known = ARCHITECTURES[name]
-    state = whole(known, **({"num_classes": classes} if known.library == "timm" else {}))
+def assert_loaded(state, known, name):
+    """A network with these published weights has just them."""
     model = with_weights(state, known.library, known.architecture, known.arguments, "by_name", name)
-    found = model.state_dict()
-    assert found.keys() == state.keys() and all(torch.equal(found[key], state[key]) for key in state)
-    if classes != 1000:
-        return
+    loaded = model.state_dict()
+    assert loaded.keys() == state.keys() and all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+@each
+def test_a_published_state_dict_is_loaded_and_what_it_lacks_is_named(name):
+    known = ARCHITECTURES[name]
+    state = whole(known)
+    assert_loaded(state, known, name)
     gone = next(key for key, value in state.items() if key.endswith(".weight") and value.ndim > 1)
     with pytest.raises(UserError, match=f"^{name}: .* don't fit {known.library}'s {known.architecture} .*{gone}"):
         others = {key: value for key, value in state.items() if key != gone}
         with_weights(others, known.library, known.architecture, known.arguments, "by_name", name)
+
+
+@pytest.mark.parametrize("classes", [7, 0])
+@pytest.mark.parametrize("name", cases(name for name, known in ARCHITECTURES.items() if known.library == "timm"))
+def test_a_published_state_dict_is_loaded_with_its_own_head_or_without_one(name, classes):
+    known = ARCHITECTURES[name]
+    assert_loaded(whole(known, num_classes=classes), known, name)
 
 
 def at_another_size(known):

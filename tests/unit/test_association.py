@@ -175,6 +175,7 @@ def test_groups_are_permuted_by_themselves(monkeypatch):
     assert association.permutations(2, 0, seed=0)[0].tolist() == [[0, 1], [1, 0]]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("most", [association.MOST, 1], ids=["all permutations", "drawn"])
 def test_where_targets_and_other_datasets_differ_the_mantel_test_rejects_as_often_as_it_says(monkeypatch, most):
     """Datasets that are only evaluated on lie farther away and lose more, and beyond that nothing is associated."""

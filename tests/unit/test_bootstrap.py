@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs, p_over_runs, spread
+from tiny.tiers import first
 
 
 def drawn_runs(rng, targets, seeds, of_objects, of_seeds, of_both, replicates=300, objects=120):
@@ -24,17 +25,19 @@ def drawn_runs(rng, targets, seeds, of_objects, of_seeds, of_both, replicates=30
 # difference, of which objects cancel.
 @pytest.mark.parametrize(
     "targets, seeds, parts",
-    [
-        (1, 3, (1, 0.05, 0.5)),
-        (1, 3, (0.1, 0.5, 0.1)),
-        (1, 3, (1, 0.25, 0.1)),
-        (1, 3, (1, 0.4, 0.1)),
-        (4, 3, (0.2, 0.5, 0.2)),
-        (4, 3, (1, 0.1, 1.5)),
-        (4, 3, (0.3, 0.1, 1)),
-        (1, 5, (1, 0.1, 1)),
-        (4, 5, (0.3, 0.05, 1)),
-    ],
+    first(
+        [
+            (4, 3, (0.2, 0.5, 0.2)),
+            (1, 3, (1, 0.05, 0.5)),
+            (1, 3, (0.1, 0.5, 0.1)),
+            (1, 3, (1, 0.25, 0.1)),
+            (1, 3, (1, 0.4, 0.1)),
+            (4, 3, (1, 0.1, 1.5)),
+            (4, 3, (0.3, 0.1, 1)),
+            (1, 5, (1, 0.1, 1)),
+            (4, 5, (0.3, 0.05, 1)),
+        ]
+    ),
 )
 def test_two_level_intervals_cover_as_often_as_they_say(targets, seeds, parts):
     rng, simulated = np.random.default_rng(0), 1000

@@ -114,6 +114,7 @@ def test_the_jackknifes_error_is_its_formula(n):
         assert (np.arctanh(low), np.arctanh(high)) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.thorough
 def test_intervals_cover_the_truth_as_often_as_they_say():
     """Gaussian features with latent z shared: x = z, y = z + noise of the same size; CKA of many images is the truth."""
     dimensions, spread = 5, np.arange(1, 6) / 2

@@ -16,6 +16,7 @@ from rib.analysis.tables import mri_tables, ri_table
 from rib.config.run import PRETRAINED, RUN_COLUMNS
 from tiny.rows import by_runs
 from tiny.tables import write
+from tiny.tiers import first
 
 DATASETS = {"a": 9, "b": 7, "c": 12}
 TARGETS = ["a", "b"]
@@ -451,7 +452,7 @@ def test_written_differences_and_p_are_those_of_all_sign_patterns(tmp_path, grou
             assert line.p_holm == pytest.approx(smallest, abs=1e-4)
 
 
-@pytest.mark.parametrize("objects", [comparison.MANY, 40_000])
+@pytest.mark.parametrize("objects", first([comparison.MANY, 40_000]))
 def test_of_many_objects_p_is_normal_and_as_exact_as_draws(objects):
     """Equal parts have a binomial number of positive signs; parts of several sizes are compared with draws."""
     rng = np.random.default_rng(objects)
@@ -557,6 +558,7 @@ def true_difference(seeds):
     return 100 * (np.mean(right["one"]) - np.mean(right["other"]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_intervals_of_differences_cover_the_truth_as_often_as_they_say(seeds):
     rng, hits, truth, batch = np.random.default_rng(0), 0, true_difference(seeds), 100

@@ -30,7 +30,7 @@ from rib.models.inputs import Inputs
 from rib.models.merge import Merge
 from rib.models.network import create, load
 from rib.models.state import network_in_state
-from tiny.architectures import ARCHITECTURES, Architecture
+from tiny.architectures import ARCHITECTURES, Architecture, cases
 from tiny.project import ROOT
 from tiny.training import COMPUTE, CPU, MEAN, STD, TRAINING, VIEW, prepared_folder, random_images, settings_of, trained
 
@@ -192,7 +192,9 @@ STATES = {
 }
 
 
-@pytest.fixture(scope="module", params=["vit", "resnet", "clip_vit"])
+@pytest.fixture(
+    scope="module", params=["resnet", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("vit", "clip_vit"))]
+)
 def exported(request, tmp_path_factory):
     """A ViT, a CNN and a CLIP model that several methods have trained, and logits of the exported states."""
     found = Exported(tmp_path_factory.mktemp(request.param), ARCHITECTURES[request.param])
@@ -211,7 +213,7 @@ def test_the_library_alone_gives_the_runs_own_logits(exported, method):
     assert not torch.allclose(own, run.logits({"pretrained": 1.0}))
 
 
-@pytest.mark.parametrize("family", ARCHITECTURES)
+@pytest.mark.parametrize("family", cases(ARCHITECTURES))
 def test_every_family_is_opened_by_its_library_with_the_runs_own_logits_and_images(family, tmp_path):
     run = Exported(tmp_path, ARCHITECTURES[family])
     run.perturb("ft")

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from rib.base.errors import UserError
+from rib.config.entries import MERGES
 from rib.config.run import Run
 from rib.config.schema import validated
 from tiny.grids import grid, project_catalog
@@ -61,6 +62,24 @@ def test_all_takes_the_whole_catalogue():
     chosen = grid(models="all", methods="all", targets="all", image_size="native")
     assert len(chosen.targets) == 8 and len(chosen.models) == 3
     assert {chosen.geometry(model).size for model in chosen.models} == {224, 240, 260}
+
+
+def test_the_full_grid_trains_and_merges_each_model_on_each_target():
+    """Of the CNNs of this family; without methods for ViTs, with a reference, a sweep or held-out images."""
+    chosen = grid(models="all", methods="all", targets="all", image_size=224, seeds=[0, 1])
+    merged = {name for name, method in chosen.methods.items() if method.form in MERGES}
+    over_seeds = {name for name in merged if chosen.methods[name].over == "seeds"}
+    trained = chosen.methods.keys() - merged
+    assert (len(trained), len(merged - over_seeds), len(over_seeds)) == (22, 12, 2)
+    runs = chosen.runs()
+    pretrained, fine_tuned = 3, 3 * 8 * (2 * len(trained | merged - over_seeds) + len(over_seeds))
+    assert len(runs) == len(set(runs)) == pretrained + fine_tuned
+
+
+def test_recipes_multiply_the_methods():
+    chosen = grid(recipes=["adamw", "paper"])
+    assert len(chosen.methods) == 2 * len(grid().methods)
+    assert {"ft", "ft-paper", "wise_ft-alpha0.25", "wise_ft-alpha0.25-paper"} <= chosen.methods.keys()
 
 
 @pytest.mark.parametrize(

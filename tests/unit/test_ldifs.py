@@ -15,6 +15,7 @@ from rib.models.augmentation import Augmentation
 from rib.models.token_features import token_features
 from tiny.architectures import ARCHITECTURES
 from tiny.methods import CATALOG
+from tiny.tiers import first
 from tiny.training import TRAINING, normalised, random_images, task_of, trained, trained_by_hand
 
 DEFAULTS = {"lr": 0.01, "weight": 10.0}
@@ -80,6 +81,7 @@ def distance_by_hand(features, smallest, network, start, images):
     return torch.stack(of_images).mean()
 
 
+@pytest.mark.thorough
 def test_sixteen_steps_on_a_cnn_descend_the_authors_distance_of_feature_maps(network, target):
     weight = 10.0
     model, history = trained(FeatureDistance(lr=0.01, weight=weight), network, target, EIGHT_EPOCHS)
@@ -95,7 +97,7 @@ def test_sixteen_steps_on_a_cnn_descend_the_authors_distance_of_feature_maps(net
     torch.testing.assert_close(model.state_dict(), by_hand.state_dict(), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "features"), [("vit", features_of_vit), ("clip_vit", features_of_clip)])
+@pytest.mark.parametrize(("name", "features"), first([("vit", features_of_vit), ("clip_vit", features_of_clip)]))
 def test_sixteen_steps_on_a_transformer_descend_the_authors_distance_of_all_tokens(name, features):
     network, target = ARCHITECTURES[name].build(), random_images(side=ARCHITECTURES[name].size)
     weight = 2000.0

@@ -225,6 +225,7 @@ def tiny_catalog(tmp_path):
     return Catalog([ROOT / "workflow/catalog", tmp_path / "mine"])
 
 
+@pytest.mark.thorough
 def test_names_that_are_one_in_paths_are_refused(tmp_path):
     saved(tmp_path / "a/net"), saved(tmp_path / "b/net")
     with pytest.raises(UserError, match="'local-dir:b/net' is called 'net' here, as another model is"):
@@ -240,6 +241,7 @@ def test_a_damaged_lock_is_refused(tmp_path, text):
         tiny_catalog(tmp_path).add_models(["local-dir:net"])
 
 
+@pytest.mark.thorough
 def test_a_record_that_is_not_valid_leaves_no_lock(tmp_path):
     edited(saved(tmp_path / "net"), pretrained_cfg={"mean": [0.5, 0.5], "input_size": [3, 160, 160]})
     with pytest.raises(UserError, match="config, models, local-dir:net: .*mean"):

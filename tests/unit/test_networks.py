@@ -35,7 +35,7 @@ NETWORKS = {"vit": vit, "resnet": resnet, "open_clip": open_clip_tower}
 TYPES = {"vit": "vit", "resnet": "cnn", "open_clip": "vit"}
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=["vit", "resnet", pytest.param("open_clip", marks=pytest.mark.thorough)])
 def network(request):
     torch.manual_seed(0)
     model = NETWORKS[request.param]().eval()

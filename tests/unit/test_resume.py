@@ -24,6 +24,7 @@ from rib.training import finetune
 from rib.training import training_state as resume
 from tiny import training
 from tiny.project import ROOT
+from tiny.tiers import first
 from tiny.training import CPU, RUN, images_of, settings_of
 from tiny.waiting import wait_until
 
@@ -91,7 +92,7 @@ def killed(monkeypatch, kills):
     return done
 
 
-@pytest.mark.parametrize(("name", "recipe"), CASES)
+@pytest.mark.parametrize(("name", "recipe"), first(CASES, 2))
 def test_a_training_killed_again_and_again_gives_the_same_bytes(network, images, name, recipe, tmp_path, monkeypatch):
     how = {"how": RECIPES[recipe], "lr": 0.001} if recipe != "paper" else {}
     history, whole = trained(name, network, images, **how)
@@ -106,6 +107,7 @@ def test_a_training_killed_again_and_again_gives_the_same_bytes(network, images,
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 
 
+@pytest.mark.thorough
 def test_a_process_killed_at_random_moments_gives_the_same_bytes(network, images, tmp_path, monkeypatch):
     """SIGKILL, in the midst of a step or of a save that follows upon the first, again and again; then one comes through."""
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)

@@ -22,6 +22,7 @@ from rib.data import svg
 from rib.data.images import decode
 from rib.data.layouts.iconify import render
 from tiny.photos import prepare_job, tar
+from tiny.tiers import examples
 
 RECT = '<rect width="9" height="9"/>'
 
@@ -147,7 +148,7 @@ def test_a_drawing_that_would_crash_the_renderer_is_refused_before(body):
 
 
 @pytest.mark.attack("drawings")
-@pytest.mark.parametrize("body", EXHAUSTING.values(), ids=EXHAUSTING)
+@pytest.mark.parametrize("body", examples(EXHAUSTING, {"a huge blur", "a use of itself"}))
 def test_a_drawing_that_crashes_the_renderer_or_exceeds_a_limit_is_named(tmp_path, monkeypatch, body):
     """Or it is drawn after all, within the limits. Nothing is left behind, such as a core dump."""
     monkeypatch.chdir(tmp_path)

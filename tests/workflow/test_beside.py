@@ -8,6 +8,8 @@ import pytest
 
 from tiny.waiting import wait_until
 
+pytestmark = pytest.mark.thorough
+
 CHECKPOINT = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
 SNAKEMAKE = (sys.executable, "-m", "snakemake")
 CONFIG = ("--config", "family=tiny", "catalog=mine")

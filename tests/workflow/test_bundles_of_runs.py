@@ -4,6 +4,9 @@ import json
 import shutil
 
 import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.thorough
 
 
 def test_bundles_of_a_run_with_different_methods_are_compared(finished_copy, tmp_path):

@@ -64,6 +64,7 @@ def test_a_changed_file_is_named_at_the_start_with_ways_out(finished_copy, path,
     assert "`snakemake pull`" in line and "`snakemake verify`" in line
 
 
+@pytest.mark.thorough
 @ATTACK
 def test_of_many_changed_files_the_first_are_named_and_the_others_counted_by_runs_too(finished_copy):
     for path in (CHECKPOINT, ROWS, PIXELS, TABLE):
@@ -72,6 +73,7 @@ def test_of_many_changed_files_the_first_are_named_and_the_others_counted_by_run
         assert "and 1 more. If shared, delete them" in finished_copy.snakemake(*words)
 
 
+@pytest.mark.thorough
 @ATTACK
 def test_an_edited_record_is_named_at_the_start(finished_copy):
     finished_copy.edit(f"{RUN}/provenance.json", '"started": "2', '"started": "1')
@@ -86,6 +88,7 @@ def without_digests(project):
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
+@pytest.mark.thorough
 def test_results_of_an_earlier_version_are_named_and_stop_nothing(finished_copy):
     without_digests(finished_copy)
     printed = finished_copy.snakemake("--cores", "1")
@@ -116,6 +119,7 @@ def test_a_finished_a_touched_and_an_accepted_run_have_no_changed_files(finished
     assert "Nothing to be done" in quiet(finished_copy, "-n")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", ["-a", "-r"])
 def test_a_copied_project_has_no_changed_files(finished, tmp_path, options):
     finished[0].run("cp", options, str(finished[0].folder), str(tmp_path / "copy"))
@@ -142,6 +146,7 @@ def test_tracked_and_pulled_projects_have_no_changed_files(finished_copy, tmp_pa
     assert "Nothing to be done" in quiet(clone, "-n")
 
 
+@pytest.mark.thorough
 def test_what_a_run_is_making_or_a_killed_one_left_is_not_named(finished_copy):
     """A job whose outputs are half there, beside the record of the time before."""
     markers = finished_copy.folder / ".snakemake/incomplete"

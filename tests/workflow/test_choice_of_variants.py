@@ -10,6 +10,8 @@ from rib.data.splits import read_split
 from tiny import family
 from tiny.project import Project, copy_project, rows_of
 
+pytestmark = pytest.mark.thorough
+
 RANKS = (1, 2)
 SWEEP = (
     "protocol=held_out",

@@ -7,6 +7,8 @@ import pytest
 
 from tiny.project import rows_of
 
+pytestmark = pytest.mark.thorough
+
 SLICED = """
 from dataclasses import replace
 

@@ -14,6 +14,8 @@ import pytest
 
 from tiny.project import NOISE, jobs, methods
 
+pytestmark = pytest.mark.thorough
+
 PAGES = ("Job stats", "input:", "output:", "jobid:", "Finished jobid", "SNAKEMAKE", "Building DAG")
 
 

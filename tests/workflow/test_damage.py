@@ -9,6 +9,8 @@ from PIL import Image
 
 from tiny.project import NOISE
 
+pytestmark = pytest.mark.thorough
+
 ARCHIVE = "data/raw/blue/blue.zip"
 ARRAY = "results/tiny/prepare/green/160px-bicubic-crop1/images.npy"
 WEIGHTS = "results/tiny/models/tiny_cnn/weights.safetensors"

@@ -1,8 +1,11 @@
 """Distances end to end on the tiny family: one target makes them, of the pretrained model and of pixels."""
 
 import pandas as pd
+import pytest
 
 from tiny.project import jobs_of_run
+
+pytestmark = pytest.mark.thorough
 
 TABLES = "reports/tiny/distances/tables"
 

@@ -19,6 +19,8 @@ from rib.base.rounding import fit_percent, points
 from rib.models.network import create
 from tiny.project import Project, jobs_of_run
 
+pytestmark = pytest.mark.thorough
+
 EXPORTS = "results/tiny/paper/export"
 FILES = {"README.md", "config.json", "manifest.json", "model.safetensors", "provenance.json"}
 METHODS = ("ft", "linear_probe", "lwf", "wise_ft")

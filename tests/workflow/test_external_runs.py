@@ -15,6 +15,8 @@ from rib.base.files import read_json
 from rib.models.checkpoint import xor_decompress
 from tiny.project import Project, rows_of
 
+pytestmark = pytest.mark.thorough
+
 CHOICES = ("methods=[ft,half]", "external=[theirs/weights.csv]", "catalog=[mine,theirs]")
 RUN = "results/tiny/paper/{stage}/tiny_cnn/{target}/{method}/all/0/{file}"
 HALF = {

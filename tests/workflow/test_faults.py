@@ -12,6 +12,8 @@ from tiny.kills import ordeal
 from tiny.project import Project, copy_project, use_make
 from tiny.waiting import wait_until
 
+pytestmark = pytest.mark.thorough
+
 SMALL = {"targets: default": "targets: [red]", "methods: default": "methods: [ft, wise_ft]"}
 
 

@@ -20,6 +20,8 @@ from rib.jobs import parent_run as owner
 from tiny.second_user import NOBODY, as_nobody, give_to_nobody, needs_root
 from tiny.waiting import wait_until
 
+pytestmark = pytest.mark.thorough
+
 LIBRARY = Path(warm.__file__).parents[2]
 SOCKETS = f"work/warm-here-{os.getpid()}"
 

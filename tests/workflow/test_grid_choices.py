@@ -114,6 +114,7 @@ def test_the_reference_dataset_is_used_and_not_evaluated(held_out):
     assert not any("/prepare/memory/" in path for path in other["inputs"])
 
 
+@pytest.mark.thorough
 def test_a_family_that_cannot_be_split_says_so_when_it_is_trained(project):
     config = ("protocol=held_out", "split={train: 0.02}", "methods=[ft]", "targets=[red]")
     run = checkpoint("tiny_cnn/red/ft/all/0", "held_out")
@@ -151,6 +152,7 @@ def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
     ]
 
 
+@pytest.mark.thorough
 def test_figures_show_the_largest_size_in_whatever_order_sizes_are_given(finished_copy):
     """What the rule hands on; one more fine-tuning."""
     config = ("train_subset=[5,all]", "targets=[red]", "methods=[linear_probe]")
@@ -164,6 +166,7 @@ def test_figures_show_the_largest_size_in_whatever_order_sizes_are_given(finishe
     assert set(ood["size"]) == {"5", "all"}
 
 
+@pytest.mark.thorough
 def test_the_tables_of_a_leak_free_run_agree(finished_copy):
     """Jobs of four rules leave out the same images: those of `copy`, which shares its sources with the target `red`."""
     before = pd.read_csv(finished_copy.folder / "reports/tiny/tables/mri.csv").set_index("method")["mri"]
@@ -178,6 +181,7 @@ def test_the_tables_of_a_leak_free_run_agree(finished_copy):
         assert found[mri.index].tolist() == pytest.approx(mri.tolist(), abs=0.006)
 
 
+@pytest.mark.thorough
 def test_held_out_is_free_of_leaks_so_that_leak_free_leaves_nothing_more_out(held_out, tmp_path):
     shutil.copytree(held_out.folder, tmp_path / "copy", symlinks=True)
     copy, config = Project(tmp_path / "copy"), (*HELD_OUT, "leak_free=true")
@@ -189,6 +193,7 @@ def test_held_out_is_free_of_leaks_so_that_leak_free_leaves_nothing_more_out(hel
     assert set(plain["n"]) == {3 * 12}
 
 
+@pytest.mark.thorough
 def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
     config = ("methods=[lp_ft]", "targets=[red]", "models=[tiny_vit]", "seeds=[3]", "training={batch_size: 20}")
     printed = project.snakemake(checkpoint("tiny_vit/red/lp_ft/all/3"), config=config)
@@ -211,6 +216,7 @@ def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
     assert history["cross_entropy"].iloc[0] == pytest.approx(expected.item(), rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_changed_probe_re_runs_what_starts_from_it(project):
     config = ("methods=[lp_ft,ft]", "targets=[red]", "models=[tiny_vit]")
     project.snakemake(*(checkpoint(f"tiny_vit/red/{method}/all/0") for method in ("lp_ft", "ft")), config=config)

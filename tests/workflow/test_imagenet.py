@@ -6,6 +6,8 @@ import pytest
 
 from tiny.project import Project, copy_project, jobs
 
+pytestmark = pytest.mark.thorough
+
 MODELS, TARGETS, SIZES, EVALUATION_GROUPS = 7, 7, 2, 2
 # Of the paper's nine methods, WiSE-FT and the soup merge. Full fine-tuning has two recipes, and so has WiSE-FT.
 TRAINED, MERGED = 7 + 1, 2 + 1

@@ -8,6 +8,8 @@ import yaml
 
 from tiny.project import methods, rows_of
 
+pytestmark = pytest.mark.thorough
+
 PARENTS = {"mine_ties": ["ft", "lwf"], "mine_fisher": ["ft", "lwf"], "mine_dawin": ["ft"], "mine_stock": ["ft"]}
 SETTINGS = {"mine_ties": {"density": 0.5, "scaling": 1.0}, "mine_fisher": {"fisher_images": 7}}
 ALGORITHMS = {"mine_stock": "model_stock"}

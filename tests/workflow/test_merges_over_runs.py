@@ -10,6 +10,8 @@ import pytest
 from tiny import family
 from tiny.project import Project, copy_project, jobs, rows_of
 
+pytestmark = pytest.mark.thorough
+
 MERGES = "methods=[soup_seeds,soup_sweep,greedy_soup_sweep,soup_targets]"
 CHOICES = (
     "protocol=held_out",

@@ -8,6 +8,8 @@ import yaml
 
 from tiny.project import ROOT
 
+pytestmark = pytest.mark.thorough
+
 MAP = list(csv.DictReader((ROOT / "workflow/catalog/paper_map.csv").read_text().splitlines()))
 
 

@@ -50,6 +50,7 @@ def test_finished_runs_have_their_numbers_and_what_is_missing_is_named(partial):
     assert not list(preview.rglob("*provenance.json"))
 
 
+@pytest.mark.thorough
 def test_a_grid_of_other_settings_or_damaged_rows_has_no_preview(partial):
     page = partial.folder / "reports/tiny/preview/index.html"
     for choice in ("training={epochs: 3}", "seeds=[0,1]"):
@@ -60,6 +61,7 @@ def test_a_grid_of_other_settings_or_damaged_rows_has_no_preview(partial):
     assert LACKS in partial.snakemake("preview", "--cores", "1", check=False) and not page.exists()
 
 
+@pytest.mark.thorough
 def test_a_project_that_has_run_nothing_has_no_preview(project):
     printed = project.snakemake("preview", "--cores", "1", check=False)
     (said,) = (line for line in printed.splitlines() if LACKS in line)

@@ -8,6 +8,8 @@ import pytest
 
 from tiny.project import Project
 
+pytestmark = pytest.mark.thorough
+
 NARROW = ("targets=[red]", "datasets=[red,green,blue]")
 HERE = "reports/tiny"
 

@@ -3,6 +3,8 @@
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def accuracy(finished):

@@ -182,6 +182,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("change", [pytest.param(change, id=name) for name, change in CHANGES.items()])
 def test_a_network_is_scored_with_its_modules_hooks_and_attributes(settings, rows, change):
     """Given a network that is changed without a change of its tensors; when it is taken back, it is the same again."""
@@ -212,6 +213,7 @@ def assert_scored_as_it_is(own, dataset):
     assert scored["energy"].to_numpy(float) == pytest.approx(logits[:, classes].logsumexp(dim=1), rel=2e-3, abs=1e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("change", [pytest.param(change, id=name) for name, change in CHANGES.items()])
 def test_a_changed_network_needs_a_name_and_is_not_fine_tuned(settings, change):
     own = rib.load_model("tiny_cnn", "tiny", **settings)
@@ -239,6 +241,7 @@ def test_scoring_leaves_a_network_as_it_was(settings):
     pd.testing.assert_frame_equal(rib.evaluate(own, ["red"], "mine", "red"), first)
 
 
+@pytest.mark.thorough
 def test_a_buffer_that_no_state_dict_has_is_a_change(settings, monkeypatch):
     def with_scale(folder, device, load=api.load):
         network, facts = load(folder, device)
@@ -259,6 +262,7 @@ def test_names_that_are_given_are_those_of_the_rows(network, tuned):
     assert set(rib.evaluate(tuned["green", "ft"], ["red"])["method"]) == {"ft"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("head", "returned"),
     [
@@ -274,12 +278,14 @@ def test_a_network_that_returns_no_logits_is_refused(settings, head, returned):
         rib.evaluate(own, ["red"], "mine", "red")
 
 
+@pytest.mark.thorough
 def test_weights_of_another_type_are_refused(settings):
     own = rib.load_model("tiny_cnn", "tiny", **settings).half()
     with pytest.raises(rib.UserError, match=r"network\.float\(\)"):
         rib.evaluate(own, ["red"], "mine", "red")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("cache", [".", "0", "1", "cache.0"])
 @pytest.mark.parametrize("by_variable", [False, True], ids=["cache", "RIB_CACHE"])
 def test_other_settings_are_other_results_whatever_the_cache_is_called(tmp_path, monkeypatch, cache, by_variable):
@@ -303,6 +309,7 @@ def test_other_settings_are_other_results_whatever_the_cache_is_called(tmp_path,
     assert all((tmp_path / cache).resolve() in path.parents for path in made[0].files["checkpoints"].values())
 
 
+@pytest.mark.thorough
 def test_a_network_keeps_its_folders_when_the_working_folder_changes(tmp_path, monkeypatch):
     family.make(tmp_path / "mine")
     (tmp_path / "elsewhere").mkdir()
@@ -315,6 +322,7 @@ def test_a_network_keeps_its_folders_when_the_working_folder_changes(tmp_path, m
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "cache", "elsewhere"}
 
 
+@pytest.mark.thorough
 def test_a_moved_cache_is_used_where_it_is(tmp_path):
     family.make(tmp_path / "mine")
     own = {"catalog": tmp_path / "mine"}
@@ -325,6 +333,7 @@ def test_a_moved_cache_is_used_where_it_is(tmp_path):
     assert sorted(path for path in (tmp_path / "after").rglob("*") if path.suffix != ".lock") == made
 
 
+@pytest.mark.thorough
 def test_limits_of_photos_are_settings_of_a_dataset(settings):
     """A photo above them is refused, so what was prepared with others must not be served."""
     small = rib.load_model("tiny_cnn", "tiny", limits={"photo_megapixels": 2}, **settings)
@@ -386,6 +395,7 @@ def test_a_damaged_file_of_the_cache_is_refused(tmp_path):
     rib.load_model("tiny_cnn", "tiny", **settings)
 
 
+@pytest.mark.thorough
 def test_other_settings_or_code_are_other_results(network, tuned, monkeypatch):
     path = tuned["red", "ft"].files["checkpoints"]["ft"]
     assert rib.finetune(network, "red").files["checkpoints"]["ft"] == path
@@ -395,6 +405,7 @@ def test_other_settings_or_code_are_other_results(network, tuned, monkeypatch):
     assert rib.finetune(network, "red").files["checkpoints"]["ft"] != path
 
 
+@pytest.mark.thorough
 def test_a_method_that_starts_from_another_and_one_with_a_reference(network, settings):
     assert set(rib.finetune(network, "red", "lp_ft", training={"epochs": 1}).files["checkpoints"]) == {"lp_ft"}
     assert rib.finetune(network, "red", "replay", training={"epochs": 1}).run.method == "replay"
@@ -461,7 +472,7 @@ def test_a_mistake_is_one_sentence(network, settings, call, sentence):
     assert sentence in str(refused.value) and str(refused.value).endswith(".") and "\n" not in str(refused.value)
 
 
-WRONG = (None, 5, -1, 0.5, True, b"red", "", " ", [], {}, {"red": 1}, ["red", 5], object(), len, torch.zeros(2), "a\0b")
+WRONG = (object(), None, 5, -1, 0.5, True, b"red", "", " ", [], {}, {"red": 1}, ["red", 5], len, torch.zeros(2), "a\0b")
 OPTIONAL = {("list_models", "family"), ("evaluate", "method"), ("evaluate", "target")}
 USUAL_ARGUMENTS = {
     "list_models": {"family": "tiny"},
@@ -495,7 +506,10 @@ def wrong_calls():
             for value in WRONG:
                 taken = any(type(value) is type(other) and value == other for other in TAKEN.get(name, ()))
                 if not taken and not (value is None and (function, name) in OPTIONAL):
-                    yield pytest.param(function, name, value, id=f"{function}, {name}, {str(value)[:20]!a}")
+                    marks = () if value is WRONG[0] else pytest.mark.thorough  # `make test` has one value
+                    yield pytest.param(
+                        function, name, value, id=f"{function}, {name}, {str(value)[:20]!a}", marks=marks
+                    )
 
 
 @pytest.mark.parametrize(("function", "name", "value"), wrong_calls())
@@ -513,6 +527,7 @@ def test_a_wrong_type_of_any_argument_is_one_sentence(network, rows, settings, f
     assert str(refused.value).endswith(".") and "\n" not in str(refused.value)
 
 
+@pytest.mark.thorough
 def test_a_run_of_a_model_by_name_is_loaded(project, settings):
     """The lock file of the project tells which model its short name is."""
     timm.models.save_for_hf(
@@ -527,6 +542,7 @@ def test_a_run_of_a_model_by_name_is_loaded(project, settings):
 RUN = "tiny/paper/tiny_cnn/red/ft/all/0"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "run",
     [
@@ -556,6 +572,7 @@ def test_a_run_is_named_exactly(finished, run):
     assert f"has no finished run {run}" in sentence and sentence.endswith(".")
 
 
+@pytest.mark.thorough
 def test_a_project_is_found_by_any_path(finished, tmp_path, monkeypatch):
     """Relative, by a link and below `~`; rows and files are the same."""
     (tmp_path / "link").symlink_to(finished[0].folder)
@@ -577,6 +594,7 @@ def changed_rows(rows, column, value):
     return together.assign(**{column: pd.Series(values).infer_objects()})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("column", ["rank", "prediction"])
 @pytest.mark.parametrize("value", [None, float("nan"), -1, "first", 5, 1.5], ids=str)
 def test_ten_wrong_ranks_or_predictions_are_no_ri(network, rows, column, value):

@@ -6,6 +6,8 @@ import pytest
 
 from tiny.project import PAGE, methods
 
+pytestmark = pytest.mark.thorough
+
 LWF = "workflow/lib/rib/methods/lwf.py"
 RUN = "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0"
 

@@ -12,6 +12,8 @@ import safetensors.torch
 from rib.models.checkpoint import xor_decompress
 from tiny.project import jobs_of_run, rows_of
 
+pytestmark = pytest.mark.thorough
+
 LAYERS = ["pre_logits", "stage1", "stage2", "stage3", "stage4"]
 
 

@@ -3,6 +3,8 @@
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 
 def test_flips_explain_every_change_of_accuracy_and_mri(finished):
     folder = finished[0].folder / "reports/tiny/tables"

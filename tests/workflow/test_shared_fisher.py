@@ -3,7 +3,10 @@
 import json
 
 import pandas as pd
+import pytest
 import safetensors.torch
+
+pytestmark = pytest.mark.thorough
 
 EWC = ("methods=[ewc]",)
 FISHER = "results/tiny/paper/fisher/tiny_cnn/none/pretrained/all"

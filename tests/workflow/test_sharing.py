@@ -87,6 +87,7 @@ def test_git_holds_records_and_dvc_files_only(shared):
     assert shared.git("status", "--short") == ""
 
 
+@pytest.mark.thorough
 def test_one_setting_or_module_of_lwf_re_runs_lwf_and_what_hangs_on_it(colleague):
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
     printed = colleague.listed()
@@ -111,6 +112,7 @@ def test_what_a_colleague_made_again_comes_back_without_work(shared, colleague):
         assert (shared.folder / name).read_bytes() == (colleague.folder / name).read_bytes()
 
 
+@pytest.mark.thorough
 def test_a_lost_record_of_snakemake_is_restored(shared):
     shared.run("rm", "-r", ".snakemake")
     assert "Nothing to be done" in shared.snakemake("-n")
@@ -124,6 +126,7 @@ def test_work_that_went_on_after_tracking_is_kept_when_snakemake_loses_its_recor
     assert "Nothing to be done" in shared.snakemake("-n")
 
 
+@pytest.mark.thorough
 def test_a_damaged_file_is_named_before_anything_is_built_on_it(colleague):
     path = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
     damaged = bytearray((colleague.folder / path).read_bytes())
@@ -170,6 +173,7 @@ def test_an_accepted_refactoring_reaches_a_colleague(shared, tmp_path):
     assert "Nothing to be done" in printed and "50 jobs match their records" in printed
 
 
+@pytest.mark.thorough
 def test_an_edited_result_is_not_tracked(finished_copy):
     finished_copy.git("init", "-q")
     table = finished_copy.folder / "reports/tiny/tables/mri.csv"
@@ -179,16 +183,19 @@ def test_an_edited_result_is_not_tracked(finished_copy):
     assert not (finished_copy.folder / "provenance.jsonl").exists()
 
 
+@pytest.mark.thorough
 def test_tracking_before_anything_was_made_is_one_sentence(project):
     printed = project.snakemake("track", check=False)
     assert "there is nothing to track yet" in printed and "Traceback" not in printed
 
 
+@pytest.mark.thorough
 def test_tracking_twice_changes_nothing(shared):
     shared.snakemake("track")
     assert shared.git("status", "--short") == ""
 
 
+@pytest.mark.thorough
 def test_dvc_shows_metrics_and_plots(colleague):
     shown = json.loads(colleague.dvc("metrics", "show", "--json"))
     values = shown[""]["data"][os.path.join("reports", "tiny", "tables", "mri.json")]["data"]["tiny_cnn"]  # noqa: PTH118
@@ -198,6 +205,7 @@ def test_dvc_shows_metrics_and_plots(colleague):
     assert "linear_probe" in page and "ci_low" in page
 
 
+@pytest.mark.thorough
 def test_tracking_a_part_does_not_take_the_rest_away(shared, tmp_path):
     shared.git("clone", "-q", ".", str(tmp_path / "partly"))
     partly = Project(tmp_path / "partly")
@@ -224,6 +232,7 @@ def test_with_what_is_made_of_a_grid_alone_figures_and_page_can_be_made_again(sh
     assert re.search(r"\d+ jobs", page.read_text())[0] == jobs
 
 
+@pytest.mark.thorough
 def test_rows_of_a_colleague_are_not_taken_for_those_of_ones_own_checkpoints(colleague):
     """Same settings, other bytes: as if the colleague's processor rounded otherwise."""
     run = colleague.folder / "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0"
@@ -238,6 +247,7 @@ def test_rows_of_a_colleague_are_not_taken_for_those_of_ones_own_checkpoints(col
     assert methods(colleague.listed(), "evaluate_run") == {"ft", "wise_ft"}
 
 
+@pytest.mark.thorough
 def test_what_was_pulled_over_a_killed_run_is_adopted(colleague):
     marker = colleague.folder / ".snakemake/incomplete"
     marker.mkdir(parents=True, exist_ok=True)

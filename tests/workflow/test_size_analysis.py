@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 import yaml
 
+pytestmark = pytest.mark.thorough
+
 HALF = [0.5, 0.5, 0.5]
 MODEL = {
     "families": ["tiny"],

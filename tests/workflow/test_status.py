@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 
 def test_done_and_missing_cells_and_the_time_left(finished_copy):
     lock = finished_copy.folder / ".snakemake/locks/0.output.lock"

@@ -12,6 +12,8 @@ from integration.conftest import serve
 from tiny.project import SECRETS, jobs
 from unit.test_hostile_yaml import FILES
 
+pytestmark = pytest.mark.thorough
+
 CONFIGS = {
     **{
         kind: FILES[kind]

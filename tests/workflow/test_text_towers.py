@@ -11,6 +11,8 @@ from rib.models.network import create
 from tiny.project import jobs, methods
 from tiny.texts import words
 
+pytestmark = pytest.mark.thorough
+
 CONFIG = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},

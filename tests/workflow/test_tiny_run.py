@@ -136,6 +136,7 @@ def test_a_linear_probe_is_stored_in_the_size_of_its_head(finished):
     assert sizes["linear_probe"] < head and 5 * sizes["linear_probe"] < sizes["ft"]
 
 
+@pytest.mark.thorough
 def test_two_jobs_at_a_time_give_the_same_bytes(finished, project):
     project.snakemake("--cores", "2")
     one, two = finished[0].products(), project.products()
@@ -165,6 +166,7 @@ def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
     assert finished_copy.planned() == {}
 
 
+@pytest.mark.thorough
 def test_an_argument_that_scripts_share_re_runs_the_stages_that_use_it(finished_copy):
     finished_copy.edit("workflow/scripts/_run.py", '"states": states', '"states": (states)')
     planned = finished_copy.planned()
@@ -179,6 +181,7 @@ def test_a_column_of_the_mri_table_re_runs_tables_figures_and_the_page(finished_
     assert planned["compute_metrics"] == 1 and set(planned) <= {*MADE_OF_ROWS, *PAGE}
 
 
+@pytest.mark.thorough
 def test_a_threshold_of_the_family_takes_the_rank_of_methods_that_did_not_get_there(finished_copy):
     """Two epochs do not fit the images. Nothing is trained or scored again."""
     family = finished_copy.folder / "mine/families/tiny.yaml"
@@ -221,6 +224,7 @@ def test_a_new_pinned_digest_re_runs_all_that_is_made_from_the_archive(finished_
     assert planned["download"] == planned["prepare"] == 1 and planned["finetune"] == 3 and planned["evaluate_run"] == 9
 
 
+@pytest.mark.thorough
 def test_a_pending_download_hides_no_other_work(finished_copy):
     (finished_copy.folder / "data/raw/blue/blue.zip").unlink()
     finished_copy.edit("workflow/lib/rib/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
@@ -228,6 +232,7 @@ def test_a_pending_download_hides_no_other_work(finished_copy):
     assert planned["finetune"] == 2 + 6 and planned["compute_metrics"] == 1
 
 
+@pytest.mark.thorough
 def test_how_a_model_is_drawn_is_no_reason_to_train_it_again(finished_copy):
     finished_copy.edit("mine/models.yaml", "label: tiny_cnn", "label: another")
     assert set(finished_copy.planned()) <= {"plot_figure", "write_summary", *PAGE}
@@ -238,12 +243,14 @@ def test_editing_the_figures_style_draws_them_again(finished_copy):
     assert finished_copy.planned() == {"plot_figure": 12, **PAGE}
 
 
+@pytest.mark.thorough
 def test_a_lost_part_of_a_prepared_dataset_is_made_again(finished_copy):
     prepared = finished_copy.folder / "results/tiny/prepare/red/160px-bicubic-crop1"
     (prepared / "index.parquet").unlink()
     assert finished_copy.planned(config=("seeds=[5]",))["prepare"] == 1
 
 
+@pytest.mark.thorough
 def test_a_lost_part_of_a_dataset_that_is_only_evaluated_is_a_sentence(finished_copy):
     prepared = finished_copy.folder / "results/tiny/prepare/blue/160px-bicubic-crop1"
     (prepared / "images.npy").unlink()
@@ -285,6 +292,7 @@ def test_the_batch_size_of_evaluation_changes_no_prediction(finished, project):
     np.testing.assert_allclose(one["margin"], other["margin"], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project):
     planned = project.planned(config=("methods=[pretrained]",))
     assert planned["evaluate_run"] == 1 and planned["compute_metrics"] == 1 and "plot_figure" not in planned
@@ -338,6 +346,7 @@ def test_a_truncated_archive_is_one_sentence_and_leaves_nothing(project):
     assert not list((project.folder / "data/raw/red").glob("*.zip"))
 
 
+@pytest.mark.thorough
 def test_a_damaged_download_is_noticed_before_anything_is_made_from_it(project):
     project.snakemake("data/raw/red/red.zip")
     archive = project.folder / "data/raw/red/red.zip"
@@ -350,6 +359,7 @@ def test_a_damaged_download_is_noticed_before_anything_is_made_from_it(project):
     assert not list((project.folder / "results").rglob("red/*/images.npy"))
 
 
+@pytest.mark.thorough
 def test_a_picture_that_cannot_be_decoded_is_named(project):
     archive = project.folder / "mine/archives/red.zip"
     with zipfile.ZipFile(archive, "a") as opened:

@@ -8,10 +8,14 @@ import sys
 import urllib.request
 from contextlib import suppress
 
+import pytest
+
 from rib.base.files import read_json
 from tiny import family
 from tiny.project import ROOT, Project, copy_project
 from tiny.waiting import wait_until
+
+pytestmark = pytest.mark.thorough
 
 RUN = "paper/finetune/tiny_cnn/red/ft/all/0"
 HELD_OUT = "held_out/finetune/tiny_cnn/red/ft/all/0"
