@@ -15,7 +15,7 @@ from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.config.catalog import Catalog
 from rib.config.model_names import parse_name
-from rib.models.network import build
+from rib.models.network import build, load
 from rib.models.records import _configured, describe
 from rib.models.weights import with_weights
 from rib.training.training_state import TrainingState
@@ -156,6 +156,14 @@ def test_no_network_is_built_with_it_whatever_asks(library, arguments, key):
         build(library, architecture, arguments=arguments)
     with pytest.raises(UserError, match=f"^net: .*{key}.*(remove|give)"):
         with_weights({"a": torch.zeros(1)}, library, architecture, arguments, "by_name", "net")
+
+
+@pytest.mark.attack("weights")
+def test_a_model_json_that_somebody_changed_is_named():
+    facts = {"library": "timm", "architecture": "test_vit", "num_classes": 10}
+    write_json(Path("model.json"), facts | {"arguments": {"checkpoint_path": "/tmp/other.pth"}})
+    with pytest.raises(UserError, match=r"model\.json: .*checkpoint_path.*remove"):
+        load(Path(), torch.device("cpu"))
 
 
 def test_a_pretrained_tower_of_a_configuration_is_not_loaded():

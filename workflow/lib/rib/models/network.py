@@ -143,8 +143,10 @@ def head_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 def load(folder: Path, device: torch.device, dropout: float = 0.0, drop_path: float = 0.0) -> tuple[nn.Module, dict]:
     """A models job's network with its pretrained weights, channels last, in evaluation mode; and its model.json."""
     facts = read_json(folder / "model.json")
+    arguments = facts.get("arguments", NO_ARGUMENTS)
+    check_arguments(facts["library"], arguments, str(folder / "model.json"))
     of = (facts["library"], facts["architecture"], facts["num_classes"])
-    model = build(*of, dropout, drop_path, facts.get("arguments", NO_ARGUMENTS))
+    model = build(*of, dropout, drop_path, arguments)
     model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"), strict=True)
     return model.to(device, memory_format=torch.channels_last), facts
 
