@@ -36,8 +36,9 @@ from rib.config.grid import resolve_grid
 from rib.config.label_space import LabelSpace
 from rib.config.model_names import LOCK, parse_name, read_lock
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, parent_of
-from rib.config.schema import known_name, show, validated
+from rib.config.schema import known_name, validated
 from rib.config.settings import takes_fisher
+from rib.config.values import show
 from rib.data import download, folders, images, prepare, prepared, variables, view
 from rib.data.splits import TEST
 from rib.evaluation import fisher as fisher_information

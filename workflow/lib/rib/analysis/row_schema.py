@@ -9,7 +9,7 @@ import pandas as pd
 
 from rib.base.errors import UserError
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, RUN_COLUMNS
-from rib.config.schema import show
+from rib.config.values import show
 
 TEXT, WHOLE, NUMBER = "a text", "a whole number", "a number"
 AGAIN = "take the rows as rib.evaluate returns them"

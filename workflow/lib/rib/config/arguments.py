@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rib.base.errors import UserError
-from rib.config.schema import is_whole, show
+from rib.config.values import is_whole, show
 
 
 def text_argument(value: object, name: str, meaning: str) -> str:

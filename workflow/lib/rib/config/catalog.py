@@ -20,8 +20,9 @@ from rib.config.entries import CURVE, EXTERNAL, FINETUNE, MERGES, SELECT, Datase
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
 from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve, validated_models
 from rib.config.run import ALL, METHODS, TARGETS
-from rib.config.schema import is_number, known_name, load_schema, number, read_yaml, show, validated
+from rib.config.schema import known_name, load_schema, number, read_yaml, validated
 from rib.config.settings import BASE, RECIPE, TRAINING, Setting, algorithm_settings, check_settings, signature_of
+from rib.config.values import is_number, show
 
 PROJECT_CATALOG = shipped("catalog")
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check

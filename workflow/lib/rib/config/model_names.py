@@ -21,7 +21,8 @@ from rib.base.files import read_json, write_json
 from rib.base.plugins import LIBRARY
 from rib.config.entries import Model
 from rib.config.model_arguments import check_arguments
-from rib.config.schema import show, validated
+from rib.config.schema import validated
+from rib.config.values import show
 
 LOCK = Path("models.lock.json")
 RECORDS = Path("work/model_records")  # of the libraries, by version

@@ -1,9 +1,7 @@
 """Validation of YAML files with the schemas of workflow/schemas, with one clear sentence per mistake."""
 
 import contextlib
-import difflib
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
@@ -15,23 +13,13 @@ from jsonschema.validators import extend
 
 from rib.base.errors import UserError
 from rib.base.plugins import shipped
-from rib.base.text import WHY, presentable, redacted
+from rib.base.text import WHY, presentable
+from rib.config.values import is_number, is_whole, nearest, show
 
 SCHEMAS = shipped("schemas")
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster
-SHOWN = 100  # maximum length of an invalid value in a message
 LONG_NUMBER = re.compile(r"[-+]?\d[\w.:]{1000}")  # slow to convert, or refused by Python with a message of its own
 DEEPEST, REPEATED = 50, 20_000  # of a YAML file: levels of nesting, and values that aliases repeat, times their level
-
-
-def is_whole(value: object) -> bool:
-    """Whether a value is an integer: 1, but neither 1.0 nor True."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _matches(validator, pattern: str, value: object, schema: dict):
@@ -118,18 +106,6 @@ def _sentence(error: ValidationError) -> str:
         return f"give exactly one of the keys {keys}{inside}."
     subject = f"'{place}' is" if place else "the file is"
     return f"{subject} {shown}, which is not valid ({why}){meaning}."
-
-
-def show(value: object) -> str:
-    """An invalid value as quoted in messages."""
-    text = redacted(repr(value))
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-
-
-def nearest(name: object, known: Iterable[str]) -> str:
-    """A clause with the most similar known name; empty if none is similar."""
-    close = difflib.get_close_matches(str(name)[:SHOWN], list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def known_name(name: object, known: Iterable[str], kind: str, where: str, listed_as: str = "known") -> str:
