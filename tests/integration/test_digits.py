@@ -104,6 +104,7 @@ def test_corruptions_are_spread_evenly_over_classes(sets):
     assert set(np.bincount(found.labels[pale])) == {4}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["digits_corrupted", "digits_cartoon", "digits_edges", "digits_drawn", "digits_font"])
 def test_another_process_makes_the_same_bytes(name, folders, archives, tmp_path):
     paths = [str(ROOT / "workflow/lib"), str(ROOT / "tests")]

@@ -262,6 +262,7 @@ def test_a_valid_archive_is_read(layouts, layout):
         )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_archive_is_read_or_refused(layouts, layout):
     parts, settings, space = layouts[layout]
@@ -274,6 +275,7 @@ def test_any_archive_is_read_or_refused(layouts, layout):
     check()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_entry_is_followed_or_refused(layouts, layout):
     """Settings and classes that the catalogue takes, though no archive has them, and another number of archives."""
@@ -300,6 +302,7 @@ PICTURES = [("RGB", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("I;16", "PNG"), ("
 PICTURES += [("P", "GIF"), ("1", "TIFF"), ("L", "BMP"), ("RGB", "TIFF"), ("L", "EPS"), ("L", "PPM"), ("RGB", "ICNS")]
 
 
+@pytest.mark.thorough
 @fuzzed(300)
 @given(st.sampled_from(PICTURES), st.sampled_from([(40, 36), (1, 2000), (7, 1)]), st.integers(0, 30), st.data())
 def test_any_picture_is_decoded_or_refused(kind, size, border, data):
@@ -311,6 +314,7 @@ def test_any_picture_is_decoded_or_refused(kind, size, border, data):
     assert "the image set, a.jpg" in found if isinstance(found, str) else found.shape == (32, 32, 3)
 
 
+@pytest.mark.thorough
 @fuzzed(100)
 @given(st.data(), st.sampled_from(["open sesame", "", "\udcff", "é"]))
 def test_any_encrypted_archive_is_read_or_refused(layouts, data, password):

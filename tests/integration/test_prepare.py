@@ -276,6 +276,7 @@ def test_a_killed_job_that_left_corrupt_photos_out_stores_each_other_once(tmp_pa
     assert digests(whole) == digests(place)
 
 
+@pytest.mark.thorough
 def test_a_job_killed_for_real_goes_on(tmp_path):
     """SIGKILL in the midst of a real job; the next run takes up the folder that it left in work/."""
     files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i, (400, 300)) for i in INDICES for n in range(1000)}

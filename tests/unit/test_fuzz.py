@@ -269,12 +269,14 @@ def choices(draw):
     return {"family": family, **draw(st.fixed_dictionaries({}, optional={**several, **more}))}
 
 
+@pytest.mark.thorough
 @fuzzed(120)
 @given(choices())
 def test_any_choice_of_what_there_is_is_taken_or_refused(config):
     outcome(lambda: resolved(config, [CATALOG]))
 
 
+@pytest.mark.thorough
 @fuzzed(110)
 @given(mutated(OWN, ENTRIES))
 def test_any_catalogue_is_taken_or_refused(own):
@@ -304,6 +306,7 @@ NAMED = [
 ]
 
 
+@pytest.mark.thorough
 @fuzzed(100)
 @given(st.sampled_from(NAMED), NAMES | st.sampled_from(POINTING + ODD))
 def test_no_value_leads_out_of_the_projects_folders(place, name):
@@ -316,6 +319,7 @@ def test_no_value_leads_out_of_the_projects_folders(place, name):
         outcome(lambda: resolved(CONFIG, [CATALOG, folder]))
 
 
+@pytest.mark.thorough
 @fuzzed(80)
 @given(
     st.sampled_from(["families", "datasets", "models", "methods", "recipes"]),
@@ -374,6 +378,7 @@ def test_any_yaml_text_is_taken_or_refused_with_its_file(name, changes, encoding
         assert isinstance(result, dict) or str(folder / name) in result, result
 
 
+@pytest.mark.thorough
 @fuzzed(80)
 @given(st.binary(max_size=60) | st.sampled_from(TOKENS).map(str.encode), st.sampled_from(KINDS))
 def test_any_bytes_are_taken_or_refused_as_yaml(data, kind):
@@ -385,6 +390,7 @@ def test_any_bytes_are_taken_or_refused_as_yaml(data, kind):
 PYTHON = BESIDE["methods/layered.py"]
 
 
+@pytest.mark.thorough
 @fuzzed(60)
 @given(
     st.sampled_from(
@@ -402,6 +408,7 @@ def test_any_file_or_folder_of_a_catalogue_is_taken_or_refused(name, content):
         outcome(lambda: resolved(CONFIG, [CATALOG, folder]))
 
 
+@pytest.mark.thorough
 @fuzzed(40)
 @given(st.lists(NAMES, max_size=3))
 def test_any_folders_are_taken_or_refused_as_catalogue(names):
@@ -450,12 +457,14 @@ def test_any_table_of_classes_is_taken_or_refused_with_its_file(reader, data):
     assert LabelSpace.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
+@pytest.mark.thorough
 @fuzzed(60)
 @given(NAMES | st.sampled_from(["imagenet21k_goog", "imagenet12k", "mini_imagenet", "imagenet_a_synsets"]))
 def test_any_name_of_a_timm_list_is_taken_or_refused(name):
     outcome(lambda: read_timm_list(name))
 
 
+@pytest.mark.thorough
 @fuzzed(40)
 @given(st.lists(st.lists(CELLS, max_size=5), max_size=3))
 def test_published_numbers_are_taken_or_refused_with_their_file(rows):
@@ -478,6 +487,7 @@ def test_a_folder_with_any_names_is_packed_or_refused(names):
         assert {path.name for path in Path(top).iterdir()} <= {"images", "a.tar"}
 
 
+@pytest.mark.thorough
 @fuzzed(60)
 @given(NAMES | st.just("../here.zip"), st.lists(NAMES.filter(lambda name: "\0" not in name), max_size=2))
 def test_any_place_of_an_archive_is_looked_at_or_refused(name, folders):

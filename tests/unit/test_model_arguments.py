@@ -166,6 +166,7 @@ def test_a_model_json_that_somebody_changed_is_named():
         load(Path(), torch.device("cpu"))
 
 
+@pytest.mark.thorough
 def test_a_pretrained_tower_of_a_configuration_is_not_loaded():
     Path("net").mkdir()
     write_json(Path("net/open_clip_config.json"), clip("vision_cfg", timm_model_pretrained=True))
@@ -301,6 +302,7 @@ def test_images_of_absurd_sizes_are_refused_in_catalogue_and_lock(key, value):
         own_catalog({}).add_models(["hf-hub:owner/net"])
 
 
+@pytest.mark.thorough
 @pytest.mark.attack("weights")
 def test_a_folder_whose_images_would_be_of_an_absurd_size_is_refused_and_leaves_no_lock():
     Path("net").mkdir()

@@ -91,6 +91,7 @@ def edited(folder, **changes):
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
+@pytest.mark.thorough
 def test_a_head_for_a_thousand_other_classes_is_not_taken_for_imagenets(tmp_path):
     names = timm.data.ImageNetInfo().label_names()
     for head, labels in (("published", names), ("none", names[::-1]), ("none", [f"class {n}" for n in range(1000)])):
@@ -115,6 +116,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.attack("weights")
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_folder_that_cannot_be_used_is_refused(tmp_path, kind):
@@ -130,6 +132,7 @@ CLIP = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.attack("weights")
 @pytest.mark.parametrize(
     ("part", "changes"),
@@ -249,6 +252,7 @@ def test_a_record_that_is_not_valid_leaves_no_lock(tmp_path):
     assert not Path("models.lock.json").exists()
 
 
+@pytest.mark.thorough
 def test_an_entry_adds_to_a_record(tmp_path):
     saved(tmp_path / "net")
     catalog = tiny_catalog(tmp_path)

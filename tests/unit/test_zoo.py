@@ -46,6 +46,7 @@ def test_preprocessing_is_timms_own_record_at_224_px(catalog):
         assert model.parameters == sum(p.numel() for p in network.parameters())
 
 
+@pytest.mark.thorough
 def test_what_entries_lack_is_what_the_libraries_record(catalog, tmp_path, monkeypatch):
     """The catalogue's lock file is what `make records` writes, and entries agree with it wherever both speak."""
     monkeypatch.chdir(tmp_path)
