@@ -23,7 +23,8 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from tqdm import tqdm
 
 from rib.base.errors import UserError
-from rib.base.progress import duration
+from rib.base.progress import duration, print_lines
+from rib.base.text import printable_lines
 from rib.jobs.job import reason
 from rib.jobs.parent_run import end_jobs
 from rib.records import provenance
@@ -250,7 +251,8 @@ class Console(logging.Formatter):
         of_job = event in FAILED or (error == "RuleException" and COMMAND in text) or text.startswith(AFTER_FAILURE)
         if self.over or of_job:
             return ""
-        return (error and _user_error(sys.exc_info()[1])) or self.usual.format(record)
+        sentence = error and _user_error(sys.exc_info()[1])
+        return sentence or printable_lines(self.usual.format(record))
 
     def _table(self, counts: Mapping[str, int]) -> str:
         """Table of the jobs of a dry-run; empty if it was shown: Snakemake tells the numbers twice."""
@@ -281,7 +283,7 @@ class Console(logging.Formatter):
             self.progress.bar.close()
             if not self.workflow.touch:  # which only renews times
                 outputs = [path for job in self.progress.jobs.values() for path in job.output]
-                print(self.made or closing_line(outputs))
+                print_lines(self.made or closing_line(outputs))
 
     def _fail(self) -> None:
         """Print the final messages of a run that was stopped or failed."""
@@ -289,7 +291,8 @@ class Console(logging.Formatter):
             self.progress.bar.close()
         self.over = True
         if self.stopped:
-            print("Stopped. Finished results are kept; run the same command again to continue.", file=sys.stderr)
+            words = "Stopped. Finished results are kept; run the same command again to continue."
+            print_lines(words, file=sys.stderr)
             return
         jobs = [job for failed in self.workflow.scheduler.failed for job in (failed if failed.is_group() else [failed])]
         said = {_named(job): reason(Path(job.log[0])) for job in jobs if job.log}
@@ -297,7 +300,7 @@ class Console(logging.Formatter):
         if not (alone and self.said_last and all(said.values())):
             for job, sentence in sorted(said.items()):
                 sentence = sentence or "it ended without a message; it may have been killed or run out of memory"
-                print(f"{job}: {sentence}", file=sys.stderr)
+                print_lines(f"{job}: {sentence}", file=sys.stderr)
 
     def _handle_signals(self) -> None:
         """Let SIGINT end the running jobs and SIGTERM wait for them; jobs that finish meanwhile count as finished.
@@ -332,5 +335,5 @@ def _user_error(error: BaseException | None) -> str:
 def _stop(scheduler, now: bool) -> None:
     scheduler.exit_gracefully()
     if now:
-        print("Stopping the running jobs.", file=sys.stderr)
+        print_lines("Stopping the running jobs.", file=sys.stderr)
         end_jobs(lambda: scheduler.running)

@@ -20,14 +20,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
-from rib.base.text import presentable
+from rib.base.text import FORMULA, presentable
 from rib.data.archives import archive_members
 from rib.records import provenance
 
 VERSION = 2  # from 2 on, accuracy.csv has roles, and ranking.csv differences from a reference
 FACTS, RECORDS = "bundle.json", "provenance.jsonl"
 JOBS = ("compute_metrics", "compare_methods", "write_page")  # rules of the tables, of the comparison and of the page
-FORMULA = re.compile(r"[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MOST = 10**10  # bootstrap replicates times images
 DENSEST = 1000  # bytes that a byte of a Parquet file may unpack to; each row takes a byte or more
