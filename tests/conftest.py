@@ -1,6 +1,8 @@
 """Projects that tests of all kinds run: empty, finished once for all, and finished to change."""
 
+import contextlib
 import os
+import resource
 import shutil
 import tracemalloc
 
@@ -56,6 +58,22 @@ def peak():
 
     yield taken
     tracemalloc.stop()
+
+
+@pytest.fixture
+def limited_files():
+    """A context in which files of this process and its children have at most that many bytes, as after `ulimit -f`."""
+
+    @contextlib.contextmanager
+    def limited(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 @pytest.fixture
