@@ -26,6 +26,8 @@ MEMORY = 1 << 30  # bytes of address space
 INSIDE = r"(#|data:image/(png|jpe?g|gif|webp)[;,])"  # an SVG within a data URL would not be checked
 OUTSIDE_CSS = re.compile(rf"""@import|url\((?!\s*["']?{INSIDE})""", re.IGNORECASE)
 NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+# How an answer of the renderer begins; a PNG or the reason follows.
+DRAWN, REFUSED = b"D", b"R"
 Draw = Callable[[str, str, int], bytes]  # see `renderer`
 
 
@@ -60,13 +62,14 @@ def renderer() -> Iterator[Draw]:
     """A function that renders drawings in a process of its own, which ends with this one.
 
     The function takes the content of an SVG's root element, its view box and the side in pixels, and returns a PNG on
-    white. It raises ValueError if `check` refuses it, or if it fails or exceeds a limit, and then can't be used again.
+    white. It raises ValueError if `check` or the renderer refuses it. It does so, too, if the renderer fails or exceeds a
+    limit, and then can't be used again. What the renderer prints when it fails is for its authors, and is not shown.
     """
     connection, other = Pipe()
     with other:
         command = [sys.executable, "-P", "-m", __name__, *map(str, (other.fileno(), SECONDS, MEMORY))]
         env = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # without the user's passwords
-        process = subprocess.Popen(command, env=env, pass_fds=[other.fileno()], stderr=subprocess.PIPE)
+        process = subprocess.Popen(command, env=env, pass_fds=[other.fileno()], stderr=subprocess.DEVNULL)
     with process, connection:
         try:
             yield lambda body, view, size: _ask(process, connection, body, view, size)
@@ -77,15 +80,22 @@ def renderer() -> Iterator[Draw]:
 def _ask(process: subprocess.Popen, connection: Connection, body: str, view: str, size: int) -> bytes:
     svg = f'<svg {NAMESPACES} viewBox="{view}" width="{size}" height="{size}">{body}</svg>'
     check(svg)  # a DOCTYPE after the root's start is not well-formed
+    answer = None
     try:
         connection.send_bytes(f"{size}\n{svg}".encode())
         if connection.poll(PATIENCE):
-            return connection.recv_bytes()
+            answer = connection.recv_bytes()
     except (EOFError, OSError):
-        said = process.stderr.read().decode(errors="replace").strip().rpartition("\n")[2]
-        if (code := process.wait()) != -signal.SIGXCPU:
-            raise ValueError(f"the renderer failed: {said or signal.Signals(-code).name}") from None
-    raise ValueError(f"it takes more than {SECONDS} s")
+        code = process.wait()
+        if code != -signal.SIGXCPU:
+            killed_by = f": {signal.Signals(-code).name}" if code < 0 else ""
+            raise ValueError(f"the renderer failed{killed_by}") from None
+    if answer is None:
+        raise ValueError(f"it takes more than {SECONDS} s")
+    if answer.startswith(REFUSED):
+        reason = answer.removeprefix(REFUSED).decode()
+        raise ValueError(f"the renderer refuses it: {reason}")
+    return answer.removeprefix(DRAWN)
 
 
 def _answer(connection: Connection, seconds: int, memory: int) -> None:
@@ -98,7 +108,11 @@ def _answer(connection: Connection, seconds: int, memory: int) -> None:
             side, _, svg = connection.recv_bytes().decode().partition("\n")
             options = {"width": int(side), "height": int(side), "background": "#ffffff", "skip_system_fonts": True}
             _limit(resource.RLIMIT_CPU, int(sum(os.times()[:2])) + 1 + seconds)
-            connection.send_bytes(bytes(resvg_py.svg_to_bytes(svg_string=svg, **options)))
+            try:
+                answer = DRAWN + bytes(resvg_py.svg_to_bytes(svg_string=svg, **options))
+            except ValueError as error:
+                answer = REFUSED + str(error).encode("utf-8", "backslashreplace")
+            connection.send_bytes(answer)
 
 
 def _limit(kind: int, value: int) -> None:
