@@ -2,14 +2,17 @@
 
 import io
 import logging
+import os
 import re
 import subprocess
+import sys
 
 import pandas as pd
 import pytest
 
 from rib.base.errors import UserError
 from rib.base.files import write_table
+from rib.base.plugins import LIBRARY
 from rib.base.progress import log, log_lines, print_lines
 from rib.base.text import FORMULA, printable, printable_cell
 from rib.data.archives import archive_members
@@ -96,6 +99,18 @@ def test_what_an_encoding_lacks_is_escaped(encoding, shown):
     assert stream.buffer.getvalue() == shown + b"\n"
 
 
+def test_where_nobody_reads_any_more_nothing_is_said_about_it():
+    """As after `snakemake status | head -1`, or where Ctrl-C has ended what reads."""
+    script = "import sys; sys.stdin.read(); from rib.base.progress import print_lines; print_lines('a', 'b'); print_lines('c')"
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY.parent)}
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, **streams) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 @pytest.mark.attack("text")
 @each_in_utf8
 def test_a_table_has_printable_cells_and_columns(tmp_path, name, shown):
@@ -161,6 +176,15 @@ def test_a_job_that_meets_a_hostile_member_tells_of_it_in_one_line(tmp_path):
         assert not re.search(rf"^{FORGED}|[^\n -~]", text, re.MULTILINE), text
         assert ESCAPED + FORGED in text
     assert len(terminal.splitlines()) == 1
+
+
+def test_a_log_has_ordinary_names_whatever_the_locale(tmp_path):
+    """Given a locale of ASCII, the terminal has escapes and the log, which `snakemake status` reads, the name itself."""
+    tar(tmp_path / "a.tar", {"日本/1.jpg": jpeg(2), "a/1.jpg": jpeg(2)})
+    command = prepare_job("class_folders", 'space=LabelSpace(("a",), ((0,),), ("a",), 1)')
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+    assert rb"\u65e5\u672c" in done.stderr and "日本" in (tmp_path / "log").read_text(encoding="utf-8")
 
 
 @pytest.mark.attack("text")

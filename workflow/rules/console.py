@@ -14,6 +14,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
+from io import TextIOWrapper
 from os.path import commonpath
 from pathlib import Path
 from statistics import fmean
@@ -191,6 +192,7 @@ class Console(logging.Formatter):
         self.said_last = False  # whether the last job to fail ran alone, so that its message was printed last
         self.stopped = self.over = False
         self.has_table = False  # whether the table of a dry-run was shown
+        _escape_what_streams_lack()
         shown = workflow.is_main_process
         self.handler = next((each for each in logger.handlers if shown and each.name == "DefaultStreamHandler"), None)
         if self.handler:
@@ -305,6 +307,8 @@ class Console(logging.Formatter):
     def _handle_signals(self) -> None:
         """Let SIGINT end the running jobs and SIGTERM wait for them; jobs that finish meanwhile count as finished.
 
+        A SIGINT after the first changes nothing: it would interrupt the clean-up.
+
         Snakemake itself also waits after a SIGINT, but forgets jobs that finish meanwhile. The SIGINT that Ctrl-C sends
         to every process of a terminal is blocked in jobs, since it may arrive before they can handle it. On a cluster,
         and if no job runs, Snakemake's own handling is kept: it cancels the submitted jobs.
@@ -312,6 +316,8 @@ class Console(logging.Formatter):
         scheduler, local = self.workflow.scheduler, self.workflow.local_exec
 
         def stop(number, _):
+            if self.over:  # Ctrl-C came before, and all ends as fast as it can
+                return
             self.stopped, self.over = True, number == signal.SIGINT
             # In a thread, since this thread may already hold the lock.
             threading.Thread(target=_stop, args=(scheduler, number == signal.SIGINT)).start()
@@ -323,6 +329,14 @@ class Console(logging.Formatter):
         if local and hasattr(scheduler._executor, "pool"):  # --touch has none
             # Processes inherit the blocked signals of the thread that starts them.
             scheduler._executor.pool._initializer = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
+
+
+def _escape_what_streams_lack() -> None:
+    """Let Snakemake show and log any text: characters that a stream's encoding lacks, such as ASCII, are escaped."""
+    streams = [sys.stdout, *(getattr(handler, "stream", None) for handler in logger.handlers)]
+    for stream in streams:
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _user_error(error: BaseException | None) -> str:

@@ -1,6 +1,7 @@
 """Logging and progress of long tasks."""
 
 import logging
+import os
 import sys
 from typing import TextIO
 
@@ -38,7 +39,10 @@ def print_lines(*lines: str, file: TextIO | None = None) -> None:
     encoding = stream.encoding or "utf-8"
     for line in lines:
         shown = printable(line).encode(encoding, "backslashreplace").decode(encoding)
-        print(shown, file=stream, flush=True)
+        try:
+            print(shown, file=stream, flush=True)
+        except BrokenPipeError:  # whoever read has ended, such as `head`; nothing is said about that at the end either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Progress(tqdm):

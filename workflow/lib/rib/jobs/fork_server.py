@@ -143,7 +143,10 @@ def _work(connection: socket.socket) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        connection.sendall(STARTED)
+        try:
+            connection.sendall(STARTED)
+        except ConnectionError:  # the job is gone already, after Ctrl-C: nobody is to be told
+            os._exit(status)
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         sys.argv = [job["script"]]
         runpy.run_path(job["script"], run_name="__main__")
