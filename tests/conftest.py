@@ -1,6 +1,8 @@
 """Projects that tests of all kinds run: empty, finished once for all, and finished to change."""
 
+import contextlib
 import os
+import resource
 import shutil
 import tracemalloc
 
@@ -67,6 +69,22 @@ def arrow_peak():
     pa.set_memory_pool(pool)
     yield pool.max_memory
     pa.set_memory_pool(before)
+
+
+@pytest.fixture
+def limited_files():
+    """A context in which files of this process and its children have at most that many bytes, as after `ulimit -f`."""
+
+    @contextlib.contextmanager
+    def limited(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Fetching over HTTP from a server on 127.0.0.1 that behaves as badly as real ones."""
 
+import errno
 import hashlib
 import http.server
 import re
@@ -244,3 +245,10 @@ def test_a_file_that_is_there_already_is_linked_after_the_same_check(tmp_path, m
     monkeypatch.setenv(ARCHIVES, "")
     with pytest.raises(UserError, match=r"set: a\.tar must be .*: Accept them\. Its page: https://example\.org\. Put"):
         download(source, Path("b.tar"), "set")
+
+
+def test_a_file_larger_than_a_limit_is_the_systems_error(get, limited_files):
+    """Given `ulimit -f`, curl is killed; a job makes a sentence of the error (rib.jobs.messages)."""
+    with pytest.raises(OSError) as failed, limited_files(len(DATA) // 2):
+        get("good")
+    assert failed.value.errno == errno.EFBIG

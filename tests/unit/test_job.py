@@ -7,7 +7,11 @@ import signal
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 import yaml
 
 from rib.base.errors import UserError
@@ -164,6 +168,8 @@ class OutOfMemoryError(RuntimeError):
         (UserError("the disk is a teapot."), "the disk is a teapot."),
         (OSError(errno.ENOSPC, "", "a.npy"), "a.npy: "),
         (OSError(errno.ELOOP, "", "a.npy"), "a.npy: the link"),
+        (OSError(errno.EFBIG, "", "a.npy"), "a.npy: the file is larger"),
+        (OSError(errno.EDQUOT, "", "a.npy"), "a.npy: your quota"),
         (MemoryError(), "--cores"),
         (OutOfMemoryError(), "compute.evaluation_batch_size"),
         (KeyError("k"), "KeyError: 'k' "),
@@ -177,6 +183,29 @@ def test_a_failed_job_says_why_and_leaves_nothing(start, tmp_path, capfd, error,
     printed, kept = capfd.readouterr().err, (tmp_path / "logs/n.log").read_text()
     assert printed.startswith("r n: ") and reported in printed and reported in kept
     assert ("Traceback" in kept) != isinstance(error, UserError | OSError)
+    assert not (tmp_path / "results").exists() and not any((tmp_path / "work").iterdir())
+
+
+def write_text(path):
+    path.write_text("a" * 100_000)
+
+
+def write_parquet(path):
+    pq.write_table(pa.table({"a": [str(number) for number in range(50_000)]}), path)
+
+
+def write_safetensors(path):
+    safetensors.numpy.save_file({"a": np.zeros(50_000)}, path)
+
+
+@pytest.mark.parametrize("write", [write_text, write_parquet, write_safetensors])
+def test_a_file_larger_than_a_limit_is_a_sentence(start, tmp_path, capfd, limited_files, write):
+    """Given `ulimit -f`, a job says so in one line, whichever library writes, and leaves nothing."""
+    with pytest.raises(SystemExit), start() as out, limited_files(20_000):
+        write(out["data"])
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "the file is larger" in line and "ulimit -f" in line
+    assert "Traceback" not in (tmp_path / "logs/n.log").read_text()
     assert not (tmp_path / "results").exists() and not any((tmp_path / "work").iterdir())
 
 

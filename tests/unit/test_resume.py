@@ -1,6 +1,7 @@
 """A training that is killed goes on to the same bytes, whatever the method and the moment."""
 
 import copy
+import errno
 import json
 import os
 import random
@@ -237,6 +238,18 @@ def test_a_saved_state_is_all_that_the_next_step_depends_on(tmp_path, monkeypatc
         assert torch.equal(others[name], trainable[name]), name
     for name, value in model.state_dict().items():
         assert torch.equal(other.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("limit", [100, 5000], ids=["what is buffered", "what torch writes"])
+def test_a_state_larger_than_a_limit_of_files_names_its_path(tmp_path, monkeypatch, limited_files, limit):
+    """Given a limit of some bytes, the error is the system's, from which a job makes a sentence; the last state stays."""
+    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
+    *_, state = small_training(tmp_path / "s.pt")
+    state.tensors["memory"]["omega"] = torch.zeros(10_000)
+    (tmp_path / "s.pt").write_bytes(b"the last one")
+    with pytest.raises(OSError, match="s.tmp") as failed, limited_files(limit):
+        state.save_if_due(0, 1, [], [torch.zeros(3)], {})
+    assert failed.value.errno == errno.EFBIG and (tmp_path / "s.pt").read_bytes() == b"the last one"
 
 
 def test_a_state_is_saved_every_five_minutes(tmp_path, monkeypatch):

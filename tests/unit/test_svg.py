@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -177,6 +178,34 @@ def test_each_limit_of_the_renderer_holds(monkeypatch, limit, value, body, why):
     monkeypatch.setattr(svg, limit, value)
     with pytest.raises(UserError, match=rf"the icon 'ant' can't be rendered \(.*{why}"):
         drawn(body)
+
+
+@pytest.mark.attack("drawings")
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (EXHAUSTING["a huge pattern"], r"the renderer failed(: SIG[A-Z]+)?"),
+        (EXHAUSTING["a chain of 200 uses"], "the renderer failed: SIG[A-Z]+"),
+        (EXHAUSTING["a use of itself"], "the renderer refuses it: .*limit.*"),
+    ],
+    ids=["panic", "stack", "refused"],
+)
+def test_what_a_failed_renderer_prints_is_not_shown(monkeypatch, capfd, body, why):
+    """Neither its advice to its authors, nor the traceback of its process: one sentence names the drawing."""
+    monkeypatch.setattr(svg, "MEMORY", 1 << 28)
+    with pytest.raises(UserError) as failed:
+        drawn(body)
+    sentence = rf"set: the icon 'ant' can't be rendered \({why}\); exclude it in the dataset's entry\."
+    assert re.fullmatch(sentence, str(failed.value)), failed.value
+    printed = capfd.readouterr()
+    assert printed.out == printed.err == ""
+
+
+def test_after_a_drawing_that_it_refuses_the_renderer_draws_others():
+    with svg.renderer() as draw:
+        with pytest.raises(ValueError, match="refuses"):
+            draw(EXHAUSTING["a use of itself"], "0 0 9 9", 9)
+        assert draw(RECT, "0 0 9 9", 9).startswith(b"\x89PNG")
 
 
 LEGITIMATE = {

@@ -5,14 +5,17 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
 import termios
+import time
 
 import pytest
 
-from tiny.project import NOISE, jobs, methods
+from tiny.project import NOISE, Project, jobs, methods
+from tiny.waiting import wait_until
 
 pytestmark = pytest.mark.thorough
 
@@ -123,6 +126,40 @@ def test_jobs_that_fail_beside_others_are_told_at_the_end(finished_copy):
     assert "tables/ood.csv: " in last[0] and "tables/ri.csv: " in last[1], printed
     assert all(line.startswith("plot_figure ") for line in last)
     assert not [word for word in NOISE if word in printed]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+    ids=["streams", "locale"],
+)
+@pytest.mark.parametrize("words", [["-n", "--verbose"], ["data/raw/red/red.zip"]], ids=["dry-run", "run"])
+def test_where_the_terminal_knows_ascii_only_paths_are_escaped(project, environment, words):
+    """Given a folder and a catalogue with other characters in their paths, all is shown, and no complaint about logging."""
+    folder = project.folder.with_name("é日")
+    project.folder.rename(folder)
+    (folder / "mine").rename(folder / "mès")
+    command = (sys.executable, "-m", "snakemake", *words, "--config", "family=tiny", "catalog=mès")
+    printed = Project(folder).run(*command, "--cores", "1", **environment)
+    assert "Logging error" not in printed and "Traceback" not in printed, printed
+    assert printed.isascii() and "m\\" in printed
+    written = "".join(path.read_text() for path in (folder / ".snakemake/log").glob("*.log"))
+    assert not written or "red.zip" in written
+
+
+def test_ctrl_c_again_and_again_is_as_quiet_as_once(project):
+    """Given jobs at work, each Ctrl-C reaches all processes of the terminal; the run says that it stopped, and no more."""
+    network = "results/tiny/models/tiny_cnn/manifest.json"
+    command = (sys.executable, "-m", "snakemake", network, "--config", "family=tiny", "catalog=mine")
+    run = project.start(*command, "--cores", "2")
+    assert wait_until(lambda: list((project.folder / "work").glob("*/job")), 60), project.printed()
+    while run.poll() is None:
+        os.killpg(run.pid, signal.SIGINT)
+        time.sleep(0.02)
+    printed = project.printed()
+    assert not [word for word in ("Traceback", "Interrupt", "BrokenPipe") if word in printed], printed
+    assert "Stopped. Finished results are kept" in printed
+    assert wait_until(lambda: not project.processes())
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,20 @@ def test_a_killed_job_takes_its_worker_along(script):
     assert wait_until(lambda: not psutil.pid_exists(worker))
 
 
+def test_a_worker_whose_job_is_gone_before_it_starts_says_nothing(script, tmp_path):
+    """Given a job that Ctrl-C ended right after its request, its worker neither complains nor runs the script."""
+    assert script(WHO).communicate(timeout=60)[0] == "worker\n"
+    request = {"script": str(tmp_path / "script_0.py"), "folder": str(tmp_path), "environment": dict(os.environ)}
+    reading, writing = os.pipe()
+    with open(reading) as printed, socket.socket(socket.AF_UNIX) as job:
+        job.connect(f"{SOCKETS}/tables.sock")
+        job.shutdown(socket.SHUT_RD)  # as if the job were gone, for the worker that answers
+        socket.send_fds(job, [b" "], [writing, writing])
+        job.sendall(f"{json.dumps(request)}\n".encode())
+        os.close(writing)
+        assert printed.read() == ""
+
+
 @pytest.mark.parametrize("unread", [b"", warm.STARTED])
 def test_a_worker_ends_whatever_its_killed_job_had_read(monkeypatch, unread):
     """A socket that is closed with unread data is reset, not ended."""

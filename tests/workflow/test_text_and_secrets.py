@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import time
+import zipfile
 
 import pytest
 import yaml
@@ -113,6 +114,25 @@ def leaked(project, secret, where=("",)):
 
 
 RED = "data/raw/red/red.zip"
+FORGED = "all checks passed"
+ESCAPED = r"\x1b]0;owned\x07\x1b[2J\r\n"  # a title of the terminal, an empty screen, the start of a line
+
+
+@pytest.mark.attack("archives")
+def test_a_name_in_an_archive_neither_commands_the_terminal_nor_forges_a_line(project):
+    """Given an archive with a photo in a folder of such a name, its preparation tells of it in one line."""
+    archive = project.folder / "mine/archives/red.zip"
+    before = hashlib.sha256(archive.read_bytes()).hexdigest()
+    with zipfile.ZipFile(archive, "a") as members:
+        members.writestr(f"{ESCAPED.encode().decode('unicode_escape')}{FORGED}/1.jpg", b"")
+    project.edit("mine/datasets.yaml", before, hashlib.sha256(archive.read_bytes()).hexdigest())
+    geometry = project.grid().geometry("tiny_cnn").key
+    prepared = f"results/tiny/prepare/red/{geometry}/manifest.json"
+    printed = project.snakemake(prepared, "--cores", "1", "--verbose")
+    logs = [path.read_text() for path in (project.folder / "logs").rglob("prepare/**/*.log")]
+    assert f"{ESCAPED}{FORGED}" in printed and len(logs) == 1
+    for text in (printed, *logs):
+        assert not re.search(rf"^{FORGED}|\x1b", text, re.MULTILINE), text
 
 
 @pytest.mark.attack("text")

@@ -14,7 +14,7 @@ from snakemake_records import SnakemakeRecords
 
 from rib.base.errors import UserError
 from rib.base.files import write_text
-from rib.base.progress import log
+from rib.base.progress import log, log_lines
 from rib.jobs.job import WORK, private
 from rib.records import provenance
 from rib.records.verify import related
@@ -95,7 +95,7 @@ def made_again(
             # Allowing only one rule prevents that inputs are made again.
             command = [sys.executable, "-m", "snakemake", *own, "--allowed-rules", rule, "--force", *options]
             done = subprocess.run(command, cwd=mirror, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            log.debug("%s", done.stdout)
+            log_lines(done.stdout)
             if done.returncode:
                 raise UserError(
                     f"a sampled job of {rule} fails with the current code ({', '.join(own)}); nothing was accepted. See "

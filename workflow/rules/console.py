@@ -14,6 +14,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
+from io import TextIOWrapper
 from os.path import commonpath
 from pathlib import Path
 from statistics import fmean
@@ -23,7 +24,8 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from tqdm import tqdm
 
 from rib.base.errors import UserError
-from rib.base.progress import duration
+from rib.base.progress import duration, print_lines
+from rib.base.text import printable_lines
 from rib.jobs.job import reason
 from rib.jobs.parent_run import end_jobs
 from rib.records import provenance
@@ -190,6 +192,7 @@ class Console(logging.Formatter):
         self.said_last = False  # whether the last job to fail ran alone, so that its message was printed last
         self.stopped = self.over = False
         self.has_table = False  # whether the table of a dry-run was shown
+        _escape_what_streams_lack()
         shown = workflow.is_main_process
         self.handler = next((each for each in logger.handlers if shown and each.name == "DefaultStreamHandler"), None)
         if self.handler:
@@ -250,7 +253,8 @@ class Console(logging.Formatter):
         of_job = event in FAILED or (error == "RuleException" and COMMAND in text) or text.startswith(AFTER_FAILURE)
         if self.over or of_job:
             return ""
-        return (error and _user_error(sys.exc_info()[1])) or self.usual.format(record)
+        sentence = error and _user_error(sys.exc_info()[1])
+        return sentence or printable_lines(self.usual.format(record))
 
     def _table(self, counts: Mapping[str, int]) -> str:
         """Table of the jobs of a dry-run; empty if it was shown: Snakemake tells the numbers twice."""
@@ -281,7 +285,7 @@ class Console(logging.Formatter):
             self.progress.bar.close()
             if not self.workflow.touch:  # which only renews times
                 outputs = [path for job in self.progress.jobs.values() for path in job.output]
-                print(self.made or closing_line(outputs))
+                print_lines(self.made or closing_line(outputs))
 
     def _fail(self) -> None:
         """Print the final messages of a run that was stopped or failed."""
@@ -289,7 +293,8 @@ class Console(logging.Formatter):
             self.progress.bar.close()
         self.over = True
         if self.stopped:
-            print("Stopped. Finished results are kept; run the same command again to continue.", file=sys.stderr)
+            words = "Stopped. Finished results are kept; run the same command again to continue."
+            print_lines(words, file=sys.stderr)
             return
         jobs = [job for failed in self.workflow.scheduler.failed for job in (failed if failed.is_group() else [failed])]
         said = {_named(job): reason(Path(job.log[0])) for job in jobs if job.log}
@@ -297,10 +302,12 @@ class Console(logging.Formatter):
         if not (alone and self.said_last and all(said.values())):
             for job, sentence in sorted(said.items()):
                 sentence = sentence or "it ended without a message; it may have been killed or run out of memory"
-                print(f"{job}: {sentence}", file=sys.stderr)
+                print_lines(f"{job}: {sentence}", file=sys.stderr)
 
     def _handle_signals(self) -> None:
         """Let SIGINT end the running jobs and SIGTERM wait for them; jobs that finish meanwhile count as finished.
+
+        A SIGINT after the first changes nothing: it would interrupt the clean-up.
 
         Snakemake itself also waits after a SIGINT, but forgets jobs that finish meanwhile. The SIGINT that Ctrl-C sends
         to every process of a terminal is blocked in jobs, since it may arrive before they can handle it. On a cluster,
@@ -309,6 +316,8 @@ class Console(logging.Formatter):
         scheduler, local = self.workflow.scheduler, self.workflow.local_exec
 
         def stop(number, _):
+            if self.over:  # Ctrl-C came before, and all ends as fast as it can
+                return
             self.stopped, self.over = True, number == signal.SIGINT
             # In a thread, since this thread may already hold the lock.
             threading.Thread(target=_stop, args=(scheduler, number == signal.SIGINT)).start()
@@ -322,6 +331,14 @@ class Console(logging.Formatter):
             scheduler._executor.pool._initializer = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
 
 
+def _escape_what_streams_lack() -> None:
+    """Let Snakemake show and log any text: characters that a stream's encoding lacks, such as ASCII, are escaped."""
+    streams = [sys.stdout, *(getattr(handler, "stream", None) for handler in logger.handlers)]
+    for stream in streams:
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _user_error(error: BaseException | None) -> str:
     """Message of the first UserError in the chain of an error; empty if there is none."""
     while error is not None and not isinstance(error, UserError):
@@ -332,5 +349,5 @@ def _user_error(error: BaseException | None) -> str:
 def _stop(scheduler, now: bool) -> None:
     scheduler.exit_gracefully()
     if now:
-        print("Stopping the running jobs.", file=sys.stderr)
+        print_lines("Stopping the running jobs.", file=sys.stderr)
         end_jobs(lambda: scheduler.running)

@@ -1,6 +1,7 @@
 # `snakemake export` writes each fine-tuned run in its library's format, with a model card. It is not part of a full run.
 
 from rib.base.files import in_bytes
+from rib.base.progress import print_lines
 
 EXPORT = f"{RUNS}/export/{RUN_PATH}"
 REASONS = {
@@ -87,7 +88,7 @@ def exported(w):
     models = [GRID.models[run.model] for run in runs]
     size = sum(max(4 * (model.parameters or 0), (model.source or {}).get("size", 0)) for model in models)
     plan = f"exporting {len(runs)} runs, {f'about {in_bytes(size)}' if size else 'of unknown size'}"
-    print(*NOT_EXPORTED.values(), plan, sep="\n", file=sys.stderr)
+    print_lines(*NOT_EXPORTED.values(), plan, file=sys.stderr)
     CONSOLE.made = f"Made: {len(runs)} exported runs in {RUNS}/export/<model>/<target>/<method>/<size>/<seed>/."
     return [f"{EXPORT}/README.md".format(**vars(run)) for run in runs]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from snakemake_records import LONG_AGO, SeenRecords, SnakemakeRecords, ended_at
 
 from rib.base.errors import UserError
-from rib.base.progress import log
+from rib.base.progress import log, print_lines
 from rib.config.grid import Grid
 from rib.data import variables
 from rib.jobs import fork_server
@@ -46,7 +46,7 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
     log.addHandler(logging.StreamHandler())  # shows progress while pulled outputs are checked
     log.setLevel(logging.INFO)
     for notice in grid.notices:
-        print(notice, file=sys.stderr)
+        print_lines(notice, file=sys.stderr)
     os.environ[PARENT_RUN] = str(os.getpid())
     os.environ[fork_server.WARM] = str(SOCKETS) if config["compute"]["warm_start"] else ""
     prepare = workflow._prepare_dag
@@ -111,7 +111,7 @@ def _unlock_after_kill(at_once: int) -> None:
     else:
         records.unlock()
         words = "The previous run was killed; continuing where it stopped."
-    print(words, file=sys.stderr)
+    print_lines(words, file=sys.stderr)
 
 
 def _check_results(records: SnakemakeRecords, words: str) -> None:
@@ -127,11 +127,11 @@ def _check_results(records: SnakemakeRecords, words: str) -> None:
             # Outputs made from other inputs get an old time, so that Snakemake compares checksums.
             records.adopt(output, record, LONG_AGO if path in stale else ended_at(record))
     if pulled:
-        print(words.format(len(pulled)), file=sys.stderr)
+        print_lines(words.format(len(pulled)), file=sys.stderr)
     if changed := provenance.changed(records.has_other_time, records.is_unfinished):
         some = changed[:NAMED]
         more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
-        print(
+        print_lines(
             f"Changed since made, or of an earlier version: {', '.join(some)}{more}. {provenance.remedy(some)} "
             "`snakemake verify` compares all files with their records.",
             file=sys.stderr,

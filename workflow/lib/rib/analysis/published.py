@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from rib.base.files import write_table
+from rib.base.progress import print_lines
 
 TOLERANCE = 0.2  # percentage points; decoders and precisions change a few of 50,000 predictions
 DECIMALS = 3  # decimals in the table
@@ -35,8 +36,8 @@ def compare(
     columns = [*KEYS, "published", "measured", "difference", "images", "verdict", "source"]
     write_table(table, both[columns], f"%.{DECIMALS}f")
     for line in both.to_dict("records"):
-        print("{model} on {dataset}: {measured:.2f}, published {published:.2f}: {verdict}".format(**line))
-    print(f"{both['verdict'].eq('within').sum()} of {len(both)} published numbers within {TOLERANCE} points")
+        print_lines("{model} on {dataset}: {measured:.2f}, published {published:.2f}: {verdict}".format(**line))
+    print_lines(f"{both['verdict'].eq('within').sum()} of {len(both)} published numbers within {TOLERANCE} points")
 
 
 def _verdict(line: Mapping, expected: Mapping[str, int], obstacle: str | None) -> str:

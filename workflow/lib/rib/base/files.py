@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from rib.base.errors import UserError
 from rib.base.progress import log
+from rib.base.text import printable_cell
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -71,8 +72,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_table(path: Path, table: "DataFrame", numbers: str = "%.6f") -> None:
-    """Write a table as CSV without its index, so that equal tables give equal bytes on every system."""
-    write_text(path, table.to_csv(index=False, float_format=numbers, lineterminator="\n"))
+    """Write a table as CSV without its index, so that equal tables give equal bytes on every system.
+
+    Texts are printable and no formulas, see `rib.base.text.printable_cell`, whoever chose them.
+    """
+    shown = table.copy(deep=False)
+    for position, kind in enumerate(table.dtypes):
+        if kind.kind == "O":  # texts, or categories of them
+            cells = table.iloc[:, position].tolist()
+            printed = [printable_cell(cell) if isinstance(cell, str) else cell for cell in cells]
+            if printed != cells:
+                shown.isetitem(position, printed)
+    header = [printable_cell(str(name)) for name in table.columns]
+    text = shown.to_csv(index=False, header=header, float_format=numbers, lineterminator="\n")
+    write_text(path, text)
 
 
 def read_json(path: Path) -> dict:

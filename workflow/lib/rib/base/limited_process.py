@@ -36,7 +36,10 @@ class TooSlowError(ValueError):
 
 
 class ProcessFailedError(ValueError):
-    """The process crashed or ended; the message is what it said last, or the name of the signal."""
+    """The process crashed or ended; the message is the name of the signal, or the exit status.
+
+    What it printed is for the authors of its libraries, and is not shown.
+    """
 
 
 @contextlib.contextmanager
@@ -53,7 +56,7 @@ def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
         environment = {name: os.environ[name] for name in KEPT if name in os.environ}
         folders = [str(Path(folder).absolute()) for folder in sys.path if folder]
         environment["PYTHONPATH"] = os.pathsep.join(folders)
-        process = subprocess.Popen(command, env=environment, pass_fds=[other.fileno()], stderr=subprocess.PIPE)
+        process = subprocess.Popen(command, env=environment, pass_fds=[other.fileno()], stderr=subprocess.DEVNULL)
     with process, connection:
         try:
             yield lambda request: _ask(process, connection, request, limits)
@@ -67,10 +70,9 @@ def _ask(process: subprocess.Popen, connection: Connection, request: bytes, limi
         if connection.poll(limits.patience):
             return connection.recv_bytes()
     except (EOFError, OSError):
-        said = process.stderr.read().decode(errors="replace").strip().rpartition("\n")[2]
         code = process.wait()
         if code != -signal.SIGXCPU:
-            why = said or (signal.Signals(-code).name if code < 0 else f"exit status {code}")
+            why = signal.Signals(-code).name if code < 0 else f"exit status {code}"
             raise ProcessFailedError(why) from None
     raise TooSlowError(f"more than {limits.seconds} s")
 

@@ -1,10 +1,48 @@
 """Logging and progress of long tasks."""
 
 import logging
+import os
+import sys
+from typing import TextIO
 
 from tqdm import tqdm
 
-log = logging.getLogger("rib")
+from rib.base.text import printable
+
+
+def _as_one_line(record: logging.LogRecord) -> bool:
+    """Make the message of a record one printable line, whatever names it quotes; always true, as a filter."""
+    record.msg = printable(record.getMessage())
+    record.args = None
+    return True
+
+
+log = logging.getLogger("rib")  # the library's only one
+log.addFilter(_as_one_line)  # before any handler, also those of a user of the library
+
+
+def log_lines(text: str) -> None:
+    """Log a text of several lines for those who look for a fault: each is a record of its own."""
+    for line in text.splitlines():
+        log.debug("%s", line)
+
+
+def print_lines(*lines: str, file: TextIO | None = None) -> None:
+    """Print texts, each as one printable line; what the stream's encoding lacks is escaped, too.
+
+    The workflow prints by this function alone.
+
+    Args:
+        file: the stream, standard output by default.
+    """
+    stream = file or sys.stdout
+    encoding = stream.encoding or "utf-8"
+    for line in lines:
+        shown = printable(line).encode(encoding, "backslashreplace").decode(encoding)
+        try:
+            print(shown, file=stream, flush=True)
+        except BrokenPipeError:  # whoever read has ended, such as `head`; nothing is said about that at the end either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Progress(tqdm):

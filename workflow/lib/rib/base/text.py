@@ -1,19 +1,48 @@
-"""Text that others wrote: what may be shown, escaping in Markdown, and the secrets of URLs."""
+"""Text that others wrote: what may be shown and how, escaping in Markdown, and the secrets of URLs."""
 
 import re
 
 USER = r"://[^\s/?#]*@"  # with password, of a URL
-# Markup, control and other invisible characters, passwords. `R&D` is text, and emoji are made with joiners.
-UNFIT = re.compile(
-    r"[<>\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\u034f\u115f\u1160\u180e\u2800\u3164\ufff9-\ufffb\ud800-\udfff]|&#?\w{2,};|"
-    + USER
+# Control characters, line breaks, those that turn the direction of text, and others that nobody sees;
+# half characters, which stand for bytes that are not UTF-8. Emoji are made with joiners, which stay.
+INVISIBLE = (
+    r"\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\u034f\u115f\u1160"
+    r"\u180e\u2800\u3164\ufff9-\ufffb\ud800-\udfff"
 )
+# Markup, invisible characters, passwords. `R&D` is text.
+UNFIT = re.compile(rf"[<>{INVISIBLE}]|&#?\w{{2,}};|{USER}")
 WHY = "it is blank, or contains markup, an invisible character or a password"
+_INVISIBLE = re.compile(f"[{INVISIBLE}]")
+FORMULA = re.compile(r"[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]inf", re.IGNORECASE)
 
 
 def presentable(text: str) -> bool:
     """Whether a text may be shown; if not, `WHY` says why."""
     return any(map(str.isprintable, text.replace(" ", ""))) and not UNFIT.search(text)
+
+
+def printable(text: str) -> str:
+    """A text as one line that a terminal can't take for commands: `\\x1b`, `\\n` in place of such characters.
+
+    Other characters stay as they are. So does a text that is printable already.
+    """
+    return _INVISIBLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def printable_lines(text: str) -> str:
+    """A text of several lines, each of which is made printable."""
+    return "\n".join(map(printable, text.expandtabs().split("\n")))
+
+
+def printable_cell(text: str) -> str:
+    """A text for a cell of a table: printable, and behind an apostrophe if it would be a formula.
+
+    Numbers are none, whatever their sign.
+    """
+    cell = printable(text)
+    is_formula = FORMULA.match(cell) and not NUMBER.fullmatch(cell)
+    return f"'{cell}" if is_formula else cell
 
 
 def markdown(text: str) -> str:

@@ -19,6 +19,7 @@ from filelock import FileLock
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.plugins import LIBRARY
+from rib.base.progress import print_lines
 from rib.config.entries import Model
 from rib.config.model_arguments import check_arguments
 from rib.config.schema import validated
@@ -85,7 +86,7 @@ def resolve(names: Iterable[str]) -> dict[str, dict]:
     if not (names := sorted(set(names))):
         return {}
     shown = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
-    print(f"Resolving {shown} into {LOCK} (once)", file=sys.stderr)
+    print_lines(f"Resolving {shown} into {LOCK} (once)", file=sys.stderr)
     RECORDS.mkdir(parents=True, exist_ok=True)
     with FileLock(RECORDS / "lock"), tempfile.TemporaryDirectory() as folder:  # one process at a time
         found = Path(folder) / "found.json"

@@ -1,6 +1,9 @@
 """HTTP downloads with curl: interrupted files are resumed, attempts retried with back-off, mirrors tried in order."""
 
+import errno
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -73,12 +76,17 @@ def _from(url: str, part: Path, digest: str, size: int | None, what: str) -> str
 def run_client(
     command: Sequence[str], seconds: float, beat: Callable[[bytes], None], **options
 ) -> tuple[int, str, str | None]:
-    """Exit code, output and error output of a program; every few seconds, `beat` is called with its output so far."""
+    """Exit code, output and error output of a program; every few seconds, `beat` is called with its output so far.
+
+    Raises an OSError if the program was killed because its file became too large.
+    """
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, **options) as process:
         try:
             while True:
                 try:
                     output, errors = process.communicate(timeout=seconds)
+                    if process.returncode == -signal.SIGXFSZ:
+                        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
                     return process.returncode, output, errors
                 except subprocess.TimeoutExpired as running:
                     beat(running.output or b"")

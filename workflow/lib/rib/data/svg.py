@@ -29,6 +29,8 @@ MEMORY = 1 << 30  # bytes of address space besides those of the renderer itself
 INSIDE = r"(#|data:image/(png|jpe?g|gif|webp)[;,])"  # an SVG within a data URL would not be checked
 OUTSIDE_CSS = re.compile(rf"""@import|url\((?!\s*["']?{INSIDE})""", re.IGNORECASE)
 NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+# How an answer of the renderer begins; a PNG or the reason follows.
+DRAWN, REFUSED = b"D", b"R"
 Draw = Callable[[str, str, int], bytes]  # see `renderer`
 
 
@@ -63,7 +65,8 @@ def renderer() -> Iterator[Draw]:
     """A function that renders drawings in a process of its own, which ends with this one.
 
     The function takes the content of an SVG's root element, its view box and the side in pixels, and returns a PNG on
-    white. It raises ValueError if `check` refuses it, or if it fails or exceeds a limit, and then can't be used again.
+    white. It raises ValueError if `check` or the renderer refuses it. It does so, too, if the renderer fails or exceeds a
+    limit, and then can't be used again. What the renderer prints when it fails is for its authors, and is not shown.
     """
     limits = Limits(seconds=SECONDS, patience=PATIENCE, memory=MEMORY)
     with limited_process(__name__, limits) as ask:
@@ -74,18 +77,25 @@ def _draw(ask: Ask, body: str, view: str, size: int) -> bytes:
     svg = f'<svg {NAMESPACES} viewBox="{view}" width="{size}" height="{size}">{body}</svg>'
     check(svg)  # a DOCTYPE after the root's start is not well-formed
     try:
-        return ask(f"{size}\n{svg}".encode())
+        answer = ask(f"{size}\n{svg}".encode())
     except TooSlowError:
         raise ValueError(f"it takes more than {SECONDS} s") from None
     except ProcessFailedError as error:
         raise ValueError(f"the renderer failed: {error}") from None
+    if answer.startswith(REFUSED):
+        reason = answer.removeprefix(REFUSED).decode()
+        raise ValueError(f"the renderer refuses it: {reason}")
+    return answer.removeprefix(DRAWN)
 
 
 def _render(request: bytes) -> bytes:
-    """The PNG of a request: the side in pixels and, in the next lines, the drawing."""
+    """The PNG of a request, which is the side in pixels and, in the next lines, the drawing; or why there is none."""
     side, _, svg = request.decode().partition("\n")
-    options = {"width": int(side), "height": int(side), "background": "#ffffff"}
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True, **options))
+    options = {"width": int(side), "height": int(side), "background": "#ffffff", "skip_system_fonts": True}
+    try:
+        return DRAWN + bytes(resvg_py.svg_to_bytes(svg_string=svg, **options))
+    except ValueError as error:
+        return REFUSED + str(error).encode("utf-8", "backslashreplace")
 
 
 if __name__ == "__main__":

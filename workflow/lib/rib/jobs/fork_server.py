@@ -27,7 +27,7 @@ import psutil
 from filelock import FileLock
 
 from rib.base.files import is_private
-from rib.base.progress import log
+from rib.base.progress import log, print_lines
 from rib.jobs.parent_run import PARENT_RUN, POLL, end_process, parent_run
 
 WARM = "RIB_WARM_START"  # environment variable: folder of the sockets of a run whose jobs share servers, or empty
@@ -143,7 +143,10 @@ def _work(connection: socket.socket) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        connection.sendall(STARTED)
+        try:
+            connection.sendall(STARTED)
+        except ConnectionError:  # the job is gone already, after Ctrl-C: nobody is to be told
+            os._exit(status)
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         sys.argv = [job["script"]]
         runpy.run_path(job["script"], run_name="__main__")
@@ -151,7 +154,7 @@ def _work(connection: socket.socket) -> None:
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print_lines(f"{type(error).__name__}: {error}", file=sys.stderr)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the job ends when it receives the status
         sys.stdout.flush()

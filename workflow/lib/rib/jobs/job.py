@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, sha256, write_json, write_text
-from rib.base.progress import log
+from rib.base.progress import log, log_lines
 from rib.base.text import redacted
 from rib.jobs.messages import message_of, message_of_os_error
 from rib.jobs.parent_run import is_held
@@ -86,7 +86,7 @@ def job(
                 _publish(staged, outputs, record)
         except Exception as error:
             if not isinstance(error, UserError) and not message_of_os_error(error):
-                log.debug("%s", redacted(traceback.format_exc()))
+                log_lines(redacted(traceback.format_exc()))
             log.error("%s", redacted(message_of(error, rule, log_file)))
             raise SystemExit(1) from None
         made = f": {', '.join(outputs.values())}" if outputs else ""
@@ -269,7 +269,7 @@ def _logging(path: Path, prefix: str, quiet: bool) -> Iterator[None]:
     """Write log lines to a file, and those from INFO (from WARNING if quiet) to standard error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        to_file, to_screen = logging.FileHandler(path, mode="w"), logging.StreamHandler(sys.stderr)
+        to_file, to_screen = logging.FileHandler(path, mode="w", encoding="utf-8"), logging.StreamHandler(sys.stderr)
     except OSError as error:
         sys.exit(f"{prefix}: {message_of_os_error(error) or error}")
     to_file.handleError = lambda record: None  # the job itself reports a full disk

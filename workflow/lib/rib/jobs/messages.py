@@ -1,6 +1,7 @@
 """Messages of failed jobs."""
 
 import errno
+import re
 from pathlib import Path
 
 from rib.base.errors import UserError
@@ -12,6 +13,8 @@ MEMORY_SETTING = {"finetune": "training.micro_batch_size", "keep_snapshots": "tr
 UNWRITABLE = {
     errno.ENOSPC: "no space is left on the disk; free some",
     errno.EDQUOT: "your quota on the disk is used up; free some space",
+    errno.EFBIG: "the file is larger than the disk or the limit of your shell (`ulimit -f`) allows; raise the limit or use "
+    "another disk",
     errno.EROFS: "the folder is read-only; make it writable",
     errno.EACCES: "you may not write or read there; change its permissions",
     errno.EPERM: "you may not write or read there; change its permissions",
@@ -35,6 +38,18 @@ def message_of(error: Exception, rule: str, log_file: str) -> str:
 
 def message_of_os_error(error: Exception) -> str | None:
     """Message for the user about a path that cannot be written; None for other errors."""
-    if not isinstance(error, OSError) or error.errno not in UNWRITABLE:
+    why = UNWRITABLE.get(_error_number(error))
+    if why is None:
         return None
-    return f"{error.filename or Path.cwd()}: {UNWRITABLE[error.errno]}, and run again; finished results are kept."
+    path = getattr(error, "filename", None) or Path.cwd()
+    return f"{path}: {why}, and run again; finished results are kept."
+
+
+def _error_number(error: Exception) -> int | None:
+    """The number of the system's error that an exception tells of; None if it tells of none."""
+    if isinstance(error, OSError):
+        return error.errno
+    if type(error).__name__ == "SafetensorError":  # of a library in Rust, which is not imported here
+        stated = re.search(r"\(os error ([0-9]+)\)", str(error))
+        return int(stated[1]) if stated else None
+    return None

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rib.base.errors import UserError
-from rib.base.progress import log
+from rib.base.progress import log, print_lines
 from rib.records import provenance
 from rib.records.environment import commit
 from rib.records.hashing import differing
@@ -60,12 +60,12 @@ def accept(
     unsound |= {path for path, record in seen.records.items() if not record["inputs"].items() <= seen.hashes.items()}
     kept = {path: change for path, change in changes.items() if path in seen.records and path not in unsound}
     if left := len(changes) - len(kept):
-        print(f"not accepted, because inputs or outputs are missing or differ from the record: {left} jobs")
+        print_lines(f"not accepted, because inputs or outputs are missing or differ from the record: {left} jobs")
     if not kept:
-        print("nothing to accept: there is no finished job with a change of code only")
+        print_lines("nothing to accept: there is no finished job with a change of code only")
         return
     sample = sample_of(kept, number)
-    print(f"only the code has changed for {len(kept)} jobs; re-running {len(sample)} in another folder", flush=True)
+    print_lines(f"only the code has changed for {len(kept)} jobs; re-running {len(sample)} in another folder")
     with made_again(sample) as folder:
         _refuse_other_bytes(sample, folder, kept)
     when, here = datetime.now(UTC).isoformat(timespec="seconds"), commit()
@@ -78,8 +78,8 @@ def accept(
         note(path, record)  # first, so that the next call still finds this job if this one is killed here
         provenance.write(Path(path), record)
         note(path, record)
-    print(f"the outputs of {len(sample)} sampled jobs are identical: {len(kept)} jobs accepted")
-    print("`snakemake -n` lists the remaining jobs; if results are shared, run `snakemake track` again")
+    print_lines(f"the outputs of {len(sample)} sampled jobs are identical: {len(kept)} jobs accepted")
+    print_lines("`snakemake -n` lists the remaining jobs; if results are shared, run `snakemake track` again")
 
 
 def _refuse_other_bytes(sample: list[str], folder: Path, changes: Mapping[str, Mapping]) -> None:

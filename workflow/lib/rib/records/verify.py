@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rib.base.errors import UserError
 from rib.base.files import in_bytes
-from rib.base.progress import log
+from rib.base.progress import log, print_lines
 from rib.records import provenance
 from rib.records.hashing import hashes
 from rib.records.integrity import files_of
@@ -159,10 +159,10 @@ def verify(records: Iterable[str], log_file: str, folders: Iterable[str] = ()) -
     seen = examine([*records, *map(str, provenance.below(map(Path, folders)))])
     files = [file for file, digest in seen.hashes.items() if digest]
     size = sum(Path(file).stat().st_size for file in files)
-    print(f"verified {len(seen.records)} jobs, {len(files)} files, {in_bytes(size)}")
+    print_lines(f"verified {len(seen.records)} jobs, {len(files)} files, {in_bytes(size)}")
     if seen.absent:
-        print(f"{len(seen.absent)} jobs have no files here: not run yet, or not pulled")
-    print("\n".join(report_lines(seen.findings)))
+        print_lines(f"{len(seen.absent)} jobs have no files here: not run yet, or not pulled")
+    print_lines(*report_lines(seen.findings))
     for finding in seen.findings:
         why = finding.why or ADVICE[finding.kind][0]
         log.debug("%s: %s (%s; job %s)", finding.kind, finding.file, why, finding.job)

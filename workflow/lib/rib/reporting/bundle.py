@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from rib.analysis import counts, row_schema
 from rib.analysis.row_schema import TEXT, WHOLE
 from rib.base.errors import UserError
-from rib.base.text import presentable
+from rib.base.text import FORMULA, presentable
 from rib.config.run import RUN_COLUMNS
 from rib.data.archives import archive_members
 from rib.records import provenance
@@ -29,7 +29,6 @@ from rib.reporting.foreign_parquet import Expected, Size, checked_size
 VERSION = 2  # from 2 on, accuracy.csv has roles, and ranking.csv differences from a reference
 FACTS, RECORDS = "bundle.json", "provenance.jsonl"
 JOBS = ("compute_metrics", "compare_methods", "write_page")  # rules of the tables, of the comparison and of the page
-FORMULA = re.compile(r"[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MOST = 10**10  # bootstrap replicates times images
 # Bytes in memory of all tables in a bundle, for each of its bytes. It is 12 for the rows of a curve of

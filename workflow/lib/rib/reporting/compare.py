@@ -24,6 +24,7 @@ from rib.analysis.ri import ood_accuracies, ood_parts
 from rib.analysis.writing import write_tables
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, refuse_full_disk, write_table, write_text
+from rib.base.progress import print_lines
 from rib.base.rounding import percent
 from rib.config.run import NO_TARGET, PRETRAINED, RUN_COLUMNS, Run, run_of
 from rib.data.view import DatasetFiles, DatasetView
@@ -72,7 +73,7 @@ def compare(*, bundles: Sequence[str], statistics: Mapping, log_file: str, folde
     for name, table in found.items():
         write_table(Path(folder, f"{name}.csv"), table)
     write_text(Path(folder, "index.html"), text)
-    print(f"The tables of {len(opened)} bundles follow from their rows; open {folder}/index.html.")
+    print_lines(f"The tables of {len(opened)} bundles follow from their rows; open {folder}/index.html.")
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
@@ -129,19 +130,14 @@ def check(path: Path, name: str) -> tuple[Bundle, dict[str, str], pd.DataFrame, 
         (flat,) = pd.json_normalize({"config": bundle.config, **made_with}).to_dict("records")
         settings = {key: json.dumps(value) for key, value in flat.items()}  # as JSON, no text begins as a formula
     except UserError as error:
-        raise UserError(_printable(f"{error}" if str(path) in str(error) else f"{path}: {error}")) from None
+        raise UserError(f"{error}" if str(path) in str(error) else f"{path}: {error}") from None
     except Exception as error:  # readers of hostile files raise many types
         if message_of_os_error(error):  # of this machine
             raise
-        what = _printable(str(error).partition("\n")[0][:200]) or type(error).__name__
+        what = str(error).partition("\n")[0][:200] or type(error).__name__
         raise UserError(f"{path} is damaged or forged, and nothing was compared: {what}; ask its author.") from error
     claims = pd.DataFrame(lines, columns=["bundle", "table", "lines", "numbers", "largest difference"])
     return bundle, images, claims, settings, run
-
-
-def _printable(text: str) -> str:
-    """A text of which a part was in a bundle, without what a terminal would obey."""
-    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
 
 
 def scored_images(bundle: Bundle) -> dict[str, str]:

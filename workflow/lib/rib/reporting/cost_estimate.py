@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json
+from rib.base.progress import print_lines
 from rib.config.catalog import Catalog
 from rib.config.entries import Dataset, Model
 from rib.config.grid import Grid, resolve_grid
@@ -49,7 +50,7 @@ class Plan:
 def print_plan(config: Mapping, catalog: Sequence[str], results: str) -> None:
     """Print the estimated cost of a grid: config.yaml, validated, catalogue folders and, see `plan`, results."""
     grid = resolve_grid(config, Catalog(catalog, config["external"]))
-    print("\n".join(lines(plan(grid, Path(results), count_jobs(config)), grid)))
+    print_lines(*lines(plan(grid, Path(results), count_jobs(config)), grid))
 
 
 def plan(grid: Grid, results: Path, jobs: Mapping[str, int]) -> Plan:

@@ -11,6 +11,7 @@ from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
+from rib.base.progress import print_lines
 from rib.jobs.job import reason
 from rib.jobs.parent_run import end_with_parent
 
@@ -55,7 +56,7 @@ def write_preview(*, folder: str, jobs: Sequence, partial: Mapping, call: Callab
                 reasons[name] = said or "it failed"
     _keep_made(page, folder, {**partial, "left_out": {**dict(partial["left_out"]), **reasons}})
     _ended(_start(call, page), page.name)
-    print(f"Preview of {partial['finished']} of {partial['runs']} runs: {page.output.page}")
+    print_lines(f"Preview of {partial['finished']} of {partial['runs']} runs: {page.output.page}")
 
 
 def _start(call: Callable, job) -> Future:

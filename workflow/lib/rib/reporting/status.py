@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
-from rib.base.progress import duration
+from rib.base.progress import duration, print_lines
 from rib.jobs.job import begun, reason
 from rib.jobs.parent_run import is_held, jobs_of_others
 from rib.records import provenance
@@ -28,7 +28,7 @@ def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int, logs: 
     of_reports = (str(path) for place in ("*.log", "figures/*.log") for path in sorted(Path(logs).glob(place)))
     said = {log: reason(Path(log)) for log in chain(missing, of_reports) if log not in running}
     failed = [f"  {log}: {message.splitlines()[0][:300]}" for log, message in said.items() if message]
-    print("\n".join([*status(records, running, jobs_at_once), f"failed: {_jobs(len(failed))}", *failed]))
+    print_lines(*status(records, running, jobs_at_once), f"failed: {_jobs(len(failed))}", *failed)
 
 
 def log_of(record: str) -> str:

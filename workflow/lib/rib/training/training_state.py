@@ -38,7 +38,7 @@ class TrainingState:
         if torch.cuda.is_available():
             state["cuda_random"] = torch.cuda.get_rng_state()
         temporary = self.path.with_suffix(".tmp")
-        torch.save(state, temporary)
+        _write(state, temporary)
         os.replace(temporary, self.path)
         self.saved = time.monotonic()
 
@@ -74,3 +74,15 @@ class TrainingState:
             raise UserError(
                 f"{self.path} is damaged, or is not the saved state of a training; delete it and run again."
             ) from None
+
+
+def _write(state: Mapping, path: Path) -> None:
+    """Write a state with torch; raises an OSError that names the path if it cannot be written."""
+    try:
+        with open(path, "wb") as file:
+            torch.save(state, file)
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch's own does not say why
+        if isinstance(cause, OSError):
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
+        raise

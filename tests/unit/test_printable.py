@@ -1,0 +1,199 @@
+"""Names that others chose, in messages, logs, tables and on the terminal: they forge no line and command no terminal."""
+
+import io
+import logging
+import os
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from rib.base.errors import UserError
+from rib.base.files import write_table
+from rib.base.plugins import LIBRARY
+from rib.base.progress import log, log_lines, print_lines
+from rib.base.text import FORMULA, printable, printable_cell
+from rib.data.archives import archive_members
+from rib.jobs.job import job
+from tiny.photos import jpeg, prepare_job, tar, zipped
+
+FORGED = "all checks passed"
+# By what they are: a name that somebody chose, and how it is shown.
+HOSTILE = {
+    "a line break": (f"a\n{FORGED}", rf"a\n{FORGED}"),
+    "a carriage return": (f"a\r{FORGED}", rf"a\r{FORGED}"),
+    "next line, a C1 control": (f"a\x85{FORGED}", rf"a\x85{FORGED}"),
+    "line separator": (f"a\u2028{FORGED}", rf"a\u2028{FORGED}"),
+    "erasing the screen": ("a\x1b[2J", r"a\x1b[2J"),
+    "an operating system command": ("\x1b]0;owned\x07a", r"\x1b]0;owned\x07a"),
+    "a C1 control sequence": ("a\x9b31m", r"a\x9b31m"),
+    "backspaces": ("bad\b\b\bok", r"bad\x08\x08\x08ok"),
+    "delete": ("a\x7f", r"a\x7f"),
+    "bidirectional override": ("a\u202egpj.exe", r"a\u202egpj.exe"),
+    "bidirectional isolate": ("a\u2066b\u2069", r"a\u2066b\u2069"),
+    "bytes that are not UTF-8": (b"a\xff".decode("utf-8", "surrogateescape"), r"a\udcff"),
+}
+ORDINARY = ["é", "日本語", "👩\u200d🚀", "❤\ufe0f", "עברית", r"C:\new", "a b", "\N{MINUS SIGN}1.5"]
+# Neither archives nor pandas give texts that are not UTF-8.
+IN_UTF8 = {kind: pair for kind, pair in HOSTILE.items() if kind != "bytes that are not UTF-8"}
+each_in_utf8 = pytest.mark.parametrize(("name", "shown"), IN_UTF8.values(), ids=IN_UTF8)
+each_hostile = pytest.mark.parametrize(("name", "shown"), HOSTILE.values(), ids=HOSTILE)
+
+
+@pytest.mark.attack("text")
+@each_hostile
+def test_what_commands_a_terminal_is_escaped_once(name, shown):
+    assert printable(name) == shown
+    assert printable(shown) == shown
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_ordinary_text_stays(text):
+    assert printable(text) == printable_cell(text) == text
+
+
+@pytest.mark.attack("text")
+@each_hostile
+def test_an_error_quotes_a_name_in_one_printable_line(name, shown):
+    """Whoever shows the error: a job, the console, or Python in a session of a user."""
+    assert str(UserError(f"'{name}' is wrong.")) == f"'{shown}' is wrong."
+
+
+@pytest.mark.attack("text")
+@each_hostile
+def test_a_log_record_is_one_printable_line_for_every_handler(name, shown):
+    """Whether the name is an argument of the record or was put into its text before."""
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    log.addHandler(handler)
+    try:
+        log.warning("left out: %s", name)
+        log.warning(f"left out: {name}")
+    finally:
+        log.removeHandler(handler)
+    assert written.getvalue() == f"left out: {shown}\n" * 2
+
+
+def test_lines_for_those_who_look_for_a_fault_are_records_of_their_own(caplog):
+    caplog.set_level("DEBUG", "rib")
+    log_lines(f"Traceback:\n  here\n{FORGED}")
+    assert caplog.messages == ["Traceback:", "  here", FORGED]
+
+
+@pytest.mark.attack("text")
+@each_hostile
+def test_what_is_printed_is_as_many_lines_as_were_given(name, shown):
+    written = io.StringIO()
+    print_lines(name, "second", file=written)
+    assert written.getvalue() == f"{shown}\nsecond\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", rb"caf\xe9 \u65e5"), ("utf-8", "café 日".encode())], ids=["ascii", "utf-8"]
+)
+def test_what_an_encoding_lacks_is_escaped(encoding, shown):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    print_lines("café 日", file=stream)
+    assert stream.buffer.getvalue() == shown + b"\n"
+
+
+def test_where_nobody_reads_any_more_nothing_is_said_about_it():
+    """As after `snakemake status | head -1`, or where Ctrl-C has ended what reads."""
+    script = "import sys; sys.stdin.read(); from rib.base.progress import print_lines; print_lines('a', 'b'); print_lines('c')"
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY.parent)}
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, **streams) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+@pytest.mark.attack("text")
+@each_in_utf8
+def test_a_table_has_printable_cells_and_columns(tmp_path, name, shown):
+    frame = pd.DataFrame({name: [name, "x"], "n": [1.5, -2.0], "group": pd.Categorical([name, "x"])})
+    write_table(tmp_path / "table.csv", frame)
+    lines = (tmp_path / "table.csv").read_bytes().decode().split("\n")
+    assert lines == [f"{shown},n,group", f"{shown},1.500000,{shown}", "x,-2.000000,x", ""]
+
+
+FORMULAS = ["=1+1", "=cmd|'/c calc'!A0", "+SUM(A1)", "-2+3+cmd|'/c calc'!A0", "@SUM(A1)", "-", "--1", "+1 2"]
+NUMBERS = ["-1", "+1", "-1.5", "+.5", "-1e-05", "+2E3", "-inf", "7"]
+
+
+@pytest.mark.attack("text")
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_cell_of_a_table_is_a_formula(tmp_path, text):
+    """In the same sense in which bundles of others are refused that have one."""
+    write_table(tmp_path / "table.csv", pd.DataFrame({text: [text]}))
+    (column,) = pd.read_csv(tmp_path / "table.csv", dtype=str).items()
+    assert (column[0], *column[1]) == (f"'{text}", f"'{text}")
+    assert not FORMULA.match(column[0])
+
+
+@pytest.mark.parametrize("text", NUMBERS)
+def test_numbers_stay_whatever_their_sign(tmp_path, text):
+    """Also as text: tables are read as text and written again, to mark unfinished runs."""
+    write_table(tmp_path / "table.csv", pd.DataFrame({"n": [text]}))
+    assert (tmp_path / "table.csv").read_text() == f"n\n{text}\n"
+
+
+def test_a_table_that_is_read_and_written_again_stays(tmp_path):
+    frame = pd.DataFrame({"name": [*FORMULAS, *(name for name, _ in IN_UTF8.values()), None, 1.25]})
+    write_table(tmp_path / "once.csv", frame)
+    again = pd.read_csv(tmp_path / "once.csv", dtype=str, keep_default_na=False)
+    write_table(tmp_path / "twice.csv", again)
+    assert (tmp_path / "once.csv").read_bytes() == (tmp_path / "twice.csv").read_bytes()
+
+
+@pytest.mark.attack("archives")
+@pytest.mark.parametrize("pack", [zipped, tar])
+@each_in_utf8
+def test_a_member_that_is_refused_is_named_printably(tmp_path, pack, name, shown):
+    path = pack(tmp_path / "archive", {f"../{name}": b""})
+    with pytest.raises(UserError) as refused:
+        list(archive_members(path))
+    assert f"'../{shown}'" in str(refused.value)
+
+
+ESCAPED = r"\x1b]0;owned\x07\x1b[2J\r\n"
+ATTACK = ESCAPED.encode().decode("unicode_escape") + FORGED  # a title, an empty screen, and a line of its own
+
+
+@pytest.mark.attack("archives")
+def test_a_job_that_meets_a_hostile_member_tells_of_it_in_one_line(tmp_path):
+    """Given an archive with a folder and an ending of such names, its job's terminal and log have no line of theirs."""
+    files = {f"{ATTACK}/1.jpg": jpeg(2), f"a/1.{ATTACK}": b"no photo"}
+    tar(tmp_path / "a.tar", files)
+    settings = 'space=LabelSpace(("a",), ((0,),), ("a",), 1), partial=True'
+    command = prepare_job("class_folders", settings)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True)
+    terminal, kept = (done.stdout + done.stderr).decode(), (tmp_path / "log").read_bytes().decode()
+    for text in (terminal, kept):
+        assert not re.search(rf"^{FORGED}|[^\n -~]", text, re.MULTILINE), text
+        assert ESCAPED + FORGED in text
+    assert len(terminal.splitlines()) == 1
+
+
+def test_a_log_has_ordinary_names_whatever_the_locale(tmp_path):
+    """Given a locale of ASCII, the terminal has escapes and the log, which `snakemake status` reads, the name itself."""
+    tar(tmp_path / "a.tar", {"日本/1.jpg": jpeg(2), "a/1.jpg": jpeg(2)})
+    command = prepare_job("class_folders", 'space=LabelSpace(("a",), ((0,),), ("a",), 1)')
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+    assert rb"\u65e5\u672c" in done.stderr and "日本" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+@pytest.mark.attack("text")
+def test_a_job_that_fails_with_a_hostile_text_has_one_line_of_error(tmp_path, monkeypatch, capfd):
+    """Given an error of a library that quotes a name, its traceback in the log can't pass for other lines of the log."""
+    monkeypatch.chdir(tmp_path)
+    forged = f"a\n12:00:00 ERROR {FORGED}"
+    with pytest.raises(SystemExit), job(rule="r", name="n", cfg={}, inputs={}, outputs={}, log_file="log"):
+        raise ValueError(forged)
+    for text in (capfd.readouterr().err, (tmp_path / "log").read_text()):
+        assert not re.search(rf"^\S* ?(ERROR )?{FORGED}", text, re.MULTILINE), text
+        assert rf"a\n12:00:00 ERROR {FORGED}" in text
