@@ -241,6 +241,8 @@ def test_what_fails_in_monitoring_does_not_end_a_training(place, caplog):
     caplog.set_level(logging.WARNING, "rib")
     rows, *_ = trained(watch_of(place))
     assert rows == trained()[0] and len(caplog.records) == 1
+    said = caplog.records[0].getMessage()
+    assert "other/32px/images.npy is damaged" in said and "allow_pickle" not in said
     for tag in ("train/loss", "monitor/more"):
         assert [step for step, _ in shown(place)[tag]] == [1, 2, 3], "what can be shown is shown"
 

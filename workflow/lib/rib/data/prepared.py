@@ -93,7 +93,7 @@ class PreparedDataset:
             column: joined_ids(index[column], identities) if column in columns else {}
             for column in ("source_id", "object_id")
         }
-        images = np.load(folder / "images.npy", mmap_mode="r") if pixels else None
+        images = _stored_images(folder / "images.npy") if pixels else None
         if pixels and images.ndim == 1:
             images = EncodedImages(images, index, geometry, workers, name)
         labels = index["label"].to_numpy().astype(np.int64)
@@ -137,3 +137,16 @@ class PreparedDataset:
                 place = index.column_names.index(column)
                 index = index.set_column(place, column, pa.array(names, pa.string()))
         return index
+
+
+def _stored_images(path: Path) -> np.ndarray:
+    """Prepared images, (n, size, size, 3) uint8, or one array of bytes if they are kept encoded; read as they are used.
+
+    Raises:
+        UserError: the file is none of NumPy's, or its array is not of bytes.
+    """
+    try:
+        return np.load(path, mmap_mode="r")
+    except ValueError:  # not shown: NumPy's message recommends a way to load that runs code
+        again = path.with_name("manifest.json")
+        raise UserError(f"{path} is damaged; delete {again} and run again to recreate it.") from None
