@@ -143,7 +143,7 @@ def _stored_images(path: Path) -> np.ndarray:
     """Prepared images, (n, size, size, 3) uint8, or one array of bytes if they are kept encoded; read as they are used.
 
     Raises:
-        UserError: the file is none of NumPy's, or its array is not of bytes.
+        UserError: the file is not one of NumPy's.
     """
     try:
         return np.load(path, mmap_mode="r")
