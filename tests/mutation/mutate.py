@@ -3,6 +3,8 @@
     make mutation                      the modules that differ from the branch main
     make mutation MODULES="analysis/ri methods/ewc"
     make mutation MODULES=scored       those of the groups below; writes reports/mutation.md
+    make mutation MODULES=rules        inputs, settings and digests of the rules, by rule_mutants.py; of some hundreds of
+                                       changes SAMPLE=20 tries twenty, always the same
 
 mutmut makes the mutants and runs them. It wants the package below `src`, so it works on a copy of the project in
 work/mutation, which is kept: a mutant that was noticed is tried again only if its function has changed.
@@ -20,6 +22,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import rule_mutants
 
 LIBRARY = Path("workflow/lib/rib")
 STAGE = Path("work/mutation")
@@ -68,16 +72,21 @@ def files_of(modules: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(files))
 
 
-def make_stage(files: Iterable[str]) -> None:
-    """Copy the project to work/mutation, the library below `src`; times of files are kept, so mutants of the unchanged are."""
+def project_files() -> list[Path]:
+    """Files of the project that git knows or would add."""
     tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], capture_output=True, check=True)
     paths = [Path(os.fsdecode(name)) for name in tracked.stdout.split(b"\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def make_stage(files: Iterable[str]) -> None:
+    """Copy the project to work/mutation, the library below `src`; times of files are kept, so mutants of the unchanged are."""
     for name in ("src", "mutants/tests"):
         shutil.rmtree(STAGE / name, ignore_errors=True)
     for path in filter(Path.is_file, (STAGE / "mutants/src").rglob("*")):
         if path.suffix not in (".py", ".meta"):  # mutmut copies a file only if there is none
             path.unlink()
-    for path in filter(Path.is_file, paths):
+    for path in project_files():
         if path.is_relative_to("workflow/lib"):
             places = ["src" / path.relative_to("workflow/lib")]
         elif path.is_relative_to("workflow"):
@@ -167,10 +176,14 @@ def table(by_file: dict[str, Counter]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("modules", nargs="*", help="relative to the library, without .py; or 'scored'")
+    parser.add_argument("modules", nargs="*", help="relative to the library, without .py; or 'scored', or 'rules'")
+    parser.add_argument("--sample", type=int, help="try so many changes of the rules, always the same")
     parser.add_argument("--report", action="store_true", help="only tell what is known from a run that was stopped")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     chosen = parser.parse_args()
+    if chosen.modules == ["rules"]:
+        rule_mutants.try_all(chosen.sample, project_files())
+        return
     if importlib.util.find_spec("mutmut") is None:
         sys.exit("mutmut is missing; call `make mutation`, which installs it.")
     scored = chosen.modules == ["scored"]

@@ -1,13 +1,16 @@
+import pickle
 import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from rib.base.progress import Progress
 from rib.config.catalog import Catalog
 from rib.config.schema import SAFE_LOADER
+from tiny import wiring as rules
 
 CATALOG = Path(__file__).parents[2] / "workflow/catalog"
 COPIED = {
@@ -75,6 +78,18 @@ def with_entries(tmp_path):
         return Catalog([CATALOG, tmp_path])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def wiring(tmp_path_factory, worker_id):
+    """What the rules give to each job, by grid of tiny.wiring. Test processes share it: the first that needs it reads it."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder if worker_id == "master" else folder.parent
+    known = shared / "wiring.pickle"
+    with FileLock(shared / "wiring.lock"):
+        if not known.exists():
+            known.write_bytes(pickle.dumps(rules.read_jobs(rules.GRIDS, rules.FILES)))
+    return pickle.loads(known.read_bytes())
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What augmented images depend on, and who sees them."""
 
 import copy
+import itertools
 import random
 from dataclasses import replace
 
@@ -52,6 +53,14 @@ def test_an_image_depends_on_seed_epoch_and_row_alone(pictures):
     for changed in ({"seed": 1}, {"epoch": 1}):
         other = shown(pictures, **changed)
         assert sum(torch.equal(a, b) for a, b in zip(other, whole, strict=True)) < 5
+
+
+def test_the_seed_and_the_epoch_do_not_stand_for_each_other(pictures):
+    """Another seed is not the same seed one epoch later; nor is the next row."""
+    whole = {(seed, epoch): shown(pictures, seed=seed, epoch=epoch) for seed in range(2) for epoch in range(2)}
+    for one, other in itertools.combinations(whole, 2):
+        equal = sum(torch.equal(a, b) for a, b in zip(whole[one], whole[other], strict=True))
+        assert equal < 5, f"seed and epoch {one}, and {other}"
 
 
 def test_a_batch_is_as_any_other(pictures):

@@ -309,6 +309,10 @@ SETTINGS = {
     "no view": (setting(view=None), "damaged or forged"),
     "no job of the tables": (lambda records: records.pop(METRICS), "damaged or forged"),
     "an output elsewhere": (lambda records: records[METRICS]["outputs"].update({"../x": 64 * "0"}), "damaged"),
+    "an input that is not what its maker made": (
+        lambda records: records[METRICS]["inputs"].update({ROWS: 64 * "0"}),
+        f"records contradict each other about {ROWS}",
+    ),
 }
 
 
@@ -358,3 +362,34 @@ def test_links_and_what_is_packed_too_well_are_refused(made, tmp_path):
 @pytest.mark.parametrize("text", ["=1", "+1a", "-a", "@a", "\ta"])
 def test_formulas_are_known(text):
     assert FORMULA.match(text) and not FORMULA.match("a" + text)
+
+
+AGAIN = "method,mri,letters\nft,12.345678,a\nlwf,,b\n"
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        AGAIN.replace("ft", "lora"),
+        AGAIN.replace(",b", ",a"),
+        AGAIN.replace("12.345678", ""),
+        AGAIN.replace("12.345678", "nan"),
+        AGAIN.replace("12.345678", "12.345698"),
+        AGAIN.replace("lwf,,", "lwf,0.0,"),
+    ],
+    ids=["a name", "a letter", "no number", "not a number", "another number", "a number where there is none"],
+)
+def test_a_claim_that_does_not_follow_is_refused_whatever_its_kind(tmp_path, claimed):
+    # given
+    (tmp_path / "mri.csv").write_text(claimed)
+    (tmp_path / "again.csv").write_text(AGAIN)
+    # then
+    with pytest.raises(UserError, match="mri.csv does not follow from the rows: line [23]"):
+        comparison.difference(tmp_path / "mri.csv", tmp_path / "again.csv")
+
+
+def test_numbers_that_differ_by_rounding_are_the_same_claim(tmp_path):
+    (tmp_path / "mri.csv").write_text(AGAIN.replace("12.345678", "12.345679"))
+    (tmp_path / "again.csv").write_text(AGAIN)
+    lines, numbers, largest = comparison.difference(tmp_path / "mri.csv", tmp_path / "again.csv")
+    assert (lines, numbers, largest) == (2, 1, pytest.approx(1e-6))

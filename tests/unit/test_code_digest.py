@@ -183,7 +183,6 @@ def test_the_digest_is_a_hash_of_names_and_essences(library):
     assert code_digest.essence(root / "page.jinja") == MODULES["page.jinja"]
 
 
-SCRIPTS = LIBRARY.parents[1] / "scripts"
 NETWORK = {"models/checkpoint.py", "models/inputs.py", "models/network.py", "models/device.py", "data/prepared.py"}
 SCORING = NETWORK | {"evaluation/score.py", "models/class_logits.py"}
 TRAINING = SCORING | {"training/finetune.py", "training/training_state.py", "methods/base.py", "data/splits.py"}
@@ -195,66 +194,72 @@ EVALUATION = SCORING | {
 }
 FEATURES = NETWORK | {"models/layers.py", "models/state.py", "models/fuse_batch_norm.py", "evaluation/recipes.py"}
 ROWS = {"analysis/counts.py", "analysis/ri.py", "config/run.py", "base/files.py"}
-# What decides a stage's numbers, by script: the modules that its rule adds, and what must be among their imports.
-STAGES = {
-    "prepare": (["data/layouts/class_folders.py"], {"data/prepare.py", "data/images.py", "config/label_space.py"}),
-    "convert_model": ([], {"models/convert.py", "models/heads.py", "models/network.py", "data/subsets.py"}),
-    "pretrain_model": ([], TRAINING | {"training/pretrain.py"}),
-    "split_dataset": ([], {"data/split_dataset.py", "data/splits.py", "data/subsets.py"}),
-    "finetune": (["methods/lwf.py"], TRAINING | {"methods/lwf.py", "models/padding_prompt.py"}),
-    "merge_weights": (
-        ["methods/wise_ft_curve.py"],
+# What decides a stage's numbers: a rule, which of its jobs, and what must be in their digests. The rules say what they
+# are made of (see tiny.wiring); that the files which settings name are in it is asserted in test_wiring.
+STAGES = [
+    ("prepare", {}, {"data/prepare.py", "data/images.py", "config/label_space.py"}),
+    ("convert_model", {}, {"models/convert.py", "models/heads.py", "models/network.py", "data/subsets.py"}),
+    ("pretrain_model", {}, TRAINING | {"training/pretrain.py"}),
+    ("split_dataset", {}, {"data/split_dataset.py", "data/splits.py", "data/subsets.py"}),
+    ("finetune", {"method": "lwf"}, TRAINING | {"methods/lwf.py", "models/padding_prompt.py"}),
+    (
+        "merge_weights",
+        {"method": "wise_ft_curve"},
         {"evaluation/recipes.py", "methods/wise_ft_curve.py", "methods/wise_ft.py", "base/plugins.py"},
     ),
-    "select_weights": (
-        ["methods/greedy_soup.py"],
+    (
+        "select_weights",
+        {"method": "greedy_soup_sweep"},
         SCORING | {"evaluation/select_weights.py", "methods/greedy_soup.py"},
     ),
-    "evaluate_run": ([], EVALUATION | {"models/padding_prompt.py", "data/groups.py"}),
-    "run_network features": (
-        ["evaluation/features.py"],
+    ("evaluate_run", {"method": "pretrained"}, EVALUATION | {"models/padding_prompt.py", "data/groups.py"}),
+    ("evaluate_run", {"method": "fisher"}, EVALUATION | {"methods/fisher.py"}),
+    (
+        "compute_features",
+        {"method": "ft"},
         FEATURES | {"evaluation/features.py", "models/padding_prompt.py", "data/splits.py"},
     ),
-    "run_network fisher": (["evaluation/fisher.py"], NETWORK | {"evaluation/fisher.py", "models/fisher.py"}),
-    "run_network merge": (
-        ["evaluation/features.py", "methods/ties.py"],
-        FEATURES | {"evaluation/features.py", "methods/ties.py"},
-    ),
-    "run_network inversion": (["evaluation/inversion.py"], NETWORK | {"evaluation/inversion.py", "models/layers.py"}),
-    "tabulate tables": (["analysis/tables.py"], ROWS | {f"analysis/{n}.py" for n in ("bootstrap", "fit", "tables")}),
-    "tabulate summary": (["analysis/summary.py"], {"analysis/summary.py", "analysis/fit.py"}),
-    "tabulate comparison": (["analysis/comparison.py"], ROWS | {"analysis/comparison.py", "analysis/bootstrap.py"}),
-    "tabulate samples": (["analysis/samples.py"], ROWS | {"analysis/samples.py", "analysis/bootstrap.py"}),
-    "tabulate effective_robustness": (
-        ["analysis/effective_robustness.py"],
-        {"analysis/effective_robustness.py", "config/run.py"},
-    ),
-    "tabulate published": (["analysis/published.py"], {"analysis/published.py"}),
-    "tabulate sizes": (["analysis/sizes.py"], {"analysis/sizes.py"}),
-    "tabulate association": (["analysis/association.py"], {"analysis/association.py"}),
-    "tabulate cka": (["analysis/cka.py"], {"analysis/cka.py"}),
-    "tabulate distances": (["analysis/distances.py"], {"analysis/distances.py", "data/stored_features.py"}),
-    "tabulate compression": (["analysis/compression.py"], {"analysis/compression.py", "data/prepared.py"}),
-    "tabulate stir": (["analysis/stir.py"], {"analysis/stir.py"}),
-    "tabulate cost": (["analysis/cost.py"], {"analysis/cost.py"}),
-    "tabulate splits": (["analysis/splits.py"], {"analysis/splits.py"}),
-    "tabulate selection": (["analysis/selection.py"], ROWS | {"analysis/selection.py", "analysis/bootstrap.py"}),
-    "tabulate training": (["analysis/training.py"], {"analysis/training.py", "config/run.py"}),
-    "plot_figure": (["figures/radar.py"], {"figures/radar.py", "figures/__init__.py", "analysis/fit.py"}),
-}
+    ("compute_features", {"method": "fisher"}, FEATURES | {"evaluation/features.py", "methods/fisher.py"}),
+    ("compute_fisher", {}, NETWORK | {"evaluation/fisher.py", "models/fisher.py"}),
+    ("invert_representation", {"method": "ft"}, NETWORK | {"evaluation/inversion.py", "models/layers.py"}),
+    ("compute_metrics", {}, ROWS | {f"analysis/{name}.py" for name in ("bootstrap", "fit", "tables")}),
+    ("write_summary", {}, {"analysis/summary.py", "analysis/fit.py"}),
+    ("compare_methods", {}, ROWS | {"analysis/comparison.py", "analysis/bootstrap.py"}),
+    ("compare_samples", {}, ROWS | {"analysis/samples.py", "analysis/bootstrap.py"}),
+    ("compare_with_baselines", {}, {"analysis/effective_robustness.py", "config/run.py"}),
+    ("compare_published", {}, {"analysis/published.py"}),
+    ("tabulate_sizes", {}, {"analysis/sizes.py"}),
+    ("associate_distances", {}, {"analysis/association.py"}),
+    ("compute_cka", {}, {"analysis/cka.py"}),
+    ("measure_distances", {}, {"analysis/distances.py", "data/stored_features.py"}),
+    ("compress_datasets", {}, {"analysis/compression.py", "data/prepared.py"}),
+    ("compute_stir", {}, {"analysis/stir.py"}),
+    ("count_costs", {}, {"analysis/cost.py"}),
+    ("count_splits", {}, {"analysis/splits.py"}),
+    ("select_variants", {}, ROWS | {"analysis/selection.py", "analysis/bootstrap.py"}),
+    ("gather_histories", {}, {"analysis/training.py", "config/run.py"}),
+    ("plot_figure", {"figure": "radar"}, {"figures/radar.py", "figures/__init__.py", "analysis/fit.py"}),
+]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others(stage):
-    modules, wanted = STAGES[stage]
-    script = SCRIPTS / f"{stage.split()[0]}.py"
+@pytest.mark.parametrize(
+    ("rule", "wildcards", "wanted"), STAGES, ids=["-".join([rule, *which.values()]) for rule, which, _ in STAGES]
+)
+def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others(wiring, rule, wildcards, wanted):
+    # given: the files of which the rule makes the digest of such a job
+    jobs = [job for jobs_of_grid in wiring.values() for job in jobs_of_grid if job.rule == rule]
+    job = next(job for job in jobs if wildcards.items() <= job.wildcards.items())
+    script = LIBRARY.parents[1] / job.code[0]
+    modules = [name for name in job.code[1:] if name.endswith(".py")]
+    # when: what they import is counted, too
     files = dict(code_digest.closure(script, *(LIBRARY / name for name in modules)))
     found = {path.relative_to(LIBRARY).as_posix() for path in files if path.is_relative_to(LIBRARY)}
-    assert script in files and "run" in files[SCRIPTS / "_run.py"]
-    assert wanted <= found, f"{sorted(wanted - found)} may change and {stage} would not notice"
+    # then
+    assert script in files and "run" in files[script.with_name("_run.py")]
+    assert wanted <= found, f"{sorted(wanted - found)} may change and {rule} would not notice"
     assert not any(name.startswith(("jobs/", "records/", "reporting/")) for name in found)
     assert not found & {"config/catalog.py", "config/grid.py", "config/schema.py"}
-    assert ("evaluation/evaluate.py" in found) == (stage == "evaluate_run"), "a change of the rows would train again"
+    assert ("evaluation/evaluate.py" in found) == (rule == "evaluate_run"), "a change of the rows would train again"
     assert {name for name in found if name.startswith("figures/")} <= {*modules, *wanted}
     algorithms = {name for name in found if name.startswith("methods/") and name != "methods/__init__.py"}
     assert algorithms <= wanted, "another method's edit would make this again"

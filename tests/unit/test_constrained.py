@@ -269,6 +269,22 @@ def test_with_omega_1_digraps_steps_against_the_start_are_orthogonal_to_the_devi
     assert conflicts > 10
 
 
+def test_omega_stays_from_0_to_1_and_turns_back_at_once():
+    # given: steps so large that every omega comes to both ends
+    method, optimizer = made(DirectionalGradientProjection(lr=LR, rate=0.4))
+    history = []
+    # when
+    for gradients in random_gradients(steps=60):
+        take_step(method, optimizer, gradients)
+        history.append(method.memory["omega"].clone())
+    # then: the number that is kept, and not the one that is used alone, is never outside
+    omega = torch.stack(history)
+    assert ((omega >= 0) & (omega <= 1)).all()
+    was_at_the_end, came_back = omega[:-1] == 1, omega[1:] < 1
+    assert (was_at_the_end & came_back).any(), "of what was at the upper end"
+    assert (omega[10:] == 0).any(), "of what was above the lower end before"
+
+
 class Unbound(FastTrainableProjection):
     """FTP whose radius is infinite before every step."""
 

@@ -604,6 +604,32 @@ def test_a_job_reads_the_reference_dataset_only_where_its_method_is_given_one(ne
     same_changes(network, stored(network, with_memory["checkpoint"]), model)
 
 
+def test_of_a_reference_dataset_with_a_split_only_the_train_part_is_replayed(folders, tmp_path):
+    """Its other images are scored under protocol held_out."""
+    # given: the reference dataset with a split, and one that has the images of its train part alone
+    whole = random_images(20, 32, seed=2)
+    train_part = np.array(rows_of("train", 20))
+    alone = SimpleNamespace(images=whole.images[train_part], labels=whole.labels[train_part], space=whole.space)
+    folder = prepared_folder(tmp_path / "whole", whole)
+    split = split_file(tmp_path / "split.parquet", 20)
+    references = {
+        "split": DatasetFiles("memory", folder, split=split),
+        "alone": DatasetFiles("memory", prepared_folder(tmp_path / "alone", alone)),
+        "without a split": DatasetFiles("memory", folder),
+    }
+    one_epoch = replace(FULL, epochs=1)
+    settings = {"lr": 0.02, "weight": 0.5}
+    # when
+    stored_bytes = {}
+    for name, reference in references.items():
+        folder = tmp_path / f"job {name}"
+        paths = job(folders, folder, "replay", settings, reference=reference, training=one_epoch)
+        stored_bytes[name] = paths["checkpoint"].read_bytes()
+    # then
+    assert stored_bytes["split"] == stored_bytes["alone"]
+    assert stored_bytes["split"] != stored_bytes["without a split"]
+
+
 def test_a_job_that_diverges_keeps_the_last_good_state_and_leaves_nothing_to_resume(
     network, small, folders, tmp_path, monkeypatch
 ):

@@ -372,6 +372,26 @@ def test_dawin_of_equal_networks_is_that_network(network, merge):
         assert torch.equal(same(IMAGES), alone) and same.changed == [] and slightly.changed == ["b.bias"]
 
 
+def test_dawin_averages_what_only_one_of_its_parents_has_changed(network, merge):
+    # given: parents that have changed a tensor each
+    start = network.state_dict()
+    first = {"b.bias": start["b.bias"] + 1}
+    second = {"b.weight": start["b.weight"] * 2}
+    # when
+    found = merge("dawin", {"p": first, "q": second}, form="ensemble")
+    with torch.no_grad():
+        weights = found.weights(IMAGES)
+        logits = found(IMAGES)
+    # then: each of them is the average for the image, of which the pretrained network has its share
+    assert sorted(found.changed) == ["b.bias", "b.weight"]
+    for image, (_, of_first, of_second), row in zip(IMAGES, weights.T.tolist(), logits, strict=True):
+        model = copy.deepcopy(network)
+        with torch.no_grad():
+            model.get_parameter("b.bias").add_(of_first)
+            model.get_parameter("b.weight").mul_(1 + of_second)
+            torch.testing.assert_close(row, model(image[None])[0], rtol=1e-4, atol=1e-5)
+
+
 def test_what_cannot_be_merged_is_refused_in_a_sentence(network, merge):
     tuned = moved(network, 1)
     strip = {f"padding_prompt.{side}": torch.ones(3, 1, 1) for side in ("top", "bottom", "left", "right")}

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -84,6 +85,30 @@ def test_a_folder_that_timm_wrote_is_described(tmp_path):
     )
     path = folder / "model.safetensors"
     assert facts["source"]["digest"] == f"sha256:{sha256(path)}" and facts["source"]["file"] == "net.safetensors"
+
+
+def test_a_model_of_the_hub_has_the_configuration_of_its_own_commit(tmp_path, monkeypatch):
+    """The branch main may have gone on to another architecture since."""
+    # given: a hub with two commits of a repository, for networks of 64 and of 32 pixels
+    old, new = "0" * 40, "1" * 40
+    folders = {old: saved(tmp_path / "old", img_size=64), new: saved(tmp_path / "new", img_size=32)}
+    commit_of = {old: old, new: new, "main": new, None: new}
+
+    def model_info(self, repo, revision=None, **_):
+        files = [SimpleNamespace(rfilename=path.name, size=1, lfs=None) for path in folders[old].iterdir()]
+        return SimpleNamespace(sha=commit_of[revision], siblings=files, card_data=None, gated=False)
+
+    def download(repo, file, revision=None):
+        return str(folders[commit_of[revision]] / file)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    # when
+    name = f"hf-hub:somebody/two-commits@{old}"
+    facts = describe([name])[name]
+    # then
+    assert facts["source"]["revision"] == old
+    assert facts["preprocessing"]["input_size"] == 64 and facts["arguments"]["img_size"] == [64, 64]
 
 
 def edited(folder, **changes):

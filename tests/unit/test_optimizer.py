@@ -270,6 +270,18 @@ def test_the_norm_that_is_clipped_is_that_of_what_is_trained(network, target):
     assert len(norms) == STEPS and max(norms) > 0.5
 
 
+def test_the_gradient_of_what_is_outside_the_network_is_clipped(network, target):
+    """One step of plain gradient descent on a prompt: it is as long as the learning rate times the limit."""
+    # given
+    one_step = replace(TRAINING, epochs=1, batch_size=len(target.labels), momentum=0.0, warmup_steps=0, clip_norm=0.001)
+    method = VisualPrompting(lr=2.0, padding=0.1, init_std=0.0)
+    # when
+    trained(method, network, target, one_step)
+    # then
+    values = torch.cat([strip.detach().flatten() for _, strip in method.trainable()])
+    assert values.norm().item() == pytest.approx(2.0 * 0.001, rel=1e-3)
+
+
 def test_inputs_of_these_tests_are_the_images(target):
     pixels = images_of(target).inputs[np.arange(3)]
     torch.testing.assert_close(pixels, normalised(target.images[:3], HALF, HALF), rtol=1e-5, atol=1e-6)

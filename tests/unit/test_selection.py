@@ -152,6 +152,25 @@ def test_each_rule_by_hand():
     assert table["chosen"].tolist()[0] == "ft-lr3", "the choice of two of three datasets"
 
 
+def test_leave_one_out_does_not_choose_by_what_shares_sources_with_the_target():
+    """The target `a` shares its source images with `c`: `b` and `d` choose by each other alone, and `c` by both."""
+    # given: percent right on b, c and d; the pretrained model knows nothing
+    right = {
+        "ft-lr1": ([1, 1, 1], [0, 0, 0, 0, 0], [0, 0, 0, 0]),  # 100, 0, 0
+        "ft-lr2": ([0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 0]),  # 0, 0, 75
+        "ft-lr3": ([0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0]),  # 0, 100, 0: the best only by c
+    }
+    correct = {PRETRAINED: {"a": [0] * 4, "b": [0] * 3, "c": [0] * 5, "d": [0] * 4}}
+    for name, (b, c, d) in right.items():
+        correct["m", name, "a", "all", 0, None] = {"a": [1] * 4, "b": b, "c": c, "d": d}
+    # when
+    choice = chosen_by("leave_one_out", counts_of(correct), np.ones((1, 8), np.uint8), variants={"ft": list(right)})
+    # then: b by d takes lr2, c by b and d lr1, d by b lr1
+    best, ri, *_ = choice["ft", "a"]
+    assert best[:, 0].tolist() == [1, 0, 0]
+    assert ri[0, 0] == pytest.approx(0)
+
+
 def test_a_replicate_that_draws_other_objects_chooses_another_variant():
     """Each variant knows one of two objects; RI of the choice is 100 in every replicate, of each alone 50 at most."""
     correct = {PRETRAINED: {"a": [0, 0], "b": [0]}}

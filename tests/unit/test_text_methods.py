@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -103,6 +104,24 @@ def test_captions_are_prompts_of_the_class_drawn_anew_in_each_step(clip):
     other, _ = ready(FinetuneLikeYouPretrain(lr=0.1), clip, seed=1)
     other.step = 59
     assert not torch.equal(other.captions(ROWS), tokens)
+
+
+def test_the_outputs_of_a_class_and_their_prompts_are_drawn_equally_often(clip):
+    """The classes have 2, 1 and 3 outputs: a table of them has to repeat some, which must not count twice."""
+    # given
+    algorithm, _ = ready(FinetuneLikeYouPretrain(lr=0.1), clip)
+    rows = np.array([row for row in range(10) if row % 3 == 0] * 50)
+    assert {algorithm.labels[row] for row in rows} == {0}
+    # when
+    captions = [tuple(tokens) for algorithm.step in range(3) for tokens in algorithm.captions(rows).tolist()]
+    # then: each of two outputs with three prompts has a sixth, within five standard deviations
+    prompts = {tuple(Letters()([template(NAMES[i])])[0].tolist()) for i in SPACE.indices[0] for template in TEMPLATES}
+    share = 1 / len(prompts)
+    spread = math.sqrt(share * (1 - share) / len(captions))
+    counts = Counter(captions)
+    assert counts.keys() == prompts
+    for prompt in prompts:
+        assert counts[prompt] / len(captions) == pytest.approx(share, abs=5 * spread)
 
 
 @pytest.mark.parametrize(("method", "name"), [("flyp", "clip_vit"), ("flyp", "siglip_clip"), ("carot", "clip_resnet")])

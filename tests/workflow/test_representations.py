@@ -47,6 +47,11 @@ def test_features_are_those_that_the_stored_rows_were_scored_with(finished_copy)
         manifest = json.loads((folder / features(run, "blue")).with_suffix(".manifest.json").read_text())
         assert manifest["n"] == 20 and manifest["layers"]["pre_logits"] == 256
         assert set(manifest["files"]) == {"blue.safetensors", "blue.index.parquet"}
+    made = [features(run, "blue") for run in runs]
+    assert finished_copy.planned(*made) == {}
+    code = "workflow/lib/rib/evaluation/features.py"
+    finished_copy.edit(code, "chosen = found if layers == DEFAULT", "chosen = dict(found) if layers == DEFAULT")
+    assert finished_copy.planned(*made) == {"compute_features": 2}, "an edit of what computes them, and of nothing else"
 
 
 def test_of_a_large_dataset_a_balanced_part_is_taken_and_layers_can_be_chosen(finished_copy):

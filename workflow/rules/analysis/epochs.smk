@@ -100,7 +100,7 @@ use rule evaluate_run as evaluate_snapshots with:
 use rule compute_metrics as tabulate_tradeoff_epochs with:
     input:
         **INDEXED,
-        manifests=beside("manifest", EPOCH_ROWS),
+        manifests=beside("manifest", [*rows_of(PRETRAINED_RUNS.values()), *EPOCH_ROWS]),
         rows=ancient([*rows_of(PRETRAINED_RUNS.values()), *EPOCH_ROWS]),
     output:
         **table_files("tradeoff_epochs", table=EPOCH_TABLES["tradeoff_epochs"]),

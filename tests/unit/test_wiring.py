@@ -1,0 +1,270 @@
+"""What the rules give to their jobs: inputs, settings and code, as Snakemake reads them from the rules' files.
+
+Nothing here restates a rule. The rules are read for a few small grids (tiny.wiring), and what must hold of every job
+is asked of each of them: no input is always empty, whatever is read makes the job run again when it changes, the
+script gives its stage all that this asks for, and the code digest has the files that the settings name.
+"""
+
+import contextlib
+import importlib.util
+import inspect
+import re
+import runpy
+import sys
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
+
+from rib.base.plugins import LIBRARY
+from rib.jobs.script import MONITORED
+from tiny.wiring import ROOT
+
+SCRIPTS = ROOT / "workflow/scripts"
+RULES = [*(ROOT / "workflow/rules").rglob("*.smk")]
+# Rules that write no results, or whose bytes are pinned by a digest: they have no digest of their code.
+WITHOUT_CODE = {"accept", "compare", "download", "plan", "pull", "status", "track", "verify"}
+
+
+@pytest.fixture(scope="module")
+def jobs(wiring):
+    """Jobs of all grids."""
+    return [job for jobs_of_grid in wiring.values() for job in jobs_of_grid]
+
+
+def jobs_of(jobs, rule):
+    return [job for job in jobs if job.rule == rule]
+
+
+def test_the_grids_of_these_tests_have_jobs_of_every_rule(jobs):
+    names = re.compile(r"^ *(?:use rule \w+ as|rule) (\w+)(?: with)?:", re.MULTILINE)
+    written = {name for file in RULES for name in names.findall(file.read_text())}
+    described = {job.rule for job in jobs}
+    # preview takes what other rules give to their jobs
+    assert written - described == {"preview"}
+
+
+# Inputs that rules have from a function that they share with others, and to which these jobs give nothing.
+NO_MERGE = {"recipe", "fisher", "fisher_manifests"}
+NEVER_GIVEN = {
+    # of pretrained models and of what was trained, not of merges
+    "compute_fisher": NO_MERGE | {"dataset_proxy"},
+    "evaluate_snapshots": NO_MERGE | {"manifests"},
+    # they choose the recipe, from weights without Fisher information; both protocols of `select` have no proxy here
+    "select_weights": NO_MERGE | {"target_proxy"},
+    # the merges that these grids score so need no Fisher information
+    "score_select_split": NO_MERGE | {"proxy"},
+    "score_over_targets": {"fisher", "fisher_manifests", "proxy"},
+    "export_open_clip_run": NO_MERGE | {"dataset_split"},
+    # the tokenizer of the model alone
+    "export_run": {"archive"},
+    "store_text": {"reference"},
+    # nothing is trained, so nothing is shown in the course of it
+    "import_checkpoint": {
+        *("target_proxy", "reference", "reference_split", "manifests", "checkpoints"),
+        *MONITORED,
+    },
+    # a protocol with splits and a proxy that is a part of a dataset do not meet here
+    "split_dataset": {"dataset_proxy"},
+}
+
+
+def test_no_input_of_a_rule_is_always_empty(jobs):
+    # given: the paths that each input has in any job
+    paths = defaultdict(set)
+    for job in jobs:
+        for name, some in job.inputs.items():
+            paths[job.rule, name].update(some)
+    # then: those without any are the ones that are known not to apply
+    always_empty = defaultdict(set)
+    for (rule, name), all_paths in paths.items():
+        if not all_paths:
+            always_empty[rule].add(name)
+    assert always_empty == NEVER_GIVEN
+
+
+def test_a_job_runs_again_when_what_it_reads_is_made_anew(wiring):
+    """Large files are `ancient`. Then the job must watch another output of the job that makes them, or of one after it."""
+    unwatched = set()
+    for jobs_of_grid in wiring.values():
+        maker = {path: job for job in jobs_of_grid for path in job.outputs.values()}
+        for job in jobs_of_grid:
+            behind = outputs_behind(job, maker)
+            for name, paths in job.inputs.items():
+                stale = [path for path in paths if path in maker and not behind & {*maker[path].outputs.values()}]
+                if stale and name not in MONITORED:
+                    unwatched.add((job.rule, name))
+    assert unwatched == set()
+
+
+def outputs_behind(job, maker):
+    """Files that a job watches, and those that the jobs which make them watch, and so on."""
+    behind, waiting = set(), list(job.watched)
+    while waiting:
+        path = waiting.pop()
+        if path not in behind:
+            behind.add(path)
+            waiting.extend(maker[path].watched if path in maker else [])
+    return behind
+
+
+class StageReachedError(Exception):
+    """The script has come to the call of its stage."""
+
+
+@pytest.fixture
+def script_module(monkeypatch):
+    """The module that scripts share; its folder is not left among those of imports, where `tabulate` would be found."""
+    spec = importlib.util.spec_from_file_location("_run", SCRIPTS / "_run.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setitem(sys.modules, "_run", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def asked(script_module, monkeypatch):
+    """Runs the script of a job up to the call of its stage; by function, the arguments that any job gave to it.
+
+    A job that does not give what the function requires is a TypeError.
+    """
+    given_to = defaultdict(set)
+    arguments_of = script_module.arguments
+
+    def arguments(function, snakemake, out, **given):
+        prepared = arguments_of(function, snakemake, out, **given)
+        inspect.signature(function).bind(**prepared)
+        given_to[function].update(prepared)
+        if inspect.isclass(function):
+            return prepared
+        raise StageReachedError
+
+    @contextlib.contextmanager
+    def run(snakemake, **_):
+        yield {name: Path(path) for name, path in snakemake.output.items()}
+
+    monkeypatch.setattr(script_module, "arguments", arguments)
+    monkeypatch.setattr(script_module, "run", run)
+
+    def run_script(job):
+        inputs = {name: paths if job.is_list[name] else paths[0] for name, paths in job.inputs.items()}
+        snakemake = SimpleNamespace(
+            rule=job.rule,
+            input=InputFiles(fromdict=inputs),
+            output=OutputFiles(fromdict=job.outputs),
+            params=Params(fromdict={"cfg": job.settings}),
+            wildcards=Wildcards(fromdict=job.wildcards),
+            log=Log(["logs/x.log"]),
+            threads=1,
+        )
+        with contextlib.suppress(StageReachedError):
+            runpy.run_path(str(SCRIPTS / f"{job.script}.py"), {"snakemake": snakemake})
+            raise AssertionError(f"{job.script}.py ends without a call of its stage")
+
+    return run_script, given_to
+
+
+# Arguments that no rule gives: those of a preview, and constants that tests change.
+NOT_OF_RULES = {
+    "Watch": {"warned"},
+    "grid_tables": {"compared"},
+    "write_figure": {"note"},
+    "write_page": {"partial"},
+    "comparison_tables": {"draws"},
+    "model_tables": {"draws"},
+}
+
+
+def test_every_stage_is_given_all_that_it_asks_for(wiring, asked, monkeypatch):
+    # given: what scripts read of files that are not there
+    run_script, given_to = asked
+    monkeypatch.setattr("rib.evaluation.recipes.run_states", lambda *_: [])
+    for jobs_of_grid in wiring.values():
+        groups = {job.outputs["manifest"]: job.settings["datasets"] for job in jobs_of(jobs_of_grid, "list_group")}
+        monkeypatch.setattr(
+            "rib.data.groups.read_group",
+            lambda manifest, groups=groups: {name: Path(name) for name in groups[str(manifest)]},
+        )
+        # when: scripts run up to the call of their stage. Two have no call by names.
+        for job in jobs_of_grid:
+            if job.script and job.script not in ("accept", "download"):
+                run_script(job)
+    # then: all that is required is given, see `asked`, and what has a default is given by some job
+    not_given = {}
+    for function, names in given_to.items():
+        if lacking := set(inspect.signature(function).parameters) - names:
+            not_given[function.__name__] = lacking
+    assert not_given == NOT_OF_RULES
+
+
+def test_every_job_with_results_has_a_digest_that_begins_with_its_script(jobs):
+    for job in jobs:
+        if job.script and job.rule not in WITHOUT_CODE:
+            assert job.code[:1] == [f"scripts/{job.script}.py"], job.rule
+
+
+def test_a_digest_has_the_files_that_the_settings_name(jobs):
+    """The function that a script calls by name, a method's algorithm, a dataset's layout, a figure's module."""
+    kinds = set()
+    for job in jobs:
+        for kind, file in named_code(job).items():
+            kinds.add((job.script, kind))
+            assert file in job.code, f"{job.rule}: {file} may change and the job would not run again"
+    assert kinds == {
+        *(("tabulate", "function"), ("run_network", "function"), ("look", "function")),
+        *(("finetune", "algorithm"), ("select_weights", "algorithm"), ("merge_weights", "algorithm")),
+        *(("evaluate_run", "algorithm"), ("run_network", "algorithm")),
+        *(("prepare", "layout"), ("plot_figure", "figure")),
+    }
+
+
+def named_code(job):
+    """Files of code that a job's settings name, by the setting."""
+    named = {}
+    if "function" in job.settings and job.rule not in WITHOUT_CODE:
+        module = job.settings["function"].split(":")[0]
+        named["function"] = module.removeprefix("rib.").replace(".", "/") + ".py"
+    # The recipe of a merge that is computed on loading does not depend on the algorithm's code.
+    is_computed_on_loading = job.rule == "merge_weights" and job.settings["form"] in ("merge", "ensemble")
+    if "algorithm" in job.settings and not is_computed_on_loading:
+        named["algorithm"] = str(Path(job.settings["algorithm"]).relative_to(LIBRARY))
+    if "layout" in job.settings and job.script == "prepare":
+        named["layout"] = str(Path(job.settings["layout"]).relative_to(LIBRARY))
+    if job.script == "plot_figure":
+        named["figure"] = f"figures/{job.wildcards['figure']}.py"
+    return named
+
+
+def test_a_figures_digest_has_the_style_of_all_figures(jobs):
+    figures = jobs_of(jobs, "plot_figure")
+    assert figures and all("figures/rib.mplstyle" in job.code for job in figures)
+
+
+def test_a_digest_has_all_of_reporting_that_makes_its_results(jobs):
+    """Digests leave the package `reporting` out, so that rules add each of its files that decides what is written."""
+    made_by_reporting = set()
+    for job in {job.rule: job for job in jobs if job.script and job.rule not in WITHOUT_CODE}.values():
+        needed = reporting_behind(job)
+        assert needed <= {*job.code}, job.rule
+        if needed:
+            made_by_reporting.add(job.rule)
+    assert {"bundle", "paper", "publish_grid", "published", "write_page"} <= made_by_reporting
+
+
+def reporting_behind(job):
+    """Modules and templates of rib.reporting from which a job's stage is made, as they import and name each other."""
+    folder = LIBRARY / "reporting"
+    behind, waiting = set(), [SCRIPTS / f"{job.script}.py", *(LIBRARY / file for file in job.code[1:])]
+    while waiting:
+        path = waiting.pop()
+        if path not in behind:
+            behind.add(path)
+            text = path.read_text()
+            imported = re.findall(r"^ *from rib\.reporting\.(\w+) import", text, re.MULTILINE)
+            templates = re.findall(r"[\w.]+\.jinja", text)
+            waiting += [folder / f"{name}.py" for name in imported]
+            waiting += [folder / name for name in templates if (folder / name).is_file()]
+    return {str(path.relative_to(LIBRARY)) for path in behind if path.parent == folder}
