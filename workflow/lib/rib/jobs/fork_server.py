@@ -76,7 +76,8 @@ def _connect(path: Path, owner: int, libraries: str) -> socket.socket:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not is_private(path.parent):
         raise PermissionError(f"{path.parent} is a link, or others can enter it; remove it")
-    with FileLock(path.with_suffix(".lock"), timeout=PATIENCE):  # jobs that start together start one server
+    lock = FileLock(path.with_suffix(".lock"), timeout=PATIENCE, fallback_to_soft=False)
+    with lock:  # jobs that start together start one server
         if connection := _connection(path):
             return connection
         path.unlink(missing_ok=True)  # of a killed server

@@ -10,7 +10,7 @@ MEMORY_SETTING = {"finetune": "training.micro_batch_size", "keep_snapshots": "tr
 
 # Why a path cannot be written, by error number, and what to do about it.
 UNWRITABLE = {
-    errno.ENOSPC: "no space is left on the disk; free some",
+    errno.ENOSPC: "no space is left on the disk, or it takes no more files (`df -i`); free some",
     errno.EDQUOT: "your quota on the disk is used up; free some space",
     errno.EROFS: "the folder is read-only; make it writable",
     errno.EACCES: "you may not write or read there; change its permissions",
@@ -33,7 +33,7 @@ def message_of(error: Exception, rule: str, log_file: str) -> str:
     return f"{type(error).__name__}: {error} (the full report is in {log_file})"
 
 
-def message_of_os_error(error: Exception) -> str | None:
+def message_of_os_error(error: BaseException) -> str | None:
     """Message for the user about a path that cannot be written; None for other errors."""
     if not isinstance(error, OSError) or error.errno not in UNWRITABLE:
         return None
