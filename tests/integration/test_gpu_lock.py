@@ -11,7 +11,7 @@ import time
 import pytest
 
 from rib.jobs.gpu_lock import visible_devices
-from tiny.second_user import as_nobody, give_to_nobody, needs_root
+from tiny.second_user import WITHOUT_OVERRIDE, as_nobody, give_to_nobody, needs_root
 
 pytestmark = pytest.mark.thorough
 
@@ -19,7 +19,7 @@ FIRST = f"rib-gpu-locks-{os.geteuid()}"
 SECOND = f"home/.cache/rib-gpu-locks-{os.uname().nodename}"
 
 
-def start(folder, devices, hold=0.3, per_gpu=1, **environment):
+def start(folder, devices, hold=0.3, per_gpu=1, command=(), **environment):
     """A process that locks a GPU, writes when it has it and when it ends, and which device it sees."""
     script = f"""
         import os, sys, time
@@ -35,7 +35,7 @@ def start(folder, devices, hold=0.3, per_gpu=1, **environment):
     shared = {"TMPDIR": str(folder), "HOME": str(folder / "home")}
     settings = {"CUDA_VISIBLE_DEVICES": devices, "RIB_JOBS_PER_GPU": str(per_gpu), **shared, **environment}
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)],
+        [*command, sys.executable, "-c", textwrap.dedent(script)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -199,3 +199,97 @@ def test_another_user_cannot_hold_a_lock(tmp_path, mask):
     assert locks(tmp_path) == {f"{FIRST}/0.0.lock"}
     tried = as_nobody(f"open('{FIRST}/0.0.lock')", tmp_path).communicate(timeout=20)[0]
     assert tried.splitlines()[-1].startswith("PermissionError")
+
+
+def link_in_its_place(path):
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def folder_in_its_place(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.attack("shared machines")
+@pytest.mark.parametrize("replace", [link_in_its_place, folder_in_its_place], ids=lambda replace: replace.__name__)
+def test_what_replaces_a_lock_in_mid_hold_is_named(tmp_path, replace):
+    with start(tmp_path, "0", hold=60) as holder:
+        assert holder.stdout.readline().startswith("0 ")
+        path = tmp_path / FIRST / "0.0.lock"
+        replace(path)
+        last = start(tmp_path, "0", hold=0).communicate(timeout=20)[0].splitlines()[-1]
+        assert last.startswith("rib.base.errors.UserError: ") and str(path) in last
+        assert holder.poll() is None and not (tmp_path / FIRST / "nowhere").exists()
+        holder.kill()
+
+
+def test_a_lock_that_is_taken_looks_new_to_what_removes_old_files(tmp_path):
+    (tmp_path / FIRST).mkdir(mode=0o700)
+    path = tmp_path / FIRST / "0.0.lock"
+    path.touch()
+    os.utime(path, (0, 0))
+    assert start(tmp_path, "0", hold=0).communicate(timeout=20)[0].startswith("0 ")
+    assert time.time() - path.stat().st_mtime < 60
+
+
+@pytest.mark.attack("kills")
+def test_a_child_that_outlives_a_killed_job_does_not_keep_its_device(tmp_path):
+    body = f"""
+        import os, sys, time
+        sys.path[:0] = {[path for path in sys.path if path]!r}
+        from rib.jobs.gpu_lock import lock_gpu
+        lock_gpu()
+        if child := os.fork():
+            print(child, flush=True)
+        os.close(1)
+        time.sleep(60)
+    """
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": "0"}
+    environment.pop("SLURM_JOB_ID", None)
+    command = [sys.executable, "-c", textwrap.dedent(body)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as job:
+        child = int(job.stdout.readline())
+        job.kill()
+    try:
+        assert start(tmp_path, "0", hold=0).communicate(timeout=20)[0].startswith("0 ")
+        os.kill(child, 0)  # it is still there
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.attack("disks")
+def test_a_read_only_folder_is_named(tmp_path):
+    """As root without the right to write everywhere."""
+    (tmp_path / FIRST).mkdir(mode=0o500)
+    process = start(tmp_path, "0", hold=0, command=WITHOUT_OVERRIDE)
+    last = process.communicate(timeout=20)[0].splitlines()[-1]
+    assert last.startswith("PermissionError: ") and str(tmp_path / FIRST / "0.0.lock") in last and process.returncode
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A folder that is a disk without room for another file."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=2", "full", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting needs root: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.attack("disks")
+def test_on_a_full_disk_with_the_folder_of_the_locks_it_is_named(tmp_path, full_disk):
+    """The next choice would be another folder than that of the jobs from before."""
+    (full_disk / FIRST).mkdir(mode=0o700)
+    process = start(tmp_path, "0", hold=0, TMPDIR=str(full_disk))
+    last = process.communicate(timeout=20)[0].splitlines()[-1]
+    assert last.startswith("OSError: ") and str(full_disk / FIRST / "0.0.lock") in last and process.returncode
+
+
+@pytest.mark.attack("disks")
+def test_on_a_full_disk_without_the_folder_the_second_choice_is_taken(tmp_path, full_disk):
+    (full_disk / "full").touch()
+    assert start(tmp_path, "0", hold=0, TMPDIR=str(full_disk)).communicate(timeout=20)[0].startswith("0 ")
+    assert locks(tmp_path / "home") == {SECOND.removeprefix("home/") + "/0.0.lock"}

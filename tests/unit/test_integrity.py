@@ -101,6 +101,92 @@ def test_a_job_builds_nothing_on_a_damaged_input(capfd):
     assert "in/images.npy: " in capfd.readouterr().err and not Path("out.x").exists()
 
 
+def exchanged(path: Path) -> None:
+    """Another file in its place, of the same size and time of modification."""
+    stat = path.stat()
+    other = path.with_name("other")
+    other.write_bytes(b"!" * stat.st_size)
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    os.replace(other, path)
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+EXCHANGES = pytest.mark.parametrize("exchange", [changed_in_place, exchanged, removed], ids=lambda way: way.__name__)
+OUTPUTS = {"data": "results/out.x", "state": "results/state.x", "provenance": "results/provenance.json"}
+
+
+def running(**more):
+    """A job that reads a file which a manifest lists, and one that nothing lists."""
+    inputs = {"manifest": "in/manifest.json", "index": "in/index.txt"}
+    return job(rule="r", name="n", cfg={}, inputs=inputs, outputs=OUTPUTS, log_file="log", **more)
+
+
+@pytest.fixture
+def inputs():
+    """Paths of a job's inputs, by what they are."""
+    return {"listed": made("in/images.npy", "pixels", "in/manifest.json"), "plain": made("in/index.txt", "rows")}
+
+
+@pytest.mark.attack("changed results")
+@EXCHANGES
+@pytest.mark.parametrize("which", ["listed", "plain"])
+def test_an_input_that_is_exchanged_while_a_job_reads_it_makes_no_result(inputs, which, exchange, capfd):
+    with pytest.raises(SystemExit), running() as out:
+        exchange(inputs[which])
+        for name in ("data", "state"):
+            out[name].write_text("made of other bytes")
+    assert f"{inputs[which]}: was changed while" in capfd.readouterr().err
+    assert not Path("results").exists()
+
+
+@pytest.mark.attack("changed results")
+def test_a_job_that_fails_of_exchanged_bytes_names_the_file(inputs, capfd):
+    with pytest.raises(SystemExit), running():
+        exchanged(inputs["listed"])
+        raise ValueError("header too large")
+    printed = capfd.readouterr().err
+    assert f"{inputs['listed']}: was changed while" in printed and "header" not in printed
+
+
+@pytest.mark.attack("changed results")
+def test_a_job_does_not_resume_from_a_state_with_bytes_of_an_exchanged_input(inputs):
+    """The next call has the old bytes again, so its private folder has the same name."""
+    before = inputs["plain"].read_bytes()
+    with pytest.raises(SystemExit), running(resumes="state.x") as out:
+        out["state"].write_text("of other bytes")
+        inputs["plain"].write_bytes(b"oops")
+    inputs["plain"].write_bytes(before)
+    with running(resumes="state.x") as out:
+        assert not out["state"].exists()
+        for name in ("data", "state"):
+            out[name].write_text("made")
+
+
+@pytest.mark.attack("changed results")
+def test_an_input_that_is_exchanged_and_put_back_is_told(inputs):
+    """The same bytes at another time are those of a link into DVC's cache, too."""
+    away = inputs["listed"].with_name("away")
+    with running() as out:
+        inputs["listed"].rename(away)
+        inputs["listed"].write_text("others")
+        away.rename(inputs["listed"])
+        for name in ("data", "state"):
+            out[name].write_text("made")
+    assert Path("results/out.x").exists()
+    assert f"WARNING {inputs['listed']} was touched" in Path("log").read_text()
+
+
+def test_an_input_that_lies_still_is_read_once(inputs, monkeypatch):
+    with running() as out:
+        monkeypatch.setattr(integrity, "sha256", lambda *_: pytest.fail("read again"))
+        for name in ("data", "state"):
+            out[name].write_text("made")
+    assert "touched" not in Path("log").read_text()
+
+
 @pytest.fixture
 def big(folder, monkeypatch):
     """A file that counts as big and has lain there for long."""

@@ -14,6 +14,7 @@ from dvc_objects.fs.utils import tmp_fname
 from rib.base.errors import UserError
 from rib.records import track as tracking
 from rib.records.provenance import FILE, load
+from rib.records.pull import pull
 from tiny.records import make
 
 
@@ -34,6 +35,8 @@ def called(monkeypatch):
     calls = []
 
     class Repository(contextlib.nullcontext):
+        _lock_depth = 1  # it is locked
+
         def add(self, paths):
             calls.append((*paths, FILE.is_file()))
 
@@ -114,3 +117,23 @@ def test_what_a_killed_dvc_left_is_removed_before_anything_is_added(tmp_path):
     Path("results/a.dvc").write_text("")
     tracking.track(["results/a"], Path("reports/f"))
     assert Path("results/a.dvc").read_text() == whole and not any(path.exists() for path in half)
+
+
+@pytest.mark.attack("DVC storage")
+@pytest.mark.parametrize("command", ["track", "pull"])
+def test_what_another_command_of_dvc_has_at_work_is_left_alone(command):
+    """It holds DVC's lock, and has temporary files in the cache and beside results."""
+    with Repo.init(no_scm=True) as repo:
+        repo.add(["results/a", "results/b"])
+    Path(".dvc/config.local").write_text(
+        """[core]\n    remote = storage\n['remote "storage"']\n    url = ../../storage\n"""
+    )
+    at_work = [Path("results/a", tmp_fname()), Path(".dvc/cache/files", tmp_fname())]
+    for path in at_work:
+        path.write_text("half a file")
+    call = {"track": lambda: tracking.track(["results/*"], Path("reports/f")), "pull": lambda: pull([])}[command]
+    with Repo() as other, other.lock, pytest.raises(UserError, match="at work in this folder"):
+        call()
+    assert all(path.exists() for path in at_work) and not FILE.exists()
+    call()
+    assert not any(path.exists() for path in at_work), "it ended, so they are leftovers"

@@ -16,6 +16,10 @@ RUN = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0"
 CHECKPOINT = f"{RUN}/checkpoint.safetensors"
 ROWS = "results/tiny/paper/evaluate/tiny_cnn/red/lwf/all/0/tiny.parquet"
 PIXELS = "results/tiny/prepare/green/160px-bicubic-crop1/images.npy"
+TARGET_PIXELS, TARGET_INDEX = (
+    f"results/tiny/prepare/red/160px-bicubic-crop1/{name}" for name in ("images.npy", "index.parquet")
+)
+WEIGHTS = "results/tiny/models/tiny_cnn/weights.safetensors"
 TABLE = "reports/tiny/tables/mri.csv"
 ARCHIVE = "data/raw/blue/blue.zip"
 WARNING = "Changed since made"
@@ -171,6 +175,26 @@ def test_a_run_that_was_killed_and_resumed_has_no_changed_files(finished_copy):
     quiet(finished_copy, "-n")
     quiet(finished_copy, "--cores", "1")
     assert "Nothing to be done" in quiet(finished_copy, "-n")
+
+
+@pytest.mark.slow
+@ATTACK
+@pytest.mark.parametrize("path", [TARGET_PIXELS, TARGET_INDEX, WEIGHTS], ids=lambda path: path.rpartition("/")[2])
+def test_an_input_that_is_exchanged_in_mid_run_stops_its_job(finished_copy, path):
+    """Once it is there again, the same command makes the same bytes."""
+    folder = finished_copy.folder
+    before = (folder / CHECKPOINT).read_bytes()
+    shutil.rmtree(folder / RUN)
+    command = (sys.executable, "-m", "snakemake", CHECKPOINT, "--cores", "1", "--config", "family=tiny", "catalog=mine")
+    run = finished_copy.start(*command)
+    assert wait_until(lambda: list((folder / "work").glob("*/job")), 60, every=0.005), finished_copy.printed()
+    shutil.copy2(folder / path, folder / "kept")
+    another_byte(folder / path)
+    assert run.wait(300) != 0, finished_copy.printed()
+    assert f"{path}: was changed while" in finished_copy.printed() and not (folder / CHECKPOINT).exists()
+    os.replace(folder / "kept", folder / path)
+    finished_copy.snakemake(CHECKPOINT, "--cores", "1")
+    assert (folder / CHECKPOINT).read_bytes() == before
 
 
 TIMES = """

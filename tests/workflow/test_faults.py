@@ -10,6 +10,7 @@ import pytest
 from tiny import family
 from tiny.kills import ordeal
 from tiny.project import Project, copy_project, use_make
+from tiny.second_user import WITHOUT_OVERRIDE
 from tiny.waiting import wait_until
 
 pytestmark = pytest.mark.thorough
@@ -147,16 +148,46 @@ def used(project):
     return (disk.f_blocks - disk.f_bfree) * disk.f_frsize
 
 
+def files_on_disk(project):
+    """Number of files and folders on the project's disk."""
+    disk = os.statvfs(project.folder)
+    return disk.f_files - disk.f_ffree
+
+
+def few_bytes(project):
+    """Enough for the data and models, too little for the checkpoints."""
+    return f"size={used(project) + (3 << 20)}"
+
+
+def few_files(number):
+    """Room for this many more files."""
+
+    def options(project):
+        return f"nr_inodes={files_on_disk(project) + number}"
+
+    return options
+
+
 @pytest.mark.slow
-def test_a_full_disk_is_a_sentence_and_nothing_is_lost(small_disk, whole):
+@pytest.mark.attack("disks")
+@pytest.mark.parametrize(
+    "limit",
+    [
+        pytest.param(few_bytes, id="no_bytes_for_checkpoints"),
+        pytest.param(few_files(2), id="no_files_at_the_start"),
+        pytest.param(few_files(60), id="no_files_for_prepared_images"),
+        pytest.param(few_files(90), id="no_files_for_checkpoints"),
+    ],
+)
+def test_a_full_disk_is_a_sentence_and_nothing_is_lost(small_disk, whole, limit):
     project, remount = small_disk
-    # Enough for the data and models, too little for the checkpoints.
-    remount(f"size={used(project) + (3 << 20)}")
+    remount(limit(project))
     run = project.start("make", "run")
     assert run.wait(300) != 0
     printed = project.printed()
-    assert "no space is left on the disk; free some, and run again" in printed and "Traceback" not in printed
-    remount("size=1g")
+    assert "no space is left on the disk" in printed and "free some, and run again" in printed
+    assert "Traceback" not in printed
+    remount("size=1g,nr_inodes=100000")
     goes_on(project, whole)
 
 
@@ -170,3 +201,67 @@ def test_a_read_only_folder_is_a_sentence(small_disk, whole):
     assert "is not writable" in done.stdout + done.stderr and "Traceback" not in done.stdout + done.stderr
     remount("rw")
     assert "Nothing to be done" in goes_on(project, whole)
+
+
+MODEL = "results/tiny/models/tiny_cnn/manifest.json"
+
+
+@pytest.mark.slow
+@pytest.mark.attack("disks")
+@pytest.mark.parametrize("finished", [False, True], ids=["new", "finished"])
+@pytest.mark.parametrize("folder", [".snakemake", "logs", "results", "results/tiny/models/tiny_cnn", "work"])
+def test_a_folder_that_the_user_may_not_write_to_is_named_and_nothing_is_lost(project, folder, finished):
+    if finished:
+        project.snakemake(MODEL, "--cores", "1")
+    place = project.folder / folder
+    place.mkdir(parents=True, exist_ok=True)
+    closed = [place, *(path for path in place.rglob("*") if path.is_dir())]
+    before = project.products()
+    for path in closed:
+        path.chmod(0o555)
+    command = (*WITHOUT_OVERRIDE, sys.executable, "-m", "snakemake", MODEL, "--force", "--cores", "1")
+    printed = project.run(*command, check=False)
+    for path in closed:
+        path.chmod(0o755)
+    assert folder in printed and "change its permissions" in printed and "Traceback" not in printed
+    assert project.products().items() >= before.items()
+    project.snakemake(MODEL, "--cores", "1")
+    assert "all files match their records" in project.snakemake("verify", "--cores", "1")
+
+
+WITHOUT_FLOCK = """
+import errno, fcntl, os
+
+def flock(*_):
+    number = getattr(errno, os.environ["FLOCK_FAILS_WITH"])
+    raise OSError(number, os.strerror(number))
+
+fcntl.flock = flock
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.attack("locks")
+@pytest.mark.parametrize("error", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
+def test_without_file_locks_dry_runs_work_and_a_run_beside_them_says_why_it_does_not(project, tmp_path, error):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(WITHOUT_FLOCK)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "FLOCK_FAILS_WITH": error}
+    before = project.products()
+
+    def start(*words):
+        command = (sys.executable, "-m", "snakemake", *words)
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(command, cwd=project.folder, env=environment, **streams)
+
+    calls = {name: start(*words) for name, words in {"one": ["-n"], "other": ["-n"], "run": ["--cores", "1"]}.items()}
+    printed = {name: call.communicate(timeout=300)[0] for name, call in calls.items()}
+    for name in ("one", "other"):
+        assert calls[name].returncode == 0 and "finetune" in printed[name], printed[name]
+    assert calls["run"].returncode != 0 and "no file locks" in printed["run"]
+    status = start("status")
+    printed["status"] = status.communicate(timeout=300)[0]
+    assert status.returncode != 0 and "no file locks" in printed["status"]
+    assert not any("Traceback" in text or "UserWarning" in text for text in printed.values()), printed
+    assert project.products() == before
+    project.snakemake(MODEL, "--cores", "1")

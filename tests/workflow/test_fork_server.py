@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rib.base.files import is_private
 from rib.jobs import fork_server as warm
 from rib.jobs import parent_run as owner
 from tiny.second_user import NOBODY, as_nobody, give_to_nobody, needs_root
@@ -327,6 +328,159 @@ def test_a_project_may_lie_deep(script, tmp_path, monkeypatch):
 def test_without_sockets_a_job_runs_by_itself_at_once(script, monkeypatch):
     monkeypatch.setenv(warm.WARM, f"work/{'w' * 120}")  # refused as by a file system without sockets
     assert script(WHO).communicate(timeout=PROMPT)[0].endswith("own process\n")
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server without libraries that waits half a second for what a job sends; it prints what its workers say."""
+    monkeypatch.chdir(tmp_path)
+    Path("warm").mkdir(mode=0o700)
+    code = f"""
+from rib.jobs import fork_server
+fork_server.PRELOADED["tables"] = ()
+fork_server.PATIENCE = 0.5
+fork_server.serve("warm/tables.sock", "{os.getpid()}", "tables")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+    assert wait_until(Path("warm/tables.sock").exists)
+    yield psutil.Process(process.pid)
+    process.kill()
+    process.wait()
+
+
+def connected():
+    """A connection to the server of the current folder."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect("warm/tables.sock")
+    connection.settimeout(PROMPT)
+    return connection
+
+
+def answer_to(request, descriptors=(1, 2)):
+    """What a worker of the server answers to a request, a byte at a time."""
+    with connected() as connection:
+        socket.send_fds(connection, [b" "], descriptors)
+        connection.sendall(request)
+        answers = [connection.recv(1)]
+        while answers[-1]:
+            answers.append(connection.recv(1))
+    return answers[:-1]
+
+
+def request_for(body):
+    """A job's request to run this code."""
+    Path("job.py").write_text(body)
+    job = {"script": str(Path("job.py").resolve()), "folder": str(Path.cwd()), "environment": dict(os.environ)}
+    return f"{json.dumps(job)}\n".encode()
+
+
+FAILED, SUCCEEDED = [b"\1"], [warm.STARTED, b"\0"]
+GARBAGE = {
+    "no_JSON": b"\xff\x00garbage\n",
+    "nothing": b"\n",
+    "number": b"3\n",
+    "deep": b"[" * 200_000 + b"\n",
+    "nothing_of_it": b"{}\n",
+    "folder_that_is_none": b'{"script": "job.py", "folder": "/nowhere", "environment": {}}\n',
+    "environment_of_numbers": b'{"script": "job.py", "folder": ".", "environment": {"A": 3}}\n',
+    "NUL_in_the_environment": b'{"script": "job.py", "folder": ".", "environment": {"A": "\\u0000"}}\n',
+}
+
+
+@pytest.mark.attack("shared machines")
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_a_request_that_is_none_runs_nothing_and_the_next_is_served(server, garbage):
+    good = request_for("open('ran', 'a').write('once ')")
+    assert answer_to(GARBAGE[garbage]) == FAILED and not Path("ran").exists()
+    assert answer_to(good) == SUCCEEDED and Path("ran").read_text() == "once "
+
+
+@pytest.mark.attack("shared machines")
+@pytest.mark.parametrize("sent", [b"", b" ", b' {"script": "'], ids=["nothing", "a_byte", "half_a_request"])
+def test_a_worker_does_not_wait_forever_for_a_request(server, sent):
+    with connected() as connection:
+        connection.sendall(sent)
+        assert connection.recv(1) in (b"", *FAILED)  # while the connection stays open
+        assert wait_until(lambda: not server.children(), PROMPT)
+
+
+@pytest.mark.attack("memory")
+def test_an_endless_request_is_read_up_to_a_limit(server, monkeypatch):
+    with connected() as connection, pytest.raises(ConnectionError):
+        connection.sendall(b" ")
+        for _ in range(2 * warm.LONGEST_REQUEST >> 20):
+            connection.sendall(bytes(1 << 20))
+
+
+@pytest.mark.attack("shared machines")
+def test_many_silent_connections_keep_no_job_from_its_worker(server):
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):  # more than wait in the queue of a socket
+            stack.enter_context(connected())
+        assert answer_to(request_for("open('ran', 'w')")) == SUCCEEDED and Path("ran").exists()
+    assert wait_until(lambda: not server.children(), PROMPT)
+
+
+@pytest.mark.attack("shared machines")
+@pytest.mark.parametrize("number", [0, 1, 3, 250])
+def test_a_worker_takes_two_streams_and_no_more_descriptors(server, number):
+    descriptors = number * [1]
+    body = "import os; open('count', 'w').write(str(len(os.listdir('/proc/self/fd'))))"
+    request = request_for(body)
+    assert answer_to(request) == SUCCEEDED
+    usual = int(Path("count").read_text())
+    if descriptors:
+        assert answer_to(request, descriptors) == SUCCEEDED
+    else:
+        with connected() as connection:
+            connection.sendall(b" " + request)
+            assert connection.recv(1) + connection.recv(1) == b"".join(SUCCEEDED)
+    assert int(Path("count").read_text()) == usual
+
+
+@pytest.mark.attack("shared machines")
+@pytest.mark.parametrize("queue", ["open", "full"])
+def test_a_server_that_never_answers_does_not_keep_a_job(tmp_path, monkeypatch, caplog, queue):
+    """As one that was stopped (SIGSTOP): the kernel takes connections for it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(warm.WARM, "warm")
+    monkeypatch.setattr(warm, "NVIDIA", tmp_path / "none")
+    monkeypatch.setattr(warm, "parent_run", psutil.Process)
+    monkeypatch.setattr(warm, "ANSWER", 1.0)
+    monkeypatch.setattr(warm, "PATIENCE", 1.0)
+    Path("warm").mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as stack:
+        listener.bind("warm/tables.sock")
+        listener.listen(0)
+        if queue == "full":
+            stack.enter_context(connected())
+        begun = time.monotonic()
+        warm.delegate("job.py", "tables")  # returns: the job goes on by itself
+    assert time.monotonic() - begun < PROMPT
+    assert [record.message for record in caplog.records if "no warm start" in record.message]
+
+
+@needs_root
+@pytest.mark.attack("shared machines")
+def test_a_folder_that_is_exchanged_after_its_check_is_told_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(SOCKETS).mkdir(mode=0o700, parents=True)
+    with subprocess.Popen([sys.executable, "-c", SERVER_OF_ANOTHER_USER], stdout=subprocess.PIPE, text=True) as theirs:
+        assert theirs.stdout.readline() == "listening\n"
+        Path(SOCKETS).rename("work/theirs")
+        Path(SOCKETS).mkdir(mode=0o700)
+
+        def exchange_after_check(folder):
+            private = is_private(folder)
+            folder.rename("work/mine")
+            Path("work/theirs").rename(folder)
+            return private
+
+        monkeypatch.setattr(warm, "is_private", exchange_after_check)
+        with pytest.raises(PermissionError, match="another user's"):
+            warm._connect(Path(SOCKETS, "tables.sock"), os.getpid(), "tables")
+        assert theirs.communicate(timeout=PROMPT)[0] == "b''\n"
 
 
 @pytest.mark.attack("shared machines")

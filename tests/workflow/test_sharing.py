@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -271,3 +273,27 @@ def test_a_re_run_does_not_write_through_into_the_cache(shared, kind):
     assert len(objects) > 100
     for path in objects:
         assert file_hash(path, "md5").hex() == path.parent.name + path.name.removesuffix(".dir"), path
+
+
+@pytest.mark.slow
+@pytest.mark.attack("DVC storage")
+@pytest.mark.parametrize("missing", ["results", "results/tiny/paper/finetune", ".dvc/cache"])
+def test_pull_and_track_at_once_come_through_or_say_why_and_lose_nothing(shared, colleague, missing):
+    expected, records = colleague.products(), (colleague.folder / provenance.FILE).read_bytes()
+    shutil.rmtree(colleague.folder / missing)
+    colleague.git("checkout", "--", ".")  # .dvc files are in git
+    words = ("--config", "family=tiny", "catalog=mine")
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    calls = [
+        subprocess.Popen([sys.executable, "-m", "snakemake", name, *words], cwd=colleague.folder, **streams)
+        for name in ("pull", "track")
+    ]
+    for call in calls:
+        printed = call.communicate(timeout=300)[0]
+        assert "Traceback" not in printed
+        assert call.returncode == 0 or re.search("at work in this folder|missing here|match its", printed), printed
+    colleague.snakemake("pull")
+    colleague.snakemake("track")
+    assert colleague.products() == expected and (colleague.folder / provenance.FILE).read_bytes() == records
+    assert colleague.git("status", "--porcelain") == ""
+    assert "all files match their records" in colleague.snakemake("verify", "--cores", "1")

@@ -27,6 +27,7 @@ from rib.base.errors import UserError
 from rib.base.progress import duration, print_lines
 from rib.base.text import printable_lines
 from rib.jobs.job import reason
+from rib.jobs.messages import message_of_os_error
 from rib.jobs.parent_run import end_jobs
 from rib.records import provenance
 
@@ -253,7 +254,7 @@ class Console(logging.Formatter):
         of_job = event in FAILED or (error == "RuleException" and COMMAND in text) or text.startswith(AFTER_FAILURE)
         if self.over or of_job:
             return ""
-        sentence = error and _user_error(sys.exc_info()[1])
+        sentence = error and _sentence_of(sys.exc_info()[1])
         return sentence or printable_lines(self.usual.format(record))
 
     def _table(self, counts: Mapping[str, int]) -> str:
@@ -339,11 +340,13 @@ def _escape_what_streams_lack() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _user_error(error: BaseException | None) -> str:
-    """Message of the first UserError in the chain of an error; empty if there is none."""
+def _sentence_of(error: BaseException | None) -> str:
+    """Message of the first UserError in the chain of an error, or about a path that cannot be written; or nothing."""
+    of_paths = ""
     while error is not None and not isinstance(error, UserError):
+        of_paths = of_paths or message_of_os_error(error) or ""
         error = error.__cause__ or error.__context__
-    return str(error or "")
+    return str(error or of_paths)
 
 
 def _stop(scheduler, now: bool) -> None:

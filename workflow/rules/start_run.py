@@ -20,6 +20,8 @@ from rib.jobs.parent_run import JOBS_AT_ONCE, PARENT_RUN, announce
 from rib.records import provenance
 
 NAMED = 3  # changed files that are named at the start; the others are counted
+# Folders that every run writes to. Snakemake deletes outdated outputs before a job finds that it cannot begin.
+WRITTEN = (".", ".snakemake", "logs", "work")
 LOOKS = {"status", "preview", "plan", "verify", "pull", "compare"}  # targets before which no outputs are adopted
 # Folder of this run's sockets; relative, since a socket's path may have 107 bytes at most.
 SOCKETS = Path(f"work/warm-{os.uname().nodename}-{os.getpid()}")
@@ -41,8 +43,10 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
     variables.set_from(config)
     if not workflow.is_main_process:
         return
-    if not os.access(".", os.W_OK):
-        raise UserError(f"{Path.cwd()} is not writable; change its permissions, or copy the project elsewhere.")
+    for folder in WRITTEN:
+        if os.access(folder, os.F_OK) and not os.access(folder, os.W_OK):
+            where = Path.cwd() / folder
+            raise UserError(f"{where} is not writable; change its permissions, or copy the project elsewhere.")
     log.addHandler(logging.StreamHandler())  # shows progress while pulled outputs are checked
     log.setLevel(logging.INFO)
     for notice in grid.notices:

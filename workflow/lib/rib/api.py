@@ -20,13 +20,13 @@ from types import MappingProxyType
 
 import pandas as pd
 import torch
-from filelock import FileLock
 from platformdirs import user_cache_path
 from torch import Tensor, nn
 
 from rib.analysis import bootstrap, counts, ri, row_schema, tables
 from rib.base.errors import UserError
 from rib.base.files import read_json, sha256, write_json
+from rib.base.locks import locked
 from rib.base.text import presentable
 from rib.config.arguments import path_argument, text_argument, texts_argument, whole_argument
 from rib.config.catalog import PROJECT_CATALOG, Catalog
@@ -446,7 +446,7 @@ class _Stages:
             raise UserError(
                 f"{folder.parent} can't be made ({error.strerror}); choose another folder as cache."
             ) from error
-        with FileLock(f"{folder}.lock"):
+        with locked(Path(f"{folder}.lock")):
             if not folder.exists():
                 part = folder.with_suffix(".part")
                 shutil.rmtree(part, ignore_errors=True)  # of a process that was killed

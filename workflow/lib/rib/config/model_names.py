@@ -14,10 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock
-
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
+from rib.base.locks import locked
 from rib.base.plugins import LIBRARY
 from rib.base.progress import print_lines
 from rib.config.entries import Model
@@ -88,7 +87,7 @@ def resolve(names: Iterable[str]) -> dict[str, dict]:
     shown = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
     print_lines(f"Resolving {shown} into {LOCK} (once)", file=sys.stderr)
     RECORDS.mkdir(parents=True, exist_ok=True)
-    with FileLock(RECORDS / "lock"), tempfile.TemporaryDirectory() as folder:  # one process at a time
+    with locked(RECORDS / "lock"), tempfile.TemporaryDirectory() as folder:  # one process at a time
         found = Path(folder) / "found.json"
         command = [sys.executable, "-m", "rib.models.records", str(found), *names]
         environment = {**os.environ, "PYTHONPATH": str(LIBRARY.parent)}

@@ -37,7 +37,9 @@ PRELOADED = {
 }
 # CUDA must not be initialized before a fork, and GPU jobs are long enough to import torch themselves.
 NVIDIA = Path("/dev/nvidiactl")
-PATIENCE = 60.0  # seconds to wait until a server listens
+PATIENCE = 60.0  # seconds to wait until a server listens, and in a worker until its job has sent all
+ANSWER = 300.0  # seconds until a job no longer waits for a worker; the server may still import its libraries
+LONGEST_REQUEST = 64 << 20  # bytes; environments have 6 MB at most, and an escaped byte takes six
 STARTED = b"S"
 
 
@@ -54,10 +56,17 @@ def delegate(script: str, libraries: str) -> None:
         return
     with connection, contextlib.suppress(ConnectionError):
         request = json.dumps({"script": script, "folder": str(Path.cwd()), "environment": dict(os.environ)})
-        socket.send_fds(connection, [b" "], [1, 2])  # with the first byte
-        connection.sendall(f"{request}\n".encode())
-        if connection.recv(1) != STARTED:
+        connection.settimeout(ANSWER)
+        try:
+            socket.send_fds(connection, [b" "], [1, 2])  # with the first byte
+            connection.sendall(f"{request}\n".encode())
+            answer = connection.recv(1)
+        except TimeoutError:
+            log.warning("no warm start (the server does not answer); this job imports its libraries itself")
             return
+        if answer != STARTED:
+            return
+        connection.settimeout(None)  # the job takes as long as it takes
         status = connection.recv(1)
         sys.exit(status[0] if status else "the worker process of this job was killed")
 
@@ -67,7 +76,8 @@ def _connect(path: Path, owner: int, libraries: str) -> socket.socket:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not is_private(path.parent):
         raise PermissionError(f"{path.parent} is a link, or others can enter it; remove it")
-    with FileLock(path.with_suffix(".lock"), timeout=PATIENCE):  # jobs that start together start one server
+    lock = FileLock(path.with_suffix(".lock"), timeout=PATIENCE, fallback_to_soft=False)
+    with lock:  # jobs that start together start one server
         if connection := _connection(path):
             return connection
         path.unlink(missing_ok=True)  # of a killed server
@@ -86,11 +96,18 @@ def _connect(path: Path, owner: int, libraries: str) -> socket.socket:
 def _connection(path: Path) -> socket.socket | None:
     """Connect to a server of this user; None if none listens."""
     connection = socket.socket(socket.AF_UNIX)
-    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+    # A stopped server may have a full queue. With settimeout, a busy one's would be refused at once.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", round(PATIENCE), 0))
+    try:
         connection.connect(str(path))
-        if _same_user(connection):
-            return connection
-        raise PermissionError(f"{path} is another user's; remove it")
+        if not _same_user(connection):
+            raise PermissionError(f"{path} is another user's; remove it")
+    except OSError as error:
+        connection.close()
+        if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+            return None
+        raise
+    return connection
 
 
 def _same_user(connection: socket.socket) -> bool:
@@ -132,8 +149,10 @@ def _work(connection: socket.socket) -> None:
     """Take over a job's environment, run its script and report its status. Never returns."""
     status = 1
     try:
+        connection.settimeout(PATIENCE)
         _, descriptors, _, _ = socket.recv_fds(connection, 1, 2)
-        job = json.loads(connection.makefile("rb").readline())
+        job = json.loads(connection.makefile("rb").readline(LONGEST_REQUEST))
+        connection.settimeout(None)
         for number, descriptor in enumerate(descriptors, start=1):
             os.dup2(descriptor, number)
             os.close(descriptor)

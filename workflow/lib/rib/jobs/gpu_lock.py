@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from rib.base.errors import UserError
 from rib.base.files import is_private
+from rib.base.locks import acquire
 from rib.base.progress import log
 
 JOBS_PER_GPU = "RIB_JOBS_PER_GPU"  # environment variable: how many jobs may share a GPU
@@ -34,7 +34,7 @@ def lock_gpu() -> str | None:
     """Wait for a free GPU, make it the only visible one and return it; call this before CUDA is used.
 
     Does nothing without a GPU, and under SLURM, which assigns GPUs itself. Raises a UserError if others could open the
-    locks.
+    locks, or the file system has none.
     """
     devices = visible_devices()
     if not devices or "SLURM_JOB_ID" in os.environ or _held:
@@ -51,7 +51,9 @@ def lock_gpu() -> str | None:
 
 def _lock_folder() -> Path:
     """Private folder, shared by all projects of this user on this machine; the second choice if that was ever needed."""
-    first = Path(tempfile.gettempdir(), f"rib-gpu-locks-{os.geteuid()}")
+    # Not tempfile.gettempdir: when that folder is full it names another one, where nobody sees the locks of before.
+    temporary = os.environ.get("TMPDIR") or "/tmp"
+    first = Path(temporary, f"rib-gpu-locks-{os.geteuid()}")
     second = Path(os.environ.get("HOME", "/"), f".cache/rib-gpu-locks-{os.uname().nodename}")
     for folder in (second, first) if os.access(second, os.F_OK) else (first, second):
         with contextlib.suppress(OSError):
@@ -61,7 +63,10 @@ def _lock_folder() -> Path:
             folder.mkdir(mode=0o700, exist_ok=True)
             if is_private(folder):
                 return folder
-    raise UserError(f"others have or can enter {first} and {second}, the folders for your GPU locks; remove them.")
+    raise UserError(
+        f"neither {first} nor {second} can be the folder for your GPU locks: others have or can enter it, or it cannot "
+        "be written; remove it, or free some space."
+    )
 
 
 def _free(devices: Sequence[str], folder: Path) -> str | None:
@@ -69,9 +74,9 @@ def _free(devices: Sequence[str], folder: Path) -> str | None:
     for number in range(int(os.environ.get(JOBS_PER_GPU, 1))):
         for device in devices:
             name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in device)
-            lock = FileLock(folder / f"{name}.{number}.lock", timeout=0)
+            path = folder / f"{name}.{number}.lock"
             with contextlib.suppress(Timeout):
-                lock.acquire()
-                _held.append(lock)
+                _held.append(acquire(path, timeout=0))
+                os.utime(path)  # what cleans folders of temporary files removes old ones, held or not
                 return device
     return None

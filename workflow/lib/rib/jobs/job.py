@@ -23,10 +23,11 @@ from hashlib import sha256 as new_sha256
 from itertools import chain
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, sha256, write_json, write_text
+from rib.base.locks import acquire
 from rib.base.progress import log, log_lines
 from rib.base.text import redacted
 from rib.jobs.messages import message_of, message_of_os_error
@@ -71,11 +72,13 @@ def job(
         try:
             if repr(json.loads(json.dumps(cfg))) != repr(cfg):
                 raise ValueError(f"cfg of rule {rule} contains values that JSON cannot represent (a tuple?): {cfg}")
-            hashes = _input_hashes(inputs)
+            checked = integrity.checked(_paths(inputs))
+            hashes = {str(path): checked[path].sha256 for path in _paths(inputs)}
             # Differs between jobs, and between runs of a job with other settings or inputs.
             identity = new_sha256(repr((rule, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
             with private(identity, log_file, outputs, resumes) as staged:
-                yield staged
+                with _unless_exchanged(checked, WORK / identity / resumes if resumes else None):
+                    yield staged
                 record = {
                     **{"rule": rule, "job": name, "log": log_file, "cfg": cfg, "inputs": hashes},
                     "started": started.isoformat(timespec="seconds"),
@@ -122,12 +125,11 @@ def private(name: str, log_file: str, outputs: Mapping[str, str], resumes: str |
     if len(set(staged.values())) != len(staged):
         raise ValueError(f"the outputs of a job must have different names: {sorted(outputs.values())}")
     WORK.mkdir(exist_ok=True)
-    lock = FileLock(_lock(folder))
     try:
-        lock.acquire(timeout=0)
+        lock = acquire(_lock(folder), timeout=0)
     except Timeout:
         log.info("a process of an earlier run is still running this job; waiting until it ends")
-        lock.acquire()
+        lock = acquire(_lock(folder))
     try:
         if resumes is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -256,12 +258,29 @@ def _copy(source: Path, copy: Path) -> None:
         raise OSError(error.errno, error.strerror, str(copy)) from error
 
 
-def _input_hashes(inputs: Mapping[str, str | Sequence[str]]) -> dict[str, str]:
-    """SHA-256 of the bytes of every input; those that a record or manifest lists are checked."""
+def _paths(inputs: Mapping[str, str | Sequence[str]]) -> list[Path]:
+    """Paths of all inputs, sorted, each once."""
     given = [[value] if isinstance(value, str) else value for value in inputs.values()]
-    paths = sorted(set(map(Path, chain.from_iterable(given))), key=str)
-    found = integrity.refuse_changed(paths)
-    return {str(path): found.get(path) or sha256(path) for path in paths}
+    return sorted(set(map(Path, chain.from_iterable(given))), key=str)
+
+
+@contextlib.contextmanager
+def _unless_exchanged(files: Mapping[Path, integrity.CheckedFile], state: Path | None) -> Iterator[None]:
+    """Raise a UserError at the end of the body, however that ends, if one of the files was exchanged meanwhile.
+
+    Args:
+        files: what the body reads, as it was before.
+        state: file from which the job would resume. It is then removed, since other bytes may be in it.
+    """
+    try:
+        yield
+    finally:
+        try:
+            integrity.refuse_exchanged(files)
+        except UserError:
+            if state:
+                state.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ MEMORY_SETTING = {"finetune": "training.micro_batch_size", "keep_snapshots": "tr
 
 # Why a path cannot be written, by error number, and what to do about it.
 UNWRITABLE = {
-    errno.ENOSPC: "no space is left on the disk; free some",
+    errno.ENOSPC: "no space is left on the disk, or it takes no more files (`df -i`); free some",
     errno.EDQUOT: "your quota on the disk is used up; free some space",
     errno.EFBIG: "the file is larger than the disk or the limit of your shell (`ulimit -f`) allows; raise the limit or use "
     "another disk",
@@ -36,7 +36,7 @@ def message_of(error: Exception, rule: str, log_file: str) -> str:
     return f"{type(error).__name__}: {error} (the full report is in {log_file})"
 
 
-def message_of_os_error(error: Exception) -> str | None:
+def message_of_os_error(error: BaseException) -> str | None:
     """Message for the user about a path that cannot be written; None for other errors."""
     why = UNWRITABLE.get(_error_number(error))
     if why is None:

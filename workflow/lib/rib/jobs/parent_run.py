@@ -16,6 +16,8 @@ from secrets import token_hex
 import psutil
 from filelock import FileLock
 
+from rib.base.locks import WITHOUT_LOCKS, acquire
+
 PARENT_RUN = "RIB_PARENT_RUN"  # environment variable: id of the Snakemake process that a job belongs to
 JOBS_AT_ONCE = "RIB_JOBS_AT_ONCE"  # environment variable: how many jobs this call starts at once
 RUNS = Path(".snakemake/runs")  # next to Snakemake's own locks, so that both are deleted together
@@ -71,13 +73,16 @@ def announce(locked: bool, jobs_at_once: int) -> list[str]:
     Args:
         locked: see `others`.
         jobs_at_once: how many jobs the run starts at once, which `snakemake status` tells.
+
+    Raises:
+        UserError: the file system has no locks.
+        OSError: the registration cannot be written.
     """
     RUNS.mkdir(parents=True, exist_ok=True)
     own = RUNS / f"{socket.gethostname()}.{os.getpid()}.{token_hex(4)}.lock"
-    _held.append(FileLock(own))
-    _held[-1].acquire()
-    _jobs_file(own).write_text(str(jobs_at_once), encoding="utf-8")
     atexit.register(_remove, own)
+    _held.append(acquire(own))
+    _jobs_file(own).write_text(str(jobs_at_once), encoding="utf-8")
     alive = others(locked)
     for path in set(RUNS.glob("*.*.*.lock")) - {own} - alive.keys():
         _remove(path)
@@ -123,10 +128,19 @@ def others(locked: bool) -> dict[Path, str]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a running process of this machine has locked a file; does not change the lock."""
+    """Whether a running process of this machine has locked a file; does not change the lock.
+
+    Where the file system has no locks nobody can know, and the answer is yes: what is in use must not be removed.
+    """
     try:
         with open(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # it may be a pipe
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (FileNotFoundError, BlockingIOError) as error:
-        return isinstance(error, BlockingIOError)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        return True
     return False

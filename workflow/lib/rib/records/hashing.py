@@ -49,7 +49,7 @@ def hashes(files: Iterable[Path], what: str, remember: bool = False) -> dict[Pat
 
 def remembered_hash(path: Path, count: Callable[[int], object]) -> str:
     """SHA-256 of a file; a large file with unchanged size and times is not read again."""
-    before = _signature(path)
+    before = signature(path)
     if before["size"] < REMEMBERED:
         return sha256(path, count)
     note = MEMORY / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.json"
@@ -59,7 +59,7 @@ def remembered_hash(path: Path, count: Callable[[int], object]) -> str:
             count(before["size"])
             return known["sha256"]
     digest = sha256(path, count)
-    if _signature(path) == before and time.time() - max(before["changed"], before["modified"]) / 1e9 > SETTLED:
+    if signature(path) == before and time.time() - max(before["changed"], before["modified"]) / 1e9 > SETTLED:
         note.parent.mkdir(parents=True, exist_ok=True)
         temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")  # concurrent jobs read the same files
         facts = {"path": str(path), "signature": before, "sha256": digest}
@@ -68,7 +68,8 @@ def remembered_hash(path: Path, count: Callable[[int], object]) -> str:
     return digest
 
 
-def _signature(path: Path) -> dict[str, int]:
+def signature(path: Path) -> dict[str, int]:
+    """What of a file changes with its bytes, without reading them: size, times in ns, inode. Links are followed."""
     stat = path.stat()
     # Every write updates the change time, even if the modification time is reset.
     return {"size": stat.st_size, "modified": stat.st_mtime_ns, "changed": stat.st_ctime_ns, "inode": stat.st_ino}

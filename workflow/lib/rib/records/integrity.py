@@ -4,15 +4,30 @@ Snakemake watches small manifests instead of the large files that they list. A j
 it reads them, and fails if one was edited or damaged.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
 from rib.base.errors import UserError
-from rib.base.files import read_json
+from rib.base.files import read_json, sha256
+from rib.base.progress import log
 from rib.records import provenance
-from rib.records.hashing import hashes
+from rib.records.hashing import hashes, signature
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """A file before a job reads it.
+
+    Attributes:
+        signature: its size, times and inode, taken before it was hashed.
+        sha256: the hash of its bytes.
+    """
+
+    signature: Mapping[str, int]
+    sha256: str
 
 
 def files_of(manifest: Path) -> dict[Path, str]:
@@ -44,13 +59,14 @@ def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:
     return {path: digests for path, digests in stated.items() if digests}
 
 
-def refuse_changed(inputs: Collection[Path]) -> dict[Path, str]:
-    """Refuse inputs that changed after they were made, and return the hashes, as computed, of all that are compared.
+def refuse_changed(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
+    """Refuse inputs that changed after they were made, and return all that are compared, as they are now.
 
     Raises a UserError if one was edited or damaged since, or records and manifests state different hashes of it.
     """
     stated = claims(inputs)
-    found = hashes([path for path in stated if path.is_file()], "checking inputs", remember=True)
+    signatures = {path: signature(path) for path in stated if path.is_file()}
+    found = hashes(signatures, "checking inputs", remember=True)
     wrong = [str(path) for path, digests in stated.items() if len(digests | {found.get(path, next(iter(digests)))}) > 1]
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -58,4 +74,45 @@ def refuse_changed(inputs: Collection[Path]) -> dict[Path, str]:
             f"{wrong[0]}{more}: does not match the manifest or record next to it; it was edited or damaged. "
             f"{provenance.remedy(wrong[:5])}"
         )
-    return found
+    return {path: CheckedFile(signatures[path], digest) for path, digest in found.items() if digest is not None}
+
+
+def checked(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
+    """All files that a job reads: its inputs and those that they list, which are compared (see `refuse_changed`).
+
+    Raises a UserError as `refuse_changed`, and an OSError if an input cannot be read.
+    """
+    files = refuse_changed(inputs)
+    for path in inputs:
+        if path not in files:
+            files[path] = CheckedFile(signature(path), sha256(path))
+    return files
+
+
+def refuse_exchanged(files: Mapping[Path, CheckedFile]) -> None:
+    """Refuse the result of a job if a file was exchanged while the job read it: its record would state another hash.
+
+    Only files with another size, time or inode are read again. `snakemake track` and DVC's links change times and
+    inodes but no bytes, so a file with the same bytes is accepted, with a warning: it may have been exchanged and put
+    back.
+
+    Args:
+        files: as they were before the job began.
+
+    Raises:
+        UserError: a file has other bytes, or is missing.
+    """
+    exchanged = []
+    for path, before in files.items():
+        if path.is_file() and signature(path) == before.signature:
+            continue
+        if path.is_file() and sha256(path) == before.sha256:
+            log.warning("%s was touched while this job ran; its bytes are as they were before", path)
+        else:
+            exchanged.append(str(path))
+    if exchanged:
+        more = f" and {len(exchanged) - 1} more" if len(exchanged) > 1 else ""
+        raise UserError(
+            f"{exchanged[0]}{more}: was changed while this job read it, so nothing was made of it; wait for what "
+            "changes it, and run again."
+        )

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
+from dvc.lock import LockError
+from dvc.repo import Repo, lock_repo
 
 from rib.base.errors import UserError
 from rib.base.files import write_text
@@ -35,23 +36,31 @@ def track(units: Iterable[str], report: str | Path) -> None:
     found = sorted({path for pattern in units for path in Path().glob(pattern) if path.suffix != ".dvc"})
     if not found:
         raise UserError("there is nothing to track yet; run the workflow first (make run).")
-    records = gather(found)
-    if Path(report, "tables/mri.json").is_file():
-        write_text(Path(report, "dvc.yaml"), DVC_YAML)
-    log.info("%d records in %s; adding %d folders and files to DVC", records, FILE, len(found))
-    remove_leftovers(found)
     with dvc_repository() as repo:
+        records = gather(found)
+        if Path(report, "tables/mri.json").is_file():
+            write_text(Path(report, "dvc.yaml"), DVC_YAML)
+        log.info("%d records in %s; adding %d folders and files to DVC", records, FILE, len(found))
+        remove_leftovers(found)
         repo.add([*map(str, found)])
     log.info("tracked. To share the results: git add --all && git commit && dvc push && git push")
 
 
 @contextmanager
 def dvc_repository(**options) -> Iterator[Repo]:
-    """The project's DVC repository; errors, of which each kind of storage has its own, become UserErrors."""
+    """The project's DVC repository, locked, so that no other command of DVC, track or pull is at work in it.
+
+    Errors, of which each kind of storage has its own, become UserErrors.
+    """
     logging.getLogger().addHandler(logging.NullHandler())  # hides DVC's own messages, which may contain passwords
     try:
-        with Repo(**options) as repo:
+        with Repo(**options) as repo, lock_repo(repo):
             yield repo
+    except LockError:
+        raise UserError(
+            "another `snakemake track`, `pull` or command of DVC is at work in this folder, or its disk has no file "
+            "locks (.dvc/tmp/lock); wait until it ends, and run again."
+        ) from None
     except Exception as error:
         known = isinstance(error, (UserError, DvcException))
         text = " ".join(str(error if known else f"{type(error).__name__}: {error}").split())
