@@ -232,6 +232,8 @@ FILES = {
     ),
     "a line less": (edit(MRI, lambda data: data[: data.rstrip().rindex(b"\n") + 1]), "mri.csv does not follow"),
     "a formula": (edit(MRI, lambda data: data.replace(b",ft,", b",=1+1,", 1)), "begins as a formula"),
+    "a table of many columns": (edit(MRI, lambda data: b"a," * 2000 + b"a\n"), "mri.csv has 2001 columns"),
+    "a line of many cells": (edit(MRI, lambda data: b"a\n" + b"," * 2000 + b"\n"), "mri.csv has 2001 columns"),
     "better rows": (table(lambda rows: rows.assign(rank=0)), "does not follow"),
     "rows twice": (table(lambda rows: pd.concat([rows, rows[:1]])), "twice"),
     "rows of another run": (table(lambda rows: rows.assign(method="lwf")), "another run"),
@@ -259,6 +261,7 @@ FILES = {
     "a deep bundle.json": (edit(FACTS, lambda _: b"[" * 100_000), "damaged or forged"),
     "another configuration": (fact(config={"reference": None}), "configuration"),
     "a key as a formula": (fact(config={"=1+1": 1}), "configuration"),
+    "rows in a file that is not checked as such": (fact(rows=[MRI]), "is no Parquet file"),
     "rows elsewhere": (fact(rows=["../../../../etc/passwd"]), "missing"),
     "no bundle": (lambda files: files.pop(FACTS), "not a bundle"),
 }

@@ -5,6 +5,7 @@ provenance records of the run's jobs, and under their own paths rows, indexes, c
 files give the same bytes.
 """
 
+import csv
 import hashlib
 import json
 import re
@@ -31,6 +32,7 @@ FACTS, RECORDS = "bundle.json", "provenance.jsonl"
 JOBS = ("compute_metrics", "compare_methods", "write_page")  # rules of the tables, of the comparison and of the page
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MOST = 10**10  # bootstrap replicates times images
+MOST_COLUMNS = 1000  # of a CSV table; pandas takes a millisecond for each
 # Bytes in memory of all tables in a bundle, for each of its bytes. It is 12 for the rows of a curve of
 # 11 states on 50,000 images, and 54 if all its names have a hundred letters.
 DENSEST = 100
@@ -126,10 +128,12 @@ def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
             if file.endswith(".parquet"):
                 left_of_tables -= checked_size(folder / file, _expected(file), left_of_tables)
             elif file.endswith(".csv"):
-                _refuse_formulas(folder / file)
+                _refuse_hostile_table(folder / file)
     claims = [file for record in (metrics, comparison) for file in record["outputs"] if file.endswith(".csv")]
     if lost := [file for file in (*metrics["inputs"], *claims, *facts["rows"]) if file not in seen]:
         raise ValueError(f"{lost[0]!r} is missing")
+    if unchecked := [file for file in facts["rows"] if not file.endswith(".parquet")]:
+        raise ValueError(f"{unchecked[0][:200]!r} is no Parquet file")
     rows, claims = ([folder / file for file in files] for files in (facts["rows"], claims))
     indexes = {file.parts[-3]: file for file in sorted(folder.glob("results/*/prepare/*/*/index.parquet"))}
     images = sum(pq.read_metadata(file).num_rows for file in indexes.values())
@@ -146,8 +150,12 @@ def _expected(file: str) -> Expected:
     return SPLIT if Path(file).parts[-3:-2] == ("split",) else ROWS
 
 
-def _refuse_formulas(file: Path) -> None:
-    """Raise a ValueError if a cell of a CSV file begins as a formula."""
+def _refuse_hostile_table(file: Path) -> None:
+    """Raise a ValueError if a CSV file has too many columns, or a cell that begins as a formula."""
+    with open(file, newline="", encoding="utf-8") as lines:
+        widest = max((len(cells) for cells in csv.reader(lines)), default=0)
+    if widest > MOST_COLUMNS:
+        raise ValueError(f"{file.name} has {widest} columns, and the limit is {MOST_COLUMNS}")
     for column, texts in pd.read_csv(file, dtype=str, keep_default_na=False).items():
         words = texts[pd.to_numeric(texts, errors="coerce").isna()]
         if FORMULA.match(column) or words.str.match(FORMULA).any():
