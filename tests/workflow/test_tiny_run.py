@@ -168,7 +168,8 @@ def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
 def test_an_edit_of_a_layout_prepares_its_datasets_again(finished_copy):
     layout = f"{LIBRARY}/data/layouts/class_folders.py"
     finished_copy.edit(layout, "strict=whole_and_own", "strict=bool(whole_and_own)")
-    assert finished_copy.planned()["prepare"] == 5
+    datasets = finished_copy.grid().datasets_read()
+    assert finished_copy.planned()["prepare"] == len(datasets) > 1
 
 
 def test_an_argument_that_scripts_share_re_runs_the_stages_that_use_it(finished_copy):
