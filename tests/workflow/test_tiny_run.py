@@ -169,7 +169,8 @@ def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
 def test_an_edit_of_a_layout_prepares_its_datasets_again(finished_copy):
     layout = f"{LIBRARY}/data/layouts/class_folders.py"
     finished_copy.edit(layout, "strict=whole_and_own", "strict=bool(whole_and_own)")
-    assert finished_copy.planned()["prepare"] == 5
+    datasets = finished_copy.grid().datasets_read()
+    assert finished_copy.planned()["prepare"] == len(datasets) > 1
 
 
 @pytest.mark.thorough
