@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 import tracemalloc
@@ -18,6 +19,15 @@ from tiny.project import SECRETS, Project, copy_project
 def pytest_xdist_auto_num_workers(config):
     """More test processes than cores: some of their time they wait, for jobs of a workflow and for each other."""
     return -(-3 * len(os.sched_getaffinity(0)) // 2)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """A file of which all tests are in a tier that is not asked for is not imported, which would take seconds."""
+    left_out = re.findall(r"not (\w+)", config.option.markexpr)
+    if collection_path.suffix != ".py" or not left_out:
+        return None
+    tier = re.search(r"^pytestmark = pytest\.mark\.(\w+)$", collection_path.read_text(), re.MULTILINE)
+    return True if tier and tier[1] in left_out else None
 
 
 def pytest_collection_modifyitems(items):
