@@ -30,14 +30,15 @@ def pytest_ignore_collect(collection_path, config):
     return True if tier and tier[1] in left_out else None
 
 
+@pytest.hookimpl(trylast=True)  # when the tests of other tiers are gone
 def pytest_collection_modifyitems(items):
-    """One process makes the shared project while the others have files that don't need it; short files come last."""
+    """One process makes the shared project while the others have files that don't need it, which come before those."""
     sharing = {item.path for item in items if "finished" in item.fixturenames}
     items.sort(
         key=lambda item: (
             item.path.name != "test_tiny_run.py",
-            "unit" in item.path.parts,
             item.path in sharing,
+            "unit" in item.path.parts,
         )
     )
 

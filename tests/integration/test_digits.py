@@ -25,6 +25,8 @@ from tiny.project import ROOT
 from tiny.published import CATALOG, FILES, fetched, made
 from tiny.training import VIEW
 
+pytestmark = pytest.mark.thorough
+
 SPACE = CATALOG.family_label_space("digits")
 SETS = {name: entry for name, entry in CATALOG.datasets.items() if entry.family == "digits"}
 GEOMETRY = Geometry(32, 1.0, "bicubic")
@@ -104,7 +106,6 @@ def test_corruptions_are_spread_evenly_over_classes(sets):
     assert set(np.bincount(found.labels[pale])) == {4}
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["digits_corrupted", "digits_cartoon", "digits_edges", "digits_drawn", "digits_font"])
 def test_another_process_makes_the_same_bytes(name, folders, archives, tmp_path):
     paths = [str(ROOT / "workflow/lib"), str(ROOT / "tests")]

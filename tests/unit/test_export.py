@@ -203,6 +203,7 @@ def exported(request, tmp_path_factory):
     return found, found.alone({name: found.export(weights) for name, weights in STATES.items()})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", STATES)
 def test_the_library_alone_gives_the_runs_own_logits(exported, method):
     run, alone = exported

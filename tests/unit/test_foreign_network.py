@@ -83,6 +83,7 @@ def test_facts_within_the_limits_are_those_of_the_network_and_the_process_knows_
     assert not any("secret" in environment.values() for environment in environments)
 
 
+@pytest.mark.thorough
 @pytest.mark.attack("weights")
 def test_what_cannot_be_built_is_told_by_the_process():
     with pytest.raises(UserError, match="can't be built .*correct these settings"):

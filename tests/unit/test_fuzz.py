@@ -219,6 +219,7 @@ def written(grid):
     yield from ((f"{top}/{family}", f"{top}/") for top in ("reports", "logs"))
 
 
+@pytest.mark.thorough
 @fuzzed(150)
 @given(st.data())
 def test_any_config_is_taken_or_refused(data):

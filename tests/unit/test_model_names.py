@@ -70,6 +70,7 @@ def saved(folder, **more):
     return folder
 
 
+@pytest.mark.thorough
 def test_a_folder_that_timm_wrote_is_described(tmp_path):
     folder = saved(tmp_path / "net", img_size=64)
     facts = describe(["local-dir:net"])["local-dir:net"]

@@ -31,6 +31,7 @@ def test_every_pair_of_architecture_and_pretraining_that_exists_is_there(catalog
     assert len(names - headless) == 22 and len(zoo(catalog, "open_clip")) == 8
 
 
+@pytest.mark.thorough
 def test_preprocessing_is_timms_own_record_at_224_px(catalog):
     for model in zoo(catalog, "timm"):
         record, own = get_pretrained_cfg(model.name), model.preprocessing

@@ -628,6 +628,7 @@ def test_a_changed_file_of_a_finished_run_is_refused(finished_copy):
         finished_run(finished_copy, "green", "ft")
 
 
+@pytest.mark.thorough
 def test_the_documented_examples_run(settings, capsys):
     """On the tiny family, by other names; the second needs the names of the first."""
     own = f"catalog={settings['catalog']!r}, cache={settings['cache']!r}"
