@@ -1,5 +1,5 @@
 # make run    run the default benchmark; results are in reports/
-# make test   run the tests that notice what a change breaks, in five minutes; make test-all and make test-slow have the rest
+# make test   run the tests that notice what a change breaks; make test-all and make test-slow have the rest
 # Requires Python 3.11 or newer, make and access to the package registries; all else is installed into .venv.
 
 PYTHON ?= python3
@@ -24,10 +24,10 @@ run: $(VENV)/run.done ## run the workflow on config.yaml: tables, figures and pa
 	@snakemake --report $(REPORTS)/report.html --report-after-run
 	@echo "Open $(REPORTS)/index.html (results) or $(REPORTS)/report.html (how they were made)."
 
-test: $(VENV)/test.done ## run the tests that notice what a change breaks: five minutes on two cores
+test: $(VENV)/test.done ## run the tests that notice what a change breaks, in minutes
 	@$(TESTS) -m "not thorough and not slow"
 
-test-all: $(VENV)/test.done ## run all tests that need no server and no other user: twenty minutes
+test-all: $(VENV)/test.done ## run all tests that need no server and no other user
 	@$(TESTS) -m "not slow"
 
 test-slow: $(VENV)/slow.done ## run the slow tests: clusters, ssh, kills, memory, simulations, large pages
