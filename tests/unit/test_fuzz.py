@@ -361,6 +361,7 @@ TOKENS += ["- a\n- b", "\t", "---", "%YAML 9", "|", "'", "[" * 2000, "a: {a: 1, 
 TOKENS += ["\x00", "!!binary '\xe9'", "1e999", ".nan", "{}", "[]", "\n", ": ", ", "]
 
 
+@pytest.mark.thorough
 @fuzzed(150)
 @given(
     st.sampled_from(sorted(OWN)),

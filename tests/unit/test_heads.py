@@ -99,6 +99,7 @@ def test_a_zero_shot_head_gives_clips_own_logits(tmp_path, clip, names, monkeypa
     assert not any("text" in name or "transformer.res" in name for name in found.state_dict() if "visual" not in name)
 
 
+@pytest.mark.thorough
 def test_weights_of_another_activation_or_width_are_refused(tmp_path, clip):
     described = entry("open_clip", "ViT-B-16-quickgelu", clip[1])
     with pytest.raises(UserError, match="don't fit open_clip's ViT-B-16-quickgelu"):

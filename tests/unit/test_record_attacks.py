@@ -70,6 +70,7 @@ def about_record() -> list[tuple[str, str]]:
     return [(found.kind, found.file) for found in examine([str(OWN)]).findings if found.file == str(OWN)]
 
 
+@pytest.mark.thorough
 @RECORDS
 def test_each_bit_of_a_record_counts(record_property):
     """Here one with a number that has another spelling, and with a letter that is escaped."""
@@ -83,6 +84,7 @@ def test_each_bit_of_a_record_counts(record_property):
     record_property("flipped bits", 8 * len(flipped))
 
 
+@pytest.mark.thorough
 @RECORDS
 def test_each_bit_of_a_gathered_line_counts(record_property):
     gathered()
