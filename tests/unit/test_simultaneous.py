@@ -152,6 +152,15 @@ def test_the_smallest_difference_is_the_median_over_pairs_of_ranked_methods():
     assert np.isnan(smallest_difference(effects, ["m0"], 1, 0.95))
 
 
+def test_methods_that_are_right_on_the_same_images_say_nothing_of_what_can_be_told_apart():
+    """As where all are right on every image: no difference has been seen, so that 0 would be a promise."""
+    effects = made_effects([3.0, 3.0, 1.0])
+    effects.values[1] = effects.values[0]
+    assert np.isnan(smallest_difference(effects, ["m0", "m1"], 1, 0.95))
+    of_pairs_that_differ = smallest_difference(effects, ["m0", "m2"], 3, 0.95)
+    assert smallest_difference(effects, ["m0", "m1", "m2"], 3, 0.95) == pytest.approx(of_pairs_that_differ)
+
+
 # What intervals promise
 
 

@@ -273,11 +273,18 @@ def differences_from(
 
 
 def smallest_difference(effects: Effects, methods: Sequence[str], tests: int, confidence: float) -> float:
-    """Median over pairs of methods of `smallest_told`, in percentage points; NaN if there is no pair."""
+    """Median over pairs of methods of `smallest_told`, in percentage points.
+
+    Pairs that are right on the same images in all runs are left out: that nothing varies tells
+    nothing about what could be told apart. NaN if no pair is left.
+    """
     values = _mri_values(effects)
     pairs = itertools.combinations(methods, 2)
     told = [smallest_told(values[one] - values[other], tests, confidence) for one, other in pairs]
-    return float(np.median(told)) if told else np.nan
+    told_of_pairs_that_differ = [difference for difference in told if difference > 0]
+    if not told_of_pairs_that_differ:
+        return np.nan
+    return float(np.median(told_of_pairs_that_differ))
 
 
 def _mri_values(effects: Effects) -> dict[str, np.ndarray]:
