@@ -148,8 +148,10 @@ def _built(library: str, architecture: str, arguments: Mapping) -> dict:
     """How a network is built, its type and number of parameters, from one without memory for its weights."""
     from rib.models.foreign_network import foreign_network_facts, network_facts
 
-    # Without arguments a network is the library's own.
-    facts = (foreign_network_facts if arguments else network_facts)(library, architecture, arguments)
+    if arguments:
+        facts = foreign_network_facts(library, architecture, arguments)
+    else:  # the network is the library's own
+        facts = network_facts(library, architecture, arguments)
     return {"library": library, "architecture": architecture, "arguments": dict(arguments), **facts}
 
 

@@ -104,9 +104,12 @@ def refuse_exchanged(files: Mapping[Path, CheckedFile]) -> None:
     """
     exchanged = []
     for path, before in files.items():
-        if path.is_file() and signature(path) == before.signature:
+        if not path.is_file():
+            exchanged.append(str(path))
             continue
-        if path.is_file() and sha256(path) == before.sha256:
+        if signature(path) == before.signature:
+            continue
+        if sha256(path) == before.sha256:
             log.warning("%s was touched while this job ran; its bytes are as they were before", path)
         else:
             exchanged.append(str(path))
