@@ -274,3 +274,10 @@ def test_the_commit_is_the_projects_and_says_when_files_differ(tmp_path, monkeyp
     (tmp_path / "inside").mkdir()
     monkeypatch.chdir(tmp_path / "inside")
     assert commit() is None
+
+
+def test_a_move_that_is_not_permitted_names_both_of_its_ends():
+    error = PermissionError(errno.EACCES, "Permission denied", "work/new.safetensors", None, "results/old.safetensors")
+    message = message_of(error, "convert_model", "log")
+    assert "work/new.safetensors" in message and "results/old.safetensors" in message
+    assert "change its permissions" in message

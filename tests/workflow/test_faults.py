@@ -215,6 +215,8 @@ def test_a_folder_that_the_user_may_not_write_to_is_named_and_nothing_is_lost(pr
         project.snakemake(MODEL, "--cores", "1")
     place = project.folder / folder
     place.mkdir(parents=True, exist_ok=True)
+    # An empty folder would be removed with its parent's permissions, and made anew.
+    (place / "note-of-the-user.txt").write_text("keep me")
     closed = [place, *(path for path in place.rglob("*") if path.is_dir())]
     before = project.products()
     for path in closed:

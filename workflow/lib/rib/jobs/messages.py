@@ -41,8 +41,14 @@ def message_of_os_error(error: BaseException) -> str | None:
     why = UNWRITABLE.get(_error_number(error))
     if why is None:
         return None
+    return f"{_place_of(error)}: {why}, and run again; finished results are kept."
+
+
+def _place_of(error: BaseException) -> str:
+    """The path that an error of the system is about; for a move or a link, both of its ends."""
     path = getattr(error, "filename", None) or Path.cwd()
-    return f"{path}: {why}, and run again; finished results are kept."
+    destination = getattr(error, "filename2", None)
+    return f"{path} or {destination}" if destination else str(path)
 
 
 def _error_number(error: Exception) -> int | None:
