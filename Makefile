@@ -7,7 +7,8 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 LOCKED := --require-hashes --no-deps
-TESTS := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+# Several processes read each test, and compiled ones are read much faster.
+TESTS := PYTHONDONTWRITEBYTECODE= python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 EXAMPLE ?= default_run
 EVERY ?= 20
 KEPT = $(patsubst %,figures/%.png,ri_matrix ranking tradeoff cost) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost comparisons)

@@ -14,7 +14,7 @@ from rib.data import archives, unzip
 from rib.data.archives import TooLargeError, archive_members
 from rib.data.variables import ARCHIVE_RATIO, PHOTO_MEGABYTES
 from tiny.photos import encrypted, tar, zipped
-from tiny.tiers import examples
+from tiny.tiers import examples, first
 
 FILES = {"a/one.txt": b"one", "a/two.txt": b"two" * 1000, "three.txt": b""}
 
@@ -208,7 +208,7 @@ COMPRESSIONS = ["gz", "bz2", "xz"]
 
 
 @pytest.mark.attack("memory")
-@pytest.mark.parametrize("kind", COMPRESSIONS)
+@pytest.mark.parametrize("kind", first(COMPRESSIONS))
 @pytest.mark.parametrize("members", [1, 10], ids=["a large one", "several"])
 def test_skipped_files_of_a_compressed_tar_count(tmp_path, monkeypatch, kind, members):
     files = {f"{number}.bin": bytes(ZEROS // members) for number in range(members)}
@@ -232,7 +232,7 @@ def test_files_of_a_zip_count_by_the_sizes_that_they_state_if_they_are_wanted(tm
     assert [name for name, _ in archive_members(path, wanted=["0.jpg", "3.jpg"])] == ["0.jpg", "3.jpg"]
 
 
-@pytest.mark.parametrize("kind", COMPRESSIONS)
+@pytest.mark.parametrize("kind", first(COMPRESSIONS))
 @pytest.mark.parametrize("size", [250 << 10, (250 << 10) + 1])
 @pytest.mark.parametrize("read", [True, False])
 def test_each_byte_of_a_compressed_tar_is_unpacked_once(tmp_path, monkeypatch, kind, size, read):

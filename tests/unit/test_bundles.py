@@ -19,6 +19,7 @@ from rib.reporting import compare as comparison
 from rib.reporting.bundle import FACTS, FORMULA, RECORDS, write_bundle
 from tiny.bundles import forged, make
 from tiny.parquet import repeated_by_deltas, understated
+from tiny.tiers import examples
 
 STATISTICS = {"replicates": 100, "confidence": 0.95, "seed": 0}
 ROWS = "results/tiny/paper/evaluate/m/red/ft/all/0/tiny.parquet"
@@ -265,10 +266,23 @@ FILES = {
     "rows elsewhere": (fact(rows=["../../../../etc/passwd"]), "missing"),
     "no bundle": (lambda files: files.pop(FACTS), "not a bundle"),
 }
+# One of each kind: paths, files, numbers, rows, Parquet, texts, facts.
+FORGERIES = {
+    "a path out of the folder",
+    "a file without a record",
+    "a number",
+    "rows of another run",
+    "rows of no image",
+    "a Parquet bomb",
+    "rows with lists",
+    "what a terminal obeys",
+    "a deep bundle.json",
+    "another configuration",
+}
 
 
 @attack
-@pytest.mark.parametrize(("files", "said"), FILES.values(), ids=FILES.keys())
+@pytest.mark.parametrize(("files", "said"), examples(FILES, FORGERIES))
 def test_files_that_do_not_belong_are_refused(made, files, said):
     assert said in refused(forged(made[0], files))
     assert not Path("/tmp/rib-outside").exists()

@@ -13,6 +13,7 @@ from rib.methods.digrap import DirectionalGradientProjection
 from rib.methods.ft import FullFineTuning
 from rib.methods.ftp import FastTrainableProjection
 from rib.methods.spd import SelectiveProjectionDecay
+from tiny.tiers import examples
 from tiny.training import TRAINING, trained
 
 LR = 0.1
@@ -309,8 +310,15 @@ ACTIVE = {
 
 @pytest.mark.parametrize(
     ("optimizer", "how"),
-    [("sgd", WHOLE), ("adamw", WHOLE), ("lion", WHOLE), ("adamw", BY_LAYERS)],
-    ids=["sgd", "adamw", "lion", "by_layers"],
+    examples(
+        {
+            "sgd": ("sgd", WHOLE),
+            "adamw": ("adamw", WHOLE),
+            "lion": ("lion", WHOLE),
+            "by_layers": ("adamw", BY_LAYERS),
+        },
+        {"sgd", "by_layers"},
+    ),
 )
 def test_what_constrains_nothing_is_the_recipes_optimiser_to_the_last_bit(network, target, optimizer, how):
     """SPD's is without weight decay, whose place it takes."""

@@ -15,6 +15,7 @@ from rib.methods.lora import adapted_layers
 from rib.models.checkpoint import apply, merged
 from rib.models.network import OpenClipClassifier, build
 from tiny.methods import CATALOG, check_frozen, check_restored, coloured_images, fine_tuned, published
+from tiny.tiers import examples
 from tiny.training import resnet
 
 SIDE = 64
@@ -98,7 +99,10 @@ SHARES = {
 
 
 # lp_ft is ft with another start, see tests/workflow/test_grid_choices.py.
-@pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("ft", "lp_ft")])
+OTHERS = {name: name for name in TRAINED if name not in ("ft", "lp_ft")}
+
+
+@pytest.mark.parametrize("name", examples(OTHERS, {"ewc", "lora", "lwf", "visual_prompt"}))
 def test_each_method_learns_its_share_of_what_ft_learns(name, images):
     torch.manual_seed(0)
     network = vit().eval()

@@ -24,16 +24,25 @@ HELD_OUT = (
     "models=[tiny_vit]",
     "methods=[wise_ft_selected,greedy_soup,wise_ft_curve,replay,ewc]",
 )
+HELD_OUT_RUNS = ("none/pretrained", "red/ft", "red/wise_ft_selected", "red/wise_ft_curve")
 
 
 @pytest.fixture(scope="module")
-def held_out(tmp_path_factory):
-    """A project with twelve images per class, run under held_out with the methods that select."""
+def held_out_rows(tmp_path_factory):
+    """A project with twelve images per class and rows under held_out, of a selection and a curve too."""
     folder = copy_project(tmp_path_factory.mktemp("held_out") / "project")
     family.make(folder / "mine", images_per_class=12)
     project = Project(folder)
-    project.snakemake("tables", config=HELD_OUT)
+    rows_of_runs = [f"results/tiny/held_out/evaluate/tiny_vit/{run}/all/0/tiny.parquet" for run in HELD_OUT_RUNS]
+    project.snakemake(*rows_of_runs, config=HELD_OUT)
     return project
+
+
+@pytest.fixture(scope="module")
+def held_out(held_out_rows):
+    """The same project with all methods that select or use the reference dataset, and its tables."""
+    held_out_rows.snakemake("tables", config=HELD_OUT)
+    return held_out_rows
 
 
 def parts_of(project, dataset):
@@ -48,22 +57,23 @@ def rows(project, run, protocol="held_out"):
     return rows_of(project.folder / f"results/tiny/{protocol}/evaluate/{run}/tiny.parquet")
 
 
-def test_held_out_scores_images_that_no_dataset_of_their_source_trained_on(held_out):
-    scored = rows(held_out, "tiny_vit/red/ft/all/0")
-    red, copy, green = (parts_of(held_out, name) for name in ("red", "copy", "green"))
+def test_held_out_scores_images_that_no_dataset_of_their_source_trained_on(held_out_rows):
+    scored = rows(held_out_rows, "tiny_vit/red/ft/all/0")
+    red, copy, green = (parts_of(held_out_rows, name) for name in ("red", "copy", "green"))
     assert red == copy and not red.keys() & green.keys()
     for dataset, own in scored.groupby("dataset"):
-        assert {parts_of(held_out, dataset)[source] for source in own["source_id"]} == {"test"}
+        assert {parts_of(held_out_rows, dataset)[source] for source in own["source_id"]} == {"test"}
     shared = scored[scored["dataset"].isin(["red", "copy"])].groupby("dataset")["source_id"].agg(set)
     assert shared["red"] == shared["copy"] and "memory" not in set(scored["dataset"])
-    before = rows(held_out, "tiny_vit/none/pretrained/all/0")
+    before = rows(held_out_rows, "tiny_vit/none/pretrained/all/0")
     assert list(before["image_id"]) == list(scored["image_id"])
     manifest = json.loads(
-        (held_out.folder / "results/tiny/held_out/finetune/tiny_vit/red/ft/all/0/manifest.json").read_text()
+        (held_out_rows.folder / "results/tiny/held_out/finetune/tiny_vit/red/ft/all/0/manifest.json").read_text()
     )
     assert manifest["images"] == 2 * sum(which == "train" for which in red.values())
 
 
+@pytest.mark.thorough
 def test_held_out_splits_every_class_alike_and_the_report_has_the_counts(held_out):
     """Of 12 images per class 7.2, 2.4 and 2.4, of the 60 of a dataset 36, 12 and 12."""
     table = pd.read_csv(held_out.folder / "reports/tiny/held_out/tables/splits.csv").set_index("dataset")
@@ -74,27 +84,37 @@ def test_held_out_splits_every_class_alike_and_the_report_has_the_counts(held_ou
         assert counts <= {2, 3}
 
 
-def test_selection_keeps_the_score_of_every_candidate_and_takes_the_best(held_out):
-    folder = held_out.folder / "results/tiny/held_out/merge/tiny_vit/red"
-    recipe = json.loads((folder / "wise_ft_selected/all/0/recipe.json").read_text())
+MERGES = "results/tiny/held_out/merge/tiny_vit/red"
+
+
+def test_selection_keeps_the_score_of_every_candidate_and_takes_the_best(held_out_rows):
+    recipe = json.loads((held_out_rows.folder / MERGES / "wise_ft_selected/all/0/recipe.json").read_text())
     assert len(recipe["candidates"]) == 11 and recipe["candidates"][0]["images"] > 0
     best = max(candidate["accuracy"] for candidate in recipe["candidates"])
     (state,) = recipe["states"]
     assert {"weights": state["weights"], "accuracy": best}.items() <= next(
         c for c in recipe["candidates"] if c["weights"] == state["weights"]
     ).items()
-    soup = json.loads((folder / "greedy_soup/all/0/recipe.json").read_text())
+
+
+@pytest.mark.thorough
+def test_a_soup_chooses_among_the_methods_that_it_names(held_out):
+    soup = json.loads((held_out.folder / MERGES / "greedy_soup/all/0/recipe.json").read_text())
     assert {"pretrained", "ft", "ewc", "lwf"} == {name for c in soup["candidates"] for name in c["weights"]}
 
 
-def test_a_curve_is_one_run_with_a_state_per_alpha(held_out):
-    scored = rows(held_out, "tiny_vit/red/wise_ft_curve/all/0")
+def test_a_curve_is_one_run_with_a_state_per_alpha(held_out_rows):
+    scored = rows(held_out_rows, "tiny_vit/red/wise_ft_curve/all/0")
     assert sorted(scored["alpha"].unique()) == pytest.approx(np.linspace(0, 1, 11))
     for alpha, run in ((0.0, "none/pretrained"), (1.0, "red/ft")):
         end = scored[scored["alpha"] == alpha].reset_index(drop=True)
-        whole = rows(held_out, f"tiny_vit/{run}/all/0")
+        whole = rows(held_out_rows, f"tiny_vit/{run}/all/0")
         assert (end["prediction"] == whole["prediction"]).all()
         np.testing.assert_allclose(end["confidence"], whole["confidence"], atol=1e-3)
+
+
+@pytest.mark.thorough
+def test_a_curve_has_a_table_from_the_pretrained_network_to_the_fine_tuned_one(held_out):
     tables = held_out.folder / "reports/tiny/held_out/tables"
     curves, ri = pd.read_csv(tables / "curves.csv"), pd.read_csv(tables / "ri.csv").set_index("method")["ri"]
     assert len(curves) == 11 and curves["ri"].iloc[0] == 0 and "wise_ft_curve" not in ri.index
@@ -103,6 +123,7 @@ def test_a_curve_is_one_run_with_a_state_per_alpha(held_out):
     assert (held_out.folder / "reports/tiny/held_out/figures/tradeoff.png").stat().st_size > 100
 
 
+@pytest.mark.thorough
 def test_the_reference_dataset_is_used_and_not_evaluated(held_out):
     record = json.loads(
         (held_out.folder / "results/tiny/held_out/finetune/tiny_vit/red/replay/all/0/provenance.json").read_text()
